@@ -1,0 +1,1 @@
+"""Adapters that give models of other libraries the ports of hybridclf: one module per library."""

@@ -1,0 +1,82 @@
+"""hybridclf: a fast classifier proposes, a diffusion classifier settles what it leaves open.
+
+    >>> from hybridclf import HybridClassifier
+    >>> clf = HybridClassifier.from_pretrained("digits")  # doctest: +SKIP
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
+    from .errors import (
+        HybridClfError,
+        InvalidInputError,
+        InvalidTypeError,
+        MissingDependencyError,
+        SavedModelError,
+        UncalibratedWarning,
+        UnknownLabelError,
+        UnknownSpecError,
+    )
+    from .estimator import HybridClassifier
+    from .evidence import Evidence, RerankResult
+    from .fusion import Fusion
+    from .ports import Denoiser, Proposer
+    from .reranker import Reranker
+
+_HOMES = {
+    "allocation": ("Allocation", "FixedTrials", "PairedTTest", "Race", "Staged"),
+    "errors": (
+        "HybridClfError",
+        "InvalidInputError",
+        "InvalidTypeError",
+        "MissingDependencyError",
+        "SavedModelError",
+        "UncalibratedWarning",
+        "UnknownLabelError",
+        "UnknownSpecError",
+    ),
+    "estimator": ("HybridClassifier",),
+    "evidence": ("Evidence", "RerankResult"),
+    "fusion": ("Fusion",),
+    "ports": ("Denoiser", "Proposer"),
+    "reranker": ("Reranker",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Allocation",
+    "Denoiser",
+    "Evidence",
+    "FixedTrials",
+    "Fusion",
+    "HybridClassifier",
+    "HybridClfError",
+    "InvalidInputError",
+    "InvalidTypeError",
+    "MissingDependencyError",
+    "PairedTTest",
+    "Proposer",
+    "Race",
+    "RerankResult",
+    "Reranker",
+    "SavedModelError",
+    "Staged",
+    "UncalibratedWarning",
+    "UnknownLabelError",
+    "UnknownSpecError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load public names on first use, so that `import hybridclf` stays light."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,245 @@
+"""Allocations: which candidates get the next trial, and when to stop.
+
+An allocation knows no models. It says how many trials an image may have before it is judged again
+(`next_decision`) and, at that moment, which candidates stay (`survivors`). An image is done when one
+candidate is left or `max_trials` are used up. All of them work on many images at once.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from scipy.special import stdtr
+
+from .errors import InvalidInputError
+from .evidence import Evidence
+
+__all__ = ["PRESETS", "Allocation", "FixedTrials", "PairedTTest", "Race", "Staged"]
+
+
+class Allocation(ABC):
+    """What the reranker asks of an allocation."""
+
+    stopped_by: ClassVar[str] = "confident"
+    """Why an image is done when it has one candidate left."""
+
+    fitted_order: ClassVar[bool] = False
+    """Whether trials may come in a fitted order, most telling timesteps first, instead of the even one."""
+
+    max_trials: int
+    """Trials an image gets at most."""
+
+    @abstractmethod
+    def next_decision(self, n_trials: np.ndarray) -> np.ndarray:
+        """Number of trials at which images that have seen `n_trials` `[m]` are judged next, int `[m]`."""
+
+    @abstractmethod
+    def survivors(self, evidence: Evidence) -> np.ndarray:
+        """Which candidates stay, bool `[m, K]`; at least one of each image."""
+
+
+def _at_least(name: str, value: float, minimum: float) -> None:
+    if value < minimum:
+        raise InvalidInputError(f"{name} must be at least {minimum}, got {value}")
+
+
+@dataclass(frozen=True)
+class FixedTrials(Allocation):
+    """Every candidate gets n trials: Algorithm 1 of arXiv 2303.16203.
+
+    Parameters
+    ----------
+    n : int
+        Trials per candidate, at least 1.
+    """
+
+    n: int
+
+    def __post_init__(self) -> None:
+        _at_least("n", self.n, 1)
+
+    @property
+    def max_trials(self) -> int:  # type: ignore[override]
+        """n."""
+        return self.n
+
+    def next_decision(self, n_trials: np.ndarray) -> np.ndarray:
+        """Always n: nothing is decided earlier."""
+        return np.full_like(n_trials, self.n)
+
+    def survivors(self, evidence: Evidence) -> np.ndarray:
+        """Every candidate stays."""
+        return evidence.alive
+
+
+@dataclass(frozen=True)
+class Staged(Allocation):
+    """Stages of trials, each followed by keeping the classes with the lowest mean error: Algorithm 2 of 2303.16203.
+
+    Parameters
+    ----------
+    keep : sequence of int
+        How many classes stay after each stage ("KeepList").
+    trials : sequence of int
+        How many trials each of the remaining classes has had by the end of each stage, earlier stages included
+        ("TrialList"); increasing.
+    """
+
+    keep: Sequence[int]
+    trials: Sequence[int]
+    stopped_by: ClassVar[str] = "budget"
+
+    def __post_init__(self) -> None:
+        keep, trials = tuple(self.keep), tuple(self.trials)
+        object.__setattr__(self, "keep", keep)  # tuples, so that equal plans compare and hash equal
+        object.__setattr__(self, "trials", trials)
+        if not keep or len(keep) != len(trials):
+            raise InvalidInputError(f"Staged needs as many keeps as trials, at least one; got {keep} and {trials}")
+        if min(keep) < 1 or trials[0] < 1 or any(b <= a for a, b in zip(trials, trials[1:], strict=False)):
+            raise InvalidInputError(
+                f"Staged keeps at least 1 class per stage and its trials increase; got {keep} and {trials}"
+            )
+
+    @classmethod
+    def preset(cls, dataset: str) -> "Staged":
+        """The stages that Table 6 of arXiv 2303.16203 gives for a data set, one of `PRESETS`.
+
+        Raises
+        ------
+        InvalidInputError
+            For any other name.
+        """
+        name = dataset.lower().replace("-", "")
+        if name not in PRESETS:
+            raise InvalidInputError(f"there is no preset {dataset!r}; Table 6 has {', '.join(PRESETS)}")
+        return cls(*PRESETS[name])
+
+    @property
+    def max_trials(self) -> int:  # type: ignore[override]
+        """Trials of the class that stays to the end."""
+        return self.trials[-1]
+
+    def next_decision(self, n_trials: np.ndarray) -> np.ndarray:
+        """The end of the current stage."""
+        ends = np.asarray(self.trials)
+        return ends[np.minimum(np.searchsorted(ends, n_trials, side="right"), len(ends) - 1)]
+
+    def survivors(self, evidence: Evidence) -> np.ndarray:
+        """The classes with the lowest mean errors, as many as the stage that has ended keeps."""
+        rank = evidence.mean_errors.argsort(axis=1, kind="stable").argsort(axis=1)
+        ended = np.searchsorted(self.trials, evidence.n_trials)
+        limit = np.where(evidence.n_trials == 0, rank.shape[1], np.asarray(self.keep)[ended])
+        return evidence.alive & (rank < limit[:, None])
+
+    def evaluations(self, n_classes: int) -> int:
+        """Evaluations that one image with that many classes costs."""
+        spent, alive, done = 0, n_classes, 0
+        for keep, trials in zip(self.keep, self.trials, strict=True):
+            spent += alive * (trials - done)
+            alive, done = min(alive, keep), trials
+        return spent
+
+
+PRESETS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "food101": ((20, 10, 5, 1), (20, 50, 100, 500)),
+    "cifar10": ((5, 1), (50, 500)),
+    "aircraft": ((20, 10, 5, 1), (20, 50, 100, 500)),
+    "pets": ((5, 1), (25, 250)),
+    "flowers102": ((20, 10, 5, 1), (20, 50, 100, 500)),
+    "stl10": ((5, 1), (100, 500)),
+    "imagenet": ((500, 50, 10, 1), (50, 100, 500, 1000)),
+    "objectnet": ((25, 10, 5, 1), (50, 100, 500, 1000)),
+}
+"""(keep, trials) of Table 6 of arXiv 2303.16203, by data set."""
+
+
+@dataclass(frozen=True)
+class PairedTTest(Allocation):
+    """Drop a class once its errors are significantly above those of the best one: Algorithm 1 of arXiv 2303.15233.
+
+    The test is a two-sided paired t-test on the trials that both classes have seen.
+
+    Parameters
+    ----------
+    p : float
+        Classes are dropped below this p-value, in (0, 1).
+    min_trials : int
+        Trials before the first test, at least 2.
+    max_trials : int
+        Trials after which the lowest mean error wins.
+    """
+
+    p: float = 0.002
+    min_trials: int = 20
+    max_trials: int = 2000
+
+    def __post_init__(self) -> None:
+        if not 0 < self.p < 1:
+            raise InvalidInputError(f"p must lie between 0 and 1, got {self.p}")
+        _at_least("min_trials", self.min_trials, 2)
+        _at_least("max_trials", self.max_trials, self.min_trials)
+
+    def next_decision(self, n_trials: np.ndarray) -> np.ndarray:
+        """After `min_trials`, then after every trial."""
+        return np.maximum(n_trials + 1, self.min_trials)
+
+    def survivors(self, evidence: Evidence) -> np.ndarray:
+        """The best class and all that the t-test does not tell from it."""
+        best = evidence.mean_errors.argmin(axis=1)[:, None]
+        is_best = np.arange(evidence.alive.shape[1]) == best
+        worse = self._p_values(evidence, best) < self.p
+        tested = (evidence.n_trials >= self.min_trials)[:, None]
+        return evidence.alive & (is_best | ~(tested & worse))
+
+    @staticmethod
+    def _p_values(evidence: Evidence, best: np.ndarray) -> np.ndarray:
+        """Two-sided p-values `[m, K]` of paired t-tests against the best; 1 where there is no test."""
+        n = evidence.n_trials[:, None]
+        seen = np.arange(evidence.errors.shape[1])[None, :, None] < n[:, :, None]
+        errors = evidence.errors.astype(float)
+        difference = np.where(seen, errors - np.take_along_axis(errors, best[:, :, None], axis=2), 0.0)
+        mean = difference.sum(axis=1) / np.maximum(n, 1)
+        variance = (np.where(seen, difference - mean[:, None], 0.0) ** 2).sum(axis=1) / np.maximum(n - 1, 1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t = mean / np.sqrt(variance / n)
+            return np.nan_to_num(2 * stdtr(n - 1, -np.abs(t)), nan=1.0)
+
+
+@dataclass(frozen=True)
+class Race(Allocation):
+    """Stop as soon as prior and evidence together are sure: the default where the fusion is calibrated.
+
+    After each trial a candidate is dropped once its share of the posterior is below (1 - confidence) / number of
+    candidates. An image is done when the leader's share reaches `confidence` or one candidate is left; the prior
+    alone can be that sure, and then nothing is evaluated.
+
+    Parameters
+    ----------
+    confidence : float
+        Posterior share at which the leader wins, in (0, 1).
+    max_trials : int
+        Trials after which the leader wins anyway, at least 1.
+    """
+
+    confidence: float = 0.99
+    max_trials: int = 64
+    fitted_order: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.confidence < 1:
+            raise InvalidInputError(f"confidence must lie between 0 and 1, got {self.confidence}")
+        _at_least("max_trials", self.max_trials, 1)
+
+    def next_decision(self, n_trials: np.ndarray) -> np.ndarray:
+        """After every trial."""
+        return n_trials + 1
+
+    def survivors(self, evidence: Evidence) -> np.ndarray:
+        """The leader, and all others that still matter while the leader is not sure."""
+        share = np.where(evidence.alive, evidence.posterior, -1.0)
+        leads = np.arange(share.shape[1]) == share.argmax(axis=1)[:, None]
+        sure = share.max(axis=1, keepdims=True) >= self.confidence
+        matters = share >= (1 - self.confidence) / evidence.n_candidates[:, None]
+        return evidence.alive & (leads | (matters & ~sure))

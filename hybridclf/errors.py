@@ -1,0 +1,53 @@
+"""The errors hybridclf raises, all of them small and all of them saying what to do.
+
+HybridClfError
+├── InvalidInputError (ValueError)      images, labels or parameters that cannot be used
+│   ├── UnknownLabelError               a label that the model does not know
+│   └── UnknownSpecError                a spec string such as "open_clip:…" that no adapter answers to
+├── InvalidTypeError (TypeError)        an object of a kind that is not accepted
+├── SavedModelError (ValueError)        a folder that is not a saved model, or one this version cannot read
+└── MissingDependencyError (ImportError) an optional package is not installed
+"""
+
+__all__ = [
+    "HybridClfError",
+    "InvalidInputError",
+    "InvalidTypeError",
+    "MissingDependencyError",
+    "SavedModelError",
+    "UncalibratedWarning",
+    "UnknownLabelError",
+    "UnknownSpecError",
+]
+
+
+class HybridClfError(Exception):
+    """Base of every error that hybridclf raises on purpose."""
+
+
+class InvalidInputError(HybridClfError, ValueError):
+    """Images, labels or parameters that cannot be used as given."""
+
+
+class UnknownLabelError(InvalidInputError):
+    """A label that the model does not know."""
+
+
+class UnknownSpecError(InvalidInputError):
+    """A spec string that no installed adapter answers to."""
+
+
+class InvalidTypeError(HybridClfError, TypeError):
+    """An object of a kind that is not accepted here."""
+
+
+class SavedModelError(HybridClfError, ValueError):
+    """A folder that is not a saved model, or one that this version cannot read."""
+
+
+class MissingDependencyError(HybridClfError, ImportError):
+    """An optional package is needed and not installed."""
+
+
+class UncalibratedWarning(UserWarning):
+    """The posterior is a ranking, not a probability, until `calibrate` has seen labelled images."""

@@ -1,0 +1,489 @@
+"""HybridClassifier: two tiers as one scikit-learn classifier."""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from . import plugins
+from .allocation import Allocation, Race
+from .calibration import Calibration, Recording, fit_calibration, record
+from .errors import InvalidInputError, InvalidTypeError, UncalibratedWarning
+from .evidence import RerankResult
+from .fitting import Parts, Recipe, rows_of
+from .fusion import Fusion
+from .images import as_array, is_image_list
+from .loop import Step
+from .objectives import resolve_objective, resolve_weighting
+from .ports import Label
+from .proposing import column_of, is_trained, log_proba, resolve_proposer, shortlist
+from .reranker import Reranker
+from .training import TrainingConfig
+
+__all__ = ["HybridClassifier"]
+
+MAX_CALIBRATION_IMAGES = 2000
+"""Images beyond this number add nothing to a handful of fusion parameters, and are not recorded."""
+
+
+class HybridClassifier(ClassifierMixin, BaseEstimator):
+    """A fast classifier proposes, a diffusion classifier settles what it leaves open.
+
+    Parameters
+    ----------
+    proposer : classifier, str or None
+        Tier 1. Any scikit-learn classifier (with `predict_proba` or only `decision_function`), a string such as
+        "sklearn:SVC" for an installed adapter, or None for logistic regression. It is cloned and fitted, unless it is
+        wrapped in `sklearn.frozen.FrozenEstimator` or is no scikit-learn estimator at all: then it is used as it is.
+    denoiser : Denoiser, str or None
+        Tier 2. An object with the methods of `hybridclf.Denoiser`, a string for an adapter, or None to train a
+        late-conditioned one in `fit`.
+    top_k : int or None
+        Candidates that tier 1 hands over, at least 1; None: as many as it takes to leave 0.1 % of the prior outside.
+    allocation : Allocation or None
+        Which candidates get the next trial, and when to stop. None: `Race()`, or `PairedTTest()` while nothing is
+        calibrated.
+    objective : "l2", "l1" or "huber"
+        Error between noise and predicted noise.
+    weighting : "learned", "uniform" or "heuristic"
+        Timestep weights; "learned" ones come with the calibration and are uniform without it.
+    image_shape : tuple of int or None
+        (H, W) or (H, W, C) if X holds flattened images.
+    architecture : "auto", "mlp" or "unet"
+        Denoiser to train; "auto": an MLP for vectors and images of at most 256 numbers, else a U-Net.
+    cv : int or float
+        What the fusion is fitted on. An int: out-of-fold predictions of that many folds, both tiers refitted for each.
+        A float in (0, 1): that share of the images, held out of the training of both tiers for good.
+    max_iter : int
+        Passes over the data in the denoiser's training, at most.
+    learning_rate : float
+        Peak learning rate of that training.
+    wrong_class_weight : float
+        Weight of its wrong-class term; 0 trains denoising alone.
+    validation_fraction : float
+        Share of the training images held out for early stopping, in (0, 1).
+    n_iter_no_change : int
+        Passes without a better held-out loss after which training stops.
+    batch_size : int or None
+        Denoiser batch in re-ranking; None: chosen by its type and device.
+    device : str
+        "auto" (a GPU if there is one) or what torch calls the device.
+    dtype : str or None
+        What the trained denoiser computes in, "float64", "float32", "bfloat16" or "float16"; None: float64 for an MLP,
+        float32 for a U-Net.
+    verbose : bool
+        Whether to show progress bars.
+    random_state : int, RandomState or None
+        Decides everything: folds, training and the noise of all trials.
+
+    Attributes
+    ----------
+    classes_ : array `[C]`
+        The labels.
+    proposer_, denoiser_ : objects
+        The fitted tiers.
+    fusion_ : Fusion
+        How prior and evidence become the posterior.
+    calibration_ : Calibration or None
+        What was learned from labelled images beside the tiers; None if nothing was, and `predict_proba` then ranks
+        but is no calibrated probability.
+    image_shape_ : tuple of int or None
+        (H, W, C) or (d,) of one item; None where the tiers take images of any size.
+    n_features_in_ : int
+        Numbers in one item.
+    n_iter_ : int
+        Passes behind the trained denoiser; absent if it was given.
+
+    Notes
+    -----
+    What `fit` does:
+
+    ==============  ========  =====================================  ===========================
+    proposer        denoiser  ``fit(X, y)``                          ``fit(None, labels)``
+    ==============  ========  =====================================  ===========================
+    unfitted, None  None      fits both; fusion from folds that      error: nothing to train on
+                              refit both
+    frozen, named   None      trains the denoiser; fusion from       error
+                              folds that retrain it (X must be new
+                              to the proposer)
+    unfitted, None  given     fits the proposer; fusion from folds   error
+                              that refit it (X must be new to the
+                              denoiser)
+    frozen, named   given     trains nothing; fusion from all of X   uses both as they are,
+                              (X must be new to both)                uncalibrated
+    ==============  ========  =====================================  ===========================
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> digits = load_digits()
+    >>> clf = HybridClassifier(random_state=0).fit(digits.images, digits.target)  # doctest: +SKIP
+    >>> clf.predict(digits.images[:3])  # doctest: +SKIP
+    array([0, 1, 2])
+    """
+
+    def __init__(
+        self,
+        proposer: Any = None,
+        denoiser: Any = None,
+        *,
+        top_k: int | None = None,
+        allocation: Allocation | None = None,
+        objective: str = "l2",
+        weighting: str = "learned",
+        image_shape: tuple[int, ...] | None = None,
+        architecture: str = "auto",
+        cv: int | float = 3,
+        max_iter: int = 150,
+        learning_rate: float = 2e-3,
+        wrong_class_weight: float = 0.3,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 30,
+        batch_size: int | None = None,
+        device: str = "auto",
+        dtype: str | None = None,
+        verbose: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.proposer = proposer
+        self.denoiser = denoiser
+        self.top_k = top_k
+        self.allocation = allocation
+        self.objective = objective
+        self.weighting = weighting
+        self.image_shape = image_shape
+        self.architecture = architecture
+        self.cv = cv
+        self.max_iter = max_iter
+        self.learning_rate = learning_rate
+        self.wrong_class_weight = wrong_class_weight
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.batch_size = batch_size
+        self.device = device
+        self.dtype = dtype
+        self.verbose = verbose
+        self.random_state = random_state
+
+    # --- fitting ------------------------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Fit both tiers and the fusion; the table in the class's notes says what that means for which parts.
+
+        Parameters
+        ----------
+        X : array `[n, d]`, `[n, H, W]`, `[n, H, W, C]`, list of n PIL images, or None
+            Images or vectors, uint8 or real numbers in any fixed range; None for zero-shot use.
+        y : array `[n]`
+            Labels; with X=None the label names themselves.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InvalidInputError
+            For parameters out of range, unusable images or labels, or X=None where a part would have to be trained.
+        UnknownSpecError
+            For a string that no adapter answers to.
+        """
+        self._check_parameters()
+        proposer, denoiser = resolve_proposer(self.proposer), self._resolve_denoiser()
+        if X is None:
+            return self._fit_labels(proposer, denoiser, y)
+        self._takes_arrays = denoiser is None or not getattr(proposer, "takes_images", False)
+        images, y = self._read_labelled(X, y, reset=True)
+        self.classes_ = self._classes(proposer, y)
+        numbers = self._numbers(y)
+        self._check_classes(denoiser, numbers)
+        self._seed = check_random_state(self.random_state).randint(2**31 - 1)
+        recipe = self._recipe(proposer, denoiser)
+        parts, recording = self._fit_parts(recipe, images, numbers)
+        self._keep(parts)
+        self._calibrate(recording)
+        return self
+
+    def calibrate(self, X: Any, y: Any) -> Self:
+        """Fit the fusion alone, on images that neither tier was trained on.
+
+        Parameters
+        ----------
+        X, y
+            As for `fit`; a few dozen images do.
+
+        Returns
+        -------
+        self
+        """
+        check_is_fitted(self)
+        images, y = self._read_labelled(X, y)
+        self._calibrate(self._record(Parts(self.proposer_, self.denoiser_, None), images, self._numbers(y)))
+        return self
+
+    def _check_parameters(self) -> None:
+        resolve_objective(self.objective)
+        resolve_weighting(self.weighting)
+        for name, lowest in (("top_k", 1), ("max_iter", 1), ("batch_size", 1), ("n_iter_no_change", 1)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int | np.integer) or value < lowest):
+                raise InvalidInputError(f"{name} must be a whole number of at least {lowest}, got {value!r}")
+        if not (isinstance(self.cv, int) and self.cv >= 2) and not (isinstance(self.cv, float) and 0 < self.cv < 1):
+            raise InvalidInputError(f"cv must be a number of folds >= 2 or a share between 0 and 1, got {self.cv!r}")
+        if not 0 < self.validation_fraction < 1:
+            raise InvalidInputError(f"validation_fraction must lie between 0 and 1, got {self.validation_fraction!r}")
+        if self.architecture not in ("auto", "mlp", "unet"):
+            raise InvalidInputError(f'architecture must be "auto", "mlp" or "unet", got {self.architecture!r}')
+        if self.allocation is not None and not isinstance(self.allocation, Allocation):
+            raise InvalidTypeError(
+                f"allocation must be an object such as Race() or Staged((5, 1), (50, 500)), got {self.allocation!r}"
+            )
+        if self.dtype is not None and not isinstance(getattr(torch, str(self.dtype), None), torch.dtype):
+            raise InvalidInputError(f'dtype must be None or a name such as "float32", got {self.dtype!r}')
+
+    def _resolve_denoiser(self) -> Any:
+        if isinstance(self.denoiser, str):
+            return plugins.load("denoiser", self.denoiser)
+        if self.denoiser is not None and not callable(getattr(self.denoiser, "predict", None)):
+            raise InvalidTypeError(f"denoiser must have the methods of hybridclf.Denoiser, got {self.denoiser!r}")
+        return self.denoiser
+
+    def _recipe(self, proposer: Any, denoiser: Any) -> Recipe:
+        training = TrainingConfig(
+            max_iter=self.max_iter,
+            learning_rate=self.learning_rate,
+            wrong_class_weight=self.wrong_class_weight,
+            n_iter_no_change=self.n_iter_no_change,
+        )
+        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+        dtype = None if self.dtype is None else getattr(torch, self.dtype)
+        return Recipe(
+            proposer,
+            denoiser,
+            self.architecture,
+            training,
+            self.validation_fraction,
+            torch.device(device),
+            dtype,
+            self.verbose,
+        )
+
+    def _fit_labels(self, proposer: Any, denoiser: Any, labels: Any) -> Self:
+        """Zero-shot: both parts as they are, for these labels."""
+        if denoiser is None or not is_trained(proposer):
+            raise InvalidInputError(
+                "fit(None, labels) needs two tiers that are trained already: pass a denoiser, and a proposer that is "
+                "named or wrapped in FrozenEstimator; to train them pass images and their labels, fit(X, y)"
+            )
+        if labels is None or len(labels) < 2 or len(set(labels)) != len(labels):
+            raise InvalidInputError(f"labels must be at least two different names, got {labels!r}")
+        if hasattr(proposer, "fit") and not hasattr(proposer, "classes_"):
+            proposer = proposer.fit(None, labels)
+        self.classes_ = np.asarray(labels)
+        self._takes_arrays = not getattr(proposer, "takes_images", False)
+        self._seed = check_random_state(self.random_state).randint(2**31 - 1)
+        self.image_shape_: tuple[int, ...] | None = self.image_shape
+        column_of(proposer, self.classes_)
+        self._keep(Parts(proposer, denoiser, None))
+        self._calibrate(None)
+        return self
+
+    def _classes(self, proposer: Any, y: np.ndarray) -> np.ndarray:
+        """The labels in y, or all that a trained proposer knows: images for calibration need not show every class."""
+        if not is_trained(proposer):
+            return np.unique(y)
+        if not hasattr(proposer, "classes_"):
+            proposer.fit(None, np.unique(y))
+        return np.asarray(proposer.classes_)
+
+    def _numbers(self, y: np.ndarray) -> np.ndarray:
+        """Class numbers `[n]` of labels `[n]`."""
+        number = {label: i for i, label in enumerate(self.classes_.tolist())}
+        unknown = [label for label in y.tolist() if label not in number]
+        if unknown:
+            raise InvalidInputError(f"label {unknown[0]!r} is not in the classes {self.classes_.tolist()[:20]}")
+        return np.array([number[label] for label in y.tolist()])
+
+    def _check_classes(self, denoiser: Any, numbers: np.ndarray) -> None:
+        missing = np.setdiff1d(np.arange(len(self.classes_)), numbers)
+        if len(self.classes_) < 2:
+            raise InvalidInputError(f"y holds the one class {self.classes_[0]!r}; a classifier needs at least 2 classes")
+        if denoiser is None and len(missing):
+            raise InvalidInputError(
+                f"no image of class {self.classes_[missing[0]]!r}: a denoiser cannot be trained for a class it never saw"
+            )
+
+    def _fit_parts(self, recipe: Recipe, images: Any, y: np.ndarray) -> tuple[Parts, Recording | None]:
+        """Both tiers, and what they or their like say of images they have not seen."""
+        if not recipe.trains:
+            parts = recipe.fit(images, y, self.classes_, self._seed)
+            return parts, self._record(parts, images, y)
+        if isinstance(self.cv, float):
+            kept, out = train_test_split(np.arange(len(y)), test_size=self.cv, random_state=self._seed, stratify=y)
+            parts = recipe.fit(_select(images, kept), y[kept], self.classes_, self._seed)
+            return parts, self._record(parts, _select(images, out), y[out])
+        recordings, n_iters = [], []
+        for i, (kept, out) in enumerate(self._folds(y)):
+            fold = recipe.fit(_select(images, kept), y[kept], self.classes_, self._seed + 1 + i)
+            recordings.append(self._record(fold, _select(images, out), y[out]))
+            n_iters += [fold.log.n_iter] if fold.log else []
+        n_iter = round(float(np.median(n_iters))) if n_iters else None
+        parts = recipe.fit(images, y, self.classes_, self._seed, n_iter)  # the folds have told when to stop
+        return parts, Recording.join(recordings) if recordings else None
+
+    def _folds(self, y: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        n_splits = min(int(self.cv), int(np.bincount(y)[np.unique(y)].min()))
+        if n_splits < 2:
+            warnings.warn(
+                "a class has a single image, so nothing can be held out and the posterior stays uncalibrated; "
+                "give every class at least 2 images",
+                UncalibratedWarning,
+                stacklevel=4,
+            )
+            return iter(())
+        return StratifiedKFold(n_splits, shuffle=True, random_state=self._seed % 2**32).split(y, y)
+
+    def _record(self, parts: Parts, images: Any, y: np.ndarray) -> Recording:
+        chosen = np.random.default_rng(self._seed).permutation(len(y))[:MAX_CALIBRATION_IMAGES]
+        images, y = _select(images, chosen), y[chosen]
+        return record(
+            parts.denoiser,
+            images,
+            self.classes_,
+            self._aligned_log_proba(parts.proposer, images),
+            y,
+            objective=self.objective,
+            batch_size=self.batch_size,
+            seed=self._seed,
+            progress=self.verbose,
+        )
+
+    def _keep(self, parts: Parts) -> None:
+        self.proposer_, self.denoiser_ = parts.proposer, parts.denoiser
+        if parts.log is not None:
+            self.n_iter_ = parts.log.n_iter
+            self.training_log_ = parts.log
+
+    def _calibrate(self, recording: Recording | None) -> None:
+        self.calibration_: Calibration | None = None
+        self.fusion_ = Fusion()
+        if recording is not None and len(recording.y):
+            weighting = resolve_weighting(self.weighting)
+            self.calibration_ = fit_calibration(recording, self.allocation or Race(), self.top_k, weighting)
+            self.fusion_ = self.calibration_.fusion
+
+    # --- reading --------------------------------------------------------------------------------------------------------
+
+    def _read(self, X: Any, reset: bool = False) -> Any:
+        """X as an array of the fitted shape, or as it is where both tiers take images of any size."""
+        if not self._takes_arrays:
+            if reset:
+                self.image_shape_ = None
+            return X
+        if not is_image_list(X) and getattr(X, "ndim", 2) <= 2:
+            X = validate_data(self, X, reset=reset)
+        images = as_array(X, self.image_shape if reset else self.image_shape_)
+        if reset:
+            self.image_shape_ = images.shape[1:]
+            self.n_features_in_ = int(np.prod(self.image_shape_))
+        return images
+
+    def _read_labelled(self, X: Any, y: Any, reset: bool = False) -> tuple[Any, np.ndarray]:
+        if y is None:
+            raise InvalidInputError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        images = self._read(X, reset)
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        check_consistent_length(images, y)
+        return images, y
+
+    def _aligned_log_proba(self, proposer: Any, images: Any) -> np.ndarray:
+        """Tier 1's log-probabilities `[n, C]` in the order of `classes_`."""
+        X = images if getattr(proposer, "takes_images", False) else rows_of(images)
+        return log_proba(proposer, X)[:, column_of(proposer, self.classes_)]
+
+    # --- predicting ---------------------------------------------------------------------------------------------------
+
+    def rerank(self, X: Any) -> list[RerankResult]:
+        """What re-ranking made of each image: ranking, posterior among the candidates, cost and stopping reason.
+
+        Parameters
+        ----------
+        X : as for `fit`
+            n images.
+
+        Returns
+        -------
+        list of RerankResult `[n]`
+        """
+        check_is_fitted(self)
+        images = self._read(X)
+        return self.reranker().rerank(images, *self._propose(images)[:2], progress=self.verbose)
+
+    def stream(self, X: Any) -> Iterator[Step]:
+        """The same as `rerank`, as a generator of its steps, to be watched."""
+        check_is_fitted(self)
+        images = self._read(X)
+        return self.reranker().stream(images, *self._propose(images)[:2])
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Posterior `[n, C]` over all classes; rows sum to one. Classes that were no candidates keep tier 1's share."""
+        check_is_fitted(self)
+        images = self._read(X)
+        candidates, log_prior, posterior = self._propose(images)
+        results = self.reranker().rerank(images, candidates, log_prior, progress=self.verbose)
+        number = {label: i for i, label in enumerate(self.classes_.tolist())}
+        for row, result in zip(posterior, results, strict=True):
+            columns = [number[label] for label in result.candidates]
+            row[columns] = result.posterior * row[columns].sum()
+        return posterior / posterior.sum(axis=1, keepdims=True)
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Logarithm of `predict_proba`, `[n, C]`; never below that of the smallest normal float."""
+        return np.log(np.maximum(self.predict_proba(X), np.finfo(float).tiny))
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Log-posterior `[n, C]`; with two classes the log-odds `[n]` of the second."""
+        scores = self.predict_log_proba(X)
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The label with the highest posterior, `[n]`."""
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+    def reranker(self, allocation: Allocation | None = None, fusion: Fusion | None = None) -> Reranker:
+        """The fitted second tier as a stage of its own, with the fitted allocation and fusion unless others are given.
+
+        `clf.reranker(FixedTrials(256), Fusion())` is the diffusion classifier alone, on the same weights and noise.
+        """
+        check_is_fitted(self)
+        weighting = resolve_weighting(self.weighting) or (self.calibration_ and self.calibration_.weighting)
+        return Reranker(
+            self.denoiser_,
+            allocation=allocation or self.allocation,
+            fusion=fusion or self.fusion_,
+            objective=self.objective,
+            weighting=weighting,
+            order=self.calibration_ and self.calibration_.order,
+            batch_size=self.batch_size,
+            random_state=self._seed,
+        )
+
+    def _propose(self, images: Any) -> tuple[list[list[Label]], list[np.ndarray], np.ndarray]:
+        """Candidates of each image with their log prior, and tier 1's probabilities `[n, C]` of all classes."""
+        log_prior = self._aligned_log_proba(self.proposer_, images)
+        prior = self.fusion_.prior(log_prior)
+        chosen = shortlist(prior, self.top_k)
+        return [self.classes_[c].tolist() for c in chosen], [p[c] for p, c in zip(log_prior, chosen, strict=True)], prior
+
+
+def _select(images: Any, index: np.ndarray) -> Any:
+    """Some of the images, from an array or a list."""
+    return images[index] if hasattr(images, "dtype") else [images[i] for i in index]

@@ -1,0 +1,134 @@
+"""Prior and evidence become one posterior."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+
+__all__ = ["Fusion"]
+
+_TRIAL_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """Posterior of the candidates from tier 1's log prior and tier 2's errors.
+
+    After n trials the log-score of class c is `prior_weight`·log prior_c - β_n·(sum of its n errors) with
+    β_n = `error_weight` / (1 + `correlation`·(n - 1)): trials on one image are correlated, and n of them count for
+    less than n independent ones. Before the first trial it is `prior_alone`·log prior_c. Dropped classes keep the
+    share they had when they were dropped.
+
+    Unfitted, evidence alone decides among the candidates and the shares are no calibrated probabilities: the scores
+    are minus half the mean error, the log-density of unit Gaussian noise.
+
+    Parameters
+    ----------
+    prior_alone : float
+        Inverse temperature of the prior where there is no evidence, > 0.
+    prior_weight : float
+        Weight of the log prior beside evidence, ≥ 0.
+    error_weight : float
+        Weight of the error of a first trial, > 0.
+    correlation : float
+        0 for independent trials (errors add up), 1 for a mean over trials, more where further trials repeat the
+        first; ≥ 0.
+    calibrated : bool
+        Whether the parameters were fitted on labelled images.
+    """
+
+    prior_alone: float = 1.0
+    prior_weight: float = 0.0
+    error_weight: float = 0.5
+    correlation: float = 1.0
+    calibrated: bool = False
+
+    def scores(self, log_prior: np.ndarray, sums: np.ndarray, n_trials: np.ndarray) -> np.ndarray:
+        """Log-scores `[m, K]` from log prior `[m, K]`, summed errors `[m, K]` and trials `[m]`; -inf stays -inf."""
+        n = n_trials[:, None]
+        beta = self.error_weight / (1 + self.correlation * np.maximum(n - 1, 0))
+        alpha = np.where(n > 0, self.prior_weight, self.prior_alone)
+        listed = np.isfinite(log_prior)
+        return np.where(listed, alpha * np.where(listed, log_prior, 0.0) - beta * sums, -np.inf)
+
+    def posterior(
+        self,
+        log_prior: np.ndarray,
+        sums: np.ndarray,
+        n_trials: np.ndarray,
+        alive: np.ndarray | None = None,
+        frozen: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Shares of the candidates, `[m, K]`; rows sum to one.
+
+        Parameters
+        ----------
+        log_prior, sums : float array `[m, K]`
+            Tier 1's log-probabilities (-inf for absent candidates) and summed errors.
+        n_trials : int array `[m]`
+            Trials behind the sums.
+        alive : bool array `[m, K]`, optional
+            Candidates that were not dropped; default all.
+        frozen : float array `[m, K]`, optional
+            Shares of the dropped ones.
+        """
+        scores = self.scores(log_prior, sums, n_trials)
+        if alive is None or frozen is None:
+            return softmax(scores, axis=1)
+        left = 1.0 - np.where(alive, 0.0, frozen).sum(axis=1, keepdims=True)
+        return np.where(alive, softmax(np.where(alive, scores, -np.inf), axis=1) * left, frozen)
+
+    def prior(self, log_prior: np.ndarray) -> np.ndarray:
+        """Tier 1's probabilities `[n, C]` at the fitted temperature, from its log-probabilities."""
+        return softmax(self.prior_alone * log_prior, axis=1)
+
+    def sharpened(self, factor: float) -> "Fusion":
+        """The same fusion with all log-scores that rest on evidence multiplied by a factor > 0."""
+        return replace(self, prior_weight=self.prior_weight * factor, error_weight=self.error_weight * factor)
+
+    @classmethod
+    def fit(cls, log_prior: np.ndarray, errors: np.ndarray, y: np.ndarray) -> "Fusion":
+        """Maximum-likelihood parameters from images that neither tier has seen in training.
+
+        The likelihood is averaged over evidence of 0, 1, 2, 4, … trials, so that one set of parameters serves at
+        every moment of a race.
+
+        Parameters
+        ----------
+        log_prior : float array `[n, C]`
+            Tier 1's log-probabilities.
+        errors : float array `[n, T, C]`
+            Weighted errors in T trials, in the order in which they will be used.
+        y : int array `[n]`
+            The right classes.
+        """
+        counts = [n for n in _TRIAL_COUNTS if n <= errors.shape[1]]
+        cumulative = np.cumsum(errors, axis=1, dtype=float)
+        seen = [(np.full(len(y), n), cumulative[:, n - 1]) for n in counts]
+        seen.append((np.zeros(len(y), dtype=int), np.zeros_like(log_prior)))
+        start = np.log([1.0, 0.5, 1.0 / _typical_gap(cumulative[:, 0], y), 0.5])
+
+        def loss(theta: np.ndarray) -> float:
+            fusion = cls(*np.exp(theta))
+            likelihood = np.mean([_log_likelihood(fusion.scores(log_prior, s, n), y) for n, s in seen])
+            return float(-likelihood + np.square(theta - start).sum() / (2 * len(y)))  # a weak normal prior
+
+        best = minimize(loss, start, method="L-BFGS-B", bounds=[(b - 6, b + 6) for b in start])
+        return cls(*(float(v) for v in np.exp(best.x)), calibrated=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Parameters as JSON can hold them."""
+        return asdict(self)
+
+
+def _log_likelihood(scores: np.ndarray, y: np.ndarray) -> float:
+    """Mean log-probability of the right classes `[n]` under log-scores `[n, C]`."""
+    return float(log_softmax(scores, axis=1)[np.arange(len(y)), y].mean())
+
+
+def _typical_gap(errors: np.ndarray, y: np.ndarray) -> float:
+    """Typical distance of wrong errors `[n, C]` from the right ones: the scale that an error weight has to undo."""
+    right = np.take_along_axis(errors, y[:, None], axis=1)
+    return max(float(np.median(np.abs(errors - right))), 1e-6)

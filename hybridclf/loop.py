@@ -1,0 +1,275 @@
+"""The one reranking loop: continuous batching of images, candidates and trials.
+
+Images come in with their candidates, rows of all images under way fill one batch, and finished images
+leave at once and make room. The loop knows neither models nor images: an `Evaluator` turns the work of
+a batch into errors, an allocation judges, a fusion makes posteriors.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+
+from .allocation import Allocation
+from .errors import InvalidInputError
+from .evidence import Evidence, RerankResult, Window
+from .fusion import Fusion
+from .ports import Label
+
+__all__ = ["Capacity", "Evaluator", "Loop", "Recorded", "Step", "Task", "Work"]
+
+WINDOW_BYTES = 256 * 2**20
+"""Bound on the error tables of the images under way."""
+
+LOG_ZERO = -1e3
+"""What a log prior of -inf counts as, so that evidence can still be weighed against it."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One image to rerank: its number, its candidates and their log prior, float `[k]`."""
+
+    image: int
+    candidates: tuple[Label, ...]
+    log_prior: np.ndarray
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """The most rows and pairs that one batch holds (one row is always allowed, whatever its pairs)."""
+
+    rows: int
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """One batch of R rows and P pairs; pairs are sorted by row.
+
+    Attributes
+    ----------
+    slot, image, trial : int array `[R]`
+        Where each row's image is kept, its number, and the position of the trial in the plan's order.
+    row, candidate : int array `[P]`
+        The row of each pair and the position of its class in the image's candidate list.
+    """
+
+    slot: np.ndarray
+    image: np.ndarray
+    trial: np.ndarray
+    row: np.ndarray
+    candidate: np.ndarray
+
+
+class Evaluator(Protocol):
+    """What turns work into errors: a denoiser, or a table of errors recorded before."""
+
+    def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
+        """New images were put into these slots `[m]`."""
+        ...
+
+    def __call__(self, work: Work) -> np.ndarray:
+        """Weighted errors `[P]` of the batch's pairs."""
+        ...
+
+
+class Recorded:
+    """Errors recorded before, played back: for fitting and for comparing allocations at no cost.
+
+    Parameters
+    ----------
+    errors : float array `[n, T, K]`
+        Weighted errors by image, trial and candidate position.
+    """
+
+    def __init__(self, errors: np.ndarray) -> None:
+        self.errors = errors
+
+    def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
+        """Nothing to prepare."""
+
+    def __call__(self, work: Work) -> np.ndarray:
+        """The recorded errors `[P]`."""
+        return self.errors[work.image[work.row], work.trial[work.row], work.candidate]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one turn of the loop did: everything one might watch.
+
+    Attributes
+    ----------
+    images : int array `[m]`
+        Numbers of the images that were judged.
+    evidence : Evidence
+        What was known of these m images at that moment.
+    evaluations : int array `[m]`
+        What they had cost so far.
+    finished : list of (int, RerankResult)
+        Images that are done, by number.
+    rows, pairs : int
+        Denoiser work of this turn.
+    """
+
+    images: np.ndarray
+    evidence: Evidence
+    evaluations: np.ndarray
+    finished: list[tuple[int, RerankResult]]
+    rows: int = 0
+    pairs: int = 0
+
+
+class Loop:
+    """Reranks tasks batch by batch; `run` is the generator one can watch.
+
+    Parameters
+    ----------
+    allocation : Allocation
+        Who gets the next trial, and when to stop.
+    fusion : Fusion
+        What makes posteriors of evidence.
+    evaluate : Evaluator
+        What makes errors of work.
+    capacity : Capacity
+        Size of a batch.
+    n_candidates : int
+        Length of the longest candidate list to come.
+    """
+
+    def __init__(
+        self, allocation: Allocation, fusion: Fusion, evaluate: Evaluator, capacity: Capacity, n_candidates: int
+    ) -> None:
+        self.allocation = allocation
+        self.fusion = fusion
+        self.evaluate = evaluate
+        self.capacity = capacity
+        n_slots = min(capacity.rows, max(1, WINDOW_BYTES // (4 * allocation.max_trials * n_candidates)))
+        self._window = Window(n_slots, allocation.max_trials, n_candidates)
+        self._tasks: list[Task | None] = [None] * n_slots
+        self._image = np.zeros(n_slots, dtype=int)
+        self._due = np.zeros(n_slots, dtype=int)
+        self._arrival = np.zeros(n_slots, dtype=int)
+        self._arrivals = 0
+
+    @property
+    def n_slots(self) -> int:
+        """Images that can be under way at a time."""
+        return len(self._tasks)
+
+    @property
+    def free(self) -> int:
+        """How many more images can be admitted."""
+        return int((~self._window.occupied).sum())
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Step]:
+        """Rerank all tasks, yielding every step; tasks are drawn as room becomes free."""
+        queue = iter(tasks)
+        while True:
+            while self.free and (arrivals := list(islice(queue, self.free))):
+                yield self.admit(arrivals)
+            if self.free == self.n_slots:
+                return
+            yield self.turn()
+
+    def admit(self, tasks: list[Task]) -> Step:
+        """Take in at most `free` images; those that their prior settles are finished at once."""
+        slots = np.flatnonzero(~self._window.occupied)[: len(tasks)]
+        log_prior = np.full((len(tasks), self._window.log_prior.shape[1]), -np.inf)
+        for i, (slot, task) in enumerate(zip(slots, tasks, strict=True)):
+            log_prior[i, : len(task.log_prior)] = np.maximum(task.log_prior, LOG_ZERO)
+            self._tasks[slot] = task
+            self._image[slot] = task.image
+        self._arrival[slots] = self._arrivals + np.arange(len(slots))
+        self._arrivals += len(slots)
+        self._window.admit(slots, log_prior)
+        self.evaluate.admit(slots, tasks)
+        return self._judge(slots)
+
+    def turn(self) -> Step:
+        """Evaluate one batch and judge the images whose trials are in."""
+        work = self._fill()
+        errors = np.asarray(self.evaluate(work))
+        pair_slot = work.slot[work.row]
+        self._window.record(pair_slot, work.trial[work.row], work.candidate, errors)
+        broken = np.unique(pair_slot[~np.isfinite(errors)])
+        slots = np.unique(work.slot)
+        due = slots[self._window.n_trials[slots] >= self._due[slots]]
+        return self._judge(np.setdiff1d(due, broken), broken, rows=len(work.slot), pairs=len(work.row))
+
+    def _fill(self) -> Work:
+        """The next batch: rows of the images under way, first come first served."""
+        window = self._window
+        slots = np.flatnonzero(window.occupied)
+        slots = slots[np.argsort(self._arrival[slots])]
+        wanted = np.minimum(self._due[slots] - window.n_trials[slots], self.capacity.rows)
+        slot = np.repeat(slots, wanted)[: self.capacity.rows]
+        pairs = window.alive[slot].sum(axis=1)
+        n_rows = max(1, int(np.searchsorted(pairs.cumsum(), self.capacity.pairs, side="right")))
+        slot = slot[:n_rows]
+        ahead = np.arange(len(slot)) - np.searchsorted(self._arrival[slot], self._arrival[slot])
+        row, candidate = np.nonzero(window.alive[slot])
+        return Work(slot, self._image[slot], window.n_trials[slot] + ahead, row, candidate)
+
+    def _judge(self, slots: np.ndarray, broken: np.ndarray | None = None, rows: int = 0, pairs: int = 0) -> Step:
+        """Let the allocation decide on these slots, and release the images that are done."""
+        window = self._window
+        evidence = window.view(slots, self.fusion)
+        keep = self.allocation.survivors(evidence)
+        window.drop(slots, keep, evidence.posterior)
+        alone = (evidence.alive & keep).sum(axis=1) <= 1
+        spent = evidence.n_trials >= self.allocation.max_trials
+        reasons = np.where(alone, self.allocation.stopped_by, np.where(spent, "budget", ""))
+        reasons[alone & (evidence.n_trials == 0)] = "confident"
+        images, evaluations = self._image[slots], window.evaluations[slots]
+        self._due[slots] = np.minimum(self.allocation.next_decision(evidence.n_trials), self.allocation.max_trials)
+        done = [(slot, str(reason)) for slot, reason in zip(slots, reasons, strict=True) if reason]
+        done += [(slot, "fallback") for slot in (() if broken is None else broken)]
+        return Step(images, evidence, evaluations, self._release(done), rows, pairs)
+
+    def _release(self, done: list[tuple[int, str]]) -> list[tuple[int, RerankResult]]:
+        """Free the slots of finished images; what is known of each becomes its result."""
+        slots = np.array([slot for slot, _ in done], dtype=int)
+        posterior = self._window.view(slots, self.fusion).posterior
+        self._window.occupied[slots] = False
+        return [self._result(slot, why, p) for (slot, why), p in zip(done, posterior, strict=True)]
+
+    def _result(self, slot: int, stopped_by: str, posterior: np.ndarray) -> tuple[int, RerankResult]:
+        task, n_trials = self._tasks[slot], int(self._window.n_trials[slot])
+        assert task is not None
+        self._tasks[slot] = None
+        k = len(task.candidates)
+        if stopped_by == "fallback":
+            posterior = self.fusion.prior(np.maximum(task.log_prior, LOG_ZERO)[None])[0]
+        order = np.argsort(-posterior[:k], kind="stable")
+        return task.image, RerankResult(
+            candidates=task.candidates,
+            posterior=posterior[:k],
+            ranking=tuple(task.candidates[i] for i in order),
+            evaluations=int(self._window.evaluations[slot]),
+            rows=n_trials,
+            stopped_by=stopped_by,
+            evidence=self._window.errors[slot, :n_trials, :k].copy(),
+        )
+
+
+def check_task(task: Task) -> Task:
+    """The task, if its candidates and log prior make sense.
+
+    Raises
+    ------
+    InvalidInputError
+        For no candidates, duplicates, lengths that differ or a prior that is nan or +inf.
+    """
+    prior = np.asarray(task.log_prior, dtype=float)
+    where = f"image {task.image}"
+    if not task.candidates:
+        raise InvalidInputError(f"{where} has no candidates; give at least one label")
+    if len(set(task.candidates)) != len(task.candidates):
+        raise InvalidInputError(f"{where} lists a candidate twice: {task.candidates}")
+    if prior.shape != (len(task.candidates),):
+        raise InvalidInputError(f"{where} has {len(task.candidates)} candidates but a log prior of shape {prior.shape}")
+    if np.isnan(prior).any() or np.isposinf(prior).any():
+        raise InvalidInputError(f"{where}: a log prior must be a finite number or -inf, got {prior}")
+    return task

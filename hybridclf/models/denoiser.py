@@ -1,0 +1,109 @@
+"""A late-conditioned network behind the denoiser port."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UnknownLabelError
+from ..images import as_array
+from ..ports import Condition, Label
+from .late import LateConditioned
+
+__all__ = ["LateConditionedDenoiser", "cosine_levels"]
+
+HEAD_PAIRS = 64
+"""Pairs in one pass of the head: bounds its memory, and fixes its shape whatever the batch."""
+
+
+def cosine_levels(t: Tensor) -> tuple[Tensor, Tensor]:
+    """(α_t, σ_t) = (cos πt/2, sin πt/2): the cosine schedule, variance preserving, t in (0, 1)."""
+    angle = t * (torch.pi / 2)
+    return angle.cos(), angle.sin()
+
+
+class LateConditionedDenoiser:
+    """Denoiser port of a network trained by us: one trunk pass per row, one light head per pair.
+
+    Parameters
+    ----------
+    network : LateConditioned
+        The trained network.
+    classes : sequence of labels
+        What its class numbers stand for.
+    mean, scale : float arrays `[d]` or `[C]`
+        Images are encoded as (image - mean) / scale, by feature of a vector or by channel of an image.
+    dtype : torch.dtype
+        What to compute in.
+    device : torch.device or str
+        Where to compute.
+    """
+
+    cost_unit: Literal["row", "pair"] = "row"
+
+    def __init__(
+        self,
+        network: LateConditioned,
+        classes: Sequence[Label],
+        mean: np.ndarray,
+        scale: np.ndarray,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.device, self.dtype = torch.device(device), dtype
+        self.network = network.to(device=self.device, dtype=dtype).eval().requires_grad_(False)
+        self.classes = np.asarray(classes)
+        self.mean, self.scale = np.asarray(mean, dtype=float), np.asarray(scale, dtype=float)
+        self.shape: tuple[int, ...] = tuple(network.config["shape"])
+        self._number = {label: i for i, label in enumerate(self.classes.tolist())}
+
+    def encode(self, images: Any) -> Tensor:
+        """Standardised images `[n, *shape]`, channels first, from anything `images.as_array` reads.
+
+        Raises
+        ------
+        InvalidInputError
+            If they have another shape than the network.
+        """
+        shape = self.shape if len(self.shape) == 1 else (*self.shape[1:], self.shape[0])
+        x0 = torch.from_numpy((as_array(images, shape).astype(float) - self.mean) / self.scale)
+        x0 = x0 if len(self.shape) == 1 else x0.permute(0, 3, 1, 2)
+        return x0.to(self.device, self.dtype).contiguous()
+
+    def condition(self, labels: Sequence[Label]) -> Condition:
+        """Class numbers `[L]` of labels.
+
+        Raises
+        ------
+        UnknownLabelError
+            For a label the network was not trained on.
+        """
+        unknown = [label for label in labels if label not in self._number]
+        if unknown:
+            raise UnknownLabelError(f"the denoiser does not know {unknown[0]!r}; it knows {_some(self.classes)}")
+        return {"label": torch.tensor([self._number[label] for label in labels], device=self.device)}
+
+    def noise_levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The cosine schedule the network is trained on: (α_t, σ_t) `[R]`."""
+        return cosine_levels(t)
+
+    def predict(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> Tensor:
+        """Predicted noise `[P, *shape]`: a trunk for R rows, a head for P pairs in passes of fixed size."""
+        features, common = self.network.trunk(x_t, t)
+        label = condition["label"]
+        if self.dtype == torch.float64:
+            return common[row] + self.network.head(features[row], label)
+        n_pairs = len(row)
+        row, label = (torch.cat([v, v[-1:].expand(-n_pairs % HEAD_PAIRS)]) for v in (row, label))
+        parts = [
+            common[r] + self.network.head(features[r], c)
+            for r, c in zip(row.split(HEAD_PAIRS), label.split(HEAD_PAIRS), strict=True)
+        ]
+        return torch.cat(parts)[:n_pairs]
+
+
+def _some(classes: np.ndarray, limit: int = 20) -> str:
+    listed = ", ".join(repr(c) for c in classes[:limit].tolist())
+    return listed if len(classes) <= limit else f"{listed} and {len(classes) - limit} more"

@@ -1,0 +1,72 @@
+"""Late conditioning: the class enters only a light head ("New architectures", Section 7 of arXiv 2303.16203)."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["LateConditioned", "TimeEmbedding", "build"]
+
+
+class LateConditioned(nn.Module, ABC):
+    """A network that predicts noise with a trunk per row and a head per pair.
+
+    Attributes
+    ----------
+    config : dict
+        What `build` needs to make the same network again; plain JSON.
+    """
+
+    config: dict[str, Any]
+
+    @abstractmethod
+    def trunk(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(features `[R, …]` for the head, class-free part of the noise `[R, *shape]`), from `[R, *shape]`, `[R]`."""
+
+    @abstractmethod
+    def head(self, features: Tensor, label: Tensor) -> Tensor:
+        """The class's part of the noise `[P, *shape]`, from features `[P, …]` and class numbers `[P]`."""
+
+    def forward(self, x_t: Tensor, t: Tensor, row: Tensor, label: Tensor) -> Tensor:
+        """Predicted noise `[P, *shape]` of the pairs (row, label), each `[P]`; x_t `[R, *shape]`, t `[R]`."""
+        features, common = self.trunk(x_t, t)
+        return common[row] + self.head(features[row], label)
+
+
+class TimeEmbedding(nn.Module):
+    """Fourier features of t in (0, 1), `[R]`, through one layer: `[R, width]`."""
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, n_frequencies: int = 16) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", 2 * math.pi * torch.linspace(0.25, 8, n_frequencies), persistent=False)
+        self.layer = nn.Sequential(nn.Linear(2 * n_frequencies, width), nn.SiLU())
+
+    def forward(self, t: Tensor) -> Tensor:
+        angle = t[:, None] * self.frequencies
+        return self.layer(torch.cat([angle.sin(), angle.cos()], dim=1))
+
+
+class ClassModulation(nn.Module):
+    """Scale and shift of `width` features by class number: `[P, width, …]` to the same shape."""
+
+    def __init__(self, n_classes: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(n_classes, 2 * width)
+        nn.init.normal_(self.table.weight, std=0.3)
+
+    def forward(self, features: Tensor, label: Tensor) -> Tensor:
+        scale, shift = self.table(label).view(len(label), 2, -1, *(1,) * (features.ndim - 2)).unbind(1)
+        return torch.addcmul(features + shift, features, scale)
+
+
+def build(config: dict[str, Any]) -> LateConditioned:
+    """The network a `config` describes: {"kind": "mlp" or "unet", …its arguments}."""
+    from .mlp import LateMLP
+    from .unet import LateUNet
+
+    arguments = dict(config)
+    return {"mlp": LateMLP, "unet": LateUNet}[arguments.pop("kind")](**arguments)

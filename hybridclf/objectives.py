@@ -1,0 +1,160 @@
+"""Errors between the noise that was added and the noise that was predicted, and their timestep weights."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import InvalidInputError
+
+__all__ = ["OBJECTIVES", "BinnedWeights", "Weighting", "heuristic_weights", "resolve_objective", "uniform_weights"]
+
+Objective = Callable[[Tensor, Tensor], Tensor]
+
+MAX_WEIGHT = 10.0
+"""Bound on a timestep weight: 1/SNR grows without one as t goes to 1."""
+
+
+def _reduce(distance: Tensor) -> Tensor:
+    """Sum over all but the first axis, in float32 or better."""
+    return distance.flatten(1).sum(1)
+
+
+def _residual(noise: Tensor, predicted: Tensor) -> Tensor:
+    dtype = torch.promote_types(predicted.dtype, torch.float32)
+    return predicted.to(dtype) - noise.to(dtype)
+
+
+def l2(noise: Tensor, predicted: Tensor) -> Tensor:
+    """Squared ℓ2 error ‖ε − ε̂‖² `[P]` of two `[P, …]`: Algorithm 1 of arXiv 2303.16203."""
+    return _reduce(_residual(noise, predicted).square())
+
+
+def l1(noise: Tensor, predicted: Tensor) -> Tensor:
+    """ℓ1 error `[P]`: Table 8 of arXiv 2303.16203 (better than ℓ2 on half of its data sets)."""
+    return _reduce(_residual(noise, predicted).abs())
+
+
+def huber(noise: Tensor, predicted: Tensor) -> Tensor:
+    """Squared error below 1 and absolute error above `[P]`: Appendix C of arXiv 2303.16203, as it words it.
+
+    Unlike the textbook Huber loss its slope is not continuous at 1; its value is.
+    """
+    residual = _residual(noise, predicted).abs()
+    return _reduce(torch.where(residual < 1, residual.square(), residual))
+
+
+OBJECTIVES: dict[str, Objective] = {"l2": l2, "l1": l1, "huber": huber}
+
+
+def resolve_objective(name: str) -> Objective:
+    """The objective of that name.
+
+    Raises
+    ------
+    InvalidInputError
+        For any other name.
+    """
+    if name not in OBJECTIVES:
+        raise InvalidInputError(f"objective must be one of {', '.join(map(repr, OBJECTIVES))}; got {name!r}")
+    return OBJECTIVES[name]
+
+
+class Weighting(Protocol):
+    """A timestep weight for errors in ε."""
+
+    def __call__(self, t: np.ndarray, alpha: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+        """Weights `[m]` ≥ 0 of trials at times t with noise levels (α, σ), each `[m]`."""
+        ...
+
+
+def uniform_weights(t: np.ndarray, alpha: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """w = 1: Equation 4 of arXiv 2303.16203."""
+    return np.ones_like(t, dtype=float)
+
+
+def heuristic_weights(t: np.ndarray, alpha: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Clark & Jaini's exp(−7t) (arXiv 2303.15233), which weights the error in x, as a weight for ε.
+
+    x̂ − x = −(σ/α)(ε̂ − ε), so the weight of the squared ε-error is exp(−7t)·σ²/α² = exp(−7t)/SNR, clipped to
+    `MAX_WEIGHT`.
+    """
+    return np.minimum(np.exp(-7.0 * t) * np.square(sigma / np.maximum(alpha, 1e-6)), MAX_WEIGHT)
+
+
+class BinnedWeights:
+    """Weights learned per time bin, as the 20 buckets of arXiv 2303.15233.
+
+    Parameters
+    ----------
+    values : array `[n_bins]`
+        Weight ≥ 0 of each of n_bins equal bins of (0, 1).
+    """
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = np.asarray(values, dtype=float)
+
+    @classmethod
+    def fit(cls, errors: np.ndarray, t: np.ndarray, y: np.ndarray, n_bins: int = 20) -> "BinnedWeights":
+        """Weights gap mean / gap variance, from recorded errors of labelled images.
+
+        The gap of a trial is the smallest error of a wrong class minus the error of the right one. For
+        independent Gaussian gaps this ratio is Fisher's discriminant, the weight that tells classes apart best.
+
+        Parameters
+        ----------
+        errors : array `[n, T, C]`
+            Errors of n images in T trials under C classes.
+        t : array `[T]`
+            Times of the trials.
+        y : int array `[n]`
+            The right class of each image.
+        n_bins : int
+            Number of time bins.
+        """
+        gap = paired_gaps(errors, y)
+        index = _bin(t, n_bins)
+        values = np.zeros(n_bins)
+        for b in np.unique(index):
+            values[b] = _fisher(gap[:, index == b])
+        values = np.interp(np.arange(n_bins), np.unique(index), values[np.unique(index)])
+        return cls(values / max(values.mean(), 1e-12) if values.any() else np.ones(n_bins))
+
+    def __call__(self, t: np.ndarray, alpha: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+        """Weights `[m]` of trials at times t `[m]`."""
+        return self.values[_bin(t, len(self.values))]
+
+
+def paired_gaps(errors: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Smallest wrong error minus right error `[n, T]`, from errors `[n, T, C]` and right classes `[n]`."""
+    right = np.take_along_axis(errors, y[:, None, None], axis=2)[:, :, 0]
+    wrong = errors.astype(float, copy=True)
+    np.put_along_axis(wrong, y[:, None, None], np.inf, axis=2)
+    return wrong.min(axis=2) - right
+
+
+def _bin(t: np.ndarray, n_bins: int) -> np.ndarray:
+    return np.clip((np.asarray(t) * n_bins).astype(int), 0, n_bins - 1)
+
+
+def _fisher(gap: np.ndarray) -> float:
+    return max(float(gap.mean()), 0.0) / max(float(gap.var()), 1e-12)
+
+
+WEIGHTINGS: dict[str, Weighting | None] = {"learned": None, "uniform": uniform_weights, "heuristic": heuristic_weights}
+"""Timestep weights by name; None for those that are fitted."""
+
+
+def resolve_weighting(name: str) -> Weighting | None:
+    """The weights of that name; None if they are to be learned.
+
+    Raises
+    ------
+    InvalidInputError
+        For any other name.
+    """
+    if name not in WEIGHTINGS:
+        raise InvalidInputError(f"weighting must be one of {', '.join(map(repr, WEIGHTINGS))}; got {name!r}")
+    return WEIGHTINGS[name]

@@ -1,0 +1,44 @@
+""" "open_clip:RN50/openai" → object: spec strings, answered by adapters that are found through entry points.
+
+An adapter registers a function under the group `hybridclf.proposers` or `hybridclf.denoisers`; the entry point's name
+is the part of the spec before the colon, and the function gets the part after it.
+"""
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+from .errors import UnknownSpecError
+
+__all__ = ["Kind", "adapters", "load"]
+
+Kind = Literal["proposer", "denoiser"]
+
+
+def adapters(kind: Kind) -> dict[str, EntryPoint]:
+    """Installed adapters of that kind, by name."""
+    return {entry.name: entry for entry in entry_points(group=f"hybridclf.{kind}s")}
+
+
+def load(kind: Kind, spec: str, **options: Any) -> Any:
+    """The proposer or denoiser that a spec string names.
+
+    Parameters
+    ----------
+    kind : "proposer" or "denoiser"
+        What is wanted.
+    spec : str
+        "ADAPTER:NAME", for example "sklearn:LogisticRegression".
+    **options
+        Passed on to the adapter.
+
+    Raises
+    ------
+    UnknownSpecError
+        If the string is not of that form or no adapter has that name.
+    """
+    name, colon, rest = spec.partition(":")
+    known = adapters(kind)
+    if not colon or not rest or name not in known:
+        listed = ", ".join(f'"{n}:…"' for n in sorted(known)) or "none is installed"
+        raise UnknownSpecError(f'{spec!r} is not a known {kind}; type "ADAPTER:NAME" with one of: {listed}')
+    return known[name].load()(rest, **options)

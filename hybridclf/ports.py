@@ -1,0 +1,101 @@
+"""The two ports everything meets at: a proposer (tier 1) and a denoiser (tier 2).
+
+Work for a denoiser comes in **rows and pairs**. A row is one noised image at one trial; a pair is
+(row, class). Indices are flat, so ragged candidate lists need no padding and images with different
+labels share a batch. A late-conditioned denoiser runs its trunk once per row and a light head per
+pair; any other model gathers rows and runs one forward per pair.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Condition", "Denoiser", "Label", "Proposer", "take"]
+
+Label = Any
+"""A class label: whatever numpy can sort and compare, mostly int or str."""
+
+Condition = Mapping[str, Tensor]
+"""What a denoiser needs to know of L labels: named tensors whose first axis is the label, `[L, …]`."""
+
+
+@runtime_checkable
+class Proposer(Protocol):
+    """Tier 1: scikit-learn's own classifier protocol, so any fitted classifier is a proposer.
+
+    `predict_log_proba` is preferred; `hybridclf.proposing.log_proba` also takes `predict_proba` or
+    `decision_function` where a classifier has nothing better. A proposer whose `takes_images` is true gets
+    images as the user passed them (arrays or PIL images); all others get flat vectors, float `[n, d]`.
+    """
+
+    classes_: np.ndarray
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Log-probabilities `[n, n_classes]`; rows of their exponentials sum to one."""
+        ...
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """Tier 2: a conditional diffusion model, asked for the noise in an image under each label.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of one encoded image x0, without the batch axis.
+    dtype : torch.dtype
+        In float64, results are taken not to depend on batch shapes. In any other type the reranker
+        pads every batch to one fixed shape, so that a prediction cannot depend on its companions.
+    device : torch.device
+        Where `predict` wants its tensors.
+    cost_unit : "row" or "pair"
+        What a batch is counted in: "row" for late-conditioned models (pairs are nearly free there),
+        "pair" for models that run one forward per pair.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    cost_unit: Literal["row", "pair"]
+
+    def encode(self, images: Any) -> Tensor:
+        """Images `[n, …]` to x0 `[n, *shape]`, on `device`; called once per image."""
+        ...
+
+    def condition(self, labels: Sequence[Label]) -> Condition:
+        """What `predict` needs to know of L labels; called once per label set.
+
+        Raises
+        ------
+        UnknownLabelError
+            For labels that a class-conditional model was not trained on.
+        """
+        ...
+
+    def noise_levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(α_t, σ_t) `[R]` of x_t = α_t·x0 + σ_t·ε, for t in (0, 1), 0 clean and 1 pure noise."""
+        ...
+
+    def predict(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> Tensor:
+        """Predicted noise ε̂ `[P, *shape]` for P pairs.
+
+        Parameters
+        ----------
+        x_t : Tensor `[R, *shape]`
+            Noised images.
+        t : Tensor `[R]`
+            Their times in (0, 1).
+        row : LongTensor `[P]`
+            Which row each pair belongs to.
+        condition : Condition `[P, …]`
+            What each pair is conditioned on.
+        """
+        ...
+
+
+def take(condition: Condition, index: Tensor) -> Condition:
+    """The conditions of the labels at `index` `[P]`, in that order."""
+    return {name: value[index.to(value.device)] for name, value in condition.items()}

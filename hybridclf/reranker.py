@@ -1,0 +1,245 @@
+"""Reranker: a diffusion classifier as a re-ranking stage behind any classifier."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .allocation import Allocation, PairedTTest, Race
+from .errors import InvalidInputError
+from .evidence import RerankResult
+from .fusion import Fusion
+from .loop import Capacity, Loop, Step, Task, Work, check_task
+from .objectives import Weighting, resolve_objective, uniform_weights
+from .ports import Condition, Denoiser, Label, take
+from .trials import TellingOrder, TrialPlan
+
+__all__ = ["Reranker"]
+
+PAIRS_PER_ROW = 16
+"""Pairs that a batch counted in rows may hold, for each of its rows."""
+
+
+class Reranker:
+    """Re-ranks each image's candidates by how well a diffusion model explains the image under each.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        The conditional diffusion model.
+    allocation : Allocation, optional
+        Which candidates get the next trial, and when to stop. Default: `Race` if the fusion is calibrated, else
+        `PairedTTest`.
+    fusion : Fusion, optional
+        How prior and evidence become a posterior. Default: unfitted; evidence alone decides.
+    objective : "l2", "l1" or "huber"
+        The error between noise and predicted noise.
+    weighting : Weighting, optional
+        Timestep weights of the errors; default uniform.
+    order : TellingOrder, optional
+        A fitted order of trials, used by allocations that allow one (Race).
+    batch_size : int, optional
+        Rows (late-conditioned denoisers) or pairs (others) in one batch. Default: 256 in float64 or on a GPU, else 32.
+    random_state : int, RandomState or None
+        Decides the noise of all trials.
+
+    Examples
+    --------
+    >>> reranker = Reranker(denoiser, allocation=Staged.preset("cifar10"))  # doctest: +SKIP
+    >>> reranker.rerank(images, [["cat", "dog"]] * len(images))[0].ranking  # doctest: +SKIP
+    ('dog', 'cat')
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        *,
+        allocation: Allocation | None = None,
+        fusion: Fusion | None = None,
+        objective: str = "l2",
+        weighting: Weighting | None = None,
+        order: TellingOrder | None = None,
+        batch_size: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
+        self.denoiser = denoiser
+        self.fusion = Fusion() if fusion is None else fusion
+        self.allocation = allocation or (Race() if self.fusion.calibrated else PairedTTest())
+        self.objective = resolve_objective(objective)
+        self.weighting = uniform_weights if weighting is None else weighting
+        self.batch_size = batch_size or default_batch_size(denoiser)
+        if self.batch_size < 1:
+            raise InvalidInputError(f"batch_size must be at least 1, got {batch_size}")
+        seed = check_random_state(random_state).randint(2**31 - 1)
+        n_trials = self.allocation.max_trials
+        fitted = order(n_trials) if order is not None and self.allocation.fitted_order else None
+        self.plan = TrialPlan(n_trials, denoiser.shape, seed, fitted)
+        self._conditions: tuple[tuple[Label, ...], Condition] | None = None
+
+    def rerank(
+        self,
+        images: Any,
+        candidates: Sequence[Sequence[Label]],
+        log_prior: Sequence[np.ndarray] | np.ndarray | None = None,
+        *,
+        progress: bool = False,
+    ) -> list[RerankResult]:
+        """Rank each image's candidates.
+
+        Parameters
+        ----------
+        images : sequence of n images
+            Whatever the denoiser encodes.
+        candidates : n sequences of labels
+            The classes to compare, image by image; lengths may differ.
+        log_prior : n float sequences, optional
+            Tier 1's log-probabilities of these candidates; default uniform.
+        progress : bool
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        list of RerankResult `[n]`
+
+        Raises
+        ------
+        InvalidInputError
+            If lengths do not match or a prior is not a number.
+        UnknownLabelError
+            If the denoiser does not know a label.
+        """
+        results: list[RerankResult | None] = [None] * len(candidates)
+        with tqdm(total=len(candidates), desc="rerank", unit="image", disable=not progress) as bar:
+            spent = 0
+            for step in self.stream(images, candidates, log_prior):
+                spent += step.pairs
+                for image, result in step.finished:
+                    results[image] = result
+                bar.update(len(step.finished))
+                bar.set_postfix(evaluations=spent, refresh=False)
+        return [r for r in results if r is not None]
+
+    def stream(
+        self,
+        images: Any,
+        candidates: Sequence[Sequence[Label]],
+        log_prior: Sequence[np.ndarray] | np.ndarray | None = None,
+    ) -> Iterator[Step]:
+        """The same as `rerank`, as a generator of its steps, to be watched: parameters and errors as there."""
+        if log_prior is None:
+            log_prior = [np.full(len(c), -np.log(max(len(c), 1))) for c in candidates]
+        if not len(images) == len(candidates) == len(log_prior):
+            raise InvalidInputError(
+                f"got {len(images)} images, {len(candidates)} candidate lists and {len(log_prior)} log priors; "
+                "give one of each per image"
+            )
+        tasks = [check_task(Task(i, tuple(c), np.asarray(p, float))) for i, (c, p) in enumerate(zip(candidates, log_prior, strict=True))]
+        return self._run(images, tasks)
+
+    def _run(self, images: Any, tasks: list[Task]) -> Iterator[Step]:
+        if not tasks:
+            return
+        labels = tuple(dict.fromkeys(label for task in tasks for label in task.candidates))
+        evaluate = _DenoiserErrors(self, images, labels, max(len(task.candidates) for task in tasks))
+        loop = Loop(self.allocation, self.fusion, evaluate, self.capacity, evaluate.n_candidates)
+        evaluate.make_room(loop.n_slots)
+        yield from loop.run(tasks)
+
+    def levels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Times and noise levels (t, α, σ) of the planned trials in their order, each float `[max_trials]`."""
+        t = torch.from_numpy(self.plan.timesteps(np.arange(len(self.plan))))
+        alpha, sigma = self.denoiser.noise_levels(t.to(self.denoiser.device))
+        return t.double().numpy(), alpha.double().cpu().numpy(), sigma.double().cpu().numpy()
+
+    @property
+    def capacity(self) -> Capacity:
+        """Rows and pairs of one batch."""
+        per_row = PAIRS_PER_ROW if self.denoiser.cost_unit == "row" else 1
+        return Capacity(self.batch_size, self.batch_size * per_row)
+
+    def condition(self, labels: tuple[Label, ...]) -> Condition:
+        """The denoiser's condition for these labels; the last label set is kept across calls."""
+        if self._conditions is None or self._conditions[0] != labels:
+            self._conditions = (labels, self.denoiser.condition(list(labels)))
+        return self._conditions[1]
+
+    def __repr__(self) -> str:
+        return f"Reranker({type(self.denoiser).__name__}, {self.allocation}, {self.fusion})"
+
+
+def default_batch_size(denoiser: Denoiser) -> int:
+    """256 for models in float64 (small ones, never padded) and on a GPU, else 32."""
+    return 256 if denoiser.dtype == torch.float64 or denoiser.device.type == "cuda" else 32
+
+
+class _DenoiserErrors:
+    """Evaluator that asks the denoiser: encodes each image once, noises rows, predicts pairs, measures errors."""
+
+    def __init__(self, reranker: Reranker, images: Any, labels: tuple[Label, ...], n_candidates: int) -> None:
+        self.denoiser = reranker.denoiser
+        self.plan, self.capacity = reranker.plan, reranker.capacity
+        self.objective, self.weighting = reranker.objective, reranker.weighting
+        self.images = images
+        self.n_candidates = n_candidates
+        self.conditions = reranker.condition(labels)
+        self.number = {label: i for i, label in enumerate(labels)}
+
+    def make_room(self, n_slots: int) -> None:
+        """Room for the encoded images of so many slots."""
+        self.x0 = torch.zeros(n_slots, *self.denoiser.shape, dtype=self.denoiser.dtype, device=self.denoiser.device)
+        self.encoded = np.zeros(n_slots, dtype=bool)
+        self.labels = np.zeros((n_slots, self.n_candidates), dtype=int)
+
+    def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
+        self.encoded[slots] = False
+        for slot, task in zip(slots, tasks, strict=True):
+            self.labels[slot, : len(task.candidates)] = [self.number[c] for c in task.candidates]
+
+    @torch.inference_mode()
+    def __call__(self, work: Work) -> np.ndarray:
+        self._encode(work)
+        t, noise, x_t, weight = self._noised(work)
+        label = self.labels[work.slot[work.row], work.candidate]
+        errors = [
+            self._errors(x_t, t, noise, work.row[i : i + self.capacity.pairs], label[i : i + self.capacity.pairs])
+            for i in range(0, len(label), self.capacity.pairs)
+        ]
+        return torch.cat(errors).cpu().numpy() * weight[work.row]
+
+    def _encode(self, work: Work) -> None:
+        """Encode the images that are seen for the first time; those that the prior settles never are."""
+        new = ~self.encoded[work.slot]
+        slots, first = np.unique(work.slot[new], return_index=True)
+        if len(slots):
+            numbers = work.image[new][first]
+            chosen = self.images[numbers] if hasattr(self.images, "dtype") else [self.images[i] for i in numbers]
+            self.x0[slots] = self.denoiser.encode(chosen).to(self.x0)
+            self.encoded[slots] = True
+
+    def _noised(self, work: Work) -> tuple[Tensor, Tensor, Tensor, np.ndarray]:
+        """Times `[R]`, noise and noised images `[R, *shape]`, and the timestep weights `[R]`."""
+        trials, inverse = np.unique(work.trial, return_inverse=True)
+        x0 = self.x0[work.slot]
+        t = torch.from_numpy(self.plan.timesteps(work.trial)).to(x0)
+        noise = torch.from_numpy(self.plan.noise(trials)).to(x0)[inverse]
+        alpha, sigma = self.denoiser.noise_levels(t)
+        weight = self.weighting(*(v.double().cpu().numpy() for v in (t, alpha, sigma)))
+        across = (-1,) + (1,) * (x0.ndim - 1)
+        return t, noise, alpha.view(across) * x0 + sigma.view(across) * noise, weight
+
+    def _errors(self, x_t: Tensor, t: Tensor, noise: Tensor, row: np.ndarray, label: np.ndarray) -> Tensor:
+        """Errors `[P]` of pairs (row, label), predicted in one batch of fixed shape."""
+        n_pairs, rows = len(row), np.arange(len(t))
+        if self.denoiser.dtype != torch.float64:  # a result must not depend on how many others are in its batch
+            if self.denoiser.cost_unit == "row":
+                rows = np.pad(rows, (0, self.capacity.rows - len(rows)), mode="edge")
+            else:
+                row, label = (np.pad(a, (0, self.capacity.pairs - n_pairs), mode="edge") for a in (row, label))
+        row_index = torch.from_numpy(row).to(x_t.device)
+        condition = take(self.conditions, torch.from_numpy(label))
+        predicted = self.denoiser.predict(x_t[rows], t[rows], row_index, condition)
+        return self.objective(noise[row_index[:n_pairs]], predicted[:n_pairs])

@@ -1,0 +1,132 @@
+"""What is shipped: the wheel, its dependencies, and how light the import is."""
+
+import ast
+import configparser
+import importlib
+import importlib.metadata
+import inspect
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import hybridclf
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SOURCES = {"hybridclf": ROOT / "hybridclf", "hybridclf_adapters": ROOT / "adapters" / "hybridclf_adapters"}
+MODEL_LIBRARIES = {"diffusers", "open_clip", "timm", "transformers"}
+ENTRY_POINTS = {"console_scripts": PROJECT["scripts"], **PROJECT["entry-points"]}
+
+
+def shipped_files(package: str) -> Iterator[str]:
+    """Names in the wheel of every module and data file of `package`."""
+    for path in SOURCES[package].rglob("*"):
+        name = path.relative_to(SOURCES[package].parent)
+        if path.is_file() and "__pycache__" not in name.parts:
+            yield name.as_posix()
+
+
+def imports(package: str) -> Iterator[tuple[str, str]]:
+    """(file, top-level package) of every absolute import, those inside functions included."""
+    for path in SOURCES[package].rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module or ""]
+            else:
+                continue
+            for name in names:
+                yield path.relative_to(ROOT).as_posix(), name.partition(".")[0]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
+    """The wheel, built offline from a copy, so that nothing is left in the checkout and nothing stale gets in."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    for path in ROOT.iterdir():
+        if path.is_file():
+            shutil.copy(path, source)
+    for name in ("hybridclf", "adapters", "tests", "benchmarks"):
+        if (ROOT / name).is_dir():
+            ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+            shutil.copytree(ROOT / name, source / name, ignore=ignore)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = folder.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+def test_wheel_holds_both_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    dist_info = f"hybridclf-{PROJECT['version']}.dist-info"
+    files = {name for name in wheel.namelist() if not name.startswith(f"{dist_info}/")}
+    assert files == {*shipped_files("hybridclf"), *shipped_files("hybridclf_adapters")}
+    assert {"hybridclf/py.typed", "hybridclf_adapters/py.typed"} <= files
+    assert f"{dist_info}/licenses/LICENSE" in wheel.namelist()
+
+
+def test_wheel_has_the_entry_points(wheel: zipfile.ZipFile) -> None:
+    parser = configparser.ConfigParser(delimiters=("=",))
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read_string(wheel.read(f"hybridclf-{PROJECT['version']}.dist-info/entry_points.txt").decode())
+    assert {group: dict(parser[group]) for group in parser.sections()} == ENTRY_POINTS
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value"),
+    [(group, name, value) for group, entries in ENTRY_POINTS.items() for name, value in entries.items()],
+)
+def test_entry_point_loads(group: str, name: str, value: str) -> None:
+    assert callable(importlib.metadata.EntryPoint(name, value, group).load())
+
+
+def test_import_is_light() -> None:
+    code = "import sys, hybridclf; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    command = [sys.executable, "-c", code]
+    loaded = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert "hybridclf" in loaded
+    assert MODEL_LIBRARIES.isdisjoint(loaded), MODEL_LIBRARIES.intersection(loaded)
+
+
+def test_core_imports_no_adapter_and_no_model_library() -> None:
+    forbidden = {*MODEL_LIBRARIES, "hybridclf_adapters"}
+    assert [(file, name) for file, name in imports("hybridclf") if name in forbidden] == []
+
+
+@pytest.mark.parametrize("name", hybridclf.__all__)
+def test_public_name_is_importable_and_documented(name: str) -> None:
+    value = getattr(hybridclf, name)
+    assert name in dir(hybridclf)
+    if inspect.isclass(value) or inspect.isroutine(value) or inspect.ismodule(value):
+        assert (value.__doc__ or "").strip(), f"hybridclf.{name} has no docstring"
+
+
+def test_public_names_are_listed_once() -> None:
+    assert len(hybridclf.__all__) == len(set(hybridclf.__all__))
+
+
+@pytest.mark.parametrize("package", SOURCES)
+def test_every_import_is_a_declared_dependency(package: str) -> None:
+    extras = [line for extra, lines in PROJECT["optional-dependencies"].items() if extra != "dev" for line in lines]
+    declared = {canonicalize_name(Requirement(line).name) for line in [*PROJECT["dependencies"], *extras]}
+    installed = importlib.metadata.packages_distributions()
+    undeclared = {
+        (file, name)
+        for file, name in imports(package)
+        if name not in sys.stdlib_module_names
+        and name not in SOURCES
+        and declared.isdisjoint(map(canonicalize_name, installed.get(name, [name])))
+    }
+    assert undeclared == set()

@@ -1,7 +1,7 @@
 """hybridclf: a fast classifier proposes, a diffusion classifier settles what it leaves open.
 
-    >>> from hybridclf import HybridClassifier
-    >>> clf = HybridClassifier.from_pretrained("digits")  # doctest: +SKIP
+>>> from hybridclf import HybridClassifier
+>>> clf = HybridClassifier.from_pretrained("digits")  # doctest: +SKIP
 """
 
 from importlib import import_module

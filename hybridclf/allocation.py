@@ -8,6 +8,7 @@ candidate is left or `max_trials` are used up. All of them work on many images a
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -97,7 +98,7 @@ class Staged(Allocation):
         object.__setattr__(self, "trials", trials)
         if not keep or len(keep) != len(trials):
             raise InvalidInputError(f"Staged needs as many keeps as trials, at least one; got {keep} and {trials}")
-        if min(keep) < 1 or trials[0] < 1 or any(b <= a for a, b in zip(trials, trials[1:], strict=False)):
+        if min(keep) < 1 or trials[0] < 1 or any(b <= a for a, b in pairwise(trials)):
             raise InvalidInputError(
                 f"Staged keeps at least 1 class per stage and its trials increase; got {keep} and {trials}"
             )
@@ -224,7 +225,7 @@ class Race(Allocation):
     """
 
     confidence: float = 0.99
-    max_trials: int = 64
+    max_trials: int = 32
     fitted_order: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """Fitting the fusion, the timestep weights and the order of trials on images that neither tier was trained on."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +80,7 @@ class Calibration:
 
 def record(
     denoiser: Denoiser,
-    images: object,
+    images: Any,
     classes: np.ndarray,
     log_prior: np.ndarray,
     y: np.ndarray,
@@ -112,7 +113,7 @@ def record(
     reranker = Reranker(
         denoiser, allocation=FixedTrials(RECORDED_TRIALS), objective=objective, batch_size=batch_size, random_state=seed
     )
-    chosen = images[usable] if hasattr(images, "dtype") else [images[i] for i in usable]  # type: ignore[index]
+    chosen = images[usable] if hasattr(images, "dtype") else [images[i] for i in usable]
     labels: list[list[Label]] = [classes[c].tolist() for c in top[usable]]
     results = reranker.rerank(chosen, labels, progress=progress)
     shape = (len(usable), RECORDED_TRIALS, top.shape[1])
@@ -164,7 +165,9 @@ def replay(
     """
     posterior = fusion.prior(log_prior)
     candidates = shortlist(posterior, top_k)
-    table = np.stack([np.pad(e[:, c], ((0, 0), (0, e.shape[1] - len(c)))) for e, c in zip(errors, candidates, strict=True)])
+    table = np.stack(
+        [np.pad(e[:, c], ((0, 0), (0, e.shape[1] - len(c)))) for e, c in zip(errors, candidates, strict=True)]
+    )
     tasks = [Task(i, tuple(c.tolist()), log_prior[i, c]) for i, c in enumerate(candidates)]
     loop = Loop(allocation, fusion, Recorded(table), Capacity(512, 2**14), log_prior.shape[1])
     for step in loop.run(tasks):

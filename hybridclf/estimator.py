@@ -1,36 +1,34 @@
 """HybridClassifier: two tiers as one scikit-learn classifier."""
 
-import warnings
-from collections.abc import Iterator
-from typing import Any, Self
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from . import plugins
+from . import persistence
 from .allocation import Allocation, Race
-from .calibration import Calibration, Recording, fit_calibration, record
-from .errors import InvalidInputError, InvalidTypeError, UncalibratedWarning
+from .calibration import Calibration, Recording, fit_calibration
+from .checks import check_classes, check_parameters, class_numbers, resolve_denoiser
+from .crossfit import CrossFit, aligned_log_proba
+from .errors import InvalidInputError
 from .evidence import RerankResult
-from .fitting import Parts, Recipe, rows_of
+from .fitting import Parts, Recipe
 from .fusion import Fusion
 from .images import as_array, is_image_list
 from .loop import Step
-from .objectives import resolve_objective, resolve_weighting
+from .objectives import resolve_weighting
 from .ports import Label
-from .proposing import column_of, is_trained, log_proba, resolve_proposer, shortlist
+from .proposing import column_of, is_trained, resolve_proposer, shortlist
 from .reranker import Reranker
 from .training import TrainingConfig
 
 __all__ = ["HybridClassifier"]
-
-MAX_CALIBRATION_IMAGES = 2000
-"""Images beyond this number add nothing to a handful of fusion parameters, and are not recorded."""
 
 
 class HybridClassifier(ClassifierMixin, BaseEstimator):
@@ -143,7 +141,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         cv: int | float = 3,
         max_iter: int = 150,
         learning_rate: float = 2e-3,
-        wrong_class_weight: float = 0.3,
+        wrong_class_weight: float = 1.0,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 30,
         batch_size: int | None = None,
@@ -195,18 +193,17 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         UnknownSpecError
             For a string that no adapter answers to.
         """
-        self._check_parameters()
-        proposer, denoiser = resolve_proposer(self.proposer), self._resolve_denoiser()
+        check_parameters(self)
+        proposer, denoiser = resolve_proposer(self.proposer), resolve_denoiser(self.denoiser)
         if X is None:
             return self._fit_labels(proposer, denoiser, y)
         self._takes_arrays = denoiser is None or not getattr(proposer, "takes_images", False)
         images, y = self._read_labelled(X, y, reset=True)
         self.classes_ = self._classes(proposer, y)
-        numbers = self._numbers(y)
-        self._check_classes(denoiser, numbers)
+        numbers = class_numbers(y, self.classes_)
+        check_classes(self.classes_, numbers, trains=denoiser is None)
         self._seed = check_random_state(self.random_state).randint(2**31 - 1)
-        recipe = self._recipe(proposer, denoiser)
-        parts, recording = self._fit_parts(recipe, images, numbers)
+        parts, recording = self._cross_fit(proposer, denoiser).fit(images, numbers, self.cv)
         self._keep(parts)
         self._calibrate(recording)
         return self
@@ -224,56 +221,31 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         self
         """
         check_is_fitted(self)
+        check_parameters(self)
         images, y = self._read_labelled(X, y)
-        self._calibrate(self._record(Parts(self.proposer_, self.denoiser_, None), images, self._numbers(y)))
+        parts = Parts(self.proposer_, self.denoiser_, None)
+        self._calibrate(self._cross_fit(*parts[:2]).record(parts, images, class_numbers(y, self.classes_)))
         return self
 
-    def _check_parameters(self) -> None:
-        resolve_objective(self.objective)
-        resolve_weighting(self.weighting)
-        for name, lowest in (("top_k", 1), ("max_iter", 1), ("batch_size", 1), ("n_iter_no_change", 1)):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int | np.integer) or value < lowest):
-                raise InvalidInputError(f"{name} must be a whole number of at least {lowest}, got {value!r}")
-        if not (isinstance(self.cv, int) and self.cv >= 2) and not (isinstance(self.cv, float) and 0 < self.cv < 1):
-            raise InvalidInputError(f"cv must be a number of folds >= 2 or a share between 0 and 1, got {self.cv!r}")
-        if not 0 < self.validation_fraction < 1:
-            raise InvalidInputError(f"validation_fraction must lie between 0 and 1, got {self.validation_fraction!r}")
-        if self.architecture not in ("auto", "mlp", "unet"):
-            raise InvalidInputError(f'architecture must be "auto", "mlp" or "unet", got {self.architecture!r}')
-        if self.allocation is not None and not isinstance(self.allocation, Allocation):
-            raise InvalidTypeError(
-                f"allocation must be an object such as Race() or Staged((5, 1), (50, 500)), got {self.allocation!r}"
-            )
-        if self.dtype is not None and not isinstance(getattr(torch, str(self.dtype), None), torch.dtype):
-            raise InvalidInputError(f'dtype must be None or a name such as "float32", got {self.dtype!r}')
-
-    def _resolve_denoiser(self) -> Any:
-        if isinstance(self.denoiser, str):
-            return plugins.load("denoiser", self.denoiser)
-        if self.denoiser is not None and not callable(getattr(self.denoiser, "predict", None)):
-            raise InvalidTypeError(f"denoiser must have the methods of hybridclf.Denoiser, got {self.denoiser!r}")
-        return self.denoiser
-
-    def _recipe(self, proposer: Any, denoiser: Any) -> Recipe:
+    def _cross_fit(self, proposer: Any, denoiser: Any) -> CrossFit:
         training = TrainingConfig(
             max_iter=self.max_iter,
             learning_rate=self.learning_rate,
             wrong_class_weight=self.wrong_class_weight,
             n_iter_no_change=self.n_iter_no_change,
         )
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
         dtype = None if self.dtype is None else getattr(torch, self.dtype)
-        return Recipe(
-            proposer,
-            denoiser,
-            self.architecture,
-            training,
-            self.validation_fraction,
-            torch.device(device),
-            dtype,
-            self.verbose,
+        recipe = Recipe(
+            proposer=proposer,
+            denoiser=denoiser,
+            architecture=self.architecture,
+            training=training,
+            validation_fraction=self.validation_fraction,
+            device=self.torch_device(),
+            dtype=dtype,
+            progress=self.verbose,
         )
+        return CrossFit(recipe, self.classes_, self._seed, self.objective, self.batch_size)
 
     def _fit_labels(self, proposer: Any, denoiser: Any, labels: Any) -> Self:
         """Zero-shot: both parts as they are, for these labels."""
@@ -303,68 +275,6 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
             proposer.fit(None, np.unique(y))
         return np.asarray(proposer.classes_)
 
-    def _numbers(self, y: np.ndarray) -> np.ndarray:
-        """Class numbers `[n]` of labels `[n]`."""
-        number = {label: i for i, label in enumerate(self.classes_.tolist())}
-        unknown = [label for label in y.tolist() if label not in number]
-        if unknown:
-            raise InvalidInputError(f"label {unknown[0]!r} is not in the classes {self.classes_.tolist()[:20]}")
-        return np.array([number[label] for label in y.tolist()])
-
-    def _check_classes(self, denoiser: Any, numbers: np.ndarray) -> None:
-        missing = np.setdiff1d(np.arange(len(self.classes_)), numbers)
-        if len(self.classes_) < 2:
-            raise InvalidInputError(f"y holds the one class {self.classes_[0]!r}; a classifier needs at least 2 classes")
-        if denoiser is None and len(missing):
-            raise InvalidInputError(
-                f"no image of class {self.classes_[missing[0]]!r}: a denoiser cannot be trained for a class it never saw"
-            )
-
-    def _fit_parts(self, recipe: Recipe, images: Any, y: np.ndarray) -> tuple[Parts, Recording | None]:
-        """Both tiers, and what they or their like say of images they have not seen."""
-        if not recipe.trains:
-            parts = recipe.fit(images, y, self.classes_, self._seed)
-            return parts, self._record(parts, images, y)
-        if isinstance(self.cv, float):
-            kept, out = train_test_split(np.arange(len(y)), test_size=self.cv, random_state=self._seed, stratify=y)
-            parts = recipe.fit(_select(images, kept), y[kept], self.classes_, self._seed)
-            return parts, self._record(parts, _select(images, out), y[out])
-        recordings, n_iters = [], []
-        for i, (kept, out) in enumerate(self._folds(y)):
-            fold = recipe.fit(_select(images, kept), y[kept], self.classes_, self._seed + 1 + i)
-            recordings.append(self._record(fold, _select(images, out), y[out]))
-            n_iters += [fold.log.n_iter] if fold.log else []
-        n_iter = round(float(np.median(n_iters))) if n_iters else None
-        parts = recipe.fit(images, y, self.classes_, self._seed, n_iter)  # the folds have told when to stop
-        return parts, Recording.join(recordings) if recordings else None
-
-    def _folds(self, y: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        n_splits = min(int(self.cv), int(np.bincount(y)[np.unique(y)].min()))
-        if n_splits < 2:
-            warnings.warn(
-                "a class has a single image, so nothing can be held out and the posterior stays uncalibrated; "
-                "give every class at least 2 images",
-                UncalibratedWarning,
-                stacklevel=4,
-            )
-            return iter(())
-        return StratifiedKFold(n_splits, shuffle=True, random_state=self._seed % 2**32).split(y, y)
-
-    def _record(self, parts: Parts, images: Any, y: np.ndarray) -> Recording:
-        chosen = np.random.default_rng(self._seed).permutation(len(y))[:MAX_CALIBRATION_IMAGES]
-        images, y = _select(images, chosen), y[chosen]
-        return record(
-            parts.denoiser,
-            images,
-            self.classes_,
-            self._aligned_log_proba(parts.proposer, images),
-            y,
-            objective=self.objective,
-            batch_size=self.batch_size,
-            seed=self._seed,
-            progress=self.verbose,
-        )
-
     def _keep(self, parts: Parts) -> None:
         self.proposer_, self.denoiser_ = parts.proposer, parts.denoiser
         if parts.log is not None:
@@ -379,7 +289,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
             self.calibration_ = fit_calibration(recording, self.allocation or Race(), self.top_k, weighting)
             self.fusion_ = self.calibration_.fusion
 
-    # --- reading --------------------------------------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------------------------------------
 
     def _read(self, X: Any, reset: bool = False) -> Any:
         """X as an array of the fitted shape, or as it is where both tiers take images of any size."""
@@ -403,11 +313,6 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         check_consistent_length(images, y)
         return images, y
-
-    def _aligned_log_proba(self, proposer: Any, images: Any) -> np.ndarray:
-        """Tier 1's log-probabilities `[n, C]` in the order of `classes_`."""
-        X = images if getattr(proposer, "takes_images", False) else rows_of(images)
-        return log_proba(proposer, X)[:, column_of(proposer, self.classes_)]
 
     # --- predicting ---------------------------------------------------------------------------------------------------
 
@@ -434,7 +339,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         return self.reranker().stream(images, *self._propose(images)[:2])
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Posterior `[n, C]` over all classes; rows sum to one. Classes that were no candidates keep tier 1's share."""
+        """Posterior `[n, C]` of all classes, rows sum to one; classes that were no candidates keep tier 1's share."""
         check_is_fitted(self)
         images = self._read(X)
         candidates, log_prior, posterior = self._propose(images)
@@ -456,7 +361,8 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """The label with the highest posterior, `[n]`."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        best = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[best]
 
     def reranker(self, allocation: Allocation | None = None, fusion: Fusion | None = None) -> Reranker:
         """The fitted second tier as a stage of its own, with the fitted allocation and fusion unless others are given.
@@ -464,26 +370,78 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         `clf.reranker(FixedTrials(256), Fusion())` is the diffusion classifier alone, on the same weights and noise.
         """
         check_is_fitted(self)
-        weighting = resolve_weighting(self.weighting) or (self.calibration_ and self.calibration_.weighting)
+        learned = self.calibration_
         return Reranker(
             self.denoiser_,
             allocation=allocation or self.allocation,
             fusion=fusion or self.fusion_,
             objective=self.objective,
-            weighting=weighting,
-            order=self.calibration_ and self.calibration_.order,
+            weighting=resolve_weighting(self.weighting) or (learned.weighting if learned else None),
+            order=learned.order if learned else None,
             batch_size=self.batch_size,
             random_state=self._seed,
         )
 
+    def torch_device(self) -> torch.device:
+        """The device that the parameter `device` stands for on this machine."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
+
+    # --- saving -------------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> None:
+        """Write the fitted classifier into a folder, as JSON, safetensors and skops.
+
+        Parameters
+        ----------
+        folder : path
+            A new or empty folder, or a saved model to be replaced.
+
+        Raises
+        ------
+        SavedModelError
+            If the folder holds something else, or a part is an object that was not given as a spec string.
+        """
+        check_is_fitted(self)
+        persistence.save(self, folder)
+
+    @classmethod
+    def load(cls, folder: str | Path, trusted: Sequence[str] = ()) -> Self:
+        """Read a classifier that `save` wrote; it predicts exactly as the one that was saved.
+
+        Parameters
+        ----------
+        folder : path
+            The saved model.
+        trusted : sequence of str
+            Types in the saved proposer that may be loaded beyond those known to be safe.
+
+        Raises
+        ------
+        SavedModelError
+            If the folder is no saved model, is damaged, of a newer version, or needs types to be trusted.
+        """
+        return cast(Self, persistence.load(cls, folder, trusted))
+
+    @classmethod
+    def from_pretrained(cls, name: str) -> Self:
+        """An embedded model by name, such as "digits"; nothing is downloaded.
+
+        Raises
+        ------
+        InvalidInputError
+            If there is none of that name.
+        """
+        return cls.load(persistence.pretrained_folder(name))
+
     def _propose(self, images: Any) -> tuple[list[list[Label]], list[np.ndarray], np.ndarray]:
         """Candidates of each image with their log prior, and tier 1's probabilities `[n, C]` of all classes."""
-        log_prior = self._aligned_log_proba(self.proposer_, images)
+        log_prior = aligned_log_proba(self.proposer_, images, self.classes_)
         prior = self.fusion_.prior(log_prior)
         chosen = shortlist(prior, self.top_k)
-        return [self.classes_[c].tolist() for c in chosen], [p[c] for p, c in zip(log_prior, chosen, strict=True)], prior
-
-
-def _select(images: Any, index: np.ndarray) -> Any:
-    """Some of the images, from an array or a list."""
-    return images[index] if hasattr(images, "dtype") else [images[i] for i in index]
+        return (
+            [self.classes_[c].tolist() for c in chosen],
+            [p[c] for p, c in zip(log_prior, chosen, strict=True)],
+            prior,
+        )

@@ -1,7 +1,7 @@
 """Fitting both tiers on one set of images: once for good, and once per fold for the fusion's sake."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,8 +23,7 @@ MIN_HELD_OUT = 10
 """Fewer images than this say nothing about when to stop; training then runs to its end."""
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(NamedTuple):
     """Both tiers, and how the denoiser's training went (None where it was given)."""
 
     proposer: Any

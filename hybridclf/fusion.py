@@ -1,7 +1,6 @@
 """Prior and evidence become one posterior."""
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import minimize
@@ -86,7 +85,9 @@ class Fusion:
 
     def sharpened(self, factor: float) -> "Fusion":
         """The same fusion with all log-scores that rest on evidence multiplied by a factor > 0."""
-        return replace(self, prior_weight=self.prior_weight * factor, error_weight=self.error_weight * factor)
+        return replace(
+            self, prior_weight=float(self.prior_weight * factor), error_weight=float(self.error_weight * factor)
+        )
 
     @classmethod
     def fit(cls, log_prior: np.ndarray, errors: np.ndarray, y: np.ndarray) -> "Fusion":
@@ -111,16 +112,13 @@ class Fusion:
         start = np.log([1.0, 0.5, 1.0 / _typical_gap(cumulative[:, 0], y), 0.5])
 
         def loss(theta: np.ndarray) -> float:
-            fusion = cls(*np.exp(theta))
+            fusion = cls(*np.exp(theta).tolist())
             likelihood = np.mean([_log_likelihood(fusion.scores(log_prior, s, n), y) for n, s in seen])
             return float(-likelihood + np.square(theta - start).sum() / (2 * len(y)))  # a weak normal prior
 
         best = minimize(loss, start, method="L-BFGS-B", bounds=[(b - 6, b + 6) for b in start])
-        return cls(*(float(v) for v in np.exp(best.x)), calibrated=True)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Parameters as JSON can hold them."""
-        return asdict(self)
+        prior_alone, prior_weight, error_weight, correlation = np.exp(best.x).tolist()
+        return cls(prior_alone, prior_weight, error_weight, correlation, calibrated=True)
 
 
 def _log_likelihood(scores: np.ndarray, y: np.ndarray) -> float:

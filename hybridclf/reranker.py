@@ -137,7 +137,8 @@ class Reranker:
                 f"got {len(images)} images, {len(candidates)} candidate lists and {len(log_prior)} log priors; "
                 "give one of each per image"
             )
-        tasks = [check_task(Task(i, tuple(c), np.asarray(p, float))) for i, (c, p) in enumerate(zip(candidates, log_prior, strict=True))]
+        pairs = enumerate(zip(candidates, log_prior, strict=True))
+        tasks = [check_task(Task(i, tuple(labels), np.asarray(prior, dtype=float))) for i, (labels, prior) in pairs]
         return self._run(images, tasks)
 
     def _run(self, images: Any, tasks: list[Task]) -> Iterator[Step]:

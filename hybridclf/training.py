@@ -18,6 +18,9 @@ __all__ = ["TrainingConfig", "TrainingLog", "affine_jitter", "denoising_loss", "
 MAX_CANDIDATES = 10
 """Classes that the wrong-class term compares per image: the right one and random others."""
 
+CHECK_EVERY = 5
+"""Passes from one look at the held-out loss to the next."""
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -46,7 +49,7 @@ class TrainingConfig:
     max_iter: int = 200
     batch_size: int = 128
     learning_rate: float = 2e-3
-    weight_decay: float = 0.01
+    weight_decay: float = 0.1
     wrong_class_weight: float = 1.0
     ema_decay: float = 0.99
     n_iter_no_change: int = 30
@@ -61,8 +64,10 @@ class TrainingLog:
     ----------
     n_iter : int
         Passes over the data behind the weights that were kept.
-    loss, held_out : list of float
-        Loss of each pass, on the training images and on held-out ones (empty without them).
+    loss : list of float
+        Mean training loss of each pass.
+    held_out : list of float
+        Loss on held-out images after every `CHECK_EVERY` passes; empty without them.
     """
 
     n_iter: int = 0
@@ -104,7 +109,7 @@ def train(
     passes = _passes(network, average, x0, y, config, torch.Generator().manual_seed(seed))
     for loss in tqdm(passes, total=config.max_iter, desc="train denoiser", unit="pass", disable=not progress):
         log.loss.append(loss)
-        if held_out is None:
+        if held_out is None or len(log.loss) % CHECK_EVERY:
             continue
         log.held_out.append(_held_out_loss(average, *held_out, config))
         if log.held_out[-1] < best_loss:
@@ -117,7 +122,12 @@ def train(
 
 
 def _passes(
-    network: LateConditioned, average: LateConditioned, x0: Tensor, y: Tensor, config: TrainingConfig, rng: torch.Generator
+    network: LateConditioned,
+    average: LateConditioned,
+    x0: Tensor,
+    y: Tensor,
+    config: TrainingConfig,
+    rng: torch.Generator,
 ) -> Iterator[float]:
     """Pass after pass over the data; yields the mean loss of each."""
     parameters, averaged = list(network.parameters()), list(average.parameters())

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .errors import InvalidInputError
 
@@ -43,7 +44,7 @@ class TrialPlan:
         whose every prefix is nearly even.
     """
 
-    def __init__(self, n_trials: int, shape: Sequence[int], seed: int = 0, order: Sequence[int] | None = None) -> None:
+    def __init__(self, n_trials: int, shape: Sequence[int], seed: int = 0, order: ArrayLike | None = None) -> None:
         self.n_trials = n_trials
         self.shape = tuple(shape)
         self.seed = seed

@@ -46,7 +46,7 @@ class LateConditionedDenoiser:
     def __init__(
         self,
         network: LateConditioned,
-        classes: Sequence[Label],
+        classes: Sequence[Label] | np.ndarray,
         mean: np.ndarray,
         scale: np.ndarray,
         dtype: torch.dtype = torch.float32,

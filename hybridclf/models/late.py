@@ -46,6 +46,7 @@ class TimeEmbedding(nn.Module):
         self.layer = nn.Sequential(nn.Linear(2 * n_frequencies, width), nn.SiLU())
 
     def forward(self, t: Tensor) -> Tensor:
+        """Embedding `[R, width]` of times `[R]`."""
         angle = t[:, None] * self.frequencies
         return self.layer(torch.cat([angle.sin(), angle.cos()], dim=1))
 

@@ -57,6 +57,7 @@ class LateMLP(LateConditioned):
         nn.init.zeros_(self.outlet.weight)
 
     def trunk(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(features `[R, width]`, class-free noise `[R, *shape]`) of rows `[R, *shape]` at times `[R]`."""
         time = self.time(t)
         h = self.inlet(x_t.flatten(1))
         for block in self.blocks:
@@ -64,4 +65,5 @@ class LateMLP(LateConditioned):
         return self.to_head(h) + self.time_to_head(time), self.common(h).view_as(x_t)
 
     def head(self, features: Tensor, label: Tensor) -> Tensor:
+        """Noise `[P, *shape]` from features `[P, width]` under classes `[P]`."""
         return self.outlet(F.silu(self.modulation(features, label))).view(len(label), *self.shape)

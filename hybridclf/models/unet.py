@@ -78,6 +78,7 @@ class LateUNet(LateConditioned):
         nn.init.zeros_(self.outlet.weight)
 
     def trunk(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(features `[R, HEAD_WIDTH, H, W]`, class-free noise `[R, C, H, W]`) of rows `[R, C, H, W]` at times `[R]`."""
         time = self.time(t)
         h, skips = self.inlet(x_t), []
         for block, down in zip(self.down_blocks, self.downs, strict=True):
@@ -90,6 +91,7 @@ class LateUNet(LateConditioned):
         return self.to_head(h), self.common(h)
 
     def head(self, features: Tensor, label: Tensor) -> Tensor:
+        """Noise `[P, C, H, W]` from features `[P, HEAD_WIDTH, H, W]` under classes `[P]`."""
         return self.outlet(F.silu(self.modulation(features, label)))
 
 

@@ -1,0 +1,92 @@
+"""Checks of what users pass to the estimator, each with one error that says what to do."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import plugins
+from .allocation import Allocation
+from .errors import InvalidInputError, InvalidTypeError
+from .objectives import resolve_objective, resolve_weighting
+
+__all__ = ["check_classes", "check_parameters", "class_numbers", "resolve_denoiser"]
+
+
+def check_parameters(clf: Any) -> None:
+    """Check the parameters of a `HybridClassifier`.
+
+    Raises
+    ------
+    InvalidInputError
+        For a value out of range.
+    InvalidTypeError
+        For an object of the wrong kind.
+    """
+    resolve_objective(clf.objective)
+    resolve_weighting(clf.weighting)
+    for name, lowest in (("top_k", 1), ("max_iter", 1), ("batch_size", 1), ("n_iter_no_change", 1)):
+        value = getattr(clf, name)
+        if value is not None and (not isinstance(value, int | np.integer) or value < lowest):
+            raise InvalidInputError(f"{name} must be a whole number of at least {lowest}, got {value!r}")
+    if not (isinstance(clf.cv, int) and clf.cv >= 2) and not (isinstance(clf.cv, float) and 0 < clf.cv < 1):
+        raise InvalidInputError(f"cv must be a number of folds >= 2 or a share between 0 and 1, got {clf.cv!r}")
+    if not 0 < clf.validation_fraction < 1:
+        raise InvalidInputError(f"validation_fraction must lie between 0 and 1, got {clf.validation_fraction!r}")
+    if clf.architecture not in ("auto", "mlp", "unet"):
+        raise InvalidInputError(f'architecture must be "auto", "mlp" or "unet", got {clf.architecture!r}')
+    if clf.allocation is not None and not isinstance(clf.allocation, Allocation):
+        raise InvalidTypeError(
+            f"allocation must be an object such as Race() or Staged((5, 1), (50, 500)), got {clf.allocation!r}"
+        )
+    if clf.dtype is not None and not isinstance(getattr(torch, str(clf.dtype), None), torch.dtype):
+        raise InvalidInputError(f'dtype must be None or a name such as "float32", got {clf.dtype!r}')
+
+
+def resolve_denoiser(denoiser: Any) -> Any:
+    """The denoiser that the parameter stands for: None to train one, a spec string's, or the object given.
+
+    Raises
+    ------
+    UnknownSpecError
+        For a string that no adapter answers to.
+    InvalidTypeError
+        For an object without `predict`.
+    """
+    if isinstance(denoiser, str):
+        return plugins.load("denoiser", denoiser)
+    if denoiser is not None and not callable(getattr(denoiser, "predict", None)):
+        raise InvalidTypeError(f"denoiser must have the methods of hybridclf.Denoiser, got {denoiser!r}")
+    return denoiser
+
+
+def class_numbers(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Positions `[n]` of labels `[n]` among the classes `[C]`.
+
+    Raises
+    ------
+    InvalidInputError
+        For a label that is not in the classes.
+    """
+    number = {label: i for i, label in enumerate(classes.tolist())}
+    unknown = [label for label in y.tolist() if label not in number]
+    if unknown:
+        raise InvalidInputError(f"label {unknown[0]!r} is not in the classes {classes.tolist()[:20]}")
+    return np.array([number[label] for label in y.tolist()])
+
+
+def check_classes(classes: np.ndarray, numbers: np.ndarray, trains: bool) -> None:
+    """Check that there are classes enough, and images of each if a denoiser is to be trained.
+
+    Raises
+    ------
+    InvalidInputError
+        If not.
+    """
+    if len(classes) < 2:
+        raise InvalidInputError(f"y holds the one class {classes[0]!r}; a classifier needs at least 2 classes")
+    missing = np.setdiff1d(np.arange(len(classes)), numbers)
+    if trains and len(missing):
+        raise InvalidInputError(
+            f"no image of class {classes[missing[0]]!r}: a denoiser cannot be trained for a class it never saw"
+        )

@@ -61,7 +61,7 @@ class ClassModulation(nn.Module):
 
     def forward(self, features: Tensor, label: Tensor) -> Tensor:
         scale, shift = self.table(label).view(len(label), 2, -1, *(1,) * (features.ndim - 2)).unbind(1)
-        return torch.addcmul(features + shift, features, scale)
+        return torch.addcmul(shift, features, 1 + scale)
 
 
 def build(config: dict[str, Any]) -> LateConditioned:

@@ -54,11 +54,22 @@ class LateUNet(LateConditioned):
         Channels at full resolution, a multiple of 8; they double with every level.
     levels : int
         Number of resolutions, at least 2.
+    head_width : int
+        Channels of the head: nearly all that a pair costs beside its row's trunk.
     """
 
-    def __init__(self, shape: Sequence[int], n_classes: int, width: int = 32, levels: int = 2) -> None:
+    def __init__(
+        self, shape: Sequence[int], n_classes: int, width: int = 32, levels: int = 2, head_width: int = 16
+    ) -> None:
         super().__init__()
-        self.config = {"kind": "unet", "shape": list(shape), "n_classes": n_classes, "width": width, "levels": levels}
+        self.config = {
+            "kind": "unet",
+            "shape": list(shape),
+            "n_classes": n_classes,
+            "width": width,
+            "levels": levels,
+            "head_width": head_width,
+        }
         channels, height, breadth = shape
         widths, time_width = [width * 2**i for i in range(levels)], 4 * width
         self.time = TimeEmbedding(time_width)
@@ -71,14 +82,14 @@ class LateUNet(LateConditioned):
         self.middle2 = _Block(widths[-1], time_width)
         self.ups = nn.ModuleList(nn.ConvTranspose2d(2 * w, w, 2, stride=2) for w in reversed(widths[:-1]))
         self.up_blocks = nn.ModuleList(_Block(w, time_width) for w in reversed(widths[:-1]))
-        self.to_head = nn.Conv2d(width, HEAD_WIDTH, 1)
+        self.to_head = nn.Conv2d(width, head_width, 1)
         self.common = nn.Conv2d(width, channels, 3, padding=1)
-        self.modulation = ClassModulation(n_classes, HEAD_WIDTH)
-        self.outlet = nn.Conv2d(HEAD_WIDTH, channels, 1)
+        self.modulation = ClassModulation(n_classes, head_width)
+        self.outlet = nn.Conv2d(head_width, channels, 1)
         nn.init.zeros_(self.outlet.weight)
 
     def trunk(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(features `[R, HEAD_WIDTH, H, W]`, class-free noise `[R, C, H, W]`) of rows `[R, C, H, W]` at times `[R]`."""
+        """(features `[R, head_width, H, W]`, class-free noise `[R, C, H, W]`) of rows `[R, C, H, W]` at times `[R]`."""
         time = self.time(t)
         h, skips = self.inlet(x_t), []
         for block, down in zip(self.down_blocks, self.downs, strict=True):
@@ -91,9 +102,5 @@ class LateUNet(LateConditioned):
         return self.to_head(h), self.common(h)
 
     def head(self, features: Tensor, label: Tensor) -> Tensor:
-        """Noise `[P, C, H, W]` from features `[P, HEAD_WIDTH, H, W]` under classes `[P]`."""
+        """Noise `[P, C, H, W]` from features `[P, head_width, H, W]` under classes `[P]`."""
         return self.outlet(F.silu(self.modulation(features, label)))
-
-
-HEAD_WIDTH = 32
-"""Channels of the head: all that a pair costs beside its row's trunk."""

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral
 from typing import ClassVar
 
 import numpy as np
@@ -41,9 +42,9 @@ class Allocation(ABC):
         """Which candidates stay, bool `[m, K]`; at least one of each image."""
 
 
-def _at_least(name: str, value: float, minimum: float) -> None:
-    if value < minimum:
-        raise InvalidInputError(f"{name} must be at least {minimum}, got {value}")
+def _at_least(name: str, value: int, minimum: int) -> None:
+    if not isinstance(value, Integral) or value < minimum:
+        raise InvalidInputError(f"{name} must be an integer of at least {minimum}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,10 @@ class Staged(Allocation):
         object.__setattr__(self, "trials", trials)
         if not keep or len(keep) != len(trials):
             raise InvalidInputError(f"Staged needs as many keeps as trials, at least one; got {keep} and {trials}")
-        if min(keep) < 1 or trials[0] < 1 or any(b <= a for a, b in pairwise(trials)):
-            raise InvalidInputError(
-                f"Staged keeps at least 1 class per stage and its trials increase; got {keep} and {trials}"
-            )
+        for kept in keep:
+            _at_least("each keep", kept, 1)
+        for before, now in pairwise((0, *trials)):
+            _at_least("each trials (they increase)", now, before + 1)
 
     @classmethod
     def preset(cls, dataset: str) -> "Staged":
@@ -138,7 +139,7 @@ class Staged(Allocation):
         """Evaluations that one image with that many classes costs."""
         spent, alive, done = 0, n_classes, 0
         for keep, trials in zip(self.keep, self.trials, strict=True):
-            spent += alive * (trials - done)
+            spent += alive * (trials - done) if alive > 1 else 0  # one class left: nothing can change any more
             alive, done = min(alive, keep), trials
         return spent
 
@@ -225,7 +226,7 @@ class Race(Allocation):
     """
 
     confidence: float = 0.99
-    max_trials: int = 32
+    max_trials: int = 16
     fitted_order: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """Fitting the fusion, the timestep weights and the order of trials on images that neither tier was trained on."""
 
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -116,12 +117,12 @@ def record(
     chosen = images[usable] if hasattr(images, "dtype") else [images[i] for i in usable]
     labels: list[list[Label]] = [classes[c].tolist() for c in top[usable]]
     results = reranker.rerank(chosen, labels, progress=progress)
-    shape = (len(usable), RECORDED_TRIALS, top.shape[1])
-    errors = np.stack([r.evidence for r in results]) if results else np.zeros(shape, np.float32)
-    t, alpha, sigma = reranker.levels()
-    finite = np.isfinite(errors).all(axis=(1, 2))
+    finite = np.array([r.stopped_by != "fallback" for r in results], dtype=bool)
+    errors = np.zeros((finite.sum(), RECORDED_TRIALS, top.shape[1]), dtype=np.float32)
+    for table, result in zip(errors, compress(results, finite), strict=True):
+        table[:] = result.evidence
     kept = np.take_along_axis(log_prior, top, axis=1)[usable][finite]
-    return Recording(kept, errors[finite], t, alpha, sigma, hit[usable].argmax(axis=1)[finite])
+    return Recording(kept, errors, *reranker.levels(), hit[usable].argmax(axis=1)[finite])
 
 
 def fit_calibration(

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import torch
 
 from . import plugins
 from .allocation import Allocation
@@ -29,18 +28,34 @@ def check_parameters(clf: Any) -> None:
         value = getattr(clf, name)
         if value is not None and (not isinstance(value, int | np.integer) or value < lowest):
             raise InvalidInputError(f"{name} must be a whole number of at least {lowest}, got {value!r}")
-    if not (isinstance(clf.cv, int) and clf.cv >= 2) and not (isinstance(clf.cv, float) and 0 < clf.cv < 1):
+    folds = isinstance(clf.cv, int | np.integer) and clf.cv >= 2
+    if not folds and not (isinstance(clf.cv, float) and 0 < clf.cv < 1):
         raise InvalidInputError(f"cv must be a number of folds >= 2 or a share between 0 and 1, got {clf.cv!r}")
     if not 0 < clf.validation_fraction < 1:
         raise InvalidInputError(f"validation_fraction must lie between 0 and 1, got {clf.validation_fraction!r}")
+    if clf.learning_rate <= 0 or clf.wrong_class_weight < 0:
+        raise InvalidInputError(
+            f"learning_rate must be above 0 and wrong_class_weight not below it, "
+            f"got {clf.learning_rate!r} and {clf.wrong_class_weight!r}"
+        )
     if clf.architecture not in ("auto", "mlp", "unet"):
         raise InvalidInputError(f'architecture must be "auto", "mlp" or "unet", got {clf.architecture!r}')
     if clf.allocation is not None and not isinstance(clf.allocation, Allocation):
         raise InvalidTypeError(
             f"allocation must be an object such as Race() or Staged((5, 1), (50, 500)), got {clf.allocation!r}"
         )
-    if clf.dtype is not None and not isinstance(getattr(torch, str(clf.dtype), None), torch.dtype):
-        raise InvalidInputError(f'dtype must be None or a name such as "float32", got {clf.dtype!r}')
+    if clf.dtype not in (None, "float64", "float32", "bfloat16", "float16"):
+        raise InvalidInputError(f'dtype must be None, "float64", "float32", "bfloat16" or "float16", got {clf.dtype!r}')
+    if clf.image_shape is not None and not _is_shape(clf.image_shape):
+        raise InvalidInputError(f"image_shape must be (H, W) or (H, W, C), got {clf.image_shape!r}")
+
+
+def _is_shape(shape: Any) -> bool:
+    return (
+        isinstance(shape, tuple | list)
+        and len(shape) in (2, 3)
+        and all(isinstance(side, int | np.integer) and side >= 1 for side in shape)
+    )
 
 
 def resolve_denoiser(denoiser: Any) -> Any:
@@ -84,9 +99,9 @@ def check_classes(classes: np.ndarray, numbers: np.ndarray, trains: bool) -> Non
         If not.
     """
     if len(classes) < 2:
-        raise InvalidInputError(f"y holds the one class {classes[0]!r}; a classifier needs at least 2 classes")
+        raise InvalidInputError(f"y holds the one class {classes.tolist()[0]!r}; a classifier needs at least 2 classes")
     missing = np.setdiff1d(np.arange(len(classes)), numbers)
     if trains and len(missing):
         raise InvalidInputError(
-            f"no image of class {classes[missing[0]]!r}: a denoiser cannot be trained for a class it never saw"
+            f"no image of class {classes.tolist()[missing[0]]!r}: a denoiser cannot be trained for a class it never saw"
         )

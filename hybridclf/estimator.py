@@ -1,5 +1,6 @@
 """HybridClassifier: two tiers as one scikit-learn classifier."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
@@ -7,7 +8,7 @@ from typing import Any, Self, cast
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils import assert_all_finite, check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -16,11 +17,11 @@ from .allocation import Allocation, Race
 from .calibration import Calibration, Recording, fit_calibration
 from .checks import check_classes, check_parameters, class_numbers, resolve_denoiser
 from .crossfit import CrossFit, aligned_log_proba
-from .errors import InvalidInputError
+from .errors import InvalidInputError, UncalibratedWarning
 from .evidence import RerankResult
 from .fitting import Parts, Recipe
 from .fusion import Fusion
-from .images import as_array, is_image_list
+from .images import as_array, is_empty, is_image_list, value_range
 from .loop import Step
 from .objectives import resolve_weighting
 from .ports import Label
@@ -94,6 +95,9 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         but is no calibrated probability.
     image_shape_ : tuple of int or None
         (H, W, C) or (d,) of one item; None where the tiers take images of any size.
+    pixel_range_ : tuple of float or None
+        Lowest and highest value in the X of `fit`, 0 and 255 if it was uint8; what black and white of an image file
+        stand for. None where no array was fitted on.
     n_features_in_ : int
         Numbers in one item.
     n_iter_ : int
@@ -262,6 +266,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         self._takes_arrays = not getattr(proposer, "takes_images", False)
         self._seed = check_random_state(self.random_state).randint(2**31 - 1)
         self.image_shape_: tuple[int, ...] | None = self.image_shape
+        self.pixel_range_: tuple[float, float] | None = None
         column_of(proposer, self.classes_)
         self._keep(Parts(proposer, denoiser, None))
         self._calibrate(None)
@@ -277,6 +282,8 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
 
     def _keep(self, parts: Parts) -> None:
         self.proposer_, self.denoiser_ = parts.proposer, parts.denoiser
+        for name in ("n_iter_", "training_log_"):  # an earlier fit may have left them
+            self.__dict__.pop(name, None)
         if parts.log is not None:
             self.n_iter_ = parts.log.n_iter
             self.training_log_ = parts.log
@@ -284,25 +291,39 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
     def _calibrate(self, recording: Recording | None) -> None:
         self.calibration_: Calibration | None = None
         self.fusion_ = Fusion()
-        if recording is not None and len(recording.y):
-            weighting = resolve_weighting(self.weighting)
-            self.calibration_ = fit_calibration(recording, self.allocation or Race(), self.top_k, weighting)
-            self.fusion_ = self.calibration_.fusion
+        if recording is None:
+            return
+        if not len(recording.y):
+            warnings.warn(
+                "no image has finite errors, its own class among them, so the posterior stays uncalibrated; "
+                "check what the denoiser predicts for these images",
+                UncalibratedWarning,
+                stacklevel=3,
+            )
+            return
+        weighting = resolve_weighting(self.weighting)
+        self.calibration_ = fit_calibration(recording, self.allocation or Race(), self.top_k, weighting)
+        self.fusion_ = self.calibration_.fusion
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def _read(self, X: Any, reset: bool = False) -> Any:
         """X as an array of the fitted shape, or as it is where both tiers take images of any size."""
+        if is_empty(X):
+            raise InvalidInputError("X is empty; give at least one image")
         if not self._takes_arrays:
             if reset:
-                self.image_shape_ = None
+                self.image_shape_ = self.pixel_range_ = None
             return X
         if not is_image_list(X) and getattr(X, "ndim", 2) <= 2:
             X = validate_data(self, X, reset=reset)
+        elif reset:
+            self.__dict__.pop("feature_names_in_", None)  # an earlier fit may have left them
         images = as_array(X, self.image_shape if reset else self.image_shape_)
         if reset:
             self.image_shape_ = images.shape[1:]
             self.n_features_in_ = int(np.prod(self.image_shape_))
+            self.pixel_range_ = value_range(images)
         return images
 
     def _read_labelled(self, X: Any, y: Any, reset: bool = False) -> tuple[Any, np.ndarray]:
@@ -310,6 +331,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
             raise InvalidInputError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         images = self._read(X, reset)
         y = column_or_1d(y, warn=True)
+        assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         check_consistent_length(images, y)
         return images, y
@@ -328,9 +350,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         -------
         list of RerankResult `[n]`
         """
-        check_is_fitted(self)
-        images = self._read(X)
-        return self.reranker().rerank(images, *self._propose(images)[:2], progress=self.verbose)
+        return self.decide(X)[1]
 
     def stream(self, X: Any) -> Iterator[Step]:
         """The same as `rerank`, as a generator of its steps, to be watched."""
@@ -340,6 +360,10 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Posterior `[n, C]` of all classes, rows sum to one; classes that were no candidates keep tier 1's share."""
+        return self.decide(X)[0]
+
+    def decide(self, X: Any) -> tuple[np.ndarray, list[RerankResult]]:
+        """`predict_proba` and `rerank` at the cost of one: the posterior `[n, C]` and the n results behind it."""
         check_is_fitted(self)
         images = self._read(X)
         candidates, log_prior, posterior = self._propose(images)
@@ -348,7 +372,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         for row, result in zip(posterior, results, strict=True):
             columns = [number[label] for label in result.candidates]
             row[columns] = result.posterior * row[columns].sum()
-        return posterior / posterior.sum(axis=1, keepdims=True)
+        return posterior / posterior.sum(axis=1, keepdims=True), results
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Logarithm of `predict_proba`, `[n, C]`; never below that of the smallest normal float."""

@@ -75,9 +75,9 @@ class Fusion:
         """
         scores = self.scores(log_prior, sums, n_trials)
         if alive is None or frozen is None:
-            return softmax(scores, axis=1)
-        left = 1.0 - np.where(alive, 0.0, frozen).sum(axis=1, keepdims=True)
-        return np.where(alive, softmax(np.where(alive, scores, -np.inf), axis=1) * left, frozen)
+            return _shares(scores)
+        left = 1.0 - _total(np.where(alive, 0.0, frozen))
+        return np.where(alive, _shares(np.where(alive, scores, -np.inf)) * left, frozen)
 
     def prior(self, log_prior: np.ndarray) -> np.ndarray:
         """Tier 1's probabilities `[n, C]` at the fitted temperature, from its log-probabilities."""
@@ -119,6 +119,17 @@ class Fusion:
         best = minimize(loss, start, method="L-BFGS-B", bounds=[(b - 6, b + 6) for b in start])
         prior_alone, prior_weight, error_weight, correlation = np.exp(best.x).tolist()
         return cls(prior_alone, prior_weight, error_weight, correlation, calibrated=True)
+
+
+def _total(values: np.ndarray) -> np.ndarray:
+    """Sums `[m, 1]` of rows `[m, K]`, added from left to right: bit for bit the same however many zeros pad a row."""
+    return values.cumsum(axis=1)[:, -1:]
+
+
+def _shares(scores: np.ndarray) -> np.ndarray:
+    """Softmax of rows `[m, K]`; -inf that pads them changes no bit, so that companions' lists may be longer."""
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return weights / _total(weights)
 
 
 def _log_likelihood(scores: np.ndarray, y: np.ndarray) -> float:

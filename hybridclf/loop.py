@@ -194,6 +194,7 @@ class Loop:
         pair_slot = work.slot[work.row]
         self._window.record(pair_slot, work.trial[work.row], work.candidate, errors)
         broken = np.unique(pair_slot[~np.isfinite(errors)])
+        self._window.sums[broken] = 0.0  # tier 1 answers; an infinite sum has no posterior
         slots = np.unique(work.slot)
         due = slots[self._window.n_trials[slots] >= self._due[slots]]
         return self._judge(np.setdiff1d(due, broken), broken, rows=len(work.slot), pairs=len(work.row))
@@ -217,31 +218,26 @@ class Loop:
         window = self._window
         evidence = window.view(slots, self.fusion)
         keep = self.allocation.survivors(evidence)
-        window.drop(slots, keep, evidence.posterior)
+        window.drop(slots, keep, evidence.posterior if self.fusion.calibrated else _below(evidence, keep))
         alone = (evidence.alive & keep).sum(axis=1) <= 1
         spent = evidence.n_trials >= self.allocation.max_trials
         reasons = np.where(alone, self.allocation.stopped_by, np.where(spent, "budget", ""))
-        reasons[alone & (evidence.n_trials == 0)] = "confident"
+        reasons = np.where(alone & (evidence.n_trials == 0), "confident", reasons)
         images, evaluations = self._image[slots], window.evaluations[slots]
         self._due[slots] = np.minimum(self.allocation.next_decision(evidence.n_trials), self.allocation.max_trials)
-        done = [(slot, str(reason)) for slot, reason in zip(slots, reasons, strict=True) if reason]
-        done += [(slot, "fallback") for slot in (() if broken is None else broken)]
-        return Step(images, evidence, evaluations, self._release(done), rows, pairs)
+        done = [(slot, str(why), p) for slot, why, p in zip(slots, reasons, evidence.posterior, strict=True) if why]
+        if broken is not None:
+            prior = self.fusion.prior(window.log_prior[broken])
+            done += [(slot, "fallback", p) for slot, p in zip(broken, prior, strict=True)]
+        return Step(images, evidence, evaluations, [self._release(*d) for d in done], rows, pairs)
 
-    def _release(self, done: list[tuple[int, str]]) -> list[tuple[int, RerankResult]]:
-        """Free the slots of finished images; what is known of each becomes its result."""
-        slots = np.array([slot for slot, _ in done], dtype=int)
-        posterior = self._window.view(slots, self.fusion).posterior
-        self._window.occupied[slots] = False
-        return [self._result(slot, why, p) for (slot, why), p in zip(done, posterior, strict=True)]
-
-    def _result(self, slot: int, stopped_by: str, posterior: np.ndarray) -> tuple[int, RerankResult]:
+    def _release(self, slot: int, stopped_by: str, posterior: np.ndarray) -> tuple[int, RerankResult]:
+        """Free the slot of an image that is done; its result."""
         task, n_trials = self._tasks[slot], int(self._window.n_trials[slot])
         assert task is not None
         self._tasks[slot] = None
+        self._window.occupied[slot] = False
         k = len(task.candidates)
-        if stopped_by == "fallback":
-            posterior = self.fusion.prior(np.maximum(task.log_prior, LOG_ZERO)[None])[0]
         order = np.argsort(-posterior[:k], kind="stable")
         return task.image, RerankResult(
             candidates=task.candidates,
@@ -252,6 +248,15 @@ class Loop:
             stopped_by=stopped_by,
             evidence=self._window.errors[slot, :n_trials, :k].copy(),
         )
+
+
+def _below(evidence: Evidence, keep: np.ndarray) -> np.ndarray:
+    """Shares `[m, K]`, none above the smallest of a candidate that stays `[m, K]`.
+
+    With an unfitted fusion the last candidate standing is the answer; a test can drop one whose share is larger.
+    """
+    stays = np.where(evidence.alive & keep, evidence.posterior, np.inf)
+    return np.minimum(evidence.posterior, stays.min(axis=1, keepdims=True))
 
 
 def check_task(task: Task) -> Task:

@@ -6,10 +6,12 @@ string and loaded through the adapter again.
 """
 
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import skops.io
@@ -36,6 +38,7 @@ FORMAT_VERSION = 1
 """Version of the folder's layout; a newer one is refused."""
 
 _ALLOCATIONS: dict[str, type[Allocation]] = {a.__name__: a for a in (FixedTrials, PairedTTest, Race, Staged)}
+_FITTED = ("n_iter_", "n_features_in_", "feature_names_in_")
 _PRETRAINED = Path(__file__).parent / "pretrained"
 
 
@@ -44,14 +47,16 @@ def save(clf: "HybridClassifier", folder: str | Path) -> None:
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "model.json").exists())):
         raise SavedModelError(f"{folder} exists and is not a saved model; give a new or empty folder")
-    description = _describe(clf)  # fails before anything is written
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.json").unlink(missing_ok=True)
-    if isinstance(clf.denoiser_, LateConditionedDenoiser):
-        save_file(_tensors(clf.denoiser_), folder / "denoiser.safetensors")
-    if not isinstance(clf.proposer, str):
-        skops.io.dump(clf.proposer_, folder / "proposer.skops")
+    description = _describe(clf)
     text = json.dumps(description, indent=1, default=_plain)
+    proposer = _dump_skops(clf.proposer_) if description["fitted_proposer"] else b""
+    folder.mkdir(parents=True, exist_ok=True)  # from here on nothing is left to refuse
+    for name in ("model.json", "denoiser.safetensors", "proposer.skops"):
+        (folder / name).unlink(missing_ok=True)
+    if not isinstance(description["denoiser"], str):
+        save_file(_tensors(clf.denoiser_), folder / "denoiser.safetensors")
+    if proposer:
+        (folder / "proposer.skops").write_bytes(proposer)
     (folder / "model.json").write_text(text + "\n", encoding="utf-8")  # last: it says that the rest is there
 
 
@@ -59,10 +64,16 @@ def load(cls: "type[HybridClassifier]", folder: str | Path, trusted: Sequence[st
     """Read a classifier that `save` wrote; see `HybridClassifier.load`."""
     folder = Path(folder)
     saved = _read_json(folder)
+    named = _load_named(saved)
     try:
-        return _restore(cls, folder, saved, trusted)
-    except (KeyError, TypeError, AttributeError, OSError, SafetensorError, RuntimeError) as error:
+        clf = _restore(cls, folder, saved, named, trusted)
+    except SavedModelError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OSError, SafetensorError, RuntimeError) as error:
         raise SavedModelError(f"{folder} is damaged: {error!r}; save the model again") from error
+    if not hasattr(clf.proposer_, "classes_"):
+        clf.proposer_.fit(None, clf.classes_)
+    return clf
 
 
 def pretrained_folder(name: str) -> Path:
@@ -87,7 +98,7 @@ def _describe(clf: "HybridClassifier") -> dict[str, Any]:
         raise SavedModelError(f"a {type(clf.denoiser_).__name__} cannot be saved; pass the denoiser as a spec string")
     if not isinstance(proposer, str) and not isinstance(clf.proposer_, BaseEstimator):
         raise SavedModelError(f"a {type(clf.proposer_).__name__} cannot be saved; pass the proposer as a spec string")
-    if not isinstance(parameters["random_state"], int | None):
+    if not isinstance(parameters["random_state"], int | np.integer | None):
         parameters["random_state"] = None  # what it decided is in the seed
     parameters["allocation"] = _describe_allocation(parameters["allocation"])
     calibration = clf.calibration_
@@ -98,13 +109,15 @@ def _describe(clf: "HybridClassifier") -> dict[str, Any]:
         "parameters": parameters,
         "proposer": proposer if isinstance(proposer, str) else None,
         "default_proposer": proposer is None,
+        "fitted_proposer": isinstance(clf.proposer_, BaseEstimator),
         "denoiser": denoiser if isinstance(denoiser, str) else _describe_denoiser(clf.denoiser_),
         "trained_denoiser": denoiser is None,
-        "classes": {"dtype": clf.classes_.dtype.str, "values": clf.classes_.tolist()},
+        "classes": _describe_labels(clf.classes_),
         "image_shape": clf.image_shape_,
+        "pixel_range": clf.pixel_range_,
         "takes_arrays": clf._takes_arrays,
         "seed": clf._seed,
-        "fitted": {name: getattr(clf, name) for name in ("n_iter_", "n_features_in_") if hasattr(clf, name)},
+        "fitted": {name: getattr(clf, name) for name in _FITTED if hasattr(clf, name)},
         "calibration": None if calibration is None else _describe_calibration(calibration),
     }
 
@@ -118,7 +131,16 @@ def _describe_allocation(allocation: Allocation | None) -> dict[str, Any] | None
 
 
 def _describe_denoiser(denoiser: LateConditionedDenoiser) -> dict[str, Any]:
-    return {"network": denoiser.network.config, "dtype": str(denoiser.dtype).removeprefix("torch.")}
+    """Its own classes too: one that was given may know others than the classifier, or in another order."""
+    return {
+        "network": denoiser.network.config,
+        "dtype": str(denoiser.dtype).removeprefix("torch."),
+        "classes": _describe_labels(denoiser.classes),
+    }
+
+
+def _describe_labels(labels: np.ndarray) -> dict[str, Any]:
+    return {"dtype": labels.dtype.str, "values": labels.tolist()}
 
 
 def _describe_calibration(calibration: Calibration) -> dict[str, Any]:
@@ -159,31 +181,39 @@ def _read_json(folder: Path) -> dict[str, Any]:
     return saved
 
 
+def _load_named(saved: dict[str, Any]) -> dict[plugins.Kind, Any]:
+    """The parts that were saved as a spec string, from their adapters, whose errors are their own."""
+    specs: dict[plugins.Kind, Any] = {"denoiser": saved.get("denoiser")}
+    if not saved.get("fitted_proposer"):
+        specs["proposer"] = saved.get("proposer")
+    return {kind: plugins.load(kind, spec) for kind, spec in specs.items() if isinstance(spec, str)}
+
+
 def _restore(
-    cls: "type[HybridClassifier]", folder: Path, saved: dict[str, Any], trusted: Sequence[str]
+    cls: "type[HybridClassifier]",
+    folder: Path,
+    saved: dict[str, Any],
+    named: dict[plugins.Kind, Any],
+    trusted: Sequence[str],
 ) -> "HybridClassifier":
     parameters = dict(saved["parameters"])
     parameters["allocation"] = _restore_allocation(parameters["allocation"])
     if parameters["image_shape"] is not None:
         parameters["image_shape"] = tuple(parameters["image_shape"])
     clf = cls(**parameters)
-    clf.classes_ = np.array(saved["classes"]["values"], dtype=saved["classes"]["dtype"])
-    if saved["proposer"] is not None:
-        clf.proposer, clf.proposer_ = saved["proposer"], plugins.load("proposer", saved["proposer"])
-        if not hasattr(clf.proposer_, "classes_"):
-            clf.proposer_.fit(None, clf.classes_)
+    clf.classes_ = _restore_labels(saved["classes"])
+    clf.proposer_ = named["proposer"] if "proposer" in named else _load_skops(folder / "proposer.skops", trusted)
+    clf.proposer = saved["proposer"] or (None if saved["default_proposer"] else clf.proposer_)
+    if "denoiser" in named:
+        clf.denoiser, clf.denoiser_ = saved["denoiser"], named["denoiser"]
     else:
-        clf.proposer_ = _load_skops(folder / "proposer.skops", trusted)
-        clf.proposer = None if saved["default_proposer"] else clf.proposer_
-    if isinstance(saved["denoiser"], str):
-        clf.denoiser, clf.denoiser_ = saved["denoiser"], plugins.load("denoiser", saved["denoiser"])
-    else:
-        clf.denoiser_ = _restore_denoiser(folder, saved["denoiser"], clf.classes_, clf.torch_device())
+        clf.denoiser_ = _restore_denoiser(folder, saved["denoiser"], clf.torch_device())
         clf.denoiser = None if saved["trained_denoiser"] else clf.denoiser_
     clf.image_shape_ = None if saved["image_shape"] is None else tuple(saved["image_shape"])
+    clf.pixel_range_ = None if saved["pixel_range"] is None else tuple(saved["pixel_range"])
     clf._takes_arrays, clf._seed = saved["takes_arrays"], saved["seed"]
     for name, value in saved["fitted"].items():
-        setattr(clf, name, value)
+        setattr(clf, name, np.array(value, dtype=object) if name == "feature_names_in_" else value)
     clf.calibration_ = None if saved["calibration"] is None else _restore_calibration(saved["calibration"])
     clf.fusion_ = Fusion() if clf.calibration_ is None else clf.calibration_.fusion
     return clf
@@ -196,9 +226,12 @@ def _restore_allocation(saved: dict[str, Any] | None) -> Allocation | None:
     return _ALLOCATIONS[arguments.pop("type")](**arguments)
 
 
-def _restore_denoiser(
-    folder: Path, saved: dict[str, Any], classes: np.ndarray, device: torch.device
-) -> LateConditionedDenoiser:
+def _restore_labels(saved: dict[str, Any]) -> np.ndarray:
+    return np.array(saved["values"], dtype=saved["dtype"])
+
+
+def _restore_denoiser(folder: Path, saved: dict[str, Any], device: torch.device) -> LateConditionedDenoiser:
+    classes = _restore_labels(saved["classes"])
     tensors = load_file(folder / "denoiser.safetensors")
     mean, scale = tensors.pop("mean"), tensors.pop("scale")
     network = build(saved["network"])
@@ -211,14 +244,21 @@ def _restore_calibration(saved: dict[str, Any]) -> Calibration:
     return Calibration(Fusion(**saved["fusion"]), weighting, TellingOrder(np.array(saved["order"])), saved["n_images"])
 
 
+def _dump_skops(proposer: BaseEstimator) -> bytes:
+    try:
+        return skops.io.dumps(proposer)
+    except (TypeError, AttributeError, ValueError) as error:
+        raise SavedModelError(f"the proposer {proposer!r} cannot be saved: {error}") from error
+
+
 def _load_skops(path: Path, trusted: Sequence[str]) -> Any:
     try:
         unknown = sorted(set(skops.io.get_untrusted_types(file=path)) - set(trusted))
-    except (OSError, ValueError, KeyError) as error:
-        raise SavedModelError(f"{path} cannot be read: {error}") from error
-    if unknown:
-        raise SavedModelError(
-            f"{path} holds objects of types that are not known to be safe: {unknown}; "
-            f"if you trust where it comes from, load it with trusted={unknown}"
-        )
-    return skops.io.load(path, trusted=list(trusted))
+        if not unknown:
+            return skops.io.load(path, trusted=list(trusted))
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile, zlib.error) as error:
+        raise SavedModelError(f"{path} cannot be read: {error}; save the model again") from error
+    raise SavedModelError(
+        f"{path} holds objects of types that are not known to be safe: {unknown}; "
+        f"if you trust where it comes from, load it with trusted={unknown}"
+    )

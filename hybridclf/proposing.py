@@ -50,7 +50,7 @@ def resolve_proposer(proposer: Any) -> Any:
             f"proposer must be a classifier with one of {', '.join(_METHODS)}, or a string such as "
             f'"sklearn:LogisticRegression"; got {proposer!r}'
         )
-    return clone(proposer) if isinstance(proposer, BaseEstimator) else proposer
+    return clone(proposer) if hasattr(proposer, "__sklearn_clone__") else proposer
 
 
 def is_trained(proposer: Any) -> bool:

@@ -43,7 +43,7 @@ class Reranker:
     order : TellingOrder, optional
         A fitted order of trials, used by allocations that allow one (Race).
     batch_size : int, optional
-        Rows (late-conditioned denoisers) or pairs (others) in one batch. Default: 256 in float64 or on a GPU, else 32.
+        Rows (late-conditioned denoisers) or pairs (others) in one batch. Default: `default_batch_size`.
     random_state : int, RandomState or None
         Decides the noise of all trials.
 
@@ -71,7 +71,7 @@ class Reranker:
         self.allocation = allocation or (Race() if self.fusion.calibrated else PairedTTest())
         self.objective = resolve_objective(objective)
         self.weighting = uniform_weights if weighting is None else weighting
-        self.batch_size = batch_size or default_batch_size(denoiser)
+        self.batch_size = default_batch_size(denoiser) if batch_size is None else batch_size
         if self.batch_size < 1:
             raise InvalidInputError(f"batch_size must be at least 1, got {batch_size}")
         seed = check_random_state(random_state).randint(2**31 - 1)
@@ -173,8 +173,14 @@ class Reranker:
 
 
 def default_batch_size(denoiser: Denoiser) -> int:
-    """256 for models in float64 (small ones, never padded) and on a GPU, else 32."""
-    return 256 if denoiser.dtype == torch.float64 or denoiser.device.type == "cuda" else 32
+    """256 for models in float64 (small ones, never padded) and on a GPU; else 32, more for small images.
+
+    A batch of padded rows has to be long enough for the bookkeeping of a turn not to show, and short enough for a
+    single image not to wait for it.
+    """
+    if denoiser.dtype == torch.float64 or denoiser.device.type == "cuda":
+        return 256
+    return int(np.clip(8192 // np.prod(denoiser.shape), 32, 128)) if denoiser.cost_unit == "row" else 32
 
 
 class _DenoiserErrors:

@@ -1,0 +1,274 @@
+"""The demonstration on scikit-learn's handwritten digits: every method on the same weights and test images."""
+
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from sklearn.svm import SVC
+from tqdm.auto import tqdm
+
+from . import __version__, metrics, plots
+from .allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
+from .estimator import HybridClassifier
+from .evidence import RerankResult
+from .fitting import rows_of
+from .fusion import Fusion
+from .report import Reliability, Report, Row, Trace
+
+__all__ = ["ALLOCATIONS", "Digits", "run", "split_digits", "write"]
+
+ALLOCATIONS: Mapping[str, Allocation] = {
+    "tier 2: FixedTrials 256": FixedTrials(256),
+    "tier 2: Staged (5,1)/(50,250)": Staged((5, 1), (50, 250)),
+    "tier 2: PairedTTest .002, min 5": PairedTTest(p=0.002, min_trials=5),
+}
+"""What tier 2 does alone, over all classes and without a prior, by the name of its row."""
+
+TIER_1 = "tier 1: logistic regression"
+RIVAL = "RBF-SVC"
+HYBRID = f"hybrid: Race {Race().confidence}"
+
+T = TypeVar("T")
+
+MIN_SECONDS = 0.2
+"""A method that is faster is timed over several calls."""
+
+
+SURE = 0.9
+"""Posterior from which an answer counts as sure, where a race is picked to be shown."""
+
+
+@dataclass(frozen=True)
+class Digits:
+    """The two halves: images `[n, 8, 8]` from 0 to 16, labels `[n]`, and the test images' numbers in the data set."""
+
+    train: np.ndarray
+    train_labels: np.ndarray
+    test: np.ndarray
+    test_labels: np.ndarray
+    test_numbers: np.ndarray
+
+
+class Answers(NamedTuple):
+    """What a method said of the n test images, and at what cost.
+
+    `labels` `[n]`; `confidence` `[n]`, or None if it gives no calibrated one; `results` of re-ranking, one per image or
+    none at all; `seconds` for all of them.
+    """
+
+    labels: np.ndarray
+    confidence: np.ndarray | None
+    results: Sequence[RerankResult]
+    seconds: float
+
+    @property
+    def evaluations(self) -> np.ndarray:
+        """What each image cost, int `[n]`."""
+        return np.array([r.evaluations for r in self.results] or np.zeros(len(self.labels), dtype=int))
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Trials that each image had, int `[n]`."""
+        return np.array([r.rows for r in self.results] or np.zeros(len(self.labels), dtype=int))
+
+
+def split_digits(seed: int, n_images: int | None = None) -> Digits:
+    """Half train, half test, stratified; decided by the seed.
+
+    Parameters
+    ----------
+    seed : int
+        What decides the split.
+    n_images : int, optional
+        Only the first so many images, for a quick look; default all 1,797.
+    """
+    digits = load_digits()
+    images, labels = digits.images[:n_images], digits.target[:n_images]
+    train, test = train_test_split(np.arange(len(labels)), test_size=0.5, random_state=seed, stratify=labels)
+    return Digits(images[train], labels[train], images[test], labels[test], test)
+
+
+def run(
+    seed: int = 0,
+    *,
+    max_iter: int = 150,
+    n_images: int | None = None,
+    allocations: Mapping[str, Allocation] = ALLOCATIONS,
+    progress: bool = True,
+) -> Report:
+    """Fit once, and ask every method about the same test images.
+
+    Parameters
+    ----------
+    seed : int
+        Decides split, training and noise.
+    max_iter : int
+        Passes over the data in the denoiser's training, at most.
+    n_images : int, optional
+        Use only so many images; default all.
+    allocations : mapping from name to Allocation
+        What tier 2 does alone.
+    progress : bool
+        Whether to show progress bars on stderr.
+    """
+    start = perf_counter()
+    data = split_digits(seed, n_images)
+    clf = HybridClassifier(max_iter=max_iter, random_state=seed, verbose=progress)
+    answers: dict[str, Answers] = {}
+    with tqdm(total=len(allocations) + 4, desc="fit", unit="stage", disable=not progress) as bar:
+        clf.fit(data.train, data.train_labels)
+        fit_seconds = perf_counter() - start
+        for name, ask in _methods(clf, data, allocations):
+            bar.update()
+            bar.set_description(name)
+            answers[name] = ask()
+        bar.update()
+    return Report(
+        seed=seed,
+        n_train=len(data.train),
+        n_test=len(data.test),
+        fit_seconds=fit_seconds,
+        seconds=perf_counter() - start,
+        table=tuple(_row(name, answers, data.test_labels) for name in answers),
+        reliability=tuple(filter(None, (_reliability(name, answers, data.test_labels) for name in answers))),
+        race=_trace(clf, data, _hardest(answers, data.test_labels), answers),
+        versions=_versions(),
+    )
+
+
+def write(report: Report, folder: Path) -> list[Path]:
+    """Write report.json and the pictures into a folder, which is made if need be; the files written.
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {
+        "cost-accuracy.png": plots.cost_against_accuracy(report.table),
+        "reliability.png": plots.reliability_diagram(report.reliability),
+        "race.png": plots.race(report.race),
+    }
+    for name, figure in figures.items():
+        figure.savefig(folder / name)
+    (folder / "report.json").write_text(report.to_json() + "\n", encoding="utf-8")
+    return [folder / name for name in ("report.json", *figures)]
+
+
+# --- the methods ------------------------------------------------------------------------------------------------------
+
+
+def _methods(
+    clf: HybridClassifier, data: Digits, allocations: Mapping[str, Allocation]
+) -> Iterator[tuple[str, Callable[[], Answers]]]:
+    """Every method's name and what asks it about the test images."""
+    yield TIER_1, lambda: _ask_proba(clf.proposer_, data)
+    yield RIVAL, lambda: _ask_svc(data)
+    for name, allocation in allocations.items():
+        yield name, lambda allocation=allocation: _ask_tier_2(clf, data, allocation)  # type: ignore[misc]
+    yield HYBRID, lambda: _ask_hybrid(clf, data)
+
+
+def _ask_proba(proposer: Any, data: Digits) -> Answers:
+    X = rows_of(data.test)
+    posterior, seconds = _timed(lambda: proposer.predict_proba(X))
+    return Answers(proposer.classes_[posterior.argmax(axis=1)], posterior.max(axis=1), (), seconds)
+
+
+def _ask_svc(data: Digits) -> Answers:
+    """The honest rival: a strong classifier of small images, with scikit-learn's defaults."""
+    X = rows_of(data.test)
+    svc = SVC().fit(rows_of(data.train), data.train_labels)
+    labels, seconds = _timed(lambda: svc.predict(X))
+    return Answers(labels, None, (), seconds)
+
+
+def _ask_tier_2(clf: HybridClassifier, data: Digits, allocation: Allocation) -> Answers:
+    """Evidence alone, over all classes: a diffusion classifier on the hybrid's weights."""
+    candidates = [clf.classes_.tolist()] * len(data.test)
+    reranker = clf.reranker(allocation, Fusion())
+    results, seconds = _timed(lambda: reranker.rerank(data.test, candidates, progress=clf.verbose))
+    return Answers(np.array([r.ranking[0] for r in results]), None, results, seconds)
+
+
+def _ask_hybrid(clf: HybridClassifier, data: Digits) -> Answers:
+    (posterior, results), seconds = _timed(lambda: clf.decide(data.test))
+    labels = clf.classes_[posterior.argmax(axis=1)]
+    return Answers(labels, posterior.max(axis=1), results, seconds)
+
+
+def _timed(function: Callable[[], T]) -> tuple[T, float]:
+    """What a function returns, and seconds per call: the mean over as many calls as fill `MIN_SECONDS`."""
+    start, calls, elapsed = perf_counter(), 0, 0.0
+    while elapsed < MIN_SECONDS:
+        value = function()
+        calls, elapsed = calls + 1, perf_counter() - start
+    return value, elapsed / calls
+
+
+# --- what is reported -------------------------------------------------------------------------------------------------
+
+
+def _row(name: str, answers: Mapping[str, Answers], y: np.ndarray) -> Row:
+    mine, hybrid = answers[name], answers[HYBRID]
+    right = mine.labels == y
+    reliability = _reliability(name, answers, y)
+    return Row(
+        method=name,
+        accuracy=metrics.accuracy(right),
+        hybrid_gain=metrics.accuracy_difference(hybrid.labels == y, right),
+        calibration_error=None if reliability is None else reliability.calibration_error,
+        evaluations=float(mine.evaluations.mean()),
+        rows=float(mine.rows.mean()),
+        images_per_second=len(y) / mine.seconds,
+        no_evaluation=float((mine.evaluations == 0).mean()),
+    )
+
+
+def _reliability(name: str, answers: Mapping[str, Answers], y: np.ndarray) -> Reliability | None:
+    """None for a method that gives no calibrated probabilities."""
+    labels, confidence = answers[name].labels, answers[name].confidence
+    if confidence is None:
+        return None
+    error = metrics.expected_calibration_error(confidence, labels == y)
+    return Reliability(name, error, metrics.reliability_bins(confidence, labels == y))
+
+
+def _hardest(answers: Mapping[str, Answers], y: np.ndarray) -> int:
+    """The test image that cost most, if possible of those that tier 1 gets wrong and the hybrid surely right."""
+    hybrid = answers[HYBRID]
+    saved = (answers[TIER_1].labels != y) & (hybrid.labels == y)
+    return int(np.lexsort((hybrid.evaluations, np.asarray(hybrid.confidence) >= SURE, saved))[-1])
+
+
+def _trace(clf: HybridClassifier, data: Digits, i: int, answers: Mapping[str, Answers]) -> Trace:
+    """Run test image i's race again, watching every step."""
+    steps = [step for step in clf.stream(data.test[i : i + 1]) if len(step.images)]
+    ((_, result),) = steps[-1].finished
+    k = len(result.candidates)
+    return Trace(
+        number=int(data.test_numbers[i]),
+        image=data.test[i],
+        label=data.test_labels[i].item(),
+        proposed=answers[TIER_1].labels[i].item(),
+        winner=answers[HYBRID].labels[i].item(),
+        stopped_by=result.stopped_by,
+        confidence=getattr(clf.reranker().allocation, "confidence", None),
+        candidates=result.candidates,
+        evaluations=np.array([s.evaluations[0] for s in steps]),
+        posterior=np.array([s.evidence.posterior[0, :k] for s in steps]),
+        alive=np.array([s.evidence.alive[0, :k] for s in steps]),
+    )
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: version(name) for name in ("numpy", "scikit-learn", "torch")}
+    return {"python": platform.python_version(), "hybridclf": __version__, **packages}

@@ -1,0 +1,119 @@
+"""Image files, opened safely and made into what a fitted classifier takes."""
+
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from .errors import InvalidInputError
+from .images import describe
+
+__all__ = ["ENDINGS", "FORMATS", "as_item", "check_image_shape", "image_paths", "open_image"]
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Formats that are opened: those of plain pictures, none that starts another program (EPS) or reads another file."""
+
+ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""What the names of the files that are picked from a folder end in."""
+
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def image_paths(paths: Iterable[str | Path]) -> list[Path]:
+    """Files among the paths as they are, folders replaced by the images anywhere in them, sorted.
+
+    A folder without images stays in the list; `open_image` says what is wrong with it.
+    """
+    return [found for path in map(Path, paths) for found in (_images_in(path) or [path])]
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """Image files by their ending, hidden ones and those in hidden folders left out; none if it is no folder."""
+    inside = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside += [Path(parent, n) for n in names if not n.startswith(".") and Path(n).suffix.lower() in ENDINGS]
+    return sorted(inside)
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """One image file, upright as its camera meant it, decoded in full.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is missing, no image, damaged, or has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
+    """
+    if Path(path).is_dir():
+        raise InvalidInputError(f"a folder with no image in it: no file ends in {', '.join(ENDINGS)}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow remarks on metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as image:
+                image.load()
+                return _eight_bit(ImageOps.exif_transpose(image))
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise InvalidInputError(f"more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller") from error
+    except Image.UnidentifiedImageError as error:
+        raise InvalidInputError(f"not an image in one of the formats {', '.join(FORMATS)}") from error
+    except InvalidInputError:
+        raise
+    except Exception as error:  # a damaged file can make a decoder raise anything
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InvalidInputError(f"cannot be read: {reason or type(error).__name__}") from error
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """16-bit grey scaled to 8 bits; Pillow's own conversion would cut it off at 255."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise InvalidInputError(f"its pixels are 32-bit numbers of unknown range (mode {image.mode}); save it as 8-bit")
+    return image
+
+
+def check_image_shape(shape: Sequence[int] | None) -> None:
+    """Check that image files can be made into items of this shape, (H, W, C) or None for any.
+
+    Raises
+    ------
+    InvalidInputError
+        If not.
+    """
+    if shape is not None and (len(shape) != 3 or shape[2] not in _MODES):
+        raise InvalidInputError(
+            f"the model takes {describe(shape)}, which image files cannot be made into; fit it on images of 1, 3 or 4 "
+            "channels, or give it their image_shape"
+        )
+
+
+def as_item(image: Image.Image, shape: Sequence[int] | None, pixel_range: tuple[float, float] | None) -> Any:
+    """An image as a classifier was fitted on them: of its size, its channels and its range.
+
+    Parameters
+    ----------
+    image : PIL image
+        Of any size and any mode of 8 bits.
+    shape : (H, W, C) or None
+        Size in pixels, to which the image is stretched, and 1 (grey), 3 (RGB) or 4 (RGBA) channels. None: RGB of its
+        own size.
+    pixel_range : (low, high) or None
+        What black and white become; None for 0 and 255.
+
+    Returns
+    -------
+    array `[H, W, C]`, uint8 for a range of 0 to 255 and else float; a PIL image for shape None
+    """
+    if shape is None:
+        return image.convert("RGB")
+    height, width, channels = shape
+    shrinks = image.width >= width and image.height >= height
+    resample = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    pixels = np.asarray(image.convert(_MODES[channels]).resize((width, height), resample)).reshape(*shape)
+    low, high = pixel_range or (0.0, 255.0)
+    return pixels if (low, high) == (0.0, 255.0) else low + pixels * ((high - low) / 255)

@@ -1,0 +1,147 @@
+"""How good predictions are, with what it takes to judge the numbers: intervals, and the bins of a calibration error."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest
+from sklearn.utils import check_consistent_length
+
+from .errors import InvalidInputError
+
+__all__ = ["Bins", "Interval", "accuracy", "accuracy_difference", "expected_calibration_error", "reliability_bins"]
+
+N_BINS = 15
+"""Equal-width bins of a calibration error, as in the literature."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measured value and the ends of its interval, all in the same unit."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Confidence against accuracy in B equal-width bins of [0, 1].
+
+    Attributes
+    ----------
+    edges : float array `[B + 1]`
+        Ends of the bins; a bin holds its upper end, the first one its lower end too.
+    count : int array `[B]`
+        Images in each bin.
+    confidence, accuracy : float array `[B]`
+        Mean confidence and share of right answers in each bin; nan where it is empty.
+    """
+
+    edges: np.ndarray
+    count: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+
+def accuracy(right: np.ndarray, confidence_level: float = 0.95) -> Interval:
+    """Share of right answers with its Wilson score interval.
+
+    Parameters
+    ----------
+    right : bool array `[n]`
+        Whether each answer is right.
+    confidence_level : float
+        Coverage of the interval, in (0, 1).
+
+    Raises
+    ------
+    InvalidInputError
+        For no answers.
+    """
+    hits, n = int(np.sum(_answers(right))), len(right)
+    interval = binomtest(hits, n).proportion_ci(confidence_level, method="wilson")
+    return Interval(hits / n, float(interval.low), float(interval.high))
+
+
+def accuracy_difference(
+    right: np.ndarray,
+    baseline: np.ndarray,
+    *,
+    confidence_level: float = 0.95,
+    n_resamples: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """Accuracy minus a baseline's on the same images, with its paired bootstrap (percentile) interval.
+
+    An image's difference is -1, 0 or 1, so resampling images is drawing how often each of the three occurs: one
+    multinomial draw per resample, whatever n.
+
+    Parameters
+    ----------
+    right, baseline : bool array `[n]`
+        Whether each answer is right, image by image.
+    confidence_level : float
+        Coverage of the interval, in (0, 1).
+    n_resamples : int
+        Bootstrap resamples.
+    seed : int
+        Decides them.
+
+    Raises
+    ------
+    InvalidInputError
+        For no answers.
+    ValueError
+        If lengths differ.
+    """
+    check_consistent_length(right, baseline)
+    difference = _answers(right).astype(int) - _answers(baseline).astype(int)
+    values = np.array([-1, 0, 1])
+    share = (difference[:, None] == values).mean(axis=0)
+    means = np.random.default_rng(seed).multinomial(len(right), share, size=n_resamples) @ values / len(right)
+    low, high = np.quantile(means, [(1 - confidence_level) / 2, (1 + confidence_level) / 2])
+    return Interval(float(difference.mean()), float(low), float(high))
+
+
+def reliability_bins(confidence: np.ndarray, right: np.ndarray, n_bins: int = N_BINS) -> Bins:
+    """What a reliability diagram shows: how often answers of a given confidence are right.
+
+    Parameters
+    ----------
+    confidence : float array `[n]`
+        Posterior of each answer, in [0, 1].
+    right : bool array `[n]`
+        Whether each answer is right.
+    n_bins : int
+        Equal-width bins.
+
+    Raises
+    ------
+    InvalidInputError
+        For no answers or a confidence outside [0, 1] by more than rounding.
+    ValueError
+        If lengths differ.
+    """
+    check_consistent_length(confidence, right)
+    if not np.all((confidence >= -1e-9) & (confidence <= 1 + 1e-9)):
+        raise InvalidInputError(f"confidence must lie in [0, 1], got {np.min(confidence)} to {np.max(confidence)}")
+    edges = np.linspace(0, 1, n_bins + 1)
+    number = np.searchsorted(edges[1:-1], np.clip(confidence, 0, 1))
+    count, *sums = (np.bincount(number, w, n_bins) for w in (None, confidence, _answers(right)))
+    with np.errstate(invalid="ignore"):
+        return Bins(edges, count, sums[0] / count, sums[1] / count)
+
+
+def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, n_bins: int = N_BINS) -> float:
+    """Mean distance between confidence and accuracy over equal-width bins, weighted by the images in them.
+
+    Parameters and errors as for `reliability_bins`.
+    """
+    bins = reliability_bins(confidence, right, n_bins)
+    return float(np.nansum(bins.count * np.abs(bins.confidence - bins.accuracy)) / len(right))
+
+
+def _answers(right: np.ndarray) -> np.ndarray:
+    if not len(right):
+        raise InvalidInputError("there are no answers to measure; pass at least one")
+    return np.asarray(right, dtype=bool)

@@ -1,0 +1,170 @@
+"""Calibration: what is recorded, how it is replayed, and that confidence then means what it says."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax, softmax
+
+from hybridclf import calibration as module
+from hybridclf.allocation import FixedTrials, PairedTTest, Race, Staged
+from hybridclf.calibration import Recording, fit_calibration, record, replay
+from hybridclf.fusion import Fusion
+from hybridclf.objectives import BinnedWeights, heuristic_weights, uniform_weights
+from hybridclf.trials import even_order
+
+FUSED = Fusion(prior_alone=0.8, prior_weight=0.6, error_weight=0.7, correlation=0.25, calibrated=True)
+
+
+def make_recording(n: int, seed: int = 0, early: float = 1.5, late: float = 1.5) -> Recording:
+    """32 correlated trials in the even order; gaps before and after t = 0.5 may differ; the prior is over-sure."""
+    rng = np.random.default_rng(seed)
+    k, t = 6, (even_order(32) + 0.5) / 32
+    log_prior = log_softmax(rng.normal(scale=2, size=(n, k)), axis=1)
+    y = (softmax(0.5 * log_prior, axis=1).cumsum(axis=1) < rng.random((n, 1))).sum(axis=1).clip(max=k - 1)
+    errors = 30 + 0.6 * rng.standard_normal((n, 1, k)) + rng.standard_normal((n, 32, k))
+    errors[np.arange(n), :, y] -= np.where(t < 0.5, early, late)
+    return Recording(log_prior, errors.astype(np.float32), t, np.cos(t * np.pi / 2), np.sin(t * np.pi / 2), y)
+
+
+@pytest.fixture(scope="module")
+def recording() -> Recording:
+    return make_recording(600)
+
+
+def test_record_holds_the_likeliest_classes_of_the_usable_images(
+    monkeypatch: pytest.MonkeyPatch, gaussian_denoiser: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr(module, "RECORDED_TRIALS", 6)
+    monkeypatch.setattr(module, "RECORDED_CLASSES", 3)
+    rng = np.random.default_rng(0)
+    classes = np.array(["ant", "bee", "cow", "dog", "elk"])
+    denoiser = gaussian_denoiser(dict(zip(classes.tolist(), rng.standard_normal((5, 4)), strict=True)))
+    images, y = rng.standard_normal((30, 4)), rng.integers(0, 5, 30)
+    images[4] = np.inf  # its errors are not finite
+    log_prior = log_softmax(rng.normal(size=(30, 5)), axis=1)
+    made = record(denoiser, images, classes, log_prior, y, objective="l1", batch_size=7, seed=3)
+
+    even = np.array([0, 3, 2, 5, 1, 4])  # van der Corput's order of six
+    np.testing.assert_allclose(made.t, (even + 0.5) / 6, rtol=1e-6)
+    np.testing.assert_allclose(made.alpha, np.cos(made.t * np.pi / 2), rtol=1e-6)
+    np.testing.assert_allclose(made.sigma, np.sin(made.t * np.pi / 2), rtol=1e-6)
+    noise = module.Reranker(denoiser, allocation=FixedTrials(6), random_state=3).plan.noise(np.arange(6))
+    row = 0
+    for i in range(30):
+        top = sorted(np.argsort(-log_prior[i])[:3].tolist())
+        if y[i] not in top or i == 4:
+            continue
+        np.testing.assert_array_equal(made.log_prior[row], log_prior[i, top])
+        assert top[made.y[row]] == y[i]
+        for j, (t, alpha, sigma) in enumerate(zip(made.t, made.alpha, made.sigma, strict=True)):
+            x_t = torch.from_numpy(alpha * images[i] + sigma * noise[j]).expand(3, -1)
+            condition = denoiser.condition(classes[top].tolist())
+            predicted = denoiser.predict(x_t, torch.full((3,), t, dtype=torch.float64), torch.arange(3), condition)
+            np.testing.assert_allclose(made.errors[row, j], np.abs(predicted.numpy() - noise[j]).sum(axis=1), rtol=1e-5)
+        row += 1
+    assert row == len(made.y) == len(made.errors) < 29
+
+
+def test_record_without_usable_images(gaussian_denoiser: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RECORDED_CLASSES", 1)
+    denoiser = gaussian_denoiser({"a": np.zeros(2), "b": np.ones(2)})
+    log_prior, y = np.log([[0.9, 0.1]] * 3), np.ones(3, dtype=int)
+    made = record(denoiser, np.zeros((3, 2)), np.array(["a", "b"]), log_prior, y, objective="l2", batch_size=2, seed=0)
+    assert made.errors.shape == (0, module.RECORDED_TRIALS, 1)
+    assert made.log_prior.shape == (0, 1)
+    assert made.y.shape == (0,)
+
+
+def test_join_puts_images_together() -> None:
+    a, b = make_recording(5, seed=1), make_recording(7, seed=2)
+    b = Recording(b.log_prior, b.errors, a.t, a.alpha, a.sigma, b.y)
+    joined = Recording.join([a, b])
+    np.testing.assert_array_equal(joined.errors, np.concatenate([a.errors, b.errors]))
+    np.testing.assert_array_equal(joined.log_prior, np.concatenate([a.log_prior, b.log_prior]))
+    np.testing.assert_array_equal(joined.y, np.concatenate([a.y, b.y]))
+    np.testing.assert_array_equal(joined.t, a.t)
+
+
+@pytest.mark.parametrize("top_k", [1, 3, 6, None])
+def test_replay_of_fixed_trials_is_the_posterior_of_the_candidates(recording: Recording, top_k: int | None) -> None:
+    """Candidates share their prior mass by the fusion's formula; all other classes keep tier 1's."""
+    log_prior, errors = recording.log_prior[:50], recording.errors[:50]
+    final = replay(FUSED, FixedTrials(8), log_prior, errors, top_k)
+    np.testing.assert_allclose(final.sum(axis=1), 1)
+    lengths = set()
+    for p, prior, table in zip(final, log_prior, errors, strict=True):
+        first = softmax(0.8 * prior)
+        order = np.argsort(-first)
+        k = next(k for k in range(1, 7) if first[order[:k]].sum() >= 0.999) if top_k is None else top_k
+        lengths.add(k)
+        among = order[:k]
+        scores = 0.6 * prior[among] - 0.7 / (1 + 0.25 * 7) * table[:8, among].sum(axis=0, dtype=float)
+        expected = first.copy()
+        expected[among] = softmax(scores) * first[among].sum()
+        np.testing.assert_allclose(p, expected if k > 1 else first, rtol=1e-6)
+    assert len(lengths) == 1 or top_k is None
+
+
+def test_replay_of_a_race_leaves_alone_what_the_prior_settles(recording: Recording) -> None:
+    first = FUSED.prior(recording.log_prior)
+    sure = first.max(axis=1) >= 0.8
+    final = replay(FUSED, Race(0.8, 16), recording.log_prior, recording.errors)
+    np.testing.assert_allclose(final.sum(axis=1), 1)
+    assert 0 < sure.sum() < len(sure)
+    changed = np.abs(final - first).max(axis=1) > 1e-12
+    top = np.sort(softmax(0.8 * recording.log_prior, axis=1), axis=1)
+    assert not changed[top[:, -1] >= 0.8 + 1e-3].any()  # the candidates hold at least 0.999 of the mass
+    assert changed[top[:, -1] < 0.8 - 1e-3].all()
+
+
+def test_given_weights_are_used_and_not_learned(recording: Recording) -> None:
+    allocation = FixedTrials(16)
+    fitted = fit_calibration(recording, allocation, None, heuristic_weights)
+    assert fitted.weighting is None
+    assert fitted.n_images == 600
+    weights = heuristic_weights(recording.t, recording.alpha, recording.sigma)
+    weighted = Recording(
+        recording.log_prior,
+        recording.errors * weights[None, :, None],
+        recording.t,
+        recording.alpha,
+        recording.sigma,
+        recording.y,
+    )
+    again = fit_calibration(weighted, allocation, None, uniform_weights)
+    assert again.fusion == fitted.fusion
+    np.testing.assert_array_equal(again.order.discriminability, fitted.order.discriminability)
+
+
+def test_learned_weights_and_order_find_the_telling_times() -> None:
+    recording = make_recording(400, early=4, late=1.5)
+    fitted = fit_calibration(recording, Race(0.95, 16), None, None)
+    assert isinstance(fitted.weighting, BinnedWeights)
+    np.testing.assert_array_equal(
+        fitted.weighting.values, BinnedWeights.fit(recording.errors, recording.t, recording.y).values
+    )
+    values, middle = fitted.weighting.values, len(fitted.weighting.values) // 2
+    assert values[:middle].min() > 3 * values[middle:].max()
+    assert (fitted.order(32)[:16] < 16).all()  # the telling half comes first
+    assert fitted.fusion.calibrated
+
+
+@pytest.mark.parametrize("allocation", [Race(0.99, 32), FixedTrials(4), Staged((3, 1), (2, 8))])
+def test_confidence_means_what_it_says_at_the_moment_of_stopping(
+    allocation: Race | FixedTrials | Staged, recording: Recording
+) -> None:
+    fitted = fit_calibration(recording, allocation, None, uniform_weights)
+    fresh = make_recording(1500, seed=7)
+    position = np.argsort(-fitted.order.at(fresh.t), kind="stable") if allocation.fitted_order else np.arange(32)
+    final = replay(fitted.fusion, allocation, fresh.log_prior, fresh.errors[:, position])
+    confidence, right = final.max(axis=1), final.argmax(axis=1) == fresh.y
+    assert right.mean() == pytest.approx(confidence.mean(), abs=0.03)
+    assert right.mean() > (fresh.log_prior.argmax(axis=1) == fresh.y).mean() + 0.1
+
+
+def test_an_allocation_longer_than_the_recording_is_fitted_without_replays(recording: Recording) -> None:
+    fitted = fit_calibration(recording, PairedTTest(), None, uniform_weights)
+    assert fitted.fusion == Fusion.fit(recording.log_prior, recording.errors, recording.y)

@@ -1,0 +1,222 @@
+"""Cross-fitting: what is recorded was seen by neither tier, and the final tiers see all they may."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.frozen import FrozenEstimator
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+
+from hybridclf import calibration
+from hybridclf import crossfit as module
+from hybridclf.calibration import Recording
+from hybridclf.crossfit import CrossFit, aligned_log_proba, select
+from hybridclf.errors import UncalibratedWarning
+from hybridclf.fitting import Parts, Recipe
+from hybridclf.training import TrainingConfig
+
+CLASSES = np.array(["ant", "bee", "cow"])
+N = 60
+X = np.random.default_rng(0).standard_normal((N, 4))
+Y = np.random.default_rng(1).permutation(np.arange(N) % 3)  # nothing in X tells of it
+
+
+@pytest.fixture
+def denoiser(gaussian_denoiser: Callable[..., Any]) -> Any:
+    return gaussian_denoiser(dict(zip(CLASSES.tolist(), np.eye(3, 4), strict=True)))
+
+
+@pytest.fixture
+def recipe(denoiser: Any) -> Recipe:
+    return Recipe(
+        proposer=KNeighborsClassifier(1),
+        denoiser=denoiser,
+        architecture="auto",
+        training=TrainingConfig(max_iter=1),
+        validation_fraction=0.5,
+        device=torch.device("cpu"),
+        dtype=None,
+        progress=False,
+    )
+
+
+@pytest.fixture(autouse=True)
+def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "RECORDED_TRIALS", 4)
+
+
+def cross_fit(recipe: Recipe) -> CrossFit:
+    return CrossFit(recipe, CLASSES, seed=0, objective="l2", batch_size=None)
+
+
+def accuracy(log_prior: np.ndarray, y: np.ndarray) -> float:
+    return float((log_prior.argmax(axis=1) == y).mean())
+
+
+@dataclass(frozen=True)
+class Watched(Recipe):
+    """A recipe that notes what it is asked to fit on, and what came of it."""
+
+    seen: list[np.ndarray] = field(default_factory=list)
+    asked: list[int | None] = field(default_factory=list)
+    made: list[Parts] = field(default_factory=list)
+
+    def fit(self, images: Any, y: np.ndarray, classes: np.ndarray, seed: int, n_iter: int | None = None) -> Parts:
+        self.seen.append(np.asarray(images))
+        self.asked.append(n_iter)
+        self.made.append(super().fit(images, y, classes, seed, n_iter))
+        return self.made[-1]
+
+
+class Memory(ClassifierMixin, BaseEstimator):
+    """Is sure of the first class for images it was fitted on, of the last for all others."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> "Memory":
+        self.classes_, self.seen_ = np.unique(y), {row.tobytes() for row in X}
+        return self
+
+    def predict_log_proba(self, X: np.ndarray) -> np.ndarray:
+        seen = np.array([row.tobytes() in self.seen_ for row in X])
+        return np.where(seen[:, None], [0.0, -9.0, -9.0], [-9.0, -9.0, 0.0])
+
+
+@pytest.mark.parametrize("cv", [2, 3, 0.3])
+def test_a_memorising_proposer_is_recorded_at_chance(recipe: Recipe, cv: int | float) -> None:
+    parts, recording = cross_fit(recipe).fit(X, Y, cv)
+    assert recording is not None
+    assert accuracy(aligned_log_proba(parts.proposer, X, CLASSES), Y) > 0.75  # it knows what it was fitted on
+    assert accuracy(recording.log_prior, recording.y) < 0.6
+
+
+@pytest.mark.parametrize("cv", [2, 5, 0.25])
+def test_no_recorded_image_was_seen(recipe: Recipe, cv: int | float) -> None:
+    _, recording = cross_fit(replace(recipe, proposer=Memory())).fit(X, Y, cv)
+    assert recording is not None
+    assert (recording.log_prior.argmax(axis=1) == 2).all()
+
+
+@dataclass(frozen=True)
+class Noting(CrossFit):
+    """Notes which images are recorded with which denoiser."""
+
+    recorded: list[tuple[int, bytes]] = field(default_factory=list)
+
+    def record(self, parts: Parts, images: Any, y: np.ndarray) -> Recording:
+        self.recorded.extend((id(parts.denoiser), row.tobytes()) for row in images)
+        return super().record(parts, images, y)
+
+
+def test_the_denoisers_of_the_folds_are_trained_without_their_fold(recipe: Recipe) -> None:
+    watched = Watched(**{**vars(recipe), "denoiser": None})
+    noting = Noting(**vars(cross_fit(watched)))
+    noting.fit(X, Y, 3)
+    rows = [row.tobytes() for row in X]
+    fits = zip(watched.made, watched.seen, strict=True)
+    trained_on = {id(parts.denoiser): {row.tobytes() for row in seen} for parts, seen in fits}
+    assert sorted(row for _, row in noting.recorded) == sorted(rows)  # every image once
+    assert all(row not in trained_on[denoiser] for denoiser, row in noting.recorded)
+    assert trained_on[id(watched.made[-1].denoiser)] == set(rows)  # the final one sees them all
+
+
+def test_final_tiers_are_trained_for_as_long_as_the_folds_found_best(recipe: Recipe) -> None:
+    training = TrainingConfig(max_iter=15, n_iter_no_change=5)
+    watched = Watched(**{**vars(recipe), "denoiser": None, "training": training})
+    parts, _ = cross_fit(watched).fit(X, Y, 3)
+    found = [made.log.n_iter for made in watched.made[:3] if made.log is not None]
+    assert watched.asked == [None, None, None, round(float(np.median(found)))]
+    assert parts.log is not None and len(parts.log.loss) == watched.asked[-1]
+
+
+def test_every_image_is_recorded_once(recipe: Recipe) -> None:
+    _, recording = cross_fit(recipe).fit(X, Y, 4)
+    assert recording is not None
+    assert recording.log_prior.shape == (N, 3)
+    assert recording.errors.shape[::2] == (N, 3)
+    assert np.bincount(recording.y).tolist() == [20, 20, 20]
+
+
+def test_a_held_out_share_is_kept_from_the_final_tiers_too(recipe: Recipe) -> None:
+    parts, recording = cross_fit(recipe).fit(X, Y, 0.3)
+    assert recording is not None and len(recording.y) == 18
+    assert parts.proposer.n_samples_fit_ == 42
+    assert np.bincount(recording.y).tolist() == [6, 6, 6]  # stratified
+
+
+def test_given_tiers_are_recorded_on_all_images(recipe: Recipe, denoiser: Any) -> None:
+    frozen = FrozenEstimator(GaussianNB().fit(X, CLASSES[Y]))
+    parts, recording = cross_fit(replace(recipe, proposer=frozen)).fit(X, Y, 3)
+    assert parts == (frozen, denoiser, None)
+    assert recording is not None and len(recording.y) == N
+
+
+def test_a_given_tier_that_knows_more_classes_than_there_are_images_of(recipe: Recipe) -> None:
+    frozen = FrozenEstimator(GaussianNB().fit(X, CLASSES[Y]))
+    some = Y < 2
+    _, recording = cross_fit(replace(recipe, proposer=frozen)).fit(X[some], Y[some], 3)
+    assert recording is not None
+    assert set(recording.y) == {0, 1}
+    assert recording.log_prior.shape == (40, 3)
+
+
+def test_folds_are_no_more_than_the_images_of_the_smallest_class(recipe: Recipe) -> None:
+    y = np.where(np.arange(N) < 2, 2, np.arange(N) % 2)
+    watched = Watched(**vars(recipe))
+    _, recording = cross_fit(watched).fit(X, y, 5)
+    assert [len(seen) for seen in watched.seen] == [30, 30, 60]
+    assert recording is not None and len(recording.y) == N
+
+
+def test_a_class_with_a_single_image_leaves_nothing_to_hold_out(recipe: Recipe) -> None:
+    y = np.where(np.arange(N) < 1, 2, np.arange(N) % 2)
+    with pytest.warns(UncalibratedWarning, match="a class has a single image.*at least 2 images"):
+        parts, recording = cross_fit(recipe).fit(X, y, 3)
+    assert recording is None
+    assert parts.proposer.n_samples_fit_ == N
+
+
+def test_recordings_are_bounded(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_RECORDED_IMAGES", 7)
+    _, folds = cross_fit(recipe).fit(X, Y, 3)
+    _, held_out = cross_fit(recipe).fit(X, Y, 0.5)
+    assert folds is not None and len(folds.y) <= 3 * 7
+    assert held_out is not None and len(held_out.y) == 7
+
+
+def test_the_seed_decides_the_folds(recipe: Recipe) -> None:
+    first, again, other = (replace(cross_fit(recipe), seed=s).fit(X, Y, 3)[1] for s in (1, 1, 2))
+    assert first is not None and again is not None and other is not None
+    np.testing.assert_array_equal(first.errors, again.errors)
+    np.testing.assert_array_equal(first.log_prior, again.log_prior)
+    assert not np.array_equal(first.errors, other.errors)
+
+
+def test_log_probabilities_come_in_the_order_of_the_classes() -> None:
+    class Looking:
+        takes_images = True
+        classes_ = np.array(["x", "cow", "ant", "bee"])
+
+        def predict_proba(self, images: Any) -> np.ndarray:
+            assert images is shown
+            return np.tile([0.1, 0.2, 0.3, 0.4], (2, 1))
+
+    shown = [object(), object()]
+    np.testing.assert_allclose(np.exp(aligned_log_proba(Looking(), shown, CLASSES)), [[0.3, 0.4, 0.2]] * 2)
+
+
+def test_scikit_learn_classifiers_get_flat_vectors() -> None:
+    model = GaussianNB().fit(X, CLASSES[Y])
+    np.testing.assert_array_equal(
+        aligned_log_proba(model, X.reshape(N, 2, 2, 1), CLASSES), aligned_log_proba(model, X, CLASSES)
+    )
+
+
+def test_select_from_arrays_and_lists() -> None:
+    assert select(list("abcd"), np.array([3, 1])) == ["d", "b"]
+    np.testing.assert_array_equal(select(X, np.array([3, 1])), X[[3, 1]])
+    assert math.isclose(select(X[:, 0], np.array([2]))[0], X[2, 0])

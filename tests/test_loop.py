@@ -1,0 +1,327 @@
+"""The reranking loop: full batches, bounded memory, results that depend on nothing but their own image."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax, softmax
+
+from hybridclf import loop as loop_module
+from hybridclf.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
+from hybridclf.errors import InvalidInputError
+from hybridclf.evidence import RerankResult
+from hybridclf.fusion import Fusion
+from hybridclf.loop import Capacity, Loop, Recorded, Step, Task, Work, check_task
+
+FUSED = Fusion(prior_alone=0.9, prior_weight=0.5, error_weight=0.8, correlation=0.1, calibrated=True)
+ALLOCATIONS = [FixedTrials(7), Staged((4, 2, 1), (2, 5, 12)), PairedTTest(0.05, 3, 12), Race(0.95, 12)]
+TRIALS = 12
+
+each_allocation = pytest.mark.parametrize("allocation", ALLOCATIONS, ids=lambda a: type(a).__name__)
+
+
+class Watched(Recorded):
+    """Recorded errors that remember what they were asked."""
+
+    def __init__(self, errors: np.ndarray) -> None:
+        super().__init__(errors)
+        self.batches: list[Work] = []
+        self.slots: set[int] = set()
+
+    def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
+        self.slots.update(slots.tolist())
+        assert len(slots) == len(tasks)
+
+    def __call__(self, work: Work) -> np.ndarray:
+        self.batches.append(work)
+        return super().__call__(work)
+
+    @property
+    def asked(self) -> list[tuple[int, int, int]]:
+        """Every (image, trial, candidate) evaluated, in order."""
+        return [
+            (int(w.image[r]), int(w.trial[r]), int(c))
+            for w in self.batches
+            for r, c in zip(w.row, w.candidate, strict=True)
+        ]
+
+
+def make_tasks(n: int, longest: int, seed: int = 0) -> list[Task]:
+    """n tasks with candidate lists of 1 to `longest` labels."""
+    rng = np.random.default_rng(seed)
+    tasks = []
+    for i in range(n):
+        k = int(rng.integers(1, longest + 1))
+        labels = tuple(f"class {c}" for c in rng.permutation(longest)[:k])
+        tasks.append(Task(i, labels, log_softmax(rng.normal(scale=1.5, size=k))))
+    return tasks
+
+
+def collect(steps: Iterator[Step]) -> dict[int, RerankResult]:
+    results: dict[int, RerankResult] = {}
+    for step in steps:
+        for image, result in step.finished:
+            assert image not in results
+            results[image] = result
+    return results
+
+
+def same(a: RerankResult, b: RerankResult) -> None:
+    """Equal to the last bit."""
+    for field in fields(RerankResult):
+        x, y = getattr(a, field.name), getattr(b, field.name)
+        if isinstance(x, np.ndarray):
+            assert x.dtype == y.dtype
+            np.testing.assert_array_equal(x, y, err_msg=field.name)
+        else:
+            assert x == y, field.name
+
+
+@each_allocation
+def test_batches_are_full_while_images_wait(allocation: Allocation, error_table: Callable[..., np.ndarray]) -> None:
+    tasks, capacity, longest = make_tasks(80, 9), Capacity(8, 40), 9
+    evaluate = Watched(error_table(80, TRIALS, longest))
+    waiting = iter(tasks)
+    rest = len(tasks)
+
+    def draw() -> Iterator[Task]:
+        nonlocal rest
+        for task in waiting:
+            rest -= 1
+            yield task
+
+    n_full = 0
+    loop = Loop(allocation, FUSED, evaluate, capacity, longest)
+    for step in loop.run(draw()):
+        if rest and step.rows:
+            n_full += 1
+            assert step.rows == capacity.rows or step.pairs > capacity.pairs - longest
+    assert n_full > 10
+    for work in evaluate.batches:
+        assert len(work.slot) <= capacity.rows
+        assert len(work.row) <= capacity.pairs
+        assert (np.diff(work.row) >= 0).all()
+        assert np.array_equal(np.unique(work.row), np.arange(len(work.slot)))  # no row without a pair
+
+
+@each_allocation
+def test_nothing_is_evaluated_twice_or_after_it_was_dropped(
+    allocation: Allocation, error_table: Callable[..., np.ndarray]
+) -> None:
+    tasks, errors = make_tasks(60, 9), error_table(60, TRIALS, 9)
+    evaluate = Watched(errors)
+    results = collect(Loop(allocation, FUSED, evaluate, Capacity(8, 40), 9).run(tasks))
+    asked = evaluate.asked
+    assert len(asked) == len(set(asked))
+    by_image: dict[int, dict[int, set[int]]] = {}
+    for image, trial, candidate in asked:
+        by_image.setdefault(image, {}).setdefault(trial, set()).add(candidate)
+    for task in tasks:
+        result, trials = results[task.image], by_image.get(task.image, {})
+        assert list(trials) == list(range(result.rows))  # in the order of the plan
+        left = set(range(len(task.candidates)))
+        for trial in trials.values():
+            assert trial <= left  # who was dropped stays out
+            left = trial
+        expected = np.full((result.rows, len(task.candidates)), np.nan, dtype=np.float32)
+        for trial, candidates in trials.items():
+            for c in candidates:
+                expected[trial, c] = errors[task.image, trial, c]
+        np.testing.assert_array_equal(result.evidence, expected)
+
+
+@each_allocation
+def test_costs_add_up(allocation: Allocation, error_table: Callable[..., np.ndarray]) -> None:
+    evaluate = Watched(error_table(50, TRIALS, 6))
+    steps = list(Loop(allocation, FUSED, evaluate, Capacity(5, 17), 6).run(make_tasks(50, 6)))
+    results = collect(iter(steps))
+    n_rows, n_pairs = (sum(len(getattr(w, name)) for w in evaluate.batches) for name in ("slot", "row"))
+    assert sum(step.rows for step in steps) == sum(r.rows for r in results.values()) == n_rows
+    assert sum(step.pairs for step in steps) == sum(r.evaluations for r in results.values()) == n_pairs
+    for result in results.values():
+        assert result.evaluations == np.isfinite(result.evidence).sum()
+        assert result.evidence.shape == (result.rows, len(result.candidates))
+
+
+@each_allocation
+def test_results_depend_on_their_own_image_alone(
+    allocation: Allocation, error_table: Callable[..., np.ndarray]
+) -> None:
+    """To the last bit, whatever the order, the companions (longer candidate lists among them) and the batch size."""
+    tasks, errors = make_tasks(20, 5) + make_tasks(40, 33)[20:], error_table(40, TRIALS, 33)
+    together = collect(Loop(allocation, FUSED, Recorded(errors), Capacity(64, 600), 33).run(tasks))
+    assert sorted(together) == list(range(40))
+    shuffled = [tasks[i] for i in np.random.default_rng(0).permutation(40)]
+    for capacity in (Capacity(1, 1), Capacity(3, 50), Capacity(100, 35)):
+        for image, result in collect(Loop(allocation, FUSED, Recorded(errors), capacity, 33).run(shuffled)).items():
+            same(result, together[image])
+    for task in tasks:
+        alone = Loop(allocation, FUSED, Recorded(errors), Capacity(16, 100), len(task.candidates))
+        same(collect(alone.run([task]))[task.image], together[task.image])
+
+
+@each_allocation
+def test_tasks_are_drawn_as_room_becomes_free(allocation: Allocation, error_table: Callable[..., np.ndarray]) -> None:
+    drawn = finished = 0
+
+    def draw() -> Iterator[Task]:
+        nonlocal drawn
+        for task in make_tasks(60, 6):
+            drawn += 1
+            yield task
+
+    evaluate = Watched(error_table(60, TRIALS, 6))
+    loop = Loop(allocation, FUSED, evaluate, Capacity(8, 40), 6)
+    steps = loop.run(draw())
+    assert drawn == 0
+    for step in steps:
+        assert drawn - finished <= loop.n_slots == 8
+        finished += len(step.finished)
+    assert drawn == finished == 60
+    assert evaluate.slots == set(range(8))
+    assert loop.free == loop.n_slots
+
+
+def test_window_is_bounded_by_memory(monkeypatch: pytest.MonkeyPatch, error_table: Callable[..., np.ndarray]) -> None:
+    errors = error_table(30, TRIALS, 6)
+    wide = collect(Loop(FixedTrials(TRIALS), FUSED, Recorded(errors), Capacity(16, 96), 6).run(make_tasks(30, 6)))
+    monkeypatch.setattr(loop_module, "WINDOW_BYTES", 3 * 4 * TRIALS * 6)  # three tables of 12 float32 trials x 6
+    evaluate = Watched(errors)
+    narrow = Loop(FixedTrials(TRIALS), FUSED, evaluate, Capacity(16, 96), 6)
+    assert narrow.n_slots == 3
+    for image, result in collect(narrow.run(make_tasks(30, 6))).items():
+        same(result, wide[image])
+    assert max(len(w.slot) for w in evaluate.batches) == 16  # three images still fill a batch of 16 rows
+    monkeypatch.setattr(loop_module, "WINDOW_BYTES", 1)
+    assert Loop(FixedTrials(TRIALS), FUSED, evaluate, Capacity(16, 96), 6).n_slots == 1
+
+
+def test_an_image_that_is_done_makes_room_at_once(error_table: Callable[..., np.ndarray]) -> None:
+    """One slow image does not hold up the others."""
+    errors = error_table(41, 40, 2)
+    errors[1:, :, 1] += 50  # clear from the first trial
+    errors[0, :, 1] = errors[0, :, 0]  # never clear
+    tasks = [Task(i, ("a", "b"), np.log([0.5, 0.5])) for i in range(41)]
+    order = [image for step in Loop(Race(0.99, 40), FUSED, Recorded(errors), Capacity(2, 4), 2).run(tasks)
+             for image, _ in step.finished]  # fmt: skip
+    assert order == [*range(1, 40), 0, 40] or order == [*range(1, 41), 0]
+
+
+def test_one_row_is_allowed_whatever_its_pairs(error_table: Callable[..., np.ndarray]) -> None:
+    evaluate = Watched(error_table(3, 2, 10))
+    tasks = [Task(i, tuple(range(10)), np.full(10, -math.log(10))) for i in range(3)]
+    results = collect(Loop(FixedTrials(2), FUSED, evaluate, Capacity(4, 3), 10).run(tasks))
+    assert [(len(w.slot), len(w.row)) for w in evaluate.batches] == [(1, 10)] * 6
+    assert all(r.evaluations == 20 for r in results.values())
+
+
+@each_allocation
+def test_a_single_candidate_costs_nothing(allocation: Allocation, error_table: Callable[..., np.ndarray]) -> None:
+    evaluate = Watched(error_table(1, TRIALS, 1))
+    results = collect(Loop(allocation, FUSED, evaluate, Capacity(4, 8), 1).run([Task(0, ("cat",), np.array([-3.0]))]))
+    assert evaluate.batches == []
+    result = results[0]
+    assert (result.ranking, result.evaluations, result.rows) == (("cat",), 0, 0)
+    assert result.posterior.tolist() == [1.0]
+    assert result.stopped_by == "confident"
+
+
+@each_allocation
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("which", ["one candidate", "all candidates"])
+def test_errors_that_are_not_finite_fall_back_to_tier_1(
+    allocation: Allocation, value: float, which: str, error_table: Callable[..., np.ndarray]
+) -> None:
+    errors = error_table(20, TRIALS, 4)
+    rng = np.random.default_rng(0)
+    tasks = [Task(i, tuple("abcd"), np.log(rng.dirichlet(np.full(4, 50)))) for i in range(20)]
+    clean = collect(Loop(allocation, FUSED, Recorded(errors), Capacity(6, 20), 4).run(tasks))
+    broken = errors.copy()
+    broken[3, 1, 2 if which == "one candidate" else slice(None)] = value
+    results = collect(Loop(allocation, FUSED, Recorded(broken), Capacity(6, 20), 4).run(tasks))
+
+    hit = results.pop(3)
+    assert hit.stopped_by == "fallback"
+    prior = softmax(FUSED.prior_alone * tasks[3].log_prior)
+    np.testing.assert_allclose(hit.posterior, prior)
+    assert hit.ranking == tuple("abcd"[i] for i in np.argsort(-prior))
+    assert hit.evaluations == sum(np.isfinite(broken[3, : hit.rows, c]).sum() for c in range(4)) + (
+        np.sum(~np.isfinite(broken[3, : hit.rows]))
+    )
+    for image, result in results.items():
+        same(result, clean[image])
+
+
+def test_an_error_that_is_not_finite_in_the_last_trial_still_falls_back(error_table: Callable[..., np.ndarray]) -> None:
+    errors = error_table(3, 4, 3)
+    errors[1, 3, 0] = np.nan
+    tasks = [Task(i, tuple("abc"), np.log([0.2, 0.5, 0.3])) for i in range(3)]
+    for allocation in (FixedTrials(4), Race(0.9999, 4)):
+        results = collect(Loop(allocation, FUSED, Recorded(errors), Capacity(9, 27), 3).run(tasks))  # each image once
+        assert [results[i].stopped_by == "fallback" for i in range(3)] == [False, True, False]
+        assert results[1].ranking == ("b", "c", "a")
+
+
+def test_a_prior_of_zero_can_be_overruled_by_evidence(error_table: Callable[..., np.ndarray]) -> None:
+    errors = error_table(1, 5, 3)
+    errors[:, :, 1] -= 5000
+    tasks = [Task(0, ("a", "b", "c"), np.array([0.0, -np.inf, -np.inf]))]
+    result = collect(Loop(FixedTrials(5), FUSED, Recorded(errors), Capacity(4, 12), 3).run(tasks))[0]
+    assert np.isfinite(result.posterior).all()
+    assert result.ranking[0] == "b"
+
+
+def test_ties_go_to_the_candidate_that_was_listed_first() -> None:
+    errors = np.ones((1, 4, 3), dtype=np.float32)
+    tasks = [Task(0, ("z", "m", "a"), np.full(3, -math.log(3)))]
+    for allocation in (FixedTrials(4), Staged((2,), (4,)), PairedTTest(0.05, 2, 4), Race(0.9, 4)):
+        result = collect(Loop(allocation, Fusion(), Recorded(errors), Capacity(4, 12), 3).run(tasks))[0]
+        assert result.ranking[0] == "z"
+
+
+def test_steps_show_the_race_as_it_goes(error_table: Callable[..., np.ndarray]) -> None:
+    tasks, errors = make_tasks(30, 6), error_table(30, TRIALS, 6)
+    trials_of: dict[int, list[int]] = {}
+    for step in Loop(Race(0.99, TRIALS), FUSED, Recorded(errors), Capacity(8, 40), 6).run(tasks):
+        evidence = step.evidence
+        assert len(step.images) == len(evidence.posterior) == len(step.evaluations)
+        np.testing.assert_allclose(evidence.posterior.sum(axis=1), 1)
+        for i, image in enumerate(step.images.tolist()):
+            n, k = int(evidence.n_trials[i]), len(tasks[image].candidates)
+            trials_of.setdefault(image, []).append(n)
+            assert evidence.n_candidates[i] == k
+            seen = errors[image, :n].sum(axis=0, dtype=float)
+            alive = evidence.alive[i]
+            np.testing.assert_allclose(evidence.sums[i][alive], seen[alive])
+            if n:
+                np.testing.assert_allclose(evidence.mean_errors[i][alive], seen[alive] / n)
+            assert np.isposinf(evidence.mean_errors[i][~alive]).all()
+    assert all(seen == list(range(len(seen))) for seen in trials_of.values())  # judged after every trial
+    assert sorted(trials_of) == list(range(30))
+
+
+def test_no_tasks_no_steps() -> None:
+    assert list(Loop(Race(), FUSED, Recorded(np.zeros((0, 1, 1))), Capacity(4, 4), 1).run([])) == []
+
+
+@pytest.mark.parametrize(
+    ("candidates", "log_prior", "message"),
+    [
+        ((), [], "no candidates"),
+        (("a", "b", "a"), [0.0, 0.0, 0.0], "twice"),
+        (("a", "b"), [0.0], r"shape \(1,\)"),
+        (("a", "b"), [[0.0, 0.0]], "shape"),
+        (("a", "b"), [0.0, np.nan], "finite number or -inf"),
+        (("a", "b"), [0.0, np.inf], "finite number or -inf"),
+    ],
+)
+def test_tasks_that_make_no_sense_are_refused(candidates: tuple[str, ...], log_prior: list, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"image 5.*{message}"):
+        check_task(Task(5, candidates, np.array(log_prior)))
+
+
+def test_a_prior_of_minus_infinity_is_a_prior() -> None:
+    task = Task(0, ("a", "b"), np.array([0.0, -np.inf]))
+    assert check_task(task) is task

@@ -1,0 +1,104 @@
+"""Metrics against scipy, scikit-learn and brute force."""
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap, norm
+from sklearn.calibration import calibration_curve
+
+from hybridclf.errors import InvalidInputError
+from hybridclf.metrics import accuracy, accuracy_difference, expected_calibration_error, reliability_bins
+
+
+@pytest.fixture
+def answers() -> tuple[np.ndarray, np.ndarray]:
+    """Confidence `[n]` and whether each answer is right, over-sure at the top."""
+    rng = np.random.default_rng(0)
+    confidence = rng.beta(5, 1, size=500)
+    return confidence, rng.random(500) < confidence**1.5
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 1), (1, 1), (7, 10), (890, 899), (899, 899)])
+def test_accuracy_has_the_wilson_interval(hits: int, n: int) -> None:
+    share, z = hits / n, norm.ppf(0.975)
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    measured = accuracy(np.arange(n) < hits)
+    assert measured.value == share
+    assert (measured.low, measured.high) == pytest.approx((max(centre - half, 0), min(centre + half, 1)), abs=1e-12)
+
+
+def test_a_wider_interval_for_more_confidence() -> None:
+    right = np.arange(100) < 80
+    assert accuracy(right, 0.99).low < accuracy(right, 0.9).low < 0.8 < accuracy(right, 0.9).high
+
+
+def test_calibration_error_by_brute_force(answers: tuple[np.ndarray, np.ndarray]) -> None:
+    confidence, right = answers
+    expected = 0.0
+    for i in range(15):
+        inside = (confidence > i / 15) & (confidence <= (i + 1) / 15)
+        if inside.any():
+            expected += inside.mean() * abs(confidence[inside].mean() - right[inside].mean())
+    assert expected > 0.02
+    assert expected_calibration_error(confidence, right) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("n_bins", [1, 5, 15])
+def test_bins_are_those_of_scikit_learn(answers: tuple[np.ndarray, np.ndarray], n_bins: int) -> None:
+    confidence, right = answers
+    confidence[:3] = 0, 1, 1 / n_bins  # ends of bins
+    bins = reliability_bins(confidence, right, n_bins)
+    full = bins.count > 0
+    share, mean = calibration_curve(right, confidence, n_bins=n_bins)
+    np.testing.assert_allclose(bins.accuracy[full], share)
+    np.testing.assert_allclose(bins.confidence[full], mean)
+    assert bins.count.sum() == len(right)
+    assert bins.edges.shape == (n_bins + 1,)
+    assert np.isnan(bins.accuracy[~full]).all()
+
+
+def test_perfect_confidence_has_no_error() -> None:
+    assert expected_calibration_error(np.array([1.0, 1.0 + 1e-12]), np.array([True, True])) == pytest.approx(0)
+    assert expected_calibration_error(np.array([1.0, 0.0]), np.array([False, True])) == 1
+
+
+def test_difference_agrees_with_scipys_paired_bootstrap() -> None:
+    rng = np.random.default_rng(0)
+    right, baseline = rng.random(300) < 0.97, rng.random(300) < 0.93
+    ours = accuracy_difference(right, baseline)
+    theirs = bootstrap(
+        (right.astype(float), baseline.astype(float)),
+        lambda a, b, axis: a.mean(axis) - b.mean(axis),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=4000,
+        rng=1,
+    ).confidence_interval
+    assert ours.value == pytest.approx(right.mean() - baseline.mean())
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.005)
+
+
+def test_difference_is_decided_by_its_seed() -> None:
+    right, baseline = np.arange(50) < 45, np.arange(50) % 5 > 0
+    assert accuracy_difference(right, baseline, seed=1) == accuracy_difference(right, baseline, seed=1)
+    draws = {accuracy_difference(right, baseline, seed=s, n_resamples=11).low for s in range(20)}
+    assert len(draws) > 1
+
+
+def test_difference_of_equals_is_zero() -> None:
+    right = np.arange(20) < 15
+    same = accuracy_difference(right, right)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_bad_input_is_refused() -> None:
+    nothing = np.zeros(0, dtype=bool)
+    for measure in (accuracy, lambda r: accuracy_difference(r, r)):
+        with pytest.raises(InvalidInputError, match="no answers"):
+            measure(nothing)
+    for confidence in (1.5, -0.1, np.nan):
+        with pytest.raises(InvalidInputError, match=r"\[0, 1\]"):
+            reliability_bins(np.array([confidence]), np.array([True]))
+    with pytest.raises(ValueError, match="inconsistent"):
+        accuracy_difference(np.ones(2, dtype=bool), np.ones(3, dtype=bool))

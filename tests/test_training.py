@@ -1,0 +1,210 @@
+"""Training: the loss against a re-statement, and small sets that must be learned."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hybridclf.allocation import FixedTrials
+from hybridclf.models import LateConditioned, LateConditionedDenoiser, LateMLP, LateUNet
+from hybridclf.reranker import Reranker
+from hybridclf.training import CHECK_EVERY, TrainingConfig, TrainingLog, affine_jitter, denoising_loss, train
+
+QUICK = TrainingConfig(max_iter=30, batch_size=64, learning_rate=5e-3)
+
+
+def two_classes(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Vectors `[n, 6]` around ±0.8 and their classes."""
+    rng = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % 2
+    return 0.5 * torch.randn(n, 6, generator=rng) + 0.8 * (2 * y[:, None] - 1), y
+
+
+def small(seed: int = 0, n_classes: int = 2) -> LateMLP:
+    torch.manual_seed(seed)
+    return LateMLP((6,), n_classes, width=32, depth=1)
+
+
+def randomised(network: LateConditioned) -> LateConditioned:
+    """Random weights: a new network predicts the same for every class."""
+    torch.manual_seed(3)
+    for p in network.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    return network
+
+
+def accuracy(network: LateConditioned, x0: Tensor, y: Tensor) -> float:
+    denoiser = LateConditionedDenoiser(network, [0, 1], np.zeros(1), np.ones(1), torch.float64)
+    results = Reranker(denoiser, allocation=FixedTrials(16)).rerank(x0.numpy(), [[0, 1]] * len(y))
+    return float(np.mean([r.ranking[0] == c for r, c in zip(results, y.tolist(), strict=True)]))
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_a_small_set_is_learned(weight: float) -> None:
+    network = small()
+    log = train(network, *two_classes(256, 0), TrainingConfig(30, 64, 5e-3, wrong_class_weight=weight))
+    assert len(log.loss) == log.n_iter == 30
+    assert log.held_out == []
+    assert log.loss[-1] < log.loss[0] - 0.1
+    assert accuracy(network, *two_classes(200, 1)) > 0.95  # chance is 0.5
+
+
+def test_a_u_net_learns_too() -> None:
+    rng = torch.Generator().manual_seed(0)
+    y = torch.arange(96) % 2
+    x0 = 0.3 * torch.randn(96, 1, 4, 4, generator=rng)
+    x0[y == 0, :, :2] += 1  # the upper half is bright, or the lower
+    x0[y == 1, :, 2:] += 1
+    torch.manual_seed(0)
+    network = LateUNet((1, 4, 4), 2, width=8)
+    train(network, x0[:64], y[:64], TrainingConfig(max_iter=40, batch_size=32, learning_rate=5e-3))
+    assert accuracy(network, x0[64:, 0], y[64:]) > 0.9
+
+
+def test_same_seed_same_weights() -> None:
+    x0, y = two_classes(64, 0)
+    config = TrainingConfig(max_iter=3, batch_size=16, augment=False)
+    nets = [small() for _ in range(3)]
+    before = torch.get_rng_state()
+    for network, seed in zip(nets, (1, 1, 2), strict=True):
+        train(network, x0, y, config, seed=seed)
+    assert torch.equal(torch.get_rng_state(), before)  # nobody else's random numbers are touched
+    a, b, c = (network.state_dict() for network in nets)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert any(not torch.equal(a[k], c[k]) for k in a)
+
+
+def test_early_stopping_stops_and_keeps_the_best() -> None:
+    """Eight images are soon known by heart, and then new ones are no longer explained."""
+    few, many = two_classes(8, 0), two_classes(400, 1)
+    config = TrainingConfig(400, 8, 1e-2, weight_decay=0.0, ema_decay=0.5, n_iter_no_change=20)
+    network = small()
+    log = train(network, *few, config, held_out=many)
+    assert len(log.loss) < 400
+    assert len(log.held_out) == len(log.loss) // CHECK_EVERY
+    assert log.n_iter == CHECK_EVERY * (1 + int(np.argmin(log.held_out)))
+    assert len(log.loss) - log.n_iter >= 20
+    assert log.held_out[-1] > min(log.held_out)
+    kept = denoising_loss(network, *many, config.wrong_class_weight, torch.Generator().manual_seed(0))
+    assert kept.item() == pytest.approx(min(log.held_out), rel=1e-5)
+
+
+def test_without_early_stopping_the_average_of_the_last_pass_is_kept() -> None:
+    """An average that forgets at once is the network itself: training on from it changes little at a rate of zero."""
+    x0, y = two_classes(64, 0)
+    slow, quick = small(), small()
+    train(slow, x0, y, TrainingConfig(4, 16, 5e-3, ema_decay=0.99))
+    train(quick, x0, y, TrainingConfig(4, 16, 5e-3, ema_decay=0.0))
+    start = small().state_dict()
+
+    def moved(network: LateConditioned) -> float:
+        return sum(float((v - start[k]).square().sum()) for k, v in network.state_dict().items())
+
+    assert 0 < moved(slow) < moved(quick)  # an average lags behind
+
+
+def test_the_average_is_that_of_the_steps() -> None:
+    """Against a re-statement: weights after each step, from runs of one, two and three steps at a constant rate."""
+    x0, y = two_classes(16, 0)
+
+    def final(n_steps: int, decay: float, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
+        monkeypatch.setattr("hybridclf.training._warm_cosine", lambda _: lambda __: 1.0)
+        network = small()
+        train(network, x0, y, TrainingConfig(n_steps, 16, 1e-2, ema_decay=decay), seed=4)
+        return network.state_dict()
+
+    with pytest.MonkeyPatch.context() as patch:
+        steps = [final(n, 0.0, patch) for n in (1, 2, 3)]
+        averaged = final(3, 0.99, patch)
+    for name, expected in small().state_dict().items():
+        for i, weights in enumerate(steps, 1):
+            decay = i / (i + 9)  # a short memory at first
+            expected = decay * expected + (1 - decay) * weights[name]
+        torch.testing.assert_close(averaged[name], expected)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.7])
+def test_loss_equals_a_restatement(weight: float) -> None:
+    network, n, n_classes = randomised(small(n_classes=4)), 10, 4
+    x0, y = torch.randn(n, 6, generator=torch.Generator().manual_seed(0)), torch.arange(n) % n_classes
+    loss = denoising_loss(network, x0, y, weight, torch.Generator().manual_seed(5)).item()
+
+    rng = torch.Generator().manual_seed(5)
+    t, noise = torch.rand(n, generator=rng), torch.randn(n, 6, generator=rng)
+    mse, cross_entropy = [], []
+    for i in range(n):
+        angle = float(t[i]) * math.pi / 2
+        x_t = math.cos(angle) * x0[i] + math.sin(angle) * noise[i]
+        errors = []
+        for c in range(n_classes):
+            with torch.no_grad():
+                predicted = network(x_t[None], t[i : i + 1], torch.tensor([0]), torch.tensor([c]))[0]
+            errors.append(float(((predicted - noise[i]) ** 2).sum()))
+        mse.append(errors[y[i]] / 6)
+        likelihood = [math.exp(-e / 2) for e in errors]
+        cross_entropy.append(-math.log(likelihood[y[i]] / sum(likelihood)))
+    assert loss == pytest.approx(np.mean(mse) + weight * np.mean(cross_entropy), rel=1e-5)
+    assert np.mean(cross_entropy) > 0.1
+
+
+def test_the_wrong_class_term_tells_classes_apart() -> None:
+    """More so than denoising alone: the error under the wrong class grows against that under the right one."""
+    x0, y = two_classes(128, 0)
+
+    def gap(weight: float) -> float:
+        network = small()
+        train(network, x0, y, TrainingConfig(20, 32, 5e-3, wrong_class_weight=weight))
+        rng = (torch.Generator().manual_seed(9) for _ in range(2))
+        with torch.no_grad():
+            right, wrong = (denoising_loss(network, x0, c, 0.0, next(rng)) for c in (y, 1 - y))
+        return float(wrong - right)
+
+    assert gap(1.0) > gap(0.0) > 0
+
+
+def test_many_classes_are_sampled_for_the_wrong_class_term() -> None:
+    """At most ten candidates an image, the right one among them: a network blind to class has a loss of ln 10."""
+    network = small(n_classes=40)  # as new: every class predicts the same
+    x0, y = two_classes(32, 0)
+    with_term, without = (
+        denoising_loss(network, x0, y + 20, w, torch.Generator().manual_seed(0)).item() for w in (1.0, 0.0)
+    )
+    assert with_term - without == pytest.approx(math.log(10), rel=1e-4)
+
+
+def test_one_class_has_no_wrong_ones() -> None:
+    network, x0 = small(n_classes=1), torch.randn(8, 6)
+    y = torch.zeros(8, dtype=torch.long)
+    a, b = (denoising_loss(network, x0, y, w, torch.Generator().manual_seed(0)).item() for w in (0.0, 1.0))
+    assert a == b
+
+
+def test_jitter_is_a_small_affine_map() -> None:
+    """On images that are a plane, x and y themselves, the result is a plane whose slopes are the map's."""
+    n, size = 64, 16
+    axis = (torch.arange(size) + 0.5) * 2 / size - 1  # grid_sample's coordinates
+    vertical, horizontal = torch.meshgrid(axis, axis, indexing="ij")
+    images = torch.stack([horizontal, vertical]).expand(n, 2, size, size)
+    out = affine_jitter(images, torch.Generator().manual_seed(0))
+    inside = slice(4, -4)  # whose sources are within the image
+    design = torch.stack([horizontal, vertical, torch.ones(size, size)], dim=-1)[inside, inside].reshape(-1, 3)
+    maps = torch.linalg.lstsq(design.expand(n, -1, 3), out[:, :, inside, inside].flatten(2).transpose(1, 2)).solution
+    residual = design @ maps - out[:, :, inside, inside].flatten(2).transpose(1, 2)
+    assert residual.abs().max() < 1e-5
+    (a, c), (b, d), shift = maps[:, 0].unbind(1), maps[:, 1].unbind(1), maps[:, 2]
+    zoom, angle = torch.hypot(a, b), torch.atan2(-b, a)
+    torch.testing.assert_close(torch.stack([a, b]), torch.stack([d, -c]), rtol=0, atol=1e-5)  # no shear
+    assert zoom.min() >= 0.925 - 1e-4 and zoom.max() <= 1.075 + 1e-4 and zoom.std() > 0.02
+    assert angle.abs().max() <= 0.15 + 1e-4 and angle.std() > 0.04
+    assert shift.abs().max() <= 0.125 + 1e-4 and shift.std() > 0.04  # of a width of 2
+
+
+def test_augmented_training_runs() -> None:
+    torch.manual_seed(0)
+    network = LateUNet((1, 4, 4), 2, width=8)
+    x0, y = torch.randn(16, 1, 4, 4), torch.arange(16) % 2
+    log = train(network, x0, y, TrainingConfig(max_iter=2, batch_size=8, augment=True))
+    assert isinstance(log, TrainingLog)
+    assert all(math.isfinite(loss) for loss in log.loss)

@@ -16,7 +16,7 @@ from scipy.stats import t as student
 from timing import class_cost, loop_share
 from tqdm import tqdm
 
-from hybridclf import FixedTrials, Fusion, HybridClassifier, Race, metrics, plots
+from hybridclf import FixedTrials, Fusion, HybridClassifier, Race, metrics
 from hybridclf.demo import ALLOCATIONS, HYBRID, RIVAL, TIER_1, Answers, Digits, methods, split_digits
 
 SEEDS = range(5)
@@ -92,7 +92,7 @@ def oracle(clf: HybridClassifier, data: Digits, exhaustive: np.ndarray) -> tuple
     from which the answer stays the exhaustive one (never before the first; at the end of the budget where it does not
     come to that).
     """
-    candidates, log_prior, _ = clf.propose(data.test)
+    candidates, log_prior = clf.propose(data.test)
     raced = clf.reranker().rerank(data.test, candidates, log_prior)
     again = [i for i, r in enumerate(raced) if r.evaluations]
     every = Race(confidence=1 - 1e-12, max_trials=Race().max_trials)  # the order of a race, without its end
@@ -144,7 +144,11 @@ def judge(runs: list[dict]) -> list[Claim]:
         _claim("hybrid accuracy, %", accuracy, at_least=99.0),
         _claim("exhaustive (256 trials, all classes) minus hybrid, points", behind, at_most=0.2),
         _claim("evaluations per image", evaluations, at_most=10),
-        _claim("Staged (5, 1), (50, 250) evaluations over the hybrid's", of(STAGED, "evaluations") / evaluations, at_least=100),
+        _claim(
+            "Staged (5, 1), (50, 250) evaluations over the hybrid's",
+            of(STAGED, "evaluations") / evaluations,
+            at_least=100,
+        ),
         _claim("PairedTTest evaluations over the hybrid's", of(T_TEST, "evaluations") / evaluations, at_least=10),
         _claim("expected calibration error", plain("calibration_error"), at_most=0.015),
         _claim("fit, seconds", plain("fit_seconds"), at_most=90),
@@ -171,10 +175,7 @@ def print_methods(runs: list[dict]) -> None:
     for name in (TIER_1, RIVAL, *ALLOCATIONS, HYBRID):
         mean = {key: np.mean([run["methods"][name][key] for run in runs]) for key in runs[0]["methods"][name]}
         speed = np.median(
-            [
-                run["methods"][name]["images_per_second"] / run["methods"][HYBRID]["images_per_second"]
-                for run in runs
-            ]
+            [run["methods"][name]["images_per_second"] / run["methods"][HYBRID]["images_per_second"] for run in runs]
         )
         print(
             f"{name:36} {100 * mean['accuracy']:10.2f} {mean['evaluations']:12.1f} {mean['rows']:8.1f} "

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from .calibration import Recording, record
-from .errors import UncalibratedWarning
+from .errors import InvalidInputError, UncalibratedWarning
 from .fitting import Parts, Recipe, rows_of
 from .proposing import column_of, log_proba
 
@@ -74,6 +74,11 @@ class CrossFit:
 
     def _hold_out(self, images: Any, y: np.ndarray, share: float) -> tuple[Parts, Recording]:
         kept, out = train_test_split(np.arange(len(y)), test_size=share, random_state=self.seed, stratify=y)
+        lost = np.setdiff1d(y, y[kept])
+        if len(lost):
+            raise InvalidInputError(
+                f"cv={share} holds out every image of class {self.classes.tolist()[lost[0]]!r}; use a smaller share"
+            )
         parts = self._parts(select(images, kept), y[kept])
         return parts, self.record(parts, select(images, out), y[out])
 

@@ -22,7 +22,7 @@ from .fitting import rows_of
 from .fusion import Fusion
 from .report import Reliability, Report, Row, Trace
 
-__all__ = ["ALLOCATIONS", "Digits", "run", "split_digits", "write"]
+__all__ = ["ALLOCATIONS", "HYBRID", "RIVAL", "TIER_1", "Answers", "Digits", "methods", "run", "split_digits", "write"]
 
 ALLOCATIONS: Mapping[str, Allocation] = {
     "tier 2: FixedTrials 256": FixedTrials(256),
@@ -125,7 +125,7 @@ def run(
     with tqdm(total=len(allocations) + 4, desc="fit", unit="stage", disable=not progress) as bar:
         clf.fit(data.train, data.train_labels)
         fit_seconds = perf_counter() - start
-        for name, ask in _methods(clf, data, allocations):
+        for name, ask in methods(clf, data, allocations):
             bar.update()
             bar.set_description(name)
             answers[name] = ask()
@@ -166,7 +166,7 @@ def write(report: Report, folder: Path) -> list[Path]:
 # --- the methods ------------------------------------------------------------------------------------------------------
 
 
-def _methods(
+def methods(
     clf: HybridClassifier, data: Digits, allocations: Mapping[str, Allocation]
 ) -> Iterator[tuple[str, Callable[[], Answers]]]:
     """Every method's name and what asks it about the test images."""

@@ -338,6 +338,11 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
 
     # --- predicting ---------------------------------------------------------------------------------------------------
 
+    def propose(self, X: Any) -> tuple[list[list[Label]], list[np.ndarray]]:
+        """What tier 1 hands over: each image's candidates, best first, and their log-probabilities `[k]`."""
+        check_is_fitted(self)
+        return self._propose(self._read(X))[:2]
+
     def rerank(self, X: Any) -> list[RerankResult]:
         """What re-ranking made of each image: ranking, posterior among the candidates, cost and stopping reason.
 
@@ -395,7 +400,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         learned = self.calibration_
-        return Reranker(
+        stage = Reranker(
             self.denoiser_,
             allocation=allocation or self.allocation,
             fusion=fusion or self.fusion_,
@@ -405,6 +410,8 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
             batch_size=self.batch_size,
             random_state=self._seed,
         )
+        stage.condition(self.classes_.tolist())  # once for all, whatever the candidates
+        return stage
 
     def torch_device(self) -> torch.device:
         """The device that the parameter `device` stands for on this machine."""

@@ -100,8 +100,8 @@ class BinnedWeights:
     def fit(cls, errors: np.ndarray, t: np.ndarray, y: np.ndarray, n_bins: int = 20) -> "BinnedWeights":
         """Weights gap mean / gap variance, from recorded errors of labelled images.
 
-        The gap of a trial is the smallest error of a wrong class minus the error of the right one. For
-        independent Gaussian gaps this ratio is Fisher's discriminant, the weight that tells classes apart best.
+        A gap is the error of a wrong class minus that of the right one. For independent Gaussian gaps this ratio
+        is Fisher's discriminant, the weight that tells classes apart best.
 
         Parameters
         ----------
@@ -128,11 +128,14 @@ class BinnedWeights:
 
 
 def paired_gaps(errors: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Smallest wrong error minus right error `[n, T]`, from errors `[n, T, C]` and right classes `[n]`."""
-    right = np.take_along_axis(errors, y[:, None, None], axis=2)[:, :, 0]
-    wrong = errors.astype(float, copy=True)
-    np.put_along_axis(wrong, y[:, None, None], np.inf, axis=2)
-    return wrong.min(axis=2) - right
+    """Every wrong error minus the right one `[n, T, C - 1]`, from errors `[n, T, C]` and right classes `[n]`.
+
+    All of them, not the smallest of each trial: that one is negative wherever single trials say little.
+    """
+    right = np.take_along_axis(errors, y[:, None, None], axis=2)
+    wrong = np.arange(errors.shape[2]) != y[:, None]
+    others = np.nonzero(wrong)[1].reshape(len(y), 1, -1)
+    return np.take_along_axis(errors, others, axis=2).astype(float) - right
 
 
 def _bin(t: np.ndarray, n_bins: int) -> np.ndarray:

@@ -78,7 +78,8 @@ class Reranker:
         n_trials = self.allocation.max_trials
         fitted = order(n_trials) if order is not None and self.allocation.fitted_order else None
         self.plan = TrialPlan(n_trials, denoiser.shape, seed, fitted)
-        self._conditions: tuple[tuple[Label, ...], Condition] | None = None
+        self._number: dict[Label, int] = {}
+        self._conditions: Condition = {}
 
     def rerank(
         self,
@@ -113,7 +114,7 @@ class Reranker:
             If the denoiser does not know a label.
         """
         results: list[RerankResult | None] = [None] * len(candidates)
-        with tqdm(total=len(candidates), desc="rerank", unit="image", disable=not progress) as bar:
+        with tqdm(total=len(candidates), desc="rerank", unit="image", leave=None, disable=not progress) as bar:
             spent = 0
             for step in self.stream(images, candidates, log_prior):
                 spent += step.pairs
@@ -162,11 +163,12 @@ class Reranker:
         per_row = PAIRS_PER_ROW if self.denoiser.cost_unit == "row" else 1
         return Capacity(self.batch_size, self.batch_size * per_row)
 
-    def condition(self, labels: tuple[Label, ...]) -> Condition:
-        """The denoiser's condition for these labels; the last label set is kept across calls."""
-        if self._conditions is None or self._conditions[0] != labels:
-            self._conditions = (labels, self.denoiser.condition(list(labels)))
-        return self._conditions[1]
+    def condition(self, labels: Sequence[Label]) -> tuple[dict[Label, int], Condition]:
+        """The denoiser's condition `[L, …]`, and where in it each label is; kept while later labels are among these."""
+        if not self._number.keys() >= set(labels):
+            self._conditions = self.denoiser.condition(list(labels))
+            self._number = {label: i for i, label in enumerate(labels)}
+        return self._number, self._conditions
 
     def __repr__(self) -> str:
         return f"Reranker({type(self.denoiser).__name__}, {self.allocation}, {self.fusion})"
@@ -192,8 +194,7 @@ class _DenoiserErrors:
         self.objective, self.weighting = reranker.objective, reranker.weighting
         self.images = images
         self.n_candidates = n_candidates
-        self.conditions = reranker.condition(labels)
-        self.number = {label: i for i, label in enumerate(labels)}
+        self.number, self.conditions = reranker.condition(labels)
 
     def make_room(self, n_slots: int) -> None:
         """Room for the encoded images of so many slots."""
@@ -231,12 +232,14 @@ class _DenoiserErrors:
         """Times `[R]`, noise and noised images `[R, *shape]`, and the timestep weights `[R]`."""
         trials, inverse = np.unique(work.trial, return_inverse=True)
         x0 = self.x0[work.slot]
-        t = torch.from_numpy(self.plan.timesteps(work.trial)).to(x0)
-        noise = torch.from_numpy(self.plan.noise(trials)).to(x0)[inverse]
+        exact = torch.promote_types(x0.dtype, torch.float32)  # half precision would blur the times
+        t = torch.from_numpy(self.plan.timesteps(work.trial)).to(x0.device, exact)
+        noise = torch.from_numpy(self.plan.noise(trials)).to(x0.device, exact)[inverse]
         alpha, sigma = self.denoiser.noise_levels(t)
         weight = self.weighting(*(v.double().cpu().numpy() for v in (t, alpha, sigma)))
         across = (-1,) + (1,) * (x0.ndim - 1)
-        return t, noise, alpha.view(across) * x0 + sigma.view(across) * noise, weight
+        x_t = alpha.view(across) * x0 + sigma.view(across) * noise
+        return t, noise, x_t.to(x0.dtype), weight
 
     def _errors(self, x_t: Tensor, t: Tensor, noise: Tensor, row: np.ndarray, label: np.ndarray) -> Tensor:
         """Errors `[P]` of pairs (row, label), predicted in one batch of fixed shape."""

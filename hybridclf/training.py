@@ -107,7 +107,9 @@ def train(
     average, log = copy.deepcopy(network), TrainingLog()
     best, best_loss = None, math.inf
     passes = _passes(network, average, x0, y, config, torch.Generator().manual_seed(seed))
-    for loss in tqdm(passes, total=config.max_iter, desc="train denoiser", unit="pass", disable=not progress):
+    for loss in tqdm(
+        passes, total=config.max_iter, desc="train denoiser", unit="pass", leave=None, disable=not progress
+    ):
         log.loss.append(loss)
         if held_out is None or len(log.loss) % CHECK_EVERY:
             continue

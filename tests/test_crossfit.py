@@ -17,7 +17,7 @@ from hybridclf import calibration
 from hybridclf import crossfit as module
 from hybridclf.calibration import Recording
 from hybridclf.crossfit import CrossFit, aligned_log_proba, select
-from hybridclf.errors import UncalibratedWarning
+from hybridclf.errors import InvalidInputError, UncalibratedWarning
 from hybridclf.fitting import Parts, Recipe
 from hybridclf.training import TrainingConfig
 
@@ -146,6 +146,12 @@ def test_a_held_out_share_is_kept_from_the_final_tiers_too(recipe: Recipe) -> No
     assert recording is not None and len(recording.y) == 18
     assert parts.proposer.n_samples_fit_ == 42
     assert np.bincount(recording.y).tolist() == [6, 6, 6]  # stratified
+
+
+def test_a_share_that_leaves_nothing_of_a_class(recipe: Recipe) -> None:
+    y = np.where(np.arange(N) < 2, 2, np.arange(N) % 2)
+    with pytest.raises(InvalidInputError, match=r"cv=0.8 holds out every image of class 'cow'; use a smaller share"):
+        cross_fit(recipe).fit(X, y, 0.8)
 
 
 def test_given_tiers_are_recorded_on_all_images(recipe: Recipe, denoiser: Any) -> None:

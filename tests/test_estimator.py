@@ -783,6 +783,16 @@ def test_an_object_of_the_wrong_kind(params: dict[str, Any], message: str, blobs
     assert isinstance(e.value, HybridClfError | TypeError)
 
 
+def test_progress_bars_on_request(digits: tuple[np.ndarray, np.ndarray], capsys: pytest.CaptureFixture[str]) -> None:
+    images, y = digits
+    clf = HybridClassifier(max_iter=1, cv=0.3, allocation=QUICK, random_state=0)
+    clf.fit(images, y).predict(images)
+    assert capsys.readouterr() == ("", "")
+    clf.set_params(verbose=True).fit(images, y).predict(images)
+    out, err = capsys.readouterr()
+    assert out == "" and "train denoiser: 100%" in err and "rerank: 100%" in err
+
+
 @pytest.mark.parametrize("method", ["predict", "predict_proba", "decision_function", "rerank", "decide"])
 def test_nothing_is_predicted_before_fit(method: str, blobs: Any) -> None:
     with pytest.raises(NotFittedError, match="not fitted yet"):

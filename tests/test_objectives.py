@@ -79,13 +79,13 @@ def test_heuristic_weights_are_bounded_where_no_signal_is_left() -> None:
 
 def test_paired_gaps_by_hand() -> None:
     errors = np.array([[[1, 5, 3], [2, 0, 9]], [[4, 4, 1], [7, 8, 6]]], dtype=np.float32)
-    assert paired_gaps(errors, np.array([0, 1])).tolist() == [[2, -2], [-3, -2]]
+    assert paired_gaps(errors, np.array([0, 1])).tolist() == [[[4, 2], [-2, 7]], [[0, -3], [-1, -2]]]
     assert errors.max() == 9  # untouched
 
 
 def test_binned_weights_by_hand() -> None:
     """Two images, right class 0: gaps 1 and 3 (mean 2, variance 1) early, 2 and 6 (mean 4, variance 4) late."""
-    errors = np.array([[[0, 1, 9], [0, 2, 9]], [[0, 3, 9], [0, 9, 6]]], dtype=float)
+    errors = np.array([[[0, 1], [0, 2]], [[0, 3], [0, 6]]], dtype=float)
     weights = BinnedWeights.fit(errors, t=np.array([0.25, 0.75]), y=np.array([0, 0]), n_bins=2)
     np.testing.assert_allclose(weights.values, np.array([2.0, 1.0]) / 1.5)
     at = weights(np.array([0.0, 0.4, 0.5, 1.0]), *np.ones((2, 4)))

@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
-from sklearn.datasets import make_blobs
+from sklearn.datasets import load_digits, make_blobs
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
 from sklearn.naive_bayes import GaussianNB
 
 from hybridclf import FixedTrials, HybridClassifier, PairedTTest, Race, Staged
@@ -343,6 +344,19 @@ def test_a_proposer_with_flipped_bytes(copied: Path) -> None:
     (copied / "proposer.skops").write_bytes(bytes(content))
     with pytest.raises(SavedModelError, match=r"proposer.skops cannot be read"):
         HybridClassifier.load(copied)
+
+
+def test_the_embedded_digits() -> None:
+    digits = load_digits()
+    _, unseen = train_test_split(np.arange(1797), test_size=0.25, stratify=digits.target, random_state=0)  # its README
+    images, y = digits.images[unseen], digits.target[unseen]
+    clf = HybridClassifier.from_pretrained("digits")
+    posterior, results = clf.decide(images)
+    right = posterior.argmax(axis=1) == y
+    assert right.mean() >= 0.985
+    assert right.sum() > (clf.proposer_.predict(images.reshape(450, 64)) == y).sum()
+    assert np.mean([r.evaluations for r in results]) <= 10
+    assert sum(path.stat().st_size for path in pretrained_folder("digits").iterdir()) <= 4 * 2**20
 
 
 def test_an_embedded_model_that_does_not_exist() -> None:

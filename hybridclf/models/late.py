@@ -38,17 +38,17 @@ class LateConditioned(nn.Module, ABC):
 class TimeEmbedding(nn.Module):
     """Fourier features of t in (0, 1), `[R]`, through one layer: `[R, width]`."""
 
-    frequencies: Tensor
-
     def __init__(self, width: int, n_frequencies: int = 16) -> None:
         super().__init__()
-        self.register_buffer("frequencies", 2 * math.pi * torch.linspace(0.25, 8, n_frequencies), persistent=False)
+        self.n_frequencies = n_frequencies
         self.layer = nn.Sequential(nn.Linear(2 * n_frequencies, width), nn.SiLU())
 
     def forward(self, t: Tensor) -> Tensor:
-        """Embedding `[R, width]` of times `[R]`."""
-        angle = t[:, None] * self.frequencies
-        return self.layer(torch.cat([angle.sin(), angle.cos()], dim=1))
+        """Embedding `[R, width]` of times `[R]`; the features are exact whatever the weights' type."""
+        frequencies = 2 * math.pi * torch.linspace(0.25, 8, self.n_frequencies, dtype=t.dtype, device=t.device)
+        angle = t[:, None] * frequencies
+        weight = next(self.layer.parameters())
+        return self.layer(torch.cat([angle.sin(), angle.cos()], dim=1).to(weight.dtype))
 
 
 class ClassModulation(nn.Module):

@@ -192,7 +192,7 @@ def reliability_diagram(methods: Sequence[Reliability]) -> "Figure":
         _reliability_curve(upper, method, _highlight(method, methods))
         _confidence_histogram(lower, method, _highlight(method, methods))
     grid[0, 0].set_ylabel("accuracy (95 % interval)")
-    grid[1, 0].set_ylabel("images (log scale)")
+    grid[1, 0].set_ylabel("images (log)")
     return figure
 
 

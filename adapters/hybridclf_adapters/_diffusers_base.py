@@ -1,0 +1,180 @@
+"""What all diffusers denoisers have in common: images, noise levels, the conversion to ε̂, and prompts."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from hybridclf.errors import InvalidInputError
+from hybridclf.ports import Condition, Label
+
+from ._diffusers_images import pixels
+from ._diffusers_schedule import Schedule, diffusion_schedule
+from ._diffusers_text import Embeddings, Reading, check_template, fill
+
+__all__ = ["DiffusersDenoiser", "TextDenoiser"]
+
+
+class DiffusersDenoiser(ABC):
+    """Denoiser port of a diffusers pipeline: one forward pass of its network per pair.
+
+    Parameters
+    ----------
+    pipe : DiffusionPipeline
+        The loaded pipeline, on `device` and in `dtype`.
+    prompts : str or sequence of one str
+        Template that makes a prompt of a label; families without a text encoder have no use for it.
+    resolution : int, optional
+        Edge of the square images in pixels. Default: what the network was trained on.
+    dtype : torch.dtype
+        What the network computes in.
+    device : torch.device
+        Where.
+    """
+
+    cost_unit: Literal["row", "pair"] = "pair"
+    without: ClassVar[Mapping[str, Any]] = {}
+    """What the pipeline can be loaded without, as keywords of `from_pretrained`: parts that only generation needs."""
+
+    def __init__(
+        self,
+        pipe: Any,
+        prompts: str | Sequence[str],
+        resolution: int | None,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.pipe, self.dtype, self.device = pipe, dtype, device
+        self.network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+        self.resolution = self._resolution(resolution)
+        edge = self.resolution // self.pixels_per_latent
+        self.shape: tuple[int, ...] = (self.network.config.in_channels, edge, edge)
+        self.schedule = self._schedule().to(device)
+
+    @abstractmethod
+    def condition(self, labels: Sequence[Label]) -> Condition:
+        """What `forward` needs to know of L labels."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """The network's own output for P noised images `[P, *shape]` at timesteps `[P]` under conditions `[P, …]`."""
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """Edge of what one latent stands for: what the VAE shrinks images by."""
+        return 2 ** (len(self.pipe.vae.config.block_out_channels) - 1)
+
+    def encode(self, images: Any) -> Tensor:
+        """Images to x0 `[n, *shape]`, one by one so that none depends on its companions.
+
+        Raises
+        ------
+        InvalidInputError
+            For what is neither a PIL image nor a uint8 array.
+        """
+        x0 = torch.empty(len(images), *self.shape, dtype=self.dtype, device=self.device)
+        for i, image in enumerate(pixels(images, self.resolution)):
+            x0[i] = self._encode(image[None].to(self.device))[0]
+        return x0
+
+    def noise_levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(α_t, σ_t) `[R]` of the scheduler, float32."""
+        index = self.schedule.index(t)
+        return self.schedule.alpha[index], self.schedule.sigma[index]
+
+    def predict(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> Tensor:
+        """Predicted noise `[P, *shape]`, whatever the network predicts."""
+        return self._predict(x_t, t, row, condition)[0]
+
+    def _predict(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Predicted noise `[P, C, H, W]` and what the network says beside it `[P, 0 or C, H, W]`: its variance."""
+        x_t, index = x_t[row], self.schedule.index(t)[row]
+        output = self.forward(x_t.to(self.dtype), self.schedule.timestep[index], condition)
+        output, variance = output.tensor_split([self.shape[0]], dim=1)
+        return self.schedule.noise(output, x_t, index), variance
+
+    def _schedule(self) -> Schedule:
+        return diffusion_schedule(self.pipe.scheduler)
+
+    def _encode(self, image: Tensor) -> Tensor:
+        """Mean of the VAE's latents `[1, C, h, w]`, shifted and scaled, of an image `[1, 3, H, W]` in [-1, 1]."""
+        vae = self.pipe.vae
+        mean = vae.encode(image.to(vae.dtype)).latent_dist.mean
+        return (mean - (vae.config.shift_factor or 0)) * vae.config.scaling_factor
+
+    def _resolution(self, resolution: int | None) -> int:
+        unit, trained = self.pixels_per_latent * getattr(self.network.config, "patch_size", 1), self._trained_size()
+        resolution = trained if resolution is None else resolution
+        if resolution is None or resolution < unit or resolution % unit:
+            raise InvalidInputError(
+                f"resolution must be a multiple of {unit}, got {resolution}; the model was trained at {trained}"
+            )
+        return resolution
+
+    def _trained_size(self) -> int | None:
+        size = self.network.config.sample_size
+        size = size if isinstance(size, int | None) else min(size)
+        return None if size is None else size * self.pixels_per_latent
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({str(self.pipe.name_or_path)!r}, {self.resolution} px, {self.dtype}, {self.device})"
+        )
+
+
+class TextDenoiser(DiffusersDenoiser):
+    """Labels become prompts, and prompts what the pipeline's own `encode_prompt` makes of them."""
+
+    lowercase: ClassVar[bool] = False
+    """Whether the pipeline lowers and strips prompts before it tokenises them."""
+
+    def __init__(self, pipe: Any, prompts: str | Sequence[str], *args: Any) -> None:
+        super().__init__(pipe, prompts, *args)
+        self.template = check_template(prompts)
+        self._reading = Reading(self.tokenizers())
+        self._embeddings = Embeddings(self._embed)
+
+    @abstractmethod
+    def tokenizers(self) -> list[tuple[Any, int]]:
+        """The pipeline's tokenizers, each with the tokens it is allowed; None for one that is left out."""
+
+    @abstractmethod
+    def embed(self, prompts: list[str]) -> Condition:
+        """The condition `[n, …]` of n prompts."""
+
+    def condition(self, labels: Sequence[Label]) -> Condition:
+        """Text embeddings of L labels; each prompt is encoded once and kept.
+
+        Raises
+        ------
+        InvalidInputError
+            For labels that read the same to the model.
+        """
+        prompts = fill(self.template, labels)
+        texts = [p.lower().strip() for p in prompts] if self.lowercase else prompts
+        self._reading.check(labels, prompts, texts)
+        return self._embeddings(prompts, self.device)
+
+    def _embed(self, prompts: list[str]) -> Condition:
+        with torch.no_grad(), _quiet():
+            return self.embed(prompts)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what diffusers and transformers remark on prompts that are cut off: it was said before, once."""
+    import diffusers
+    import transformers
+
+    loggings = (diffusers.utils.logging, transformers.utils.logging)
+    before = [logging.get_verbosity() for logging in loggings]
+    for logging in loggings:
+        logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        for logging, verbosity in zip(loggings, before, strict=True):
+            logging.set_verbosity(verbosity)

@@ -1,0 +1,258 @@
+"""The denoiser port of each family of diffusers pipelines: one small class per family.
+
+A family says what its pipeline makes of labels and how its network is called; nothing of diffusers' own forward passes
+is repeated here.
+"""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hybridclf.errors import InvalidInputError, UnknownLabelError
+from hybridclf.ports import Condition, Label
+
+from ._diffusers_base import DiffusersDenoiser, TextDenoiser
+from ._diffusers_schedule import Schedule, flow_schedule
+
+__all__ = ["FAMILIES"]
+
+
+class StableDiffusion(TextDenoiser):
+    """Stable Diffusion 1.x and 2.x."""
+
+    without: ClassVar[Mapping[str, Any]] = {
+        "safety_checker": None,
+        "feature_extractor": None,
+        "image_encoder": None,
+        "requires_safety_checker": False,
+    }
+
+    def tokenizers(self) -> list[tuple[Any, int]]:
+        """CLIP's."""
+        return [(self.pipe.tokenizer, self.pipe.tokenizer.model_max_length)]
+
+    def embed(self, prompts: list[str]) -> Condition:
+        """CLIP's last hidden states."""
+        return {"text": self.pipe.encode_prompt(prompts, self.device, 1, False)[0]}
+
+    def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """The U-Net."""
+        return self.network(x, timestep, encoder_hidden_states=condition["text"], return_dict=False)[0]
+
+
+class StableDiffusionXL(TextDenoiser):
+    """Stable Diffusion XL: two text encoders, the pooled text and the image's size as added conditions."""
+
+    without: ClassVar[Mapping[str, Any]] = {"feature_extractor": None, "image_encoder": None}
+
+    def tokenizers(self) -> list[tuple[Any, int]]:
+        """Two of CLIP."""
+        both = (self.pipe.tokenizer, self.pipe.tokenizer_2)
+        return [(tokenizer, tokenizer.model_max_length) for tokenizer in both if tokenizer is not None]
+
+    def embed(self, prompts: list[str]) -> Condition:
+        """Both encoders' hidden states side by side, and the second's pooled text."""
+        text, _, pooled, _ = self.pipe.encode_prompt(prompts, device=self.device, do_classifier_free_guidance=False)
+        return {"text": text, "pooled": pooled}
+
+    def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """The U-Net, told that the image has the size it has and was not cropped: the pipeline's own defaults."""
+        size = (self.resolution, self.resolution)
+        time_ids = torch.tensor([*size, 0, 0, *size], dtype=x.dtype, device=x.device).expand(len(x), -1)
+        added = {"text_embeds": condition["pooled"], "time_ids": time_ids}
+        text = condition["text"]
+        return self.network(x, timestep, encoder_hidden_states=text, added_cond_kwargs=added, return_dict=False)[0]
+
+
+class StableDiffusion3(TextDenoiser):
+    """Stable Diffusion 3 and 3.5: flow matching; two CLIP encoders, and T5 unless the folder leaves it out."""
+
+    without: ClassVar[Mapping[str, Any]] = {"feature_extractor": None, "image_encoder": None}
+    t5_tokens: ClassVar[int] = 256
+
+    def tokenizers(self) -> list[tuple[Any, int]]:
+        """Two of CLIP, one of T5."""
+        limit = self.pipe.tokenizer_max_length
+        return [(self.pipe.tokenizer, limit), (self.pipe.tokenizer_2, limit), (self.pipe.tokenizer_3, self.t5_tokens)]
+
+    def embed(self, prompts: list[str]) -> Condition:
+        """All encoders' hidden states one after the other, and CLIP's pooled text."""
+        text, _, pooled, _ = self.pipe.encode_prompt(
+            prompts,
+            None,
+            None,
+            device=self.device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.t5_tokens,
+        )
+        return {"text": text, "pooled": pooled}
+
+    def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """The transformer; its answer is the velocity ε − x0."""
+        return self.network(
+            hidden_states=x,
+            timestep=timestep,
+            encoder_hidden_states=condition["text"],
+            pooled_projections=condition["pooled"],
+            return_dict=False,
+        )[0]
+
+    def _schedule(self) -> Schedule:
+        return flow_schedule(self.pipe.scheduler, (self.shape[1] // self.network.config.patch_size) ** 2)
+
+
+class PixArt(TextDenoiser):
+    """PixArt-α: T5, and at 1024 pixels the image's size as an added condition."""
+
+    lowercase = True
+    t5_tokens: ClassVar[int] = 120
+
+    def tokenizers(self) -> list[tuple[Any, int]]:
+        """T5's."""
+        return [(self.pipe.tokenizer, self.t5_tokens)]
+
+    def embed(self, prompts: list[str]) -> Condition:
+        """T5's hidden states and which of them are text."""
+        text, mask, _, _ = self.pipe.encode_prompt(
+            prompts, device=self.device, do_classifier_free_guidance=False, max_sequence_length=self.t5_tokens
+        )
+        return {"text": text, "mask": mask}
+
+    def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """The transformer."""
+        added: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
+        if self.network.use_additional_conditions:
+            edge = torch.full((len(x), 2), self.resolution, dtype=x.dtype, device=x.device)
+            added = {"resolution": edge, "aspect_ratio": torch.ones_like(edge[:, :1])}
+        return self.network(
+            x,
+            encoder_hidden_states=condition["text"],
+            encoder_attention_mask=condition["mask"],
+            timestep=timestep,
+            added_cond_kwargs=added,
+            return_dict=False,
+        )[0]
+
+
+class PixArtSigma(PixArt):
+    """PixArt-Σ: longer prompts."""
+
+    t5_tokens = 300
+
+
+class DeepFloydIF(TextDenoiser):
+    """DeepFloyd IF, stage I: T5, and pixels instead of latents."""
+
+    without: ClassVar[Mapping[str, Any]] = {
+        "safety_checker": None,
+        "feature_extractor": None,
+        "watermarker": None,
+        "requires_safety_checker": False,
+    }
+    lowercase = True
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """One: there is no VAE."""
+        return 1
+
+    def tokenizers(self) -> list[tuple[Any, int]]:
+        """T5's."""
+        return [(self.pipe.tokenizer, 77)]
+
+    def embed(self, prompts: list[str]) -> Condition:
+        """T5's hidden states."""
+        return {"text": self.pipe.encode_prompt(prompts, False, device=self.device)[0]}
+
+    def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """The U-Net; its last three channels are the variance."""
+        return self.network(x, timestep, encoder_hidden_states=condition["text"], return_dict=False)[0]
+
+    def _encode(self, image: Tensor) -> Tensor:
+        return image
+
+
+class DiT(DiffusersDenoiser):
+    """DiT: labels are classes of its training set, by name or by number."""
+
+    def __init__(self, pipe: Any, *args: Any) -> None:
+        super().__init__(pipe, *args)
+        self.n_classes: int = self.network.config.num_embeds_ada_norm
+        self._numbers: dict[str, set[int]] = {}
+        for number, names in (pipe.config.get("id2label") or _imagenet(self.n_classes)).items():
+            for name in {names, *map(str.strip, names.split(","))}:
+                self._numbers.setdefault(name, set()).add(int(number))
+
+    def condition(self, labels: Sequence[Label]) -> Condition:
+        """Class numbers `[L]` of labels: numbers, or names as the pipeline's `id2label` has them.
+
+        Raises
+        ------
+        UnknownLabelError
+            For a label that is not among them, or a name that several classes share.
+        InvalidInputError
+            For two names of one class.
+        """
+        numbers = [self._number(label) for label in labels]
+        first: dict[int, Label] = {}
+        for label, number in zip(labels, numbers, strict=True):
+            if first.setdefault(number, label) != label:
+                raise InvalidInputError(
+                    f"labels {first[number]!r} and {label!r} are both class {number}; leave one out"
+                )
+        return {"class": torch.tensor(numbers, device=self.device)}
+
+    def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """The transformer; the second half of its channels is the variance."""
+        return self.network(x, timestep=timestep, class_labels=condition["class"], return_dict=False)[0]
+
+    def predict_variance(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Predicted noise and log-variance of p(x_{t-1} | x_t), each `[P, *shape]`: Equation 15 of arXiv 2102.09672.
+
+        Arguments as for `predict`.
+        """
+        noise, variance = self._predict(x_t, t, row, condition)
+        index = self.schedule.index(t)[row]
+        low, high = (bound[index].view(-1, 1, 1, 1) for bound in self.schedule.log_variance_bounds())
+        share = (variance + 1) / 2
+        return noise, share * high + (1 - share) * low
+
+    def _number(self, label: Label) -> int:
+        if isinstance(label, int | np.integer) and 0 <= label < self.n_classes:
+            return int(label)
+        numbers = self._numbers.get(label, set()) if isinstance(label, str) else set()
+        if len(numbers) == 1:
+            return next(iter(numbers))
+        if numbers:
+            raise UnknownLabelError(f"{label!r} names the classes {sorted(numbers)}; give one of these numbers instead")
+        close = get_close_matches(str(label), self._numbers, n=3, cutoff=0.5)
+        names = "class names and " if self._numbers else ""
+        raise UnknownLabelError(
+            f"the denoiser does not know {label!r}; it knows {names}the numbers 0 to {self.n_classes - 1}"
+            + (f"; did you mean {' or '.join(map(repr, close))}?" if close else "")
+        )
+
+
+def _imagenet(n_classes: int) -> Mapping[int, str]:
+    """Names of ImageNet's classes, for a DiT of so many that was saved without names, as `save_pretrained` does."""
+    if n_classes != 1000:
+        return {}
+    from timm.data import ImageNetInfo
+
+    return dict(enumerate(ImageNetInfo().label_descriptions()))
+
+
+FAMILIES: dict[str, type[DiffusersDenoiser]] = {
+    "StableDiffusionPipeline": StableDiffusion,
+    "StableDiffusionXLPipeline": StableDiffusionXL,
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "PixArtAlphaPipeline": PixArt,
+    "PixArtSigmaPipeline": PixArtSigma,
+    "IFPipeline": DeepFloydIF,
+    "DiTPipeline": DiT,
+}
+"""By the `_class_name` in `model_index.json`."""

@@ -1,0 +1,219 @@
+"""What the proposers that look at images have in common: reading images, batches, devices, labels."""
+
+import copy
+import pickle
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.exceptions import NotFittedError
+from torch import Tensor, nn
+
+from hybridclf.errors import HybridClfError, InvalidInputError, SavedModelError
+
+from ._diffusers_images import as_rgb
+
+__all__ = [
+    "PRECISIONS",
+    "ImageProposer",
+    "as_device",
+    "check_options",
+    "choices",
+    "in_batches",
+    "labels_of",
+    "refusing_pickles",
+    "same_twice",
+]
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""What `precision` may be, and the type that images are cast to."""
+
+
+class ImageProposer(ABC):
+    """Tier 1 from a torch model that is trained already: images in, log-probabilities of the asked classes out.
+
+    It is no scikit-learn estimator, so that hybridclf uses it as it is. Copies by `sklearn.base.clone` share the
+    weights, which never change, and keep their own classes.
+
+    Parameters
+    ----------
+    model : nn.Module
+        On its device and in its precision; it is set to inference.
+    transform : function
+        From a PIL image to the model's input `[C, H, W]`.
+    dtype : torch.dtype
+        What the model's input is cast to.
+    batch_size : int
+        Images in one pass; the log-probabilities of one image vary in their last digits with the others in its pass.
+
+    Attributes
+    ----------
+    classes_ : array `[C]`
+        What the columns stand for; set by `fit`.
+    """
+
+    takes_images = True
+    mode = "RGB"
+    classes_: np.ndarray
+
+    def __init__(
+        self, model: nn.Module, transform: Callable[[Image.Image], Tensor], dtype: torch.dtype, batch_size: int
+    ) -> None:
+        self.model: Any = model.eval().requires_grad_(False)
+        self.transform, self.dtype, self.batch_size = transform, dtype, batch_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @abstractmethod
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Choose the classes: those named in y; nothing is trained."""
+
+    @abstractmethod
+    def _logits(self, pixels: Tensor) -> Tensor:
+        """Unnormalised log-probabilities `[b, C]` of the model's input `[b, channels, H, W]`."""
+
+    def predict_log_proba(self, images: Any) -> np.ndarray:
+        """Log-probabilities of images.
+
+        Parameters
+        ----------
+        images : list of PIL images or uint8 arrays, or one uint8 array `[n, H, W]` or `[n, H, W, C]`
+            Of any size and mode.
+
+        Returns
+        -------
+        float array `[n, C]`
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        InvalidInputError
+            For anything that is no image.
+        HybridClfError
+            If not even one image fits the device's memory.
+        """
+        if not hasattr(self, "classes_"):
+            raise NotFittedError("no classes are chosen yet; call fit(None, labels) first")
+        if isinstance(images, Image.Image) or not hasattr(images, "__len__"):
+            raise InvalidInputError(f"give a list of images or an array [n, H, W, C], got {type(images).__name__}")
+        logits = in_batches(self._image_logits, images, self.batch_size)
+        values = torch.cat([torch.empty(0, len(self.classes_)), *logits])
+        return torch.log_softmax(values.double(), dim=1).numpy()
+
+    def predict_proba(self, images: Any) -> np.ndarray:
+        """Probabilities `[n, C]`; parameters and errors as for `predict_log_proba`."""
+        return np.exp(self.predict_log_proba(images))
+
+    def predict(self, images: Any) -> np.ndarray:
+        """The likeliest label of each image `[n]`; parameters and errors as for `predict_log_proba`."""
+        return self.classes_[self.predict_log_proba(images).argmax(axis=1)]
+
+    @torch.inference_mode()
+    def _image_logits(self, images: Any) -> Tensor:
+        pixels = torch.stack([self.transform(as_rgb(image).convert(self.mode)) for image in images])
+        return self._logits(pixels.to(self.device, self.dtype)).float().cpu()
+
+    def __sklearn_clone__(self) -> Self:
+        return copy.copy(self)
+
+
+def labels_of(X: Any, y: Any) -> np.ndarray:
+    """The classes `[C]` that `fit(X, y)` asks for: all in y, sorted, if there are images, else y itself.
+
+    Raises
+    ------
+    InvalidInputError
+        Without any label, or for label names that repeat.
+    """
+    if y is None or np.ndim(y) != 1 or len(y) == 0:
+        raise InvalidInputError(f"labels must be a list of names such as ['cat', 'dog'], got {y!r}")
+    labels = np.asarray(y)
+    distinct = np.unique(labels)
+    if X is None and len(distinct) < len(labels):
+        raise InvalidInputError(f"labels must differ from each other, got {labels.tolist()}")
+    return labels if X is None else distinct
+
+
+def in_batches(function: Callable[[Any], Tensor], items: Any, batch_size: int) -> list[Tensor]:
+    """What a function makes of items, batch by batch; when memory runs out, batches get half the size.
+
+    Raises
+    ------
+    HybridClfError
+        If a single item is too much.
+    """
+    results: list[Tensor] = []
+    start = 0
+    while start < len(items):
+        try:
+            results.append(function(items[start : start + batch_size]))
+            start += batch_size
+        except torch.OutOfMemoryError as error:
+            if batch_size == 1:
+                raise HybridClfError(
+                    "the device has no memory for a single item; choose another device or a smaller model"
+                ) from error
+            batch_size //= 2
+    return results
+
+
+def as_device(device: str) -> torch.device:
+    """The device that "auto" (a GPU if there is one) or torch's name for it stands for."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+
+
+def check_options(precision: str, batch_size: int) -> None:
+    """Check options that all these proposers have.
+
+    Raises
+    ------
+    InvalidInputError
+        For values out of range.
+    """
+    if precision not in PRECISIONS:
+        raise InvalidInputError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise InvalidInputError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+
+
+@contextmanager
+def refusing_pickles(spec: str) -> Iterator[None]:
+    """Turn the refusal to unpickle a checkpoint into an error that says how to convert it.
+
+    Raises
+    ------
+    SavedModelError
+        For a checkpoint that holds more than tensors.
+    """
+    try:
+        yield
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        if "weights_only" not in str(error) and not isinstance(error, pickle.UnpicklingError):
+            raise
+        raise SavedModelError(
+            f"the weights of {spec!r} are pickled objects, which can run any code and are not loaded; if you trust "
+            "them, convert them once: safetensors.torch.save_file(the model's state_dict(), 'model.safetensors')"
+        ) from error
+
+
+def choices(known: Sequence[Any], limit: int = 10) -> str:
+    """A few of the things one may type, for an error."""
+    listed = ", ".join(map(repr, known[:limit]))
+    return listed if len(known) <= limit else f"{listed} and {len(known) - limit} more"
+
+
+def same_twice(keys: Sequence[Any]) -> tuple[int, int] | None:
+    """Positions of the first two keys that are equal, or None."""
+    first: dict[Any, int] = {}
+    for i, key in enumerate(keys):
+        if first.setdefault(key, i) != i:
+            return first[key], i
+    return None

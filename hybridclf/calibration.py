@@ -13,12 +13,12 @@ from .objectives import BinnedWeights, Weighting, paired_gaps
 from .ports import Denoiser, Label
 from .proposing import shortlist
 from .reranker import Reranker
-from .trials import TellingOrder
+from .trials import TELLING_TRIALS, TellingOrder
 
 __all__ = ["Calibration", "Recording", "fit_calibration", "record"]
 
-RECORDED_TRIALS = 64
-"""Trials recorded per image."""
+RECORDED_TRIALS = TELLING_TRIALS
+"""Trials recorded per image: those that a fitted order chooses from, so that what is replayed is what will be run."""
 
 RECORDED_CLASSES = 20
 """Candidates recorded per image: those with the most prior mass."""

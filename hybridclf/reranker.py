@@ -16,7 +16,7 @@ from .fusion import Fusion
 from .loop import Capacity, Loop, Step, Task, Work, check_task
 from .objectives import Weighting, resolve_objective, uniform_weights
 from .ports import Condition, Denoiser, Label, take
-from .trials import TellingOrder, TrialPlan
+from .trials import TELLING_TRIALS, TellingOrder, TrialPlan
 
 __all__ = ["Reranker"]
 
@@ -75,11 +75,17 @@ class Reranker:
         if self.batch_size < 1:
             raise InvalidInputError(f"batch_size must be at least 1, got {batch_size}")
         seed = check_random_state(random_state).randint(2**31 - 1)
-        n_trials = self.allocation.max_trials
-        fitted = order(n_trials) if order is not None and self.allocation.fitted_order else None
-        self.plan = TrialPlan(n_trials, denoiser.shape, seed, fitted)
+        self.plan = self._plan(seed, order)
         self._number: dict[Label, int] = {}
         self._conditions: Condition = {}
+
+    def _plan(self, seed: int, order: TellingOrder | None) -> TrialPlan:
+        """Evenly spaced trials; with a fitted order more of them than are used, so that only telling ones are."""
+        n_trials = self.allocation.max_trials
+        if order is None or not self.allocation.fitted_order:
+            return TrialPlan(n_trials, self.denoiser.shape, seed)
+        n_trials = max(n_trials, TELLING_TRIALS)
+        return TrialPlan(n_trials, self.denoiser.shape, seed, order(n_trials))
 
     def rerank(
         self,
@@ -152,7 +158,7 @@ class Reranker:
         yield from loop.run(tasks)
 
     def levels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Times and noise levels (t, α, σ) of the planned trials in their order, each float `[max_trials]`."""
+        """Times and noise levels (t, α, σ) of all planned trials in their order, each float `[len(plan)]`."""
         t = torch.from_numpy(self.plan.timesteps(np.arange(len(self.plan))))
         alpha, sigma = self.denoiser.noise_levels(t.to(self.denoiser.device))
         return t.double().numpy(), alpha.double().cpu().numpy(), sigma.double().cpu().numpy()

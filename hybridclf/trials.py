@@ -8,7 +8,10 @@ from numpy.typing import ArrayLike
 
 from .errors import InvalidInputError
 
-__all__ = ["TrialPlan", "even_order"]
+__all__ = ["TELLING_TRIALS", "TellingOrder", "TrialPlan", "even_order"]
+
+TELLING_TRIALS = 64
+"""Trials from which a fitted order takes the most telling ones; also how many are recorded to fit it."""
 
 _NOISE_CACHE_BYTES = 64 * 2**20
 

@@ -13,6 +13,7 @@ from hybridclf.allocation import FixedTrials, PairedTTest, Race, Staged
 from hybridclf.calibration import Recording, fit_calibration, record, replay
 from hybridclf.fusion import Fusion
 from hybridclf.objectives import BinnedWeights, heuristic_weights, paired_gaps, uniform_weights
+from hybridclf.reranker import Reranker
 from hybridclf.trials import TellingOrder, even_order
 
 FUSED = Fusion(prior_alone=0.8, prior_weight=0.6, error_weight=0.7, correlation=0.25, calibrated=True)
@@ -197,3 +198,31 @@ def test_an_allocation_longer_than_the_recording_is_fitted_without_replays(
         position = np.argsort(-fitted.order.at(recording.t), kind="stable")
         assert (recording.t[position[:16]] > 0.5).all()
     assert fitted.fusion == Fusion.fit(recording.log_prior, recording.errors[:, position], recording.y)
+
+
+def test_what_is_replayed_is_what_will_be_run(gaussian_denoiser: Callable[..., Any]) -> None:
+    """The same images, noise, order and weights: a race on the denoiser ends as its replay on the recording."""
+    rng = np.random.default_rng(0)
+    classes, y = np.array(["ant", "bee", "cow"]), rng.integers(0, 3, 60)
+    means = 0.4 * rng.standard_normal((3, 6))
+    denoiser = gaussian_denoiser(dict(zip(classes.tolist(), means, strict=True)), s=1.0)
+    images = means[y] + rng.standard_normal((60, 6))
+    log_prior = log_softmax(rng.normal(size=(60, 3)), axis=1)
+    made = record(denoiser, images, classes, log_prior, y, objective="l2", batch_size=64, seed=3)
+    race = Race(0.95, 8)
+    fitted = fit_calibration(made, race, 3, None)
+    assert fitted.weighting is not None
+    errors = made.errors * fitted.weighting(made.t, made.alpha, made.sigma)[None, :, None]
+    errors = errors[:, np.argsort(-fitted.order.at(made.t), kind="stable")]
+    expected = replay(fitted.fusion, race, made.log_prior, errors, 3)
+    stage = Reranker(
+        denoiser,
+        allocation=race,
+        fusion=fitted.fusion,
+        weighting=fitted.weighting,
+        order=fitted.order,
+        random_state=3,
+    )
+    results = stage.rerank(images, [classes.tolist()] * 60, log_prior)
+    np.testing.assert_allclose(np.stack([r.posterior for r in results]), expected, atol=1e-6)
+    assert 0 < sum(r.rows for r in results) < 60 * 8

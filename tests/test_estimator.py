@@ -1,7 +1,7 @@
 """HybridClassifier as a user meets it: every form of X and every kind of proposer, scikit-learn's tools, bad input."""
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import joblib
@@ -24,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
-from hybridclf import FixedTrials, HybridClassifier, PairedTTest, Race, Staged
+from hybridclf import FixedTrials, HybridClassifier, PairedTTest, Race, Staged, calibration
 from hybridclf.crossfit import aligned_log_proba
 from hybridclf.errors import (
     HybridClfError,
@@ -38,6 +38,15 @@ from hybridclf.models import LateConditionedDenoiser, LateMLP, LateUNet
 
 QUICK = Race(max_trials=8)
 LABELS = np.array(["ant", "bee", "cow", "dog"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_recorded_trials() -> Iterator[None]:
+    """As many as the quick allocations use; more only take time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "RECORDED_TRIALS", 8)
+        yield
+
 
 # --- images: digits 0, 1 and 2, and a denoiser trained for a moment ---------------------------------------------------
 

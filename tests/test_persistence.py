@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.naive_bayes import GaussianNB
 
-from hybridclf import FixedTrials, HybridClassifier, PairedTTest, Race, Staged
+from hybridclf import FixedTrials, HybridClassifier, PairedTTest, Race, Staged, calibration
 from hybridclf.errors import InvalidInputError, SavedModelError, UnknownSpecError
 from hybridclf.models import LateUNet
 from hybridclf.persistence import FORMAT_VERSION, pretrained_folder
@@ -63,6 +63,14 @@ KINDS: dict[str, Callable[[], HybridClassifier]] = {
     "PairedTTest": lambda: fitted(allocation=PairedTTest(p=0.1, min_trials=3, max_trials=6)),
     "no allocation": lambda: fitted(allocation=None),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_recorded_trials() -> Iterator[None]:
+    """As many as the quick allocations use; more only take time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "RECORDED_TRIALS", 8)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -73,6 +73,13 @@ def class_cost(denoiser: Any, n_rows: int, few: int = 1, many: int = 9) -> float
         label = torch.arange(n_classes).repeat(n_rows)
         denoiser.predict(x_t, t, torch.arange(n_rows).repeat_interleave(n_classes), {"label": label})
 
-    trunk = [_seconds(lambda: denoiser.network.trunk(x_t, t)) for _ in range(15)]
-    more = [_seconds(lambda: predict(many)) - _seconds(lambda: predict(few)) for _ in range(15)]
-    return float(np.median(more) / (many - few) / np.median(trunk))
+    times = [
+        (
+            _seconds(lambda: denoiser.network.trunk(x_t, t)),
+            _seconds(lambda: predict(few)),
+            _seconds(lambda: predict(many)),
+        )
+        for _ in range(40)
+    ]
+    trunk, with_few, with_many = np.median(times, axis=0)
+    return float((with_many - with_few) / (many - few) / trunk)

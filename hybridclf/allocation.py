@@ -215,7 +215,8 @@ class Race(Allocation):
 
     After each trial a candidate is dropped once its share of the posterior is below (1 - confidence) / number of
     candidates. An image is done when the leader's share reaches `confidence` or one candidate is left; the prior
-    alone can be that sure, and then nothing is evaluated.
+    alone can be that sure, and then nothing is evaluated. Where an order was fitted, its trials are the most telling of
+    `trials.TELLING_TRIALS`.
 
     Parameters
     ----------

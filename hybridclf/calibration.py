@@ -8,6 +8,7 @@ import numpy as np
 
 from .allocation import Allocation, FixedTrials
 from .fusion import Fusion
+from .images import select
 from .loop import Capacity, Loop, Recorded, Task
 from .objectives import BinnedWeights, Weighting, paired_gaps
 from .ports import Denoiser, Label
@@ -114,7 +115,7 @@ def record(
     reranker = Reranker(
         denoiser, allocation=FixedTrials(RECORDED_TRIALS), objective=objective, batch_size=batch_size, random_state=seed
     )
-    chosen = images[usable] if hasattr(images, "dtype") else [images[i] for i in usable]
+    chosen = select(images, usable)
     labels: list[list[Label]] = [classes[c].tolist() for c in top[usable]]
     results = reranker.rerank(chosen, labels, progress=progress)
     finite = np.array([r.stopped_by != "fallback" for r in results], dtype=bool)

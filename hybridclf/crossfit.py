@@ -10,9 +10,10 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from .calibration import Recording, record
 from .errors import InvalidInputError, UncalibratedWarning
 from .fitting import Parts, Recipe, rows_of
+from .images import select
 from .proposing import column_of, log_proba
 
-__all__ = ["CrossFit", "aligned_log_proba", "select"]
+__all__ = ["CrossFit", "aligned_log_proba"]
 
 MAX_RECORDED_IMAGES = 2000
 """More images add nothing to a handful of fusion parameters, and are not recorded."""
@@ -117,8 +118,3 @@ def aligned_log_proba(proposer: Any, images: Any, classes: np.ndarray) -> np.nda
     """Tier 1's log-probabilities `[n, C]` in the order of the classes `[C]`."""
     X = images if getattr(proposer, "takes_images", False) else rows_of(images)
     return log_proba(proposer, X)[:, column_of(proposer, classes)]
-
-
-def select(images: Any, index: np.ndarray) -> Any:
-    """Some of the images, from an array or a list."""
-    return images[index] if hasattr(images, "dtype") else [images[i] for i in index]

@@ -8,7 +8,7 @@ from sklearn.utils import check_array
 
 from .errors import InvalidInputError
 
-__all__ = ["as_array", "describe", "is_empty", "is_image_list", "value_range"]
+__all__ = ["as_array", "describe", "is_empty", "is_image_list", "select", "value_range"]
 
 
 def is_image_list(X: Any) -> bool:
@@ -101,3 +101,8 @@ def value_range(array: np.ndarray) -> tuple[float, float]:
 def describe(shape: Sequence[int]) -> str:
     """A shape in words: "vectors of 64 numbers" or "images of 8x8x1"."""
     return f"vectors of {shape[0]} numbers" if len(shape) == 1 else f"images of {'x'.join(map(str, shape))}"
+
+
+def select(images: Any, index: np.ndarray) -> Any:
+    """Some of the images, from an array or a list."""
+    return images[index] if hasattr(images, "dtype") else [images[i] for i in index]

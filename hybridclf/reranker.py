@@ -13,6 +13,7 @@ from .allocation import Allocation, PairedTTest, Race
 from .errors import InvalidInputError
 from .evidence import RerankResult
 from .fusion import Fusion
+from .images import select
 from .loop import Capacity, Loop, Step, Task, Work, check_task
 from .objectives import Weighting, resolve_objective, uniform_weights
 from .ports import Condition, Denoiser, Label, take
@@ -230,8 +231,7 @@ class _DenoiserErrors:
         slots, first = np.unique(work.slot[new], return_index=True)
         if len(slots):
             numbers = work.image[new][first]
-            chosen = self.images[numbers] if hasattr(self.images, "dtype") else [self.images[i] for i in numbers]
-            self.x0[slots] = self.denoiser.encode(chosen).to(self.x0)
+            self.x0[slots] = self.denoiser.encode(select(self.images, numbers)).to(self.x0)
             self.encoded[slots] = True
 
     def _noised(self, work: Work) -> tuple[Tensor, Tensor, Tensor, np.ndarray]:

@@ -16,9 +16,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from hybridclf import calibration
 from hybridclf import crossfit as module
 from hybridclf.calibration import Recording
-from hybridclf.crossfit import CrossFit, aligned_log_proba, select
+from hybridclf.crossfit import CrossFit, aligned_log_proba
 from hybridclf.errors import InvalidInputError, UncalibratedWarning
 from hybridclf.fitting import Parts, Recipe
+from hybridclf.images import select
 from hybridclf.training import TrainingConfig
 
 CLASSES = np.array(["ant", "bee", "cow"])

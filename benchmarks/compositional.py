@@ -1,0 +1,207 @@
+"""What prompts mean to the shapes pair: `python benchmarks/compositional.py [FOLDER]` (about 15 minutes on two cores).
+
+CLIP alone, diffusion alone and the hybrid, same weights, same pictures, on scenes that training never saw, half of them
+with combinations of a colour and a shape that it never saw. Writes `benchmarks/results/compositional.json` and a
+picture. The fusion is fitted on other scenes. Image and group scores rest on error(no prompt) - error(caption), as raw
+errors do not compare across images.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.special import log_softmax
+from shapes.tasks import Questions, attribute_questions, single_questions, swap_questions
+from tqdm.auto import tqdm
+
+from hybridclf import FixedTrials, Race, Reranker, Staged
+from hybridclf.allocation import Allocation
+from hybridclf.calibration import Calibration, Recording, fit_calibration, replay
+from hybridclf.metrics import accuracy, accuracy_difference
+from hybridclf_adapters import diffusers, open_clip
+
+TRIALS = 64
+TEST_SEED, CALIBRATION_SEED = 3 * 10**6, 2 * 10**6
+TIERS = ("CLIP", "diffusion", "hybrid")
+
+
+class Pair:
+    """Both tiers of a folder, and what they say of questions.
+
+    Parameters
+    ----------
+    folder : Path
+        With `clip` and `sd` in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.clip = open_clip.load(f"local-dir:{folder / 'clip'}", prompts="{}")
+        self.denoiser = diffusers.load(str(folder / "sd"), prompts="{}")
+        self.reranker = Reranker(self.denoiser, allocation=FixedTrials(TRIALS), batch_size=128)
+
+    @torch.inference_mode()
+    def logits(self, asked: Questions) -> np.ndarray:
+        """CLIP's scaled cosine similarities `[n, k]`."""
+        from PIL import Image
+
+        pixels = torch.stack([self.clip.transform(Image.fromarray(p)) for p in asked.pictures])
+        image = torch.cat([self.clip.model.encode_image(p, normalize=True) for p in pixels.split(256)])
+        texts = sorted({c for captions in asked.captions for c in captions})
+        tokens = self.clip.tokenizer(texts)
+        text = torch.cat([self.clip.model.encode_text(t, normalize=True) for t in tokens.split(256)])
+        where = torch.tensor([[texts.index(c) for c in captions] for captions in asked.captions])
+        return (self.clip.model.logit_scale.exp() * torch.einsum("nd,nkd->nk", image, text[where])).numpy()
+
+    def errors(self, asked: Questions, *, without: bool = False) -> np.ndarray:
+        """Errors `[n, T, k]` in all trials; `without`: and of no prompt, as the last."""
+        captions = [[*c, ""] if without else list(c) for c in asked.captions]
+        return np.stack([r.evidence for r in self.reranker.rerank(asked.pictures, captions)])
+
+
+def calibrate(pair: Pair, n: int) -> "Calibrated":
+    """Fusion, weights and order from scenes that are used for nothing else."""
+    asked = attribute_questions(n, CALIBRATION_SEED, False) | swap_questions(n // 2, CALIBRATION_SEED, False)
+    logits, errors = (np.concatenate([ask(q) for q in tqdm(asked.values(), desc=desc)])
+                      for ask, desc in ((pair.logits, "CLIP"), (pair.errors, "calibrate")))  # fmt: skip
+    recording = Recording(log_softmax(logits, 1), errors, *pair.reranker.levels(), np.zeros(len(logits), int))
+    return Calibrated(pair, fit_calibration(recording, Race(), None, None))
+
+
+class Calibrated:
+    """Scores of each tier, higher is better."""
+
+    def __init__(self, pair: Pair, calibration: Calibration) -> None:
+        self.pair, self.calibration = pair, calibration
+        self.weights = calibration.weighting(*pair.reranker.levels())
+
+    def scores(self, logits: np.ndarray, errors: np.ndarray) -> dict[str, np.ndarray]:
+        """`[n, k]` by tier, from CLIP's logits and weighted errors `[n, T, k]`."""
+        fusion, sums = self.calibration.fusion, errors.sum(1)
+        counts = np.full(len(sums), errors.shape[1])
+        return {"CLIP": logits, "diffusion": -sums, "hybrid": fusion.scores(logits, sums, counts)}
+
+    def choices(self, asked: Questions) -> dict[str, np.ndarray]:
+        """Whether each tier picks the right caption, bool `[n]`; and what Race picks with how many evaluations."""
+        logits, errors = self.pair.logits(asked), self.pair.errors(asked) * self.weights[:, None]
+        right = {tier: s[:, 0] > s[:, 1:].max(1) for tier, s in self.scores(logits, errors).items()}
+        order = np.argsort(-self.calibration.order.at(self.pair.reranker.levels()[0]), kind="stable")
+        raced = replay(self.calibration.fusion, Race(), log_softmax(logits, 1), errors[:, order])
+        return right | {"race": raced.argmax(1) == 0}
+
+    def winoground(self, asked: Questions) -> dict[str, dict[str, np.ndarray]]:
+        """Text, image and group score of each pair of questions, bool `[n / 2]`, by kind and tier (Equation 9)."""
+        logits, errors = self.pair.logits(asked), self.pair.errors(asked, without=True) * self.weights[:, None]
+        gained = self.scores(logits, errors[..., :2] - errors[..., 2:])
+        kinds: dict[str, dict[str, np.ndarray]] = {"text": {}, "image": {}, "group": {}}
+        for tier, s in gained.items():
+            s = s.reshape(-1, 2, 2)  # pair, picture, (right, wrong)
+            text = (s[..., 0] > s[..., 1]).all(1)
+            image = (s[:, 0, 0] > s[:, 1, 1]) & (s[:, 1, 0] > s[:, 0, 1])
+            kinds["text"][tier], kinds["image"][tier], kinds["group"][tier] = text, image, text & image
+        return kinds
+
+    def single(self, asked: Questions) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        """Which of eighty, bool `[n]` by tier, and the evaluations per image; the diffusion model in stages."""
+        logits = self.pair.logits(asked)
+        staged = self._reranker(Staged((16, 4, 1), (4, 16, 64))).rerank(asked.pictures, asked.captions)
+        prior = log_softmax(logits, 1)
+        top = np.argsort(-prior, axis=1, kind="stable")[:, :10]
+        shortlist = [[captions[i] for i in row] for captions, row in zip(asked.captions, top, strict=True)]
+        raced = self._reranker(Race()).rerank(asked.pictures, shortlist, np.take_along_axis(prior, top, axis=1))
+        answers = {"diffusion": staged, "hybrid": raced}
+        right = {
+            tier: np.array([r.ranking[0] == c[0] for r, c in zip(results, asked.captions, strict=True)])
+            for tier, results in answers.items()
+        }
+        cost = {tier: float(np.mean([r.evaluations for r in results])) for tier, results in answers.items()}
+        return {"CLIP": logits.argmax(1) == 0} | right, {"CLIP": 0.0} | cost
+
+    def _reranker(self, allocation: Allocation) -> Reranker:
+        learned = self.calibration
+        fusion = learned.fusion if isinstance(allocation, Race) else None
+        return Reranker(
+            self.pair.denoiser,
+            allocation=allocation,
+            fusion=fusion,
+            weighting=learned.weighting,
+            order=learned.order,
+            batch_size=128,
+        )
+
+
+# --- all of it --------------------------------------------------------------------------------------------------------
+
+
+def measure(pair: Pair, n: int) -> dict:
+    """All questions; each half with familiar combinations of colour and shape, half with held-out ones."""
+    model, rows = calibrate(pair, n), []
+    for held_out in (False, True):
+        seed = TEST_SEED + 1000 * held_out
+        scenes = "held-out" if held_out else "familiar"
+        right, cost = model.single(single_questions(n // 2, seed, held_out))
+        rows.append(row("single thing, 80 classes", scenes, right, cost))
+        for name, asked in tqdm(attribute_questions(n, seed, held_out).items(), desc=f"attributes, {scenes}"):
+            rows.append(row(name, scenes, model.choices(asked)))
+        for name, asked in tqdm(swap_questions(n, seed, held_out).items(), desc=f"swaps, {scenes}"):
+            rows += [row(f"{name} swapped, {kind}", scenes, right) for kind, right in model.winoground(asked).items()]
+    return {"trials": TRIALS, "questions": n, "fusion": asdict(model.calibration.fusion), "rows": rows}
+
+
+def row(task: str, scenes: str, right: dict[str, np.ndarray], evaluations: dict[str, float] | None = None) -> dict:
+    """One line of the table: shares with Wilson intervals, and hybrid minus CLIP, paired."""
+    shares = {tier: asdict(accuracy(answers)) for tier, answers in right.items()}
+    gain = asdict(accuracy_difference(right["hybrid"], right["CLIP"]))
+    return {"task": task, "scenes": scenes, "n": len(right["CLIP"]), "gain": gain, **shares} | (
+        {"evaluations": evaluations} if evaluations else {}
+    )
+
+
+def show(report: dict) -> None:
+    """The table."""
+    print(f"{'task':28} {'scenes':9} {'n':>4} " + " ".join(f"{tier:>18}" for tier in TIERS) + f"{'hybrid - CLIP':>22}")
+    for r in report["rows"]:
+        cells = " ".join(f"{_cell(r[tier]):>18}" for tier in TIERS)
+        print(f"{r['task']:28} {r['scenes']:9} {r['n']:4} {cells}{_cell(r['gain']):>22}")
+
+
+def _cell(interval: dict[str, float]) -> str:
+    return "{:.1f} ({:.1f}, {:.1f})".format(*(100 * interval[k] for k in ("value", "low", "high")))
+
+
+def picture(report: dict, path: Path) -> None:
+    """Bars with intervals, a panel for familiar and one for held-out combinations."""
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(2, 1, figsize=(13, 8), sharex=True, layout="constrained")
+    for panel, scenes in zip(panels, ("familiar", "held-out"), strict=True):
+        rows = [r for r in report["rows"] if r["scenes"] == scenes]
+        for i, tier in enumerate(TIERS):
+            value, low, high = (np.array([100 * r[tier][k] for r in rows]) for k in ("value", "low", "high"))
+            at = np.arange(len(rows)) + (i - 1) * 0.27
+            panel.bar(at, value, 0.25, yerr=[value - low, high - value], label=tier, error_kw={"lw": 0.8})
+        panel.set(ylabel="right, %", ylim=(0, 100), title=f"{scenes} combinations of colour and shape")
+        panel.set_xticks(np.arange(len(rows)), [r["task"] for r in rows], rotation=40, ha="right", fontsize=8)
+    panels[0].legend(loc="lower left", ncols=3)
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Measure, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("hybridclf/pretrained/shapes"))
+    parser.add_argument("--questions", type=int, default=400, help="of each kind")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    args = parser.parse_args()
+    report = measure(Pair(args.folder), args.questions)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "compositional.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    picture(report, args.out / "compositional.png")
+    show(report)
+
+
+if __name__ == "__main__":
+    main()

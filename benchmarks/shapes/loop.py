@@ -1,0 +1,86 @@
+"""A training loop that goes on where it was interrupted: what a step does depends on its number alone."""
+
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+SAVE_EVERY = 120.0
+"""Seconds between checkpoints."""
+
+
+def fit(
+    path: Path,
+    model: nn.Module,
+    loss_at: Callable[[int], dict[str, Tensor]],
+    n_steps: int,
+    *,
+    learning_rate: float,
+    weight_decay: float = 0.01,
+    decay: float = 0.998,
+) -> nn.Module:
+    """Train a model to step `n_steps`; its averaged copy. Losses go to `path`.log, a checkpoint to `path`.pt.
+
+    `loss_at(step)` gives named losses whose sum is minimised.
+    """
+    average = copy.deepcopy(model).requires_grad_(False)
+    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay, fused=True)
+    state, checkpoint = {"model": model, "average": average, "optimizer": optimizer}, path.with_suffix(".pt")
+    first = _resume(checkpoint, state)
+    saved, bar = time.monotonic(), tqdm(range(first, n_steps), initial=first, total=n_steps, desc=path.name)
+    for step in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * _warm_cosine(step, n_steps)
+        losses = loss_at(step)
+        optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        _follow(average, model, min(decay, (step + 1) / (step + 10)))
+        if step % 20 == 0:
+            _log(path.with_suffix(".log"), step, losses, bar)
+        if time.monotonic() - saved > SAVE_EVERY or step + 1 == n_steps:
+            _save(checkpoint, state, step + 1)
+            saved = time.monotonic()
+    return average.eval()
+
+
+def _warm_cosine(step: int, n_steps: int) -> float:
+    """Factor on the learning rate: a linear warm-up, then half a cosine down to zero."""
+    return min(1.0, (step + 1) / min(200, n_steps / 10)) * 0.5 * (1 + math.cos(math.pi * step / n_steps))
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
+    for ours, theirs in zip(average.buffers(), model.buffers(), strict=True):
+        ours.copy_(theirs)
+
+
+def _log(path: Path, step: int, losses: dict[str, Tensor], bar: tqdm) -> None:
+    values = {name: round(loss.item(), 5) for name, loss in losses.items()}
+    bar.set_postfix(values)
+    with path.open("a") as file:
+        file.write(json.dumps({"step": step, "time": round(time.time(), 1), **values}) + "\n")
+
+
+def _save(path: Path, state: dict, step: int) -> None:
+    part = path.with_suffix(".part")
+    torch.save({"step": step, **{name: value.state_dict() for name, value in state.items()}}, part)
+    os.replace(part, path)
+
+
+def _resume(path: Path, state: dict) -> int:
+    if not path.exists():
+        return 0
+    saved = torch.load(path, weights_only=True)
+    for name, value in state.items():
+        value.load_state_dict(saved[name])
+    return saved["step"]

@@ -1,0 +1,185 @@
+"""The networks of the shapes pair, small ones of the kinds that people run: open_clip and Stable Diffusion."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+N_TOKENS = 32
+TEXT = {"width": 128, "heads": 4, "layers": 3}
+ENDS = ("<|startoftext|>", "<|endoftext|>")
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def tokenizer(sentences: Sequence[str]) -> CLIPTokenizer:
+    """A CLIP tokenizer whose words are those of the sentences; other words are spelt."""
+    bpe = Tokenizer(models.BPE(unk_token=ENDS[1], end_of_word_suffix="</w>"))
+    bpe.normalizer, bpe.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
+    letters = [*"abcdefghijklmnopqrstuvwxyz0123456789.,'-"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=2000, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
+    )
+    bpe.train_from_iterator([*sentences, *(f"{c} {c}{c}" for c in letters)], trainer)
+    learned = json.loads(bpe.to_str())["model"]
+    words = [w for w, _ in sorted(learned["vocab"].items(), key=lambda item: item[1]) if w not in ENDS]
+    vocabulary = {w: i for i, w in enumerate([*words, *ENDS])}  # the end is the last: CLIP looks for the highest
+    return CLIPTokenizer(vocabulary, [tuple(m) for m in learned["merges"]], model_max_length=N_TOKENS)
+
+
+def tokens(words: CLIPTokenizer, texts: Sequence[str]) -> Tensor:
+    """Tokens `[n, N_TOKENS]`."""
+    return words(list(texts), padding="max_length", truncation=True, return_tensors="pt")["input_ids"]
+
+
+# --- tier 1 -----------------------------------------------------------------------------------------------------------
+
+
+def clip_config(n_words: int) -> dict[str, Any]:
+    return {
+        "embed_dim": 128,
+        "vision_cfg": {"image_size": 64, "layers": [1, 2, 2, 1], "width": 16, "patch_size": None},
+        "text_cfg": {"context_length": N_TOKENS, "vocab_size": n_words, "hf_tokenizer_name": "./", **TEXT},
+    }
+
+
+def clip(n_words: int) -> nn.Module:
+    import open_clip
+
+    config = clip_config(n_words)
+    config["text_cfg"].pop("hf_tokenizer_name")
+    return open_clip.CLIP(**config)
+
+
+CLIP_MEAN, CLIP_STD = (0.2, 0.2, 0.2), (0.25, 0.25, 0.25)
+
+
+def clip_pixels(pictures: Any) -> Tensor:
+    """Normalised pixels `[n, 3, 64, 64]` of uint8 pictures."""
+    pixels = torch.as_tensor(pictures).permute(0, 3, 1, 2).float() / 255
+    return (pixels - CLIP_MEAN[0]) / CLIP_STD[0]
+
+
+def save_clip(model: nn.Module, words: CLIPTokenizer, folder: Path) -> None:
+    """An ordinary folder of open_clip, in half precision."""
+    words.save_pretrained(folder)
+    preprocess = {"mean": CLIP_MEAN, "std": CLIP_STD, "interpolation": "bicubic", "resize_mode": "shortest"}
+    config = {"model_cfg": clip_config(len(words)), "preprocess_cfg": preprocess}
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    state = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+
+
+# --- tier 2 -----------------------------------------------------------------------------------------------------------
+
+
+def text_encoder(model: nn.Module, n_words: int) -> CLIPTextModel:
+    """The text tower of a CLIP model, as transformers writes it."""
+    ends = {"bos_token_id": n_words - 2, "eos_token_id": n_words - 1, "pad_token_id": n_words - 1}
+    config = CLIPTextConfig(
+        vocab_size=n_words,
+        hidden_size=TEXT["width"],
+        intermediate_size=4 * TEXT["width"],
+        num_hidden_layers=TEXT["layers"],
+        num_attention_heads=TEXT["heads"],
+        max_position_embeddings=N_TOKENS,
+        projection_dim=128,
+        hidden_act="gelu",
+        **ends,
+    )
+    encoder, ours = CLIPTextModel(config), model.state_dict()
+    names = dict(encoder.named_parameters())
+    with torch.no_grad():
+        for name, parameter in names.items():
+            parameter.copy_(_tower_weight(ours, name))
+    return encoder
+
+
+_RENAMED = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+    "encoder.layers": "transformer.resblocks",
+    "final_layer_norm": "ln_final",
+}
+
+
+def _tower_weight(ours: dict[str, Tensor], name: str) -> Tensor:
+    """The weight of open_clip's text tower that transformers calls `name`."""
+    name = name.removeprefix("text_model.")
+    if name.startswith("embeddings."):
+        return ours["positional_embedding" if "position" in name else "token_embedding.weight"]
+    for theirs, our in _RENAMED.items():
+        name = name.replace(theirs, our)
+    for i, part in enumerate(("q_proj", "k_proj", "v_proj")):
+        if f"self_attn.{part}." in name:
+            joint = name.replace(f"self_attn.{part}.", "attn.in_proj_")
+            return ours[joint].chunk(3)[i]
+    return ours[name]
+
+
+def autoencoder() -> AutoencoderKL:
+    """32x32 pixels to 8x8x12."""
+    return AutoencoderKL(
+        block_out_channels=(16, 32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        norm_num_groups=8,
+        latent_channels=12,
+        sample_size=32,
+        scaling_factor=1.0,
+        mid_block_add_attention=False,
+    )
+
+
+def unet() -> UNet2DConditionModel:
+    """Cross-attention at both resolutions."""
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=12,
+        out_channels=12,
+        block_out_channels=(64, 96),
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        layers_per_block=1,
+        norm_num_groups=16,
+        attention_head_dim=4,
+        cross_attention_dim=TEXT["width"],
+    )
+
+
+def scheduler() -> PNDMScheduler:
+    """Stable Diffusion's noise levels."""
+    return PNDMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def save_pipeline(vae: nn.Module, encoder: nn.Module, words: CLIPTokenizer, network: nn.Module, folder: Path) -> None:
+    """An ordinary folder of diffusers, in half precision."""
+    pipeline = StableDiffusionPipeline(
+        vae=vae.half(),
+        text_encoder=encoder.half(),
+        tokenizer=words,
+        unet=network.half(),
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)

@@ -1,0 +1,182 @@
+"""Train the shapes pair: a small CLIP and a small Stable Diffusion, on captioned pictures that are drawn here.
+
+    python benchmarks/train_shapes.py WORK [--out hybridclf/pretrained/shapes] [--wrong-caption-weight 1]
+
+It goes on where it was interrupted; all it needs is in WORK. The losses are in WORK/*.log.
+"""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from shapes import data, models
+from shapes.loop import fit
+from torch import Tensor, nn
+
+SEED = 0
+HELD_OUT_SEED = 10**6
+"""Scenes of seeds below are for training."""
+
+
+def autocast() -> Any:
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+def batch(step: int, n: int, size: int) -> tuple[np.ndarray, torch.Generator]:
+    """Indices of a step's pictures, and its source of noise."""
+    rng = np.random.default_rng([SEED, step])
+    return rng.integers(n, size=size), torch.Generator().manual_seed(int(rng.integers(2**31)))
+
+
+# --- tier 1 -----------------------------------------------------------------------------------------------------------
+
+
+def train_clip(
+    work: Path, pictures: data.Pictures, tokens: Tensor, n_words: int, args: argparse.Namespace
+) -> nn.Module:
+    torch.manual_seed(SEED)
+    model = models.clip(n_words)
+
+    def loss_at(step: int) -> dict[str, Tensor]:
+        chosen, rng = batch(step, len(pictures.large), args.clip_batch)
+        said = torch.randint(data.CAPTIONS, (len(chosen),), generator=rng)
+        with autocast():
+            image, text, scale = model(models.clip_pixels(pictures.large[chosen]), tokens[chosen, said, 0])
+        logits, right = scale * image.float() @ text.float().T, torch.arange(len(chosen))
+        return {"contrastive": (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2}
+
+    return fit(work / "clip", model, loss_at, args.clip_steps, learning_rate=1e-3, weight_decay=0.1)
+
+
+# --- tier 2 -----------------------------------------------------------------------------------------------------------
+
+
+def as_x(pictures: np.ndarray) -> Tensor:
+    """Pixels in [-1, 1], `[n, 3, 32, 32]`."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def train_autoencoder(work: Path, pictures: data.Pictures, args: argparse.Namespace) -> nn.Module:
+    torch.manual_seed(SEED)
+    model = models.autoencoder()
+
+    def loss_at(step: int) -> dict[str, Tensor]:
+        chosen, rng = batch(step, len(pictures.small), 64)
+        x = as_x(pictures.small[chosen])
+        with autocast():
+            latent = model.encode(x).latent_dist
+            z = latent.mean + latent.std * torch.randn(latent.mean.shape, generator=rng)
+            out = model.decode(z).sample.float()
+        kl = latent.kl().float().mean() / z[0].numel()
+        return {"reconstruction": F.l1_loss(out, x) + F.mse_loss(out, x), "divergence": 1e-4 * kl}
+
+    model = fit(work / "vae", model, loss_at, args.vae_steps, learning_rate=2e-3)
+    with torch.inference_mode():
+        spread = model.encode(as_x(pictures.small[:2000])).latent_dist.mean.std()
+    model.register_to_config(scaling_factor=float(1 / spread))
+    return model
+
+
+@torch.inference_mode()
+def encode(work: Path, model: nn.Module, pictures: data.Pictures) -> Tensor:
+    """Latents of all pictures, as the adapter makes them."""
+    path = work / "latents.pt"
+    if not path.exists():
+        parts = [model.encode(as_x(p)).latent_dist.mean for p in np.array_split(pictures.small, 256)]
+        torch.save((torch.cat(parts) * model.config.scaling_factor).half(), path)
+    return torch.load(path, weights_only=True)
+
+
+def train_unet(
+    work: Path, tower: nn.Module, latents: Tensor, tokens: Tensor, empty: Tensor, args: argparse.Namespace
+) -> nn.ModuleDict:
+    """Text encoder, from tier 1's, and U-Net together: the denoising loss and, if wanted, the wrong-caption term.
+
+    The term is Appendix D's idea (arXiv 2303.16203) as cross-entropy over the errors under the right caption and one
+    that differs a little, with the same noise. One picture in ten has no caption, which makes the model one
+    without conditions as well.
+    """
+    torch.manual_seed(SEED)
+    model = nn.ModuleDict({"text": models.text_encoder(tower, args.n_words), "unet": models.unet()})
+    levels = models.scheduler().alphas_cumprod
+
+    def loss_at(step: int) -> dict[str, Tensor]:
+        chosen, rng = batch(step, len(latents), args.batch)
+        said = torch.randint(data.CAPTIONS, (len(chosen),), generator=rng)
+        k = 2 if args.wrong_caption_weight else 1
+        words, x0 = tokens[chosen, said, :k].clone(), latents[chosen].float()
+        without = torch.rand(len(chosen), generator=rng) < 0.1
+        words[without, 0] = empty
+        t = torch.randint(args.first_t, args.last_t, (len(chosen),), generator=rng)
+        noise = torch.randn(x0.shape, generator=rng)
+        level = levels[t].view(-1, 1, 1, 1)
+        noised = level.sqrt() * x0 + (1 - level).sqrt() * noise
+        with autocast():
+            text = model["text"](words.flatten(0, 1)).last_hidden_state
+            out = model["unet"](noised.repeat_interleave(k, 0), t.repeat_interleave(k), text).sample
+        squared = (out.float() - noise.repeat_interleave(k, 0)).square().flatten(1).view(len(x0), k, -1)
+        losses = {"denoising": squared[:, 0].mean()}
+        if k > 1:
+            scores = -squared.sum(-1)[~without] / 2
+            right = torch.zeros(len(scores), dtype=torch.long)
+            losses["wrong caption"] = args.wrong_caption_weight * F.cross_entropy(scores, right)
+        return losses
+
+    return fit(work / args.name, model, loss_at, args.steps, learning_rate=args.learning_rate, decay=0.999)
+
+
+# --- all of it --------------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    args = _arguments()
+    args.work.mkdir(parents=True, exist_ok=True)
+    pictures = data.load(args.work / "scenes", args.parts)
+    words = models.tokenizer(data.sentences(1500, HELD_OUT_SEED - 1))
+    args.n_words = len(words)
+    tokens = _once(args.work / "tokens.pt", partial(_tokenized, words, pictures.captions))
+    clip = train_clip(args.work, pictures, tokens, len(words), args)
+    models.save_clip(clip, words, args.out / "clip")
+    vae = train_autoencoder(args.work, pictures, args)
+    latents = encode(args.work, vae, pictures)
+    empty = models.tokens(words, [""])[0]
+    trained = train_unet(args.work, clip, latents, tokens, empty, args)
+    models.save_pipeline(vae, trained["text"], words, trained["unet"], args.out / "sd")
+
+
+def _tokenized(words: Any, captions: np.ndarray) -> Tensor:
+    parts = np.array_split(captions.reshape(-1), 100)
+    return torch.cat([models.tokens(words, p.tolist()).short() for p in parts]).view(*captions.shape, -1)
+
+
+def _once(path: Path, make: Callable[[], Tensor]) -> Tensor:
+    if not path.exists():
+        torch.save(make(), path)
+    return torch.load(path, weights_only=True).long()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("hybridclf/pretrained/shapes"))
+    parser.add_argument("--parts", type=int, default=30, help="thousands of scenes / 4")
+    parser.add_argument("--clip-steps", type=int, default=900)
+    parser.add_argument("--clip-batch", type=int, default=256)
+    parser.add_argument("--vae-steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--first-t", type=int, default=20)
+    parser.add_argument("--last-t", type=int, default=900)
+    parser.add_argument("--wrong-caption-weight", type=float, default=1.0)
+    parser.add_argument("--name", default="unet", help="of the checkpoint: one for each recipe")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -31,7 +31,8 @@ def fit(
     `loss_at(step)` gives named losses whose sum is minimised.
     """
     average = copy.deepcopy(model).requires_grad_(False)
-    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay, fused=True)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, learning_rate, weight_decay=weight_decay, fused=True)
     state, checkpoint = {"model": model, "average": average, "optimizer": optimizer}, path.with_suffix(".pt")
     first = _resume(checkpoint, state)
     saved, bar = time.monotonic(), tqdm(range(first, n_steps), initial=first, total=n_steps, desc=path.name)
@@ -41,7 +42,7 @@ def fit(
         losses = loss_at(step)
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         _follow(average, model, min(decay, (step + 1) / (step + 10)))
         if step % 20 == 0:

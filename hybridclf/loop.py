@@ -217,8 +217,8 @@ class Loop:
         """Let the allocation decide on these slots, and release the images that are done."""
         window = self._window
         evidence = window.view(slots, self.fusion)
-        keep = self.allocation.survivors(evidence)
-        window.drop(slots, keep, evidence.posterior if self.fusion.calibrated else _below(evidence, keep))
+        keep = self.allocation.survivors(evidence) | evidence.leads
+        window.drop(slots, keep, _below(evidence, keep))
         alone = (evidence.alive & keep).sum(axis=1) <= 1
         spent = evidence.n_trials >= self.allocation.max_trials
         reasons = np.where(alone, self.allocation.stopped_by, np.where(spent, "budget", ""))
@@ -253,7 +253,8 @@ class Loop:
 def _below(evidence: Evidence, keep: np.ndarray) -> np.ndarray:
     """Shares `[m, K]`, none above the smallest of a candidate that stays `[m, K]`.
 
-    With an unfitted fusion the last candidate standing is the answer; a test can drop one whose share is larger.
+    A test can drop a class whose share is larger than that of one it keeps. With shares bounded like this, none that
+    was dropped can ever rank first.
     """
     stays = np.where(evidence.alive & keep, evidence.posterior, np.inf)
     return np.minimum(evidence.posterior, stays.min(axis=1, keepdims=True))

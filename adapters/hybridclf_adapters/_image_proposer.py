@@ -14,8 +14,7 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 
 from hybridclf.errors import HybridClfError, InvalidInputError, SavedModelError
-
-from ._diffusers_images import as_rgb
+from hybridclf.images import as_pil, convert
 
 __all__ = [
     "PRECISIONS",
@@ -118,7 +117,7 @@ class ImageProposer(ABC):
 
     @torch.inference_mode()
     def _image_logits(self, images: Any) -> Tensor:
-        pixels = torch.stack([self.transform(as_rgb(image).convert(self.mode)) for image in images])
+        pixels = torch.stack([self.transform(convert(as_pil(image), self.mode)) for image in images])
         return self._logits(pixels.to(self.device, self.dtype)).float().cpu()
 
     def __sklearn_clone__(self) -> Self:

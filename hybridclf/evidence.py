@@ -26,7 +26,7 @@ class RerankResult:
     ranking : tuple of labels `[k]`
         The candidates, best first.
     evaluations : int
-        Denoiser predictions (image, trial, class) that were spent.
+        Denoiser predictions (image, trial, class) that were spent; with several prompts per class, one for each.
     rows : int
         Trials that were run; for a late-conditioned denoiser this is the cost.
     stopped_by : str
@@ -181,11 +181,13 @@ class Window:
         self.differences.forget(slots)
         self.n_trials[slots] = self.evaluations[slots] = 0
 
-    def record(self, slots: np.ndarray, trials: np.ndarray, candidates: np.ndarray, errors: np.ndarray) -> None:
-        """Note the errors `[P]` of P pairs (slot, trial, candidate), each index array `[P]`, trials in order."""
+    def record(
+        self, slots: np.ndarray, trials: np.ndarray, candidates: np.ndarray, errors: np.ndarray, cost: int = 1
+    ) -> None:
+        """Note errors `[P]` of (slot, trial, candidate), each index array `[P]`, trials in order, at a cost each."""
         self.errors[slots, trials, candidates] = errors
         np.add.at(self.sums, (slots, candidates), errors.astype(float))
-        np.add.at(self.evaluations, slots, 1)
+        np.add.at(self.evaluations, slots, cost)
         np.maximum.at(self.n_trials, slots, trials + 1)
 
     def view(self, slots: np.ndarray, fusion: "Fusion") -> Evidence:

@@ -9,7 +9,15 @@ from torch import Tensor
 
 from .errors import InvalidInputError
 
-__all__ = ["OBJECTIVES", "BinnedWeights", "Weighting", "heuristic_weights", "resolve_objective", "uniform_weights"]
+__all__ = [
+    "OBJECTIVES",
+    "BinnedWeights",
+    "Objective",
+    "Weighting",
+    "heuristic_weights",
+    "resolve_objective",
+    "uniform_weights",
+]
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 

@@ -13,16 +13,15 @@ from PIL import Image
 from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 
-from hybridclf.errors import HybridClfError, InvalidInputError, SavedModelError
+from hybridclf.devices import Batches
+from hybridclf.errors import InvalidInputError, SavedModelError
 from hybridclf.images import as_pil, convert
 
 __all__ = [
     "PRECISIONS",
     "ImageProposer",
-    "as_device",
     "check_options",
     "choices",
-    "in_batches",
     "labels_of",
     "refusing_pickles",
     "same_twice",
@@ -47,7 +46,8 @@ class ImageProposer(ABC):
     dtype : torch.dtype
         What the model's input is cast to.
     batch_size : int
-        Images in one pass; the log-probabilities of one image vary in their last digits with the others in its pass.
+        Images in one pass, halved for good where the device's memory runs out; the log-probabilities of one image vary
+        in their last digits with the others in its pass.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class ImageProposer(ABC):
         self, model: nn.Module, transform: Callable[[Image.Image], Tensor], dtype: torch.dtype, batch_size: int
     ) -> None:
         self.model: Any = model.eval().requires_grad_(False)
-        self.transform, self.dtype, self.batch_size = transform, dtype, batch_size
+        self.transform, self.dtype, self.batches = transform, dtype, Batches(batch_size)
 
     @property
     def device(self) -> torch.device:
@@ -103,7 +103,7 @@ class ImageProposer(ABC):
             raise NotFittedError("no classes are chosen yet; call fit(None, labels) first")
         if isinstance(images, Image.Image) or not hasattr(images, "__len__"):
             raise InvalidInputError(f"give a list of images or an array [n, H, W, C], got {type(images).__name__}")
-        logits = in_batches(self._image_logits, images, self.batch_size)
+        logits = self.batches(lambda start, size: self._image_logits(images[start : start + size]), len(images))
         values = torch.cat([torch.empty(0, len(self.classes_)), *logits])
         return torch.log_softmax(values.double(), dim=1).numpy()
 
@@ -139,34 +139,6 @@ def labels_of(X: Any, y: Any) -> np.ndarray:
     if X is None and len(distinct) < len(labels):
         raise InvalidInputError(f"labels must differ from each other, got {labels.tolist()}")
     return labels if X is None else distinct
-
-
-def in_batches(function: Callable[[Any], Tensor], items: Any, batch_size: int) -> list[Tensor]:
-    """What a function makes of items, batch by batch; when memory runs out, batches get half the size.
-
-    Raises
-    ------
-    HybridClfError
-        If a single item is too much.
-    """
-    results: list[Tensor] = []
-    start = 0
-    while start < len(items):
-        try:
-            results.append(function(items[start : start + batch_size]))
-            start += batch_size
-        except torch.OutOfMemoryError as error:
-            if batch_size == 1:
-                raise HybridClfError(
-                    "the device has no memory for a single item; choose another device or a smaller model"
-                ) from error
-            batch_size //= 2
-    return results
-
-
-def as_device(device: str) -> torch.device:
-    """The device that "auto" (a GPU if there is one) or torch's name for it stands for."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
 
 
 def check_options(precision: str, batch_size: int) -> None:

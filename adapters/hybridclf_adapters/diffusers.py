@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from hybridclf.devices import as_device
 from hybridclf.errors import (
     HybridClfError,
     InvalidInputError,
@@ -71,7 +72,7 @@ def load(
     InvalidInputError
         For options that make no sense.
     """
-    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    where = as_device(device)
     dtype = _dtype(precision, where)
     diffusers = _import_diffusers()
     source = {"revision": revision, "cache_dir": cache_dir}

@@ -17,16 +17,15 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from hybridclf.devices import as_device
 from hybridclf.errors import InvalidInputError, UnknownSpecError
 from hybridclf.ports import Label
 
 from ._image_proposer import (
     PRECISIONS,
     ImageProposer,
-    as_device,
     check_options,
     choices,
-    in_batches,
     labels_of,
     refusing_pickles,
     same_twice,
@@ -167,7 +166,9 @@ class OpenClipProposer(ImageProposer):
         tokens = self.tokenizer(texts)
         self._warn_of_cut(texts, tokens)
         _check_distinct(tokens.view(len(labels), -1), labels, texts[:: len(self.prompts)])
-        features = torch.cat(in_batches(self._encode_tokens, tokens, self.batch_size))
+        features = torch.cat(
+            self.batches(lambda start, size: self._encode_tokens(tokens[start : start + size]), len(tokens))
+        )
         return normalize(features.view(len(labels), len(self.prompts), -1).mean(dim=1), dim=-1)
 
     @torch.inference_mode()

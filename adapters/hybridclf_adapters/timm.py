@@ -26,13 +26,13 @@ from timm.data import (
 from timm.models import get_pretrained_cfg, is_model_pretrained, parse_model_name
 from torch import Tensor, nn
 
+from hybridclf.devices import as_device
 from hybridclf.errors import InvalidInputError, UnknownLabelError, UnknownSpecError
 from hybridclf.ports import Label
 
 from ._image_proposer import (
     PRECISIONS,
     ImageProposer,
-    as_device,
     check_options,
     choices,
     labels_of,

@@ -15,6 +15,7 @@ from torch import Tensor
 from hybridclf.errors import InvalidInputError, UnknownLabelError
 from hybridclf.ports import Condition, Label
 
+from ._checks import same_twice
 from ._diffusers_base import DiffusersDenoiser, TextDenoiser
 from ._diffusers_schedule import Schedule, flow_schedule
 
@@ -198,12 +199,12 @@ class DiT(DiffusersDenoiser):
             For two names of one class.
         """
         numbers = [self._number(label) for label in labels]
-        first: dict[int, Label] = {}
-        for label, number in zip(labels, numbers, strict=True):
-            if first.setdefault(number, label) != label:
-                raise InvalidInputError(
-                    f"labels {first[number]!r} and {label!r} are both class {number}; leave one out"
-                )
+        same = same_twice(numbers)
+        if same:
+            i, j = same
+            raise InvalidInputError(
+                f"labels {labels[i]!r} and {labels[j]!r} are both class {numbers[i]}; leave one out"
+            )
         return {"class": torch.tensor(numbers, device=self.device)}
 
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:

@@ -3,7 +3,7 @@
 import copy
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -17,18 +17,14 @@ from hybridclf.devices import Batches
 from hybridclf.errors import InvalidInputError, SavedModelError
 from hybridclf.images import as_pil, convert
 
+from ._checks import as_dtype
+
 __all__ = [
-    "PRECISIONS",
     "ImageProposer",
     "check_options",
-    "choices",
     "labels_of",
     "refusing_pickles",
-    "same_twice",
 ]
-
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""What `precision` may be, and the type that images are cast to."""
 
 
 class ImageProposer(ABC):
@@ -141,18 +137,17 @@ def labels_of(X: Any, y: Any) -> np.ndarray:
     return labels if X is None else distinct
 
 
-def check_options(precision: str, batch_size: int) -> None:
-    """Check options that all these proposers have.
+def check_options(precision: str, batch_size: int) -> torch.dtype:
+    """Check options that all these proposers have; the type that the precision stands for.
 
     Raises
     ------
     InvalidInputError
         For values out of range.
     """
-    if precision not in PRECISIONS:
-        raise InvalidInputError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if not isinstance(batch_size, int) or batch_size < 1:
         raise InvalidInputError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+    return as_dtype(precision)
 
 
 @contextmanager
@@ -173,18 +168,3 @@ def refusing_pickles(spec: str) -> Iterator[None]:
             f"the weights of {spec!r} are pickled objects, which can run any code and are not loaded; if you trust "
             "them, convert them once: safetensors.torch.save_file(the model's state_dict(), 'model.safetensors')"
         ) from error
-
-
-def choices(known: Sequence[Any], limit: int = 10) -> str:
-    """A few of the things one may type, for an error."""
-    listed = ", ".join(map(repr, known[:limit]))
-    return listed if len(known) <= limit else f"{listed} and {len(known) - limit} more"
-
-
-def same_twice(keys: Sequence[Any]) -> tuple[int, int] | None:
-    """Positions of the first two keys that are equal, or None."""
-    first: dict[Any, int] = {}
-    for i, key in enumerate(keys):
-        if first.setdefault(key, i) != i:
-            return first[key], i
-    return None

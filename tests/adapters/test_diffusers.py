@@ -359,6 +359,20 @@ def test_error_table_of_algorithm_2(name: str, denoiser: Callable[[str], Any], p
     assert result.evaluations == 4 * 2 + 2 * 2
 
 
+@pytest.mark.parametrize("name", ["sd-epsilon", "sdxl", "sd3"])
+def test_errors_of_several_prompts_are_the_mean_of_each_ones(name: str, folder: Callable[[str], Path]) -> None:
+    templates = ["a photo of a {}.", "a dog and a {}", "{}"]
+
+    def rerank(prompts: str | list[str]) -> Any:
+        it = load(str(folder(name)), prompts=prompts, device="cpu")
+        return Reranker(it, allocation=FixedTrials(2), batch_size=4).rerank([photo(5)], [LABELS[:3]])[0]
+
+    several, singles = rerank(templates), [rerank(template) for template in templates]
+    np.testing.assert_allclose(several.evidence, np.mean([s.evidence for s in singles], axis=0), rtol=1e-4)
+    assert several.evaluations == 3 * singles[0].evaluations == 3 * 2 * 3
+    assert np.ptp([s.evidence for s in singles], axis=0).min() > 1e-3  # the prompts do matter
+
+
 # --- work that is shared ----------------------------------------------------------------------------------------------
 
 

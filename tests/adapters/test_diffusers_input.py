@@ -229,9 +229,9 @@ def test_a_network_that_names_no_size_needs_a_resolution(copied: Callable[[str],
 # --- prompts and labels -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("prompts", ["a cat", "", [], ["a {}.", "the {}."], [3], "{0}", ["a {label}"]])
-def test_prompts_must_be_one_template(prompts: Any, original: Callable[[str], Path]) -> None:
-    with pytest.raises(InvalidInputError, match=r"prompts must be one template with \{\} where"):
+@pytest.mark.parametrize("prompts", ["a cat", "", [], ["a {}.", "the cat."], [3], "{0}", ["a {label}"]])
+def test_prompts_must_be_templates(prompts: Any, original: Callable[[str], Path]) -> None:
+    with pytest.raises(InvalidInputError, match=r"prompts must be templates with \{\} where"):
         load(str(original("sd-epsilon")), prompts=prompts)
 
 
@@ -241,6 +241,22 @@ def test_a_template_is_filled_with_any_label(original: Callable[[str], Path]) ->
     row = by_list.condition([7])["text"]
     assert torch.equal(row, by_text.condition(["7 {x} 7"])["text"])
     assert torch.equal(row, by_list.condition([np.str_("7")])["text"])
+
+
+def test_prompts_of_several_templates_come_label_by_label(original: Callable[[str], Path]) -> None:
+    templates = ["a photo of a {}.", "a dog and a {}", "{}"]
+    several = load(str(original("sd3")), prompts=templates).condition(["cat", "cow"])
+    for j, template in enumerate(templates):
+        single = load(str(original("sd3")), prompts=template).condition(["cat", "cow"])
+        assert all(torch.equal(several[name][j::3], single[name]) for name in single)
+
+
+def test_one_prompt_that_tells_labels_apart_is_enough(original: Callable[[str], Path]) -> None:
+    denoiser = load(str(original("sd-epsilon")), prompts=["z" * 30 + "{}", "{}", "a {}"])
+    with pytest.warns(UserWarning, match="cut off"):
+        denoiser.condition(["cat", "dog"])
+        with pytest.raises(InvalidInputError, match=r"'cat' and 'CAT' read the same.*as 'z{30}cat' and 'z{30}CAT'"):
+            denoiser.condition(["dog", "cat", "CAT"])
 
 
 def test_labels_that_read_the_same_are_refused(original: Callable[[str], Path]) -> None:

@@ -1,6 +1,6 @@
 """Errors of (row, class) pairs, predicted by a denoiser in batches of fixed shape."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -8,8 +8,8 @@ from torch import Tensor
 
 from .devices import Batches
 from .loop import Capacity
-from .objectives import Objective
-from .ports import Condition, Denoiser, take
+from .objectives import BOUNDS, Transition, check_objective, resolve_objective
+from .ports import Condition, Denoiser, VarianceDenoiser, take
 
 __all__ = ["PairErrors", "Rows", "batch_capacity"]
 
@@ -40,14 +40,21 @@ class PairErrors:
     ----------
     denoiser : Denoiser
         What predicts.
-    objective : Objective
-        The error between noise and predicted noise.
-    batches : Batches
-        Their size in the denoiser's `cost_unit`.
+    objective : str
+        Name of the error between noise and predicted noise.
+    batch_size : int
+        Rows or pairs in one batch, by the denoiser's `cost_unit`.
+
+    Raises
+    ------
+    InvalidInputError
+        For an objective that there is not, or that needs a variance which the denoiser has not learned.
     """
 
-    def __init__(self, denoiser: Denoiser, objective: Objective, batches: Batches) -> None:
-        self.denoiser, self.objective, self.batches = denoiser, objective, batches
+    def __init__(self, denoiser: Denoiser, objective: str, batch_size: int) -> None:
+        self.denoiser, self.objective, self.batches = denoiser, objective, Batches(batch_size)
+        self._error = resolve_objective(objective)
+        check_objective(objective, denoiser)
 
     def __call__(self, rows: Rows, row: np.ndarray, label: np.ndarray, conditions: Condition) -> Tensor:
         """Errors `[P]` of pairs, sorted by row.
@@ -82,5 +89,11 @@ class PairErrors:
                 row, label = (np.pad(a, (0, capacity.pairs - n_pairs), mode="edge") for a in (row, label))
         index = torch.from_numpy(row).to(rows.x_t.device)
         condition = take(conditions, torch.from_numpy(label))
-        predicted = self.denoiser.predict(rows.x_t[used], rows.t[used], index, condition)
-        return self.objective(rows.noise[first + index[:n_pairs]], predicted[:n_pairs])
+        inputs = rows.x_t[used], rows.t[used], index, condition
+        chosen = first + index[:n_pairs]
+        if self.objective not in BOUNDS:
+            return self._error(rows.noise[chosen], self.denoiser.predict(*inputs)[:n_pairs])
+        denoiser = cast(VarianceDenoiser, self.denoiser)
+        predicted, log_variance = (v[:n_pairs] for v in denoiser.predict_variance(*inputs))
+        levels = (v[chosen] for v in (rows.alpha, rows.sigma, *denoiser.previous_levels(rows.t)))
+        return self._error(rows.noise[chosen], predicted, Transition(rows.x0[chosen], log_variance, *levels))

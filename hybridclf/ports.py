@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .errors import InvalidInputError
 
-__all__ = ["Condition", "Denoiser", "Label", "Proposer", "n_prompts", "take"]
+__all__ = ["Condition", "Denoiser", "Label", "Proposer", "VarianceDenoiser", "n_prompts", "take"]
 
 Label = Any
 """A class label: whatever numpy can sort and compare, mostly int or str."""
@@ -99,6 +99,19 @@ class Denoiser(Protocol):
         condition : Condition `[P, …]`
             What each pair is conditioned on.
         """
+        ...
+
+
+@runtime_checkable
+class VarianceDenoiser(Denoiser, Protocol):
+    """A denoiser that has learned the variance of p(x_{t-1} | x_t) too, as DiT has: for the variational bound."""
+
+    def predict_variance(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Predicted noise, and log-variance of p(x_{t-1} | x_t), each `[P, *shape]`; arguments as for `predict`."""
+        ...
+
+    def previous_levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(α, σ) `[R]` of the level before that of time t; (1, 0) before the first."""
         ...
 
 

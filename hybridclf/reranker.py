@@ -16,7 +16,7 @@ from .evidence import RerankResult
 from .fusion import Fusion
 from .images import select
 from .loop import Loop, Step, Task, Work, check_task
-from .objectives import Weighting, resolve_objective, uniform_weights
+from .objectives import Weighting, uniform_weights
 from .ports import Condition, Denoiser, Label, n_prompts
 from .trials import TELLING_TRIALS, TellingOrder, TrialPlan
 
@@ -35,8 +35,8 @@ class Reranker:
         `PairedTTest`.
     fusion : Fusion, optional
         How prior and evidence become a posterior. Default: unfitted; evidence alone decides.
-    objective : "l2", "l1" or "huber"
-        The error between noise and predicted noise.
+    objective : "l2", "l1", "huber", "vlb" or "l2+vlb"
+        The error between noise and predicted noise; the last two are for a denoiser that has learned its variance.
     weighting : Weighting, optional
         Timestep weights of the errors; default uniform.
     order : TellingOrder, optional
@@ -73,7 +73,7 @@ class Reranker:
         batch_size = default_batch_size(denoiser) if batch_size is None else batch_size
         if batch_size < 1:
             raise InvalidInputError(f"batch_size must be at least 1, got {batch_size}")
-        self._pair_errors = PairErrors(denoiser, resolve_objective(objective), Batches(batch_size))
+        self._pair_errors = PairErrors(denoiser, objective, batch_size)
         self._encoding = Batches(batch_size)
         seed = check_random_state(random_state).randint(2**31 - 1)
         self.plan = self._plan(seed, order)

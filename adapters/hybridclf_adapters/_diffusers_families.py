@@ -222,6 +222,12 @@ class DiT(DiffusersDenoiser):
         share = (variance + 1) / 2
         return noise, share * high + (1 - share) * low
 
+    def previous_levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(α, σ) `[R]` of the level before that of time t; (1, 0) before the first."""
+        index = self.schedule.index(t)
+        alpha, sigma = self.schedule.before()
+        return alpha[index], sigma[index]
+
     def _number(self, label: Label) -> int:
         if isinstance(label, int | np.integer) and 0 <= label < self.n_classes:
             return int(label)

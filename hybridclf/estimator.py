@@ -52,7 +52,8 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
     objective : "l2", "l1", "huber", "vlb" or "l2+vlb"
         Error between noise and predicted noise; the last two need a denoiser that has learned its variance.
     weighting : "learned", "uniform" or "heuristic"
-        Timestep weights; "learned" ones come with the calibration and are uniform without it.
+        Timestep weights; "learned" ones come with the calibration, and without it are those the denoiser was trained
+        with.
     image_shape : tuple of int or None
         (H, W) or (H, W, C) if X holds flattened images.
     architecture : "auto", "mlp" or "unet"

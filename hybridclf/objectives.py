@@ -22,6 +22,7 @@ __all__ = [
     "heuristic_weights",
     "resolve_objective",
     "uniform_weights",
+    "velocity_weights",
 ]
 
 Objective = Callable[..., Tensor]
@@ -29,6 +30,9 @@ Objective = Callable[..., Tensor]
 
 MAX_WEIGHT = 10.0
 """Bound on a timestep weight: 1/SNR grows without one as t goes to 1."""
+
+MIN_ALPHA = 1e-3
+"""Signal below which a velocity is not told from the noise any more."""
 
 
 def _reduce(distance: Tensor) -> Tensor:
@@ -171,6 +175,15 @@ def heuristic_weights(t: np.ndarray, alpha: np.ndarray, sigma: np.ndarray) -> np
     `MAX_WEIGHT`.
     """
     return np.minimum(np.exp(-7.0 * t) * np.square(sigma / np.maximum(alpha, 1e-6)), MAX_WEIGHT)
+
+
+def velocity_weights(t: np.ndarray, alpha: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """Uniform weights of the error in a flow's velocity v = ε - x0 (arXiv 2403.03206), as weights for ε.
+
+    x̂0 - x0 = -(σ/α)(ε̂ - ε), so v̂ - v = (1 + σ/α)(ε̂ - ε), and the weight is (1 + σ/α)². There is no bound but
+    `MIN_ALPHA`: that squared is what the step from v̂ to ε̂ divided by, so the weighted errors do not grow.
+    """
+    return np.square(1 + sigma / np.maximum(alpha, MIN_ALPHA))
 
 
 class BinnedWeights:

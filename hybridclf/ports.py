@@ -60,6 +60,9 @@ class Denoiser(Protocol):
     cost_unit : "row" or "pair"
         What a batch is counted in: "row" for late-conditioned models (pairs are nearly free there),
         "pair" for models that run one forward per pair.
+    weighting : Weighting, optional
+        Timestep weights that the model was trained with, used where no others are asked for; uniform in ε if it has
+        none.
     """
 
     shape: tuple[int, ...]

@@ -38,7 +38,7 @@ class Reranker:
     objective : "l2", "l1", "huber", "vlb" or "l2+vlb"
         The error between noise and predicted noise; the last two are for a denoiser that has learned its variance.
     weighting : Weighting, optional
-        Timestep weights of the errors; default uniform.
+        Timestep weights of the errors. Default: those that the denoiser was trained with, if it says so, else uniform.
     order : TellingOrder, optional
         A fitted order of trials, used by allocations that allow one (Race).
     batch_size : int, optional
@@ -69,7 +69,8 @@ class Reranker:
         self.denoiser = denoiser
         self.fusion = Fusion() if fusion is None else fusion
         self.allocation = allocation or (Race() if self.fusion.calibrated else PairedTTest())
-        self.weighting = uniform_weights if weighting is None else weighting
+        own: Weighting = getattr(denoiser, "weighting", uniform_weights)
+        self.weighting = own if weighting is None else weighting
         batch_size = default_batch_size(denoiser) if batch_size is None else batch_size
         if batch_size < 1:
             raise InvalidInputError(f"batch_size must be at least 1, got {batch_size}")

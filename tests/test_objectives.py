@@ -17,6 +17,7 @@ from hybridclf.objectives import (
     resolve_objective,
     resolve_weighting,
     uniform_weights,
+    velocity_weights,
 )
 
 LINES = {
@@ -202,3 +203,17 @@ def test_a_perfect_model_has_no_divergence() -> None:
     errors = resolve_objective("vlb")(noise, noise, perfect)
     np.testing.assert_allclose(errors[transition.sigma_before > 0], 0, atol=1e-9)
     assert (errors[transition.sigma_before == 0] > 0).all()
+
+
+def test_velocity_weights_are_a_flows_own() -> None:
+    """w·‖ε − ε̂‖² = ‖v − v̂‖² of a velocity v = ε − x0, where ε̂ = x_t + α·v̂ and x_t = α·x0 + (1 − α)·ε."""
+    rng = np.random.default_rng(0)
+    t = np.linspace(0.01, 0.99, 30)
+    alpha, sigma = 1 - t, t
+    x0, noise, velocity = rng.standard_normal((3, 30, 16))
+    x_t = alpha[:, None] * x0 + sigma[:, None] * noise
+    predicted = x_t + alpha[:, None] * velocity
+    in_v = ((noise - x0 - velocity) ** 2).sum(axis=1)
+    in_eps = velocity_weights(t, alpha, sigma) * ((noise - predicted) ** 2).sum(axis=1)
+    np.testing.assert_allclose(in_eps, in_v)
+    assert np.isfinite(velocity_weights(np.ones(1), np.zeros(1), np.ones(1)))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hybridclf.errors import InvalidInputError, UnknownLabelError
+from hybridclf.objectives import velocity_weights
 from hybridclf.ports import Condition, Label
 
 from ._checks import same_twice
@@ -72,6 +73,7 @@ class StableDiffusionXL(TextDenoiser):
 class StableDiffusion3(TextDenoiser):
     """Stable Diffusion 3 and 3.5: flow matching; two CLIP encoders, and T5 unless the folder leaves it out."""
 
+    weighting = staticmethod(velocity_weights)
     without: ClassVar[Mapping[str, Any]] = {"feature_extractor": None, "image_encoder": None}
     t5_tokens: ClassVar[int] = 256
 

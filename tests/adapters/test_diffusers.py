@@ -312,11 +312,14 @@ def test_images_are_encoded_as_the_pipeline_does(
 
 
 def plain_error(name: str, pipe: Any, x0: Tensor, label: Any, t: float, noise: np.ndarray) -> float:
+    """In ε, or in the velocity that a flow was trained in."""
     noising, eps = noising_of(pipe), torch.from_numpy(noise)
     timestep = noising.timestep(level(t))
     x_t = noising.x_t(x0, eps, timestep)
-    predicted = noising.noise(output_of(pipe, label, x_t, timestep), x_t, timestep)
-    return (predicted - eps).square().sum().item()
+    output = output_of(pipe, label, x_t, timestep)
+    if noising.flow:
+        return (output - (eps - x0)).square().sum().item()
+    return (noising.noise(output, x_t, timestep) - eps).square().sum().item()
 
 
 @pytest.mark.parametrize("name", FAMILIES)

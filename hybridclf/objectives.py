@@ -178,10 +178,10 @@ def heuristic_weights(t: np.ndarray, alpha: np.ndarray, sigma: np.ndarray) -> np
 
 
 def velocity_weights(t: np.ndarray, alpha: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """Uniform weights of the error in a flow's velocity v = ε - x0 (arXiv 2403.03206), as weights for ε.
+    """Uniform weights of the squared error in a flow's velocity v = ε - x0 (arXiv 2403.03206), as weights for ε.
 
-    x̂0 - x0 = -(σ/α)(ε̂ - ε), so v̂ - v = (1 + σ/α)(ε̂ - ε), and the weight is (1 + σ/α)². There is no bound but
-    `MIN_ALPHA`: that squared is what the step from v̂ to ε̂ divided by, so the weighted errors do not grow.
+    x̂0 - x0 = -(σ/α)(ε̂ - ε), so v̂ - v = (1 + σ/α)(ε̂ - ε), and the weight is (1 + σ/α)². It is not clipped to
+    `MAX_WEIGHT`: the step from v̂ to ε̂ has divided the error by as much, so that weighted errors do not grow with t.
     """
     return np.square(1 + sigma / np.maximum(alpha, MIN_ALPHA))
 

@@ -61,8 +61,8 @@ class Denoiser(Protocol):
         What a batch is counted in: "row" for late-conditioned models (pairs are nearly free there),
         "pair" for models that run one forward per pair.
     weighting : Weighting, optional
-        Timestep weights that the model was trained with, used where no others are asked for; uniform in ε if it has
-        none.
+        Timestep weights of squared errors that the model was trained with, used where no others are asked for; uniform
+        in ε if it has none.
     """
 
     shape: tuple[int, ...]

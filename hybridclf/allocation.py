@@ -39,7 +39,10 @@ class Allocation(ABC):
 
     @abstractmethod
     def survivors(self, evidence: Evidence) -> np.ndarray:
-        """Which candidates stay, bool `[m, K]`; at least one of each image."""
+        """Which candidates stay, bool `[m, K]`; at least one of each image.
+
+        Whoever leads the posterior stays all the same: errors alone say nothing of the prior.
+        """
 
 
 def _at_least(name: str, value: int, minimum: int) -> None:
@@ -136,7 +139,7 @@ class Staged(Allocation):
         return evidence.alive & (rank < limit[:, None])
 
     def evaluations(self, n_classes: int) -> int:
-        """Evaluations that one image with that many classes costs."""
+        """Evaluations that one image with that many classes costs, where no prior keeps a class of high errors in."""
         spent, alive, done = 0, n_classes, 0
         for keep, trials in zip(self.keep, self.trials, strict=True):
             spent += alive * (trials - done) if alive > 1 else 0  # one class left: nothing can change any more
@@ -189,21 +192,17 @@ class PairedTTest(Allocation):
 
     def survivors(self, evidence: Evidence) -> np.ndarray:
         """The best class and all that the t-test does not tell from it."""
-        best = evidence.mean_errors.argmin(axis=1)[:, None]
-        is_best = np.arange(evidence.alive.shape[1]) == best
+        best = evidence.mean_errors.argmin(axis=1)
+        is_best = np.arange(evidence.alive.shape[1]) == best[:, None]
         worse = self._p_values(evidence, best) < self.p
         tested = (evidence.n_trials >= self.min_trials)[:, None]
         return evidence.alive & (is_best | ~(tested & worse))
 
     @staticmethod
     def _p_values(evidence: Evidence, best: np.ndarray) -> np.ndarray:
-        """Two-sided p-values `[m, K]` of paired t-tests against the best; 1 where there is no test."""
+        """Two-sided p-values `[m, K]` of paired t-tests against the best `[m]`; 1 where there is no test."""
         n = evidence.n_trials[:, None]
-        seen = np.arange(evidence.errors.shape[1])[None, :, None] < n[:, :, None]
-        errors = evidence.errors.astype(float)
-        difference = np.where(seen, errors - np.take_along_axis(errors, best[:, :, None], axis=2), 0.0)
-        mean = difference.sum(axis=1) / np.maximum(n, 1)
-        variance = (np.where(seen, difference - mean[:, None], 0.0) ** 2).sum(axis=1) / np.maximum(n - 1, 1)
+        mean, variance = evidence.differences(best)
         with np.errstate(divide="ignore", invalid="ignore"):
             t = mean / np.sqrt(variance / n)
             return np.nan_to_num(2 * stdtr(n - 1, -np.abs(t)), nan=1.0)
@@ -242,7 +241,6 @@ class Race(Allocation):
     def survivors(self, evidence: Evidence) -> np.ndarray:
         """The leader, and all others that still matter while the leader is not sure."""
         share = np.where(evidence.alive, evidence.posterior, -1.0)
-        leads = np.arange(share.shape[1]) == share.argmax(axis=1)[:, None]
         sure = share.max(axis=1, keepdims=True) >= self.confidence
         matters = share >= (1 - self.confidence) / evidence.n_candidates[:, None]
-        return evidence.alive & (leads | (matters & ~sure))
+        return evidence.alive & (evidence.leads | (matters & ~sure))

@@ -10,7 +10,7 @@ from .allocation import Allocation, FixedTrials
 from .fusion import Fusion
 from .images import select
 from .loop import Capacity, Loop, Recorded, Task
-from .objectives import BinnedWeights, Weighting, paired_gaps
+from .objectives import BinnedWeights, Weighting, paired_gaps, uniform_weights
 from .ports import Denoiser, Label
 from .proposing import shortlist
 from .reranker import Reranker
@@ -113,7 +113,12 @@ def record(
     hit = top == y[:, None]
     usable = np.flatnonzero(hit.any(axis=1))
     reranker = Reranker(
-        denoiser, allocation=FixedTrials(RECORDED_TRIALS), objective=objective, batch_size=batch_size, random_state=seed
+        denoiser,
+        allocation=FixedTrials(RECORDED_TRIALS),
+        objective=objective,
+        weighting=uniform_weights,
+        batch_size=batch_size,
+        random_state=seed,
     )
     chosen = select(images, usable)
     labels: list[list[Label]] = [classes[c].tolist() for c in top[usable]]

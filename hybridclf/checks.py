@@ -7,7 +7,7 @@ import numpy as np
 from . import plugins
 from .allocation import Allocation
 from .errors import InvalidInputError, InvalidTypeError
-from .objectives import resolve_objective, resolve_weighting
+from .objectives import check_objective, resolve_objective, resolve_weighting
 
 __all__ = ["check_classes", "check_parameters", "class_numbers", "resolve_denoiser"]
 
@@ -58,7 +58,7 @@ def _is_shape(shape: Any) -> bool:
     )
 
 
-def resolve_denoiser(denoiser: Any) -> Any:
+def resolve_denoiser(denoiser: Any, objective: str) -> Any:
     """The denoiser that the parameter stands for: None to train one, a spec string's, or the object given.
 
     Raises
@@ -67,11 +67,14 @@ def resolve_denoiser(denoiser: Any) -> Any:
         For a string that no adapter answers to.
     InvalidTypeError
         For an object without `predict`.
+    InvalidInputError
+        If it cannot be asked for the objective.
     """
     if isinstance(denoiser, str):
-        return plugins.load("denoiser", denoiser)
+        denoiser = plugins.load("denoiser", denoiser)
     if denoiser is not None and not callable(getattr(denoiser, "predict", None)):
         raise InvalidTypeError(f"denoiser must have the methods of hybridclf.Denoiser, got {denoiser!r}")
+    check_objective(objective, denoiser)
     return denoiser
 
 

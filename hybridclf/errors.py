@@ -9,6 +9,9 @@ HybridClfError
 └── MissingDependencyError (ImportError) an optional package is not installed
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 __all__ = [
     "HybridClfError",
     "InvalidInputError",
@@ -18,6 +21,7 @@ __all__ = [
     "UncalibratedWarning",
     "UnknownLabelError",
     "UnknownSpecError",
+    "choices",
 ]
 
 
@@ -51,3 +55,9 @@ class MissingDependencyError(HybridClfError, ImportError):
 
 class UncalibratedWarning(UserWarning):
     """The posterior is a ranking, not a probability, until `calibrate` has seen labelled images."""
+
+
+def choices(known: Sequence[Any], limit: int = 10) -> str:
+    """A few of the things one may type, for a message."""
+    listed = ", ".join(map(repr, known[:limit]))
+    return listed if len(known) <= limit else f"{listed} and {len(known) - limit} more"

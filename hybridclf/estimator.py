@@ -49,10 +49,11 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
     allocation : Allocation or None
         Which candidates get the next trial, and when to stop. None: `Race()`, or `PairedTTest()` while nothing is
         calibrated.
-    objective : "l2", "l1" or "huber"
-        Error between noise and predicted noise.
+    objective : "l2", "l1", "huber", "vlb" or "l2+vlb"
+        Error between noise and predicted noise; the last two need a denoiser that has learned its variance.
     weighting : "learned", "uniform" or "heuristic"
-        Timestep weights; "learned" ones come with the calibration and are uniform without it.
+        Timestep weights; "learned" ones come with the calibration, and without it are those the denoiser was trained
+        with.
     image_shape : tuple of int or None
         (H, W) or (H, W, C) if X holds flattened images.
     architecture : "auto", "mlp" or "unet"
@@ -198,7 +199,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
             For a string that no adapter answers to.
         """
         check_parameters(self)
-        proposer, denoiser = resolve_proposer(self.proposer), resolve_denoiser(self.denoiser)
+        proposer, denoiser = resolve_proposer(self.proposer), resolve_denoiser(self.denoiser, self.objective)
         if X is None:
             return self._fit_labels(proposer, denoiser, y)
         self._takes_arrays = denoiser is None or not getattr(proposer, "takes_images", False)

@@ -1,6 +1,6 @@
 """What has been seen so far of the images under way, and what comes out for each in the end."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +10,7 @@ from .ports import Label
 if TYPE_CHECKING:
     from .fusion import Fusion
 
-__all__ = ["Evidence", "RerankResult", "Window"]
+__all__ = ["Evidence", "PairedDifferences", "RerankResult", "Window"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class RerankResult:
     ranking : tuple of labels `[k]`
         The candidates, best first.
     evaluations : int
-        Denoiser predictions (image, trial, class) that were spent.
+        Denoiser predictions (image, trial, class) that were spent; with several prompts per class, one for each.
     rows : int
         Trials that were run; for a late-conditioned denoiser this is the cost.
     stopped_by : str
@@ -61,8 +61,6 @@ class Evidence:
         Sum of the weighted errors over these trials (of dropped candidates: until they were dropped).
     posterior : float array `[m, K]`
         Shares of the candidates so far; rows sum to one.
-    errors : float32 array `[m, max(n_trials), K]`
-        The weighted errors themselves; nan where nothing was evaluated.
     """
 
     log_prior: np.ndarray
@@ -70,7 +68,8 @@ class Evidence:
     n_trials: np.ndarray
     sums: np.ndarray
     posterior: np.ndarray
-    errors: np.ndarray
+    _window: "Window" = field(repr=False)
+    _slots: np.ndarray = field(repr=False)
 
     @property
     def n_candidates(self) -> np.ndarray:
@@ -82,6 +81,71 @@ class Evidence:
         """Mean weighted error `[m, K]` over the trials so far; inf for candidates that are out."""
         mean = self.sums / np.maximum(self.n_trials, 1)[:, None]
         return np.where(self.alive, mean, np.inf)
+
+    @property
+    def leads(self) -> np.ndarray:
+        """Which candidate has the largest share of those that are not out, bool `[m, K]`, one per image."""
+        leader = np.where(self.alive, self.posterior, -1.0).argmax(axis=1)
+        return np.arange(self.alive.shape[1]) == leader[:, None]
+
+    @property
+    def errors(self) -> np.ndarray:
+        """The weighted errors, float32 `[m, max(n_trials), K]`, nan where nothing was evaluated.
+
+        A copy, made when asked for; after the moment of decision the images may be gone.
+        """
+        return self._window.errors[self._slots, : self.n_trials.max(initial=0)]
+
+    def differences(self, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance, each `[m, K]`, over the trials of the errors minus those of one candidate `[m]`.
+
+        To be asked at the moment of decision. It is cheap where the reference is the one of the time before.
+        """
+        return self._window.differences(self._slots, reference, self.n_trials)
+
+
+class PairedDifferences:
+    """Mean and variance of each candidate's errors minus those of a reference, by slot.
+
+    They are brought up to date trial by trial (Welford's algorithm), so that a test after every trial reads an error
+    once; a slot starts over when its reference changes.
+
+    Parameters
+    ----------
+    errors : float32 array `[n_slots, n_trials, n_candidates]`
+        The table that is being filled.
+    """
+
+    def __init__(self, errors: np.ndarray) -> None:
+        n_slots, _, n_candidates = errors.shape
+        self.errors = errors
+        self.reference = np.full(n_slots, -1)
+        self.n_trials = np.zeros(n_slots, dtype=int)
+        self.mean = np.zeros((n_slots, n_candidates))
+        self.squares = np.zeros((n_slots, n_candidates))
+
+    def forget(self, slots: np.ndarray) -> None:
+        """These slots `[m]` hold new images."""
+        self.reference[slots] = -1
+
+    def __call__(self, slots: np.ndarray, reference: np.ndarray, n_trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance `[m, K]` over the first `n_trials` `[m]`, against the candidates `reference` `[m]`."""
+        changed = slots[self.reference[slots] != reference]
+        self.mean[changed] = self.squares[changed] = 0.0
+        self.n_trials[changed] = 0
+        self.reference[slots] = reference
+        while len(behind := slots[self.n_trials[slots] < n_trials]):
+            self._add(behind)
+        return self.mean[slots], self.squares[slots] / np.maximum(n_trials - 1, 1)[:, None]
+
+    def _add(self, slots: np.ndarray) -> None:
+        """Take in one more trial of each of these slots."""
+        errors = self.errors[slots, self.n_trials[slots]].astype(float)
+        difference = errors - np.take_along_axis(errors, self.reference[slots, None], axis=1)
+        self.n_trials[slots] += 1
+        surprise = difference - self.mean[slots]
+        self.mean[slots] += surprise / self.n_trials[slots, None]
+        self.squares[slots] += surprise * (difference - self.mean[slots])
 
 
 class Window:
@@ -103,6 +167,7 @@ class Window:
         self.frozen = np.zeros(by_candidate)
         self.sums = np.zeros(by_candidate)
         self.errors = np.full((n_slots, n_trials, n_candidates), np.nan, dtype=np.float32)
+        self.differences = PairedDifferences(self.errors)
         self.n_trials = np.zeros(n_slots, dtype=int)
         self.evaluations = np.zeros(n_slots, dtype=int)
 
@@ -113,24 +178,26 @@ class Window:
         self.alive[slots] = np.isfinite(log_prior)
         self.frozen[slots] = self.sums[slots] = 0.0
         self.errors[slots] = np.nan
+        self.differences.forget(slots)
         self.n_trials[slots] = self.evaluations[slots] = 0
 
-    def record(self, slots: np.ndarray, trials: np.ndarray, candidates: np.ndarray, errors: np.ndarray) -> None:
-        """Note the errors `[P]` of P pairs (slot, trial, candidate), each index array `[P]`, trials in order."""
+    def record(
+        self, slots: np.ndarray, trials: np.ndarray, candidates: np.ndarray, errors: np.ndarray, cost: int = 1
+    ) -> None:
+        """Note errors `[P]` of (slot, trial, candidate), each index array `[P]`, trials in order, at a cost each."""
         self.errors[slots, trials, candidates] = errors
         np.add.at(self.sums, (slots, candidates), errors.astype(float))
-        np.add.at(self.evaluations, slots, 1)
+        np.add.at(self.evaluations, slots, cost)
         np.maximum.at(self.n_trials, slots, trials + 1)
 
     def view(self, slots: np.ndarray, fusion: "Fusion") -> Evidence:
         """The evidence on the images in these slots, with the posterior that fusion makes of it."""
         log_prior, alive, n_trials, sums = (a[slots] for a in (self.log_prior, self.alive, self.n_trials, self.sums))
         posterior = fusion.posterior(log_prior, sums, n_trials, alive, self.frozen[slots])
-        errors = self.errors[slots, : n_trials.max(initial=0)]
-        return Evidence(log_prior, alive, n_trials, sums, posterior, errors)
+        return Evidence(log_prior, alive, n_trials, sums, posterior, self, slots)
 
-    def drop(self, slots: np.ndarray, keep: np.ndarray, posterior: np.ndarray) -> None:
-        """Drop candidates that are not in keep `[m, K]`; each keeps the share it had at that moment."""
+    def drop(self, slots: np.ndarray, keep: np.ndarray, shares: np.ndarray) -> None:
+        """Drop candidates that are not in keep `[m, K]`; each keeps its share `[m, K]` for good."""
         dropped = self.alive[slots] & ~keep
-        self.frozen[slots] = np.where(dropped, posterior, self.frozen[slots])
+        self.frozen[slots] = np.where(dropped, shares, self.frozen[slots])
         self.alive[slots] &= keep

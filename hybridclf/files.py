@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .errors import InvalidInputError
-from .images import describe
+from .images import convert, describe, upright
 
 __all__ = ["ENDINGS", "FORMATS", "as_item", "check_image_shape", "image_paths", "open_image"]
 
@@ -56,7 +56,7 @@ def open_image(path: str | Path) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
                 image.load()
-                return _eight_bit(ImageOps.exif_transpose(image))
+                return upright(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InvalidInputError(f"more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller") from error
     except Image.UnidentifiedImageError as error:
@@ -66,15 +66,6 @@ def open_image(path: str | Path) -> Image.Image:
     except Exception as error:  # a damaged file can make a decoder raise anything
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InvalidInputError(f"cannot be read: {reason or type(error).__name__}") from error
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey scaled to 8 bits; Pillow's own conversion would cut it off at 255."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise InvalidInputError(f"its pixels are 32-bit numbers of unknown range (mode {image.mode}); save it as 8-bit")
-    return image
 
 
 def check_image_shape(shape: Sequence[int] | None) -> None:
@@ -110,10 +101,10 @@ def as_item(image: Image.Image, shape: Sequence[int] | None, pixel_range: tuple[
     array `[H, W, C]`, uint8 for a range of 0 to 255 and else float; a PIL image for shape None
     """
     if shape is None:
-        return image.convert("RGB")
+        return convert(image, "RGB")
     height, width, channels = shape
     shrinks = image.width >= width and image.height >= height
     resample = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
-    pixels = np.asarray(image.convert(_MODES[channels]).resize((width, height), resample)).reshape(*shape)
+    pixels = np.asarray(convert(image, _MODES[channels]).resize((width, height), resample)).reshape(*shape)
     low, high = pixel_range or (0.0, 255.0)
     return pixels if (low, high) == (0.0, 255.0) else low + pixels * ((high - low) / 255)

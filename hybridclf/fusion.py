@@ -18,7 +18,7 @@ class Fusion:
     After n trials the log-score of class c is `prior_weight`·log prior_c - β_n·(sum of its n errors) with
     β_n = `error_weight` / (1 + `correlation`·(n - 1)): trials on one image are correlated, and n of them count for
     less than n independent ones. Before the first trial it is `prior_alone`·log prior_c. Dropped classes keep the
-    share they had when they were dropped.
+    share they had when they were dropped, or that of the last class that stayed if theirs was larger.
 
     Unfitted, evidence alone decides among the candidates and the shares are no calibrated probabilities: the scores
     are minus half the mean error, the log-density of unit Gaussian noise.

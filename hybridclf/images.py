@@ -1,28 +1,37 @@
-"""What users pass as X, made into one array: vectors `[n, d]` or images `[n, H, W, C]`."""
+"""What users pass as X, made into one array, vectors `[n, d]` or images `[n, H, W, C]`; and PIL images of any kind."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageOps
 from sklearn.utils import check_array
 
 from .errors import InvalidInputError
 
-__all__ = ["as_array", "describe", "is_empty", "is_image_list", "select", "value_range"]
+__all__ = [
+    "as_array",
+    "as_pil",
+    "convert",
+    "describe",
+    "is_empty",
+    "is_image_list",
+    "select",
+    "upright",
+    "value_range",
+]
 
 
 def is_image_list(X: Any) -> bool:
     """Whether X is a list or tuple of images: PIL's, or arrays of two axes or more."""
-    return isinstance(X, list | tuple) and len(X) > 0 and (_is_pil(X[0]) or getattr(X[0], "ndim", 0) >= 2)
+    return (
+        isinstance(X, list | tuple) and len(X) > 0 and (isinstance(X[0], Image.Image) or getattr(X[0], "ndim", 0) >= 2)
+    )
 
 
 def is_empty(X: Any) -> bool:
     """Whether X is an array, a table or a list without a single item."""
     return tuple(X.shape[:1]) == (0,) if hasattr(X, "shape") else isinstance(X, list | tuple) and not X
-
-
-def _is_pil(image: Any) -> bool:
-    return hasattr(image, "getbands")
 
 
 def as_array(X: Any, shape: Sequence[int] | None = None) -> np.ndarray:
@@ -74,23 +83,68 @@ def _unfold(array: np.ndarray, wanted: tuple[int, ...]) -> np.ndarray:
 
 def _stack(images: Sequence[Any], channels: int | None) -> np.ndarray:
     """Images of one size as one array `[n, H, W]` or `[n, H, W, C]`."""
-    pil = _is_pil(images[0])
-    if any(_is_pil(image) != pil for image in images):
+    pil = isinstance(images[0], Image.Image)
+    if any(isinstance(image, Image.Image) != pil for image in images):
         raise InvalidInputError("X mixes PIL images with other things; give images of one kind")
+    images = [upright(image) for image in images] if pil else images
     sizes = {image.size if pil else np.shape(image) for image in images}
     if len(sizes) > 1:
         raise InvalidInputError(f"images must share one size, got {sorted(sizes)[:5]}; resize them first")
     return _pixels(images, channels) if pil else np.stack(images)
 
 
-def _pixels(images: Sequence[Any], channels: int | None) -> np.ndarray:
+def _pixels(images: Sequence[Image.Image], channels: int | None) -> np.ndarray:
     """PIL images as uint8: of so many channels, by default grey if all of them are, else RGB."""
-    modes = {image.mode for image in images}
-    deep = sorted(mode for mode in modes if mode.startswith(("I", "F")))
-    if deep:
-        raise InvalidInputError(f"images of mode {deep[0]!r} have more than 8 bits; pass their pixels as arrays")
-    mode = {None: "L" if modes <= {"1", "L"} else "RGB", 1: "L", 4: "RGBA"}.get(channels, "RGB")
-    return np.stack([np.asarray(image.convert(mode)) for image in images])
+    grey = {image.mode for image in images} <= {"1", "L"}
+    mode = {None: "L" if grey else "RGB", 1: "L", 4: "RGBA"}.get(channels, "RGB")
+    return np.stack([np.asarray(convert(image, mode)) for image in images])
+
+
+def as_pil(image: Any) -> Image.Image:
+    """A PIL image `upright`, or a uint8 array `[H, W]` or `[H, W, C]` (C = 1, 3 or 4) as one.
+
+    Raises
+    ------
+    InvalidInputError
+        For anything else.
+    """
+    if isinstance(image, Image.Image):
+        return upright(image)
+    array = np.asarray(image)
+    fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
+    if array.dtype != np.uint8 or not fits or not array.size:
+        raise InvalidInputError(
+            f"an image must be a PIL image or a uint8 array [H, W], [H, W, 3] or [H, W, 4]; got shape {array.shape} of "
+            f"{array.dtype}"
+        )
+    return Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A PIL image in 8 bits, turned as its camera meant it; of an animation the current frame.
+
+    16-bit grey is scaled: Pillow's own conversion would cut it off at 255.
+
+    Raises
+    ------
+    InvalidInputError
+        For 32-bit pixels, whose range is unknown.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise InvalidInputError(
+            f"pixels are 32-bit numbers of unknown range (mode {image.mode}); convert the image to 8 bits"
+        )
+    return image
+
+
+def convert(image: Image.Image, mode: str) -> Image.Image:
+    """An 8-bit image of any mode in another, as Pillow converts palettes and CMYK; alpha is dropped or kept by mode."""
+    if "transparency" in image.info:  # else Pillow warns
+        image = image.convert("RGBA")
+    return image.convert(mode)
 
 
 def value_range(array: np.ndarray) -> tuple[float, float]:

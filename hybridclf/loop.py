@@ -64,7 +64,15 @@ class Work:
 
 
 class Evaluator(Protocol):
-    """What turns work into errors: a denoiser, or a table of errors recorded before."""
+    """What turns work into errors: a denoiser, or a table of errors recorded before.
+
+    Attributes
+    ----------
+    n_prompts : int
+        Prompts of each class: the evaluations that one error costs.
+    """
+
+    n_prompts: int
 
     def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
         """New images were put into these slots `[m]`."""
@@ -83,6 +91,8 @@ class Recorded:
     errors : float array `[n, T, K]`
         Weighted errors by image, trial and candidate position.
     """
+
+    n_prompts = 1
 
     def __init__(self, errors: np.ndarray) -> None:
         self.errors = errors
@@ -110,7 +120,7 @@ class Step:
     finished : list of (int, RerankResult)
         Images that are done, by number.
     rows, pairs : int
-        Denoiser work of this turn.
+        Denoiser work of this turn; a pair is an evaluation.
     """
 
     images: np.ndarray
@@ -192,12 +202,13 @@ class Loop:
         work = self._fill()
         errors = np.asarray(self.evaluate(work))
         pair_slot = work.slot[work.row]
-        self._window.record(pair_slot, work.trial[work.row], work.candidate, errors)
+        self._window.record(pair_slot, work.trial[work.row], work.candidate, errors, self.evaluate.n_prompts)
         broken = np.unique(pair_slot[~np.isfinite(errors)])
         self._window.sums[broken] = 0.0  # tier 1 answers; an infinite sum has no posterior
         slots = np.unique(work.slot)
         due = slots[self._window.n_trials[slots] >= self._due[slots]]
-        return self._judge(np.setdiff1d(due, broken), broken, rows=len(work.slot), pairs=len(work.row))
+        n_pairs = len(work.row) * self.evaluate.n_prompts
+        return self._judge(np.setdiff1d(due, broken), broken, rows=len(work.slot), pairs=n_pairs)
 
     def _fill(self) -> Work:
         """The next batch: rows of the images under way, first come first served."""
@@ -217,8 +228,8 @@ class Loop:
         """Let the allocation decide on these slots, and release the images that are done."""
         window = self._window
         evidence = window.view(slots, self.fusion)
-        keep = self.allocation.survivors(evidence)
-        window.drop(slots, keep, evidence.posterior if self.fusion.calibrated else _below(evidence, keep))
+        keep = self.allocation.survivors(evidence) | evidence.leads
+        window.drop(slots, keep, _below(evidence, keep))
         alone = (evidence.alive & keep).sum(axis=1) <= 1
         spent = evidence.n_trials >= self.allocation.max_trials
         reasons = np.where(alone, self.allocation.stopped_by, np.where(spent, "budget", ""))
@@ -253,7 +264,8 @@ class Loop:
 def _below(evidence: Evidence, keep: np.ndarray) -> np.ndarray:
     """Shares `[m, K]`, none above the smallest of a candidate that stays `[m, K]`.
 
-    With an unfitted fusion the last candidate standing is the answer; a test can drop one whose share is larger.
+    A test can drop a class whose share is larger than that of one it keeps. With shares bounded like this, none that
+    was dropped can ever rank first.
     """
     stays = np.where(evidence.alive & keep, evidence.posterior, np.inf)
     return np.minimum(evidence.posterior, stays.min(axis=1, keepdims=True))

@@ -1,7 +1,8 @@
 """The two ports everything meets at: a proposer (tier 1) and a denoiser (tier 2).
 
 Work for a denoiser comes in **rows and pairs**. A row is one noised image at one trial; a pair is
-(row, class). Indices are flat, so ragged candidate lists need no padding and images with different
+(row, class); where a class has several prompts, each of them is a pair of its own, and their errors
+are averaged. Indices are flat, so ragged candidate lists need no padding and images with different
 labels share a batch. A late-conditioned denoiser runs its trunk once per row and a light head per
 pair; any other model gathers rows and runs one forward per pair.
 """
@@ -13,13 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Condition", "Denoiser", "Label", "Proposer", "take"]
+from .errors import InvalidInputError
+
+__all__ = ["Condition", "Denoiser", "Label", "Proposer", "VarianceDenoiser", "n_prompts", "take"]
 
 Label = Any
 """A class label: whatever numpy can sort and compare, mostly int or str."""
 
 Condition = Mapping[str, Tensor]
-"""What a denoiser needs to know of L labels: named tensors whose first axis is the label, `[L, …]`."""
+"""What a denoiser needs to know of L labels: named tensors whose first axis is the label, `[L, …]`.
+
+With n prompts per label it is `[L·n, …]`, label by label.
+"""
 
 
 @runtime_checkable
@@ -54,6 +60,9 @@ class Denoiser(Protocol):
     cost_unit : "row" or "pair"
         What a batch is counted in: "row" for late-conditioned models (pairs are nearly free there),
         "pair" for models that run one forward per pair.
+    weighting : Weighting, optional
+        Timestep weights of squared errors that the model was trained with, used where no others are asked for; uniform
+        in ε if it has none.
     """
 
     shape: tuple[int, ...]
@@ -66,7 +75,7 @@ class Denoiser(Protocol):
         ...
 
     def condition(self, labels: Sequence[Label]) -> Condition:
-        """What `predict` needs to know of L labels; called once per label set.
+        """What `predict` needs to know of L labels, `[L·n, …]` for n ≥ 1 prompts of each; called once per label set.
 
         Raises
         ------
@@ -96,6 +105,35 @@ class Denoiser(Protocol):
         ...
 
 
+@runtime_checkable
+class VarianceDenoiser(Denoiser, Protocol):
+    """A denoiser that has learned the variance of p(x_{t-1} | x_t) too, as DiT has: for the variational bound."""
+
+    def predict_variance(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """Predicted noise, and log-variance of p(x_{t-1} | x_t), each `[P, *shape]`; arguments as for `predict`."""
+        ...
+
+    def previous_levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(α, σ) `[R]` of the level before that of time t; (1, 0) before the first."""
+        ...
+
+
 def take(condition: Condition, index: Tensor) -> Condition:
     """The conditions of the labels at `index` `[P]`, in that order."""
     return {name: value[index.to(value.device)] for name, value in condition.items()}
+
+
+def n_prompts(condition: Condition, n_labels: int) -> int:
+    """How many prompts each of L labels has in their condition `[L·n, …]`.
+
+    Raises
+    ------
+    InvalidInputError
+        If they cannot all have the same number.
+    """
+    length = len(next(iter(condition.values())))
+    if length == 0 or length % n_labels:
+        raise InvalidInputError(
+            f"the denoiser's condition of {n_labels} labels has {length} rows; give each label the same number"
+        )
+    return length // n_labels

@@ -6,23 +6,21 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from .allocation import Allocation, PairedTTest, Race
+from .devices import Batches
 from .errors import InvalidInputError
+from .evaluation import PairErrors, Rows, batch_capacity
 from .evidence import RerankResult
 from .fusion import Fusion
 from .images import select
-from .loop import Capacity, Loop, Step, Task, Work, check_task
-from .objectives import Weighting, resolve_objective, uniform_weights
-from .ports import Condition, Denoiser, Label, take
+from .loop import Loop, Step, Task, Work, check_task
+from .objectives import Weighting, uniform_weights
+from .ports import Condition, Denoiser, Label, n_prompts
 from .trials import TELLING_TRIALS, TellingOrder, TrialPlan
 
 __all__ = ["Reranker"]
-
-PAIRS_PER_ROW = 16
-"""Pairs that a batch counted in rows may hold, for each of its rows."""
 
 
 class Reranker:
@@ -37,14 +35,15 @@ class Reranker:
         `PairedTTest`.
     fusion : Fusion, optional
         How prior and evidence become a posterior. Default: unfitted; evidence alone decides.
-    objective : "l2", "l1" or "huber"
-        The error between noise and predicted noise.
+    objective : "l2", "l1", "huber", "vlb" or "l2+vlb"
+        The error between noise and predicted noise; the last two are for a denoiser that has learned its variance.
     weighting : Weighting, optional
-        Timestep weights of the errors; default uniform.
+        Timestep weights of the errors. Default: those that the denoiser was trained with, if it says so, else uniform.
     order : TellingOrder, optional
         A fitted order of trials, used by allocations that allow one (Race).
     batch_size : int, optional
-        Rows (late-conditioned denoisers) or pairs (others) in one batch. Default: `default_batch_size`.
+        Rows (late-conditioned denoisers) or pairs (others) in one batch, halved for good where the device's memory
+        runs out. Default: `default_batch_size`.
     random_state : int, RandomState or None
         Decides the noise of all trials.
 
@@ -70,11 +69,13 @@ class Reranker:
         self.denoiser = denoiser
         self.fusion = Fusion() if fusion is None else fusion
         self.allocation = allocation or (Race() if self.fusion.calibrated else PairedTTest())
-        self.objective = resolve_objective(objective)
-        self.weighting = uniform_weights if weighting is None else weighting
-        self.batch_size = default_batch_size(denoiser) if batch_size is None else batch_size
-        if self.batch_size < 1:
+        own: Weighting = getattr(denoiser, "weighting", uniform_weights)
+        self.weighting = own if weighting is None else weighting
+        batch_size = default_batch_size(denoiser) if batch_size is None else batch_size
+        if batch_size < 1:
             raise InvalidInputError(f"batch_size must be at least 1, got {batch_size}")
+        self._pair_errors = PairErrors(denoiser, objective, batch_size)
+        self._encoding = Batches(batch_size)
         seed = check_random_state(random_state).randint(2**31 - 1)
         self.plan = self._plan(seed, order)
         self._number: dict[Label, int] = {}
@@ -154,7 +155,8 @@ class Reranker:
             return
         labels = tuple(dict.fromkeys(label for task in tasks for label in task.candidates))
         evaluate = _DenoiserErrors(self, images, labels, max(len(task.candidates) for task in tasks))
-        loop = Loop(self.allocation, self.fusion, evaluate, self.capacity, evaluate.n_candidates)
+        capacity = batch_capacity(self.denoiser, self.batch_size)
+        loop = Loop(self.allocation, self.fusion, evaluate, capacity, evaluate.n_candidates)
         evaluate.make_room(loop.n_slots)
         yield from loop.run(tasks)
 
@@ -165,10 +167,9 @@ class Reranker:
         return t.double().numpy(), alpha.double().cpu().numpy(), sigma.double().cpu().numpy()
 
     @property
-    def capacity(self) -> Capacity:
-        """Rows and pairs of one batch."""
-        per_row = PAIRS_PER_ROW if self.denoiser.cost_unit == "row" else 1
-        return Capacity(self.batch_size, self.batch_size * per_row)
+    def batch_size(self) -> int:
+        """Rows or pairs in one batch."""
+        return self._pair_errors.batches.size
 
     def condition(self, labels: Sequence[Label]) -> tuple[dict[Label, int], Condition]:
         """The denoiser's condition `[L, …]`, and where in it each label is; kept while later labels are among these."""
@@ -193,15 +194,15 @@ def default_batch_size(denoiser: Denoiser) -> int:
 
 
 class _DenoiserErrors:
-    """Evaluator that asks the denoiser: encodes each image once, noises rows, predicts pairs, measures errors."""
+    """Evaluator that asks the denoiser: encodes each image once, noises rows, weights the errors of pairs."""
 
     def __init__(self, reranker: Reranker, images: Any, labels: tuple[Label, ...], n_candidates: int) -> None:
-        self.denoiser = reranker.denoiser
-        self.plan, self.capacity = reranker.plan, reranker.capacity
-        self.objective, self.weighting = reranker.objective, reranker.weighting
+        self.denoiser, self.plan, self.weighting = reranker.denoiser, reranker.plan, reranker.weighting
+        self.pair_errors, self.encoding = reranker._pair_errors, reranker._encoding
         self.images = images
         self.n_candidates = n_candidates
         self.number, self.conditions = reranker.condition(labels)
+        self.n_prompts = n_prompts(self.conditions, len(self.number))
 
     def make_room(self, n_slots: int) -> None:
         """Room for the encoded images of so many slots."""
@@ -217,45 +218,30 @@ class _DenoiserErrors:
     @torch.inference_mode()
     def __call__(self, work: Work) -> np.ndarray:
         self._encode(work)
-        t, noise, x_t, weight = self._noised(work)
+        rows = self._noised(work)
         label = self.labels[work.slot[work.row], work.candidate]
-        errors = [
-            self._errors(x_t, t, noise, work.row[i : i + self.capacity.pairs], label[i : i + self.capacity.pairs])
-            for i in range(0, len(label), self.capacity.pairs)
-        ]
-        return torch.cat(errors).cpu().numpy() * weight[work.row]
+        prompt = (label[:, None] * self.n_prompts + np.arange(self.n_prompts)).ravel()
+        errors = self.pair_errors(rows, work.row.repeat(self.n_prompts), prompt, self.conditions)
+        weight = self.weighting(*(v.double().cpu().numpy() for v in (rows.t, rows.alpha, rows.sigma)))
+        return errors.view(-1, self.n_prompts).mean(dim=1).cpu().numpy() * weight[work.row]
 
     def _encode(self, work: Work) -> None:
         """Encode the images that are seen for the first time; those that the prior settles never are."""
         new = ~self.encoded[work.slot]
         slots, first = np.unique(work.slot[new], return_index=True)
         if len(slots):
-            numbers = work.image[new][first]
-            self.x0[slots] = self.denoiser.encode(select(self.images, numbers)).to(self.x0)
+            images = select(self.images, work.image[new][first])
+            x0 = self.encoding(lambda start, size: self.denoiser.encode(images[start : start + size]), len(slots))
+            self.x0[slots] = torch.cat(x0).to(self.x0)
             self.encoded[slots] = True
 
-    def _noised(self, work: Work) -> tuple[Tensor, Tensor, Tensor, np.ndarray]:
-        """Times `[R]`, noise and noised images `[R, *shape]`, and the timestep weights `[R]`."""
+    def _noised(self, work: Work) -> Rows:
         trials, inverse = np.unique(work.trial, return_inverse=True)
         x0 = self.x0[work.slot]
         exact = torch.promote_types(x0.dtype, torch.float32)  # half precision would blur the times
         t = torch.from_numpy(self.plan.timesteps(work.trial)).to(x0.device, exact)
         noise = torch.from_numpy(self.plan.noise(trials)).to(x0.device, exact)[inverse]
         alpha, sigma = self.denoiser.noise_levels(t)
-        weight = self.weighting(*(v.double().cpu().numpy() for v in (t, alpha, sigma)))
         across = (-1,) + (1,) * (x0.ndim - 1)
         x_t = alpha.view(across) * x0 + sigma.view(across) * noise
-        return t, noise, x_t.to(x0.dtype), weight
-
-    def _errors(self, x_t: Tensor, t: Tensor, noise: Tensor, row: np.ndarray, label: np.ndarray) -> Tensor:
-        """Errors `[P]` of pairs (row, label), predicted in one batch of fixed shape."""
-        n_pairs, rows = len(row), np.arange(len(t))
-        if self.denoiser.dtype != torch.float64:  # a result must not depend on how many others are in its batch
-            if self.denoiser.cost_unit == "row":
-                rows = np.pad(rows, (0, self.capacity.rows - len(rows)), mode="edge")
-            else:
-                row, label = (np.pad(a, (0, self.capacity.pairs - n_pairs), mode="edge") for a in (row, label))
-        row_index = torch.from_numpy(row).to(x_t.device)
-        condition = take(self.conditions, torch.from_numpy(label))
-        predicted = self.denoiser.predict(x_t[rows], t[rows], row_index, condition)
-        return self.objective(noise[row_index[:n_pairs]], predicted[:n_pairs])
+        return Rows(t, alpha, sigma, x0, noise, x_t.to(x0.dtype))

@@ -205,6 +205,33 @@ def test_paired_t_test_keeps_classes_that_are_the_same_and_drops_a_constant_gap(
     assert np.isnan(result.evidence[3:, 0]).all()
 
 
+@pytest.mark.parametrize("allocation", [PairedTTest(0.2, 2, 40), Staged((4, 2, 1), (2, 10, 40)), Race(0.6, 40)])
+@pytest.mark.parametrize("fusion", [FUSED, Fusion(1.0, 1.0, 0.02, 0.5, calibrated=True), Fusion()])
+def test_a_class_that_was_dropped_never_ranks_first(
+    allocation: Allocation, fusion: Fusion, error_table: Callable[..., np.ndarray]
+) -> None:
+    """Not even where the prior favours it and it was dropped for its errors."""
+    errors = error_table(300, 40, 8, spread=0.4)
+    log_prior = log_softmax(np.random.default_rng(1).normal(scale=3, size=(300, 8)), axis=1)
+    for result in rerank(allocation, errors, log_prior, fusion):
+        if result.rows:
+            assert np.isfinite(result.evidence[-1, result.ranking[0]])
+        assert result.posterior.argmax() == result.ranking[0]
+        assert result.posterior.sum() == pytest.approx(1)
+
+
+def test_whom_the_prior_favours_stays_until_the_evidence_outweighs_it() -> None:
+    rng = np.random.default_rng(0)
+    errors = (10 + 0.1 * rng.standard_normal((1, 60, 3)) + [[[0.2, 0.0, 5.0]]]).astype(np.float32)
+    log_prior, allocation = np.log([[0.9, 0.05, 0.05]]), PairedTTest(0.01, 5, 60)
+    (torn,) = rerank(allocation, errors, log_prior, Fusion(1, 1, 0.01, 0, calibrated=True))
+    assert (torn.ranking[0], torn.rows, torn.stopped_by) == (0, 60, "budget")
+    assert np.isnan(torn.evidence[5:, 2]).all()  # nothing speaks for this one
+    (turned,) = rerank(allocation, errors, log_prior, Fusion(1, 1, 1.0, 0, calibrated=True))
+    assert (turned.ranking[0], turned.stopped_by) == (1, "confident")
+    assert 5 < turned.rows < 60
+
+
 # --- Race -------------------------------------------------------------------------------------------------------------
 
 

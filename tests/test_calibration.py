@@ -69,6 +69,28 @@ def test_record_holds_the_likeliest_classes_of_the_usable_images(
     assert row == len(made.y) == len(made.errors) < 29
 
 
+def test_weights_of_the_denoisers_own_are_not_recorded(
+    monkeypatch: pytest.MonkeyPatch, gaussian_denoiser: Callable[..., Any]
+) -> None:
+    """They are used where none are learned; what is learned rests on plain errors."""
+    monkeypatch.setattr(module, "RECORDED_TRIALS", 4)
+    rng = np.random.default_rng(0)
+    denoiser = gaussian_denoiser({c: rng.standard_normal(4) for c in "ab"})
+    images, log_prior, y = rng.standard_normal((5, 4)), np.log(np.full((5, 2), 0.5)), np.zeros(5, dtype=int)
+    options: dict[str, Any] = {"objective": "l2", "batch_size": 7, "seed": 3}
+    plain = record(denoiser, images, np.array(["a", "b"]), log_prior, y, **options)
+    stage = Reranker(denoiser, allocation=FixedTrials(4), random_state=3)
+    denoiser.weighting = heuristic_weights
+    weighted = record(denoiser, images, np.array(["a", "b"]), log_prior, y, **options)
+    np.testing.assert_array_equal(plain.errors, weighted.errors)
+    own = Reranker(denoiser, allocation=FixedTrials(4), random_state=3)
+    weights = heuristic_weights(plain.t, plain.alpha, plain.sigma)[:, None]
+    for a, b in zip(*(s.rerank(images, [["a", "b"]] * 5) for s in (stage, own)), strict=True):
+        np.testing.assert_allclose(b.evidence, a.evidence * weights, rtol=1e-6)
+    given = Reranker(denoiser, allocation=FixedTrials(4), weighting=uniform_weights, random_state=3)
+    assert given.weighting is uniform_weights
+
+
 def test_record_without_usable_images(gaussian_denoiser: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RECORDED_CLASSES", 1)
     denoiser = gaussian_denoiser({"a": np.zeros(2), "b": np.ones(2)})

@@ -765,7 +765,11 @@ def test_y_that_cannot_be_used(blobs: Any) -> None:
         ({"validation_fraction": 1.0}, "validation_fraction must lie between 0 and 1"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
         ({"wrong_class_weight": -1.0}, "wrong_class_weight not below it"),
-        ({"objective": "mse"}, "'l2', 'l1', 'huber'; got 'mse'"),
+        ({"objective": "mse"}, "'huber', 'vlb', 'l2.vlb'; got 'mse'"),
+        (
+            {"objective": "vlb"},
+            "'vlb' needs a denoiser that has learned its variance.* the one that fit trains has not",
+        ),
         ({"weighting": "none"}, "got 'none'"),
         ({"architecture": "vit"}, 'architecture must be "auto", "mlp" or "unet", got \'vit\''),
         ({"dtype": "int32"}, "dtype must be None, \"float64\".*got 'int32'"),

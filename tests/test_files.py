@@ -79,7 +79,7 @@ def test_sixteen_bits_are_scaled_not_cut_off(tmp_path: Path) -> None:
 
 
 def test_numbers_of_unknown_range_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="save it as 8-bit"):
+    with pytest.raises(InvalidInputError, match="convert the image to 8 bits"):
         open_image(save(tmp_path / "a.tif", GREY.astype(np.float32)))
 
 
@@ -177,6 +177,14 @@ def test_every_mode_fits_every_number_of_channels(mode: str, channels: int) -> N
     assert item.shape == (8, 10, channels)
     assert item.min() >= 0
     assert item.max() <= 1
+
+
+@pytest.mark.parametrize("shape", [None, (6, 8, 1), (6, 8, 3), (6, 8, 4)])
+def test_a_palette_with_transparency_fits_without_a_warning(tmp_path: Path, shape: tuple[int, ...] | None) -> None:
+    Image.fromarray(GREY).quantize(8).save(tmp_path / "a.png", transparency=bytes([0, 128, 255]))
+    image = open_image(tmp_path / "a.png")
+    assert isinstance(image.info["transparency"], bytes)
+    assert np.shape(as_item(image, shape, None)) == (shape or (6, 8, 3))
 
 
 def test_models_of_any_size_get_the_image_itself() -> None:

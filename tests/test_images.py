@@ -1,5 +1,6 @@
-"""Every accepted form of X becomes the same array; every other gets one clear error."""
+"""Every accepted form of X becomes the same array, and every kind of image 8 bits; all else gets one clear error."""
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from hybridclf.errors import InvalidInputError
-from hybridclf.images import as_array, describe, is_empty, is_image_list, value_range
+from hybridclf.images import as_array, as_pil, convert, describe, is_empty, is_image_list, upright, value_range
 
 GREY = np.random.default_rng(0).integers(0, 256, (5, 4, 6), dtype=np.uint8)
 COLOUR = np.random.default_rng(1).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
@@ -75,8 +76,7 @@ def test_pil_images_of_one_bit_and_with_a_palette() -> None:
         ([np.zeros((4, 4)), np.zeros((4, 5))], None, "share one size.*resize"),
         ([np.zeros((4, 4)), None], None, "share one size"),
         ([Image.new("L", (4, 4)), np.zeros((4, 4))], None, "one kind"),
-        ([Image.new("I;16", (4, 4))], None, "'I;16' have more than 8 bits"),
-        ([Image.new("F", (4, 4))], None, "'F' have more than 8 bits"),
+        ([Image.new("F", (4, 4))], None, "32-bit numbers.*convert the image to 8 bits"),
         (GREY, (4, 4, 1), "expected images of 4x4x1, got images of 4x6x1"),
         (GREY, (4, 6, 3), "expected images of 4x6x3, got images of 4x6x1"),
         (np.zeros((3, 23)), (4, 6), "expected images of 4x6x1, got vectors of 23 numbers"),
@@ -129,3 +129,81 @@ def test_value_range() -> None:
 def test_describe() -> None:
     assert describe((64,)) == "vectors of 64 numbers"
     assert describe((8, 8, 3)) == "images of 8x8x3"
+
+
+# --- PIL images of any kind -------------------------------------------------------------------------------------------
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return Image.open(io.BytesIO(buffer.getvalue()))
+
+
+def test_arrays_of_every_layout_are_their_pil_images() -> None:
+    rgb, grey = COLOUR[0], GREY[0]
+    for array, mode in ((rgb, "RGB"), (grey, "L"), (np.dstack([rgb, grey]), "RGBA")):
+        image = as_pil(array)
+        assert image.mode == mode
+        np.testing.assert_array_equal(image, array)
+    np.testing.assert_array_equal(as_pil(grey[..., None]), grey)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint16), np.zeros(16, np.uint8), np.zeros((4, 4, 2), np.uint8),
+     np.zeros((0, 4, 3), np.uint8), np.zeros((2, 4, 4, 3), np.uint8), "cat.png"],
+    ids=["float", "16-bit", "flat", "two channels", "empty", "four axes", "path"],
+)  # fmt: skip
+def test_other_arrays_are_refused(array: Any) -> None:
+    with pytest.raises(InvalidInputError, match="an image must be a PIL image or a uint8 array"):
+        as_pil(array)
+
+
+def test_modes_are_converted_as_pillow_does() -> None:
+    rgb, alpha = Image.fromarray(COLOUR[0]), Image.fromarray(GREY[0])
+    with_alpha = saved(Image.merge("RGBA", (*rgb.split(), alpha)))
+    np.testing.assert_array_equal(convert(with_alpha, "RGB"), rgb)
+    np.testing.assert_array_equal(convert(with_alpha, "RGBA"), with_alpha)
+    for mode in ("1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"):
+        for wanted in ("L", "RGB", "RGBA"):
+            np.testing.assert_array_equal(convert(rgb.convert(mode), wanted), rgb.convert(mode).convert(wanted))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_a_palette_with_transparency_is_converted_without_a_warning(mode: str) -> None:
+    palette = Image.fromarray(COLOUR[0]).quantize(8)
+    image = saved(palette, transparency=bytes([0, 128, 255]))
+    assert isinstance(image.info["transparency"], bytes)
+    converted = convert(image, mode)
+    np.testing.assert_array_equal(converted.convert("RGB"), palette.convert(mode).convert("RGB"))
+    if mode == "RGBA":
+        assert {0, 128, 255} <= set(np.unique(converted.getchannel("A")))
+
+
+def test_sixteen_bits_are_scaled_not_cut_off() -> None:
+    values = np.array([[0, 256, 257, 32768, 65535]], dtype=np.uint16)
+    for kind in ("PNG", "TIFF"):
+        image = saved(Image.fromarray(values), kind)
+        assert image.mode.startswith("I;16")
+        assert np.asarray(upright(image)).tolist() == [[0, 1, 1, 128, 255]]
+        assert as_array([image]).ravel().tolist() == [0, 1, 1, 128, 255]
+    for mode in ("I", "F"):
+        with pytest.raises(InvalidInputError, match=rf"32-bit numbers of unknown range \(mode {mode}\); convert"):
+            upright(Image.new(mode, (4, 4)))
+
+
+def test_a_photo_is_turned_as_its_camera_meant_it() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90° clockwise to view
+    turned = saved(Image.fromarray(np.rot90(COLOUR[0]).copy()), exif=exif)
+    np.testing.assert_array_equal(upright(turned), COLOUR[0])
+    np.testing.assert_array_equal(as_array([turned, Image.fromarray(COLOUR[1])]), COLOUR[:2])
+
+
+def test_of_an_animation_the_current_frame_counts() -> None:
+    frames = [Image.new("L", (4, 4), grey) for grey in (10, 200)]
+    animation = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert np.unique(convert(as_pil(animation), "RGB")).tolist() == [10]
+    animation.seek(1)
+    assert np.unique(convert(as_pil(animation), "RGB")).tolist() == [200]

@@ -3,17 +3,21 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
+from torch.distributions import Normal, kl_divergence
 
 from hybridclf.errors import InvalidInputError
 from hybridclf.objectives import (
     MAX_WEIGHT,
     OBJECTIVES,
     BinnedWeights,
+    Transition,
     heuristic_weights,
     paired_gaps,
     resolve_objective,
     resolve_weighting,
     uniform_weights,
+    velocity_weights,
 )
 
 LINES = {
@@ -48,7 +52,7 @@ def test_float64_stays_float64() -> None:
 
 
 def test_objective_names() -> None:
-    with pytest.raises(InvalidInputError, match="'l2', 'l1', 'huber'; got 'mse'"):
+    with pytest.raises(InvalidInputError, match=r"'l2', 'l1', 'huber', 'vlb', 'l2\+vlb'; got 'mse'"):
         resolve_objective("mse")
 
 
@@ -122,3 +126,94 @@ def test_weighting_names() -> None:
     assert resolve_weighting("heuristic") is heuristic_weights
     with pytest.raises(InvalidInputError, match="weighting must be one of 'learned', 'uniform', 'heuristic'"):
         resolve_weighting("snr")
+
+
+# --- the variational bound --------------------------------------------------------------------------------------------
+
+
+def transitions(n: int = 40, shape: tuple[int, ...] = (3, 4, 4)) -> tuple[np.ndarray, ...]:
+    """Linear β of 1000 levels, n of them (the first among them), images, noise, predictions and log-variances."""
+    rng = np.random.default_rng(0)
+    beta = np.linspace(1e-4, 0.02, 1000)
+    level = np.concatenate([[0, 0, 0, 1, 2, 999], rng.integers(0, 1000, n - 6)])
+    x0 = rng.uniform(-1, 1, (n, *shape))
+    x0.flat[::7] = np.resize([-1, 1], x0.flat[::7].shape)  # black and white are bins without an end
+    noise, predicted = rng.standard_normal((2, n, *shape))
+    predicted = noise + 0.2 * predicted
+    signal = np.cumprod(1 - beta)
+    before = np.concatenate([[1.0], signal[:-1]])[level]
+    true = (1 - before) / (1 - signal[level]) * beta[level]
+    low, high = np.log(np.maximum(true, 1e-5)), np.log(beta[level])
+    share = rng.uniform(-0.2, 1.2, (n, *shape))
+    across = (slice(None), *[None] * len(shape))
+    log_variance = share * high[across] + (1 - share) * low[across]
+    return beta[level], signal[level], before, x0, noise, predicted, log_variance
+
+
+def as_transition(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, Transition]:
+    _, signal, before, x0, noise, predicted, log_variance = transitions()
+    levels = (np.sqrt(v) for v in (signal, 1 - signal, before, 1 - before))
+    noise, predicted, *rest = (torch.from_numpy(v).to(dtype) for v in (noise, predicted, x0, log_variance, *levels))
+    return noise, predicted, Transition(*rest)
+
+
+def plain_bound() -> list[float]:
+    """Equations 6, 7 and 13 of arXiv 2006.11239 in NumPy, by torch's own KL divergence and SciPy's normal, in bits."""
+    bits = []
+    for beta, signal, before, x0, noise, predicted, log_variance in zip(*transitions(), strict=True):
+        x_t = np.sqrt(signal) * x0 + np.sqrt(1 - signal) * noise
+        x0_hat = (x_t - np.sqrt(1 - signal) * predicted) / np.sqrt(signal)
+        of_x0, of_x_t = np.sqrt(before) * beta / (1 - signal), np.sqrt(1 - beta) * (1 - before) / (1 - signal)
+        mean, scale = of_x0 * x0_hat + of_x_t * x_t, np.exp(log_variance / 2)
+        if before == 1:
+            upper = np.where(x0 > 0.999, np.inf, x0 + 1 / 255)
+            lower = np.where(x0 < -0.999, -np.inf, x0 - 1 / 255)
+            mass = norm.cdf(upper, mean, scale) - norm.cdf(lower, mean, scale)
+            bits.append(-np.log2(np.maximum(mass, 1e-12)).sum())
+        else:
+            true = of_x0 * x0 + of_x_t * x_t, np.full_like(x0, np.sqrt((1 - before) / (1 - signal) * beta))
+            q, p = (Normal(*map(torch.from_numpy, v)) for v in (true, (mean, scale)))
+            bits.append(kl_divergence(q, p).sum().item() / np.log(2))
+    return bits
+
+
+def test_the_bound_is_ddpms() -> None:
+    noise, predicted, transition = as_transition(torch.float64)
+    errors = resolve_objective("vlb")(noise, predicted, transition)
+    np.testing.assert_allclose(errors, plain_bound(), rtol=1e-8)
+    both = resolve_objective("l2+vlb")(noise, predicted, transition)
+    np.testing.assert_allclose(both, errors + resolve_objective("l2")(noise, predicted))
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 1e-3), (torch.bfloat16, 0.2)])
+def test_the_bound_survives_float32(dtype: torch.dtype, rtol: float) -> None:
+    """β at the first levels is the difference of numbers near 1; and half precision is made up for where it can be."""
+    noise, predicted, transition = as_transition(torch.float32)
+    errors = resolve_objective("vlb")(noise, predicted.to(dtype), transition)
+    assert errors.dtype == torch.float32
+    np.testing.assert_allclose(errors, plain_bound(), rtol=rtol)
+
+
+def test_a_perfect_model_has_no_divergence() -> None:
+    """ε̂ = ε and Σ = β̃: nothing to pay, but at the first level."""
+    noise, _, transition = as_transition(torch.float64)
+    beta = transition.sigma**2 - (transition.alpha / transition.alpha_before * transition.sigma_before) ** 2
+    true = (beta * (transition.sigma_before / transition.sigma) ** 2).log().view(-1, 1, 1, 1)
+    perfect = transition._replace(log_variance=true.clamp(min=-10).expand_as(noise))
+    errors = resolve_objective("vlb")(noise, noise, perfect)
+    np.testing.assert_allclose(errors[transition.sigma_before > 0], 0, atol=1e-9)
+    assert (errors[transition.sigma_before == 0] > 0).all()
+
+
+def test_velocity_weights_are_a_flows_own() -> None:
+    """w·‖ε − ε̂‖² = ‖v − v̂‖² of a velocity v = ε − x0, where ε̂ = x_t + α·v̂ and x_t = α·x0 + (1 − α)·ε."""
+    rng = np.random.default_rng(0)
+    t = np.linspace(0.01, 0.99, 30)
+    alpha, sigma = 1 - t, t
+    x0, noise, velocity = rng.standard_normal((3, 30, 16))
+    x_t = alpha[:, None] * x0 + sigma[:, None] * noise
+    predicted = x_t + alpha[:, None] * velocity
+    in_v = ((noise - x0 - velocity) ** 2).sum(axis=1)
+    in_eps = velocity_weights(t, alpha, sigma) * ((noise - predicted) ** 2).sum(axis=1)
+    np.testing.assert_allclose(in_eps, in_v)
+    assert np.isfinite(velocity_weights(np.ones(1), np.zeros(1), np.ones(1)))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hybridclf.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
-from hybridclf.errors import InvalidInputError, UnknownLabelError
+from hybridclf.errors import HybridClfError, InvalidInputError, UnknownLabelError
 from hybridclf.evidence import RerankResult
 from hybridclf.fusion import Fusion
 from hybridclf.models import LateConditionedDenoiser, LateUNet
@@ -211,6 +211,119 @@ def test_batches_of_float32_have_one_shape(
     denoiser = Watched(means, dtype=torch.float32, cost_unit=cost_unit)
     Reranker(denoiser, allocation=Race(0.9, 8), batch_size=8).rerank(images, candidates)
     assert shapes == {8}
+
+
+# --- several prompts per class ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "cost_unit", "batch_size"),
+    [(torch.float64, "row", 3), (torch.float64, "pair", 7), (torch.float32, "pair", 2), (torch.float32, "row", 1)],
+)
+def test_errors_are_averaged_over_the_prompts_of_a_class(
+    dtype: torch.dtype,
+    cost_unit: str,
+    batch_size: int,
+    gaussian_denoiser: Callable[..., Any],
+    means: dict[str, np.ndarray],
+    images: np.ndarray,
+    candidates: list[list[str]],
+) -> None:
+    """As if each prompt had its own denoiser, and their tables were averaged."""
+    prompts = np.random.default_rng(6).normal(scale=0.5, size=(3, 3, 4))
+    largest = 0
+
+    class Prompted(gaussian_denoiser):  # type: ignore[misc,valid-type]
+        def condition(self, labels: Any) -> dict[str, torch.Tensor]:
+            mean = super().condition(labels)["mean"]
+            return {"mean": (mean[:, None] + torch.from_numpy(prompts).to(self.dtype)).flatten(0, 1)}
+
+        def predict(self, x_t: Any, t: Any, row: Any, condition: Any) -> torch.Tensor:
+            nonlocal largest
+            largest = max(largest, len(row if cost_unit == "pair" else x_t))
+            return super().predict(x_t, t, row, condition)
+
+    options: dict[str, Any] = {"allocation": FixedTrials(4), "batch_size": batch_size}
+    several = Reranker(Prompted(means, dtype=dtype, cost_unit=cost_unit), **options)
+    results = several.rerank(images, candidates)
+    assert largest <= batch_size
+    singles = [gaussian_denoiser({k: m + prompt for k, m in means.items()}, dtype=dtype) for prompt in prompts]
+    tables = [Reranker(single, **options).rerank(images, candidates) for single in singles]
+    for result, *single in zip(results, *tables, strict=True):
+        expected = np.mean([s.evidence for s in single], axis=0)
+        np.testing.assert_allclose(result.evidence, expected, rtol=1e-6 if dtype == torch.float64 else 1e-4)
+        assert result.evaluations == sum(s.evaluations for s in single)
+    steps = list(several.stream(images, candidates))
+    assert sum(step.pairs for step in steps) == sum(r.evaluations for r in results)
+
+
+def test_prompts_that_some_labels_lack_are_refused(
+    gaussian_denoiser: Callable[..., Any], means: dict[str, np.ndarray], images: np.ndarray
+) -> None:
+    class Uneven(gaussian_denoiser):  # type: ignore[misc,valid-type]
+        def condition(self, labels: Any) -> dict[str, torch.Tensor]:
+            return {"mean": super().condition(labels)["mean"].repeat(2, 1, 1)[:-1]}
+
+    with pytest.raises(InvalidInputError, match="condition of 5 labels has 9 rows; give each label the same number"):
+        Reranker(Uneven(means), allocation=FixedTrials(2)).rerank(images[:1], [LABELS])
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def crowded(gaussian_denoiser: Callable[..., Any]) -> type[Any]:
+    """The class: a Gaussian denoiser on a device with memory for so many rows or pairs, and so many images."""
+
+    class Crowded(gaussian_denoiser):  # type: ignore[misc,valid-type]
+        room = 3
+        encoding_room = 2
+
+        def encode(self, images: Any) -> torch.Tensor:
+            if len(images) > self.encoding_room:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().encode(images)
+
+        def predict(self, x_t: Any, t: Any, row: Any, condition: Any) -> torch.Tensor:
+            if len(x_t if self.cost_unit == "row" else row) > self.room:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().predict(x_t, t, row, condition)
+
+    return Crowded
+
+
+@pytest.mark.parametrize("cost_unit", ["row", "pair"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_batches_halve_for_good_when_memory_runs_out(
+    dtype: torch.dtype,
+    cost_unit: str,
+    crowded: Callable[..., Any],
+    gaussian_denoiser: Callable[..., Denoiser],
+    means: dict[str, np.ndarray],
+    images: np.ndarray,
+    candidates: list[list[str]],
+) -> None:
+    options: dict[str, Any] = {"allocation": FixedTrials(5), "batch_size": 16}
+    roomy = Reranker(gaussian_denoiser(means, dtype=dtype, cost_unit=cost_unit), **options)
+    tight = Reranker(crowded(means, dtype=dtype, cost_unit=cost_unit), **options)
+    for a, b in zip(roomy.rerank(images, candidates), tight.rerank(images, candidates), strict=True):
+        np.testing.assert_allclose(a.evidence, b.evidence, rtol=1e-6 if dtype == torch.float64 else 1e-4)
+        assert (a.ranking, a.evaluations, a.stopped_by) == (b.ranking, b.evaluations, b.stopped_by)
+    assert tight.batch_size == 2
+    assert max(tight.denoiser.encoded) == 2
+    tight.denoiser.room = tight.denoiser.encoding_room = 16
+    tight.rerank(images, candidates)
+    assert tight.batch_size == max(tight.denoiser.encoded) == 2
+
+
+@pytest.mark.parametrize("what", ["room", "encoding_room"])
+def test_without_memory_for_one_row_or_image_there_is_one_clear_error(
+    what: str, crowded: Callable[..., Any], means: dict[str, np.ndarray], images: np.ndarray
+) -> None:
+    denoiser = crowded(means)
+    setattr(denoiser, what, 0)
+    with pytest.raises(HybridClfError, match="no memory for a single item; choose another device"):
+        Reranker(denoiser, allocation=FixedTrials(2)).rerank(images[:4], [LABELS] * 4)
 
 
 def test_images_as_array_or_list(

@@ -11,9 +11,10 @@ from torch import Tensor
 from hybridclf.errors import InvalidInputError
 from hybridclf.ports import Condition, Label
 
+from ._checks import check_templates, fill
 from ._diffusers_images import pixels
 from ._diffusers_schedule import Schedule, diffusion_schedule
-from ._diffusers_text import Embeddings, Reading, check_template, fill
+from ._diffusers_text import Embeddings, Reading
 
 __all__ = ["DiffusersDenoiser", "TextDenoiser"]
 
@@ -25,8 +26,8 @@ class DiffusersDenoiser(ABC):
     ----------
     pipe : DiffusionPipeline
         The loaded pipeline, on `device` and in `dtype`.
-    prompts : str or sequence of one str
-        Template that makes a prompt of a label; families without a text encoder have no use for it.
+    prompts : str or sequence of str
+        Templates that make prompts of a label; families without a text encoder have no use for them.
     resolution : int, optional
         Edge of the square images in pixels. Default: what the network was trained on.
     dtype : torch.dtype
@@ -126,14 +127,14 @@ class DiffusersDenoiser(ABC):
 
 
 class TextDenoiser(DiffusersDenoiser):
-    """Labels become prompts, and prompts what the pipeline's own `encode_prompt` makes of them."""
+    """Labels become prompts, one per template, and prompts what the pipeline's own `encode_prompt` makes of them."""
 
     lowercase: ClassVar[bool] = False
     """Whether the pipeline lowers and strips prompts before it tokenises them."""
 
     def __init__(self, pipe: Any, prompts: str | Sequence[str], *args: Any) -> None:
         super().__init__(pipe, prompts, *args)
-        self.template = check_template(prompts)
+        self.templates = check_templates(prompts)
         self._reading = Reading(self.tokenizers())
         self._embeddings = Embeddings(self._embed)
 
@@ -146,14 +147,14 @@ class TextDenoiser(DiffusersDenoiser):
         """The condition `[n, …]` of n prompts."""
 
     def condition(self, labels: Sequence[Label]) -> Condition:
-        """Text embeddings of L labels; each prompt is encoded once and kept.
+        """Text embeddings `[L·n, …]` of L labels and n templates; each prompt is encoded once and kept.
 
         Raises
         ------
         InvalidInputError
             For labels that read the same to the model.
         """
-        prompts = fill(self.template, labels)
+        prompts = fill(self.templates, labels)
         texts = [p.lower().strip() for p in prompts] if self.lowercase else prompts
         self._reading.check(labels, prompts, texts)
         return self._embeddings(prompts, self.device)

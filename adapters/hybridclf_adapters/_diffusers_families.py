@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from hybridclf.errors import InvalidInputError, UnknownLabelError
+from hybridclf.objectives import velocity_weights
 from hybridclf.ports import Condition, Label
 
+from ._checks import same_twice
 from ._diffusers_base import DiffusersDenoiser, TextDenoiser
 from ._diffusers_schedule import Schedule, flow_schedule
 
@@ -71,6 +73,7 @@ class StableDiffusionXL(TextDenoiser):
 class StableDiffusion3(TextDenoiser):
     """Stable Diffusion 3 and 3.5: flow matching; two CLIP encoders, and T5 unless the folder leaves it out."""
 
+    weighting = staticmethod(velocity_weights)
     without: ClassVar[Mapping[str, Any]] = {"feature_extractor": None, "image_encoder": None}
     t5_tokens: ClassVar[int] = 256
 
@@ -198,12 +201,12 @@ class DiT(DiffusersDenoiser):
             For two names of one class.
         """
         numbers = [self._number(label) for label in labels]
-        first: dict[int, Label] = {}
-        for label, number in zip(labels, numbers, strict=True):
-            if first.setdefault(number, label) != label:
-                raise InvalidInputError(
-                    f"labels {first[number]!r} and {label!r} are both class {number}; leave one out"
-                )
+        same = same_twice(numbers)
+        if same:
+            i, j = same
+            raise InvalidInputError(
+                f"labels {labels[i]!r} and {labels[j]!r} are both class {numbers[i]}; leave one out"
+            )
         return {"class": torch.tensor(numbers, device=self.device)}
 
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
@@ -220,6 +223,12 @@ class DiT(DiffusersDenoiser):
         low, high = (bound[index].view(-1, 1, 1, 1) for bound in self.schedule.log_variance_bounds())
         share = (variance + 1) / 2
         return noise, share * high + (1 - share) * low
+
+    def previous_levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(α, σ) `[R]` of the level before that of time t; (1, 0) before the first."""
+        index = self.schedule.index(t)
+        alpha, sigma = self.schedule.before()
+        return alpha[index], sigma[index]
 
     def _number(self, label: Label) -> int:
         if isinstance(label, int | np.integer) and 0 <= label < self.n_classes:

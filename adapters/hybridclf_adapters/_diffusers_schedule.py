@@ -53,15 +53,19 @@ class Schedule:
             return (x_t - alpha * output) / sigma
         return x_t + alpha * output  # flow: v = ε − x0 and x_t = (1 − σ)·x0 + σ·ε, arXiv 2403.03206
 
+    def before(self) -> tuple[Tensor, Tensor]:
+        """α and σ `[T]` of the level before each; (1, 0) before the first."""
+        one, zero = torch.ones_like(self.alpha[:1]), torch.zeros_like(self.sigma[:1])
+        return torch.cat([one, self.alpha[:-1]]), torch.cat([zero, self.sigma[:-1]])
+
     def log_variance_bounds(self) -> tuple[Tensor, Tensor]:
         """log β̃_t and log β_t `[T]`, between which a learned variance of p(x_{t-1} | x_t) lies: arXiv 2102.09672.
 
         β̃ is 0 at the first level; the second one's stands in for it, as in that paper's code.
         """
-        signal = self.alpha.square()
-        before = torch.cat([torch.ones_like(signal[:1]), signal[:-1]])
-        beta = 1 - signal / before
-        posterior = (1 - before) / (1 - signal) * beta
+        alpha, sigma = self.before()
+        beta = self.sigma.square() - (self.alpha / alpha * sigma).square()
+        posterior = (sigma / self.sigma).square() * beta
         return torch.cat([posterior[1:2], posterior[1:]]).log(), beta.log()
 
 

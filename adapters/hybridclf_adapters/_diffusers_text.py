@@ -1,6 +1,5 @@
 """From labels to text embeddings: prompts that differ, tokenised as the model reads them, encoded once."""
 
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,37 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybridclf.errors import InvalidInputError
 from hybridclf.ports import Condition, Label
 
-__all__ = ["CACHE_BYTES", "Embeddings", "Reading", "check_template", "fill"]
+from ._checks import check_distinct, warn_of_cut
+
+__all__ = ["CACHE_BYTES", "Embeddings", "Reading"]
 
 CACHE_BYTES = 4 * 2**30
 """Text embeddings kept in main memory: a thousand prompts of T5-XXL and all that come up of CLIP."""
 
 BATCH = 8
 """Prompts in one pass of the text encoder, always: an embedding must not depend on which others are asked for."""
-
-
-def check_template(prompts: str | Sequence[str]) -> str:
-    """The one template among `prompts`.
-
-    Raises
-    ------
-    InvalidInputError
-        For none, several, or one without "{}".
-    """
-    templates = [prompts] if isinstance(prompts, str) else list(prompts)
-    if len(templates) != 1 or not isinstance(templates[0], str) or "{}" not in templates[0]:
-        raise InvalidInputError(
-            f"prompts must be one template with {{}} where the label goes, as in 'a photo of a {{}}.'; got {prompts!r}"
-        )
-    return templates[0]
-
-
-def fill(template: str, labels: Sequence[Label]) -> list[str]:
-    """The prompt of each label."""
-    return [template.replace("{}", str(label)) for label in labels]
 
 
 class Reading:
@@ -55,31 +34,23 @@ class Reading:
         self._warned: set[str] = set()
 
     def check(self, labels: Sequence[Label], prompts: Sequence[str], texts: Sequence[str]) -> None:
-        """Check the prompts of labels, which reach the tokenizers as `texts`.
+        """Check the prompts of L labels, `[L·n]` label by label, which reach the tokenizers as `texts`.
 
         Raises
         ------
         InvalidInputError
-            If two labels become the same tokens.
+            If all prompts of two labels become the same tokens.
         """
         tokens = [(self._tokens(tokenizer, limit, texts), limit) for tokenizer, limit in self.tokenizers]
         self._warn([(p, limit) for ids, limit in tokens for p, i in zip(prompts, ids, strict=True) if len(i) > limit])
-        first: dict[Any, int] = {}
-        for i in range(len(labels)):
-            j = first.setdefault(tuple(tuple(ids[i][: limit - 1]) for ids, limit in tokens), i)
-            if i != j:
-                raise InvalidInputError(
-                    f"labels {labels[j]!r} and {labels[i]!r} read the same to the model, as {prompts[j]!r} and "
-                    f"{prompts[i]!r}; leave one out, or reword the labels or the prompts"
-                )
+        readings = [tuple(tuple(ids[i][: limit - 1]) for ids, limit in tokens) for i in range(len(prompts))]
+        n = len(prompts) // len(labels)
+        check_distinct(labels, prompts, [tuple(readings[i : i + n]) for i in range(0, len(readings), n)])
 
     def _warn(self, long: list[tuple[str, int]]) -> None:
         new = {prompt: limit for prompt, limit in long if prompt not in self._warned}
-        if new:
-            self._warned.update(new)
-            prompt, limit = next(iter(new.items()))
-            others = f" (and so are {len(new) - 1} more)" if len(new) > 1 else ""
-            warnings.warn(f"cut off after {limit} tokens, all the model reads: {prompt!r}{others}", stacklevel=4)
+        self._warned.update(new)
+        warn_of_cut(list(new), next(iter(new.values()), 0), stacklevel=4)
 
     @staticmethod
     def _tokens(tokenizer: Any, limit: int, texts: Sequence[str]) -> list[list[int]]:

@@ -3,7 +3,7 @@
 import copy
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -13,24 +13,18 @@ from PIL import Image
 from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 
-from hybridclf.errors import HybridClfError, InvalidInputError, SavedModelError
+from hybridclf.devices import Batches
+from hybridclf.errors import InvalidInputError, SavedModelError
+from hybridclf.images import as_pil, convert
 
-from ._diffusers_images import as_rgb
+from ._checks import as_dtype
 
 __all__ = [
-    "PRECISIONS",
     "ImageProposer",
-    "as_device",
     "check_options",
-    "choices",
-    "in_batches",
     "labels_of",
     "refusing_pickles",
-    "same_twice",
 ]
-
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""What `precision` may be, and the type that images are cast to."""
 
 
 class ImageProposer(ABC):
@@ -48,7 +42,8 @@ class ImageProposer(ABC):
     dtype : torch.dtype
         What the model's input is cast to.
     batch_size : int
-        Images in one pass; the log-probabilities of one image vary in their last digits with the others in its pass.
+        Images in one pass, halved for good where the device's memory runs out; the log-probabilities of one image vary
+        in their last digits with the others in its pass.
 
     Attributes
     ----------
@@ -64,7 +59,7 @@ class ImageProposer(ABC):
         self, model: nn.Module, transform: Callable[[Image.Image], Tensor], dtype: torch.dtype, batch_size: int
     ) -> None:
         self.model: Any = model.eval().requires_grad_(False)
-        self.transform, self.dtype, self.batch_size = transform, dtype, batch_size
+        self.transform, self.dtype, self.batches = transform, dtype, Batches(batch_size)
 
     @property
     def device(self) -> torch.device:
@@ -104,7 +99,7 @@ class ImageProposer(ABC):
             raise NotFittedError("no classes are chosen yet; call fit(None, labels) first")
         if isinstance(images, Image.Image) or not hasattr(images, "__len__"):
             raise InvalidInputError(f"give a list of images or an array [n, H, W, C], got {type(images).__name__}")
-        logits = in_batches(self._image_logits, images, self.batch_size)
+        logits = self.batches(lambda start, size: self._image_logits(images[start : start + size]), len(images))
         values = torch.cat([torch.empty(0, len(self.classes_)), *logits])
         return torch.log_softmax(values.double(), dim=1).numpy()
 
@@ -118,7 +113,7 @@ class ImageProposer(ABC):
 
     @torch.inference_mode()
     def _image_logits(self, images: Any) -> Tensor:
-        pixels = torch.stack([self.transform(as_rgb(image).convert(self.mode)) for image in images])
+        pixels = torch.stack([self.transform(convert(as_pil(image), self.mode)) for image in images])
         return self._logits(pixels.to(self.device, self.dtype)).float().cpu()
 
     def __sklearn_clone__(self) -> Self:
@@ -142,46 +137,17 @@ def labels_of(X: Any, y: Any) -> np.ndarray:
     return labels if X is None else distinct
 
 
-def in_batches(function: Callable[[Any], Tensor], items: Any, batch_size: int) -> list[Tensor]:
-    """What a function makes of items, batch by batch; when memory runs out, batches get half the size.
-
-    Raises
-    ------
-    HybridClfError
-        If a single item is too much.
-    """
-    results: list[Tensor] = []
-    start = 0
-    while start < len(items):
-        try:
-            results.append(function(items[start : start + batch_size]))
-            start += batch_size
-        except torch.OutOfMemoryError as error:
-            if batch_size == 1:
-                raise HybridClfError(
-                    "the device has no memory for a single item; choose another device or a smaller model"
-                ) from error
-            batch_size //= 2
-    return results
-
-
-def as_device(device: str) -> torch.device:
-    """The device that "auto" (a GPU if there is one) or torch's name for it stands for."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-
-
-def check_options(precision: str, batch_size: int) -> None:
-    """Check options that all these proposers have.
+def check_options(precision: str, batch_size: int) -> torch.dtype:
+    """Check options that all these proposers have; the type that the precision stands for.
 
     Raises
     ------
     InvalidInputError
         For values out of range.
     """
-    if precision not in PRECISIONS:
-        raise InvalidInputError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if not isinstance(batch_size, int) or batch_size < 1:
         raise InvalidInputError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+    return as_dtype(precision)
 
 
 @contextmanager
@@ -202,18 +168,3 @@ def refusing_pickles(spec: str) -> Iterator[None]:
             f"the weights of {spec!r} are pickled objects, which can run any code and are not loaded; if you trust "
             "them, convert them once: safetensors.torch.save_file(the model's state_dict(), 'model.safetensors')"
         ) from error
-
-
-def choices(known: Sequence[Any], limit: int = 10) -> str:
-    """A few of the things one may type, for an error."""
-    listed = ", ".join(map(repr, known[:limit]))
-    return listed if len(known) <= limit else f"{listed} and {len(known) - limit} more"
-
-
-def same_twice(keys: Sequence[Any]) -> tuple[int, int] | None:
-    """Positions of the first two keys that are equal, or None."""
-    first: dict[Any, int] = {}
-    for i, key in enumerate(keys):
-        if first.setdefault(key, i) != i:
-            return first[key], i
-    return None

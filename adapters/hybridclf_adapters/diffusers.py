@@ -13,21 +13,20 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from hybridclf.devices import as_device
 from hybridclf.errors import (
     HybridClfError,
-    InvalidInputError,
     MissingDependencyError,
     SavedModelError,
     UnknownSpecError,
 )
 
+from ._checks import as_dtype, check_templates
 from ._diffusers_base import DiffusersDenoiser, TextDenoiser
 from ._diffusers_families import FAMILIES
-from ._diffusers_text import check_template
 
 __all__ = ["DiffusersDenoiser", "load"]
 
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 
 
@@ -48,8 +47,9 @@ def load(
     ----------
     spec : str
         A folder that a pipeline was saved to, or the name of a repository on the hub.
-    prompts : str
-        Template that makes a prompt of a label, with {} where the label goes.
+    prompts : str or sequence of str
+        Templates that make prompts of a label, with {} where the label goes. With several, errors are averaged over the
+        prompts of a class, and each of them costs an evaluation.
     resolution : int, optional
         Edge in pixels that images are resized and cropped to. Default: what the model was trained on. Half of it
         takes a quarter of the time or less, and costs accuracy.
@@ -71,14 +71,14 @@ def load(
     InvalidInputError
         For options that make no sense.
     """
-    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    where = as_device(device)
     dtype = _dtype(precision, where)
     diffusers = _import_diffusers()
     source = {"revision": revision, "cache_dir": cache_dir}
     folder, index = Path(spec).expanduser(), _model_index(spec, source)
     family = _family(spec, index)
     if issubclass(family, TextDenoiser):
-        check_template(prompts)  # before gigabytes are read
+        check_templates(prompts)  # before gigabytes are read
     pipeline = getattr(diffusers, index["_class_name"])
     absent = {part: None for part, value in index.items() if value == [None, None]} | dict(family.without)
     names = {"id2label": {int(k): v for k, v in index["id2label"].items()}} if "id2label" in index else {}
@@ -106,9 +106,7 @@ def load(
 def _dtype(precision: str | None, device: torch.device) -> torch.dtype:
     if precision is None:
         return torch.float16 if device.type == "cuda" else torch.float32
-    if precision not in PRECISIONS:
-        raise InvalidInputError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    return PRECISIONS[precision]
+    return as_dtype(precision)
 
 
 def _import_diffusers() -> Any:

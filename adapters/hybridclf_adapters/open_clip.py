@@ -5,7 +5,6 @@
 >>> proposer.fit(None, ["beagle", "pug"]).predict_proba(images)  # doctest: +SKIP
 """
 
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -17,19 +16,16 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from hybridclf.errors import InvalidInputError, UnknownSpecError
+from hybridclf.devices import as_device
+from hybridclf.errors import InvalidInputError, UnknownSpecError, choices
 from hybridclf.ports import Label
 
+from ._checks import check_distinct, check_templates, fill, warn_of_cut
 from ._image_proposer import (
-    PRECISIONS,
     ImageProposer,
-    as_device,
     check_options,
-    choices,
-    in_batches,
     labels_of,
     refusing_pickles,
-    same_twice,
 )
 
 __all__ = ["OpenClipProposer", "load"]
@@ -75,16 +71,14 @@ def load(
     """
     import open_clip
 
-    check_options(precision, batch_size)
-    templates = _check_prompts(prompts)
+    dtype = check_options(precision, batch_size)
+    templates = check_templates(prompts)
     name, pretrained = _resolve(spec)
     with refusing_pickles(spec):
         model, transform = open_clip.create_model_from_pretrained(
             name, pretrained=pretrained, device=as_device(device), precision=precision, pretrained_text=False
         )
-    return OpenClipProposer(
-        model, transform, open_clip.get_tokenizer(name), templates, PRECISIONS[precision], batch_size
-    )
+    return OpenClipProposer(model, transform, open_clip.get_tokenizer(name), templates, dtype, batch_size)
 
 
 class OpenClipProposer(ImageProposer):
@@ -163,11 +157,13 @@ class OpenClipProposer(ImageProposer):
 
     def _encode(self, labels: tuple[Label, ...]) -> Tensor:
         """Embeddings `[C, width]`: of each label's prompts the normalised mean of normalised embeddings."""
-        texts = [template.replace("{}", str(label)) for label in labels for template in self.prompts]
+        texts = fill(self.prompts, labels)
         tokens = self.tokenizer(texts)
         self._warn_of_cut(texts, tokens)
-        _check_distinct(tokens.view(len(labels), -1), labels, texts[:: len(self.prompts)])
-        features = torch.cat(in_batches(self._encode_tokens, tokens, self.batch_size))
+        check_distinct(labels, texts, [tuple(row) for row in tokens.view(len(labels), -1).tolist()])
+        features = torch.cat(
+            self.batches(lambda start, size: self._encode_tokens(tokens[start : start + size]), len(tokens))
+        )
         return normalize(features.view(len(labels), len(self.prompts), -1).mean(dim=1), dim=-1)
 
     @torch.inference_mode()
@@ -183,19 +179,7 @@ class OpenClipProposer(ImageProposer):
             return
         n_tokens, n_kept = ((self.tokenizer(full, n) != padding).sum(dim=1) for n in (8 * length, length))
         cut = [text for text, more in zip(full, (n_tokens > n_kept).tolist(), strict=True) if more]
-        if cut:
-            others = f" (and so are {len(cut) - 1} more)" if len(cut) > 1 else ""
-            warnings.warn(f"cut off after {length} tokens, all the model reads: {cut[0]!r}{others}", stacklevel=5)
-
-
-def _check_prompts(prompts: str | Sequence[str]) -> tuple[str, ...]:
-    templates = (prompts,) if isinstance(prompts, str) else tuple(prompts)
-    wrong = [t for t in templates if not isinstance(t, str) or "{}" not in t]
-    if wrong or not templates:
-        raise InvalidInputError(
-            f"prompts must be templates with {{}} where the label goes, such as 'a photo of a {{}}.'; got {prompts!r}"
-        )
-    return templates
+        warn_of_cut(cut, length, stacklevel=5)
 
 
 def _resolve(spec: str) -> tuple[str, str | None]:
@@ -245,14 +229,4 @@ def _check_quick_gelu(name: str, tag: str) -> None:
         raise InvalidInputError(
             f"the weights {tag!r} were trained with QuickGELU, which {name} does not have, and would be wrong; "
             f"type 'open_clip:{name}-quickgelu/{tag}'"
-        )
-
-
-def _check_distinct(tokens: Tensor, labels: Sequence[Label], prompts: Sequence[str]) -> None:
-    same = same_twice([tuple(row) for row in tokens.tolist()])
-    if same:
-        i, j = same
-        raise InvalidInputError(
-            f"labels {labels[i]!r} and {labels[j]!r} read the same to the model, as {prompts[i]!r} and {prompts[j]!r}; "
-            "leave one out, or reword the labels or the prompts"
         )

@@ -26,18 +26,16 @@ from timm.data import (
 from timm.models import get_pretrained_cfg, is_model_pretrained, parse_model_name
 from torch import Tensor, nn
 
-from hybridclf.errors import InvalidInputError, UnknownLabelError, UnknownSpecError
+from hybridclf.devices import as_device
+from hybridclf.errors import InvalidInputError, UnknownLabelError, UnknownSpecError, choices
 from hybridclf.ports import Label
 
+from ._checks import same_twice
 from ._image_proposer import (
-    PRECISIONS,
     ImageProposer,
-    as_device,
     check_options,
-    choices,
     labels_of,
     refusing_pickles,
-    same_twice,
 )
 from ._timm_models import HybridModel, register
 
@@ -69,7 +67,7 @@ def load(spec: str, *, device: str = "auto", precision: str = "fp32", batch_size
     SavedModelError
         For pickled objects instead of weights.
     """
-    check_options(precision, batch_size)
+    dtype = check_options(precision, batch_size)
     _check_name(spec)
     try:
         with refusing_pickles(spec):
@@ -78,7 +76,7 @@ def load(spec: str, *, device: str = "auto", precision: str = "fp32", batch_size
         raise UnknownSpecError(f"{spec!r} is no folder of a timm model: {error}") from error
     config = resolve_model_data_config(model)
     _check_classifier(spec, model, config["input_size"][0])
-    dtype, mode = PRECISIONS[precision], _MODES[config["input_size"][0]]
+    mode = _MODES[config["input_size"][0]]
     return TimmProposer(model.to(as_device(device), dtype), create_transform(**config), dtype, batch_size, mode)
 
 

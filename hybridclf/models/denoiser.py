@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UnknownLabelError
+from ..errors import UnknownLabelError, choices
 from ..images import as_array
 from ..ports import Condition, Label
 from .late import LateConditioned
@@ -82,7 +82,9 @@ class LateConditionedDenoiser:
         """
         unknown = [label for label in labels if label not in self._number]
         if unknown:
-            raise UnknownLabelError(f"the denoiser does not know {unknown[0]!r}; it knows {_some(self.classes)}")
+            raise UnknownLabelError(
+                f"the denoiser does not know {unknown[0]!r}; it knows {choices(self.classes.tolist(), 20)}"
+            )
         return {"label": torch.tensor([self._number[label] for label in labels], device=self.device)}
 
     def noise_levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,8 +104,3 @@ class LateConditionedDenoiser:
             for r, c in zip(row.split(HEAD_PAIRS), label.split(HEAD_PAIRS), strict=True)
         ]
         return torch.cat(parts)[:n_pairs]
-
-
-def _some(classes: np.ndarray, limit: int = 20) -> str:
-    listed = ", ".join(repr(c) for c in classes[:limit].tolist())
-    return listed if len(classes) <= limit else f"{listed} and {len(classes) - limit} more"

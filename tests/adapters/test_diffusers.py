@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import norm
 from torch import Tensor
+from torch.distributions import Normal, kl_divergence
 
-from hybridclf import Denoiser, FixedTrials, Reranker, Staged
+from hybridclf import Denoiser, FixedTrials, HybridClassifier, InvalidInputError, Reranker, Staged
+from hybridclf.evaluation import PairErrors, Rows
 from hybridclf.ports import take
 from hybridclf_adapters.diffusers import load
 from tests.adapters.tiny_diffusers import PIPELINES, save, stable_diffusion, stable_diffusion_3
@@ -309,11 +312,14 @@ def test_images_are_encoded_as_the_pipeline_does(
 
 
 def plain_error(name: str, pipe: Any, x0: Tensor, label: Any, t: float, noise: np.ndarray) -> float:
+    """In ε, or in the velocity that a flow was trained in."""
     noising, eps = noising_of(pipe), torch.from_numpy(noise)
     timestep = noising.timestep(level(t))
     x_t = noising.x_t(x0, eps, timestep)
-    predicted = noising.noise(output_of(pipe, label, x_t, timestep), x_t, timestep)
-    return (predicted - eps).square().sum().item()
+    output = output_of(pipe, label, x_t, timestep)
+    if noising.flow:
+        return (output - (eps - x0)).square().sum().item()
+    return (noising.noise(output, x_t, timestep) - eps).square().sum().item()
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -357,6 +363,20 @@ def test_error_table_of_algorithm_2(name: str, denoiser: Callable[[str], Any], p
     np.testing.assert_allclose(result.evidence, table, rtol=1e-3)
     assert result.ranking[0] == labels[remaining[0]]
     assert result.evaluations == 4 * 2 + 2 * 2
+
+
+@pytest.mark.parametrize("name", ["sd-epsilon", "sdxl", "sd3"])
+def test_errors_of_several_prompts_are_the_mean_of_each_ones(name: str, folder: Callable[[str], Path]) -> None:
+    templates = ["a photo of a {}.", "a dog and a {}", "{}"]
+
+    def rerank(prompts: str | list[str]) -> Any:
+        it = load(str(folder(name)), prompts=prompts, device="cpu")
+        return Reranker(it, allocation=FixedTrials(2), batch_size=4).rerank([photo(5)], [LABELS[:3]])[0]
+
+    several, singles = rerank(templates), [rerank(template) for template in templates]
+    np.testing.assert_allclose(several.evidence, np.mean([s.evidence for s in singles], axis=0), rtol=1e-4)
+    assert several.evaluations == 3 * singles[0].evaluations == 3 * 2 * 3
+    assert np.ptp([s.evidence for s in singles], axis=0).min() > 1e-3  # the prompts do matter
 
 
 # --- work that is shared ----------------------------------------------------------------------------------------------
@@ -473,3 +493,68 @@ def test_dits_log_variance_is_the_schedulers(denoiser: Callable[[str], Any], pip
         torch.testing.assert_close(log_variance, expected, rtol=1e-4, atol=1e-4)
     first, second = (it.schedule.log_variance_bounds()[0][i].item() for i in (0, 1))
     assert first == second  # where diffusers has log 1e-20
+
+
+def plain_bound(pipe: Any, x0: Tensor, label: int, index: int, noise: Tensor) -> float:
+    """Bits of one trial past the first level: torch's own KL divergence of what diffusers' DDPM scheduler steps to."""
+    from diffusers import DDPMScheduler
+
+    config = dict(pipe.scheduler.config) | {"clip_sample": False}
+    small = DDPMScheduler.from_config(config, variance_type="fixed_small")
+    learned = DDPMScheduler.from_config(config, variance_type="learned_range")
+    x_t = small.add_noise(x0, noise, torch.tensor([index]))
+    output, share = output_of(pipe, label, x_t, torch.tensor([index])).double().chunk(2, dim=1)
+    means = [
+        small.step(eps, index, x_t.double(), generator=torch.Generator().manual_seed(0)).prev_sample
+        for eps in (noise.double(), output)  # the same sample's noise on both: it cancels
+    ]
+    true = Normal(means[0], small._get_variance(index).double().sqrt())
+    model = Normal(means[1], (learned._get_variance(index, predicted_variance=share) / 2).exp())
+    return kl_divergence(true, model).sum().item() / math.log(2)
+
+
+@pytest.mark.parametrize("objective", ["vlb", "l2+vlb"])
+@torch.no_grad()
+def test_dits_bound_is_what_its_scheduler_gives(
+    objective: str, denoiser: Callable[[str], Any], pipe: Callable[[str], Any]
+) -> None:
+    reranker = Reranker(denoiser("dit"), allocation=FixedTrials(3), objective=objective, batch_size=4)
+    [result] = reranker.rerank([photo(5)], [[0, 1, 3]])
+    x0, table = latents("dit", pipe("dit"), photo(5)), np.zeros((3, 3))
+    for trial, t in enumerate(reranker.plan.timesteps(np.arange(3))):
+        noise = reranker.plan.noise(np.array([trial]))
+        for c, label in enumerate([0, 1, 3]):
+            table[trial, c] = plain_bound(pipe("dit"), x0, label, level(float(t)), torch.from_numpy(noise))
+            if objective == "l2+vlb":
+                table[trial, c] += plain_error("dit", pipe("dit"), x0, label, float(t), noise)
+    np.testing.assert_allclose(result.evidence, table, rtol=2e-3)
+
+
+@torch.no_grad()
+def test_dits_bound_at_the_first_levels(denoiser: Callable[[str], Any], pipe: Callable[[str], Any]) -> None:
+    """The decoder's likelihood of x0 ± 1/255 at the first, with SciPy's normal; a divergence from the second on."""
+    it = denoiser("dit")
+    t, x0 = torch.tensor([0.0005, 0.0015]), it.encode([photo(5)]).expand(2, -1, -1, -1)
+    noise = torch.randn(1, *it.shape, generator=torch.Generator().manual_seed(0)).expand(2, -1, -1, -1)
+    alpha, sigma = it.noise_levels(t)
+    x_t = alpha.view(-1, 1, 1, 1) * x0 + sigma.view(-1, 1, 1, 1) * noise
+    rows, both = Rows(t, alpha, sigma, x0, noise, x_t), np.arange(2)
+    first, second = PairErrors(it, "vlb", 2)(rows, both, both * 0, it.condition([3])).tolist()
+    assert second == pytest.approx(plain_bound(pipe("dit"), x0[:1], 3, 1, noise[:1]), rel=5e-3)
+
+    predicted, log_variance = it.predict_variance(x_t[:1], t[:1], torch.tensor([0]), it.condition([3]))
+    mean = noising_of(pipe("dit")).ddim.step(predicted, 0, x_t[:1]).pred_original_sample
+    x, mean, scale = (v.double().numpy() for v in (x0[:1], mean, (log_variance / 2).exp()))
+    upper, lower = np.where(x > 0.999, np.inf, x + 1 / 255), np.where(x < -0.999, -np.inf, x - 1 / 255)
+    mass = norm.cdf(upper, mean, scale) - norm.cdf(lower, mean, scale)
+    assert first == pytest.approx(-np.log2(np.maximum(mass, 1e-12)).sum(), rel=1e-3)
+    assert mass.min() < 0.9
+
+
+@pytest.mark.parametrize("objective", ["vlb", "l2+vlb"])
+def test_the_bound_needs_a_learned_variance(objective: str, denoiser: Callable[[str], Any]) -> None:
+    it, message = denoiser("sd-epsilon"), "needs a denoiser that has learned its variance.*a StableDiffusion has not"
+    with pytest.raises(InvalidInputError, match=message):
+        Reranker(it, objective=objective)
+    with pytest.raises(InvalidInputError, match=message):
+        HybridClassifier(denoiser=it, objective=objective).fit(np.zeros((4, 8, 8)), [0, 0, 1, 1])

@@ -22,9 +22,8 @@ from transformers import PreTrainedTokenizerFast
 
 import hybridclf_adapters.open_clip
 from hybridclf import HybridClassifier
-from hybridclf.errors import HybridClfError, InvalidInputError, SavedModelError, UnknownSpecError
+from hybridclf.errors import InvalidInputError, SavedModelError, UnknownSpecError
 from hybridclf.proposing import is_trained, resolve_proposer
-from hybridclf_adapters._image_proposer import in_batches
 from hybridclf_adapters.open_clip import OpenClipProposer, _check_quick_gelu, load
 
 NAME = "hybridclf-test-clip"
@@ -288,23 +287,22 @@ def test_batches_change_nothing_but_rounding(folder: Path, proposer: OpenClipPro
         )
 
 
-def test_batches_halve_when_memory_runs_out() -> None:
-    sizes: list[int] = []
+def test_batches_halve_when_memory_runs_out(folder: Path, proposer: OpenClipProposer, images: list[Any]) -> None:
+    """And stay small: images and prompts share the device."""
+    small = load(f"{NAME}/{folder}/epoch_1.pt", prompts=TEMPLATES, batch_size=16)
+    seen: list[int] = []
 
-    def double(items: torch.Tensor) -> torch.Tensor:
-        sizes.append(len(items))
-        if len(items) > 3:
+    def crowded(_module: Any, args: tuple[torch.Tensor, ...]) -> None:
+        seen.append(len(args[0]))
+        if len(args[0]) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return 2 * items
 
-    assert torch.cat(in_batches(double, torch.arange(10), 8)).tolist() == list(range(0, 20, 2))
-    assert sizes == [8, 4, 2, 2, 2, 2, 2]
-
-    def greedy(items: torch.Tensor) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    with pytest.raises(HybridClfError, match="no memory for a single item"):
-        in_batches(greedy, torch.arange(3), 2)
+    small.model.visual.register_forward_pre_hook(crowded)
+    logs = small.fit(None, LABELS).predict_log_proba(images)
+    np.testing.assert_allclose(logs, proposer.predict_log_proba(images), rtol=0, atol=2e-5)
+    assert seen == [5, 5, 4, 2, 2, 1]
+    small.predict_log_proba(images)
+    assert seen[6:] == [2, 2, 1]
 
 
 def test_copies(proposer: OpenClipProposer, images: list[Image.Image]) -> None:

@@ -1,0 +1,99 @@
+"""Errors of (row, class) pairs, predicted by a denoiser in batches of fixed shape."""
+
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .devices import Batches
+from .loop import Capacity
+from .objectives import BOUNDS, Transition, check_objective, resolve_objective
+from .ports import Condition, Denoiser, VarianceDenoiser, take
+
+__all__ = ["PairErrors", "Rows", "batch_capacity"]
+
+PAIRS_PER_ROW = 16
+"""Pairs that a batch counted in rows may hold, for each of its rows."""
+
+
+class Rows(NamedTuple):
+    """R noised images x_t = α·x0 + σ·ε at times t: `[R]` and `[R, *shape]`."""
+
+    t: Tensor
+    alpha: Tensor
+    sigma: Tensor
+    x0: Tensor
+    noise: Tensor
+    x_t: Tensor
+
+
+def batch_capacity(denoiser: Denoiser, batch_size: int) -> Capacity:
+    """Rows and pairs of a batch of that size, which is in the denoiser's `cost_unit`."""
+    return Capacity(batch_size, batch_size * (PAIRS_PER_ROW if denoiser.cost_unit == "row" else 1))
+
+
+class PairErrors:
+    """Errors of pairs under one objective.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        What predicts.
+    objective : str
+        Name of the error between noise and predicted noise.
+    batch_size : int
+        Rows or pairs in one batch, by the denoiser's `cost_unit`.
+
+    Raises
+    ------
+    InvalidInputError
+        For an objective that there is not, or that needs a variance which the denoiser has not learned.
+    """
+
+    def __init__(self, denoiser: Denoiser, objective: str, batch_size: int) -> None:
+        self.denoiser, self.objective, self.batches = denoiser, objective, Batches(batch_size)
+        self._error = resolve_objective(objective)
+        check_objective(objective, denoiser)
+
+    def __call__(self, rows: Rows, row: np.ndarray, label: np.ndarray, conditions: Condition) -> Tensor:
+        """Errors `[P]` of pairs, sorted by row.
+
+        Parameters
+        ----------
+        rows : Rows
+            R noised images.
+        row, label : int array `[P]`
+            The row of each pair, and where in the conditions what it is conditioned on stands.
+        conditions : Condition
+            Of all labels.
+        """
+
+        def batch(start: int, size: int) -> Tensor:
+            capacity = batch_capacity(self.denoiser, size)
+            stop = min(start + capacity.pairs, int(np.searchsorted(row, row[start] + capacity.rows)))
+            return self._batch(rows, row[start:stop], label[start:stop], conditions, capacity)
+
+        return torch.cat(self.batches(batch, len(row)))
+
+    def _batch(
+        self, rows: Rows, row: np.ndarray, label: np.ndarray, conditions: Condition, capacity: Capacity
+    ) -> Tensor:
+        """Errors `[P]` of as many pairs as one batch holds."""
+        n_pairs, first = len(row), int(row[0])
+        used, row = np.arange(first, row[-1] + 1), row - first
+        if self.denoiser.dtype != torch.float64:  # a result must not depend on how many others are in its batch
+            if self.denoiser.cost_unit == "row":
+                used = np.pad(used, (0, capacity.rows - len(used)), mode="edge")
+            else:
+                row, label = (np.pad(a, (0, capacity.pairs - n_pairs), mode="edge") for a in (row, label))
+        index = torch.from_numpy(row).to(rows.x_t.device)
+        condition = take(conditions, torch.from_numpy(label))
+        inputs = rows.x_t[used], rows.t[used], index, condition
+        chosen = first + index[:n_pairs]
+        if self.objective not in BOUNDS:
+            return self._error(rows.noise[chosen], self.denoiser.predict(*inputs)[:n_pairs])
+        denoiser = cast(VarianceDenoiser, self.denoiser)
+        predicted, log_variance = (v[:n_pairs] for v in denoiser.predict_variance(*inputs))
+        levels = (v[chosen] for v in (rows.alpha, rows.sigma, *denoiser.previous_levels(rows.t)))
+        return self._error(rows.noise[chosen], predicted, Transition(rows.x0[chosen], log_variance, *levels))

@@ -1,0 +1,232 @@
+"""Figure 4: time and peak memory against classes, images and trials, with tier 1's top 10 and with every class.
+
+A late-conditioned MLP with random weights and a naive Bayes classifier of Gaussian blobs; every trial is run, so that
+cost does not depend on luck. Memory is measured in a process of its own per point: `python -m figures.growth POINT`
+prints it, POINT being the JSON of a `Point`.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from sklearn.frozen import FrozenEstimator
+from sklearn.naive_bayes import GaussianNB
+from timing import medians
+
+from hybridclf import FixedTrials, HybridClassifier
+from hybridclf.loop import WINDOW_BYTES, Step
+
+from .common import COLOURS, Line, styled
+from .workloads import late_mlp
+
+TOP_K = 10
+SIZE = 64
+"""Numbers in one image."""
+
+MIB = 2**20
+AXES = ("classes", "images", "trials")
+TIER_1 = {True: f"tier 1's top {TOP_K}", False: "every class"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is asked: so many images, among so many classes, in so many trials.
+
+    With `keeps` all results are kept, as `rerank` does; without, each is let go as it comes.
+    """
+
+    classes: int
+    images: int
+    trials: int
+    tier_1: bool = True
+    keeps: bool = False
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What stays while one axis grows, the values along each axis, repeats of the timings."""
+
+    base: Point
+    classes: tuple[int, ...]
+    images: tuple[int, ...]
+    trials: tuple[int, ...]
+    repeats: int
+
+
+SIZES = {
+    "small": Sizes(Point(10, 64, 8), (10, 100, 1000), (64, 2048), (8, 256), 3),
+    "full": Sizes(Point(10, 64, 16), (10, 32, 100, 320, 1000), (64, 256, 1024, 4096), (8, 32, 128, 512), 5),
+}
+
+
+def measure(sizes: Sizes, device: torch.device) -> dict[str, Any]:
+    """For each axis: times and memory with tier 1 and without."""
+    return {
+        "base": asdict(sizes.base),
+        "repeats": sizes.repeats,
+        "window_bytes": WINDOW_BYTES,
+        "axes": {
+            axis: [times(axis, tier_1, sizes, device) | memory(axis, tier_1, sizes, device) for tier_1 in TIER_1]
+            for axis in AXES
+        },
+    }
+
+
+def times(axis: str, tier_1: bool, sizes: Sizes, device: torch.device) -> dict[str, Any]:
+    """Seconds per image at the points along an axis, all of them in turn."""
+    points = _points(axis, tier_1, sizes)
+    seconds = medians(*(call(p, device) for p in points), repeats=sizes.repeats)
+    per_image = [float(s) / p.images for s, p in zip(seconds, points, strict=True)]
+    return {"tier_1": tier_1, "values": getattr(sizes, axis), "seconds_per_image": per_image}
+
+
+def memory(axis: str, tier_1: bool, sizes: Sizes, device: torch.device) -> dict[str, Any]:
+    """Peak memory at the points along an axis, a process each; and of the last one where all results are kept."""
+    points = _points(axis, tier_1, sizes)
+    measured = [in_process(p, device) for p in points]
+    return {"memory": measured, "memory_if_kept": in_process(replace(points[-1], keeps=True), device)}
+
+
+def _points(axis: str, tier_1: bool, sizes: Sizes) -> list[Point]:
+    return [replace(sizes.base, tier_1=tier_1, **{axis: value}) for value in getattr(sizes, axis)]
+
+
+def call(point: Point, device: torch.device) -> Callable[[], Any]:
+    """What is timed: both tiers' whole work on the point's images."""
+    clf, blobs = classifier(point.classes, point.trials, device)
+    images = blobs[np.arange(point.images) % len(blobs)]
+    return lambda: _drain(steps(clf, images, point.tier_1), point.keeps)
+
+
+def steps(clf: HybridClassifier, images: np.ndarray, tier_1: bool) -> Iterable[Step]:
+    """The steps of re-ranking tier 1's candidates or every class."""
+    if tier_1:
+        return clf.stream(images)
+    return clf.reranker().stream(images, [clf.classes_.tolist()] * len(images))
+
+
+def _drain(stream: Iterable[Step], keeps: bool) -> list[Any]:
+    """The results, or nothing if they are let go."""
+    kept: list[Any] = []
+    for step in stream:
+        if keeps:
+            kept += step.finished
+    return kept
+
+
+@cache
+def classifier(n_classes: int, n_trials: int, device: torch.device) -> tuple[HybridClassifier, np.ndarray]:
+    """Both tiers for that many Gaussian blobs, and two images `[2 C, SIZE]` of each."""
+    centres = np.random.default_rng(0).standard_normal((n_classes, SIZE))
+    y = np.arange(n_classes).repeat(2)
+    images = centres[y] + np.random.default_rng(1).standard_normal((len(y), SIZE))
+    proposer = FrozenEstimator(GaussianNB(var_smoothing=0.1).fit(images, y))
+    denoiser = late_mlp(n_classes, SIZE, device)
+    clf = HybridClassifier(proposer, denoiser, top_k=TOP_K, allocation=FixedTrials(n_trials), random_state=0)
+    return clf.fit(None, np.arange(n_classes)), images
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def in_process(point: Point, device: torch.device) -> dict[str, int]:
+    """Peak bytes of a process that does nothing else, after loading and in all, on the host and on the GPU."""
+    command = [sys.executable, "-m", "figures.growth", json.dumps(asdict(point)), str(device)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def peaks(point: Point, device: torch.device) -> dict[str, int]:
+    """What `in_process` reports of this process."""
+    ask = call(point, device)
+    call(replace(point, images=1, trials=1), device)()  # loads all code and fills all caches, but no window
+    loaded = {"loaded": host_peak(), "gpu_loaded": gpu_peak()}
+    ask()
+    return loaded | {"peak": host_peak(), "gpu_peak": gpu_peak()}
+
+
+def host_peak() -> int:
+    """Most bytes this process had in memory.
+
+    From /proc where there is one: what getrusage says there includes the parent's at the moment of the fork.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024
+
+
+def gpu_peak() -> int:
+    """Most bytes of tensors on the GPU, 0 without one."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else 0
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def lines(report: dict[str, Any]) -> list[Line]:
+    """For each axis: exponent of the time per image, growth of the memory."""
+    return [line for axis, series in report["axes"].items() for one in series for line in _lines(axis, one, report)]
+
+
+def _lines(axis: str, series: dict[str, Any], report: dict[str, Any]) -> list[Line]:
+    values, name = series["values"], TIER_1[series["tier_1"]]
+    grown = f"{values[0]:,} to {values[-1]:,} {axis}, {name}"
+    time = series["seconds_per_image"][-1] / series["seconds_per_image"][0]
+    sublinear = values[-1] / values[0] if axis == "classes" and series["tier_1"] else None
+    memory, beyond = series["memory"], _beyond(series["memory"])
+    return [
+        Line(f"time per image, {grown}", time, at_most=sublinear),
+        Line(f"peak memory, {grown}", memory[-1]["peak"] / memory[0]["peak"]),
+        Line(f"peak beyond loading over the window's bound, {grown}", beyond / report["window_bytes"], at_most=1.0),
+    ]
+
+
+def _beyond(memory: list[dict[str, int]]) -> int:
+    """Largest peak over what was loaded, of host and GPU."""
+    return max(max(m["peak"] - m["loaded"], m["gpu_peak"] - m["gpu_loaded"]) for m in memory)
+
+
+@styled
+def draw(report: dict[str, Any]) -> Figure:
+    """A column per axis: time per image above, memory beyond loading below, both over the first point's time or MiB."""
+    figure = Figure(figsize=(11, 6))
+    panels = figure.subplots(2, len(AXES))
+    for (above, below), (axis, both) in zip(panels.T, report["axes"].items(), strict=True):
+        for colour, series in zip(COLOURS, both, strict=False):
+            _curves(above, below, series, colour)
+        below.axhline(report["window_bytes"] / MIB, color="black", linewidth=0.8)
+        above.set(xscale="log", yscale="log", title=axis)
+        below.set(xscale="log", xlabel=axis)
+    panels[0, 0].set(ylabel="time per image over the first's")
+    panels[1, 0].set(ylabel="peak beyond loading, MiB")
+    panels[0, 0].legend(fontsize=8)
+    panels[1, 0].legend(fontsize=8)
+    return figure
+
+
+def _curves(above: Any, below: Any, series: dict[str, Any], colour: str) -> None:
+    values, name = series["values"], TIER_1[series["tier_1"]]
+    seconds = np.array(series["seconds_per_image"])
+    above.plot(values, seconds / seconds[0], "o-", color=colour, label=name)
+    below.plot(values, [_beyond([m]) / MIB for m in series["memory"]], "o-", color=colour, label=name)
+    kept = _beyond([series["memory_if_kept"]]) / MIB
+    below.plot(values[-1:], [kept], "x", color=colour, label=f"{name}, results kept")
+
+
+if __name__ == "__main__":
+    print(json.dumps(peaks(Point(**json.loads(sys.argv[1])), torch.device(sys.argv[2]))))

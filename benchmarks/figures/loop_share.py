@@ -23,17 +23,18 @@ PARTS = {"denoiser": "denoiser alone", "rest": "noise, errors, copies", "bookkee
 
 @dataclass(frozen=True)
 class Sizes:
-    """Images by workload, trials of each for every class, repeats, edge of the matrices of the peak's measurement."""
+    """Images by workload, trials of each for every class, repeats; edge of the matrices of the peak's measurement."""
 
     images: Mapping[str, int]
     trials: int
     repeats: int
-    matrix: int
+    matrix: Mapping[str, int]
 
 
+MATRIX = {"cpu": 2048, "cuda": 8192}
 SIZES = {
-    "small": Sizes({"digits MLP": 256, "late U-Net": 16, "small SD": 4, "SD 2 size": 8}, 16, 5, 2048),
-    "full": Sizes({"digits MLP": 1024, "late U-Net": 256, "small SD": 64, "SD 2 size": 64}, 16, 7, 4096),
+    "small": Sizes({"digits MLP": 256, "late U-Net": 16, "small SD": 4, "SD 2 size": 8}, 16, 5, MATRIX),
+    "full": Sizes({"digits MLP": 1024, "late U-Net": 256, "small SD": 64, "SD 2 size": 64}, 16, 7, MATRIX),
 }
 
 
@@ -86,9 +87,10 @@ def bookkeeping(allocation: FixedTrials, capacity: Capacity, table: np.ndarray) 
 
 def matmul_speed(denoiser: Denoiser, sizes: Sizes) -> float:
     """FLOPs per second of a large matrix product in the denoiser's type, on its device: what can be reached at all."""
-    a = torch.ones(sizes.matrix, sizes.matrix, dtype=denoiser.dtype, device=denoiser.device)
+    edge = sizes.matrix[denoiser.device.type]
+    a = torch.ones(edge, edge, dtype=denoiser.dtype, device=denoiser.device)
     (seconds,) = medians(lambda: a @ a, repeats=sizes.repeats)
-    return 2 * sizes.matrix**3 / float(seconds)
+    return 2 * edge**3 / float(seconds)
 
 
 def lines(report: dict[str, Any]) -> list[Line]:

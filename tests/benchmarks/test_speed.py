@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ TINY = {
     "frontier": frontier.Sizes(
         (0,), 0.3, 2, 300, (FixedTrials(4), FixedTrials(1), Staged((2, 1), (1, 3)), PairedTTest(0.1, 2, 4), Race()), 1
     ),
-    "loop-share": loop_share.Sizes({"digits MLP": 2}, 2, 1, 64),
+    "loop-share": loop_share.Sizes({"digits MLP": 2}, 2, 1, {"cpu": 64}),
     "fill": fill.Sizes(5, (FixedTrials(2), Race())),
     "tiers": tiers.Sizes(8, 1, 1, {"nothing over nothing": ("pass", "pass")}),
 }
@@ -115,22 +116,31 @@ def test_fill_counts_padding(unit: str, computed: int) -> None:
     assert report == {"batches": 2, "rows": work / computed, "pairs": pytest.approx(28 / counting.pairs)}
 
 
-def test_growth_asks_for_every_class_or_ten_of_tier_1() -> None:
-    for tier_1, evaluations in ((True, 10 * 2), (False, 12 * 2)):
-        results = growth.call(growth.Point(12, 3, 2, tier_1, keeps=True), CPU)()
+def test_growth_asks_for_tier_1s_ten_or_sifts_every_class() -> None:
+    for tier_1, evaluations in ((True, 10 * 5), (False, 12 * 2 + 10 * 3)):
+        results = growth.call(growth.Point(12, 3, 5, tier_1, keeps=True), CPU)()
         assert [r.evaluations for _, r in results] == [evaluations] * 3
     assert growth.call(growth.Point(12, 3, 2), CPU)() == []
 
 
 def test_growth_is_timed_measured_and_drawn(tmp_path: Path) -> None:
-    sizes = growth.Sizes(growth.Point(4, 2, 1), (4, 5), (2, 3), (1, 2), 1)
-    used = growth.in_process(growth.Point(4, 2, 1), CPU)
+    point = growth.Point(4, 2, 2)
+    sizes = growth.Sizes(point, (4, 5), (2, 3), (2, 3), 1, (point, point))
+    used = growth.in_process(point, CPU)
     assert 50 * growth.MIB < used["loaded"] <= used["peak"] and used["gpu_peak"] == 0
-    measured = {"memory": [used, used], "memory_if_kept": used}
-    axes = {axis: [growth.times(axis, t, sizes, CPU) | measured for t in (True, False)] for axis in growth.AXES}
-    report = {"axes": axes, "window_bytes": 2**28}
-    assert [line.value for line in growth.lines(report) if line.what.startswith("peak memory")] == [1.0] * 6
+    axes = {
+        axis: [growth.times(axis, t, sizes, CPU) | {"memory": [used, used]} for t in (True, False)]
+        for axis in growth.AXES
+    }
+    pair = [asdict(point) | used] * 2
+    report = {"axes": axes, "window_bytes": growth.WINDOW_BYTES, "beyond": pair, "kept": pair}
+    assert [line.value for line in growth.lines(report) if line.what.startswith("peak memory")] == [1.0] * 8
     growth.draw(report).savefig(tmp_path / "growth.png")
+
+
+def test_beyond_the_window_are_more_images_than_it_holds() -> None:
+    for point in growth.BEYOND:
+        assert point.images > growth.WINDOW_BYTES // (4 * point.classes * point.trials)
 
 
 def test_host_peak_keeps_the_highest() -> None:

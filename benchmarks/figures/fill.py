@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from hybridclf import Allocation, FixedTrials, Fusion, HybridClassifier, PairedTTest, Race, Reranker, Staged
+from hybridclf import Allocation, FixedTrials, Fusion, HybridClassifier, PairedTTest, Race, Staged
 from hybridclf.models import LateConditionedDenoiser
 from hybridclf.models.denoiser import HEAD_PAIRS
 from hybridclf.ports import Condition
@@ -28,7 +28,7 @@ class Sizes:
 
 
 ALLOCATIONS = (FixedTrials(16), Staged((5, 1), (8, 32)), PairedTTest(0.002, 5, 64), Race())
-SIZES = {"small": Sizes(450, ALLOCATIONS), "full": Sizes(1797, ALLOCATIONS)}
+SIZES = dict.fromkeys(("small", "full"), Sizes(450, ALLOCATIONS))
 
 
 class Counting:
@@ -67,17 +67,18 @@ def measure(sizes: Sizes, device: torch.device) -> dict[str, Any]:
 
 
 def fill(clf: HybridClassifier, denoiser: Counting, images: np.ndarray, allocation: Allocation) -> dict[str, Any]:
-    """Shares of the computed rows and pairs that carried work, and how full the mean batch was."""
-    racing = isinstance(allocation, Race)
-    fusion = clf.fusion_ if racing else Fusion()
-    candidates, log_prior = clf.propose(images) if racing else ([clf.classes_.tolist()] * len(images), None)
-    reranker = Reranker(denoiser, allocation=allocation, fusion=fusion)
-    steps = [step for step in reranker.stream(images, candidates, log_prior) if step.rows]
-    rows, pairs = (np.array([getattr(step, what) for step in steps]) for what in ("rows", "pairs"))
+    """Batches of an allocation (with the prior only in a race), and the computed rows and pairs that carried work."""
+    clf.denoiser_ = denoiser
+    if isinstance(allocation, Race):
+        stream = clf.reranker(allocation).stream(images, *clf.propose(images))
+    else:
+        stream = clf.reranker(allocation, Fusion()).stream(images, [clf.classes_.tolist()] * len(images))
+    steps = [(step.rows, step.pairs) for step in stream if step.rows]
+    rows, pairs = np.sum(steps, axis=0)
     return {
         "batches": len(steps),
-        "rows": float((rows if denoiser.cost_unit == "row" else pairs).sum() / denoiser.rows),
-        "pairs": float(pairs.sum() / denoiser.pairs),
+        "rows": float((rows if denoiser.cost_unit == "row" else pairs) / denoiser.rows),
+        "pairs": float(pairs / denoiser.pairs),
     }
 
 

@@ -220,7 +220,7 @@ def _beyond(memory: list[dict[str, int]]) -> int:
 
 @styled
 def draw(report: dict[str, Any]) -> Figure:
-    """A column per axis: time per image above, memory beyond loading below, both over the first point's time or MiB."""
+    """A column per axis: time per image over the first point's above, memory beyond loading below."""
     figure = Figure(figsize=(11, 6))
     panels = figure.subplots(2, len(AXES))
     for (above, below), (axis, both) in zip(panels.T, report["axes"].items(), strict=True):

@@ -54,8 +54,8 @@ def share(work: Workload, sizes: Sizes) -> dict[str, Any]:
     allocation = FixedTrials(sizes.trials)
     results, recorder = recorded(work.denoiser, allocation, work.images, work.candidates)
     reranker = Reranker(work.denoiser, allocation=allocation)
-    steps = list(reranker.stream(work.images, work.candidates))
-    capacity = Capacity(max(s.rows for s in steps), max(s.pairs for s in steps))
+    batches = [(step.rows, step.pairs) for step in reranker.stream(work.images, work.candidates)]
+    capacity = Capacity(*np.max(batches, axis=0).tolist())
     table = np.stack([r.evidence for r in results])
     whole, bare, books = medians(
         lambda: reranker.rerank(work.images, work.candidates),

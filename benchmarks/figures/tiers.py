@@ -41,7 +41,7 @@ class Sizes:
     programs: Mapping[str, tuple[str, str]]
 
 
-SIZES = {"small": Sizes(512, 7, 3, START_UPS), "full": Sizes(1797, 15, 7, START_UPS)}
+SIZES = {"small": Sizes(450, 7, 3, START_UPS), "full": Sizes(450, 15, 7, START_UPS)}
 
 
 def measure(sizes: Sizes, device: torch.device) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 from torch import nn
 
 from hybridclf import Denoiser, HybridClassifier
@@ -34,9 +35,10 @@ class Workload:
 
 
 def digits_images(n: int) -> np.ndarray:
-    """n handwritten digits `[n, 8, 8]`, from the start again where there are not so many."""
-    images = load_digits().images
-    return images[np.arange(n) % len(images)]
+    """n handwritten digits `[n, 8, 8]` that the embedded pair was not trained on, again and again beyond 450."""
+    images, labels = load_digits().images, load_digits().target
+    held_out = train_test_split(images, test_size=0.25, stratify=labels, random_state=0)[1]  # as in train_digits.py
+    return held_out[np.arange(n) % len(held_out)]
 
 
 def digits_mlp(n_images: int, device: torch.device) -> Workload:

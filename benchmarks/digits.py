@@ -126,7 +126,7 @@ def timing_unet(data: Digits) -> HybridClassifier:
 def share(clf: HybridClassifier, data: Digits) -> float:
     """The loop's share on the first 300 test images, every class and 16 trials each."""
     images = data.test[:300]
-    return loop_share(clf.reranker(FixedTrials(16)), images, [clf.classes_.tolist()] * len(images))
+    return loop_share(clf.denoiser_, FixedTrials(16), images, [clf.classes_.tolist()] * len(images))
 
 
 def judge(runs: list[dict]) -> list[Claim]:

@@ -1,29 +1,50 @@
 """Ratios of running times, measured side by side: absolute times mean little on a shared machine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from hybridclf import Denoiser, Reranker
+from hybridclf import Allocation, Denoiser, Reranker, RerankResult
 
-__all__ = ["Recorder", "class_cost", "loop_share", "ratio"]
+__all__ = ["Recorder", "class_cost", "flops", "loop_share", "medians", "ratio", "recorded"]
 
 
 def ratio(numerator: Callable[[], Any], denominator: Callable[[], Any], repeats: int = 7) -> float:
     """Median time of one function over that of another, called in turn after one warm-up each."""
-    numerator(), denominator()
-    times = [(_seconds(numerator), _seconds(denominator)) for _ in range(repeats)]
-    above, below = np.median(times, axis=0)
+    above, below = medians(numerator, denominator, repeats=repeats)
     return float(above / below)
 
 
+def medians(*functions: Callable[[], Any], repeats: int = 7) -> np.ndarray:
+    """Median seconds of each function, all of them called in turn after one warm-up each."""
+    for function in functions:
+        function()
+    return np.median([[_seconds(function) for function in functions] for _ in range(repeats)], axis=0)
+
+
 def _seconds(function: Callable[[], Any]) -> float:
+    """Seconds of a call and of what it left to a GPU."""
+    _finish()
     start = perf_counter()
     function()
+    _finish()
     return perf_counter() - start
+
+
+def _finish() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def flops(function: Callable[[], Any]) -> int:
+    """Floating-point operations of the networks in a call, as torch counts them: convolutions and matrix products."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops()
 
 
 class Recorder:
@@ -53,14 +74,19 @@ class Recorder:
             call()
 
 
-def loop_share(reranker: Reranker, images: np.ndarray, candidates: list, log_prior: list | None = None) -> float:
+def recorded(
+    denoiser: Denoiser, allocation: Allocation, images: Any, candidates: Sequence
+) -> tuple[list[RerankResult], Recorder]:
+    """What re-ranking gives, and the denoiser's batches behind it."""
+    recorder = Recorder(denoiser)
+    return Reranker(recorder, allocation=allocation).rerank(images, candidates), recorder
+
+
+def loop_share(denoiser: Denoiser, allocation: Allocation, images: Any, candidates: Sequence) -> float:
     """Time of the reranking loop over the time that the bare denoiser needs for the same batches."""
-    bare = reranker.denoiser
-    recorder = Recorder(bare)
-    reranker.denoiser = recorder
-    reranker.rerank(images, candidates, log_prior)
-    reranker.denoiser = bare
-    return ratio(lambda: reranker.rerank(images, candidates, log_prior), recorder.replay)
+    recorder = recorded(denoiser, allocation, images, candidates)[1]
+    reranker = Reranker(denoiser, allocation=allocation)
+    return ratio(lambda: reranker.rerank(images, candidates), recorder.replay)
 
 
 @torch.inference_mode()
@@ -73,13 +99,7 @@ def class_cost(denoiser: Any, n_rows: int, few: int = 1, many: int = 9) -> float
         label = torch.arange(n_classes).repeat(n_rows)
         denoiser.predict(x_t, t, torch.arange(n_rows).repeat_interleave(n_classes), {"label": label})
 
-    times = [
-        (
-            _seconds(lambda: denoiser.network.trunk(x_t, t)),
-            _seconds(lambda: predict(few)),
-            _seconds(lambda: predict(many)),
-        )
-        for _ in range(40)
-    ]
-    trunk, with_few, with_many = np.median(times, axis=0)
+    trunk, with_few, with_many = medians(
+        lambda: denoiser.network.trunk(x_t, t), lambda: predict(few), lambda: predict(many), repeats=40
+    )
     return float((with_many - with_few) / (many - few) / trunk)

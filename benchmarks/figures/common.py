@@ -1,0 +1,96 @@
+"""What all figures share: a line of the table, the machine's name, the style of the pictures."""
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import numpy as np
+import torch
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from hybridclf.plots import BLUE, GREEN, ORANGE, PURPLE, STYLE, VERMILLION
+
+__all__ = ["COLOURS", "Line", "bars", "machine", "styled"]
+
+COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE)
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: what was measured, and what is aimed at."""
+
+    what: str
+    value: float
+    unit: str = "x"
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def measured(self) -> str:
+        """The value with its unit."""
+        return f"{self.value:.3g} {self.unit}" if np.isfinite(self.value) else "not reached"
+
+    @property
+    def wanted(self) -> str:
+        """The bound, empty if there is none."""
+        if self.at_least is not None:
+            return f">= {self.at_least:g}"
+        return "" if self.at_most is None else f"<= {self.at_most:g}"
+
+    @property
+    def verdict(self) -> str:
+        """Whether the bound is kept; empty if there is none."""
+        if not self.wanted:
+            return ""
+        low = -np.inf if self.at_least is None else self.at_least
+        high = np.inf if self.at_most is None else self.at_most
+        return "holds" if low <= self.value <= high else "missed"
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What was measured on."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+        "device": device.type,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text("utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Draw in the package's style."""
+
+    @wraps(draw)
+    def in_style(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return in_style
+
+
+def bars(axes: Any, values: dict[str, float], text: str = "{:.3g}") -> None:
+    """Horizontal bars with their values written beside them."""
+    drawn = axes.barh(list(values), list(values.values()), color=BLUE, height=0.6)
+    axes.bar_label(drawn, [text.format(v) for v in values.values()], padding=4)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.grid(visible=False, axis="y")

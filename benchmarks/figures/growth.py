@@ -1,0 +1,245 @@
+"""Figure 4: time and peak memory against classes, images and trials, with tier 1's candidates and with every class.
+
+A late-conditioned MLP with random weights and a naive Bayes classifier of Gaussian blobs. Tier 1's candidates get every
+trial; of all classes, the best ten of two trials do: cost does not depend on luck. Memory is measured in a process of
+its own per point: `python -m figures.growth POINT DEVICE` prints it, POINT being the JSON of a `Point`.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from sklearn.frozen import FrozenEstimator
+from sklearn.naive_bayes import GaussianNB
+from timing import medians
+
+from hybridclf import FixedTrials, HybridClassifier, Staged
+from hybridclf.loop import WINDOW_BYTES, Step
+
+from .common import COLOURS, Line, styled
+from .workloads import late_mlp
+
+TOP_K = 10
+SIZE = 64
+"""Numbers in one image."""
+
+MIB = 2**20
+AXES = ("classes", "images", "trials")
+TIER_1 = {True: f"tier 1's top {TOP_K}", False: "every class"}
+SIFT = 2
+"""Trials after which `TOP_K` of all classes stay."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is asked: so many images, among so many classes, in so many trials.
+
+    With `keeps` all results are kept, as `rerank` does; without, each is let go as it comes.
+    """
+
+    classes: int
+    images: int
+    trials: int
+    tier_1: bool = True
+    keeps: bool = False
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What stays while one axis grows, the values along each axis, repeats of the timings.
+
+    `beyond` are two points of which each has more images than the window can hold at a time.
+    """
+
+    base: Point
+    classes: tuple[int, ...]
+    images: tuple[int, ...]
+    trials: tuple[int, ...]
+    repeats: int
+    beyond: tuple[Point, Point]
+
+
+BEYOND = (Point(1000, 150, 512, False), Point(1000, 300, 512, False))
+SIZES = {
+    "small": Sizes(Point(100, 64, 32), (10, 100, 1000), (64, 1024), (8, 256), 3, BEYOND),
+    "full": Sizes(Point(100, 64, 32), (10, 32, 100, 320, 1000), (64, 256, 1024, 4096), (8, 32, 128, 512), 5, BEYOND),
+}
+
+
+def measure(sizes: Sizes, device: torch.device) -> dict[str, Any]:
+    """For each axis times and memory with tier 1 and without; then memory beyond the window, and with results kept."""
+    most = replace(sizes.base, images=sizes.images[-1], tier_1=False)
+    return {
+        "base": asdict(sizes.base),
+        "repeats": sizes.repeats,
+        "window_bytes": WINDOW_BYTES,
+        "axes": {
+            axis: [times(axis, tier_1, sizes, device) | memory(axis, tier_1, sizes, device) for tier_1 in TIER_1]
+            for axis in AXES
+        },
+        "beyond": [asdict(p) | in_process(p, device) for p in sizes.beyond],
+        "kept": [asdict(p) | in_process(p, device) for p in (most, replace(most, keeps=True))],
+    }
+
+
+def times(axis: str, tier_1: bool, sizes: Sizes, device: torch.device) -> dict[str, Any]:
+    """Seconds per image at the points along an axis, all of them in turn."""
+    points = _points(axis, tier_1, sizes)
+    seconds = medians(*(call(p, device) for p in points), repeats=sizes.repeats)
+    per_image = [float(s) / p.images for s, p in zip(seconds, points, strict=True)]
+    return {"tier_1": tier_1, "values": getattr(sizes, axis), "seconds_per_image": per_image}
+
+
+def memory(axis: str, tier_1: bool, sizes: Sizes, device: torch.device) -> dict[str, Any]:
+    """Peak memory at the points along an axis, a process each."""
+    return {"memory": [in_process(p, device) for p in _points(axis, tier_1, sizes)]}
+
+
+def _points(axis: str, tier_1: bool, sizes: Sizes) -> list[Point]:
+    return [replace(sizes.base, tier_1=tier_1, **{axis: value}) for value in getattr(sizes, axis)]
+
+
+def call(point: Point, device: torch.device) -> Callable[[], Any]:
+    """What is timed: both tiers' whole work on the point's images."""
+    clf, blobs = classifier(point.classes, point.trials, device)
+    images = blobs[np.arange(point.images) % len(blobs)]
+    return lambda: _drain(steps(clf, images, point), point.keeps)
+
+
+def steps(clf: HybridClassifier, images: np.ndarray, point: Point) -> Iterable[Step]:
+    """The steps of re-ranking tier 1's candidates or every class."""
+    if point.tier_1:
+        return clf.stream(images)
+    sifted = Staged((TOP_K, 1), (min(SIFT, point.trials - 1), point.trials))
+    return clf.reranker(sifted).stream(images, [clf.classes_.tolist()] * len(images))
+
+
+def _drain(stream: Iterable[Step], keeps: bool) -> list[Any]:
+    """The results, or nothing if they are let go."""
+    kept: list[Any] = []
+    for step in stream:
+        if keeps:
+            kept += step.finished
+    return kept
+
+
+@cache
+def classifier(n_classes: int, n_trials: int, device: torch.device) -> tuple[HybridClassifier, np.ndarray]:
+    """Both tiers for that many Gaussian blobs, and two images `[2 C, SIZE]` of each."""
+    centres = np.random.default_rng(0).standard_normal((n_classes, SIZE))
+    y = np.arange(n_classes).repeat(2)
+    images = centres[y] + np.random.default_rng(1).standard_normal((len(y), SIZE))
+    proposer = FrozenEstimator(GaussianNB(var_smoothing=0.1).fit(images, y))
+    denoiser = late_mlp(n_classes, SIZE, device)
+    clf = HybridClassifier(proposer, denoiser, top_k=TOP_K, allocation=FixedTrials(n_trials), random_state=0)
+    return clf.fit(None, np.arange(n_classes)), images
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def in_process(point: Point, device: torch.device) -> dict[str, int]:
+    """Peak bytes of a process that does nothing else, after loading and in all, on the host and on the GPU."""
+    command = [sys.executable, "-m", "figures.growth", json.dumps(asdict(point)), str(device)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def peaks(point: Point, device: torch.device) -> dict[str, int]:
+    """What `in_process` reports of this process."""
+    ask = call(point, device)
+    call(replace(point, images=1, trials=2), device)()  # loads all code and fills all caches, but no window
+    loaded = {"loaded": host_peak(), "gpu_loaded": gpu_peak()}
+    ask()
+    return loaded | {"peak": host_peak(), "gpu_peak": gpu_peak()}
+
+
+def host_peak() -> int:
+    """Most bytes this process had in memory.
+
+    From /proc where there is one: what getrusage says there includes the parent's at the moment of the fork.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024
+
+
+def gpu_peak() -> int:
+    """Most bytes of tensors on the GPU, 0 without one."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else 0
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def lines(report: dict[str, Any]) -> list[Line]:
+    """For each axis growth of time and memory; then of memory alone where more images come than the window holds."""
+    bound, (fewer, more), (let_go, kept) = report["window_bytes"], report["beyond"], report["kept"]
+    return [
+        *(line for axis, series in report["axes"].items() for one in series for line in _lines(axis, one)),
+        Line(
+            f"peak memory, {fewer['images']:,} to {more['images']:,} images, more than the window holds",
+            more["peak"] / fewer["peak"],
+            at_most=1.05,
+        ),
+        Line("peak beyond loading over the window's bound, beyond the window", _beyond([more]) / bound, at_most=1.5),
+        Line(f"peak memory of keeping {kept['images']:,} results over letting them go", kept["peak"] / let_go["peak"]),
+    ]
+
+
+def _lines(axis: str, series: dict[str, Any]) -> list[Line]:
+    first, last = series["values"][0], series["values"][-1]
+    grown = f"{first:,} to {last:,} {axis}, {TIER_1[series['tier_1']]}"
+    seconds, used = series["seconds_per_image"], series["memory"]
+    sublinear = last / first if axis == "classes" and series["tier_1"] else None
+    return [
+        Line(f"time per image, {grown}", seconds[-1] / seconds[0], at_most=sublinear),
+        Line(f"peak memory, {grown}", used[-1]["peak"] / used[0]["peak"]),
+    ]
+
+
+def _beyond(memory: list[dict[str, int]]) -> int:
+    """Largest peak over what was loaded, of host and GPU."""
+    return max(max(m["peak"] - m["loaded"], m["gpu_peak"] - m["gpu_loaded"]) for m in memory)
+
+
+@styled
+def draw(report: dict[str, Any]) -> Figure:
+    """A column per axis: time per image over the first point's above, memory beyond loading below."""
+    figure = Figure(figsize=(11, 6))
+    panels = figure.subplots(2, len(AXES))
+    for (above, below), (axis, both) in zip(panels.T, report["axes"].items(), strict=True):
+        for colour, series in zip(COLOURS, both, strict=False):
+            _curves(above, below, series, colour)
+        above.set(xscale="log", yscale="log", title=axis)
+        below.set(xscale="log", xlabel=axis)
+    panels[0, 0].set(ylabel="time per image over the first's")
+    panels[1, 0].set(ylabel="peak beyond loading, MiB")
+    panels[0, 0].legend(fontsize=8)
+    return figure
+
+
+def _curves(above: Any, below: Any, series: dict[str, Any], colour: str) -> None:
+    values, name = series["values"], TIER_1[series["tier_1"]]
+    seconds = np.array(series["seconds_per_image"])
+    above.plot(values, seconds / seconds[0], "o-", color=colour, label=name)
+    below.plot(values, [_beyond([m]) / MIB for m in series["memory"]], "o-", color=colour, label=name)
+
+
+if __name__ == "__main__":
+    print(json.dumps(peaks(Point(**json.loads(sys.argv[1])), torch.device(sys.argv[2]))))

@@ -1,0 +1,122 @@
+"""Figure 3: how much of the time is the denoiser's and how much the loop's around it, on the same batches."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from timing import flops, medians, recorded
+
+from hybridclf import Denoiser, FixedTrials, Fusion, Reranker
+from hybridclf.loop import Capacity, Loop, Recorded, Task
+
+from .common import COLOURS, Line, styled
+from .workloads import WORKLOADS, Workload
+
+GOALS = {"late U-Net": 1.05, "small SD": 1.05, "SD 2 size": 1.05}
+"""Largest share aimed at, of the loop's whole time over the bare denoiser's."""
+
+PARTS = {"denoiser": "denoiser alone", "rest": "noise, errors, copies", "bookkeeping": "bookkeeping alone"}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Images by workload, trials of each for every class, repeats; edge of the matrices of the peak's measurement."""
+
+    images: Mapping[str, int]
+    trials: int
+    repeats: int
+    matrix: Mapping[str, int]
+
+
+MATRIX = {"cpu": 2048, "cuda": 8192}
+SIZES = {
+    "small": Sizes({"digits MLP": 256, "late U-Net": 16, "small SD": 4, "SD 2 size": 8}, 16, 5, MATRIX),
+    "full": Sizes({"digits MLP": 1024, "late U-Net": 256, "small SD": 64, "SD 2 size": 64}, 16, 7, MATRIX),
+}
+
+
+def measure(sizes: Sizes, device: torch.device) -> dict[str, Any]:
+    """Each workload that the device can take."""
+    names = [name for name in sizes.images if name != "SD 2 size" or device.type == "cuda"]
+    return {
+        "device": device.type,
+        "trials": sizes.trials,
+        "repeats": sizes.repeats,
+        "workloads": {name: share(WORKLOADS[name](sizes.images[name], device), sizes) for name in names},
+    }
+
+
+def share(work: Workload, sizes: Sizes) -> dict[str, Any]:
+    """Seconds of re-ranking, of the same batches without it and of its bookkeeping alone, in turn; and what follows."""
+    allocation = FixedTrials(sizes.trials)
+    results, recorder = recorded(work.denoiser, allocation, work.images, work.candidates)
+    reranker = Reranker(work.denoiser, allocation=allocation)
+    batches = [(step.rows, step.pairs) for step in reranker.stream(work.images, work.candidates)]
+    capacity = Capacity(*np.max(batches, axis=0).tolist())
+    table = np.stack([r.evidence for r in results])
+    whole, bare, books = medians(
+        lambda: reranker.rerank(work.images, work.candidates),
+        recorder.replay,
+        lambda: bookkeeping(allocation, capacity, table),
+        repeats=sizes.repeats,
+    ).tolist()
+    speed, peak = flops(recorder.replay) / bare, matmul_speed(work.denoiser, sizes)
+    return {
+        "seconds": whole,
+        "denoiser_seconds": bare,
+        "bookkeeping_seconds": books,
+        "share": whole / bare,
+        "denoiser": bare / whole,
+        "bookkeeping": books / whole,
+        "rest": (whole - bare - books) / whole,
+        "utilisation": speed * bare / whole / peak,
+        "denoiser_utilisation": speed / peak,
+    }
+
+
+def bookkeeping(allocation: FixedTrials, capacity: Capacity, table: np.ndarray) -> None:
+    """The loop over errors `[n, T, K]` recorded before, in batches of that capacity."""
+    n, _, n_classes = table.shape
+    tasks = [Task(i, tuple(range(n_classes)), np.zeros(n_classes)) for i in range(n)]
+    for _ in Loop(allocation, Fusion(), Recorded(table), capacity, n_classes).run(tasks):
+        pass
+
+
+def matmul_speed(denoiser: Denoiser, sizes: Sizes) -> float:
+    """FLOPs per second of a large matrix product in the denoiser's type, on its device: what can be reached at all."""
+    edge = sizes.matrix[denoiser.device.type]
+    a = torch.ones(edge, edge, dtype=denoiser.dtype, device=denoiser.device)
+    (seconds,) = medians(lambda: a @ a, repeats=sizes.repeats)
+    return 2 * edge**3 / float(seconds)
+
+
+def lines(report: dict[str, Any]) -> list[Line]:
+    """Loop over bare denoiser, and how much of the device's speed is used with and without it."""
+    return [line for name, work in report["workloads"].items() for line in _lines(name, work)]
+
+
+def _lines(name: str, work: dict[str, Any]) -> list[Line]:
+    return [
+        Line(f"loop over bare denoiser, {name}", work["share"], at_most=GOALS.get(name)),
+        Line(f"FLOPs per second over a matrix product's, {name}", 100 * work["utilisation"], "%"),
+        Line(f"the same of the bare denoiser, {name}", 100 * work["denoiser_utilisation"], "%"),
+    ]
+
+
+@styled
+def draw(report: dict[str, Any]) -> Figure:
+    """Where the time goes: a bar per workload."""
+    figure = Figure(figsize=(8, 3.2))
+    axes, works = figure.add_subplot(), report["workloads"]
+    left = np.zeros(len(works))
+    for colour, (part, label) in zip(COLOURS, PARTS.items(), strict=False):
+        width = np.array([100 * work[part] for work in works.values()])
+        axes.barh(list(works), width, left=left, color=colour, label=label, height=0.6)
+        left += width
+    axes.invert_yaxis()
+    axes.set(xlabel="time of a call, %", title="where the time goes")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=3)
+    return figure

@@ -1,0 +1,92 @@
+"""Figure 1: the published loop over ours, on the same weights, trials and stages (Algorithm 2 of arXiv 2303.16203)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from reference_loops import ReferenceLoops
+from timing import medians
+
+from hybridclf import Reranker, Staged
+
+from .common import Line, bars, styled
+from .workloads import WORKLOADS, Workload
+
+GOALS = {("small SD", "cpu"): 1.5, ("small SD", "cuda"): 3.0, ("SD 2 size", "cuda"): 3.0}
+"""Smallest ratio aimed at, by workload and device."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Images by workload; keep and trials of the stages; repeats of either side."""
+
+    images: Mapping[str, int]
+    keep: tuple[int, ...]
+    trials: tuple[int, ...]
+    repeats: int
+
+
+SIZES = {
+    "small": Sizes({"digits MLP": 64, "late U-Net": 4, "small SD": 4, "SD 2 size": 8}, (5, 1), (16, 64), 3),
+    "full": Sizes(dict.fromkeys(WORKLOADS, 64), (5, 1), (25, 250), 5),
+}
+
+
+def measure(sizes: Sizes, device: torch.device) -> dict[str, Any]:
+    """Both sides in turn, for each workload that the device can take."""
+    names = [name for name in sizes.images if name != "SD 2 size" or device.type == "cuda"]
+    return {
+        "device": device.type,
+        "keep": sizes.keep,
+        "trials": sizes.trials,
+        "repeats": sizes.repeats,
+        "workloads": {name: compare(WORKLOADS[name](sizes.images[name], device), sizes) for name in names},
+    }
+
+
+def compare(work: Workload, sizes: Sizes) -> dict[str, Any]:
+    """Seconds per image of both sides and their ratio; and that both did the same."""
+    reranker = Reranker(work.denoiser, allocation=Staged(sizes.keep, sizes.trials))
+    loops = ReferenceLoops(work.denoiser, work.labels, reranker.plan)
+    theirs: list[Any] = []
+    ours: list[Any] = []
+
+    def reference() -> None:
+        theirs[:] = [loops.staged(image, sizes.keep, sizes.trials) for image in work.images]
+
+    def hybrid() -> None:
+        ours[:] = reranker.rerank(work.images, work.candidates)
+
+    reference_seconds, our_seconds = medians(reference, hybrid, repeats=sizes.repeats) / len(work.images)
+    return {
+        "images": len(work.images),
+        "evaluations": float(np.mean([a.evaluations for a in theirs])),
+        "our_evaluations": float(np.mean([r.evaluations for r in ours])),
+        "same_answers": float(np.mean([a.label == r.ranking[0] for a, r in zip(theirs, ours, strict=True)])),
+        "reference_seconds": float(reference_seconds),
+        "our_seconds": float(our_seconds),
+        "ratio": float(reference_seconds / our_seconds),
+    }
+
+
+def lines(report: dict[str, Any]) -> list[Line]:
+    """A line per workload."""
+    device = report["device"]
+    return [
+        Line(f"published loop over ours, {name}", work["ratio"], at_least=GOALS.get((name, device)))
+        for name, work in report["workloads"].items()
+    ]
+
+
+@styled
+def draw(report: dict[str, Any]) -> Figure:
+    """A bar per workload."""
+    figure = Figure(figsize=(7, 3))
+    axes = figure.add_subplot()
+    bars(axes, {name: work["ratio"] for name, work in report["workloads"].items()})
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set(xlabel="times as fast as the published loop", title="same weights, same stages, same evaluations")
+    return figure

@@ -1,0 +1,151 @@
+"""The speed benchmark on sizes of a moment: what it counts is right, what it writes is complete."""
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import speed
+import torch
+from figures import fill, frontier, growth, loop_share, side_by_side, tiers, workloads
+from figures.common import Line, machine
+from timing import flops, medians, recorded
+
+from hybridclf import FixedTrials, HybridClassifier, PairedTTest, Race, Reranker, Staged
+from hybridclf.models import LateConditionedDenoiser
+
+CPU = torch.device("cpu")
+TINY = {
+    "side-by-side": side_by_side.Sizes({"digits MLP": 2, "small SD": 1}, (2, 1), (2, 4), 1),
+    "frontier": frontier.Sizes(
+        (0,), 0.3, 2, 300, (FixedTrials(4), FixedTrials(1), Staged((2, 1), (1, 3)), PairedTTest(0.1, 2, 4), Race()), 1
+    ),
+    "loop-share": loop_share.Sizes({"digits MLP": 2}, 2, 1, {"cpu": 64}),
+    "fill": fill.Sizes(5, (FixedTrials(2), Race())),
+    "tiers": tiers.Sizes(8, 1, 1, {"nothing over nothing": ("pass", "pass")}),
+}
+
+
+@pytest.fixture
+def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the figures of tiny sizes go."""
+    for name, sizes in TINY.items():
+        monkeypatch.setitem(speed.FIGURES[name].SIZES, "small", sizes)
+    return tmp_path
+
+
+def test_medians_call_all_functions_in_turn() -> None:
+    called: list[str] = []
+    seconds = medians(lambda: called.append("a"), lambda: called.append("b"), repeats=2)
+    assert called == ["a", "b"] * 3
+    assert (seconds >= 0).all() and seconds.shape == (2,)
+
+
+def test_flops_are_those_of_the_matrix_products() -> None:
+    denoiser = workloads.late_mlp(3, 8, CPU)
+    width, time, depth, size = 256, 128, 3, 8
+    trunk = (
+        32 * time + size * width + depth * (2 * width**2 + 2 * time * width) + width**2 + time * width + width * size
+    )
+    _, recorder = recorded(denoiser, FixedTrials(5), np.zeros((2, size)), [[0, 1, 2]] * 2)
+    assert flops(recorder.replay) == 2 * (2 * 5 * trunk + 2 * 5 * 3 * width * size)
+    reranker = Reranker(denoiser, allocation=FixedTrials(5))
+    assert flops(lambda: reranker.rerank(np.zeros((2, size)), [[0, 1, 2]] * 2)) == flops(recorder.replay)
+
+
+def test_lines_say_what_was_wanted() -> None:
+    assert (Line("a", 2.0, at_least=1.5).wanted, Line("a", 2.0, at_least=1.5).verdict) == (">= 1.5", "holds")
+    assert (Line("a", 2.0, at_most=1.05).wanted, Line("a", 2.0, at_most=1.05).verdict) == ("<= 1.05", "missed")
+    assert (Line("a", 2.0).wanted, Line("a", 2.0).verdict) == ("", "")
+    assert (Line("a", math.nan, at_least=1).measured, Line("a", math.nan, at_least=1).verdict) == (
+        "not reached",
+        "missed",
+    )
+
+
+def test_every_figure_is_written_and_the_table_printed(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    speed.main([*TINY, "--device", "cpu", "--out", str(out)])
+    printed = capsys.readouterr().out
+    for name in TINY:
+        report = json.loads((out / f"{name}.json").read_text("utf-8"))
+        assert report["machine"] == machine(CPU)
+        assert (out / f"{name}.png").stat().st_size > 5000
+        lines = speed.FIGURES[name].lines(report)
+        assert lines and all(f"| {name} | {line.what} | {line.measured} |" in printed for line in lines)
+    check_side_by_side(json.loads((out / "side-by-side.json").read_text("utf-8")))
+    check_frontier(json.loads((out / "frontier.json").read_text("utf-8")))
+
+
+def check_side_by_side(report: dict[str, Any]) -> None:
+    for work in report["workloads"].values():
+        assert work["same_answers"] == 1.0
+        assert work["evaluations"] == work["our_evaluations"] == 10 * 2 + 2 * 2
+        assert work["ratio"] == pytest.approx(work["reference_seconds"] / work["our_seconds"])
+
+
+def check_frontier(report: dict[str, Any]) -> None:
+    (run,) = report["runs"]
+    exhaustive = run["exhaustive"]
+    assert (exhaustive["setting"], exhaustive["evaluations"], exhaustive["rows"]) == ("FixedTrials(n=4)", 40, 4)
+    assert len(run["points"]) == 2 * len(TINY["frontier"].settings)
+    assert run["reached"]["FixedTrials without prior"]["evaluations"] <= 40
+    for point in run["reached"].values():
+        assert point["accuracy"] >= exhaustive["accuracy"] - frontier.TOLERANCE
+        same = [p for p in run["points"] if p["method"] == point["method"] and p["evaluations"] < point["evaluations"]]
+        assert all(p["accuracy"] < exhaustive["accuracy"] - frontier.TOLERANCE for p in same)
+
+
+def test_an_unknown_figure_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        speed.main(["speeds"])
+    assert "there is no figure speeds; there is side-by-side, frontier" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("unit", "computed"), [("row", 2 * 128), ("pair", 2 * 32)])
+def test_fill_counts_padding(unit: str, computed: int) -> None:
+    clf = HybridClassifier.from_pretrained("digits")
+    ours = clf.denoiser_
+    denoiser = LateConditionedDenoiser(ours.network, ours.classes, ours.mean, ours.scale)
+    counting = fill.Counting(denoiser, unit)
+    report = fill.fill(clf, counting, workloads.digits_images(2), Staged((2, 1), (1, 3)))
+    assert counting.rows == computed  # two batches, of 128 rows or 32 pairs
+    work = 2 * (1 + 2) if unit == "row" else 2 * (10 + 2 * 2)
+    assert report == {"batches": 2, "rows": work / computed, "pairs": pytest.approx(28 / counting.pairs)}
+
+
+def test_growth_asks_for_tier_1s_ten_or_sifts_every_class() -> None:
+    for tier_1, evaluations in ((True, 10 * 5), (False, 12 * 2 + 10 * 3)):
+        results = growth.call(growth.Point(12, 3, 5, tier_1, keeps=True), CPU)()
+        assert [r.evaluations for _, r in results] == [evaluations] * 3
+    assert growth.call(growth.Point(12, 3, 2), CPU)() == []
+
+
+def test_growth_is_timed_measured_and_drawn(tmp_path: Path) -> None:
+    point = growth.Point(4, 2, 2)
+    sizes = growth.Sizes(point, (4, 5), (2, 3), (2, 3), 1, (point, point))
+    used = growth.in_process(point, CPU)
+    assert 50 * growth.MIB < used["loaded"] <= used["peak"] and used["gpu_peak"] == 0
+    axes = {
+        axis: [growth.times(axis, t, sizes, CPU) | {"memory": [used, used]} for t in (True, False)]
+        for axis in growth.AXES
+    }
+    pair = [asdict(point) | used] * 2
+    report = {"axes": axes, "window_bytes": growth.WINDOW_BYTES, "beyond": pair, "kept": pair}
+    assert [line.value for line in growth.lines(report) if line.what.startswith("peak memory")] == [1.0] * 8
+    growth.draw(report).savefig(tmp_path / "growth.png")
+
+
+def test_beyond_the_window_are_more_images_than_it_holds() -> None:
+    for point in growth.BEYOND:
+        assert point.images > growth.WINDOW_BYTES // (4 * point.classes * point.trials)
+
+
+def test_host_peak_keeps_the_highest() -> None:
+    before = growth.host_peak()
+    block = np.ones(before // 8 + 2**23)  # more than all there was
+    assert growth.host_peak() > block.nbytes > before
+    del block
+    assert growth.host_peak() > before + 2**26

@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-from sklearn.utils import gen_batches
 
 from ..errors import InvalidInputError
 from ..files import ENDINGS, files_in, try_image
@@ -43,8 +42,8 @@ class Part:
     def __len__(self) -> int:
         return len(self.files if self.rows is None else self.rows)
 
-    def keys(self) -> list[tuple[str, int | None]]:
-        """What tells each image from all others: its file, and its row if that is a Parquet file."""
+    def sources(self) -> list[tuple[str, int | None]]:
+        """Where each image is: its file, and its row if that is a Parquet file."""
         if self.rows is None:
             return [(file, None) for file in self.files]
         return [(self.files[0], row) for row in self.rows]
@@ -96,7 +95,7 @@ def list_input(source: str | Path) -> Listing:
     images, tables = files_in(source), files_in(source, [".parquet"])
     if images and tables:
         raise InvalidInputError(
-            f"{source} holds both images and Parquet files ({images[0].name}, {tables[0].name}); give a folder of one kind"
+            f"{source} holds both images and Parquet files ({images[0].name}, {tables[0].name}); give one kind"
         )
     if not images and not tables:
         raise InvalidInputError(f"{source} has no image in it: no file ends in {', '.join(ENDINGS)} or .parquet")
@@ -105,21 +104,22 @@ def list_input(source: str | Path) -> Listing:
 
 def _list_images(folder: Path, files: Sequence[Path]) -> Listing:
     names = [file.relative_to(folder).as_posix() for file in files]
-    parts = (Part(i, tuple(names[batch])) for i, batch in enumerate(gen_batches(len(names), PART)))
+    parts = (Part(i, tuple(names[cut.start : cut.stop])) for i, cut in enumerate(_cuts(len(names))))
     return Listing(folder, tuple(parts), _digest(folder, names))
 
 
 def _list_parquet(folder: Path, files: Sequence[Path]) -> Listing:
     names = [file.relative_to(folder).as_posix() for file in files]
-    batches = [
-        (name, range(batch.start, batch.stop))
-        for name, file in zip(names, files, strict=True)
-        for batch in gen_batches(_count_rows(file), PART)
-    ]
-    if not batches:
+    cuts = [(name, cut) for name, file in zip(names, files, strict=True) for cut in _cuts(_count_rows(file))]
+    if not cuts:
         raise InvalidInputError(f"there is no row in {files[0]}" + (" nor in the others" if len(files) > 1 else ""))
-    parts = (Part(i, (name,), rows) for i, (name, rows) in enumerate(batches))
+    parts = (Part(i, (name,), rows) for i, (name, rows) in enumerate(cuts))
     return Listing(folder, tuple(parts), _digest(folder, names))
+
+
+def _cuts(n: int) -> list[range]:
+    """n images in ranges of `PART`, the last one shorter."""
+    return [range(n)[start : start + PART] for start in range(0, n, PART)]
 
 
 def _count_rows(path: Path) -> int:
@@ -143,7 +143,7 @@ def _image_column(schema: pa.Schema, path: Path) -> str:
     if found:
         raise InvalidInputError(f'{path} has several columns of images, {listed}; name the one to classify "image"')
     raise InvalidInputError(
-        f"{path} has no column of images as Hugging Face's datasets write them, {{bytes, path}}; its columns are {listed}"
+        f"{path} has no column of images as Hugging Face's datasets write it, {{bytes, path}}; its columns are {listed}"
     )
 
 

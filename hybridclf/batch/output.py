@@ -104,7 +104,7 @@ def is_done(output: Path, part: Part) -> bool:
 def write_part(output: Path, part: Part, answers: Sequence[FileAnswer], classes: np.ndarray) -> None:
     """Write a part's answers, one row each, as a file that is either absent or whole."""
     table = pa.Table.from_pylist(
-        [_row(row, answer) for (_, row), answer in zip(part.keys(), answers, strict=True)], _schema(classes)
+        [_row(row, answer) for (_, row), answer in zip(part.sources(), answers, strict=True)], _schema(classes)
     )
     _write_whole(part_path(output, part.number), lambda file: pq.write_table(table, file))
 

@@ -73,7 +73,7 @@ class Worker:
 
     def __call__(self, part: Part) -> Done:
         """Read, classify and write a part; done again, it is written again, the same."""
-        paths = [path for path, _ in part.keys()]
+        paths = [path for path, _ in part.sources()]
         answers = answer_images(self.clf, paths, read(self.job.source, part), TOP)
         write_part(self.job.output, part, answers, self.clf.classes_)
         costs = [answer.evaluations for answer in answers if answer.evaluations is not None]

@@ -57,7 +57,7 @@ def test_image_files_in_order_of_their_paths(tmp_path: Path) -> None:
     listing = list_input(tmp_path)
     assert [part.files for part in listing.parts] == [("a.png", "b/a.png", "b/b.PNG", "c.png"), ("d.png",)]
     assert [part.number for part in listing.parts] == [0, 1]
-    assert listing.parts[1].keys() == [("d.png", None)]
+    assert listing.parts[1].sources() == [("d.png", None)]
     assert values(tmp_path) == [0, 1, 2, 3, 4]
 
 
@@ -95,7 +95,7 @@ def test_rows_come_in_order_whatever_the_row_groups(tmp_path: Path, row_group_si
     assert [(part.files, part.rows) for part in listing.parts] == [
         ((name,), rows) for name in ("a.parquet", "sub/b.parquet") for rows in (range(4), range(4, 8), range(8, 10))
     ]
-    assert listing.parts[5].keys() == [("sub/b.parquet", 8), ("sub/b.parquet", 9)]
+    assert listing.parts[5].sources() == [("sub/b.parquet", 8), ("sub/b.parquet", 9)]
     assert values(tmp_path) == list(range(20))
 
 
@@ -147,7 +147,7 @@ def test_damage_within_a_parquet_file_costs_the_rows_behind_it(tmp_path: Path) -
 def test_nothing_to_classify_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="neither a folder nor a Parquet file"):
         list_input(tmp_path / "missing")
-    with pytest.raises(InvalidInputError, match="no image in it: no file ends in .bmp"):
+    with pytest.raises(InvalidInputError, match=r"no image in it: no file ends in \.bmp"):
         list_input(tmp_path)
     save_parquet(tmp_path / "a.parquet", [])
     with pytest.raises(InvalidInputError, match="no row in"):
@@ -167,7 +167,7 @@ def test_tables_without_one_column_of_images_are_refused(tmp_path: Path) -> None
     with pytest.raises(InvalidInputError, match="no readable Parquet file"):
         list_input(path)
     pq.write_table(pa.table({"pixels": [1], "label": [2]}), path)
-    with pytest.raises(InvalidInputError, match="no column of images.*its columns are pixels, label"):
+    with pytest.raises(InvalidInputError, match=r"no column of images.*its columns are pixels, label"):
         list_input(path)
     image = pa.array(cells(range(1)))
     pq.write_table(pa.table({"left": image, "right": image}), path)

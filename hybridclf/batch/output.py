@@ -19,7 +19,8 @@ from .inputs import Part
 
 __all__ = ["MANIFEST", "claim", "fingerprint", "is_done", "part_path", "remove_leftovers", "totals", "write_part"]
 
-MANIFEST = "manifest.json"
+MANIFEST = "_manifest.json"
+"""Readers of Parquet folders pass over what begins with an underscore or a dot."""
 
 
 def fingerprint(folder: str | Path) -> dict[str, str]:

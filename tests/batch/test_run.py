@@ -40,11 +40,11 @@ def test_rows_are_those_for_the_same_arrays_in_one_go(few: tuple[Path, Check], t
     folder, check = few
     summary = batch.run(folder, tmp_path / "out", "digits")
     check(tmp_path / "out")
-    rows = pq.read_table(tmp_path / "out", partitioning=None)
+    rows = pq.read_table(tmp_path / "out")
     assert (summary.parts, summary.images, summary.errors, summary.done_before) == (2, 300, 2, 0)
     assert summary.evaluations == pytest.approx(np.mean(rows["evaluations"].drop_null().to_pylist()))
     assert [path.name for path in sorted((tmp_path / "out").iterdir())] == [
-        "manifest.json",
+        "_manifest.json",
         "part-000000.parquet",
         "part-000001.parquet",
     ]
@@ -119,7 +119,7 @@ def test_only_what_is_missing_or_damaged_is_done_again(few: tuple[Path, Check], 
 def test_a_first_run_that_died_at_once_left_nothing_in_the_way(few: tuple[Path, Check], tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / ".manifest.json.0123.tmp").write_bytes(b"{")
+    (out / "._manifest.json.0123.tmp").write_bytes(b"{")
     batch.run(few[0], out, "digits")
     few[1](out)
 
@@ -169,7 +169,7 @@ def test_killed_at_random_points_it_ends_with_every_row_once(
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["done_before"] == 50 * n_before
     check(out)
-    assert {path.name for path in out.iterdir()} == {"manifest.json", *(path.name for path in parts(out))}
+    assert {path.name for path in out.iterdir()} == {"_manifest.json", *(path.name for path in parts(out))}
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """The command line: `hybridclf demo`, `classify` and `batch`. What they do is in the modules that they call."""
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -219,7 +220,8 @@ def batch(
     with _one_line_errors():
         from . import batch as batches
 
-        summary = batches.run(source, output, model, _engine(engine, address, actors), progress=True)
+        with redirect_stdout(sys.stderr):  # where Ray tells of its machines
+            summary = batches.run(source, output, model, _engine(engine, address, actors), progress=True)
     typer.echo(json.dumps(asdict(summary)) if as_json else _summary_line(summary))
 
 
@@ -237,6 +239,6 @@ def _engine(name: str, address: str | None, actors: int | None) -> "Engine":
 def _summary_line(summary: "Summary") -> str:
     cost = "" if summary.evaluations is None else f", {_short(summary.evaluations)} evaluations per image"
     return (
-        f"{summary.images:,} images in {summary.parts:,} parts in {summary.output}, {summary.errors:,} with an error"
-        f"{cost}; {summary.done_before:,} were done before, the rest at {_short(summary.images_per_second)} images/s"
+        f"{summary.images:,} images in {summary.output}, {summary.errors:,} with an error{cost}; "
+        f"{summary.images - summary.done_before:,} of them in this run, {_short(summary.images_per_second)} images/s"
     )

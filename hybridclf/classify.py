@@ -1,22 +1,23 @@
 """Classifying image files: one answer per file, unreadable ones included."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 from sklearn.utils import gen_batches
 
 from .errors import InvalidInputError
 from .evidence import RerankResult
-from .files import as_item, check_image_shape, image_paths, open_image
+from .files import as_item, check_image_shape, image_paths, try_image
 from .ports import Label
 
 if TYPE_CHECKING:
     from .estimator import HybridClassifier
 
-__all__ = ["FileAnswer", "Share", "classify_files"]
+__all__ = ["FileAnswer", "Share", "answer_images", "classify_files"]
 
 BATCH = 256
 """Files that are held in memory at a time."""
@@ -82,29 +83,51 @@ def classify_files(clf: "HybridClassifier", paths: Iterable[str | Path], top: in
     check_image_shape(clf.image_shape_)
     files = image_paths(paths)
     for batch in gen_batches(len(files), BATCH):
-        yield from _answer_batch(clf, files[batch], top)
+        yield from answer_images(clf, list(map(str, files[batch])), map(try_image, files[batch]), top)
 
 
-def _answer_batch(clf: "HybridClassifier", files: list[Path], top: int) -> list[FileAnswer]:
-    items, answers = {}, {}
-    for file in files:
-        try:
-            items[file] = as_item(open_image(file), clf.image_shape_, clf.pixel_range_)
-        except InvalidInputError as error:
-            answers[file] = FileAnswer(str(file), error=str(error))
-    if items:
-        images: Any = list(items.values())
-        posterior, results = clf.decide(images if clf.image_shape_ is None else np.stack(images))
-        for file, row, result in zip(items, posterior, results, strict=True):
-            answers[file] = _answer(file, row, result, clf.classes_, top)
-    return [answers[file] for file in files]
+def answer_images(
+    clf: "HybridClassifier", paths: Sequence[str], images: Iterable[Image.Image | InvalidInputError], top: int
+) -> list[FileAnswer]:
+    """Answer for images that were read, or that could not be, all at once.
+
+    Parameters
+    ----------
+    clf : HybridClassifier
+        A fitted one, of images.
+    paths : sequence of str `[n]`
+        What the answers call them.
+    images : iterable `[n]`
+        Each the image, or the error that says why there is none; each is made small as it comes.
+    top : int
+        Labels to list with their posterior.
+
+    Returns
+    -------
+    list of FileAnswer `[n]`
+    """
+    read = [_as_item(clf, image) for image in images]
+    items: Any = [item for item in read if not isinstance(item, InvalidInputError)]
+    decided = (
+        zip(*clf.decide(items if clf.image_shape_ is None else np.stack(items)), strict=True) if items else iter(())
+    )
+    return [
+        FileAnswer(path, error=str(item))
+        if isinstance(item, InvalidInputError)
+        else _answer(path, *next(decided), clf.classes_, top)
+        for path, item in zip(paths, read, strict=True)
+    ]
 
 
-def _answer(file: Path, posterior: np.ndarray, result: RerankResult, classes: np.ndarray, top: int) -> FileAnswer:
+def _as_item(clf: "HybridClassifier", image: Image.Image | InvalidInputError) -> Any:
+    return image if isinstance(image, InvalidInputError) else as_item(image, clf.image_shape_, clf.pixel_range_)
+
+
+def _answer(path: str, posterior: np.ndarray, result: RerankResult, classes: np.ndarray, top: int) -> FileAnswer:
     best = np.argsort(-posterior, kind="stable")[:top]
     shares = tuple(map(Share, classes[best].tolist(), posterior[best].tolist()))
     return FileAnswer(
-        path=str(file),
+        path=path,
         label=shares[0].label,
         probability=shares[0].probability,
         posterior=shares,

@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -12,7 +12,7 @@ from PIL import Image
 from .errors import InvalidInputError
 from .images import convert, describe, upright
 
-__all__ = ["ENDINGS", "FORMATS", "as_item", "check_image_shape", "image_paths", "open_image"]
+__all__ = ["ENDINGS", "FORMATS", "as_item", "check_image_shape", "files_in", "image_paths", "open_image", "try_image"]
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that are opened: those of plain pictures, none that starts another program (EPS) or reads another file."""
@@ -28,33 +28,46 @@ def image_paths(paths: Iterable[str | Path]) -> list[Path]:
 
     A folder without images stays in the list; `open_image` says what is wrong with it.
     """
-    return [found for path in map(Path, paths) for found in (_images_in(path) or [path])]
+    return [found for path in map(Path, paths) for found in (files_in(path) or [path])]
 
 
-def _images_in(folder: Path) -> list[Path]:
-    """Image files by their ending, hidden ones and those in hidden folders left out; none if it is no folder."""
+def files_in(folder: Path, endings: Sequence[str] = ENDINGS) -> list[Path]:
+    """Files anywhere in a folder by their ending, sorted; hidden ones and those in hidden folders are left out."""
     inside = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        inside += [Path(parent, n) for n in names if not n.startswith(".") and Path(n).suffix.lower() in ENDINGS]
+        inside += [Path(parent, n) for n in names if not n.startswith(".") and Path(n).suffix.lower() in endings]
     return sorted(inside)
 
 
-def open_image(path: str | Path) -> Image.Image:
+def try_image(source: str | Path | IO[bytes]) -> Image.Image | InvalidInputError:
+    """`open_image`, its error handed back instead of raised."""
+    try:
+        return open_image(source)
+    except InvalidInputError as error:
+        return error
+
+
+def open_image(source: str | Path | IO[bytes]) -> Image.Image:
     """One image file, upright as its camera meant it, decoded in full.
+
+    Parameters
+    ----------
+    source : path or binary file
+        Where it is, or its content.
 
     Raises
     ------
     InvalidInputError
         If it is missing, no image, damaged, or has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
-    if Path(path).is_dir():
+    if isinstance(source, str | Path) and Path(source).is_dir():
         raise InvalidInputError(f"a folder with no image in it: no file ends in {', '.join(ENDINGS)}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow remarks on metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(source, formats=FORMATS) as image:
                 image.load()
                 return upright(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:

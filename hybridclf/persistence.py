@@ -32,10 +32,13 @@ from .trials import TellingOrder
 if TYPE_CHECKING:
     from .estimator import HybridClassifier
 
-__all__ = ["FORMAT_VERSION", "load", "pretrained_folder", "save"]
+__all__ = ["FILES", "FORMAT_VERSION", "find_model", "load", "pretrained_folder", "read_description", "save"]
 
 FORMAT_VERSION = 1
 """Version of the folder's layout; a newer one is refused."""
+
+FILES = ("model.json", "denoiser.safetensors", "proposer.skops")
+"""Names of a saved model's files; the latter two only if those parts are no spec strings."""
 
 _ALLOCATIONS: dict[str, type[Allocation]] = {a.__name__: a for a in (FixedTrials, PairedTTest, Race, Staged)}
 _FITTED = ("n_iter_", "n_features_in_", "feature_names_in_")
@@ -51,7 +54,7 @@ def save(clf: "HybridClassifier", folder: str | Path) -> None:
     text = json.dumps(description, indent=1, default=_plain)
     proposer = _dump_skops(clf.proposer_) if description["fitted_proposer"] else b""
     folder.mkdir(parents=True, exist_ok=True)  # from here on nothing is left to refuse
-    for name in ("model.json", "denoiser.safetensors", "proposer.skops"):
+    for name in FILES:
         (folder / name).unlink(missing_ok=True)
     if not isinstance(description["denoiser"], str):
         save_file(_tensors(clf.denoiser_), folder / "denoiser.safetensors")
@@ -63,7 +66,7 @@ def save(clf: "HybridClassifier", folder: str | Path) -> None:
 def load(cls: "type[HybridClassifier]", folder: str | Path, trusted: Sequence[str] = ()) -> "HybridClassifier":
     """Read a classifier that `save` wrote; see `HybridClassifier.load`."""
     folder = Path(folder)
-    saved = _read_json(folder)
+    saved = read_description(folder)
     named = _load_named(saved)
     try:
         clf = _restore(cls, folder, saved, named, trusted)
@@ -88,6 +91,22 @@ def pretrained_folder(name: str) -> Path:
     if name not in known:
         raise InvalidInputError(f"there is no embedded model {name!r}; there is {', '.join(known)}")
     return _PRETRAINED / name
+
+
+def find_model(model: str | Path) -> Path:
+    """The folder of a saved model, given by its path or, for an embedded one, by name.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is neither.
+    """
+    if Path(model).is_dir():
+        return Path(model)
+    try:
+        return pretrained_folder(str(model))
+    except InvalidInputError as error:
+        raise InvalidInputError(f"there is no folder {str(model)!r}, and {error}") from error
 
 
 def _describe(clf: "HybridClassifier") -> dict[str, Any]:
@@ -166,7 +185,14 @@ def _plain(value: Any) -> Any:
     raise SavedModelError(f"{value!r} cannot be saved")
 
 
-def _read_json(folder: Path) -> dict[str, Any]:
+def read_description(folder: Path) -> dict[str, Any]:
+    """What a saved model's `model.json` says; the parts beside it are not looked at.
+
+    Raises
+    ------
+    SavedModelError
+        If the folder is no saved model, or one of another format version.
+    """
     try:
         saved = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,5 +1,6 @@
 """Settings for all tests: offline, one thread, no display; slow tests only on request."""
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -117,5 +118,51 @@ def error_table() -> Callable[..., np.ndarray]:
         merit = spread * rng.standard_normal((n, 1, n_candidates))
         noise = rng.standard_normal((n, n_trials, n_candidates))
         return (level + merit + noise).astype(np.float32)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], tuple[Path, Callable[[Path], None]]]:
+    """`digits_folder(n)`: a folder of n digits as PNG files, two of them damaged, and a check of a batch's output.
+
+    The check holds it against the embedded classifier, asked once for all of the same pixels as arrays.
+    """
+    import pyarrow.parquet as pq
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    from hybridclf import HybridClassifier
+
+    @functools.cache
+    def make(n: int) -> tuple[Path, Callable[[Path], None]]:
+        folder = tmp_path_factory.mktemp("digits")
+        digits = load_digits().images
+        digits = np.concatenate([digits, np.roll(digits, 1, axis=2)])[:n]
+        eight_bit = (digits * 255 / 16).round().astype(np.uint8)
+        names = [f"{i:05}.png" for i in range(n)]
+        for name, pixels in zip(names, eight_bit, strict=True):
+            Image.fromarray(pixels).save(folder / name)
+        damaged = [7, n - 1]
+        for i in damaged:
+            (folder / names[i]).write_text("no image")
+        clf = HybridClassifier.from_pretrained("digits")
+        readable = np.setdiff1d(np.arange(n), damaged)
+        posterior, results = clf.decide(eight_bit[readable] * (16 / 255))
+
+        def check(output: Path) -> None:
+            rows = pq.read_table(output).to_pylist()
+            assert [row["path"] for row in rows] == names
+            assert [i for i, row in enumerate(rows) if row["error"] is not None] == damaged
+            for i, expected, result in zip(readable, posterior, results, strict=True):
+                row, order = rows[i], np.argsort(-expected, kind="stable")[:5]
+                assert row["label"] == row["top_labels"][0] == clf.classes_[order[0]]
+                np.testing.assert_allclose(row["top_posterior"], expected[order], atol=1e-5)
+                np.testing.assert_allclose(row["top_posterior"], expected[row["top_labels"]], atol=1e-5)
+                assert (row["evaluations"], row["stopped_by"]) == (result.evaluations, result.stopped_by)
+            for i in damaged:
+                assert {name for name, value in rows[i].items() if value is not None} == {"path", "error"}
+
+        return folder, check
 
     return make

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 from PIL import Image
@@ -52,14 +53,27 @@ def test_version_and_help() -> None:
     assert shown.exit_code == 0
     assert "demo" in shown.output
     assert "classify" in shown.output
-    for command, options in (("demo", ("--seed", "--out", "--json")), ("classify", ("PATH", "--model", "--json"))):
+    for command, options in (
+        ("demo", ("--seed", "--out", "--json")),
+        ("classify", ("PATH", "--model", "--json")),
+        ("batch", ("INPUT", "OUTPUT", "--model", "--engine", "--address", "--actors", "--json")),
+    ):
         output = invoke(command, "--help").output
         assert all(option in output for option in options)
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["nonsense"], ["classify"], ["demo", "--seed", "-1"], ["demo", "--seed", "x"], ["demo", "--out", __file__]],
+    [
+        ["nonsense"],
+        ["classify"],
+        ["demo", "--seed", "-1"],
+        ["demo", "--seed", "x"],
+        ["demo", "--out", __file__],
+        ["batch", "in", "out"],
+        ["batch", "in", "out", "--model", "digits", "--engine", "spark"],
+        ["batch", "in", "out", "--model", "digits", "--engine", "ray", "--actors", "0"],
+    ],
 )
 def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     result = invoke(*arguments)
@@ -153,6 +167,39 @@ def test_the_embedded_model_is_the_default(images: Path) -> None:
     assert result.exit_code == 0, result.output
     labels = [json.loads(line)["label"] for line in result.stdout.splitlines()]
     assert labels == load_digits().target[200:204].tolist()
+
+
+# --- batch ------------------------------------------------------------------------------------------------------------
+
+
+def test_batch_writes_parts_and_prints_json(
+    model: Path, images: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    out = tmp_path_factory.mktemp("batch") / "out"
+    (images / "1b.png").write_text("no image")
+    result = invoke("batch", images, out, "--model", model, "--json")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert (summary["images"], summary["errors"], summary["done_before"]) == (5, 1, 0)
+    assert "5/5" in result.stderr
+    assert "evaluations=" in result.stderr
+    rows = pq.read_table(out).to_pylist()
+    expected = HybridClassifier.load(model).predict(load_digits().images[200:204]).tolist()
+    assert [row["label"] for row in rows] == [*expected[:2], None, *expected[2:]]
+    again = invoke("batch", images, out, "--model", model)
+    assert again.exit_code == 0
+    assert again.stdout.startswith(f"5 images in {out}, 1 with an error, ")
+    assert "; 0 of them in this run" in again.stdout
+
+
+def test_batch_refuses_in_one_line(model: Path, images: Path) -> None:
+    result = invoke("batch", images, images / "out", "--model", model)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "lies in INPUT" in result.stderr.splitlines()[0]
+    for option in (["--address", "auto"], ["--actors", "2"]):
+        result = invoke("batch", images, "out", "--model", model, *option)
+        assert result.exit_code == 2
+        assert "add --engine ray" in result.stderr
 
 
 # --- demo -------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,156 @@
+"""Ray: batches on a cluster, and the HTTP service on Ray Serve (pip install "hybridclf[ray]").
+
+>>> from hybridclf_adapters import ray
+>>> hybridclf.batch.run("photos", "answers", "digits", engine=ray.load("auto"))  # doctest: +SKIP
+>>> serve.run(ray.deployment("digits", num_replicas=2))  # doctest: +SKIP
+"""
+
+import logging
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from hybridclf.batch import Done, Engine, Job, Part, Worker
+from hybridclf.errors import MissingDependencyError
+from hybridclf.estimator import HybridClassifier
+from hybridclf.persistence import find_model
+
+__all__ = ["deployment", "load", "run"]
+
+RETRIES = 5
+"""How often a part is given back to the actors after it, or its neighbour, was there when one died."""
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+def load(address: str, *, actors: int | None = None) -> Engine:
+    """The engine that a spec string such as "ray:local" names; see `run` for what the options mean."""
+    _require("ray.data")
+    return partial(run, address=address, actors=actors)
+
+
+def run(job: Job, parts: Sequence[Part], address: str = "local", actors: int | None = None) -> Iterator[Done]:
+    """Do the parts with a pool of actors, each with the model loaded once.
+
+    An actor that dies is started again and its part done again; an error that is raised ends the run.
+
+    Parameters
+    ----------
+    job : Job
+        Its three folders must be there, under the same paths, on every machine of the cluster.
+    parts : sequence of Part
+        In any order.
+    address : str
+        "auto" for the cluster that this machine belongs to, "HOST:PORT" for another, "local" for one that is started
+        here and ends with the run. Ignored where Ray is connected already.
+    actors : int or None
+        How many. None: one per GPU of the cluster; one per core if there is no GPU.
+
+    Yields
+    ------
+    Done
+        For each part, as soon as it is written.
+
+    Raises
+    ------
+    MissingDependencyError
+        If Ray is not installed.
+    """
+    ray = _require("ray.data")
+    with _connected(ray, address):
+        resources = ray.cluster_resources()
+        on_gpu = int(resources.get("GPU", 0)) > 0
+        pool = ray.data.ActorPoolStrategy(size=actors or int(resources["GPU" if on_gpu else "CPU"]))
+        rows = [{"part": pickle.dumps(part)} for part in parts]  # bytes: names of files need not be Unicode
+        done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            _Stage,
+            fn_constructor_args=(job,),
+            compute=pool,
+            num_cpus=1,
+            num_gpus=1 if on_gpu else 0,
+            max_task_retries=RETRIES,
+        )
+        for row in done.iter_rows():
+            yield Done(**row)
+
+
+class _Stage:
+    """A worker between rows of Ray Data."""
+
+    def __init__(self, job: Job) -> None:
+        self.worker = Worker(job)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return asdict(self.worker(pickle.loads(row["part"])))
+
+
+@contextmanager
+def _connected(ray: Any, address: str) -> Iterator[None]:
+    """Ray while it is needed, quiet since there is a progress bar; a connection that was there before is kept."""
+    connects = not ray.is_initialized()
+    if connects:
+        here = {"include_dashboard": False} if address == "local" else {}
+        ray.init(address=address, logging_level=logging.WARNING, **here)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that it shows no bar
+    try:
+        yield
+    finally:
+        if connects:
+            ray.shutdown()
+
+
+# --- the service ------------------------------------------------------------------------------------------------------
+
+
+def deployment(model: str | Path, *, limits: Any = None, api_keys: Sequence[str] = (), **options: Any) -> Any:
+    """The service of `hybridclf serve` as a Ray Serve application, so that replicas and autoscaling are Ray's.
+
+    Parameters
+    ----------
+    model : path or str
+        A saved model, in a folder that every machine sees under the same path, or the name of an embedded one.
+    limits : hybridclf.serving.Limits, optional
+        What each replica takes at most.
+    api_keys : sequence of str
+        Keys, one of which a request needs; none: everybody may ask.
+    **options
+        For `ray.serve.deployment`: num_replicas, autoscaling_config, ray_actor_options and so on.
+
+    Returns
+    -------
+    ray.serve.Application
+        For `ray.serve.run`.
+
+    Raises
+    ------
+    MissingDependencyError
+        If Ray Serve or what the service needs is not installed.
+    InvalidInputError
+        If there is no such model.
+    """
+    serve = _require("ray.serve").serve
+    serving = import_module("hybridclf.serving")  # says what is missing, here and not on the replicas
+    folder, name = find_model(model).absolute(), Path(model).name
+
+    def build() -> Any:
+        """On each replica."""
+        return serving.create_app(HybridClassifier.load(folder), limits, name=name, api_keys=api_keys)
+
+    return serve.deployment(serve.ingress(build)(), **options).bind()
+
+
+def _require(module: str) -> Any:
+    """Ray, with that part of it loaded."""
+    try:
+        import_module(module)
+    except ImportError as error:
+        raise MissingDependencyError(f'{error}; type: pip install "hybridclf[ray]"') from error
+    return import_module("ray")

@@ -1,0 +1,211 @@
+"""What a batch reads: image files, or Parquet rows that hold images, cut into fixed parts."""
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from ..errors import InvalidInputError
+from ..files import ENDINGS, files_in, try_image
+
+__all__ = ["PART", "Listing", "Part", "list_input", "read"]
+
+PART = 256
+"""Images in a part, which is done whole or not at all."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A fixed share of the input: some image files, or some rows of one Parquet file.
+
+    Attributes
+    ----------
+    number : int
+        Its place among the parts, from 0.
+    files : tuple of str
+        Paths within the input folder: of each image, or of the one Parquet file.
+    rows : range or None
+        Rows of the Parquet file; None for image files.
+    """
+
+    number: int
+    files: tuple[str, ...]
+    rows: range | None = None
+
+    def __len__(self) -> int:
+        return len(self.files if self.rows is None else self.rows)
+
+    def sources(self) -> list[tuple[str, int | None]]:
+        """Where each image is: its file, and its row if that is a Parquet file."""
+        if self.rows is None:
+            return [(file, None) for file in self.files]
+        return [(self.files[0], row) for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All of an input, in parts.
+
+    Attributes
+    ----------
+    folder : Path
+        What the parts' paths start from, absolute.
+    parts : tuple of Part
+        In order.
+    sha256 : str
+        Of the names and sizes of all files.
+    """
+
+    folder: Path
+    parts: tuple[Part, ...]
+    sha256: str
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+
+# --- listing ----------------------------------------------------------------------------------------------------------
+
+
+def list_input(source: str | Path) -> Listing:
+    """The parts of an input; the same files give the same parts, on any machine.
+
+    Parameters
+    ----------
+    source : path
+        A folder with images or Parquet files anywhere in it, or one Parquet file.
+
+    Raises
+    ------
+    InvalidInputError
+        If it holds neither, both, no row, or a Parquet file that cannot be read or has no column of images.
+    """
+    source = Path(source).absolute()
+    if source.suffix.lower() == ".parquet" and source.is_file():
+        return _list_parquet(source.parent, [source])
+    if not source.is_dir():
+        raise InvalidInputError(f"{source} is neither a folder nor a Parquet file; give one of these as INPUT")
+    images, tables = files_in(source), files_in(source, [".parquet"])
+    if images and tables:
+        raise InvalidInputError(
+            f"{source} holds both images and Parquet files ({images[0].name}, {tables[0].name}); give one kind"
+        )
+    if not images and not tables:
+        raise InvalidInputError(f"{source} has no image in it: no file ends in {', '.join(ENDINGS)} or .parquet")
+    return _list_parquet(source, tables) if tables else _list_images(source, images)
+
+
+def _list_images(folder: Path, files: Sequence[Path]) -> Listing:
+    names = [file.relative_to(folder).as_posix() for file in files]
+    parts = (Part(i, tuple(names[cut.start : cut.stop])) for i, cut in enumerate(_cuts(len(names))))
+    return Listing(folder, tuple(parts), _digest(folder, names))
+
+
+def _list_parquet(folder: Path, files: Sequence[Path]) -> Listing:
+    names = [file.relative_to(folder).as_posix() for file in files]
+    cuts = [(name, cut) for name, file in zip(names, files, strict=True) for cut in _cuts(_count_rows(file))]
+    if not cuts:
+        raise InvalidInputError(f"there is no row in {files[0]}" + (" nor in the others" if len(files) > 1 else ""))
+    parts = (Part(i, (name,), rows) for i, (name, rows) in enumerate(cuts))
+    return Listing(folder, tuple(parts), _digest(folder, names))
+
+
+def _cuts(n: int) -> list[range]:
+    """n images in ranges of `PART`, the last one shorter."""
+    return [range(n)[start : start + PART] for start in range(0, n, PART)]
+
+
+def _count_rows(path: Path) -> int:
+    """Rows of a Parquet file that has a column of images."""
+    try:
+        with pq.ParquetFile(path) as file:
+            _image_column(file.schema_arrow, path)
+            return int(file.metadata.num_rows)
+    except (OSError, pa.ArrowException) as error:
+        raise InvalidInputError(f"{path} is no readable Parquet file: {error}") from error
+
+
+def _image_column(schema: pa.Schema, path: Path) -> str:
+    """The column of {bytes, path} in which Hugging Face's datasets keep images."""
+    found = [
+        field.name for field in schema if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
+    ]
+    if len(found) == 1 or "image" in found:
+        return "image" if "image" in found else str(found[0])
+    listed = ", ".join(found or schema.names)
+    if found:
+        raise InvalidInputError(f'{path} has several columns of images, {listed}; name the one to classify "image"')
+    raise InvalidInputError(
+        f"{path} has no column of images as Hugging Face's datasets write it, {{bytes, path}}; its columns are {listed}"
+    )
+
+
+def _digest(folder: Path, names: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(os.fsencode(name) + b"\0%d\n" % _size(folder / name))
+    return digest.hexdigest()
+
+
+def _size(path: Path) -> int:
+    """Bytes; -1 for a link that leads nowhere, which gets its error when it is read."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read(folder: Path, part: Part) -> Iterator[Image.Image | InvalidInputError]:
+    """Each image of a part, one at a time, or the error that says why there is none."""
+    if part.rows is None:
+        return (try_image(folder / name) for name in part.files)
+    return _read_rows(folder / part.files[0], part.rows)
+
+
+def _read_rows(path: Path, rows: range) -> Iterator[Image.Image | InvalidInputError]:
+    """As `read`; where the file itself is damaged, the error stands for all rows from there on."""
+    n_read = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for cell in _cells(file, _image_column(file.schema_arrow, path), rows):
+                yield _try_cell(cell)
+                n_read += 1
+    except (OSError, pa.ArrowException) as error:
+        damage = InvalidInputError(f"the Parquet file cannot be read here: {error}")
+        yield from [damage] * (len(rows) - n_read)
+
+
+def _cells(file: pq.ParquetFile, column: str, rows: range) -> Iterator[dict[str, Any] | None]:
+    """Cells of one column, read from no more row groups than hold the rows."""
+    first, groups, start = 0, [], None
+    for group in range(file.metadata.num_row_groups):
+        last = first + file.metadata.row_group(group).num_rows
+        if first < rows.stop and last > rows.start:
+            groups.append(group)
+            start = first if start is None else start
+        first = last
+    at = start or 0
+    for batch in file.iter_batches(PART, row_groups=groups, columns=[column]):
+        inside = slice(max(rows.start - at, 0), max(rows.stop - at, 0))
+        yield from batch.column(0)[inside].to_pylist()
+        at += len(batch)
+        if at >= rows.stop:
+            return
+
+
+def _try_cell(cell: dict[str, Any] | None) -> Image.Image | InvalidInputError:
+    """The image in a cell; a path without bytes is not followed, since it may lead anywhere."""
+    content = cell and cell["bytes"]
+    if not content:
+        return InvalidInputError("the row holds no image bytes; write the images into the Parquet file itself")
+    return try_image(io.BytesIO(content))

@@ -1,0 +1,198 @@
+"""What a batch writes: a manifest that says what it is a batch of, and Parquet parts that appear whole."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..classify import FileAnswer
+from ..errors import InvalidInputError
+from ..persistence import FILES
+from .inputs import Part
+
+__all__ = ["MANIFEST", "claim", "fingerprint", "is_done", "part_path", "remove_leftovers", "totals", "write_part"]
+
+MANIFEST = "_manifest.json"
+"""Readers of Parquet folders pass over what begins with an underscore or a dot."""
+
+
+def fingerprint(folder: str | Path) -> dict[str, str]:
+    """SHA-256 of each file of a saved model, by name."""
+    hashes = {}
+    for path in (Path(folder, name) for name in FILES):
+        if path.is_file():
+            with path.open("rb") as file:
+                hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
+
+
+# --- the manifest -----------------------------------------------------------------------------------------------------
+
+
+def claim(output: Path, manifest: Mapping[str, Any]) -> None:
+    """Make a folder the output of what the manifest describes, or check that it is.
+
+    Raises
+    ------
+    InvalidInputError
+        If it holds something else; for another batch the error lists what differs.
+    """
+    path = output / MANIFEST
+    if path.exists():
+        differences = list(_differences(_read_manifest(path), manifest))
+        if differences:
+            raise InvalidInputError(
+                f"{output} was begun with something else: {'; '.join(differences)}. "
+                "Repeat the command that began it, or give another OUTPUT"
+            )
+        return
+    if output.exists() and (not output.is_dir() or any(p for p in output.iterdir() if not _is_leftover(p))):
+        raise InvalidInputError(f"{output} exists and is no output of a batch; give a new or empty folder as OUTPUT")
+    output.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(manifest, indent=1) + "\n"
+    _write_whole(path, lambda file: file.write(text.encode()))
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(manifest, dict):
+            return manifest
+    except (OSError, ValueError):
+        pass
+    raise InvalidInputError(f"{path} cannot be read as what a batch wrote; give another OUTPUT")
+
+
+def _differences(then: Any, now: Any, name: str = "") -> Iterator[str]:
+    """What differs between two JSON values, one text each."""
+    if isinstance(then, dict) and isinstance(now, Mapping):
+        for key in then | dict(now):
+            yield from _differences(then.get(key), now.get(key), f"{name}/{key}" if name else key)
+    elif then != now:
+        yield f"{name} {_short(then)} is now {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    """A hash by its first digits."""
+    return (
+        "missing" if value is None else f"{value[:12]}…" if isinstance(value, str) and len(value) > 40 else str(value)
+    )
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def part_path(output: Path, number: int) -> Path:
+    """Where a part's rows are."""
+    return output / f"part-{number:06d}.parquet"
+
+
+def is_done(output: Path, part: Part) -> bool:
+    """Whether the part is there, whole and readable."""
+    try:
+        return bool(pq.read_metadata(part_path(output, part.number)).num_rows == len(part))
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def write_part(output: Path, part: Part, answers: Sequence[FileAnswer], classes: np.ndarray) -> None:
+    """Write a part's answers, one row each, as a file that is either absent or whole."""
+    table = pa.Table.from_pylist(
+        [_row(row, answer) for (_, row), answer in zip(part.sources(), answers, strict=True)], _schema(classes)
+    )
+    _write_whole(part_path(output, part.number), lambda file: pq.write_table(table, file))
+
+
+def _schema(classes: np.ndarray) -> pa.Schema:
+    label = pa.array(classes.tolist()).type
+    return pa.schema(
+        {
+            "path": pa.string(),
+            "row": pa.int64(),
+            "label": label,
+            "top_labels": pa.list_(label),
+            "top_posterior": pa.list_(pa.float64()),
+            "evaluations": pa.int64(),
+            "stopped_by": pa.string(),
+            "error": pa.string(),
+        }
+    )
+
+
+def _row(row: int | None, answer: FileAnswer) -> dict[str, Any]:
+    shares = answer.posterior or None
+    return {
+        "path": _unicode(answer.path),
+        "row": row,
+        "label": answer.label,
+        "top_labels": shares and [share.label for share in shares],
+        "top_posterior": shares and [share.probability for share in shares],
+        "evaluations": answer.evaluations,
+        "stopped_by": answer.stopped_by,
+        "error": answer.error and _unicode(answer.error),
+    }
+
+
+def _unicode(text: str) -> str:
+    """Text that may stem from a file's name; bytes in it that are no UTF-8 are written as \\xff and the like."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def totals(output: Path, parts: Sequence[Part]) -> tuple[int, int, int]:
+    """Rows, rows with an error and evaluations of all parts.
+
+    Raises
+    ------
+    InvalidInputError
+        If a part is missing.
+    """
+    rows = errors = evaluations = 0
+    for part in parts:
+        if not is_done(output, part):
+            raise InvalidInputError(
+                f"{part_path(output, part.number)} is missing; is OUTPUT one folder that all machines share?"
+            )
+        table = pq.read_table(part_path(output, part.number), columns=["evaluations", "error"])
+        rows += len(table)
+        errors += len(table) - table["error"].null_count
+        evaluations += sum(filter(None, table["evaluations"].to_pylist()))
+    return rows, errors, evaluations
+
+
+# --- whole or not at all ----------------------------------------------------------------------------------------------
+
+
+def _write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write a file under another name, wait until it is on the disk, and only then give it its name."""
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if hasattr(os, "O_DIRECTORY"):  # where a folder's own entry has to be asked for
+        folder = os.open(path.parent, os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _is_leftover(path: Path) -> bool:
+    return path.name.startswith(".") and path.suffix == ".tmp"
+
+
+def remove_leftovers(output: Path) -> None:
+    """Remove what killed processes left half written; only once no other is at work."""
+    for path in filter(_is_leftover, output.iterdir()):
+        path.unlink(missing_ok=True)

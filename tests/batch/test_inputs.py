@@ -1,0 +1,179 @@
+"""What a batch reads: parts that are the same on every listing, and every image of them or an error."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from hybridclf.batch import inputs
+from hybridclf.batch.inputs import list_input, read
+from hybridclf.errors import InvalidInputError
+
+
+def png(value: int) -> bytes:
+    """A picture of one pixel of that value."""
+    file = io.BytesIO()
+    Image.new("L", (1, 1), value).save(file, "png")
+    return file.getvalue()
+
+
+def save_parquet(path: Path, cells: list[Any], column: str = "image", **options: Any) -> Path:
+    """A table in the layout of Hugging Face's datasets."""
+    image = pa.array(cells, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"label": np.arange(len(cells)), column: image}), path, **options)
+    return path
+
+
+def cells(values: range) -> list[Any]:
+    return [{"bytes": png(value), "path": f"{value}.png"} for value in values]
+
+
+def values(source: Path) -> list[int | str]:
+    """Every image's pixel, or the error in its place."""
+    listing = list_input(source)
+    images = [image for part in listing.parts for image in read(listing.folder, part)]
+    assert len(images) == len(listing)
+    return [str(i) if isinstance(i, InvalidInputError) else i.getpixel((0, 0)) for i in images]
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "PART", 4)
+
+
+# --- image files ------------------------------------------------------------------------------------------------------
+
+
+def test_image_files_in_order_of_their_paths(tmp_path: Path) -> None:
+    for i, name in enumerate(["a.png", "b/a.png", "b/b.PNG", "c.png", "d.png", ".hidden/e.png", "notes.txt"]):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(png(i))
+    listing = list_input(tmp_path)
+    assert [part.files for part in listing.parts] == [("a.png", "b/a.png", "b/b.PNG", "c.png"), ("d.png",)]
+    assert [part.number for part in listing.parts] == [0, 1]
+    assert listing.parts[1].sources() == [("d.png", None)]
+    assert values(tmp_path) == [0, 1, 2, 3, 4]
+
+
+def test_files_that_cannot_be_read_are_errors_in_their_place(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("no image")
+    (tmp_path / "b.png").write_bytes(png(7))
+    (tmp_path / "c.png").symlink_to("nowhere.png")
+    first, second, third = values(tmp_path)
+    assert "not an image" in str(first)
+    assert second == 7
+    assert "No such file" in str(third)
+
+
+def test_the_digest_follows_names_and_sizes_and_not_the_folder(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").write_bytes(png(1))
+    digest = list_input(tmp_path / "one").sha256
+    assert list_input(tmp_path / "two").sha256 == digest
+    (tmp_path / "two" / "a.png").rename(tmp_path / "two" / "b.png")
+    assert list_input(tmp_path / "two").sha256 != digest
+    with (tmp_path / "one" / "a.png").open("ab") as file:
+        file.write(b"more")
+    assert list_input(tmp_path / "one").sha256 != digest
+
+
+# --- Parquet ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row_group_size", [1, 3, 4, 7, 100])
+def test_rows_come_in_order_whatever_the_row_groups(tmp_path: Path, row_group_size: int) -> None:
+    save_parquet(tmp_path / "sub" / "b.parquet", cells(range(10, 20)), row_group_size=row_group_size)
+    save_parquet(tmp_path / "a.parquet", cells(range(10)), row_group_size=row_group_size)
+    listing = list_input(tmp_path)
+    assert [(part.files, part.rows) for part in listing.parts] == [
+        ((name,), rows) for name in ("a.parquet", "sub/b.parquet") for rows in (range(4), range(4, 8), range(8, 10))
+    ]
+    assert listing.parts[5].sources() == [("sub/b.parquet", 8), ("sub/b.parquet", 9)]
+    assert values(tmp_path) == list(range(20))
+
+
+def test_a_part_reads_no_other_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_parquet(tmp_path / "a.parquet", cells(range(20)), row_group_size=5)
+    asked = []
+    iter_batches = pq.ParquetFile.iter_batches
+
+    def spy(self: Any, *args: Any, **options: Any) -> Any:
+        asked.append(options["row_groups"])
+        return iter_batches(self, *args, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
+    assert values(tmp_path) == list(range(20))
+    assert asked == [[0], [0, 1], [1, 2], [2, 3], [3]]
+
+
+def test_one_parquet_file_with_any_name_for_its_column(tmp_path: Path) -> None:
+    path = save_parquet(tmp_path / "a.parquet", cells(range(5)), column="img")
+    (tmp_path / "beside.png").write_bytes(png(1))
+    assert values(path) == list(range(5))
+
+
+def test_cells_without_an_image_are_errors(tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(png(9))
+    wrong = [None, {"bytes": None, "path": str(tmp_path / "secret.png")}, {"bytes": b"", "path": None}]
+    path = save_parquet(tmp_path / "a.parquet", [*wrong, {"bytes": b"nonsense", "path": None}, *cells(range(1))])
+    answers = values(path)
+    assert all("no image bytes" in str(answer) for answer in answers[:3])
+    assert "not an image" in str(answers[3])
+    assert answers[4] == 0
+
+
+def test_damage_within_a_parquet_file_costs_the_rows_behind_it(tmp_path: Path) -> None:
+    path = save_parquet(tmp_path / "a.parquet", cells(range(12)), row_group_size=4, compression="zstd")
+    column = pq.read_metadata(path).row_group(1).column(1)  # bytes of the images
+    content = bytearray(path.read_bytes())
+    start = column.dictionary_page_offset or column.data_page_offset
+    content[start : start + column.total_compressed_size] = bytes(column.total_compressed_size)
+    path.write_bytes(content)
+    answers = values(path)
+    assert answers[:4] + answers[8:] == [*range(4), *range(8, 12)]
+    assert all("cannot be read here" in str(answer) for answer in answers[4:8])
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_nothing_to_classify_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="neither a folder nor a Parquet file"):
+        list_input(tmp_path / "missing")
+    with pytest.raises(InvalidInputError, match=r"no image in it: no file ends in \.bmp"):
+        list_input(tmp_path)
+    save_parquet(tmp_path / "a.parquet", [])
+    with pytest.raises(InvalidInputError, match="no row in"):
+        list_input(tmp_path)
+
+
+def test_a_mixture_is_refused(tmp_path: Path) -> None:
+    save_parquet(tmp_path / "a.parquet", cells(range(1)))
+    (tmp_path / "b.png").write_bytes(png(1))
+    with pytest.raises(InvalidInputError, match=r"both images and Parquet files \(b.png, a.parquet\)"):
+        list_input(tmp_path)
+
+
+def test_tables_without_one_column_of_images_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    path.write_text("no table")
+    with pytest.raises(InvalidInputError, match="no readable Parquet file"):
+        list_input(path)
+    pq.write_table(pa.table({"pixels": [1], "label": [2]}), path)
+    with pytest.raises(InvalidInputError, match=r"no column of images.*its columns are pixels, label"):
+        list_input(path)
+    image = pa.array(cells(range(1)))
+    pq.write_table(pa.table({"left": image, "right": image}), path)
+    with pytest.raises(
+        InvalidInputError, match='several columns of images, left, right; name the one to classify "image"'
+    ):
+        list_input(path)
+    pq.write_table(pa.table({"left": image, "image": image}), path)
+    assert values(path) == [0]

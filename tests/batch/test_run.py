@@ -1,0 +1,279 @@
+"""Batches from start to end: every row right, whatever happened on the way."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn.datasets import load_digits
+
+import hybridclf
+from hybridclf import HybridClassifier, batch
+from hybridclf.batch import Done, Job, Part, Worker, inputs, output
+from hybridclf.errors import InvalidInputError, SavedModelError
+
+ROOT = Path(__file__).resolve().parents[2]
+Check = Callable[[Path], None]
+
+
+@pytest.fixture
+def few(digits_folder: Callable[[int], tuple[Path, Check]]) -> tuple[Path, Check]:
+    """300 images, two parts."""
+    return digits_folder(300)
+
+
+def parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.parquet"))
+
+
+# --- the rows ---------------------------------------------------------------------------------------------------------
+
+
+def test_rows_are_those_for_the_same_arrays_in_one_go(few: tuple[Path, Check], tmp_path: Path) -> None:
+    folder, check = few
+    summary = batch.run(folder, tmp_path / "out", "digits")
+    check(tmp_path / "out")
+    rows = pq.read_table(tmp_path / "out")
+    assert (summary.parts, summary.images, summary.errors, summary.done_before) == (2, 300, 2, 0)
+    assert summary.evaluations == pytest.approx(np.mean(rows["evaluations"].drop_null().to_pylist()))
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == [
+        "_manifest.json",
+        "part-000000.parquet",
+        "part-000001.parquet",
+    ]
+
+
+def test_parquet_rows_get_the_answers_of_the_files(few: tuple[Path, Check], tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    folder, _ = few
+    files = sorted(folder.iterdir())
+    image = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+    (tmp_path / "in").mkdir()
+    for i, part in enumerate((image[:170], image[170:])):
+        pq.write_table(pa.table({"image": part}), tmp_path / "in" / f"train-{i}.parquet", row_group_size=100)
+    batch.run(folder, tmp_path / "of files", "digits")
+    batch.run(tmp_path / "in", tmp_path / "of rows", "digits")
+    of_files = pq.read_table(tmp_path / "of files").to_pylist()
+    of_rows = pq.read_table(tmp_path / "of rows").to_pylist()
+    keys = [(f"train-{i}.parquet", row) for i, n in enumerate((170, 130)) for row in range(n)]
+    assert [(row["path"], row["row"]) for row in of_rows] == keys
+    for one, other in zip(of_files, of_rows, strict=True):
+        assert one["row"] is None
+        assert (one["label"], one["evaluations"], one["error"]) == (
+            other["label"],
+            other["evaluations"],
+            other["error"],
+        )
+        np.testing.assert_allclose(one["top_posterior"] or [], other["top_posterior"] or [], atol=1e-5)
+
+
+def test_names_that_are_no_unicode_are_written_out(few: tuple[Path, Check], tmp_path: Path) -> None:
+    folder, _ = few
+    (tmp_path / "in").mkdir()
+    content = (folder / "00000.png").read_bytes()
+    (tmp_path / "in" / os.fsdecode(b"caf\xe9.png")).write_bytes(content)
+    (tmp_path / "in" / "café.png").write_bytes(content)
+    batch.run(tmp_path / "in", tmp_path / "out", "digits")
+    assert pq.read_table(tmp_path / "out")["path"].to_pylist() == ["café.png", "caf\\xe9.png"]
+
+
+def test_labels_that_are_text(few: tuple[Path, Check], tmp_path: Path) -> None:
+    digits = load_digits()
+    names = np.array(["zero", "one"])[digits.target[digits.target < 2][:80]]
+    clf = HybridClassifier(max_iter=1, cv=0.3, random_state=0).fit(digits.images[digits.target < 2][:80], names)
+    clf.save(tmp_path / "model")
+    batch.run(few[0], tmp_path / "out", tmp_path / "model")
+    rows = [row for row in pq.read_table(tmp_path / "out").to_pylist() if row["error"] is None]
+    assert {row["label"] for row in rows} == {"zero", "one"}
+    assert all(sorted(row["top_labels"]) == ["one", "zero"] for row in rows)
+
+
+# --- going on ---------------------------------------------------------------------------------------------------------
+
+
+def test_only_what_is_missing_or_damaged_is_done_again(few: tuple[Path, Check], tmp_path: Path) -> None:
+    folder, check = few
+    out = tmp_path / "out"
+    batch.run(folder, out, "digits")
+    first, second = parts(out)
+    untouched = second.stat().st_mtime_ns, second.stat().st_ino
+    for damage in (first.unlink, lambda: first.write_bytes(first.read_bytes()[:-100])):
+        damage()
+        (out / ".part-000000.parquet.0123.tmp").write_bytes(b"half writt")
+        summary = batch.run(folder, out, "digits")
+        assert (summary.done_before, summary.images) == (44, 300)
+        check(out)
+        assert not list(out.glob(".*"))
+        assert (second.stat().st_mtime_ns, second.stat().st_ino) == untouched
+    assert batch.run(folder, out, "digits").done_before == 300
+
+
+def test_a_first_run_that_died_at_once_left_nothing_in_the_way(few: tuple[Path, Check], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "._manifest.json.0123.tmp").write_bytes(b"{")
+    batch.run(few[0], out, "digits")
+    few[1](out)
+
+
+PROGRAM = """
+from hybridclf.batch import inputs
+inputs.PART = 50
+from hybridclf.cli import app
+app()
+"""
+
+
+class Killer:
+    """Runs one command again and again, and kills it at random points."""
+
+    def __init__(self, command: list[str], out: Path, seed: int) -> None:
+        self.command, self.out, self.rng = command, out, np.random.default_rng(seed)
+        self.startup = 0.0
+
+    def kill_once(self) -> None:
+        """Within the start-up, or within a few hundredths of a second of a part's appearing."""
+        n_parts, wanted = len(parts(self.out)), self.rng.integers(0, 2)
+        start = time.monotonic()
+        with subprocess.Popen(self.command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            while wanted and len(parts(self.out)) == n_parts and process.poll() is None:
+                time.sleep(0.002)
+            if wanted:
+                self.startup = time.monotonic() - start
+            time.sleep(self.rng.uniform(0, 0.05 if wanted else 1.1 * self.startup))
+            assert process.poll() is None, process.stdout and process.stdout.read()
+            process.kill()
+
+
+@pytest.mark.parametrize("n_kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_random_points_it_ends_with_every_row_once(
+    digits_folder: Callable[[int], tuple[Path, Check]], tmp_path: Path, n_kills: int
+) -> None:
+    folder, check = digits_folder(2100)
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", PROGRAM, "batch", str(folder), str(out), "--model", "digits", "--json"]
+    killer = Killer(command, out, seed=n_kills)
+    for _ in range(n_kills):
+        killer.kill_once()
+    n_before = len(parts(out))
+    assert n_before < 42
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["done_before"] == 50 * n_before
+    check(out)
+    assert {path.name for path in out.iterdir()} == {"_manifest.json", *(path.name for path in parts(out))}
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def begun(few: tuple[Path, Check], tmp_path: Path) -> Callable[..., Any]:
+    """A finished batch; called, it runs once more with what is passed instead."""
+    model = tmp_path / "model"
+    HybridClassifier.from_pretrained("digits").save(model)
+    source = tmp_path / "in"
+    source.mkdir()
+    for file in sorted(few[0].iterdir())[:5]:
+        (source / file.name).write_bytes(file.read_bytes())
+
+    def run(**changed: Any) -> Any:
+        return batch.run(**{"source": source, "output": tmp_path / "out", "model": model, **changed})
+
+    run()
+    return run
+
+
+def test_another_model_is_refused_with_the_files_that_differ(begun: Callable[..., Any], tmp_path: Path) -> None:
+    saved = json.loads((tmp_path / "model" / "model.json").read_text())
+    saved["seed"] += 1
+    (tmp_path / "model" / "model.json").write_text(json.dumps(saved))
+    before = parts(tmp_path / "out")[0].read_bytes()
+    with pytest.raises(InvalidInputError, match=r"model/model.json [0-9a-f]{12}… is now [0-9a-f]{12}…") as caught:
+        begun()
+    assert "safetensors" not in str(caught.value)
+    assert parts(tmp_path / "out")[0].read_bytes() == before
+
+
+def test_another_input_is_refused(begun: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "in" / "new.png").write_bytes(b"")
+    with pytest.raises(InvalidInputError, match="input/images 5 is now 6; input/names and sizes"):
+        begun()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("hybridclf.batch.TOP", 3, "settings/labels per row 5 is now 3"),
+        ("hybridclf.batch.PART", 3, "settings/images per part 256 is now 3"),
+        ("hybridclf.batch.__version__", "9.9", rf"hybridclf {hybridclf.__version__} is now 9\.9"),
+    ],
+)
+def test_other_settings_are_refused(
+    begun: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str, value: object, message: str
+) -> None:
+    monkeypatch.setattr(name, value)
+    with pytest.raises(InvalidInputError, match=message):
+        begun()
+
+
+def test_the_same_elsewhere_is_not_refused(begun: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "in").rename(tmp_path / "moved")
+    (tmp_path / "model").rename(tmp_path / "model moved")
+    assert begun(source=tmp_path / "moved", model=tmp_path / "model moved").done_before == 5
+
+
+def test_folders_of_something_else_are_refused(begun: Callable[..., Any], tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="is no output of a batch; give a new or empty folder"):
+        begun(output=tmp_path / "in" / ".." / "model")
+    with pytest.raises(InvalidInputError, match="lies in INPUT"):
+        begun(output=tmp_path / "in" / "out")
+    (tmp_path / "out" / output.MANIFEST).write_text("[]")
+    with pytest.raises(InvalidInputError, match="cannot be read as what a batch wrote"):
+        begun()
+
+
+def test_what_is_no_model_is_refused(begun: Callable[..., Any], tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="there is no folder 'nonsense', and there is no embedded model"):
+        begun(model="nonsense")
+    with pytest.raises(SavedModelError, match="is not a saved model"):
+        begun(model=tmp_path / "in")
+    digits = load_digits()
+    vectors = HybridClassifier(max_iter=1, cv=0.3, random_state=0).fit(digits.data[:60], digits.target[:60])
+    vectors.save(tmp_path / "vectors")
+    with pytest.raises(InvalidInputError, match="the model takes vectors of 64 numbers"):
+        begun(model=tmp_path / "vectors", output=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_model_that_changes_under_way_stops_the_batch(begun: Callable[..., Any], tmp_path: Path) -> None:
+    """An actor that starts late must not answer with a model of its own."""
+    hashes = output.fingerprint(tmp_path / "model")
+    job = Job(tmp_path / "in", tmp_path / "out", tmp_path / "model", hashes)
+    Worker(job)
+    (tmp_path / "model" / "proposer.skops").unlink()
+    with pytest.raises(SavedModelError, match="is not what it was when the batch began"):
+        Worker(job)
+
+
+def test_an_engine_that_leaves_parts_out_is_noticed(few: tuple[Path, Check], tmp_path: Path) -> None:
+    def forgetful(job: Job, missing: Any) -> Any:
+        yield Worker(job)(missing[0])
+        yield Done(44, 0, 0)  # as an actor would whose OUTPUT is another machine's
+
+    with pytest.raises(InvalidInputError, match=r"part-000001.parquet is missing; is OUTPUT one folder"):
+        batch.run(few[0], tmp_path / "out", "digits", engine=forgetful)
+
+
+def test_parts_know_their_length() -> None:
+    assert len(Part(0, ("a.png", "b.png"))) == 2
+    assert len(Part(0, ("a.parquet",), range(4, 9))) == 5
+    assert inputs.PART == 256

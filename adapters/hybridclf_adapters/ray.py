@@ -22,8 +22,11 @@ from hybridclf.persistence import find_model
 
 __all__ = ["deployment", "load", "run"]
 
+BUNDLE = 4
+"""Parts that an actor is given at a time, where there are plenty: each time costs Ray some 20 ms."""
+
 RETRIES = 5
-"""How often a part is given back to the actors after it, or its neighbour, was there when one died."""
+"""How often they are given out again after an actor has died of them, or while they waited for it."""
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
@@ -55,7 +58,7 @@ def run(job: Job, parts: Sequence[Part], address: str = "local", actors: int | N
     Yields
     ------
     Done
-        For each part, as soon as it is written.
+        For each part, a few at a time once they are written.
 
     Raises
     ------
@@ -66,15 +69,16 @@ def run(job: Job, parts: Sequence[Part], address: str = "local", actors: int | N
     with _connected(ray, address):
         resources = ray.cluster_resources()
         on_gpu = int(resources.get("GPU", 0)) > 0
-        pool = ray.data.ActorPoolStrategy(size=actors or int(resources["GPU" if on_gpu else "CPU"]))
+        n_actors = actors or int(resources["GPU" if on_gpu else "CPU"])
         rows = [{"part": pickle.dumps(part)} for part in parts]  # bytes: names of files need not be Unicode
-        done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        n_tasks = max(len(rows) // BUNDLE, min(len(rows), 8 * n_actors))
+        done = ray.data.from_items(rows, override_num_blocks=n_tasks).map(
             _Stage,
             fn_constructor_args=(job,),
-            compute=pool,
+            compute=ray.data.ActorPoolStrategy(size=n_actors),
             num_cpus=1,
             num_gpus=1 if on_gpu else 0,
-            max_task_retries=RETRIES,
+            ray_remote_args_fn=partial(dict, max_task_retries=RETRIES),
         )
         for row in done.iter_rows():
             yield Done(**row)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
@@ -134,9 +135,7 @@ def _count_rows(path: Path) -> int:
 
 def _image_column(schema: pa.Schema, path: Path) -> str:
     """The column of {bytes, path} in which Hugging Face's datasets keep images."""
-    found = [
-        field.name for field in schema if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
-    ]
+    found = [field.name for field in schema if _holds_images(field.type)]
     if len(found) == 1 or "image" in found:
         return "image" if "image" in found else str(found[0])
     listed = ", ".join(found or schema.names)
@@ -145,6 +144,13 @@ def _image_column(schema: pa.Schema, path: Path) -> str:
     raise InvalidInputError(
         f"{path} has no column of images as Hugging Face's datasets write it, {{bytes, path}}; its columns are {listed}"
     )
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
+        return False
+    content = kind.field("bytes").type
+    return any(is_kind(content) for is_kind in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
 
 
 def _digest(folder: Path, names: Sequence[str]) -> str:
@@ -187,15 +193,11 @@ def _read_rows(path: Path, rows: range) -> Iterator[Image.Image | InvalidInputEr
 
 def _cells(file: pq.ParquetFile, column: str, rows: range) -> Iterator[dict[str, Any] | None]:
     """Cells of one column, read from no more row groups than hold the rows."""
-    first, groups, start = 0, [], None
-    for group in range(file.metadata.num_row_groups):
-        last = first + file.metadata.row_group(group).num_rows
-        if first < rows.stop and last > rows.start:
-            groups.append(group)
-            start = first if start is None else start
-        first = last
-    at = start or 0
-    for batch in file.iter_batches(PART, row_groups=groups, columns=[column]):
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+    ends = np.cumsum(sizes)
+    first, last = np.searchsorted(ends, rows.start, side="right"), np.searchsorted(ends, rows.stop)
+    at = int(ends[first]) - sizes[first]
+    for batch in file.iter_batches(PART, row_groups=list(range(first, last + 1)), columns=[column]):
         inside = slice(max(rows.start - at, 0), max(rows.stop - at, 0))
         yield from batch.column(0)[inside].to_pylist()
         at += len(batch)

@@ -169,6 +169,9 @@ def test_tables_without_one_column_of_images_are_refused(tmp_path: Path) -> None
     pq.write_table(pa.table({"pixels": [1], "label": [2]}), path)
     with pytest.raises(InvalidInputError, match=r"no column of images.*its columns are pixels, label"):
         list_input(path)
+    pq.write_table(pa.table({"audio": [{"bytes": [1, 2], "path": "a.wav"}]}), path)
+    with pytest.raises(InvalidInputError, match="no column of images"):
+        list_input(path)
     image = pa.array(cells(range(1)))
     pq.write_table(pa.table({"left": image, "right": image}), path)
     with pytest.raises(

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from hybridclf.errors import InvalidInputError, UnknownSpecError
+from hybridclf.errors import InvalidInputError, SavedModelError, UnknownSpecError
 from hybridclf.ports import Label
 
 from ._image_proposer import (
@@ -71,17 +71,20 @@ def load(
     InvalidInputError
         For weights that were trained with QuickGELU in a model without it, or options out of range.
     SavedModelError
-        For pickled objects instead of weights.
+        For pickled objects instead of weights, and weights that cannot be downloaded or do not fit the model.
     """
     import open_clip
 
     check_options(precision, batch_size)
     templates = _check_prompts(prompts)
     name, pretrained = _resolve(spec)
-    with refusing_pickles(spec):
-        model, transform = open_clip.create_model_from_pretrained(
-            name, pretrained=pretrained, device=as_device(device), precision=precision, pretrained_text=False
-        )
+    try:
+        with refusing_pickles(spec):
+            model, transform = open_clip.create_model_from_pretrained(
+                name, pretrained=pretrained, device=as_device(device), precision=precision, pretrained_text=False
+            )
+    except RuntimeError as error:  # what open_clip makes of a download that fails, and of weights that do not fit
+        raise SavedModelError(f"{spec!r} cannot be loaded: {error}") from error
     return OpenClipProposer(
         model, transform, open_clip.get_tokenizer(name), templates, PRECISIONS[precision], batch_size
     )

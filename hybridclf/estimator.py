@@ -1,6 +1,7 @@
 """HybridClassifier: two tiers as one scikit-learn classifier."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -10,14 +11,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from .allocation import Allocation, Race
 from .calibration import Recording, fit_calibration
-from .checks import check_classes, check_parameters, class_numbers, resolve_denoiser
+from .checks import check_classes, check_parameters, class_numbers
 from .crossfit import CrossFit
 from .errors import InvalidInputError, UncalibratedWarning
 from .fitting import Parts, Recipe
 from .fusion import Fusion
 from .objectives import resolve_weighting
 from .predicting import TwoTierPredictor
-from .proposing import column_of, is_trained, resolve_proposer
+from .proposing import is_trained
+from .tiers import for_labels, resolve_tiers
 from .training import TrainingConfig
 
 __all__ = ["HybridClassifier"]
@@ -28,15 +30,20 @@ class HybridClassifier(TwoTierPredictor):
 
     Parameters
     ----------
-    proposer : classifier, str or None
+    proposer : classifier, function, str or None
         Tier 1. Any scikit-learn classifier (with `predict_proba` or only `decision_function`), a string such as
         "sklearn:SVC" for an installed adapter, or None for logistic regression. It is cloned and fitted, unless it is
         wrapped in `sklearn.frozen.FrozenEstimator` or is no scikit-learn estimator at all: then it is used as it is.
+        That may be a function from n images to log-probabilities `[n, C]`, whose columns are the labels of
+        `fit(None, labels)`, or else those in y, sorted.
     denoiser : Denoiser, str or None
         Tier 2. An object with the methods of `hybridclf.Denoiser`, a string for an adapter, or None to train a
         late-conditioned one in `fit`.
     top_k : int or None
         Candidates that tier 1 hands over, at least 1; None: as many as it takes to leave 0.1 % of the prior outside.
+    prompts : str, sequence of str or None
+        Templates with {} where the label goes, for the tiers that are models of text and named by a string; None: the
+        adapters' own, "a photo of a {}.".
     allocation : Allocation or None
         Which candidates get the next trial, and when to stop. None: `Race()`, or `PairedTTest()` while nothing is
         calibrated.
@@ -64,10 +71,11 @@ class HybridClassifier(TwoTierPredictor):
     batch_size : int or None
         Denoiser batch in re-ranking; None: chosen by its type and device.
     device : str
-        "auto" (a GPU if there is one) or what torch calls the device.
+        "auto" (a GPU if there is one) or what torch calls the device: where a denoiser is trained and run, and where
+        tiers that are named by a string are loaded.
     dtype : str or None
-        What the trained denoiser computes in, "float64", "float32", "bfloat16" or "float16"; None: float64 for an MLP,
-        float32 for a U-Net.
+        What these compute in, "float64" (a trained denoiser only), "float32", "bfloat16" or "float16". None: float64
+        for an MLP, float32 for a U-Net, and for tiers named by a string what their adapters choose.
     verbose : bool
         Whether to show progress bars.
     random_state : int, RandomState or None
@@ -128,6 +136,7 @@ class HybridClassifier(TwoTierPredictor):
         denoiser: Any = None,
         *,
         top_k: int | None = None,
+        prompts: str | Sequence[str] | None = None,
         allocation: Allocation | None = None,
         objective: str = "l2",
         weighting: str = "learned",
@@ -148,6 +157,7 @@ class HybridClassifier(TwoTierPredictor):
         self.proposer = proposer
         self.denoiser = denoiser
         self.top_k = top_k
+        self.prompts = prompts
         self.allocation = allocation
         self.objective = objective
         self.weighting = weighting
@@ -189,7 +199,7 @@ class HybridClassifier(TwoTierPredictor):
             For a string that no adapter answers to.
         """
         check_parameters(self)
-        proposer, denoiser = resolve_proposer(self.proposer), resolve_denoiser(self.denoiser)
+        proposer, denoiser = resolve_tiers(self)
         if X is None:
             return self._fit_labels(proposer, denoiser, y)
         self._takes_arrays = denoiser is None or not getattr(proposer, "takes_images", False)
@@ -249,15 +259,10 @@ class HybridClassifier(TwoTierPredictor):
                 "fit(None, labels) needs two tiers that are trained already: pass a denoiser, and a proposer that is "
                 "named or wrapped in FrozenEstimator; to train them pass images and their labels, fit(X, y)"
             )
-        if labels is None or len(labels) < 2 or len(set(labels)) != len(labels):
-            raise InvalidInputError(f"labels must be at least two different names, got {labels!r}")
-        if hasattr(proposer, "fit") and not hasattr(proposer, "classes_"):
-            proposer = proposer.fit(None, labels)
-        self.classes_ = np.asarray(labels)
+        proposer, self.classes_ = for_labels(proposer, denoiser, labels)
         self._takes_arrays = not getattr(proposer, "takes_images", False)
         self._seed = check_random_state(self.random_state).randint(2**31 - 1)
         self.image_shape_, self.pixel_range_ = self.image_shape, None
-        column_of(proposer, self.classes_)
         self._keep(Parts(proposer, denoiser, None))
         self._calibrate(None)
         return self

@@ -1,6 +1,7 @@
 """What a fitted pair of tiers does: answers, with candidates, posterior and results behind it; saving and loading."""
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -11,7 +12,7 @@ from sklearn.utils import assert_all_finite, check_consistent_length, column_or_
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from . import persistence
+from . import catalog, persistence
 from .allocation import Allocation
 from .calibration import Calibration
 from .crossfit import aligned_log_proba
@@ -24,6 +25,7 @@ from .objectives import resolve_weighting
 from .ports import Label
 from .proposing import shortlist
 from .reranker import Reranker
+from .tiers import for_labels
 
 __all__ = ["TwoTierPredictor"]
 
@@ -131,6 +133,34 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
         stage.condition(self.classes_.tolist())  # once for all, whatever the candidates
         return stage
 
+    def with_labels(self, labels: Sequence[Label]) -> Self:
+        """This fitted classifier asked about other labels: a copy, at the cost of encoding what is new among them.
+
+        It shares both tiers, settings and noise, and keeps what `calibrate` learned (fusion, timestep weights, order of
+        trials), so that its posterior is as well calibrated as the new labels resemble those calibrated on.
+        `fit(None, labels)`, by contrast, loads both tiers again and forgets the calibration.
+
+        Parameters
+        ----------
+        labels : sequence of C labels
+            At least two. Any names, if both tiers are models of text; else some of the classes that both tiers know.
+
+        Returns
+        -------
+        HybridClassifier
+            Fitted; the original stays as it is.
+
+        Raises
+        ------
+        InvalidInputError
+            For fewer than two labels, for one twice or empty, or for some that a tier does not know or cannot tell
+            apart.
+        """
+        check_is_fitted(self)
+        other = copy(self)
+        other.proposer_, other.classes_ = for_labels(self.proposer_, self.denoiser_, labels)
+        return other
+
     def torch_device(self) -> torch.device:
         """The device that the parameter `device` stands for on this machine."""
         if self.device == "auto":
@@ -153,10 +183,13 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
     def save(self, folder: str | Path) -> None:
         """Write the fitted classifier into a folder, as JSON, safetensors and skops.
 
+        A tier that is named by a spec string is saved as that string, relative to the folder if its path lies in there:
+        such a folder can be moved as a whole.
+
         Parameters
         ----------
         folder : path
-            A new or empty folder, or a saved model to be replaced.
+            A new or empty folder, one that holds such tiers and nothing else, or a saved model to be replaced.
 
         Raises
         ------
@@ -167,7 +200,7 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
         persistence.save(self, folder)
 
     @classmethod
-    def load(cls, folder: str | Path, trusted: Sequence[str] = ()) -> Self:
+    def load(cls, folder: str | Path, trusted: Sequence[str] = (), prompts: str | Sequence[str] | None = None) -> Self:
         """Read a classifier that `save` wrote; it predicts exactly as the one that was saved.
 
         Parameters
@@ -176,24 +209,37 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
             The saved model.
         trusted : sequence of str
             Types in the saved proposer that may be loaded beyond those known to be safe.
+        prompts : str or sequence of str, optional
+            Templates to use in place of those that it was saved with.
 
         Raises
         ------
         SavedModelError
             If the folder is no saved model, is damaged, of a newer version, or needs types to be trusted.
+        InvalidInputError
+            For prompts that neither tier reads.
         """
-        return cast(Self, persistence.load(cls, folder, trusted))
+        return cast(Self, persistence.load(cls, folder, trusted, prompts))
 
     @classmethod
-    def from_pretrained(cls, name: str) -> Self:
-        """An embedded model by name, such as "digits"; nothing is downloaded.
+    def from_pretrained(cls, name: str | Path, prompts: str | Sequence[str] | None = None) -> Self:
+        """An embedded model by name, such as "digits", or else a saved one by its folder; nothing is downloaded.
+
+        Parameters
+        ----------
+        name : str or path
+            `hybridclf models` lists the names.
+        prompts
+            As for `load`.
 
         Raises
         ------
         InvalidInputError
-            If there is none of that name.
+            If there is neither a model of that name nor such a folder, or for prompts that neither tier reads.
+        SavedModelError
+            As for `load`.
         """
-        return cls.load(persistence.pretrained_folder(name))
+        return cls.load(catalog.model_folder(name), prompts=prompts)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 

@@ -43,16 +43,20 @@ def check_parameters(clf: Any) -> None:
         raise InvalidTypeError(
             f"allocation must be an object such as Race() or Staged((5, 1), (50, 500)), got {clf.allocation!r}"
         )
-    if clf.dtype not in (None, "float64", "float32", "bfloat16", "float16"):
-        raise InvalidInputError(f'dtype must be None, "float64", "float32", "bfloat16" or "float16", got {clf.dtype!r}')
-    if clf.dtype == "float64" and isinstance(clf.denoiser, str):
-        raise InvalidInputError(
-            "dtype='float64' is for a denoiser that is trained here; one that is named computes in "
-            f'"float32", "bfloat16" or "float16": choose one of these for {clf.denoiser!r}'
-        )
+    _check_dtype(clf.dtype, clf.denoiser)
     check_prompts(clf.prompts)
     if clf.image_shape is not None and not _is_shape(clf.image_shape):
         raise InvalidInputError(f"image_shape must be (H, W) or (H, W, C), got {clf.image_shape!r}")
+
+
+def _check_dtype(dtype: Any, denoiser: Any) -> None:
+    if dtype not in (None, "float64", "float32", "bfloat16", "float16"):
+        raise InvalidInputError(f'dtype must be None, "float64", "float32", "bfloat16" or "float16", got {dtype!r}')
+    if dtype == "float64" and isinstance(denoiser, str):
+        raise InvalidInputError(
+            "dtype='float64' is for a denoiser that is trained here; one that is named computes in "
+            f'"float32", "bfloat16" or "float16": choose one of these for {denoiser!r}'
+        )
 
 
 def _is_shape(shape: Any) -> bool:

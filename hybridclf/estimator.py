@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .allocation import Allocation, Race
 from .calibration import Recording, fit_calibration
-from .checks import check_classes, check_parameters, class_numbers
+from .checks import check_classes, check_labels, check_parameters, class_numbers
 from .crossfit import CrossFit
 from .errors import InvalidInputError, UncalibratedWarning
 from .fitting import Parts, Recipe
@@ -121,6 +121,8 @@ class HybridClassifier(TwoTierPredictor):
                               (X must be new to both)                uncalibrated
     ==============  ========  =====================================  ===========================
 
+    Any `fit` begins anew. `with_labels` asks a fitted classifier about other labels and keeps its calibration.
+
     Examples
     --------
     >>> from sklearn.datasets import load_digits
@@ -199,6 +201,8 @@ class HybridClassifier(TwoTierPredictor):
             For a string that no adapter answers to.
         """
         check_parameters(self)
+        if X is None:
+            check_labels(y)  # before gigabytes are read
         proposer, denoiser = resolve_tiers(self)
         if X is None:
             return self._fit_labels(proposer, denoiser, y)

@@ -2,8 +2,9 @@
 
 An adapter registers a function under the group `hybridclf.proposers` or `hybridclf.denoisers`; the entry point's name
 is the part of the spec before the colon, and the function gets the part after it. If its signature has them, it also
-gets `prompts`, `device` and `precision`, as `HybridClassifier` was given them. The docstring of its module should say
-in its first line what its spec strings look like: `hybridclf models` prints that line.
+gets `prompts`, `device` and `precision`, as `HybridClassifier` was given them; what it then loads may say by
+`takes_prompts = False` that it goes by class all the same. The docstring of its module should say in its first line
+what its spec strings look like: `hybridclf models` prints that line.
 """
 
 import inspect

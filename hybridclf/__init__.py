@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .fusion import Fusion
     from .ports import Denoiser, Proposer
     from .reranker import Reranker
+    from .zeroshot import zero_shot
 
 _HOMES = {
     "allocation": ("Allocation", "FixedTrials", "PairedTTest", "Race", "Staged"),
@@ -42,6 +43,7 @@ _HOMES = {
     "fusion": ("Fusion",),
     "ports": ("Denoiser", "Proposer"),
     "reranker": ("Reranker",),
+    "zeroshot": ("zero_shot",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -68,6 +70,7 @@ __all__ = [
     "UncalibratedWarning",
     "UnknownLabelError",
     "UnknownSpecError",
+    "zero_shot",
 ]
 
 

@@ -4,12 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from . import plugins
 from .allocation import Allocation
 from .errors import InvalidInputError, InvalidTypeError
-from .objectives import check_objective, resolve_objective, resolve_weighting
+from .objectives import resolve_objective, resolve_weighting
 
-__all__ = ["check_classes", "check_parameters", "class_numbers", "resolve_denoiser"]
+__all__ = ["check_classes", "check_labels", "check_parameters", "check_prompts", "class_numbers"]
 
 
 def check_parameters(clf: Any) -> None:
@@ -44,10 +43,20 @@ def check_parameters(clf: Any) -> None:
         raise InvalidTypeError(
             f"allocation must be an object such as Race() or Staged((5, 1), (50, 500)), got {clf.allocation!r}"
         )
-    if clf.dtype not in (None, "float64", "float32", "bfloat16", "float16"):
-        raise InvalidInputError(f'dtype must be None, "float64", "float32", "bfloat16" or "float16", got {clf.dtype!r}')
+    _check_dtype(clf.dtype, clf.denoiser)
+    check_prompts(clf.prompts)
     if clf.image_shape is not None and not _is_shape(clf.image_shape):
         raise InvalidInputError(f"image_shape must be (H, W) or (H, W, C), got {clf.image_shape!r}")
+
+
+def _check_dtype(dtype: Any, denoiser: Any) -> None:
+    if dtype not in (None, "float64", "float32", "bfloat16", "float16"):
+        raise InvalidInputError(f'dtype must be None, "float64", "float32", "bfloat16" or "float16", got {dtype!r}')
+    if dtype == "float64" and isinstance(denoiser, str):
+        raise InvalidInputError(
+            "dtype='float64' is for a denoiser that is trained here; one that is named computes in "
+            f'"float32", "bfloat16" or "float16": choose one of these for {denoiser!r}'
+        )
 
 
 def _is_shape(shape: Any) -> bool:
@@ -58,24 +67,42 @@ def _is_shape(shape: Any) -> bool:
     )
 
 
-def resolve_denoiser(denoiser: Any, objective: str) -> Any:
-    """The denoiser that the parameter stands for: None to train one, a spec string's, or the object given.
+def check_prompts(prompts: Any) -> None:
+    """Check that prompts are one template or several, or None.
 
     Raises
     ------
-    UnknownSpecError
-        For a string that no adapter answers to.
-    InvalidTypeError
-        For an object without `predict`.
     InvalidInputError
-        If it cannot be asked for the objective.
+        If not.
     """
-    if isinstance(denoiser, str):
-        denoiser = plugins.load("denoiser", denoiser)
-    if denoiser is not None and not callable(getattr(denoiser, "predict", None)):
-        raise InvalidTypeError(f"denoiser must have the methods of hybridclf.Denoiser, got {denoiser!r}")
-    check_objective(objective, denoiser)
-    return denoiser
+    templates = [prompts] if isinstance(prompts, str) else prompts
+    if templates is None:
+        return
+    if not isinstance(templates, list | tuple) or not templates or not all(map(_is_template, templates)):
+        raise InvalidInputError(
+            "prompts must be a template with {} where the label goes, such as 'a photo of a {}.', or a list of them; "
+            f"got {prompts!r}"
+        )
+
+
+def _is_template(template: Any) -> bool:
+    return isinstance(template, str) and "{}" in template
+
+
+def check_labels(labels: Any) -> np.ndarray:
+    """Label names as the classes `[C]` that they ask for, in their order.
+
+    Raises
+    ------
+    InvalidInputError
+        For fewer than two, for one twice, or for one without a letter.
+    """
+    names = [] if labels is None or isinstance(labels, str) else list(labels)
+    if len(names) < 2 or len(set(names)) != len(names):
+        raise InvalidInputError(f"labels must be at least two different names, got {labels!r}")
+    if any(isinstance(name, str) and not name.strip() for name in names):
+        raise InvalidInputError(f"a label is empty, got {names!r}; give every class a name")
+    return np.asarray(names)
 
 
 def class_numbers(y: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -1,23 +1,22 @@
-"""Classifying image files: one answer per file, unreadable ones included."""
+"""Classifying image files: which classifier is asked, and one answer per file, unreadable ones included."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from sklearn.utils import gen_batches
 
+from .catalog import DEFAULT_MODEL, TEXT_MODEL
 from .errors import InvalidInputError
+from .estimator import HybridClassifier
 from .evidence import RerankResult
 from .files import as_item, check_image_shape, image_paths, try_image
 from .ports import Label
 
-if TYPE_CHECKING:
-    from .estimator import HybridClassifier
-
-__all__ = ["FileAnswer", "Share", "answer_images", "classify_files"]
+__all__ = ["FileAnswer", "Share", "answer_images", "choose_classifier", "classify_files"]
 
 BATCH = 256
 """Files that are held in memory at a time."""
@@ -63,7 +62,54 @@ class FileAnswer:
     error: str | None = None
 
 
-def classify_files(clf: "HybridClassifier", paths: Iterable[str | Path], top: int = 3) -> Iterator[FileAnswer]:
+def choose_classifier(
+    model: str | Path | None = None,
+    labels: Sequence[str] | None = None,
+    template: str | None = None,
+    proposer: str | None = None,
+    denoiser: str | None = None,
+    top_k: int | None = None,
+) -> HybridClassifier:
+    """A classifier that is ready: two tiers by name, a saved model or an embedded one, asked about labels.
+
+    Parameters
+    ----------
+    model : str or path, optional
+        An embedded model or the folder of a saved one. Default: the one of digits; with labels the one of text.
+    labels : sequence of C str, optional
+        Labels to tell apart. Default: the model's own.
+    template : str, optional
+        Makes a prompt of a label; default: the model's own.
+    proposer, denoiser : str, optional
+        Spec strings of both tiers, in place of a model.
+    top_k : int, optional
+        Candidates that tier 1 hands over; default: as many as the model has it.
+
+    Raises
+    ------
+    InvalidInputError
+        For a model beside spec strings, one of these without the other or without labels, and whatever
+        `HybridClassifier` refuses.
+    """
+    if proposer is not None or denoiser is not None:
+        if proposer is None or denoiser is None or labels is None or model is not None:
+            raise InvalidInputError(
+                "tiers by name come as a pair, with labels and without a model: give proposer, denoiser and labels"
+            )
+        return HybridClassifier(proposer, denoiser, prompts=template, top_k=top_k, random_state=0).fit(None, labels)
+    clf = HybridClassifier.from_pretrained(model or (DEFAULT_MODEL if labels is None else TEXT_MODEL), prompts=template)
+    if top_k is not None:
+        clf.set_params(top_k=top_k)
+    return clf if labels is None else clf.with_labels(_own(labels, clf))
+
+
+def _own(labels: Sequence[str], clf: HybridClassifier) -> list[Label]:
+    """Labels as the classifier has them, numbers for example; others as they are."""
+    known = {str(label): label for label in clf.classes_.tolist()}
+    return [known.get(label, label) for label in labels]
+
+
+def classify_files(clf: HybridClassifier, paths: Iterable[str | Path], top: int = 3) -> Iterator[FileAnswer]:
     """Answer for every file, in order; a file that cannot be read gets an error and stops nothing.
 
     Parameters

@@ -1,8 +1,8 @@
-"""The command line: `hybridclf demo`, `classify` and `batch`. What they do is in the modules that they call."""
+"""The command line: `hybridclf demo`, `classify`, `batch` and `models`. What they do is in the modules they call."""
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
@@ -135,20 +135,30 @@ _CELLS: dict[str, Callable[["Row"], str]] = {
 @app.command()
 def classify(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Image files, or folders of them.")],
+    labels: Annotated[
+        str | None, typer.Option(metavar="A,B,…", help="Labels to tell apart; default: the model's own.")
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Makes a prompt of a label, which goes where {} is.")
+    ] = None,
+    proposer: Annotated[str | None, typer.Option(metavar="SPEC", help="Tier 1 by name, beside --denoiser.")] = None,
+    denoiser: Annotated[str | None, typer.Option(metavar="SPEC", help="Tier 2 by name, beside --proposer.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Candidates that tier 1 hands over.")] = None,
     model: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A saved model; default: the embedded one of digits.")
+        str | None,
+        typer.Option(metavar="NAME|DIR", help="Embedded or saved model; default: digits, or shapes with --labels."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Classify image files, one line per image; exit code 1 if a file could not be read.
 
-    Images are stretched to the model's size. The embedded model knows bright digits on dark ground.
+    Models, and what to type for SPEC: see hybridclf models.
     """
     with _one_line_errors():
-        from .classify import classify_files
-        from .estimator import HybridClassifier
+        from .classify import choose_classifier, classify_files
 
-        clf = HybridClassifier.from_pretrained("digits") if model is None else HybridClassifier.load(model)
+        names = None if labels is None else [name.strip() for name in labels.split(",")]
+        clf = choose_classifier(model, names, template, proposer, denoiser, top_k).set_params(verbose=True)
         answers = classify_files(clf, paths)
         failed = _print_lines(answers) if as_json else _print_table(answers)
     if failed:
@@ -166,14 +176,16 @@ def _print_lines(answers: "Iterable[FileAnswer]") -> int:
 
 def _print_table(answers: "Iterable[FileAnswer]") -> int:
     """A table of all answers; how many are errors."""
-    table, failed = Table(box=SIMPLE_HEAD, pad_edge=False), 0
+    table, failed, spent = Table(box=SIMPLE_HEAD, pad_edge=False), 0, 0
     table.add_column("file", overflow="fold")
     for heading in ("label", "%", "next", "evaluations", "stopped by"):
         table.add_column(heading, justify="right" if heading in ("%", "evaluations") else "left", overflow="fold")
     for answer in answers:
         table.add_row(*map(_text, _cells(answer)), style=None if answer.error is None else "red")
         failed += answer.error is not None
+        spent += answer.evaluations or 0
     _console().print(table)
+    _console().print(f"{table.row_count - failed} images, {spent:,} evaluations", highlight=False)
     return failed
 
 
@@ -242,3 +254,27 @@ def _summary_line(summary: "Summary") -> str:
         f"{summary.images:,} images in {summary.output}, {summary.errors:,} with an error{cost}; "
         f"{summary.images - summary.done_before:,} of them in this run, {_short(summary.images_per_second)} images/s"
     )
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the embedded models, and the adapters with what their spec strings look like."""
+    from . import catalog
+
+    embedded, adapters = catalog.models(), catalog.adapters()
+    if as_json:
+        listed = {"models": list(map(asdict, embedded)), "adapters": list(map(asdict, adapters))}
+        typer.echo(json.dumps(listed))
+        return
+    _print_list(("model", "what it knows"), [(model.name, model.about) for model in embedded])
+    _print_list(("tier", "adapter", "spec strings"), [(a.tier, a.name, a.about) for a in adapters])
+
+
+def _print_list(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = Table(*headings, box=SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(_text, row))
+    _console().print(table)

@@ -1,51 +1,49 @@
 """HybridClassifier: two tiers as one scikit-learn classifier."""
 
 import warnings
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, Self, cast
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import assert_all_finite, check_consistent_length, check_random_state, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
-from . import persistence
 from .allocation import Allocation, Race
-from .calibration import Calibration, Recording, fit_calibration
-from .checks import check_classes, check_parameters, class_numbers, resolve_denoiser
-from .crossfit import CrossFit, aligned_log_proba
+from .calibration import Recording, fit_calibration
+from .checks import check_classes, check_labels, check_parameters, class_numbers
+from .crossfit import CrossFit
 from .errors import InvalidInputError, UncalibratedWarning
-from .evidence import RerankResult
 from .fitting import Parts, Recipe
 from .fusion import Fusion
-from .images import as_array, is_empty, is_image_list, value_range
-from .loop import Step
 from .objectives import resolve_weighting
-from .ports import Label
-from .proposing import column_of, is_trained, resolve_proposer, shortlist
-from .reranker import Reranker
+from .predicting import TwoTierPredictor
+from .proposing import is_trained
+from .tiers import for_labels, resolve_tiers
 from .training import TrainingConfig
 
 __all__ = ["HybridClassifier"]
 
 
-class HybridClassifier(ClassifierMixin, BaseEstimator):
+class HybridClassifier(TwoTierPredictor):
     """A fast classifier proposes, a diffusion classifier settles what it leaves open.
 
     Parameters
     ----------
-    proposer : classifier, str or None
+    proposer : classifier, function, str or None
         Tier 1. Any scikit-learn classifier (with `predict_proba` or only `decision_function`), a string such as
         "sklearn:SVC" for an installed adapter, or None for logistic regression. It is cloned and fitted, unless it is
         wrapped in `sklearn.frozen.FrozenEstimator` or is no scikit-learn estimator at all: then it is used as it is.
+        That may be a function from n images to log-probabilities `[n, C]`, whose columns are the labels of
+        `fit(None, labels)`, or else those in y, sorted.
     denoiser : Denoiser, str or None
         Tier 2. An object with the methods of `hybridclf.Denoiser`, a string for an adapter, or None to train a
         late-conditioned one in `fit`.
     top_k : int or None
         Candidates that tier 1 hands over, at least 1; None: as many as it takes to leave 0.1 % of the prior outside.
+    prompts : str, sequence of str or None
+        Templates with {} where the label goes, for the tiers that are models of text and named by a string; None: the
+        adapters' own, "a photo of a {}.".
     allocation : Allocation or None
         Which candidates get the next trial, and when to stop. None: `Race()`, or `PairedTTest()` while nothing is
         calibrated.
@@ -74,10 +72,11 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
     batch_size : int or None
         Denoiser batch in re-ranking; None: chosen by its type and device.
     device : str
-        "auto" (a GPU if there is one) or what torch calls the device.
+        "auto" (a GPU if there is one) or what torch calls the device: where a denoiser is trained and run, and where
+        tiers that are named by a string are loaded.
     dtype : str or None
-        What the trained denoiser computes in, "float64", "float32", "bfloat16" or "float16"; None: float64 for an MLP,
-        float32 for a U-Net.
+        What these compute in, "float64" (a trained denoiser only), "float32", "bfloat16" or "float16". None: float64
+        for an MLP, float32 for a U-Net, and for tiers named by a string what their adapters choose.
     verbose : bool
         Whether to show progress bars.
     random_state : int, RandomState or None
@@ -123,6 +122,8 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
                               (X must be new to both)                uncalibrated
     ==============  ========  =====================================  ===========================
 
+    Any `fit` begins anew. `with_labels` asks a fitted classifier about other labels and keeps its calibration.
+
     Examples
     --------
     >>> from sklearn.datasets import load_digits
@@ -138,6 +139,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         denoiser: Any = None,
         *,
         top_k: int | None = None,
+        prompts: str | Sequence[str] | None = None,
         allocation: Allocation | None = None,
         objective: str = "l2",
         weighting: str = "learned",
@@ -158,6 +160,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         self.proposer = proposer
         self.denoiser = denoiser
         self.top_k = top_k
+        self.prompts = prompts
         self.allocation = allocation
         self.objective = objective
         self.weighting = weighting
@@ -199,7 +202,9 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
             For a string that no adapter answers to.
         """
         check_parameters(self)
-        proposer, denoiser = resolve_proposer(self.proposer), resolve_denoiser(self.denoiser, self.objective)
+        if X is None:
+            check_labels(y)  # before gigabytes are read
+        proposer, denoiser = resolve_tiers(self)
         if X is None:
             return self._fit_labels(proposer, denoiser, y)
         self._takes_arrays = denoiser is None or not getattr(proposer, "takes_images", False)
@@ -259,16 +264,10 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
                 "fit(None, labels) needs two tiers that are trained already: pass a denoiser, and a proposer that is "
                 "named or wrapped in FrozenEstimator; to train them pass images and their labels, fit(X, y)"
             )
-        if labels is None or len(labels) < 2 or len(set(labels)) != len(labels):
-            raise InvalidInputError(f"labels must be at least two different names, got {labels!r}")
-        if hasattr(proposer, "fit") and not hasattr(proposer, "classes_"):
-            proposer = proposer.fit(None, labels)
-        self.classes_ = np.asarray(labels)
+        proposer, self.classes_ = for_labels(proposer, denoiser, labels)
         self._takes_arrays = not getattr(proposer, "takes_images", False)
         self._seed = check_random_state(self.random_state).randint(2**31 - 1)
-        self.image_shape_: tuple[int, ...] | None = self.image_shape
-        self.pixel_range_: tuple[float, float] | None = None
-        column_of(proposer, self.classes_)
+        self.image_shape_, self.pixel_range_ = self.image_shape, None
         self._keep(Parts(proposer, denoiser, None))
         self._calibrate(None)
         return self
@@ -290,8 +289,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
             self.training_log_ = parts.log
 
     def _calibrate(self, recording: Recording | None) -> None:
-        self.calibration_: Calibration | None = None
-        self.fusion_ = Fusion()
+        self.calibration_, self.fusion_ = None, Fusion()
         if recording is None:
             return
         if not len(recording.y):
@@ -305,175 +303,3 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         weighting = resolve_weighting(self.weighting)
         self.calibration_ = fit_calibration(recording, self.allocation or Race(), self.top_k, weighting)
         self.fusion_ = self.calibration_.fusion
-
-    # --- reading ------------------------------------------------------------------------------------------------------
-
-    def _read(self, X: Any, reset: bool = False) -> Any:
-        """X as an array of the fitted shape, or as it is where both tiers take images of any size."""
-        if is_empty(X):
-            raise InvalidInputError("X is empty; give at least one image")
-        if not self._takes_arrays:
-            if reset:
-                self.image_shape_ = self.pixel_range_ = None
-            return X
-        if not is_image_list(X) and getattr(X, "ndim", 2) <= 2:
-            X = validate_data(self, X, reset=reset)
-        elif reset:
-            self.__dict__.pop("feature_names_in_", None)  # an earlier fit may have left them
-        images = as_array(X, self.image_shape if reset else self.image_shape_)
-        if reset:
-            self.image_shape_ = images.shape[1:]
-            self.n_features_in_ = int(np.prod(self.image_shape_))
-            self.pixel_range_ = value_range(images)
-        return images
-
-    def _read_labelled(self, X: Any, y: Any, reset: bool = False) -> tuple[Any, np.ndarray]:
-        if y is None:
-            raise InvalidInputError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        images = self._read(X, reset)
-        y = column_or_1d(y, warn=True)
-        assert_all_finite(y, input_name="y")
-        check_classification_targets(y)
-        check_consistent_length(images, y)
-        return images, y
-
-    # --- predicting ---------------------------------------------------------------------------------------------------
-
-    def propose(self, X: Any) -> tuple[list[list[Label]], list[np.ndarray]]:
-        """What tier 1 hands over: each image's candidates, best first, and their log-probabilities `[k]`."""
-        check_is_fitted(self)
-        return self._propose(self._read(X))[:2]
-
-    def rerank(self, X: Any) -> list[RerankResult]:
-        """What re-ranking made of each image: ranking, posterior among the candidates, cost and stopping reason.
-
-        Parameters
-        ----------
-        X : as for `fit`
-            n images.
-
-        Returns
-        -------
-        list of RerankResult `[n]`
-        """
-        return self.decide(X)[1]
-
-    def stream(self, X: Any) -> Iterator[Step]:
-        """The same as `rerank`, as a generator of its steps, to be watched."""
-        check_is_fitted(self)
-        images = self._read(X)
-        return self.reranker().stream(images, *self._propose(images)[:2])
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Posterior `[n, C]` of all classes, rows sum to one; classes that were no candidates keep tier 1's share."""
-        return self.decide(X)[0]
-
-    def decide(self, X: Any) -> tuple[np.ndarray, list[RerankResult]]:
-        """`predict_proba` and `rerank` at the cost of one: the posterior `[n, C]` and the n results behind it."""
-        check_is_fitted(self)
-        images = self._read(X)
-        candidates, log_prior, posterior = self._propose(images)
-        results = self.reranker().rerank(images, candidates, log_prior, progress=self.verbose)
-        number = {label: i for i, label in enumerate(self.classes_.tolist())}
-        for row, result in zip(posterior, results, strict=True):
-            columns = [number[label] for label in result.candidates]
-            row[columns] = result.posterior * row[columns].sum()
-        return posterior / posterior.sum(axis=1, keepdims=True), results
-
-    def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Logarithm of `predict_proba`, `[n, C]`; never below that of the smallest normal float."""
-        return np.log(np.maximum(self.predict_proba(X), np.finfo(float).tiny))
-
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Log-posterior `[n, C]`; with two classes the log-odds `[n]` of the second."""
-        scores = self.predict_log_proba(X)
-        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
-
-    def predict(self, X: Any) -> np.ndarray:
-        """The label with the highest posterior, `[n]`."""
-        best = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[best]
-
-    def reranker(self, allocation: Allocation | None = None, fusion: Fusion | None = None) -> Reranker:
-        """The fitted second tier as a stage of its own, with the fitted allocation and fusion unless others are given.
-
-        `clf.reranker(FixedTrials(256), Fusion())` is the diffusion classifier alone, on the same weights and noise.
-        """
-        check_is_fitted(self)
-        learned = self.calibration_
-        stage = Reranker(
-            self.denoiser_,
-            allocation=allocation or self.allocation,
-            fusion=fusion or self.fusion_,
-            objective=self.objective,
-            weighting=resolve_weighting(self.weighting) or (learned.weighting if learned else None),
-            order=learned.order if learned else None,
-            batch_size=self.batch_size,
-            random_state=self._seed,
-        )
-        stage.condition(self.classes_.tolist())  # once for all, whatever the candidates
-        return stage
-
-    def torch_device(self) -> torch.device:
-        """The device that the parameter `device` stands for on this machine."""
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return torch.device(self.device)
-
-    # --- saving -------------------------------------------------------------------------------------------------------
-
-    def save(self, folder: str | Path) -> None:
-        """Write the fitted classifier into a folder, as JSON, safetensors and skops.
-
-        Parameters
-        ----------
-        folder : path
-            A new or empty folder, or a saved model to be replaced.
-
-        Raises
-        ------
-        SavedModelError
-            If the folder holds something else, or a part is an object that was not given as a spec string.
-        """
-        check_is_fitted(self)
-        persistence.save(self, folder)
-
-    @classmethod
-    def load(cls, folder: str | Path, trusted: Sequence[str] = ()) -> Self:
-        """Read a classifier that `save` wrote; it predicts exactly as the one that was saved.
-
-        Parameters
-        ----------
-        folder : path
-            The saved model.
-        trusted : sequence of str
-            Types in the saved proposer that may be loaded beyond those known to be safe.
-
-        Raises
-        ------
-        SavedModelError
-            If the folder is no saved model, is damaged, of a newer version, or needs types to be trusted.
-        """
-        return cast(Self, persistence.load(cls, folder, trusted))
-
-    @classmethod
-    def from_pretrained(cls, name: str) -> Self:
-        """An embedded model by name, such as "digits"; nothing is downloaded.
-
-        Raises
-        ------
-        InvalidInputError
-            If there is none of that name.
-        """
-        return cls.load(persistence.pretrained_folder(name))
-
-    def _propose(self, images: Any) -> tuple[list[list[Label]], list[np.ndarray], np.ndarray]:
-        """Candidates of each image with their log prior, and tier 1's probabilities `[n, C]` of all classes."""
-        log_prior = aligned_log_proba(self.proposer_, images, self.classes_)
-        prior = self.fusion_.prior(log_prior)
-        chosen = shortlist(prior, self.top_k)
-        return (
-            [self.classes_[c].tolist() for c in chosen],
-            [p[c] for p, c in zip(log_prior, chosen, strict=True)],
-            prior,
-        )

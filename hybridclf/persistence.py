@@ -2,12 +2,14 @@
 
 A saved model is a folder: `model.json` (settings, labels, calibration), `denoiser.safetensors` (a denoiser trained by
 us) and `proposer.skops` (a scikit-learn proposer). Parts that came from an adapter's spec string are saved as that
-string and loaded through the adapter again.
+string and loaded through the adapter again. A spec string whose path (what follows its last colon) starts with "./"
+names a part that lies in the folder itself, as in "open_clip:local-dir:./clip" and "diffusers:./sd".
 """
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,16 +25,19 @@ from sklearn.base import BaseEstimator
 from . import __version__, plugins
 from .allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
 from .calibration import Calibration
-from .errors import InvalidInputError, SavedModelError
+from .checks import check_prompts
+from .errors import SavedModelError
 from .fusion import Fusion
 from .models import LateConditionedDenoiser, build
 from .objectives import BinnedWeights
+from .proposing import FunctionProposer, told
+from .tiers import check_prompts_used, loader_options
 from .trials import TellingOrder
 
 if TYPE_CHECKING:
     from .estimator import HybridClassifier
 
-__all__ = ["FILES", "FORMAT_VERSION", "find_model", "load", "pretrained_folder", "read_description", "save"]
+__all__ = ["FORMAT_VERSION", "load", "read_description", "save"]
 
 FORMAT_VERSION = 1
 """Version of the folder's layout; a newer one is refused."""
@@ -42,15 +47,13 @@ FILES = ("model.json", "denoiser.safetensors", "proposer.skops")
 
 _ALLOCATIONS: dict[str, type[Allocation]] = {a.__name__: a for a in (FixedTrials, PairedTTest, Race, Staged)}
 _FITTED = ("n_iter_", "n_features_in_", "feature_names_in_")
-_PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 def save(clf: "HybridClassifier", folder: str | Path) -> None:
     """Write a fitted classifier into a folder; see `HybridClassifier.save`."""
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "model.json").exists())):
-        raise SavedModelError(f"{folder} exists and is not a saved model; give a new or empty folder")
-    description = _describe(clf)
+    description = _describe(clf, folder)
+    _check_target(folder, description)
     text = json.dumps(description, indent=1, default=_plain)
     proposer = _dump_skops(clf.proposer_) if description["fitted_proposer"] else b""
     folder.mkdir(parents=True, exist_ok=True)  # from here on nothing is left to refuse
@@ -63,60 +66,56 @@ def save(clf: "HybridClassifier", folder: str | Path) -> None:
     (folder / "model.json").write_text(text + "\n", encoding="utf-8")  # last: it says that the rest is there
 
 
-def load(cls: "type[HybridClassifier]", folder: str | Path, trusted: Sequence[str] = ()) -> "HybridClassifier":
+def load(
+    cls: "type[HybridClassifier]",
+    folder: str | Path,
+    trusted: Sequence[str] = (),
+    prompts: str | Sequence[str] | None = None,
+) -> "HybridClassifier":
     """Read a classifier that `save` wrote; see `HybridClassifier.load`."""
     folder = Path(folder)
+    check_prompts(prompts)
     saved = read_description(folder)
-    named = _load_named(saved)
+    with _finding_damage(folder):
+        clf = _unfitted(cls, folder, saved)
+    if prompts is not None:
+        clf.prompts = prompts
+    named = _load_named(clf, saved)
+    with _finding_damage(folder):
+        _restore(clf, folder, saved, named, trusted)
+    clf.proposer_ = told(clf.proposer_, clf.classes_)
+    return clf
+
+
+@contextmanager
+def _finding_damage(folder: Path) -> Iterator[None]:
+    """Say of whatever goes wrong with a folder's content that the folder is damaged."""
     try:
-        clf = _restore(cls, folder, saved, named, trusted)
+        yield
     except SavedModelError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, OSError, SafetensorError, RuntimeError) as error:
         raise SavedModelError(f"{folder} is damaged: {error!r}; save the model again") from error
-    if not hasattr(clf.proposer_, "classes_"):
-        clf.proposer_.fit(None, clf.classes_)
-    return clf
 
 
-def pretrained_folder(name: str) -> Path:
-    """Where the embedded model of that name lies.
-
-    Raises
-    ------
-    InvalidInputError
-        If there is none of that name.
-    """
-    known = sorted(p.parent.name for p in _PRETRAINED.glob("*/model.json"))
-    if name not in known:
-        raise InvalidInputError(f"there is no embedded model {name!r}; there is {', '.join(known)}")
-    return _PRETRAINED / name
+def _check_target(folder: Path, description: dict[str, Any]) -> None:
+    """Check that nothing but a saved model, or parts of this one, would be overwritten or joined."""
+    if not folder.exists() or (folder / "model.json").exists():
+        return
+    specs = [description[tier] for tier in ("proposer", "denoiser")]
+    parts = {Path(spec.rpartition(":./")[2]).parts[0] for spec in specs if isinstance(spec, str) and ":./" in spec}
+    if not folder.is_dir() or not parts.issuperset(path.name for path in folder.iterdir()):
+        raise SavedModelError(f"{folder} exists and is not a saved model; give a new or empty folder")
 
 
-def find_model(model: str | Path) -> Path:
-    """The folder of a saved model, given by its path or, for an embedded one, by name.
-
-    Raises
-    ------
-    InvalidInputError
-        If it is neither.
-    """
-    if Path(model).is_dir():
-        return Path(model)
-    try:
-        return pretrained_folder(str(model))
-    except InvalidInputError as error:
-        raise InvalidInputError(f"there is no folder {str(model)!r}, and {error}") from error
-
-
-def _describe(clf: "HybridClassifier") -> dict[str, Any]:
-    """All of a classifier that goes into JSON."""
+def _describe(clf: "HybridClassifier", folder: Path) -> dict[str, Any]:
+    """All of a classifier that goes into JSON, for that folder."""
     parameters = clf.get_params(deep=False)
-    proposer, denoiser = parameters.pop("proposer"), parameters.pop("denoiser")
+    proposer, denoiser = (_spec(parameters.pop(name), folder) for name in ("proposer", "denoiser"))
     if not isinstance(denoiser, str) and not isinstance(clf.denoiser_, LateConditionedDenoiser):
-        raise SavedModelError(f"a {type(clf.denoiser_).__name__} cannot be saved; pass the denoiser as a spec string")
+        raise _unsaveable("denoiser", clf.denoiser_)
     if not isinstance(proposer, str) and not isinstance(clf.proposer_, BaseEstimator):
-        raise SavedModelError(f"a {type(clf.proposer_).__name__} cannot be saved; pass the proposer as a spec string")
+        raise _unsaveable("proposer", clf.proposer_)
     if not isinstance(parameters["random_state"], int | np.integer | None):
         parameters["random_state"] = None  # what it decided is in the seed
     parameters["allocation"] = _describe_allocation(parameters["allocation"])
@@ -139,6 +138,18 @@ def _describe(clf: "HybridClassifier") -> dict[str, Any]:
         "fitted": {name: getattr(clf, name) for name in _FITTED if hasattr(clf, name)},
         "calibration": None if calibration is None else _describe_calibration(calibration),
     }
+
+
+def _spec(tier: Any, folder: Path) -> Any:
+    return plugins.portable(tier, folder) if isinstance(tier, str) else tier
+
+
+def _unsaveable(kind: plugins.Kind, tier: Any) -> SavedModelError:
+    what = "function" if isinstance(tier, FunctionProposer) else type(tier).__name__
+    return SavedModelError(
+        f"a {what} cannot be saved; pass the {kind} as a spec string (an entry point of the group hybridclf.{kind}s "
+        "gives one to code of your own)"
+    )
 
 
 def _describe_allocation(allocation: Allocation | None) -> dict[str, Any] | None:
@@ -207,31 +218,41 @@ def read_description(folder: Path) -> dict[str, Any]:
     return saved
 
 
-def _load_named(saved: dict[str, Any]) -> dict[plugins.Kind, Any]:
-    """The parts that were saved as a spec string, from their adapters, whose errors are their own."""
-    specs: dict[plugins.Kind, Any] = {"denoiser": saved.get("denoiser")}
-    if not saved.get("fitted_proposer"):
-        specs["proposer"] = saved.get("proposer")
-    return {kind: plugins.load(kind, spec) for kind, spec in specs.items() if isinstance(spec, str)}
-
-
-def _restore(
-    cls: "type[HybridClassifier]",
-    folder: Path,
-    saved: dict[str, Any],
-    named: dict[plugins.Kind, Any],
-    trusted: Sequence[str],
-) -> "HybridClassifier":
+def _unfitted(cls: "type[HybridClassifier]", folder: Path, saved: dict[str, Any]) -> "HybridClassifier":
+    """A classifier with the saved settings, spec strings among them."""
     parameters = dict(saved["parameters"])
     parameters["allocation"] = _restore_allocation(parameters["allocation"])
     if parameters["image_shape"] is not None:
         parameters["image_shape"] = tuple(parameters["image_shape"])
-    clf = cls(**parameters)
+    specs = {kind: saved[kind] for kind in ("proposer", "denoiser") if isinstance(saved[kind], str)}
+    parameters |= {kind: plugins.resolved(spec, folder) for kind, spec in specs.items()}
+    return cls(**parameters)
+
+
+def _load_named(clf: "HybridClassifier", saved: dict[str, Any]) -> dict[plugins.Kind, Any]:
+    """The parts that were saved as a spec string, from their adapters, whose errors are their own."""
+    specs: dict[plugins.Kind, Any] = {"denoiser": clf.denoiser}
+    if not saved.get("fitted_proposer"):
+        specs["proposer"] = clf.proposer
+    options = loader_options(clf)
+    named = {kind: plugins.offer(kind, spec, options) for kind, spec in specs.items() if isinstance(spec, str)}
+    check_prompts_used(clf, named.get("proposer"), named.get("denoiser"))
+    return named
+
+
+def _restore(
+    clf: "HybridClassifier",
+    folder: Path,
+    saved: dict[str, Any],
+    named: dict[plugins.Kind, Any],
+    trusted: Sequence[str],
+) -> None:
     clf.classes_ = _restore_labels(saved["classes"])
     clf.proposer_ = named["proposer"] if "proposer" in named else _load_skops(folder / "proposer.skops", trusted)
-    clf.proposer = saved["proposer"] or (None if saved["default_proposer"] else clf.proposer_)
+    if clf.proposer is None and not saved["default_proposer"]:
+        clf.proposer = clf.proposer_
     if "denoiser" in named:
-        clf.denoiser, clf.denoiser_ = saved["denoiser"], named["denoiser"]
+        clf.denoiser_ = named["denoiser"]
     else:
         clf.denoiser_ = _restore_denoiser(folder, saved["denoiser"], clf.torch_device())
         clf.denoiser = None if saved["trained_denoiser"] else clf.denoiser_
@@ -242,7 +263,6 @@ def _restore(
         setattr(clf, name, np.array(value, dtype=object) if name == "feature_names_in_" else value)
     clf.calibration_ = None if saved["calibration"] is None else _restore_calibration(saved["calibration"])
     clf.fusion_ = Fusion() if clf.calibration_ is None else clf.calibration_.fusion
-    return clf
 
 
 def _restore_allocation(saved: dict[str, Any] | None) -> Allocation | None:

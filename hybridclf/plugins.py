@@ -1,15 +1,22 @@
 """ "open_clip:RN50/openai" → object: spec strings, answered by adapters that are found through entry points.
 
 An adapter registers a function under the group `hybridclf.proposers`, `hybridclf.denoisers` or `hybridclf.engines`; the
-entry point's name is the part of the spec before the colon, and the function gets the part after it.
+entry point's name is the part of the spec before the colon, and the function gets the part after it. If its signature
+has them, it also gets `prompts`, `device` and `precision`, as `HybridClassifier` was given them; what it then loads may
+say by `takes_prompts = False` that it goes by class all the same. The docstring of its module should say in its first
+paragraph what its spec strings look like: `hybridclf models` prints it.
 """
 
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Literal
 
-from .errors import UnknownSpecError
+from .errors import MissingDependencyError, SavedModelError, UnknownSpecError
 
-__all__ = ["Kind", "adapters", "load"]
+__all__ = ["Kind", "adapters", "load", "offer", "portable", "resolved", "takes"]
 
 Kind = Literal["proposer", "denoiser", "engine"]
 
@@ -35,10 +42,75 @@ def load(kind: Kind, spec: str, **options: Any) -> Any:
     ------
     UnknownSpecError
         If the string is not of that form or no adapter has that name.
+    MissingDependencyError
+        If a package that the adapter needs is not installed.
     """
+    loader, rest = _loader(kind, spec)
+    with _importing(spec):
+        return loader(rest, **options)
+
+
+def offer(kind: Kind, spec: str, options: Mapping[str, Any]) -> Any:
+    """The same as `load`, with those of the options that are not None and that the adapter takes."""
+    taken = takes(kind, spec)
+    return load(kind, spec, **{name: value for name, value in options.items() if value is not None and name in taken})
+
+
+def takes(kind: Kind, spec: str) -> frozenset[str]:
+    """Names of the options that the adapter of a spec string takes, by the signature of its function."""
+    return frozenset(inspect.signature(_loader(kind, spec)[0]).parameters)
+
+
+def portable(spec: str, folder: Path) -> str:
+    """A spec string as it is written into a saved model's folder: a path inside the folder becomes "./…".
+
+    "./…" as the user typed it starts at the working folder, which is nobody's business later; it is made absolute.
+    """
+    head, colon, path = spec.rpartition(":")
+    if path.startswith("./"):
+        spec = f"{head}{colon}{Path(path).resolve()}"
+    head, inside, path = spec.partition(f":{folder.resolve()}/")
+    return f"{head}:./{path}" if inside else spec
+
+
+def resolved(spec: str, folder: Path) -> str:
+    """A spec string as it is read from a saved model's folder: "./…" after its last colon starts there.
+
+    Raises
+    ------
+    SavedModelError
+        If such a path leaves the folder, or leads to nothing.
+    """
+    head, colon, path = spec.rpartition(":")
+    if not path.startswith("./"):
+        return spec
+    part = (folder / path).resolve()
+    if not part.is_relative_to(folder.resolve()):
+        raise SavedModelError(f"{spec!r} in {folder} leads out of that folder, where nothing of a saved model may lie")
+    if not part.exists():
+        raise SavedModelError(f"{folder} is incomplete: it has no {path[2:]}, which {spec!r} names; copy all of it")
+    return f"{head}{colon}{part}"
+
+
+def _loader(kind: Kind, spec: str) -> tuple[Callable[..., Any], str]:
+    """The adapter's function, and the part of the spec that it gets."""
     name, colon, rest = spec.partition(":")
     known = adapters(kind)
     if not colon or not rest or name not in known:
         listed = ", ".join(f'"{n}:…"' for n in sorted(known)) or "none is installed"
         raise UnknownSpecError(f'{spec!r} is not a known {kind}; type "ADAPTER:NAME" with one of: {listed}')
-    return known[name].load()(rest, **options)
+    with _importing(spec):
+        return known[name].load(), rest
+
+
+@contextmanager
+def _importing(spec: str) -> Iterator[None]:
+    """Say which spec it is that a missing package is needed for."""
+    try:
+        yield
+    except MissingDependencyError:
+        raise
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{spec!r} needs a module that cannot be imported: {error}; install the package that it is in"
+        ) from error

@@ -35,6 +35,8 @@ class Proposer(Protocol):
     `predict_log_proba` is preferred; `hybridclf.proposing.log_proba` also takes `predict_proba` or
     `decision_function` where a classifier has nothing better. A proposer whose `takes_images` is true gets
     images as the user passed them (arrays or PIL images); all others get flat vectors, float `[n, d]`.
+    One that goes by label names has `fit(None, labels)`, which only sets `classes_`, and `__sklearn_clone__`, whose
+    copies share its model: each label set is told to a copy. A plain function needs none of this.
     """
 
     classes_: np.ndarray

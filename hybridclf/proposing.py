@@ -1,10 +1,11 @@
 """Tier 1: from any proposer to log-probabilities, and from these to candidates."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
-from scipy.special import log_softmax
+import torch
+from scipy.special import log_softmax, logsumexp
 from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -15,13 +16,25 @@ from . import plugins
 from .errors import InvalidInputError, InvalidTypeError
 from .ports import Label
 
-__all__ = ["column_of", "default_proposer", "is_trained", "log_proba", "resolve_proposer", "shortlist"]
+__all__ = [
+    "FunctionProposer",
+    "column_of",
+    "default_proposer",
+    "is_trained",
+    "log_proba",
+    "resolve_proposer",
+    "shortlist",
+    "told",
+]
 
 LOG_FLOOR = -30.0
 """Lowest log-probability taken from a proposer: forests and nearest neighbours say 0 where they mean "rarely"."""
 
 OPEN_MASS = 1e-3
 """Prior mass that may stay outside the candidates where `top_k` is not given."""
+
+ROUNDING = 0.01
+"""How far above one a function's probabilities may sum: those of half precision do."""
 
 _METHODS = ("predict_log_proba", "predict_proba", "decision_function")
 
@@ -31,31 +44,114 @@ def default_proposer() -> BaseEstimator:
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
 
 
-def resolve_proposer(proposer: Any) -> Any:
+def resolve_proposer(proposer: Any, options: Mapping[str, Any] | None = None) -> Any:
     """The proposer that the parameter stands for: a default, a spec string's, or a clone of the object given.
+
+    An adapter is offered the options.
 
     Raises
     ------
     UnknownSpecError
         For a string that no adapter answers to.
     InvalidTypeError
-        For an object with none of `predict_log_proba`, `predict_proba` and `decision_function`.
+        For an object that is no function and has none of `predict_log_proba`, `predict_proba` and `decision_function`.
     """
     if proposer is None:
         return default_proposer()
     if isinstance(proposer, str):
-        return plugins.load("proposer", proposer)
-    if isinstance(proposer, type) or not any(hasattr(proposer, name) for name in _METHODS):
+        return plugins.offer("proposer", proposer, options or {})
+    proposes = any(hasattr(proposer, name) for name in _METHODS)
+    if isinstance(proposer, type) or not (proposes or callable(proposer)):
         raise InvalidTypeError(
-            f"proposer must be a classifier with one of {', '.join(_METHODS)}, or a string such as "
-            f'"sklearn:LogisticRegression"; got {proposer!r}'
+            f"proposer must be a classifier with one of {', '.join(_METHODS)}, a function from images to "
+            f'log-probabilities, or a string such as "sklearn:LogisticRegression"; got {proposer!r}'
         )
+    if not proposes:
+        return FunctionProposer(proposer)
     return clone(proposer) if hasattr(proposer, "__sklearn_clone__") else proposer
+
+
+class FunctionProposer:
+    """A plain function as a proposer; its columns are the labels that it is told first, in their order.
+
+    Parameters
+    ----------
+    function : callable
+        From n images, as the user passes them, to their log-probabilities `[n, C]`, an array or a tensor; -inf is
+        accepted.
+
+    Attributes
+    ----------
+    classes_ : array `[C]`
+        The labels.
+    """
+
+    takes_images = True
+    classes_: np.ndarray
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Name the columns; nothing is trained."""
+        self.classes_ = np.asarray(y)
+        return self
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """What the function says of n images, float `[n, C]`.
+
+        Raises
+        ------
+        InvalidInputError
+            For another shape, nan, inf, or rows whose probabilities sum to more than one.
+        """
+        values = self.function(X)
+        if isinstance(values, torch.Tensor):
+            values = values.detach().double().cpu()
+        values = np.asarray(values, dtype=float)
+        self._check(values, (len(X), len(self.classes_)))
+        return values
+
+    def _check(self, values: np.ndarray, shape: tuple[int, int]) -> None:
+        name = f"the proposer {getattr(self.function, '__name__', type(self.function).__name__)!r}"
+        if values.shape != shape:
+            raise InvalidInputError(
+                f"{name} returned shape {values.shape}, not {shape}; return one row per image, and in it one "
+                f"log-probability per label: {self.classes_.tolist()[:20]}"
+            )
+        if np.isnan(values).any() or np.isposinf(values).any():
+            raise InvalidInputError(f"{name} returned nan or inf; log-probabilities are finite or -inf")
+        if (logsumexp(values, axis=1) > np.log1p(ROUNDING)).any():
+            raise InvalidInputError(
+                f"{name} returned a row whose probabilities sum to more than one; return log-probabilities, not "
+                "probabilities or logits"
+            )
 
 
 def is_trained(proposer: Any) -> bool:
     """Whether `fit` leaves it as it is: frozen scikit-learn classifiers and anything without a `fit(X, y)`."""
     return isinstance(proposer, FrozenEstimator) or not isinstance(proposer, BaseEstimator)
+
+
+def told(proposer: Any, labels: np.ndarray) -> Any:
+    """The proposer of these labels `[C]`.
+
+    One that goes by label names, as its `fit(None, labels)` and a `__sklearn_clone__` whose copies share the model
+    tell, is not changed: a copy is told the labels. Any other has classes of its own, and only has to know these; it
+    is told them if it has none yet.
+
+    Raises
+    ------
+    InvalidInputError
+        If it does not know one of them.
+    """
+    if hasattr(proposer, "fit") and is_trained(proposer) and not isinstance(proposer, FrozenEstimator):
+        if hasattr(proposer, "__sklearn_clone__"):
+            proposer = clone(proposer).fit(None, labels)
+        elif not hasattr(proposer, "classes_"):
+            proposer = proposer.fit(None, labels)
+    column_of(proposer, labels)
+    return proposer
 
 
 def log_proba(proposer: Any, X: Any) -> np.ndarray:

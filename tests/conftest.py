@@ -23,6 +23,7 @@ for name in ("http_proxy", "https_proxy", "all_proxy", "ALL_PROXY", "no_proxy"):
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from PIL import Image  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 
@@ -166,3 +167,19 @@ def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], t
         return folder, check
 
     return make
+
+
+@pytest.fixture(scope="session")
+def text_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of two tiny models of text, clip/ and sd/, with random weights; not to be changed."""
+    from tests.adapters.tiny_pair import save_pair
+
+    return save_pair(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[Image.Image]:
+    """Six pictures of six sizes."""
+    rng = np.random.default_rng(0)
+    sizes = [(24, 32), (40, 40), (33, 29), (32, 32), (64, 48), (30, 31)]
+    return [Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in sizes]

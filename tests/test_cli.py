@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,6 +20,7 @@ import hybridclf
 from hybridclf import HybridClassifier, demo
 from hybridclf.allocation import FixedTrials
 from hybridclf.cli import app
+from tests.adapters.tiny_pair import specs_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -53,9 +55,11 @@ def test_version_and_help() -> None:
     assert shown.exit_code == 0
     assert "demo" in shown.output
     assert "classify" in shown.output
+    choice = ("--labels", "--template", "--proposer", "--denoiser", "--top-k", "--model", "--json")
     for command, options in (
         ("demo", ("--seed", "--out", "--json")),
-        ("classify", ("PATH", "--model", "--json")),
+        ("classify", ("PATH", *choice)),
+        ("models", ("--json",)),
         ("batch", ("INPUT", "OUTPUT", "--model", "--engine", "--address", "--actors", "--json")),
     ):
         output = invoke(command, "--help").output
@@ -67,6 +71,7 @@ def test_version_and_help() -> None:
     [
         ["nonsense"],
         ["classify"],
+        ["classify", "x.png", "--top-k", "0"],
         ["demo", "--seed", "-1"],
         ["demo", "--seed", "x"],
         ["demo", "--out", __file__],
@@ -105,6 +110,8 @@ def test_classify_prints_one_line_per_image(model: Path, images: Path) -> None:
     expected = HybridClassifier.load(model).predict(load_digits().images[200:204])
     rows = [line.split() for line in result.stdout.splitlines() if ".png" in line]
     assert [row[1] for row in rows] == list(map(str, expected))
+    assert result.stdout.splitlines()[-1] == f"4 images, {sum(int(row[-2]) for row in rows):,} evaluations"
+    assert "rerank: 100%" in result.stderr and "evaluations=" in result.stderr
 
 
 def test_classify_prints_one_json_object_per_line(model: Path, images: Path) -> None:
@@ -200,6 +207,131 @@ def test_batch_refuses_in_one_line(model: Path, images: Path) -> None:
         result = invoke("batch", images, "out", "--model", model, *option)
         assert result.exit_code == 2
         assert "add --engine ray" in result.stderr
+
+
+# --- classify: labels -------------------------------------------------------------------------------------------------
+
+
+def answers_of(result: Result) -> list[dict[str, Any]]:
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.fixture
+def photos(pictures: list[Image.Image], tmp_path: Path) -> Path:
+    """Two pictures of different sizes as PNG files."""
+    (tmp_path / "photos").mkdir()
+    for i, picture in enumerate(pictures[:2]):
+        picture.save(tmp_path / "photos" / f"{i}.png")
+    return tmp_path / "photos"
+
+
+def tiers(text_pair: Path) -> tuple[str, ...]:
+    proposer, denoiser = specs_of(text_pair)
+    return "--proposer", proposer, "--denoiser", denoiser
+
+
+def test_classify_by_labels_with_tiers_by_name(text_pair: Path, photos: Path, pictures: list[Image.Image]) -> None:
+    options = ("--labels", "hen, fox,cat", "--template", "a {}, a pet.", "--top-k", "2", "--json")
+    answers = answers_of(invoke("classify", photos, *tiers(text_pair), *options))
+    clf = HybridClassifier(*specs_of(text_pair), prompts="a {}, a pet.", top_k=2, random_state=0)
+    posterior, results = clf.fit(None, ["hen", "fox", "cat"]).decide(pictures[:2])
+    for answer, row, rerank in zip(answers, posterior, results, strict=True):
+        assert {share["label"] for share in answer["posterior"]} == {"hen", "fox", "cat"}
+        np.testing.assert_allclose(sorted(share["probability"] for share in answer["posterior"]), np.sort(row))
+        assert answer["label"] == clf.classes_[row.argmax()]
+        assert answer["evaluations"] == rerank.evaluations > 0
+
+
+def test_classify_by_labels_with_a_saved_model(
+    text_pair: Path, photos: Path, pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    clf = HybridClassifier(*specs_of(text_pair), allocation=FixedTrials(2), prompts="a {}", random_state=0)
+    clf.fit(None, ["cat", "dog"]).save(tmp_path / "model")
+    for options, prompts in ((("--top-k", "1"), None), (("--template", "the {}"), "the {}")):
+        answers = answers_of(
+            invoke("classify", photos, "--model", tmp_path / "model", "--labels", "hen,fox,cat", "--json", *options)
+        )
+        loaded = HybridClassifier.load(tmp_path / "model", prompts=prompts).with_labels(["hen", "fox", "cat"])
+        loaded.set_params(top_k=1 if prompts is None else None)
+        assert [answer["label"] for answer in answers] == loaded.predict(pictures[:2]).tolist()
+        assert [answer["evaluations"] for answer in answers] == ([0, 0] if prompts is None else [6, 6])
+
+
+def test_classify_by_some_of_a_models_own_labels(images: Path) -> None:
+    wanted = load_digits().target[200:204]
+    answers = answers_of(invoke("classify", images, "--model", "digits", "--labels", "0,1,2,3", "--json"))
+    assert [a["label"] for a, y in zip(answers, wanted, strict=True) if y < 4] == [int(y) for y in wanted if y < 4]
+    assert {share["label"] for a in answers for share in a["posterior"]} <= {0, 1, 2, 3}
+
+
+PAIR = ("--proposer", "sklearn:SVC", "--denoiser", "diffusers:gone", "--labels", "a,b")
+BAD: dict[str, tuple[tuple[str, ...], str]] = {
+    "no labels": (("--labels", ""), "at least two different names, got ['']"),
+    "one label": (("--labels", "cat"), "at least two different names, got ['cat']"),
+    "the same twice": (("--labels", "cat,dog,cat"), "at least two different names"),
+    "an empty one": (("--labels", "cat,,dog"), "a label is empty"),
+    "read the same": (("--labels", "cat,Cat"), "'cat' and 'Cat' read the same to the model"),
+    "template": (("--labels", "cat,dog", "--template", "a photo"), "prompts must be a template with {}"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_labels_that_cannot_be_asked_about(case: str, text_pair: Path, photos: Path) -> None:
+    options, message = BAD[case]
+    check_refused(invoke("classify", photos, *tiers(text_pair), *options), message)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--proposer", "sklearn:SVC"), "give proposer, denoiser and labels"),
+        (("--denoiser", "diffusers:gone", "--labels", "a,b"), "give proposer, denoiser and labels"),
+        (PAIR[:4], "give proposer, denoiser and labels"),
+        ((*PAIR, "--model", "digits"), "give proposer, denoiser and labels"),
+        (("--proposer", "clip:x", *PAIR[2:]), "'clip:x' is not a known proposer; type \"ADAPTER:NAME\" with one of"),
+        (PAIR, "'gone' is neither a folder that a diffusers pipeline was saved to nor to be had from the hub"),
+        (("--proposer", "open_clip:RN5/openai", *PAIR[2:]), "did you mean"),
+        (("--model", "no-such"), "there is no embedded model 'no-such'; there is "),
+        (("--model", "digits", "--labels", "cat,dog"), "label 'cat' is not in the proposer's classes"),
+        (("--model", "digits", "--template", "a {}"), "neither tier reads prompts"),
+    ],
+)
+def test_a_choice_that_cannot_be_had(options: tuple[str, ...], message: str, photos: Path) -> None:
+    check_refused(invoke("classify", photos, *options), message)
+
+
+def test_a_missing_package_is_named(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    result = invoke("classify", photos, "--proposer", "open_clip:RN50/openai", *PAIR[2:])
+    check_refused(result, "'open_clip:RN50/openai' needs a module that cannot be imported")
+
+
+def check_refused(result: Result, message: str) -> None:
+    """One line that says what to do, beside the progress bars of loading, and exit code 2."""
+    assert (result.exit_code, result.stdout) == (2, ""), result.output
+    (line,) = (line for line in result.stderr.splitlines() if line and "it/s]" not in line)
+    assert line.startswith("hybridclf: ") and message in line
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+def test_models_are_listed() -> None:
+    result = invoke("models")
+    assert result.exit_code == 0, result.output
+    for text in (
+        "handwritten digits",
+        "open_clip:local-dir:FOLDER",
+        "diffusers:REPO_OR_FOLDER",
+        "sklearn:SVC",
+    ):
+        assert text in result.stdout
+    listed = json.loads(invoke("models", "--json").stdout)
+    assert {"digits"} <= {model["name"] for model in listed["models"]}
+    assert {"tier": "denoiser", "name": "diffusers"} in [
+        {k: a[k] for k in ("tier", "name")} for a in listed["adapters"]
+    ]
 
 
 # --- demo -------------------------------------------------------------------------------------------------------------

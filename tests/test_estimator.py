@@ -463,6 +463,53 @@ def test_a_proposer_by_names_is_told_the_labels(denoiser: Any, blobs: tuple[np.n
     assert not hasattr(clf.proposer, "classes_")
 
 
+def test_a_function_proposes(denoiser: Any, frozen: FrozenEstimator, blobs: tuple[np.ndarray, np.ndarray]) -> None:
+    """With labels it is the same as the classifier behind it, whose columns are in that order."""
+    X, y = blobs
+    settings: dict[str, Any] = {"allocation": FixedTrials(8), "random_state": 0}
+    wanted = HybridClassifier(frozen, denoiser, **settings).fit(None, LABELS)
+    clf = HybridClassifier(frozen.predict_log_proba, denoiser, **settings).fit(None, LABELS)
+    np.testing.assert_array_equal(clf.predict_proba(X), wanted.predict_proba(X))
+    fitted = clone(clf).fit(X[:40], y[:40])
+    assert fitted.classes_.tolist() == LABELS.tolist() and fitted.calibration_.n_images == 40
+    np.testing.assert_array_equal(fitted.predict_proba(X), clone(wanted).fit(X[:40], y[:40]).predict_proba(X))
+    some = clf.with_labels(["dog", "ant"])
+    np.testing.assert_array_equal(some.predict_proba(X), wanted.with_labels(["dog", "ant"]).predict_proba(X))
+    with pytest.raises(InvalidInputError, match=r"'predict_log_proba' returned shape \(80, 4\), not \(80, 2\)"):
+        HybridClassifier(frozen.predict_log_proba, denoiser).fit(None, ["dog", "ant"]).predict(X)
+
+
+def test_a_denoiser_is_trained_behind_a_function(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    images, y = digits
+    seen: list[Any] = []
+
+    def brightness(images: np.ndarray) -> np.ndarray:
+        seen.append(images.shape[1:])
+        share = images.mean(axis=(1, 2, 3)) / 16
+        return np.log(np.stack([share, (1 - share) / 2, (1 - share) / 2], axis=1))
+
+    clf = HybridClassifier(brightness, max_iter=1, cv=2, allocation=QUICK, random_state=0).fit(images, y)
+    assert set(seen) == {(8, 8, 1)}
+    assert clf.classes_.tolist() == [0, 1, 2]
+    assert clf.predict_proba(images[:3]).shape == (3, 3)
+
+
+def test_some_of_the_classes_are_asked_about(given: HybridClassifier, blobs: tuple[np.ndarray, np.ndarray]) -> None:
+    X, y = blobs
+    some = given.with_labels(["dog", "ant"])
+    assert some.classes_.tolist() == ["dog", "ant"] and given.classes_.tolist() == LABELS.tolist()
+    assert some.calibration_ is given.calibration_
+    whole, part = tier_1(given, X), tier_1(some, X)
+    np.testing.assert_allclose(part, whole[:, [3, 0]] / whole[:, [3, 0]].sum(axis=1, keepdims=True))
+    chosen = np.isin(y, ["dog", "ant"])
+    assert some.score(X[chosen], y[chosen]) > 0.8
+    assert some.with_labels(LABELS).predict_proba(X).tolist() == given.predict_proba(X).tolist()
+    with pytest.raises(InvalidInputError, match="label 'elk' is not in the proposer's classes"):
+        given.with_labels(["ant", "elk"])
+    with pytest.raises(NotFittedError):
+        HybridClassifier().with_labels(["ant", "bee"])
+
+
 NOT_ZERO_SHOT: dict[str, dict[str, Any]] = {
     "neither": {},
     "no denoiser": {"proposer": "frozen"},

@@ -20,9 +20,10 @@ from sklearn.model_selection import train_test_split
 from sklearn.naive_bayes import GaussianNB
 
 from hybridclf import FixedTrials, HybridClassifier, PairedTTest, Race, Staged, calibration
+from hybridclf.catalog import pretrained_folder
 from hybridclf.errors import InvalidInputError, SavedModelError, UnknownSpecError
 from hybridclf.models import LateUNet
-from hybridclf.persistence import FORMAT_VERSION, pretrained_folder
+from hybridclf.persistence import FORMAT_VERSION
 
 X, NUMBER = make_blobs(45, 6, centers=3, cluster_std=4.0, random_state=0)
 LABELS = np.array(["ant", "bee", "cow"])
@@ -217,6 +218,9 @@ class Duck:
     def predict_proba(self, X: Any) -> np.ndarray:
         return np.full((len(X), 3), 1 / 3)
 
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        return np.log(self.predict_proba(X))
+
 
 class Endless(GaussianNB):
     """A classifier that keeps what no file can hold."""
@@ -233,6 +237,8 @@ def test_what_cannot_be_saved(
     unsaveable = {
         "a GaussianDenoiser cannot be saved; pass the denoiser as a spec string": fitted(FROZEN, denoiser=exact),
         "a Duck cannot be saved; pass the proposer as a spec string": fitted(Duck(), denoiser=model.denoiser_),
+        r"a function cannot be saved; pass the proposer as a spec string \(an entry point of the group "
+        r"hybridclf.proposers gives one": fitted(Duck().predict_log_proba, denoiser=model.denoiser_),
         r"the proposer Endless\(\) cannot be saved: .*generator": fitted(Endless(), denoiser=model.denoiser_),
         r"allocation Unheard\(n=2\) cannot be saved; use one of FixedTrials": fitted(allocation=Unheard(2)),
     }

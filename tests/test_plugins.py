@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hybridclf.errors import HybridClfError, UnknownSpecError
-from hybridclf.plugins import adapters, load
+from hybridclf.errors import HybridClfError, MissingDependencyError, SavedModelError, UnknownSpecError
+from hybridclf.plugins import adapters, load, offer, portable, resolved, takes
 
 ADAPTER = """
 LOADED = []
@@ -39,8 +39,50 @@ def test_an_installed_adapter_answers_to_its_name() -> None:
 def test_finding_adapters_imports_none_of_them() -> None:
     assert "broken" in adapters("proposer")
     assert "mine" not in adapters("proposer")
-    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+    with pytest.raises(MissingDependencyError, match=r"'broken:x' needs .* No module named 'no_such_module'; install"):
         load("proposer", "broken:x")
+
+
+@pytest.mark.usefixtures("third_party")
+def test_an_adapter_is_given_the_options_that_it_takes() -> None:
+    assert takes("denoiser", "mine:a") == {"name", "scale"}
+    options = {"scale": 3, "prompts": "a {}", "device": "cpu"}
+    assert offer("denoiser", "mine:a", options) == ("a", 3)
+    assert offer("denoiser", "mine:a", options | {"scale": None}) == ("a", 1)
+    with pytest.raises(TypeError, match="prompts"):
+        load("denoiser", "mine:a", **options)
+
+
+def test_a_path_inside_the_folder_of_a_saved_model_is_written_relative_to_it(tmp_path: Path) -> None:
+    (tmp_path / "sd").mkdir()
+    spec = f"diffusers:{tmp_path}/sd"
+    assert portable(spec, tmp_path) == "diffusers:./sd"
+    assert resolved("diffusers:./sd", tmp_path) == spec
+    assert portable(f"open_clip:local-dir:{tmp_path}/sd", tmp_path) == "open_clip:local-dir:./sd"
+    assert resolved("open_clip:local-dir:./sd", tmp_path) == f"open_clip:local-dir:{tmp_path}/sd"
+
+
+def test_a_path_from_the_working_folder_does_not_stay_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert portable("diffusers:./sd", tmp_path / "model") == f"diffusers:{tmp_path}/sd"
+    assert portable("diffusers:./model/sd", tmp_path / "model") == "diffusers:./sd"
+
+
+@pytest.mark.parametrize("spec", ["sklearn:SVC", "open_clip:RN50-quickgelu/openai", "diffusers:owner/repo", "a:../b"])
+def test_any_other_spec_stays_as_it_is(spec: str, tmp_path: Path) -> None:
+    assert portable(spec, tmp_path) == resolved(spec, tmp_path) == spec
+
+
+def test_a_path_inside_a_folder_stays_inside(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (tmp_path / "secret").mkdir()
+    (model / "link").symlink_to(tmp_path / "secret")
+    for path in ("./../secret", "./link", "./a/../../secret"):
+        with pytest.raises(SavedModelError, match="leads out of that folder"):
+            resolved(f"diffusers:{path}", model)
+    with pytest.raises(SavedModelError, match=r"is incomplete: it has no sd, which 'diffusers:\./sd' names"):
+        resolved("diffusers:./sd", model)
 
 
 @pytest.mark.usefixtures("third_party")

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from scipy.special import expit
 from sklearn.base import BaseEstimator
 from sklearn.datasets import make_blobs
@@ -18,12 +20,14 @@ from hybridclf.errors import InvalidInputError, InvalidTypeError, UnknownSpecErr
 from hybridclf.proposing import (
     LOG_FLOOR,
     OPEN_MASS,
+    FunctionProposer,
     column_of,
     default_proposer,
     is_trained,
     log_proba,
     resolve_proposer,
     shortlist,
+    told,
 )
 
 X, Y = make_blobs(120, 5, centers=4, cluster_std=3.0, random_state=0)
@@ -123,6 +127,76 @@ def test_resolve_proposer_by_default_and_by_name() -> None:
 def test_what_is_no_classifier(proposer: Any) -> None:
     with pytest.raises(InvalidTypeError, match="proposer must be a classifier"):
         resolve_proposer(proposer)
+
+
+# --- functions --------------------------------------------------------------------------------------------------------
+
+
+def uniform(images: Any) -> np.ndarray:
+    return np.full((len(images), 4), -np.log(4))
+
+
+@pytest.mark.parametrize("kind", [np.float32, torch.float64, torch.bfloat16, list])
+def test_a_function_proposes(kind: Any) -> None:
+    """Arrays, tensors of any type, even with gradients, and lists."""
+    half, quarter = np.log(0.5), np.log(0.25)
+    wanted = np.array([[quarter, quarter, -3.0, half - 3.0], [-np.inf, half, half, -np.inf]])
+
+    def answer(images: Any) -> Any:
+        assert images is X
+        if kind is list:
+            return wanted.tolist()
+        made = torch.tensor(wanted, requires_grad=True).to(kind) if isinstance(kind, torch.dtype) else wanted
+        return made if isinstance(made, torch.Tensor) else made.astype(kind)
+
+    X = [Image.new("RGB", (3, 2)), Image.new("RGB", (2, 3))]
+    proposer = resolve_proposer(answer).fit(None, ["dog", "ant", "cow", "bee"])
+    assert is_trained(proposer) and proposer.takes_images
+    values = log_proba(proposer, X)
+    np.testing.assert_allclose(values, np.maximum(wanted, LOG_FLOOR), rtol=4e-3 if kind is torch.bfloat16 else 1e-6)
+    np.testing.assert_array_equal(values[:, column_of(proposer, ["ant", "bee"])], values[:, [1, 3]])
+
+
+def test_a_function_is_told_its_columns_once() -> None:
+    proposer = told(FunctionProposer(uniform), np.array(["dog", "ant", "cow", "bee"]))
+    assert proposer.classes_.tolist() == ["dog", "ant", "cow", "bee"]
+    assert told(proposer, np.array(["ant", "dog"])).classes_.tolist() == ["dog", "ant", "cow", "bee"]
+    with pytest.raises(InvalidInputError, match="label 'elk' is not in the proposer's classes"):
+        told(proposer, np.array(["ant", "elk"]))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (np.zeros((2, 3)), r"'wrong' returned shape \(2, 3\), not \(2, 4\); return one row per image"),
+        (np.zeros(4), r"returned shape \(4,\)"),
+        (np.full((2, 4), np.nan), "returned nan or inf"),
+        (np.full((2, 4), np.inf), "returned nan or inf"),
+        (np.full((2, 4), 0.25), "sum to more than one; return log-probabilities, not probabilities or logits"),
+        (np.full((2, 4), 5000.0), "sum to more than one"),
+    ],
+    ids=["columns", "axes", "nan", "inf", "probabilities", "logits"],
+)
+def test_a_function_whose_answer_is_no_log_probability(answer: np.ndarray, message: str) -> None:
+    def wrong(images: Any) -> np.ndarray:
+        return answer
+
+    proposer = FunctionProposer(wrong).fit(None, ["ant", "bee", "cow", "dog"])
+    with pytest.raises(InvalidInputError, match=message):
+        proposer.predict_log_proba(np.zeros((2, 5)))
+
+
+def test_a_function_may_say_impossible() -> None:
+    never = FunctionProposer(lambda images: np.full((len(images), 2), -np.inf)).fit(None, ["ant", "bee"])
+    np.testing.assert_array_equal(log_proba(never, X[:3]), np.full((3, 2), LOG_FLOOR))
+
+
+def test_a_network_that_is_no_classifier_is_a_function() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.LogSoftmax(dim=1)).double()
+    proposer = resolve_proposer(lambda X: network(torch.from_numpy(X))).fit(None, range(4))
+    np.testing.assert_allclose(np.exp(log_proba(proposer, X)).sum(axis=1), 1)
+    assert isinstance(resolve_proposer(network), FunctionProposer)
 
 
 def test_what_counts_as_trained() -> None:

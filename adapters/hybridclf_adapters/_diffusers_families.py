@@ -182,6 +182,8 @@ class DeepFloydIF(TextDenoiser):
 class DiT(DiffusersDenoiser):
     """DiT: labels are classes of its training set, by name or by number."""
 
+    takes_prompts: ClassVar[bool] = False
+
     def __init__(self, pipe: Any, *args: Any) -> None:
         super().__init__(pipe, *args)
         self.n_classes: int = self.network.config.num_embeds_ada_norm

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from hybridclf.devices import as_device
-from hybridclf.errors import InvalidInputError, UnknownSpecError, choices
+from hybridclf.errors import InvalidInputError, SavedModelError, UnknownSpecError, choices
 from hybridclf.ports import Label
 
 from ._checks import check_distinct, check_templates, fill, warn_of_cut
@@ -67,17 +67,20 @@ def load(
     InvalidInputError
         For weights that were trained with QuickGELU in a model without it, or options out of range.
     SavedModelError
-        For pickled objects instead of weights.
+        For pickled objects instead of weights, and weights that cannot be downloaded or do not fit the model.
     """
     import open_clip
 
     dtype = check_options(precision, batch_size)
     templates = check_templates(prompts)
     name, pretrained = _resolve(spec)
-    with refusing_pickles(spec):
-        model, transform = open_clip.create_model_from_pretrained(
-            name, pretrained=pretrained, device=as_device(device), precision=precision, pretrained_text=False
-        )
+    try:
+        with refusing_pickles(spec):
+            model, transform = open_clip.create_model_from_pretrained(
+                name, pretrained=pretrained, device=as_device(device), precision=precision, pretrained_text=False
+            )
+    except RuntimeError as error:  # what open_clip makes of a download that fails, and of weights that do not fit
+        raise SavedModelError(f"{spec!r} cannot be loaded: {error}") from error
     return OpenClipProposer(model, transform, open_clip.get_tokenizer(name), templates, dtype, batch_size)
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from hybridclf.batch import Done, Engine, Job, Part, Worker
+from hybridclf.catalog import model_folder
 from hybridclf.errors import MissingDependencyError
 from hybridclf.estimator import HybridClassifier
-from hybridclf.persistence import find_model
 
 __all__ = ["deployment", "load", "run"]
 
@@ -142,7 +142,7 @@ def deployment(model: str | Path, *, limits: Any = None, api_keys: Sequence[str]
     """
     serve = _require("ray.serve").serve
     serving = import_module("hybridclf.serving")  # says what is missing, here and not on the replicas
-    folder, name = find_model(model).absolute(), Path(model).name
+    folder, name = model_folder(model).absolute(), Path(model).name
 
     def build() -> Any:
         """On each replica."""

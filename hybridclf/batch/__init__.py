@@ -8,6 +8,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from .. import __version__, persistence
+from ..catalog import model_folder
 from ..errors import InvalidInputError
 from ..files import check_image_shape
 from .inputs import PART, Listing, Part, list_input
@@ -82,7 +83,7 @@ def run(
     output = Path(output).absolute()
     listing = list_input(source)
     _check_apart(Path(source), output)
-    folder = persistence.find_model(model).absolute()
+    folder = model_folder(model).absolute()
     check_image_shape(persistence.read_description(folder)["image_shape"])
     job = Job(listing.folder, output, folder, fingerprint(folder))
     claim(output, _manifest(job, listing))

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 
 from ..classify import FileAnswer
 from ..errors import InvalidInputError
-from ..persistence import FILES
 from .inputs import Part
 
 __all__ = ["MANIFEST", "claim", "fingerprint", "is_done", "part_path", "remove_leftovers", "totals", "write_part"]
@@ -24,13 +23,14 @@ MANIFEST = "_manifest.json"
 
 
 def fingerprint(folder: str | Path) -> dict[str, str]:
-    """SHA-256 of each file of a saved model, by name."""
-    hashes = {}
-    for path in (Path(folder, name) for name in FILES):
-        if path.is_file():
-            with path.open("rb") as file:
-                hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashes
+    """SHA-256 of each file of a saved model, by its path in the folder."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- the manifest -----------------------------------------------------------------------------------------------------

@@ -247,6 +247,11 @@ def test_a_bare_folder_says_how_to_type_it(folder: Path) -> None:
         load(str(folder))
 
 
+def test_what_cannot_be_downloaded() -> None:
+    with pytest.raises(SavedModelError, match=r"'hf-hub:hybridclf/no-such-model' cannot be loaded: .*download"):
+        load("hf-hub:hybridclf/no-such-model")
+
+
 class Trap:
     def __reduce__(self) -> tuple[Any, ...]:
         return (Path.touch, (Path("trapped"),))

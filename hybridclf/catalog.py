@@ -1,0 +1,115 @@
+"""What there is to choose from: embedded models, folders of saved ones, and installed adapters."""
+
+import ast
+import json
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, get_args
+
+from . import plugins
+from .errors import InvalidInputError
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "TEXT_MODEL",
+    "Adapter",
+    "EmbeddedModel",
+    "adapters",
+    "model_folder",
+    "models",
+    "pretrained_folder",
+]
+
+DEFAULT_MODEL = "digits"
+"""The embedded model that is asked where none is named."""
+
+TEXT_MODEL = "shapes"
+"""The same where labels are given: its tiers are models of text."""
+
+_PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+@dataclass(frozen=True)
+class EmbeddedModel:
+    """A model that comes with the package: its name, what it knows, and the labels it was saved with."""
+
+    name: str
+    about: str
+    labels: list[Any]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An installed adapter: the tier it loads, its name, and what its spec strings look like."""
+
+    tier: plugins.Kind
+    name: str
+    about: str
+
+
+def model_folder(model: str | Path) -> Path:
+    """Where the embedded model of that name lies, or else the folder of that path.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is neither.
+    """
+    is_other = str(model) not in _names() and Path(model).is_dir()
+    return Path(model) if is_other else pretrained_folder(str(model))
+
+
+def pretrained_folder(name: str) -> Path:
+    """Where the embedded model of that name lies.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is none of that name.
+    """
+    if name not in _names():
+        raise InvalidInputError(
+            f"there is no embedded model {name!r}; there is {', '.join(_names())}; of a saved model give the folder"
+        )
+    return _PRETRAINED / name
+
+
+def _names() -> list[str]:
+    return sorted(path.parent.name for path in _PRETRAINED.glob("*/model.json"))
+
+
+def models() -> list[EmbeddedModel]:
+    """All embedded models, by name; what they know is the first paragraph of their README.md."""
+    return [_model(name) for name in _names()]
+
+
+def _model(name: str) -> EmbeddedModel:
+    saved = json.loads((_PRETRAINED / name / "model.json").read_text(encoding="utf-8"))
+    readme = (_PRETRAINED / name / "README.md").read_text(encoding="utf-8")
+    return EmbeddedModel(name, _line(readme.partition("\n\n")[2]), saved["classes"]["values"])
+
+
+def adapters() -> list[Adapter]:
+    """All installed adapters, by tier and name; none of them is imported."""
+    return [
+        Adapter(kind, name, _about(entry))
+        for kind in get_args(plugins.Kind)
+        for name, entry in sorted(plugins.adapters(kind).items())
+    ]
+
+
+def _about(entry: EntryPoint) -> str:
+    """First paragraph of the docstring of an adapter's module, read from its source."""
+    try:
+        found = find_spec(entry.module)
+        source = Path(found.origin).read_text(encoding="utf-8") if found and found.origin else ""
+        return _line(ast.get_docstring(ast.parse(source)) or "")
+    except (ImportError, OSError, SyntaxError, ValueError):  # a broken adapter is still installed
+        return ""
+
+
+def _line(text: str) -> str:
+    """The first paragraph as one line."""
+    return " ".join(text.partition("\n\n")[0].split())

@@ -1,0 +1,96 @@
+"""One call for pictures and words: `zero_shot`, with the arguments and the answer of transformers' pipeline."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .catalog import TEXT_MODEL, model_folder
+from .errors import InvalidInputError
+from .estimator import HybridClassifier
+from .files import as_item, check_image_shape, open_image
+
+__all__ = ["zero_shot"]
+
+
+def zero_shot(
+    image: Any,
+    candidate_labels: Sequence[str],
+    hypothesis_template: str | None = None,
+    model: str | Path = TEXT_MODEL,
+) -> Any:
+    """Which of these labels an image shows, as transformers' zero-shot-image-classification pipeline answers.
+
+    Parameters
+    ----------
+    image : PIL image, path, uint8 array `[H, W]` or `[H, W, C]`, or list of them
+        Of any size.
+    candidate_labels : sequence of C str
+        At least two.
+    hypothesis_template : str, optional
+        Makes a prompt of a label, with {} where the label goes. Default: what the model was saved with.
+    model : str or path
+        An embedded model whose tiers are models of text, by name, or the folder of a saved one. The one used last is
+        kept in memory.
+
+    Returns
+    -------
+    list of C dict, or list of such lists
+        For each label {"score": float, "label": str}, highest score first; scores sum to one, and are probabilities if
+        the model is calibrated. A list of them for a list of images.
+
+    Raises
+    ------
+    InvalidInputError
+        For what is no image, labels that the model cannot tell apart, a template without {}, or an unknown model.
+    SavedModelError
+        If the model cannot be read.
+
+    Examples
+    --------
+    >>> zero_shot("scan.png", ["a red circle", "a blue square"])  # doctest: +SKIP
+    [{'score': 0.98, 'label': 'a red circle'}, {'score': 0.02, 'label': 'a blue square'}]
+    """
+    images = list(image) if isinstance(image, list | tuple) else [image]
+    if not images:
+        return []
+    clf = _model(model_folder(model), hypothesis_template).with_labels(candidate_labels)
+    posterior = clf.predict_proba(_batch(images, clf))
+    answers = [_ranked(row, clf.classes_.tolist()) for row in posterior.tolist()]
+    return answers if isinstance(image, list | tuple) else answers[0]
+
+
+def _model(folder: Path, template: str | None) -> HybridClassifier:
+    saved = folder / "model.json"
+    return _load(folder.resolve(), template, saved.stat().st_mtime_ns if saved.exists() else 0)
+
+
+@lru_cache(maxsize=1)
+def _load(folder: Path, template: str | None, saved_at: int) -> HybridClassifier:
+    """A saved model; loaded anew once it was saved again."""
+    return HybridClassifier.load(folder, prompts=template)
+
+
+def _batch(images: list[Any], clf: HybridClassifier) -> Any:
+    """Images as the classifier takes them: as they are, or of the one size that it was fitted on."""
+    check_image_shape(clf.image_shape_)
+    items = [_item(image, clf) for image in images]
+    return items if clf.image_shape_ is None else np.stack(items)
+
+
+def _item(image: Any, clf: HybridClassifier) -> Any:
+    if isinstance(image, str | Path):
+        try:
+            image = open_image(image)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{image}: {error}") from error
+    sized = isinstance(image, Image.Image) and clf.image_shape_ is not None
+    return as_item(image, clf.image_shape_, clf.pixel_range_) if sized else image
+
+
+def _ranked(scores: list[float], labels: list[Any]) -> list[dict[str, Any]]:
+    pairs = sorted(zip(scores, labels, strict=True), key=lambda pair: -pair[0])
+    return [{"score": score, "label": label} for score, label in pairs]

@@ -1,7 +1,8 @@
 """Captions of scenes, true and false."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -102,10 +103,9 @@ def wrong_caption(scene: Scene, seed: int) -> tuple[str, str]:
 
 def _changed(scene: Scene, name: str, rng: np.random.Generator) -> Scene:
     """The scene with one attribute of one thing changed to a value that is nowhere in it, if there is one."""
-    words = {"colour": COLOURS, "shape": SHAPES, "texture": TEXTURES, "size": SIZES}[name]
+    vocabulary: dict[str, Collection[str]] = {"colour": COLOURS, "shape": SHAPES, "texture": TEXTURES, "size": SIZES}
     i = int(rng.integers(len(scene.things)))
-    there = (
-        {getattr(t, name) for t in scene.things} if name in ("colour", "shape") else {getattr(scene.things[i], name)}
-    )
-    changed = replace(scene.things[i], **{name: str(rng.choice([w for w in words if w not in there]))})
-    return replace(scene, things=(*scene.things[:i], changed, *scene.things[i + 1 :]))
+    nowhere = name in ("colour", "shape")
+    there = {getattr(thing, name) for thing in (scene.things if nowhere else scene.things[i : i + 1])}
+    changed: dict[str, Any] = {name: str(rng.choice([w for w in vocabulary[name] if w not in there]))}
+    return replace(scene, things=(*scene.things[:i], replace(scene.things[i], **changed), *scene.things[i + 1 :]))

@@ -25,9 +25,6 @@ __all__ = ["deployment", "load", "run"]
 BUNDLE = 4
 """Parts that an actor is given at a time, where there are plenty: each time costs Ray some 20 ms."""
 
-RETRIES = 5
-"""How often they are given out again after an actor has died of them, or while they waited for it."""
-
 
 # --- batches ----------------------------------------------------------------------------------------------------------
 
@@ -41,7 +38,8 @@ def load(address: str, *, actors: int | None = None) -> Engine:
 def run(job: Job, parts: Sequence[Part], address: str = "local", actors: int | None = None) -> Iterator[Done]:
     """Do the parts with a pool of actors, each with the model loaded once.
 
-    An actor that dies is started again and its part done again; an error that is raised ends the run.
+    An actor that dies is started again and its parts are done again, as often as it takes (Ray Data's own rule); an
+    error that is raised ends the run.
 
     Parameters
     ----------
@@ -78,7 +76,6 @@ def run(job: Job, parts: Sequence[Part], address: str = "local", actors: int | N
             compute=ray.data.ActorPoolStrategy(size=n_actors),
             num_cpus=1,
             num_gpus=1 if on_gpu else 0,
-            ray_remote_args_fn=partial(dict, max_task_retries=RETRIES),
         )
         for row in done.iter_rows():
             yield Done(**row)

@@ -10,19 +10,24 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .allocation import Allocation, PairedTTest, Race
+from .conditions import ConditionTable
 from .errors import InvalidInputError
 from .evidence import RerankResult
 from .fusion import Fusion
 from .images import select
-from .loop import Capacity, Loop, Step, Task, Work, check_task
+from .loop import Capacity, Loop, Step, Work
 from .objectives import Weighting, resolve_objective, uniform_weights
 from .ports import Condition, Denoiser, Label, take
+from .tasks import Task, check_task
 from .trials import TELLING_TRIALS, TellingOrder, TrialPlan
 
 __all__ = ["Reranker"]
 
 PAIRS_PER_ROW = 16
 """Pairs that a batch counted in rows may hold, for each of its rows."""
+
+KEPT_LABELS = 1024
+"""Labels whose conditions a loop keeps when no image under way asks for them any more."""
 
 
 class Reranker:
@@ -153,10 +158,24 @@ class Reranker:
         if not tasks:
             return
         labels = tuple(dict.fromkeys(label for task in tasks for label in task.candidates))
-        evaluate = _DenoiserErrors(self, images, labels, max(len(task.candidates) for task in tasks))
-        loop = Loop(self.allocation, self.fusion, evaluate, self.capacity, evaluate.n_candidates)
+        yield from self.loop(images, labels, max(len(task.candidates) for task in tasks)).run(tasks)
+
+    def loop(self, images: Any, labels: Sequence[Label], n_candidates: int) -> Loop:
+        """The loop of this reranker, still empty.
+
+        Parameters
+        ----------
+        images : sequence or dict
+            Images by the numbers that the tasks will have.
+        labels : sequence of labels
+            Labels of the tasks to come; a task that brings its own condition may have others.
+        n_candidates : int
+            Length of the longest candidate list to come.
+        """
+        evaluate = _DenoiserErrors(self, images, labels, n_candidates)
+        loop = Loop(self.allocation, self.fusion, evaluate, self.capacity, n_candidates)
         evaluate.make_room(loop.n_slots)
-        yield from loop.run(tasks)
+        return loop
 
     def levels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Times and noise levels (t, α, σ) of all planned trials in their order, each float `[len(plan)]`."""
@@ -195,13 +214,13 @@ def default_batch_size(denoiser: Denoiser) -> int:
 class _DenoiserErrors:
     """Evaluator that asks the denoiser: encodes each image once, noises rows, predicts pairs, measures errors."""
 
-    def __init__(self, reranker: Reranker, images: Any, labels: tuple[Label, ...], n_candidates: int) -> None:
+    def __init__(self, reranker: Reranker, images: Any, labels: Sequence[Label], n_candidates: int) -> None:
         self.denoiser = reranker.denoiser
         self.plan, self.capacity = reranker.plan, reranker.capacity
         self.objective, self.weighting = reranker.objective, reranker.weighting
         self.images = images
         self.n_candidates = n_candidates
-        self.number, self.conditions = reranker.condition(labels)
+        self.table = ConditionTable(*reranker.condition(labels))
 
     def make_room(self, n_slots: int) -> None:
         """Room for the encoded images of so many slots."""
@@ -212,7 +231,15 @@ class _DenoiserErrors:
     def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
         self.encoded[slots] = False
         for slot, task in zip(slots, tasks, strict=True):
-            self.labels[slot, : len(task.candidates)] = [self.number[c] for c in task.candidates]
+            if task.condition is not None:
+                self._learn(task.candidates, task.condition)
+            self.labels[slot, : len(task.candidates)] = self.table.numbers(task.candidates)
+
+    def _learn(self, labels: Sequence[Label], condition: Condition) -> None:
+        """Take in the labels of a task; when they have become many, those that no slot holds are forgotten."""
+        if len(self.table) > KEPT_LABELS:
+            self.labels = self.table.forget(np.unique(self.labels))[self.labels]
+        self.table.add(labels, condition)
 
     @torch.inference_mode()
     def __call__(self, work: Work) -> np.ndarray:
@@ -256,6 +283,6 @@ class _DenoiserErrors:
             else:
                 row, label = (np.pad(a, (0, self.capacity.pairs - n_pairs), mode="edge") for a in (row, label))
         row_index = torch.from_numpy(row).to(x_t.device)
-        condition = take(self.conditions, torch.from_numpy(label))
+        condition = take(self.table.conditions, torch.from_numpy(label))
         predicted = self.denoiser.predict(x_t[rows], t[rows], row_index, condition)
         return self.objective(noise[row_index[:n_pairs]], predicted[:n_pairs])

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
     from .errors import (
+        ClosedError,
         HybridClfError,
         InvalidInputError,
         InvalidTypeError,
         MissingDependencyError,
+        QueueFullError,
         SavedModelError,
         UncalibratedWarning,
         UnknownLabelError,
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from .estimator import HybridClassifier
     from .evidence import Evidence, RerankResult
     from .fusion import Fusion
+    from .live import AsyncReranker
     from .ports import Denoiser, Proposer
     from .reranker import Reranker
     from .zeroshot import zero_shot
@@ -29,10 +32,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "allocation": ("Allocation", "FixedTrials", "PairedTTest", "Race", "Staged"),
     "errors": (
+        "ClosedError",
         "HybridClfError",
         "InvalidInputError",
         "InvalidTypeError",
         "MissingDependencyError",
+        "QueueFullError",
         "SavedModelError",
         "UncalibratedWarning",
         "UnknownLabelError",
@@ -41,6 +46,7 @@ _HOMES = {
     "estimator": ("HybridClassifier",),
     "evidence": ("Evidence", "RerankResult"),
     "fusion": ("Fusion",),
+    "live": ("AsyncReranker",),
     "ports": ("Denoiser", "Proposer"),
     "reranker": ("Reranker",),
     "zeroshot": ("zero_shot",),
@@ -51,6 +57,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Allocation",
+    "AsyncReranker",
+    "ClosedError",
     "Denoiser",
     "Evidence",
     "FixedTrials",
@@ -62,6 +70,7 @@ __all__ = [
     "MissingDependencyError",
     "PairedTTest",
     "Proposer",
+    "QueueFullError",
     "Race",
     "RerankResult",
     "Reranker",

@@ -9,11 +9,12 @@ import numpy as np
 from .allocation import Allocation, FixedTrials
 from .fusion import Fusion
 from .images import select
-from .loop import Capacity, Loop, Recorded, Task
+from .loop import Capacity, Loop, Recorded
 from .objectives import BinnedWeights, Weighting, paired_gaps, uniform_weights
 from .ports import Denoiser, Label
 from .proposing import shortlist
 from .reranker import Reranker
+from .tasks import Task
 from .trials import TELLING_TRIALS, TellingOrder
 
 __all__ = ["Calibration", "Recording", "fit_calibration", "record"]

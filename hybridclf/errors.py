@@ -5,6 +5,8 @@ HybridClfError
 │   ├── UnknownLabelError               a label that the model does not know
 │   └── UnknownSpecError                a spec string such as "open_clip:…" that no adapter answers to
 ├── InvalidTypeError (TypeError)        an object of a kind that is not accepted
+├── QueueFullError (RuntimeError)        a live reranker has as many images as it may hold
+├── ClosedError (RuntimeError)           a live reranker that takes no more images
 ├── SavedModelError (ValueError)        a folder that is not a saved model, or one this version cannot read
 └── MissingDependencyError (ImportError) an optional package is not installed
 """
@@ -13,10 +15,12 @@ from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
+    "ClosedError",
     "HybridClfError",
     "InvalidInputError",
     "InvalidTypeError",
     "MissingDependencyError",
+    "QueueFullError",
     "SavedModelError",
     "UncalibratedWarning",
     "UnknownLabelError",
@@ -43,6 +47,14 @@ class UnknownSpecError(InvalidInputError):
 
 class InvalidTypeError(HybridClfError, TypeError):
     """An object of a kind that is not accepted here."""
+
+
+class QueueFullError(HybridClfError, RuntimeError):
+    """A live reranker has as many images as it may hold; ask again later."""
+
+
+class ClosedError(HybridClfError, RuntimeError):
+    """A live reranker that was closed, or whose loop has failed, takes no more images."""
 
 
 class SavedModelError(HybridClfError, ValueError):

@@ -30,8 +30,8 @@ class RerankResult:
     rows : int
         Trials that were run; for a late-conditioned denoiser this is the cost.
     stopped_by : str
-        "confident" (one candidate left), "budget" (no trials left) or "fallback" (an error was not finite: the
-        answer is tier 1's).
+        "confident" (one candidate left), "budget" (no trials or evaluations left), "fallback" (an error was not
+        finite: the answer is tier 1's) or "deadline" (the best answer so far, from a live server).
     evidence : float32 array `[rows, k]`
         Weighted error of each candidate in each trial, in the order of the trials; nan once it was dropped.
     """

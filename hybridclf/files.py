@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -12,7 +12,17 @@ from PIL import Image
 from .errors import InvalidInputError
 from .images import convert, describe, upright
 
-__all__ = ["ENDINGS", "FORMATS", "as_item", "check_image_shape", "files_in", "image_paths", "open_image", "try_image"]
+__all__ = [
+    "ENDINGS",
+    "FORMATS",
+    "as_item",
+    "check_image_shape",
+    "files_in",
+    "image_paths",
+    "open_image",
+    "read_image",
+    "try_image",
+]
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that are opened: those of plain pictures, none that starts another program (EPS) or reads another file."""
@@ -40,7 +50,7 @@ def files_in(folder: Path, endings: Sequence[str] = ENDINGS) -> list[Path]:
     return sorted(inside)
 
 
-def try_image(source: str | Path | IO[bytes]) -> Image.Image | InvalidInputError:
+def try_image(source: str | Path | BinaryIO) -> Image.Image | InvalidInputError:
     """`open_image`, its error handed back instead of raised."""
     try:
         return open_image(source)
@@ -48,7 +58,7 @@ def try_image(source: str | Path | IO[bytes]) -> Image.Image | InvalidInputError
         return error
 
 
-def open_image(source: str | Path | IO[bytes]) -> Image.Image:
+def open_image(source: str | Path | BinaryIO) -> Image.Image:
     """One image file, upright as its camera meant it, decoded in full.
 
     Parameters
@@ -63,15 +73,27 @@ def open_image(source: str | Path | IO[bytes]) -> Image.Image:
     """
     if isinstance(source, str | Path) and Path(source).is_dir():
         raise InvalidInputError(f"a folder with no image in it: no file ends in {', '.join(ENDINGS)}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Pillow remarks on metadata
+        return read_image(source, Image.MAX_IMAGE_PIXELS)
+
+
+def read_image(file: str | Path | BinaryIO, max_pixels: int | None = None) -> Image.Image:
+    """The same for a path or an open binary file, without a look at warnings: threads may call it.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is missing, no image, damaged, or has more than `max_pixels` pixels; these are not even decoded.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Pillow remarks on metadata
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source, formats=FORMATS) as image:
-                image.load()
-                return upright(image)
+        with Image.open(file, formats=FORMATS) as image:
+            if max_pixels is not None and image.width * image.height > max_pixels:
+                raise InvalidInputError(f"more than {max_pixels} pixels; make it smaller")
+            image.load()
+            return upright(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise InvalidInputError(f"more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller") from error
+        raise InvalidInputError(f"more than {max_pixels or Image.MAX_IMAGE_PIXELS} pixels; make it smaller") from error
     except Image.UnidentifiedImageError as error:
         raise InvalidInputError(f"not an image in one of the formats {', '.join(FORMATS)}") from error
     except InvalidInputError:

@@ -5,7 +5,7 @@ leave at once and make room. The loop knows neither models nor images: an `Evalu
 a batch into errors, an allocation judges, a fusion makes posteriors.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -13,27 +13,16 @@ from typing import Protocol
 import numpy as np
 
 from .allocation import Allocation
-from .errors import InvalidInputError
 from .evidence import Evidence, RerankResult, Window
 from .fusion import Fusion
-from .ports import Label
+from .tasks import LOG_ZERO, Task, result_of
 
-__all__ = ["Capacity", "Evaluator", "Loop", "Recorded", "Step", "Task", "Work"]
+__all__ = ["Capacity", "Evaluator", "Loop", "Recorded", "Step", "Work"]
 
 WINDOW_BYTES = 256 * 2**20
 """Bound on the error tables of the images under way."""
 
-LOG_ZERO = -1e3
-"""What a log prior of -inf counts as, so that evidence can still be weighed against it."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One image to rerank: its number, its candidates and their log prior, float `[k]`."""
-
-    image: int
-    candidates: tuple[Label, ...]
-    log_prior: np.ndarray
+_NO_BOUND = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -64,15 +53,12 @@ class Work:
 
 
 class Evaluator(Protocol):
-    """What turns work into errors: a denoiser, or a table of errors recorded before.
+    """What turns work into errors: a denoiser, or a table of errors recorded before."""
 
-    Attributes
-    ----------
-    n_prompts : int
-        Prompts of each class: the evaluations that one error costs.
-    """
-
-    n_prompts: int
+    @property
+    def n_prompts(self) -> int:
+        """Prompts of each class: the evaluations that one error costs."""
+        ...
 
     def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
         """New images were put into these slots `[m]`."""
@@ -134,6 +120,9 @@ class Step:
 class Loop:
     """Reranks tasks batch by batch; `run` is the generator one can watch.
 
+    A live server drives the parts of `run` itself: `admit`, `fill`, the evaluator, `record`. Between those calls it
+    may ask for the `best` answer so far and `evict` images.
+
     Parameters
     ----------
     allocation : Allocation
@@ -160,6 +149,7 @@ class Loop:
         self._tasks: list[Task | None] = [None] * n_slots
         self._image = np.zeros(n_slots, dtype=int)
         self._due = np.zeros(n_slots, dtype=int)
+        self._budget = np.zeros(n_slots, dtype=np.int64)
         self._arrival = np.zeros(n_slots, dtype=int)
         self._arrivals = 0
 
@@ -191,6 +181,7 @@ class Loop:
             log_prior[i, : len(task.log_prior)] = np.maximum(task.log_prior, LOG_ZERO)
             self._tasks[slot] = task
             self._image[slot] = task.image
+            self._budget[slot] = _NO_BOUND if task.max_evaluations is None else min(task.max_evaluations, _NO_BOUND)
         self._arrival[slots] = self._arrivals + np.arange(len(slots))
         self._arrivals += len(slots)
         self._window.admit(slots, log_prior)
@@ -199,8 +190,12 @@ class Loop:
 
     def turn(self) -> Step:
         """Evaluate one batch and judge the images whose trials are in."""
-        work = self._fill()
-        errors = np.asarray(self.evaluate(work))
+        work = self.fill()
+        return self.record(work, self.evaluate(work))
+
+    def record(self, work: Work, errors: np.ndarray) -> Step:
+        """Note the errors `[P]` of a batch, and judge the images whose trials are in."""
+        errors = np.asarray(errors)
         pair_slot = work.slot[work.row]
         self._window.record(pair_slot, work.trial[work.row], work.candidate, errors, self.evaluate.n_prompts)
         broken = np.unique(pair_slot[~np.isfinite(errors)])
@@ -210,7 +205,17 @@ class Loop:
         n_pairs = len(work.row) * self.evaluate.n_prompts
         return self._judge(np.setdiff1d(due, broken), broken, rows=len(work.slot), pairs=n_pairs)
 
-    def _fill(self) -> Work:
+    def best(self, image: int, stopped_by: str) -> RerankResult:
+        """The answer so far for an image under way, which stays under way."""
+        slots = np.flatnonzero(self._window.occupied & (self._image == image))
+        (posterior,) = self._window.view(slots, self.fusion).posterior
+        return self._result(int(slots[0]), stopped_by, posterior)
+
+    def evict(self, images: Collection[int]) -> None:
+        """Give up the images of these numbers, where they are still under way."""
+        self._free(np.flatnonzero(self._window.occupied & np.isin(self._image, list(images))))
+
+    def fill(self) -> Work:
         """The next batch: rows of the images under way, first come first served."""
         window = self._window
         slots = np.flatnonzero(window.occupied)
@@ -231,34 +236,41 @@ class Loop:
         keep = self.allocation.survivors(evidence) | evidence.leads
         window.drop(slots, keep, _below(evidence, keep))
         alone = (evidence.alive & keep).sum(axis=1) <= 1
-        spent = evidence.n_trials >= self.allocation.max_trials
+        affordable = self._affordable(slots)
+        spent = (evidence.n_trials >= self.allocation.max_trials) | (affordable < 1)
         reasons = np.where(alone, self.allocation.stopped_by, np.where(spent, "budget", ""))
         reasons = np.where(alone & (evidence.n_trials == 0), "confident", reasons)
         images, evaluations = self._image[slots], window.evaluations[slots]
-        self._due[slots] = np.minimum(self.allocation.next_decision(evidence.n_trials), self.allocation.max_trials)
+        due = np.minimum(self.allocation.next_decision(evidence.n_trials), self.allocation.max_trials)
+        self._due[slots] = np.minimum(due, evidence.n_trials + affordable)
         done = [(slot, str(why), p) for slot, why, p in zip(slots, reasons, evidence.posterior, strict=True) if why]
         if broken is not None:
             prior = self.fusion.prior(window.log_prior[broken])
             done += [(slot, "fallback", p) for slot, p in zip(broken, prior, strict=True)]
         return Step(images, evidence, evaluations, [self._release(*d) for d in done], rows, pairs)
 
+    def _affordable(self, slots: np.ndarray) -> np.ndarray:
+        """Further trials that the images in these slots may cost, int `[m]`."""
+        left = (self._budget[slots] - self._window.evaluations[slots]) // self._window.alive[slots].sum(axis=1)
+        return np.minimum(left, self.allocation.max_trials)
+
     def _release(self, slot: int, stopped_by: str, posterior: np.ndarray) -> tuple[int, RerankResult]:
-        """Free the slot of an image that is done; its result."""
+        """Free the slot of an image that is done; its number and result."""
+        result = self._result(slot, stopped_by, posterior)
+        self._free(np.array([slot]))
+        return int(self._image[slot]), result
+
+    def _free(self, slots: np.ndarray) -> None:
+        self._window.occupied[slots] = False
+        for slot in slots:
+            self._tasks[slot] = None
+
+    def _result(self, slot: int, stopped_by: str, posterior: np.ndarray) -> RerankResult:
+        """What is known of the image in a slot, by its shares `[K]`."""
         task, n_trials = self._tasks[slot], int(self._window.n_trials[slot])
         assert task is not None
-        self._tasks[slot] = None
-        self._window.occupied[slot] = False
-        k = len(task.candidates)
-        order = np.argsort(-posterior[:k], kind="stable")
-        return task.image, RerankResult(
-            candidates=task.candidates,
-            posterior=posterior[:k],
-            ranking=tuple(task.candidates[i] for i in order),
-            evaluations=int(self._window.evaluations[slot]),
-            rows=n_trials,
-            stopped_by=stopped_by,
-            evidence=self._window.errors[slot, :n_trials, :k].copy(),
-        )
+        evidence = self._window.errors[slot, :n_trials, : len(task.candidates)].copy()
+        return result_of(task, posterior, stopped_by, int(self._window.evaluations[slot]), evidence)
 
 
 def _below(evidence: Evidence, keep: np.ndarray) -> np.ndarray:
@@ -269,24 +281,3 @@ def _below(evidence: Evidence, keep: np.ndarray) -> np.ndarray:
     """
     stays = np.where(evidence.alive & keep, evidence.posterior, np.inf)
     return np.minimum(evidence.posterior, stays.min(axis=1, keepdims=True))
-
-
-def check_task(task: Task) -> Task:
-    """The task, if its candidates and log prior make sense.
-
-    Raises
-    ------
-    InvalidInputError
-        For no candidates, duplicates, lengths that differ or a prior that is nan or +inf.
-    """
-    prior = np.asarray(task.log_prior, dtype=float)
-    where = f"image {task.image}"
-    if not task.candidates:
-        raise InvalidInputError(f"{where} has no candidates; give at least one label")
-    if len(set(task.candidates)) != len(task.candidates):
-        raise InvalidInputError(f"{where} lists a candidate twice: {task.candidates}")
-    if prior.shape != (len(task.candidates),):
-        raise InvalidInputError(f"{where} has {len(task.candidates)} candidates but a log prior of shape {prior.shape}")
-    if np.isnan(prior).any() or np.isposinf(prior).any():
-        raise InvalidInputError(f"{where}: a log prior must be a finite number or -inf, got {prior}")
-    return task

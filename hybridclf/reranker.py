@@ -9,18 +9,23 @@ from sklearn.utils import check_random_state
 from tqdm.auto import tqdm
 
 from .allocation import Allocation, PairedTTest, Race
+from .conditions import ConditionTable
 from .devices import Batches
 from .errors import InvalidInputError
 from .evaluation import PairErrors, Rows, batch_capacity
 from .evidence import RerankResult
 from .fusion import Fusion
 from .images import select
-from .loop import Loop, Step, Task, Work, check_task
+from .loop import Loop, Step, Work
 from .objectives import Weighting, uniform_weights
-from .ports import Condition, Denoiser, Label, n_prompts
+from .ports import Condition, Denoiser, Label
+from .tasks import Task, check_task
 from .trials import TELLING_TRIALS, TellingOrder, TrialPlan
 
 __all__ = ["Reranker"]
+
+KEPT_LABELS = 1024
+"""Labels whose conditions a loop keeps when no image under way asks for them any more."""
 
 
 class Reranker:
@@ -154,11 +159,25 @@ class Reranker:
         if not tasks:
             return
         labels = tuple(dict.fromkeys(label for task in tasks for label in task.candidates))
-        evaluate = _DenoiserErrors(self, images, labels, max(len(task.candidates) for task in tasks))
+        yield from self.loop(images, labels, max(len(task.candidates) for task in tasks)).run(tasks)
+
+    def loop(self, images: Any, labels: Sequence[Label], n_candidates: int) -> Loop:
+        """The loop of this reranker, still empty.
+
+        Parameters
+        ----------
+        images : sequence or dict
+            Images by the numbers that the tasks will have.
+        labels : sequence of labels
+            Labels of the tasks to come; a task that brings its own condition may have others.
+        n_candidates : int
+            Length of the longest candidate list to come.
+        """
+        evaluate = _DenoiserErrors(self, images, labels, n_candidates)
         capacity = batch_capacity(self.denoiser, self.batch_size)
-        loop = Loop(self.allocation, self.fusion, evaluate, capacity, evaluate.n_candidates)
+        loop = Loop(self.allocation, self.fusion, evaluate, capacity, n_candidates)
         evaluate.make_room(loop.n_slots)
-        yield from loop.run(tasks)
+        return loop
 
     def levels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Times and noise levels (t, α, σ) of all planned trials in their order, each float `[len(plan)]`."""
@@ -196,13 +215,17 @@ def default_batch_size(denoiser: Denoiser) -> int:
 class _DenoiserErrors:
     """Evaluator that asks the denoiser: encodes each image once, noises rows, weights the errors of pairs."""
 
-    def __init__(self, reranker: Reranker, images: Any, labels: tuple[Label, ...], n_candidates: int) -> None:
+    def __init__(self, reranker: Reranker, images: Any, labels: Sequence[Label], n_candidates: int) -> None:
         self.denoiser, self.plan, self.weighting = reranker.denoiser, reranker.plan, reranker.weighting
         self.pair_errors, self.encoding = reranker._pair_errors, reranker._encoding
         self.images = images
         self.n_candidates = n_candidates
-        self.number, self.conditions = reranker.condition(labels)
-        self.n_prompts = n_prompts(self.conditions, len(self.number))
+        self.table = ConditionTable(*reranker.condition(labels))
+
+    @property
+    def n_prompts(self) -> int:
+        """Prompts of each class."""
+        return self.table.n_prompts
 
     def make_room(self, n_slots: int) -> None:
         """Room for the encoded images of so many slots."""
@@ -213,17 +236,26 @@ class _DenoiserErrors:
     def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
         self.encoded[slots] = False
         for slot, task in zip(slots, tasks, strict=True):
-            self.labels[slot, : len(task.candidates)] = [self.number[c] for c in task.candidates]
+            if task.condition is not None:
+                self._learn(task.candidates, task.condition)
+            self.labels[slot, : len(task.candidates)] = self.table.numbers(task.candidates)
+
+    def _learn(self, labels: Sequence[Label], condition: Condition) -> None:
+        """Take in the labels of a task; when they have become many, those that no slot holds are forgotten."""
+        if len(self.table) > KEPT_LABELS:
+            self.labels = self.table.forget(np.unique(self.labels))[self.labels]
+        self.table.add(labels, condition)
 
     @torch.inference_mode()
     def __call__(self, work: Work) -> np.ndarray:
         self._encode(work)
         rows = self._noised(work)
         label = self.labels[work.slot[work.row], work.candidate]
-        prompt = (label[:, None] * self.n_prompts + np.arange(self.n_prompts)).ravel()
-        errors = self.pair_errors(rows, work.row.repeat(self.n_prompts), prompt, self.conditions)
+        n = self.n_prompts
+        prompt = (label[:, None] * n + np.arange(n)).ravel()
+        errors = self.pair_errors(rows, work.row.repeat(n), prompt, self.table.prompts)
         weight = self.weighting(*(v.double().cpu().numpy() for v in (rows.t, rows.alpha, rows.sigma)))
-        return errors.view(-1, self.n_prompts).mean(dim=1).cpu().numpy() * weight[work.row]
+        return errors.view(-1, n).mean(dim=1).cpu().numpy() * weight[work.row]
 
     def _encode(self, work: Work) -> None:
         """Encode the images that are seen for the first time; those that the prior settles never are."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -10,10 +10,10 @@ from scipy.special import log_softmax, softmax
 
 from hybridclf import loop as loop_module
 from hybridclf.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
-from hybridclf.errors import InvalidInputError
 from hybridclf.evidence import RerankResult
 from hybridclf.fusion import Fusion
-from hybridclf.loop import Capacity, Loop, Recorded, Step, Task, Work, check_task
+from hybridclf.loop import Capacity, Loop, Recorded, Step, Work
+from hybridclf.tasks import Task
 
 FUSED = Fusion(prior_alone=0.9, prior_weight=0.5, error_weight=0.8, correlation=0.1, calibrated=True)
 ALLOCATIONS = [FixedTrials(7), Staged((4, 2, 1), (2, 5, 12)), PairedTTest(0.05, 3, 12), Race(0.95, 12)]
@@ -306,22 +306,75 @@ def test_no_tasks_no_steps() -> None:
     assert list(Loop(Race(), FUSED, Recorded(np.zeros((0, 1, 1))), Capacity(4, 4), 1).run([])) == []
 
 
-@pytest.mark.parametrize(
-    ("candidates", "log_prior", "message"),
-    [
-        ((), [], "no candidates"),
-        (("a", "b", "a"), [0.0, 0.0, 0.0], "twice"),
-        (("a", "b"), [0.0], r"shape \(1,\)"),
-        (("a", "b"), [[0.0, 0.0]], "shape"),
-        (("a", "b"), [0.0, np.nan], "finite number or -inf"),
-        (("a", "b"), [0.0, np.inf], "finite number or -inf"),
-    ],
-)
-def test_tasks_that_make_no_sense_are_refused(candidates: tuple[str, ...], log_prior: list, message: str) -> None:
-    with pytest.raises(InvalidInputError, match=f"image 5.*{message}"):
-        check_task(Task(5, candidates, np.array(log_prior)))
+# --- what a live server asks of it ------------------------------------------------------------------------------------
 
 
-def test_a_prior_of_minus_infinity_is_a_prior() -> None:
-    task = Task(0, ("a", "b"), np.array([0.0, -np.inf]))
-    assert check_task(task) is task
+@each_allocation
+@pytest.mark.parametrize("bound", [0, 1, 5, 13, 40])
+def test_an_image_costs_no_more_than_its_bound(
+    allocation: Allocation, bound: int, error_table: Callable[..., np.ndarray]
+) -> None:
+    tasks, errors = make_tasks(60, 6), error_table(60, TRIALS, 6)
+    free = collect(Loop(allocation, FUSED, Recorded(errors), Capacity(8, 40), 6).run(tasks))
+    bounded = [replace(task, max_evaluations=bound) if task.image % 2 else task for task in tasks]
+    results = collect(Loop(allocation, FUSED, Recorded(errors), Capacity(8, 40), 6).run(bounded))
+    for task in bounded:
+        result, k = results[task.image], len(task.candidates)
+        if task.max_evaluations is None or free[task.image].evaluations <= bound:
+            same(result, free[task.image])
+        else:
+            assert result.evaluations <= bound
+            assert result.stopped_by in ("budget", allocation.stopped_by)
+            if isinstance(allocation, FixedTrials):
+                assert (result.evaluations, result.stopped_by) == (bound // k * k, "budget")
+        if not result.evaluations:
+            np.testing.assert_allclose(result.posterior, softmax(FUSED.prior_alone * task.log_prior))
+
+
+@each_allocation
+def test_the_best_answer_so_far_is_what_the_evidence_says(
+    allocation: Allocation, error_table: Callable[..., np.ndarray]
+) -> None:
+    tasks, errors = make_tasks(8, 6, seed=3), error_table(8, TRIALS, 6)
+    undisturbed = collect(Loop(allocation, FUSED, Recorded(errors), Capacity(8, 40), 6).run(tasks))
+    loop = Loop(allocation, FUSED, Recorded(errors), Capacity(8, 40), 6)
+    results = dict(loop.admit(tasks).finished)
+    seen = 0
+    while loop.free < loop.n_slots:
+        for task in tasks:
+            if task.image in results:
+                continue
+            best, k = loop.best(task.image, "deadline"), len(task.candidates)
+            assert best.stopped_by == "deadline"
+            assert best.evaluations == np.isfinite(best.evidence).sum()
+            np.testing.assert_array_equal(best.evidence, undisturbed[task.image].evidence[: best.rows])
+            np.testing.assert_allclose(best.posterior.sum(), 1)
+            if np.isfinite(best.evidence).all():  # nothing dropped yet: the fusion of all that was seen
+                sums = best.evidence.sum(axis=0, dtype=float)[None]
+                expected = FUSED.posterior(task.log_prior[None], sums, np.array([best.rows]))[0]
+                np.testing.assert_allclose(best.posterior, expected)
+                assert best.ranking[0] == task.candidates[expected.argmax()]
+                assert len(best.posterior) == k
+                seen += best.rows > 0
+        results |= loop.turn().finished
+    assert seen
+    for image, result in results.items():
+        same(result, undisturbed[image])
+
+
+def test_evicted_images_make_room_and_change_nothing(error_table: Callable[..., np.ndarray]) -> None:
+    tasks, errors = make_tasks(30, 6), error_table(30, TRIALS, 6)
+    undisturbed = collect(Loop(FixedTrials(7), FUSED, Recorded(errors), Capacity(8, 40), 6).run(tasks))
+    loop = Loop(FixedTrials(7), FUSED, Recorded(errors), Capacity(8, 40), 6)
+    results = dict(loop.admit(tasks[:8]).finished)
+    gone = [task.image for task in tasks[:8] if task.image not in results][:3]
+    work = loop.fill()
+    step = loop.record(work, loop.evaluate(work))
+    results |= step.finished
+    free = loop.free
+    loop.evict([*gone, 999])
+    assert loop.free == free + len(set(gone) - set(results))
+    results |= collect(loop.run(tasks[8:]))
+    assert set(results) == set(range(30)) - set(gone)
+    for image, result in results.items():
+        same(result, undisturbed[image])

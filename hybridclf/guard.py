@@ -1,0 +1,62 @@
+"""An evaluator in whose batches an image that breaks it harms no other."""
+
+import numpy as np
+
+from .loop import Evaluator, Work
+from .tasks import Task
+
+__all__ = ["Guarded"]
+
+
+class Guarded:
+    """An evaluator whose exceptions cost only the images that cause them: their errors are nan.
+
+    A batch that raises is evaluated again image by image, which tells who it was.
+
+    Parameters
+    ----------
+    evaluate : Evaluator
+        What turns work into errors.
+
+    Attributes
+    ----------
+    failures : dict of int to Exception
+        What each such image raised, by its number; to be emptied by who reads it.
+    """
+
+    def __init__(self, evaluate: Evaluator) -> None:
+        self.evaluate = evaluate
+        self.failures: dict[int, Exception] = {}
+
+    @property
+    def n_prompts(self) -> int:
+        """Prompts of each class."""
+        return self.evaluate.n_prompts
+
+    def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
+        """New images were put into these slots `[m]`."""
+        self.evaluate.admit(slots, tasks)
+
+    def __call__(self, work: Work) -> np.ndarray:
+        """Errors `[P]` of the batch's pairs; nan where evaluating them raised."""
+        try:
+            return self.evaluate(work)
+        except Exception as error:
+            if len(np.unique(work.slot)) == 1:
+                return self._failed(work, error)
+        return np.concatenate([self(part) for part in _by_image(work)])
+
+    def _failed(self, work: Work, error: Exception) -> np.ndarray:
+        self.failures[int(work.image[0])] = error
+        return np.full(len(work.row), np.nan)
+
+
+def _by_image(work: Work) -> list[Work]:
+    """The batch in parts of one image each, in order: rows of an image are neighbours."""
+    ends = np.flatnonzero(np.diff(work.slot)) + 1
+    rows = np.split(np.arange(len(work.slot)), ends)
+    pairs = np.split(np.arange(len(work.row)), np.searchsorted(work.row, ends))
+    return [
+        Work(work.slot[r], work.image[r], work.trial[r], work.row[p] - r[0], work.candidate[p])
+        for r, p in zip(rows, pairs, strict=True)
+    ]

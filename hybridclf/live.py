@@ -1,0 +1,354 @@
+"""AsyncReranker: the reranking loop as a live service inside a Python process."""
+
+import asyncio
+import atexit
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from threading import Condition, Lock, Thread, current_thread
+from time import monotonic
+from typing import Any, Protocol
+
+import numpy as np
+
+from .alarms import Alarms
+from .errors import ClosedError, InvalidInputError, QueueFullError
+from .evidence import RerankResult
+from .guard import Guarded
+from .ports import Label
+from .reranker import Reranker
+from .tasks import Task, check_task, prior_result
+
+__all__ = ["AsyncReranker", "Observer"]
+
+_log = logging.getLogger(__name__)
+
+
+class Observer(Protocol):
+    """What watches a live reranker; called on its threads, so it must be quick and raise nothing."""
+
+    def batch(self, rows: int, seconds: float) -> None:
+        """A batch of so many rows was evaluated."""
+        ...
+
+    def answered(self, result: RerankResult, waited: float, under_way: float) -> None:
+        """An image was answered after so many seconds in the queue and in the loop."""
+        ...
+
+
+@dataclass(eq=False, slots=True)
+class _Request:
+    """One image on its way: its task, when it arrived and when the loop took it in, and its promise."""
+
+    task: Task
+    image: Any
+    arrived: float
+    admitted: float | None = None
+    future: Future[RerankResult] = field(default_factory=Future)
+
+
+_Answer = tuple[_Request, RerankResult | Exception]
+
+
+class AsyncReranker:
+    """A reranker that takes images one by one, from any thread, and answers each as soon as it is done.
+
+    One thread runs the loop of the offline `Reranker`: a late arrival joins the running batch at the next trial. A
+    second thread keeps the deadlines. An image that breaks the denoiser costs only itself: its `Future` gets the
+    exception.
+
+    Parameters
+    ----------
+    reranker : Reranker
+        The second tier, such as `clf.reranker()`; it belongs to the loop from now on.
+    max_queue : int
+        Images that may wait for a place in the loop, at least 0.
+    max_candidates : int
+        The longest candidate list that is taken, at least 1.
+    observer : Observer, optional
+        What is told of every batch and answer.
+
+    Examples
+    --------
+    >>> with AsyncReranker(clf.reranker()) as stage:  # doctest: +SKIP
+    ...     future = stage.submit(image, ["cat", "dog"], [-0.6, -0.8], deadline=0.2)
+    ...     print(future.result().ranking)
+    """
+
+    def __init__(
+        self,
+        reranker: Reranker,
+        *,
+        max_queue: int = 128,
+        max_candidates: int = 100,
+        observer: Observer | None = None,
+    ) -> None:
+        if max_queue < 0 or max_candidates < 1:
+            raise InvalidInputError(
+                f"max_queue must be at least 0 and max_candidates at least 1, got {max_queue} and {max_candidates}"
+            )
+        self.reranker, self.max_candidates, self.observer = reranker, max_candidates, observer
+        self._images: dict[int, Any] = {}
+        self._loop = reranker.loop(self._images, (), max_candidates)
+        self._evaluate = Guarded(self._loop.evaluate)
+        self._loop.evaluate = self._evaluate
+        self._known = frozenset(reranker.condition(())[0])
+        self._encoding = Lock()
+        self.capacity = self._loop.n_slots + max_queue
+        self._numbers = count()
+        self._changed = Condition(Lock())
+        self._waiting: OrderedDict[int, _Request] = OrderedDict()
+        self._under_way: dict[int, _Request] = {}
+        self._given_up: list[int] = []
+        self._closed = False
+        self._alarms = Alarms(self._expire)
+        self._thread = Thread(target=self._run, name="hybridclf-reranker", daemon=True)
+        self._thread.start()
+        atexit.register(self.close, drain=False)
+
+    # --- asking -------------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        image: Any,
+        candidates: Sequence[Label],
+        log_prior: Sequence[float] | np.ndarray | None = None,
+        *,
+        deadline: float | None = None,
+        max_evaluations: int | None = None,
+    ) -> Future[RerankResult]:
+        """Hand in one image; callable from any thread.
+
+        Parameters
+        ----------
+        image : image
+            Whatever the denoiser encodes.
+        candidates : sequence of k labels
+            The classes to compare. Labels that the reranker has no condition of yet are encoded here and now.
+        log_prior : float sequence `[k]`, optional
+            Tier 1's log-probabilities of the candidates; default uniform.
+        deadline : float, optional
+            Seconds from now. When they are over the best answer so far comes back, tier 1's order if nothing was
+            evaluated, with `stopped_by` "deadline".
+        max_evaluations : int, optional
+            What this image may cost at most.
+
+        Returns
+        -------
+        concurrent.futures.Future of RerankResult
+            Cancelling it takes the image out, whether it waits or is under way.
+
+        Raises
+        ------
+        InvalidInputError
+            For candidates, a prior or bounds that make no sense.
+        UnknownLabelError
+            If the denoiser does not know a label.
+        QueueFullError
+            If the queue is full.
+        ClosedError
+            After `close`.
+        """
+        arrived = monotonic()
+        if deadline is not None and not deadline >= 0:
+            raise InvalidInputError(f"deadline must be a number of seconds of at least 0, got {deadline}")
+        with self._changed:
+            self._check_open()
+        request = _Request(self._task(candidates, log_prior, max_evaluations), image, arrived)
+        number = request.task.image
+        with self._changed:
+            self._check_open()
+            self._waiting[number] = request
+            self._changed.notify()
+        request.future.add_done_callback(partial(self._withdraw, number))
+        if deadline is not None and not request.future.done():
+            self._alarms.set(number, arrived + deadline)
+        return request.future
+
+    async def rerank(
+        self,
+        image: Any,
+        candidates: Sequence[Label],
+        log_prior: Sequence[float] | np.ndarray | None = None,
+        *,
+        deadline: float | None = None,
+        max_evaluations: int | None = None,
+    ) -> RerankResult:
+        """The same as `submit`, to be awaited: parameters and errors as there; cancelling it takes the image out."""
+        hand_in = partial(self.submit, image, candidates, log_prior, deadline=deadline, max_evaluations=max_evaluations)
+        new_labels = not self._known.issuperset(candidates)
+        return await asyncio.wrap_future(await asyncio.to_thread(hand_in) if new_labels else hand_in())
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the reranker is closed and takes no more images; make a new AsyncReranker")
+        if len(self._waiting) + len(self._under_way) >= self.capacity:
+            raise QueueFullError(f"{self.capacity} images wait or are under way already; ask again later")
+
+    def _task(self, candidates: Sequence[Label], log_prior: Any, max_evaluations: int | None) -> Task:
+        """The task of these arguments, checked, with the condition of labels that the loop may not know."""
+        labels = tuple(candidates)
+        if len(labels) > self.max_candidates:
+            raise InvalidInputError(f"got {len(labels)} candidates, at most {self.max_candidates} are taken")
+        prior = (
+            np.full(len(labels), -np.log(max(len(labels), 1))) if log_prior is None else np.asarray(log_prior, float)
+        )
+        check_task(Task(-1, labels, prior, max_evaluations), "the image")
+        condition = None
+        if not self._known.issuperset(labels):
+            with self._encoding:
+                condition = self.reranker.denoiser.condition(list(labels))
+        return Task(next(self._numbers), labels, prior, max_evaluations, condition)
+
+    # --- state --------------------------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Images that wait for a place in the loop."""
+        return len(self._waiting)
+
+    @property
+    def under_way(self) -> int:
+        """Images in the loop."""
+        return len(self._under_way)
+
+    @property
+    def alive(self) -> bool:
+        """Whether images are taken and the loop runs."""
+        return not self._closed and self._thread.is_alive()
+
+    def close(self, drain: bool = True) -> None:
+        """Take no more images, and return when the threads have ended (at once if called by a future's callback).
+
+        Parameters
+        ----------
+        drain : bool
+            Whether the images that were taken are answered; if not, their futures are cancelled.
+        """
+        with self._changed:
+            self._closed = True
+            dropped = [] if drain else [*self._waiting.values(), *self._under_way.values()]
+            self._changed.notify()
+        for request in dropped:
+            request.future.cancel()
+        if current_thread() not in (self._thread, self._alarms.thread):  # a future's callback cannot wait for itself
+            self._thread.join()
+        atexit.unregister(self.close)
+
+    def __enter__(self) -> "AsyncReranker":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close(drain=error[0] is None)
+
+    # --- the loop's thread --------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while self._turn():
+                pass
+        except Exception as error:
+            _log.exception("the reranking loop has failed")
+            self._fail(error)
+        finally:
+            self._alarms.close()
+
+    def _turn(self) -> bool:
+        """Let in who waits, evaluate a batch, answer who is done; False when nothing more can come."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._under_way or self._closed)
+            if not self._waiting and not self._under_way:
+                return False
+            self._give_up()
+            settled = self._let_in()
+            work = self._loop.fill() if self._under_way else None
+        self._answer(settled)
+        if work is None:
+            return True
+        start = monotonic()
+        errors = self._loop.evaluate(work)
+        if self.observer:
+            self.observer.batch(len(work.slot), monotonic() - start)
+        with self._changed:
+            done = self._done(self._loop.record(work, errors).finished)
+        self._answer(done)
+        return True
+
+    def _let_in(self) -> list[_Answer]:
+        """Move images from the queue to the loop; answers for those that their prior settles."""
+        settled: list[_Answer] = []
+        while self._waiting and (free := self._loop.free):
+            arrivals = [self._waiting.popitem(last=False) for _ in range(min(free, len(self._waiting)))]
+            now = monotonic()
+            for number, request in arrivals:
+                request.admitted = now
+                self._under_way[number] = request
+                self._images[number] = request.image
+            settled += self._done(self._loop.admit([request.task for _, request in arrivals]).finished)
+        return settled
+
+    def _done(self, finished: Iterable[tuple[int, RerankResult]]) -> list[_Answer]:
+        """Take images that are finished out of the books; answers for those that still want one."""
+        answers: list[_Answer] = []
+        for number, result in finished:
+            self._images.pop(number)
+            failure = self._evaluate.failures.pop(number, None)
+            if request := self._under_way.pop(number, None):
+                answers.append((request, result if failure is None else failure))
+        return answers
+
+    def _give_up(self) -> None:
+        """Free the places of images that were answered at their deadline, or cancelled."""
+        self._loop.evict(self._given_up)
+        for number in self._given_up:
+            self._images.pop(number, None)
+        self._given_up.clear()
+
+    def _fail(self, error: Exception) -> None:
+        with self._changed:
+            self._closed = True
+            requests = [*self._waiting.values(), *self._under_way.values()]
+            self._waiting.clear()
+            self._under_way.clear()
+        self._answer([(request, error) for request in requests])
+
+    # --- any thread ---------------------------------------------------------------------------------------------------
+
+    def _answer(self, answers: Iterable[_Answer]) -> None:
+        """Keep the promises; whoever took a request out of the books does, so each is kept once."""
+        now = monotonic()
+        for request, answer in answers:
+            if not request.future.set_running_or_notify_cancel():
+                continue
+            if isinstance(answer, Exception):
+                request.future.set_exception(answer)
+                continue
+            if self.observer:
+                admitted = now if request.admitted is None else request.admitted
+                self.observer.answered(answer, admitted - request.arrived, now - admitted)
+            request.future.set_result(answer)
+
+    def _expire(self, number: int) -> None:
+        """Answer an image whose deadline has come with what is known of it."""
+        with self._changed:
+            if request := self._waiting.pop(number, None):
+                result = prior_result(request.task, self._loop.fusion, "deadline")
+            elif request := self._under_way.pop(number, None):
+                result = self._loop.best(number, "deadline")
+                self._given_up.append(number)
+            else:
+                return
+        self._answer([(request, result)])
+
+    def _withdraw(self, number: int, future: Future[RerankResult]) -> None:
+        """Clear up after a future is done; if it was cancelled, its image leaves."""
+        self._alarms.cancel(number)
+        if future.cancelled():
+            with self._changed:
+                self._waiting.pop(number, None)
+                if self._under_way.pop(number, None):
+                    self._given_up.append(number)

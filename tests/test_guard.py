@@ -1,0 +1,43 @@
+"""Who breaks a batch is found out, and pays alone."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from hybridclf.allocation import FixedTrials
+from hybridclf.fusion import Fusion
+from hybridclf.guard import Guarded
+from hybridclf.loop import Capacity, Loop, Recorded, Work
+from hybridclf.tasks import Task
+
+
+class Breaking(Recorded):
+    """Recorded errors; a batch with one of these images in it raises."""
+
+    def __init__(self, errors: np.ndarray, poison: set[int]) -> None:
+        super().__init__(errors)
+        self.poison = poison
+
+    def __call__(self, work: Work) -> np.ndarray:
+        if found := self.poison.intersection(work.image.tolist()):
+            raise ArithmeticError(f"image {min(found)}")
+        return super().__call__(work)
+
+
+@pytest.mark.parametrize("poison", [set(), {4}, {0, 9, 11}, set(range(12))])
+def test_only_the_images_that_raise_fall_back(poison: set[int], error_table: Callable[..., np.ndarray]) -> None:
+    errors = error_table(12, 6, 5)
+    tasks = [Task(i, tuple("abcde"[: 2 + i % 4]), np.zeros(2 + i % 4)) for i in range(12)]
+    guarded = Guarded(Breaking(errors, poison))
+    found, clean = (
+        dict(
+            pair for step in Loop(FixedTrials(6), Fusion(), e, Capacity(10, 33), 5).run(tasks) for pair in step.finished
+        )
+        for e in (guarded, Recorded(errors))
+    )
+    assert {i for i, result in found.items() if result.stopped_by == "fallback"} == poison
+    assert {i: str(error) for i, error in guarded.failures.items()} == {i: f"image {i}" for i in poison}
+    for i in set(range(12)) - poison:
+        np.testing.assert_array_equal(found[i].evidence, clean[i].evidence)
+        assert found[i].ranking == clean[i].ranking

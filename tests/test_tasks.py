@@ -1,0 +1,45 @@
+"""Tasks that are refused, and the answer where nothing was evaluated."""
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from hybridclf.errors import InvalidInputError
+from hybridclf.fusion import Fusion
+from hybridclf.tasks import Task, check_task, prior_result
+
+
+@pytest.mark.parametrize(
+    ("candidates", "log_prior", "message"),
+    [
+        ((), [], "no candidates"),
+        (("a", "b", "a"), [0.0, 0.0, 0.0], "twice"),
+        (("a", "b"), [0.0], r"shape \(1,\)"),
+        (("a", "b"), [[0.0, 0.0]], "shape"),
+        (("a", "b"), [0.0, np.nan], "finite number or -inf"),
+        (("a", "b"), [0.0, np.inf], "finite number or -inf"),
+    ],
+)
+def test_tasks_that_make_no_sense_are_refused(candidates: tuple[str, ...], log_prior: list, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"image 5.*{message}"):
+        check_task(Task(5, candidates, np.array(log_prior)))
+
+
+def test_a_prior_of_minus_infinity_is_a_prior() -> None:
+    task = Task(0, ("a", "b"), np.array([0.0, -np.inf]))
+    assert check_task(task) is task
+
+
+def test_a_negative_bound_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="the image: max_evaluations must not be below 0, got -1"):
+        check_task(Task(0, ("a",), np.zeros(1), max_evaluations=-1), "the image")
+
+
+@pytest.mark.parametrize("fusion", [Fusion(), Fusion(prior_alone=0.5, prior_weight=0.3, calibrated=True)])
+def test_where_nothing_was_evaluated_tier_1_answers(fusion: Fusion) -> None:
+    task = Task(0, ("a", "b", "c", "d"), np.log([0.2, 0.5, 0.3, 1e-300]) - [0, 0, 0, np.inf])
+    result = prior_result(task, fusion, "deadline")
+    np.testing.assert_allclose(result.posterior, softmax(fusion.prior_alone * np.maximum(task.log_prior, -1000)))
+    assert result.ranking == ("b", "c", "a", "d")
+    assert (result.evaluations, result.rows, result.stopped_by) == (0, 0, "deadline")
+    assert result.evidence.shape == (0, 4)

@@ -380,7 +380,7 @@ def test_demo_without_matplotlib_says_what_to_type(tmp_path: Path, monkeypatch: 
     ("arguments", "message"),
     [
         (["--model", "nonsense"], "there is no embedded model 'nonsense'"),
-        (["--model", "./missing"], "is not a saved model"),
+        (["--model", "./missing"], "of a saved model give the folder"),
         (["--api-key-file", "missing"], "the API keys in missing cannot be read"),
     ],
 )

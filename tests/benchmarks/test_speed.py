@@ -100,6 +100,10 @@ def check_frontier(report: dict[str, Any]) -> None:
         assert all(p["accuracy"] < exhaustive["accuracy"] - frontier.TOLERANCE for p in same)
 
 
+def test_every_figure_has_every_profile() -> None:
+    assert all(set(figure.SIZES) == set(speed.PROFILES) for figure in speed.FIGURES.values())
+
+
 def test_an_unknown_figure_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         speed.main(["speeds"])

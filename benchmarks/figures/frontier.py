@@ -58,27 +58,31 @@ SIZES = {
 
 
 def measure(sizes: Sizes, device: torch.device) -> dict[str, Any]:
-    """One run per split."""
-    return {"tolerance": TOLERANCE, "runs": [run(seed, sizes, device) for seed in sizes.seeds]}
-
-
-def run(seed: int, sizes: Sizes, device: torch.device) -> dict[str, Any]:
-    """Fit once; ask every setting; then time, in turn, the cheapest of each method that is accurate enough."""
-    data = split_digits(seed, sizes.n_images)
-    clf = HybridClassifier(cv=sizes.cv, max_iter=sizes.max_iter, device=str(device), random_state=seed)
-    clf.fit(data.train, data.train_labels)
+    """Ask every setting on all splits; then time, in turn on the first, the cheapest of each method that reaches."""
+    fitted = [fit(seed, sizes, device) for seed in sizes.seeds]
     asked = [(setting, prior) for prior in PRIOR for setting in sizes.settings]
-    points = [point(clf, data, *question) for question in asked]
+    points = [point(fitted, *question) for question in asked]
     reached = cheapest(points, points[0]["accuracy"] - TOLERANCE)
+    clf, data = fitted[0]
     calls = [partial(ask, clf, data.test, *asked[i]) for i in (0, *reached.values())]
     seconds = (medians(*calls, repeats=sizes.repeats) / len(data.test)).tolist()
-    times = {name: {"seconds": s, "time_ratio": seconds[0] / s} for name, s in zip(reached, seconds[1:], strict=True)}
     return {
-        "seed": seed,
+        "seeds": sizes.seeds,
+        "tolerance": TOLERANCE,
         "points": points,
         "exhaustive": points[0] | {"seconds": seconds[0]},
-        "reached": {name: points[i] | times[name] for name, i in reached.items()},
+        "reached": {
+            name: points[i] | {"seconds": s, "time_ratio": seconds[0] / s}
+            for (name, i), s in zip(reached.items(), seconds[1:], strict=True)
+        },
     }
+
+
+def fit(seed: int, sizes: Sizes, device: torch.device) -> tuple[HybridClassifier, Digits]:
+    """Both tiers, fitted on one half of the digits."""
+    data = split_digits(seed, sizes.n_images)
+    clf = HybridClassifier(cv=sizes.cv, max_iter=sizes.max_iter, device=str(device), random_state=seed)
+    return clf.fit(data.train, data.train_labels), data
 
 
 def ask(clf: HybridClassifier, images: np.ndarray, allocation: Allocation, prior: bool) -> list[RerankResult]:
@@ -89,15 +93,20 @@ def ask(clf: HybridClassifier, images: np.ndarray, allocation: Allocation, prior
     return clf.reranker(allocation, fusion).rerank(images, [clf.classes_.tolist()] * len(images))
 
 
-def point(clf: HybridClassifier, data: Digits, allocation: Allocation, prior: bool) -> dict[str, Any]:
-    """Accuracy of a setting, and its mean cost per image."""
+def point(fitted: list[tuple[HybridClassifier, Digits]], allocation: Allocation, prior: bool) -> dict[str, Any]:
+    """Accuracy of a setting and its cost per image, means over the test images of all splits."""
     results: list[RerankResult] = []
-    spent = flops(lambda: results.extend(ask(clf, data.test, allocation, prior)))
-    labels = np.array([r.ranking[0] for r in results])
+
+    def run() -> None:
+        for clf, data in fitted:
+            results.extend(ask(clf, data.test, allocation, prior))
+
+    spent = flops(run)
+    labels = np.concatenate([data.test_labels for _, data in fitted])
     return {
         "method": f"{type(allocation).__name__} {PRIOR[prior]}",
         "setting": repr(allocation),
-        "accuracy": float((labels == data.test_labels).mean()),
+        "accuracy": float(np.mean([r.ranking[0] == y for r, y in zip(results, labels, strict=True)])),
         "evaluations": float(np.mean([r.evaluations for r in results])),
         "rows": float(np.mean([r.rows for r in results])),
         "flops": spent / len(results),
@@ -114,31 +123,30 @@ def cheapest(points: list[dict[str, Any]], accuracy: float) -> dict[str, int]:
 
 
 def lines(report: dict[str, Any]) -> list[Line]:
-    """The exhaustive cost over each method's, medians over splits; a method that fails on a split is not reached."""
+    """The exhaustive cost over each method's; nan for a method that is never as accurate."""
     names = [f"{method} {prior}" for prior in PRIOR.values() for method in METHODS]
+    costs = {"evaluations": "evaluations", "rows": "rows", "FLOPs": "flops", "seconds": "seconds"}
     return [
-        Line(f"exhaustive {what} over those of {name}", _ratio(report["runs"], name, key))
+        Line(f"exhaustive {what} over those of {name}", _ratio(report, name, key))
         for name in names
-        for what, key in (("evaluations", "evaluations"), ("FLOPs", "flops"), ("seconds", "seconds"))
+        for what, key in costs.items()
     ]
 
 
-def _ratio(runs: list[dict[str, Any]], name: str, key: str) -> float:
-    if not all(name in run["reached"] for run in runs):
-        return float("nan")
-    return float(np.median([run["exhaustive"][key] / run["reached"][name][key] for run in runs]))
+def _ratio(report: dict[str, Any], name: str, key: str) -> float:
+    reached = report["reached"].get(name)
+    return report["exhaustive"][key] / reached[key] if reached else float("nan")
 
 
 @styled
 def draw(report: dict[str, Any]) -> Figure:
-    """Accuracy against evaluations and against FLOPs, means over splits; dashed lines are without a prior."""
+    """Accuracy against evaluations and against FLOPs; dashed lines are without a prior."""
     figure = Figure(figsize=(11, 4.5))
-    panels = figure.subplots(1, 2, sharey=True)
-    points = [run["points"] for run in report["runs"]]
+    panels, points = figure.subplots(1, 2, sharey=True), report["points"]
+    exhaustive = 100 * report["exhaustive"]["accuracy"]
     for axes, key, what in zip(panels, ("evaluations", "flops"), ("evaluations", "FLOPs"), strict=True):
-        for name in dict.fromkeys(p["method"] for p in points[0]):
-            _curve(axes, points, name, key)
-        exhaustive = 100 * np.mean([run["exhaustive"]["accuracy"] for run in report["runs"]])
+        for name in dict.fromkeys(p["method"] for p in points):
+            _curve(axes, [p for p in points if p["method"] == name], key)
         axes.axhspan(exhaustive - 100 * report["tolerance"], exhaustive, color="#EEEEEE", zorder=0)
         axes.set(xscale="log", xlabel=f"{what} per image")
     panels[0].set(ylabel="accuracy, %", title="grey: within 0.2 points of the exhaustive answer")
@@ -146,11 +154,9 @@ def draw(report: dict[str, Any]) -> Figure:
     return figure
 
 
-def _curve(axes: Any, points: list[list[dict[str, Any]]], name: str, key: str) -> None:
+def _curve(axes: Any, points: list[dict[str, Any]], key: str) -> None:
     """The settings of one method, from cheap to costly."""
-    mine = [[p for p in run if p["method"] == name] for run in points]
-    cost = np.mean([[p[key] for p in run] for run in mine], axis=0)
-    accuracy = 100 * np.mean([[p["accuracy"] for p in run] for run in mine], axis=0)
-    order, colour = cost.argsort(), COLOURS[METHODS.index(name.split()[0])]
+    name, points = points[0]["method"], sorted(points, key=lambda p: p[key])
     dashes = "o-" if name.endswith(PRIOR[True]) else "o--"
-    axes.plot(cost[order], accuracy[order], dashes, color=colour, label=name, markersize=4, linewidth=1.2)
+    accuracy, colour = [100 * p["accuracy"] for p in points], COLOURS[METHODS.index(name.split()[0])]
+    axes.plot([p[key] for p in points], accuracy, dashes, color=colour, label=name, markersize=4, linewidth=1.2)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -87,15 +88,20 @@ def check_side_by_side(report: dict[str, Any]) -> None:
 
 
 def check_frontier(report: dict[str, Any]) -> None:
-    (run,) = report["runs"]
-    exhaustive = run["exhaustive"]
+    exhaustive = report["exhaustive"]
     assert (exhaustive["setting"], exhaustive["evaluations"], exhaustive["rows"]) == ("FixedTrials(n=4)", 40, 4)
-    assert len(run["points"]) == 2 * len(TINY["frontier"].settings)
-    assert run["reached"]["FixedTrials without prior"]["evaluations"] <= 40
-    for point in run["reached"].values():
+    assert len(report["points"]) == 2 * len(TINY["frontier"].settings)
+    assert report["reached"]["FixedTrials without prior"]["evaluations"] <= 40
+    for point in report["reached"].values():
         assert point["accuracy"] >= exhaustive["accuracy"] - frontier.TOLERANCE
-        same = [p for p in run["points"] if p["method"] == point["method"] and p["evaluations"] < point["evaluations"]]
+        same = [
+            p for p in report["points"] if p["method"] == point["method"] and p["evaluations"] < point["evaluations"]
+        ]
         assert all(p["accuracy"] < exhaustive["accuracy"] - frontier.TOLERANCE for p in same)
+
+
+def test_every_figure_has_every_profile() -> None:
+    assert all(set(figure.SIZES) == set(speed.PROFILES) for figure in speed.FIGURES.values())
 
 
 def test_an_unknown_figure_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +140,7 @@ def test_growth_is_timed_measured_and_drawn(tmp_path: Path) -> None:
     }
     pair = [asdict(point) | used] * 2
     report = {"axes": axes, "window_bytes": growth.WINDOW_BYTES, "beyond": pair, "kept": pair}
-    assert [line.value for line in growth.lines(report) if line.what.startswith("peak memory")] == [1.0] * 8
+    assert [line.value for line in growth.lines(report) if line.what.startswith("peak memory,")] == [1.0] * 8
     growth.draw(report).savefig(tmp_path / "growth.png")
 
 
@@ -143,9 +149,13 @@ def test_beyond_the_window_are_more_images_than_it_holds() -> None:
         assert point.images > growth.WINDOW_BYTES // (4 * point.classes * point.trials)
 
 
-def test_host_peak_keeps_the_highest() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="a peak is forgotten on Linux alone")
+def test_host_peak_is_the_highest_since_it_was_forgotten() -> None:
+    growth.forget_peaks()
     before = growth.host_peak()
-    block = np.ones(before // 8 + 2**23)  # more than all there was
-    assert growth.host_peak() > block.nbytes > before
+    block = np.ones(2**25)
+    assert growth.host_peak() > before + 0.9 * block.nbytes
     del block
-    assert growth.host_peak() > before + 2**26
+    assert growth.host_peak() > before + 0.9 * 2**28
+    growth.forget_peaks()
+    assert growth.host_peak() < before + 0.5 * 2**28

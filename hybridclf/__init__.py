@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         InvalidTypeError,
         MissingDependencyError,
         SavedModelError,
+        TrainingError,
         UncalibratedWarning,
         UnknownLabelError,
         UnknownSpecError,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from .estimator import HybridClassifier
     from .evidence import Evidence, RerankResult
     from .fusion import Fusion
+    from .pair import train_pair
     from .ports import Denoiser, Proposer
     from .reranker import Reranker
 
@@ -33,6 +35,7 @@ _HOMES = {
         "InvalidTypeError",
         "MissingDependencyError",
         "SavedModelError",
+        "TrainingError",
         "UncalibratedWarning",
         "UnknownLabelError",
         "UnknownSpecError",
@@ -40,6 +43,7 @@ _HOMES = {
     "estimator": ("HybridClassifier",),
     "evidence": ("Evidence", "RerankResult"),
     "fusion": ("Fusion",),
+    "pair": ("train_pair",),
     "ports": ("Denoiser", "Proposer"),
     "reranker": ("Reranker",),
 }
@@ -65,9 +69,11 @@ __all__ = [
     "Reranker",
     "SavedModelError",
     "Staged",
+    "TrainingError",
     "UncalibratedWarning",
     "UnknownLabelError",
     "UnknownSpecError",
+    "train_pair",
 ]
 
 

@@ -6,6 +6,7 @@ HybridClfError
 │   └── UnknownSpecError                a spec string such as "open_clip:…" that no adapter answers to
 ├── InvalidTypeError (TypeError)        an object of a kind that is not accepted
 ├── SavedModelError (ValueError)        a folder that is not a saved model, or one this version cannot read
+├── TrainingError (RuntimeError)        a training that cannot start, go on or be kept
 └── MissingDependencyError (ImportError) an optional package is not installed
 """
 
@@ -15,6 +16,7 @@ __all__ = [
     "InvalidTypeError",
     "MissingDependencyError",
     "SavedModelError",
+    "TrainingError",
     "UncalibratedWarning",
     "UnknownLabelError",
     "UnknownSpecError",
@@ -43,6 +45,10 @@ class InvalidTypeError(HybridClfError, TypeError):
 
 class SavedModelError(HybridClfError, ValueError):
     """A folder that is not a saved model, or one that this version cannot read."""
+
+
+class TrainingError(HybridClfError, RuntimeError):
+    """A training that cannot start in this folder, go on from what is there, or write its checkpoint."""
 
 
 class MissingDependencyError(HybridClfError, ImportError):

@@ -1,5 +1,6 @@
 """Image files, opened safely and made into what a fitted classifier takes."""
 
+import io
 import os
 import warnings
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,7 @@ from PIL import Image, ImageOps
 from .errors import InvalidInputError
 from .images import describe
 
-__all__ = ["ENDINGS", "FORMATS", "as_item", "check_image_shape", "image_paths", "open_image"]
+__all__ = ["ENDINGS", "FORMATS", "as_item", "check_image_shape", "decode_image", "image_paths", "open_image"]
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that are opened: those of plain pictures, none that starts another program (EPS) or reads another file."""
@@ -50,11 +51,20 @@ def open_image(path: str | Path) -> Image.Image:
     """
     if Path(path).is_dir():
         raise InvalidInputError(f"a folder with no image in it: no file ends in {', '.join(ENDINGS)}")
+    return _decode(path)
+
+
+def decode_image(content: bytes) -> Image.Image:
+    """The content of an image file, as `open_image` opens it and with the same errors."""
+    return _decode(io.BytesIO(content))
+
+
+def _decode(source: str | Path | io.BytesIO) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow remarks on metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(source, formats=FORMATS) as image:
                 image.load()
                 return _eight_bit(ImageOps.exif_transpose(image))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:

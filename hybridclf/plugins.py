@@ -1,7 +1,8 @@
 """ "open_clip:RN50/openai" → object: spec strings, answered by adapters that are found through entry points.
 
 An adapter registers a function under the group `hybridclf.proposers` or `hybridclf.denoisers`; the entry point's name
-is the part of the spec before the colon, and the function gets the part after it.
+is the part of the spec before the colon, and the function gets the part after it. Under `hybridclf.trainables` it
+registers what makes a new network for tier 1: `hybridclf.ports.Trainable` says how.
 """
 
 from importlib.metadata import EntryPoint, entry_points
@@ -11,7 +12,7 @@ from .errors import UnknownSpecError
 
 __all__ = ["Kind", "adapters", "load"]
 
-Kind = Literal["proposer", "denoiser"]
+Kind = Literal["proposer", "denoiser", "trainable"]
 
 
 def adapters(kind: Kind) -> dict[str, EntryPoint]:
@@ -20,11 +21,11 @@ def adapters(kind: Kind) -> dict[str, EntryPoint]:
 
 
 def load(kind: Kind, spec: str, **options: Any) -> Any:
-    """The proposer or denoiser that a spec string names.
+    """The proposer, denoiser or new network that a spec string names.
 
     Parameters
     ----------
-    kind : "proposer" or "denoiser"
+    kind : "proposer", "denoiser" or "trainable"
         What is wanted.
     spec : str
         "ADAPTER:NAME", for example "sklearn:LogisticRegression".

@@ -1,4 +1,4 @@
-"""The two ports everything meets at: a proposer (tier 1) and a denoiser (tier 2).
+"""The two ports everything meets at: a proposer (tier 1) and a denoiser (tier 2); and how a new proposer is trained.
 
 Work for a denoiser comes in **rows and pairs**. A row is one noised image at one trial; a pair is
 (row, class). Indices are flat, so ragged candidate lists need no padding and images with different
@@ -7,13 +7,14 @@ pair; any other model gathers rows and runs one forward per pair.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["Condition", "Denoiser", "Label", "Proposer", "take"]
+__all__ = ["Condition", "Denoiser", "Label", "Proposer", "Trainable", "take"]
 
 Label = Any
 """A class label: whatever numpy can sort and compare, mostly int or str."""
@@ -92,6 +93,30 @@ class Denoiser(Protocol):
             Which row each pair belongs to.
         condition : Condition `[P, …]`
             What each pair is conditioned on.
+        """
+        ...
+
+
+class Trainable(Protocol):
+    """A network that becomes tier 1 once it is trained.
+
+    Its adapter's function, under the entry-point group `hybridclf.trainables`, takes what follows the adapter's name in
+    the spec string, and by keyword: `classes`, the C label names; `image_size`, S; `mean` and `scale`, three numbers
+    each, by which pixels from 0 to 255 are standardised.
+
+    Attributes
+    ----------
+    network : nn.Module
+        From standardised images `[B, 3, S, S]` to logits `[B, C]`; new, its weights drawn from torch's global
+        generator. In training it draws no random numbers.
+    """
+
+    network: nn.Module
+
+    def save(self, network: nn.Module, folder: Path) -> str:
+        """Write a trained copy of the network into a new folder; the spec string of the proposer that loads it.
+
+        That proposer takes uint8 images `[n, S, S, 3]` and knows the classes by their names.
         """
         ...
 

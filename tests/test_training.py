@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from hybridclf.allocation import FixedTrials
+from hybridclf.losses import affine_jitter, denoising_loss
 from hybridclf.models import LateConditioned, LateConditionedDenoiser, LateMLP, LateUNet
 from hybridclf.reranker import Reranker
-from hybridclf.training import CHECK_EVERY, TrainingConfig, TrainingLog, affine_jitter, denoising_loss, train
+from hybridclf.training import CHECK_EVERY, TrainingConfig, TrainingLog, train
 
 QUICK = TrainingConfig(max_iter=30, batch_size=64, learning_rate=5e-3)
 

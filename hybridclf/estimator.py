@@ -23,6 +23,7 @@ from .fitting import Parts, Recipe
 from .fusion import Fusion
 from .images import as_array, is_empty, is_image_list, value_range
 from .loop import Step
+from .models import LateConditionedDenoiser
 from .objectives import resolve_weighting
 from .ports import Label
 from .proposing import column_of, is_trained, resolve_proposer, shortlist
@@ -201,7 +202,8 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         proposer, denoiser = resolve_proposer(self.proposer), resolve_denoiser(self.denoiser)
         if X is None:
             return self._fit_labels(proposer, denoiser, y)
-        self._takes_arrays = denoiser is None or not getattr(proposer, "takes_images", False)
+        of_one_size = denoiser is None or isinstance(denoiser, LateConditionedDenoiser)
+        self._takes_arrays = of_one_size or not getattr(proposer, "takes_images", False)
         images, y = self._read_labelled(X, y, reset=True)
         self.classes_ = self._classes(proposer, y)
         numbers = class_numbers(y, self.classes_)

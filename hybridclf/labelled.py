@@ -15,12 +15,12 @@ from . import parquet
 from .errors import InvalidInputError
 from .files import as_item, decode_image, image_paths, open_image
 
-__all__ = ["DIGITS", "LabelledImages", "load_labelled", "split"]
+__all__ = ["DIGITS", "LabelledImages", "channel_statistics", "load_labelled", "split"]
 
 DIGITS = "digits"
 """What stands for scikit-learn's handwritten digits where a path is expected."""
 
-MAX_BYTES = 8 * 2**30
+MAX_BYTES = 4 * 2**30
 """Memory that decoded images may take; more are refused."""
 
 MAX_UNREADABLE = 0.05
@@ -91,7 +91,9 @@ def load_labelled(source: str | Path, size: int, progress: bool = False) -> Labe
     found = _find(source)
     _check_classes(source, found)
     _check_memory(found.n, size)
-    pixels, numbers, unreadable = np.empty((found.n, size, size, 3), np.uint8), [], []
+    pixels = np.empty((found.n, size, size, 3), np.uint8)
+    numbers: list[int] = []
+    unreadable: list[str] = []
     for item in tqdm(found.items, total=found.n, desc="read images", unit="image", leave=None, disable=not progress):
         try:
             pixels[len(numbers)] = as_item(item.open(), (size, size, 3), None)
@@ -187,7 +189,7 @@ def _check_read(found: _Source, y: np.ndarray, unreadable: list[str]) -> None:
 
 
 def split(y: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which images to train on and which to hold out: the share of every class, one of each at least.
+    """Which images to train on and which to hold out: that share of every class, and one of each at least.
 
     Parameters
     ----------
@@ -201,7 +203,7 @@ def split(y: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarra
     Returns
     -------
     kept, out : int arrays
-        Sorted positions.
+        Positions: sorted, and in random order.
 
     Raises
     ------
@@ -218,5 +220,15 @@ def split(y: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarra
                 "to train on; add images, or hold out a smaller share"
             )
         out.append(members[:n_out])
-    held_out = np.sort(np.concatenate(out))
+    held_out = rng.permutation(np.concatenate(out))
     return np.setdiff1d(np.arange(len(y)), held_out), held_out
+
+
+def channel_statistics(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation `[3]` of the channels of images uint8 `[n, H, W, 3]`; no float copy is made."""
+    counts = np.zeros((3, 256))
+    for part in np.array_split(pixels, 1 + len(pixels) // 1024):
+        counts += [np.bincount(part[..., channel].ravel(), minlength=256) for channel in range(3)]
+    shares, levels = counts / counts.sum(axis=1, keepdims=True), np.arange(256)
+    mean = shares @ levels
+    return mean, np.sqrt(np.maximum(shares @ levels**2 - mean**2, 1e-6))

@@ -2,7 +2,8 @@
 
 A saved model is a folder: `model.json` (settings, labels, calibration), `denoiser.safetensors` (a denoiser trained by
 us) and `proposer.skops` (a scikit-learn proposer). Parts that came from an adapter's spec string are saved as that
-string and loaded through the adapter again.
+string and loaded through the adapter again. A spec string whose path (what follows its last colon) starts with "./"
+names a part that lies in the folder itself, as in "timm:local-dir:./proposer".
 """
 
 import json
@@ -45,9 +46,8 @@ _PRETRAINED = Path(__file__).parent / "pretrained"
 def save(clf: "HybridClassifier", folder: str | Path) -> None:
     """Write a fitted classifier into a folder; see `HybridClassifier.save`."""
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "model.json").exists())):
-        raise SavedModelError(f"{folder} exists and is not a saved model; give a new or empty folder")
-    description = _describe(clf)
+    description = _describe(clf, folder)
+    _check_target(folder, description)
     text = json.dumps(description, indent=1, default=_plain)
     proposer = _dump_skops(clf.proposer_) if description["fitted_proposer"] else b""
     folder.mkdir(parents=True, exist_ok=True)  # from here on nothing is left to refuse
@@ -64,6 +64,9 @@ def load(cls: "type[HybridClassifier]", folder: str | Path, trusted: Sequence[st
     """Read a classifier that `save` wrote; see `HybridClassifier.load`."""
     folder = Path(folder)
     saved = _read_json(folder)
+    for tier in ("proposer", "denoiser"):
+        if isinstance(saved.get(tier), str):
+            saved[tier] = plugins.resolved(saved[tier], folder)
     named = _load_named(saved)
     try:
         clf = _restore(cls, folder, saved, named, trusted)
@@ -74,6 +77,16 @@ def load(cls: "type[HybridClassifier]", folder: str | Path, trusted: Sequence[st
     if not hasattr(clf.proposer_, "classes_"):
         clf.proposer_.fit(None, clf.classes_)
     return clf
+
+
+def _check_target(folder: Path, description: dict[str, Any]) -> None:
+    """Check that nothing but a saved model, or parts of this one, would be overwritten or joined."""
+    if not folder.exists() or (folder / "model.json").exists():
+        return
+    specs = [description[tier] for tier in ("proposer", "denoiser")]
+    parts = {Path(spec.rpartition(":./")[2]).parts[0] for spec in specs if isinstance(spec, str) and ":./" in spec}
+    if not folder.is_dir() or not parts.issuperset(path.name for path in folder.iterdir()):
+        raise SavedModelError(f"{folder} exists and is not a saved model; give a new or empty folder")
 
 
 def pretrained_folder(name: str) -> Path:
@@ -90,10 +103,10 @@ def pretrained_folder(name: str) -> Path:
     return _PRETRAINED / name
 
 
-def _describe(clf: "HybridClassifier") -> dict[str, Any]:
-    """All of a classifier that goes into JSON."""
+def _describe(clf: "HybridClassifier", folder: Path) -> dict[str, Any]:
+    """All of a classifier that goes into JSON, for that folder."""
     parameters = clf.get_params(deep=False)
-    proposer, denoiser = parameters.pop("proposer"), parameters.pop("denoiser")
+    proposer, denoiser = (_spec(parameters.pop(name), folder) for name in ("proposer", "denoiser"))
     if not isinstance(denoiser, str) and not isinstance(clf.denoiser_, LateConditionedDenoiser):
         raise SavedModelError(f"a {type(clf.denoiser_).__name__} cannot be saved; pass the denoiser as a spec string")
     if not isinstance(proposer, str) and not isinstance(clf.proposer_, BaseEstimator):
@@ -120,6 +133,10 @@ def _describe(clf: "HybridClassifier") -> dict[str, Any]:
         "fitted": {name: getattr(clf, name) for name in _FITTED if hasattr(clf, name)},
         "calibration": None if calibration is None else _describe_calibration(calibration),
     }
+
+
+def _spec(tier: Any, folder: Path) -> Any:
+    return plugins.portable(tier, folder) if isinstance(tier, str) else tier
 
 
 def _describe_allocation(allocation: Allocation | None) -> dict[str, Any] | None:

@@ -6,11 +6,12 @@ registers what makes a new network for tier 1: `hybridclf.ports.Trainable` says 
 """
 
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Literal
 
-from .errors import UnknownSpecError
+from .errors import SavedModelError, UnknownSpecError
 
-__all__ = ["Kind", "adapters", "load"]
+__all__ = ["Kind", "adapters", "load", "portable", "resolved"]
 
 Kind = Literal["proposer", "denoiser", "trainable"]
 
@@ -43,3 +44,34 @@ def load(kind: Kind, spec: str, **options: Any) -> Any:
         listed = ", ".join(f'"{n}:…"' for n in sorted(known)) or "none is installed"
         raise UnknownSpecError(f'{spec!r} is not a known {kind}; type "ADAPTER:NAME" with one of: {listed}')
     return known[name].load()(rest, **options)
+
+
+def portable(spec: str, folder: Path) -> str:
+    """A spec string as it is written into a saved model's folder: a path inside the folder becomes "./…".
+
+    "./…" as the user typed it starts at the working folder, which is nobody's business later; it is made absolute.
+    """
+    head, colon, path = spec.rpartition(":")
+    if path.startswith("./"):
+        spec = f"{head}{colon}{Path(path).resolve()}"
+    head, inside, path = spec.partition(f":{folder.resolve()}/")
+    return f"{head}:./{path}" if inside else spec
+
+
+def resolved(spec: str, folder: Path) -> str:
+    """A spec string as it is read from a saved model's folder: "./…" after its last colon starts there.
+
+    Raises
+    ------
+    SavedModelError
+        If such a path leaves the folder, or leads to nothing.
+    """
+    head, colon, path = spec.rpartition(":")
+    if not path.startswith("./"):
+        return spec
+    part = (folder / path).resolve()
+    if not part.is_relative_to(folder.resolve()):
+        raise SavedModelError(f"{spec!r} in {folder} leads out of that folder, where nothing of a saved model may lie")
+    if not part.exists():
+        raise SavedModelError(f"{folder} is incomplete: it has no {path[2:]}, which {spec!r} names; copy all of it")
+    return f"{head}{colon}{part}"

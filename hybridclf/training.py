@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -259,6 +260,7 @@ def train(
     """
     trainer = Trainer(network, x0, y, partial(_denoiser_loss, config), config, 0, seed)
     trainer.n_steps = config.max_iter * trainer.steps_per_pass
+    average = cast(LateConditioned, trainer.average)
     best, best_loss, log = None, math.inf, TrainingLog()
     for loss in tqdm(
         _passes(trainer), total=config.max_iter, desc="train denoiser", unit="pass", leave=None, disable=not progress
@@ -266,13 +268,13 @@ def train(
         log.loss.append(loss)
         if held_out is None or len(log.loss) % CHECK_EVERY:
             continue
-        log.held_out.append(held_out_loss(trainer.average, *held_out, config))
+        log.held_out.append(_held_out_loss(average, *held_out, config))
         if log.held_out[-1] < best_loss:
-            best, best_loss, log.n_iter = copy.deepcopy(trainer.average.state_dict()), log.held_out[-1], len(log.loss)
+            best, best_loss, log.n_iter = copy.deepcopy(average.state_dict()), log.held_out[-1], len(log.loss)
         elif len(log.loss) - log.n_iter >= config.n_iter_no_change:
             break
     log.n_iter = log.n_iter or len(log.loss)
-    network.load_state_dict(best or trainer.average.state_dict())
+    network.load_state_dict(best or average.state_dict())
     return log
 
 
@@ -294,7 +296,7 @@ def _passes(trainer: Trainer) -> Iterator[float]:
 
 
 @torch.no_grad()
-def held_out_loss(network: LateConditioned, x0: Tensor, y: Tensor, config: TrainingConfig) -> float:
+def _held_out_loss(network: LateConditioned, x0: Tensor, y: Tensor, config: TrainingConfig) -> float:
     """The training loss on held-out images `[n, *shape]` of classes `[n]`, each with the same noise every time."""
     rng = torch.Generator().manual_seed(0)
     repeat = max(1, 256 // len(x0))

@@ -15,7 +15,7 @@ from hybridclf.errors import InvalidInputError, UnknownSpecError
 __all__ = ["TimmTrainable", "load"]
 
 SMALL = "small"
-"""A ConvNeXt of less than 0.5 M parameters, batch-normalised, that sees images of up to 32 pixels at full resolution."""
+"""A batch-normalised ConvNeXt of less than 0.5 M parameters that sees images of up to 32 pixels at full resolution."""
 
 
 def load(
@@ -85,7 +85,7 @@ def _small(image_size: int) -> tuple[str, dict[str, Any]]:
         "patch_size": max(1, image_size // 32),
         "conv_mlp": True,
         "norm_layer": "batchnorm2d",
-        "ls_init_value": None,
+        "ls_init_value": 1.0,
     }
     return "convnext_atto", arguments
 

@@ -87,11 +87,12 @@ def train_pair(
     images = load_labelled(source, chosen.image_size, progress)
     facts = dict(zip(FACTS, (where.type, has_bf16(where), _digest(images)), strict=True))
     task = Task.of(images, where, str(source) != DIGITS, chosen)
-    if run is None:
+    trainable = new_trainable(task)
+    if run is None:  # all that can be refused has been
         run = TrainingRun.start(out, asdict(chosen) | facts)
     run.require(facts)
     run.log["unreadable"] = list(images.unreadable)
-    _train(run, task, progress)
+    _train(run, task, trainable, progress)
     return HybridClassifier.load(out)
 
 
@@ -115,13 +116,13 @@ def _digest(images: LabelledImages) -> str:
     """A short text that differs where the images or their labels do."""
     digest = hashlib.blake2b("\n".join(images.classes).encode(), digest_size=16)
     for array in (images.y, images.pixels):
-        digest.update(memoryview(np.ascontiguousarray(array)))
+        digest.update(array.data)
     return digest.hexdigest()
 
 
-def _train(run: TrainingRun, task: Task, progress: bool) -> None:
+def _train(run: TrainingRun, task: Task, trainable: Trainable, progress: bool) -> None:
     """Both tiers one after the other, then the fusion; from what there is already."""
-    trainable, seconds = new_trainable(task), 60 * task.settings.minutes
+    seconds = 60 * task.settings.minutes
     proposer, network = (
         run.train(part.name, part.trainer, part.share * seconds, part.held_out, progress)
         for part in (proposer_part(task, trainable.network), denoiser_part(task))

@@ -101,9 +101,10 @@ class Task:
     def of(cls, images: LabelledImages, device: torch.device, mirror: bool, settings: PairSettings) -> "Task":
         """Images split into those to train on and those held out, and moved to the device."""
         kept, out = split(images.y, settings.validation_fraction, settings.seed)
-        mean, scale = channel_statistics(images.pixels)
+        pixels = images.pixels[kept]
+        mean, scale = channel_statistics(pixels)
         return cls(
-            pixels=torch.from_numpy(images.pixels[kept]).to(device),
+            pixels=torch.from_numpy(pixels).to(device),
             y=torch.from_numpy(images.y[kept]).to(device),
             held_out=torch.from_numpy(images.pixels[out]).to(device),
             held_out_y=torch.from_numpy(images.y[out]).to(device),

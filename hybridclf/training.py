@@ -131,6 +131,9 @@ class Trainer:
         self.rng = torch.Generator(images.device).manual_seed(seed)
         self._order = torch.empty(0, dtype=torch.long, device=images.device)
         self._parameters = list(network.parameters())
+        pairs = list(zip(self.average.state_dict().values(), network.state_dict().values(), strict=True))
+        self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]  # counts of batches
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
@@ -169,12 +172,9 @@ class Trainer:
 
     @torch.no_grad()
     def _follow(self, decay: float) -> None:
-        pairs = list(zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True))
-        ours, theirs = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
-        torch._foreach_lerp_(ours, theirs, 1 - decay)
-        for our, their in pairs:
-            if not our.is_floating_point():  # a count of batches
-                our.copy_(their)
+        torch._foreach_lerp_([ours for ours, _ in self._averaged], [theirs for _, theirs in self._averaged], 1 - decay)
+        for ours, theirs in self._copied:
+            ours.copy_(theirs)
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that changes from step to step, as a flat set of tensors; a copy."""

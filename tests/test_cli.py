@@ -52,7 +52,12 @@ def test_version_and_help() -> None:
     assert shown.exit_code == 0
     assert "demo" in shown.output
     assert "classify" in shown.output
-    for command, options in (("demo", ("--seed", "--out", "--json")), ("classify", ("PATH", "--model", "--json"))):
+    commands = {
+        "demo": ("--seed", "--out"),
+        "classify": ("PATH", "--model", "--json"),
+        "train": ("DATA", "OUT", "--resume"),
+    }
+    for command, options in commands.items():
         output = invoke(command, "--help").output
         assert all(option in output for option in options)
 

@@ -39,15 +39,16 @@ def load(
     UnknownSpecError
         If timm has no model of that name.
     InvalidInputError
-        If that model cannot be made for these images.
+        If that model takes images of one size alone.
     """
     architecture, arguments = _small(image_size) if name == SMALL else (name, {})
     if not timm.is_model(architecture):
         raise UnknownSpecError(f"timm has no model {name!r} to train; timm.list_models() lists them all")
-    try:
-        network = timm.create_model(architecture, num_classes=len(classes), **arguments)
-    except (AssertionError, TypeError, ValueError, RuntimeError) as error:
-        raise InvalidInputError(f"timm's {name!r} cannot be made for {len(classes)} classes: {error}") from error
+    network = timm.create_model(architecture, num_classes=len(classes), **arguments)
+    if network.pretrained_cfg.get("fixed_input_size"):
+        raise InvalidInputError(
+            f"timm's {name!r} takes images of one size alone; choose one for any size, such as resnet18"
+        )
     network.pretrained_cfg.update(_input(image_size, mean, scale))
     return TimmTrainable(network, list(classes), arguments)
 

@@ -228,7 +228,7 @@ def _print_training(log: dict[str, Any]) -> None:
     if log["unreadable"]:
         listed = "; ".join(log["unreadable"][:5])
         console.print(_text(f"Left out, as unreadable: {len(log['unreadable'])} files ({listed})"))
-    table = Table("on held-out images", "accuracy, %", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(f"on {found['n']} held-out images", "accuracy, %", box=SIMPLE_HEAD, pad_edge=False)
     names = {
         "tier_1": "tier 1 alone",
         "tier_2": f"tier 2 alone, {found['tier_2_trials']} trials",

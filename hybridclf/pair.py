@@ -25,8 +25,8 @@ from .training_run import TrainingRun
 
 __all__ = ["PairSettings", "train_pair"]
 
-CALIBRATED, VALIDATED = 1000, 500
-"""Held-out images that the fusion is fitted on, and that the result is measured on, at most."""
+HELD_OUT = 500
+"""Held-out images that the fusion is fitted on, and that the result is measured on: others, if there are enough."""
 
 TRIALS = 32
 """Trials of tier 2 alone where it is measured."""
@@ -169,12 +169,13 @@ def _calibrated(spec: str, network: Any, task: Task, progress: bool) -> HybridCl
     network = network.to(memory_format=torch.contiguous_format)  # as it will be loaded
     denoiser = LateConditionedDenoiser(network, task.classes, task.mean, task.scale, device=task.device)
     clf = HybridClassifier(spec, denoiser, device=str(task.device), verbose=progress, random_state=task.settings.seed)
-    return clf.fit(*task.some_held_out(CALIBRATED)).set_params(device="auto", verbose=False)
+    chosen = slice(max(HELD_OUT, len(task.classes)))
+    return clf.fit(*task.some_held_out(chosen)).set_params(device="auto", verbose=False)
 
 
 def _validate(clf: HybridClassifier, task: Task) -> dict[str, float]:
-    """Accuracy of each tier alone and of both on held-out images; the fusion's few parameters were fitted on these."""
-    images, labels = task.some_held_out(VALIDATED)
+    """Accuracy of each tier alone and of both on held-out images, the last ones: the fusion was fitted on the first."""
+    images, labels = task.some_held_out(slice(-HELD_OUT, None))
     alone = clf.reranker(FixedTrials(TRIALS), Fusion()).rerank(images, [clf.classes_.tolist()] * len(labels))
     posterior, results = clf.decide(images)
     answers = {

@@ -125,11 +125,11 @@ class Task:
         mean, scale = (torch.from_numpy(v).float().to(pixels.device).view(3, 1, 1) for v in (self.mean, self.scale))
         return (pixels.permute(0, 3, 1, 2).float() - mean) / scale
 
-    def some_held_out(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """At most n of the held-out images and their labels, but one of each class in any case."""
+    def some_held_out(self, part: slice) -> tuple[np.ndarray, np.ndarray]:
+        """A part of the held-out images and their labels; the first C of them are one of each class."""
         y = self.held_out_y.cpu().numpy()
         first = np.unique(y, return_index=True)[1]
-        chosen = np.concatenate([first, np.setdiff1d(np.arange(len(y)), first)])[: max(n, len(first))]
+        chosen = np.concatenate([first, np.setdiff1d(np.arange(len(y)), first)])[part]
         return self.held_out[torch.from_numpy(chosen).to(self.device)].cpu().numpy(), self.classes[y[chosen]]
 
 

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from hybridclf import HybridClassifier, pair_training, train_pair, training_run
 from hybridclf.cli import app
 from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
+from hybridclf.files import open_image
 from hybridclf.labelled import load_labelled
 from hybridclf.pair import PairSettings
 from hybridclf.pair_training import Task, denoiser_part
@@ -99,7 +100,7 @@ def test_the_command_says_what_it_did(trained: tuple[Path, Result], data: Path) 
         assert [entry["step"] for entry in entries] == list(range(10, n_steps + 1, 10))
         assert entries[-1]["held_out"] < entries[0]["held_out"]
         assert all(entry["images_per_second"] > 0 for entry in entries)
-    assert Image.open(out / "training" / "loss.png").width > 1000
+    assert open_image(out / "training" / "loss.png").width > 1000
     assert {path.name for path in (out / "training").iterdir()} == {"log.json", "loss.png"}  # no checkpoint is left
 
 
@@ -108,7 +109,7 @@ def test_the_folder_may_be_moved_and_classifies_files(trained: tuple[Path, Resul
     files = sorted(data.glob("red/1*.png"))
     arguments = ["classify", "--json", "--model", str(moved), *map(str, files)]
     lines = CliRunner().invoke(app, arguments).stdout.splitlines()
-    expected = HybridClassifier.load(trained[0]).predict([Image.open(file) for file in files])
+    expected = HybridClassifier.load(trained[0]).predict([open_image(file) for file in files])
     assert [json.loads(line)["label"] for line in lines] == expected.tolist()
     shutil.rmtree(moved / "proposer")
     with pytest.raises(SavedModelError, match="incomplete: it has no proposer"):

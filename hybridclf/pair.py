@@ -78,7 +78,7 @@ def train_pair(
     TrainingError
         If `out` holds something else, is to be resumed with other settings, or cannot be written.
     """
-    out, given = Path(out), {name: value for name, value in settings.items() if value is not None}
+    out, given = Path(out).resolve(), {name: value for name, value in settings.items() if value is not None}
     run = TrainingRun.resume(out, given) if resume else None
     if run is None:
         TrainingRun.check_free(out)
@@ -143,7 +143,7 @@ def _finish(
         clf = _calibrated(spec, network, task, progress)
         run.log["validation"] = _validate(clf, task)
         with writing(folder):
-            clf.save(folder)
+            clf.set_params(device="auto", verbose=False).save(folder)
         run.write()
         with writing(run.folder), suppress(MissingDependencyError):  # the picture is an extra
             plot_losses(run.log["losses"]).savefig(run.folder / "loss.png")
@@ -170,13 +170,14 @@ def _calibrated(spec: str, network: Any, task: Task, progress: bool) -> HybridCl
     denoiser = LateConditionedDenoiser(network, task.classes, task.mean, task.scale, device=task.device)
     clf = HybridClassifier(spec, denoiser, device=str(task.device), verbose=progress, random_state=task.settings.seed)
     chosen = slice(max(HELD_OUT, len(task.classes)))
-    return clf.fit(*task.some_held_out(chosen)).set_params(device="auto", verbose=False)
+    return clf.fit(*task.some_held_out(chosen))
 
 
 def _validate(clf: HybridClassifier, task: Task) -> dict[str, float]:
     """Accuracy of each tier alone and of both on held-out images, the last ones: the fusion was fitted on the first."""
     images, labels = task.some_held_out(slice(-HELD_OUT, None))
-    alone = clf.reranker(FixedTrials(TRIALS), Fusion()).rerank(images, [clf.classes_.tolist()] * len(labels))
+    candidates, stage = [clf.classes_.tolist()] * len(labels), clf.reranker(FixedTrials(TRIALS), Fusion())
+    alone = stage.rerank(images, candidates, progress=clf.verbose)
     posterior, results = clf.decide(images)
     answers = {
         "tier_1": clf.proposer_.predict(images),

@@ -139,10 +139,11 @@ def test_interrupted_and_resumed_equals_uninterrupted(
         return advance(self)
 
     monkeypatch.setattr(Trainer, "_advance", advance_or_stop)
-    first = invoke(data, tmp_path / "out", "--minutes", MINUTES, "--image-size", "8", "--val", "0.2")
+    monkeypatch.chdir(tmp_path)
+    first = invoke(data, "out", "--minutes", MINUTES, "--image-size", "8", "--val", "0.2")
     assert first.exit_code not in (0, 2) and not (tmp_path / "out" / "model.json").exists()
-    assert invoke(data, tmp_path / "out", "--resume").exit_code == first.exit_code  # interrupted once more
-    done = invoke(data, tmp_path / "out", "--resume", "--image-size", "8")
+    assert invoke(data, "out", "--resume").exit_code == first.exit_code  # interrupted once more
+    done = invoke(data, "out", "--resume", "--image-size", "8")
     assert done.exit_code == 0, done.output
     for name in ("model.json", "denoiser.safetensors", "proposer/model.safetensors", "proposer/config.json"):
         assert (tmp_path / "out" / name).read_bytes() == (trained[0] / name).read_bytes()

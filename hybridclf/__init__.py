@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         MissingDependencyError,
         QueueFullError,
         SavedModelError,
+        TrainingError,
         UncalibratedWarning,
         UnknownLabelError,
         UnknownSpecError,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .evidence import Evidence, RerankResult
     from .fusion import Fusion
     from .live import AsyncReranker
+    from .pair import train_pair
     from .ports import Denoiser, Proposer
     from .reranker import Reranker
     from .zeroshot import zero_shot
@@ -39,6 +41,7 @@ _HOMES = {
         "MissingDependencyError",
         "QueueFullError",
         "SavedModelError",
+        "TrainingError",
         "UncalibratedWarning",
         "UnknownLabelError",
         "UnknownSpecError",
@@ -47,6 +50,7 @@ _HOMES = {
     "evidence": ("Evidence", "RerankResult"),
     "fusion": ("Fusion",),
     "live": ("AsyncReranker",),
+    "pair": ("train_pair",),
     "ports": ("Denoiser", "Proposer"),
     "reranker": ("Reranker",),
     "zeroshot": ("zero_shot",),
@@ -76,9 +80,11 @@ __all__ = [
     "Reranker",
     "SavedModelError",
     "Staged",
+    "TrainingError",
     "UncalibratedWarning",
     "UnknownLabelError",
     "UnknownSpecError",
+    "train_pair",
     "zero_shot",
 ]
 

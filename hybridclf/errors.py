@@ -8,6 +8,7 @@ HybridClfError
 ├── QueueFullError (RuntimeError)        a live reranker has as many images as it may hold
 ├── ClosedError (RuntimeError)           a live reranker that takes no more images
 ├── SavedModelError (ValueError)        a folder that is not a saved model, or one this version cannot read
+├── TrainingError (RuntimeError)        a training that cannot start, go on or be kept
 └── MissingDependencyError (ImportError) an optional package is not installed
 """
 
@@ -22,6 +23,7 @@ __all__ = [
     "MissingDependencyError",
     "QueueFullError",
     "SavedModelError",
+    "TrainingError",
     "UncalibratedWarning",
     "UnknownLabelError",
     "UnknownSpecError",
@@ -59,6 +61,10 @@ class ClosedError(HybridClfError, RuntimeError):
 
 class SavedModelError(HybridClfError, ValueError):
     """A folder that is not a saved model, or one that this version cannot read."""
+
+
+class TrainingError(HybridClfError, RuntimeError):
+    """A training that cannot start in this folder, go on from what is there, or write its checkpoint."""
 
 
 class MissingDependencyError(HybridClfError, ImportError):

@@ -16,6 +16,7 @@ from .crossfit import CrossFit
 from .errors import InvalidInputError, UncalibratedWarning
 from .fitting import Parts, Recipe
 from .fusion import Fusion
+from .models import LateConditionedDenoiser
 from .objectives import resolve_weighting
 from .predicting import TwoTierPredictor
 from .proposing import is_trained
@@ -207,7 +208,8 @@ class HybridClassifier(TwoTierPredictor):
         proposer, denoiser = resolve_tiers(self)
         if X is None:
             return self._fit_labels(proposer, denoiser, y)
-        self._takes_arrays = denoiser is None or not getattr(proposer, "takes_images", False)
+        of_one_size = denoiser is None or isinstance(denoiser, LateConditionedDenoiser)
+        self._takes_arrays = of_one_size or not getattr(proposer, "takes_images", False)
         images, y = self._read_labelled(X, y, reset=True)
         self.classes_ = self._classes(proposer, y)
         numbers = class_numbers(y, self.classes_)

@@ -4,7 +4,8 @@ An adapter registers a function under the group `hybridclf.proposers`, `hybridcl
 entry point's name is the part of the spec before the colon, and the function gets the part after it. If its signature
 has them, it also gets `prompts`, `device` and `precision`, as `HybridClassifier` was given them; what it then loads may
 say by `takes_prompts = False` that it goes by class all the same. The docstring of its module should say in its first
-paragraph what its spec strings look like: `hybridclf models` prints it.
+paragraph what its spec strings look like: `hybridclf models` prints it. Under `hybridclf.trainables` it registers what
+makes a new network for tier 1: `hybridclf.ports.Trainable` says how.
 """
 
 import inspect
@@ -18,7 +19,7 @@ from .errors import MissingDependencyError, SavedModelError, UnknownSpecError
 
 __all__ = ["Kind", "adapters", "load", "offer", "portable", "resolved", "takes"]
 
-Kind = Literal["proposer", "denoiser", "engine"]
+Kind = Literal["proposer", "denoiser", "trainable", "engine"]
 
 
 def adapters(kind: Kind) -> dict[str, EntryPoint]:
@@ -27,11 +28,11 @@ def adapters(kind: Kind) -> dict[str, EntryPoint]:
 
 
 def load(kind: Kind, spec: str, **options: Any) -> Any:
-    """The proposer, denoiser or engine that a spec string names.
+    """The proposer, denoiser, new network or engine that a spec string names.
 
     Parameters
     ----------
-    kind : "proposer", "denoiser" or "engine"
+    kind : "proposer", "denoiser", "trainable" or "engine"
         What is wanted.
     spec : str
         "ADAPTER:NAME", for example "sklearn:LogisticRegression".

@@ -1,4 +1,4 @@
-"""The two ports everything meets at: a proposer (tier 1) and a denoiser (tier 2).
+"""The two ports everything meets at: a proposer (tier 1) and a denoiser (tier 2); and how a new proposer is trained.
 
 Work for a denoiser comes in **rows and pairs**. A row is one noised image at one trial; a pair is
 (row, class); where a class has several prompts, each of them is a pair of its own, and their errors
@@ -8,15 +8,16 @@ pair; any other model gathers rows and runs one forward per pair.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import InvalidInputError
 
-__all__ = ["Condition", "Denoiser", "Label", "Proposer", "VarianceDenoiser", "n_prompts", "take"]
+__all__ = ["Condition", "Denoiser", "Label", "Proposer", "Trainable", "VarianceDenoiser", "n_prompts", "take"]
 
 Label = Any
 """A class label: whatever numpy can sort and compare, mostly int or str."""
@@ -117,6 +118,30 @@ class VarianceDenoiser(Denoiser, Protocol):
 
     def previous_levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(α, σ) `[R]` of the level before that of time t; (1, 0) before the first."""
+        ...
+
+
+class Trainable(Protocol):
+    """A network that becomes tier 1 once it is trained.
+
+    Its adapter's function, under the entry-point group `hybridclf.trainables`, takes what follows the adapter's name in
+    the spec string, and by keyword: `classes`, the C label names; `image_size`, S; `mean` and `scale`, three numbers
+    each, by which pixels from 0 to 255 are standardised.
+
+    Attributes
+    ----------
+    network : nn.Module
+        From standardised images `[B, 3, S, S]` to logits `[B, C]`; new, its weights drawn from torch's global
+        generator. In training it draws no random numbers.
+    """
+
+    network: nn.Module
+
+    def save(self, network: nn.Module, folder: Path) -> str:
+        """Write a trained copy of the network into a new folder; the spec string of the proposer that loads it.
+
+        That proposer takes uint8 images `[n, S, S, 3]` and knows the classes by their names.
+        """
         ...
 
 

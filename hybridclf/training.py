@@ -1,22 +1,23 @@
-"""Training of late-conditioned denoisers: denoising loss, wrong-class term, EMA, early stopping."""
+"""Training: optimisation that goes on exactly where it stopped, and early stopping for denoisers."""
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import cast
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .models.denoiser import cosine_levels
+from .losses import ALL_TIMES, affine_jitter, denoising_loss
 from .models.late import LateConditioned
 
-__all__ = ["TrainingConfig", "TrainingLog", "affine_jitter", "denoising_loss", "train"]
+__all__ = ["Trainer", "TrainingConfig", "TrainingLog", "train"]
 
-MAX_CANDIDATES = 10
-"""Classes that the wrong-class term compares per image: the right one and random others."""
+Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
+"""From a network, a batch of images `[B, …]`, their class numbers `[B]` and a source of chance to one number."""
 
 CHECK_EVERY = 5
 """Passes from one look at the held-out loss to the next."""
@@ -24,7 +25,7 @@ CHECK_EVERY = 5
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a denoiser is trained.
+    """How a network is trained.
 
     Attributes
     ----------
@@ -44,6 +45,10 @@ class TrainingConfig:
         Passes without a better held-out loss after which training stops.
     augment : bool
         Whether images are jittered by small rotations, scalings and shifts.
+    times : (low, high)
+        Range that most of the times are drawn from; see `denoising_loss`.
+    bf16 : bool
+        Whether the network computes in bfloat16 (autocast); weights and losses stay in float32.
     """
 
     max_iter: int = 200
@@ -54,6 +59,8 @@ class TrainingConfig:
     ema_decay: float = 0.99
     n_iter_no_change: int = 30
     augment: bool = False
+    times: tuple[float, float] = ALL_TIMES
+    bf16: bool = False
 
 
 @dataclass
@@ -73,6 +80,153 @@ class TrainingLog:
     n_iter: int = 0
     loss: list[float] = field(default_factory=list)
     held_out: list[float] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains a network step by step; it can be stopped after any step, saved, and go on as if nothing had happened.
+
+    Gradients are clipped to a norm of 1. The network may draw no random numbers of its own. On a processor the same
+    state leads to the same weights, bit for bit; on a GPU as far as its kernels repeat themselves.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Trained in place, where its parameters are.
+    images : Tensor `[n, …]`
+        What the loss takes, on the network's device.
+    y : LongTensor `[n]`
+        Class numbers, on the same device.
+    loss : function
+        From (network, batch of images, their class numbers, generator) to what is minimised.
+    config : TrainingConfig
+        Of it `batch_size`, `learning_rate`, `weight_decay`, `ema_decay` and `bf16`; the rest is the loss's.
+    n_steps : int
+        Length of the schedule.
+    seed : int
+        Decides batches and whatever the loss draws.
+
+    Attributes
+    ----------
+    average : nn.Module
+        Moving average of the network, its weights and its running statistics.
+    step : int
+        Steps taken.
+    n_steps : int
+        As given; may be set before the first step.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        y: Tensor,
+        loss: Loss,
+        config: TrainingConfig,
+        n_steps: int,
+        seed: int,
+    ) -> None:
+        self.network, self.average = network.train(), copy.deepcopy(network).requires_grad_(False).eval()
+        self.images, self.y, self.loss, self.config = images, y, loss, config
+        self.n_steps, self.step = n_steps, 0
+        self.rng = torch.Generator(images.device).manual_seed(seed)
+        self._order = torch.empty(0, dtype=torch.long, device=images.device)
+        self._parameters = list(network.parameters())
+        pairs = list(zip(self.average.state_dict().values(), network.state_dict().values(), strict=True))
+        self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]  # counts of batches
+        self._optimizer = torch.optim.AdamW(
+            self._parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+
+    @property
+    def steps_per_pass(self) -> int:
+        """Steps that it takes to see every image once."""
+        return math.ceil(len(self.images) / self.config.batch_size)
+
+    def run(self) -> Iterator[Tensor]:
+        """Step after step until there are `n_steps`; yields the loss of each."""
+        while self.step < self.n_steps:
+            yield self._advance()
+
+    def _advance(self) -> Tensor:
+        """One step; its loss."""
+        batch = self._next_batch()
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * _warm_cosine(self.n_steps)(self.step)
+        with torch.autocast(self.images.device.type, torch.bfloat16, enabled=self.config.bf16):
+            loss = self.loss(self.network, self.images[batch], self.y[batch], self.rng)
+        self._optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        self._optimizer.step()
+        self.step += 1
+        self._follow(min(self.config.ema_decay, self.step / (self.step + 9)))  # averages over what there is so far
+        return loss.detach()
+
+    def _next_batch(self) -> Tensor:
+        """Indices of the next images; every pass has an order of its own."""
+        number = self.step % self.steps_per_pass
+        if number == 0:
+            self._order = torch.randperm(len(self.images), generator=self.rng, device=self.rng.device)
+        return self._order.split(self.config.batch_size)[number]
+
+    @torch.no_grad()
+    def _follow(self, decay: float) -> None:
+        torch._foreach_lerp_([ours for ours, _ in self._averaged], [theirs for _, theirs in self._averaged], 1 - decay)
+        for ours, theirs in self._copied:
+            ours.copy_(theirs)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that changes from step to step, as a flat set of tensors; a copy."""
+        tensors = {"step": torch.tensor(self.step), "rng": self.rng.get_state(), "order": self._order}
+        for prefix, module in self._modules():
+            tensors |= {prefix + name: value for name, value in module.state_dict().items()}
+        for i, parameter in enumerate(self._parameters):
+            moments = self._optimizer.state.get(parameter, {})
+            tensors |= {f"optimizer.{i}.{name}": value for name, value in moments.items()}
+        return {name: value.detach().clone() for name, value in tensors.items()}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from a state that `state_dict` gave, of a trainer made with the same arguments.
+
+        Raises
+        ------
+        KeyError, RuntimeError
+            If it is that of another network.
+        """
+        self.step = int(tensors["step"])
+        self.rng.set_state(tensors["rng"].cpu())
+        self._order = tensors["order"].to(self.images.device)
+        for prefix, module in self._modules():
+            module.load_state_dict(_under(prefix, tensors))
+        self._optimizer.state.clear()
+        for i, parameter in enumerate(self._parameters):
+            moments = _under(f"optimizer.{i}.", tensors)
+            if moments:
+                self._optimizer.state[parameter] = {name: _laid_out(m, parameter) for name, m in moments.items()}
+
+    def _modules(self) -> tuple[tuple[str, nn.Module], tuple[str, nn.Module]]:
+        return ("network.", self.network), ("average.", self.average)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
+    """A copy of an optimiser's moment in the memory layout of its parameter, which its kernels count on."""
+    if moment.ndim == 0:  # the number of steps
+        return moment.to(parameter.device, copy=True)
+    return torch.empty_like(parameter, requires_grad=False).copy_(moment)
+
+
+def _warm_cosine(n_steps: int) -> Callable[[int], float]:
+    """Factor on the learning rate by step: linear warm-up, then half a cosine down to zero."""
+    warm_up = max(1, min(100, n_steps // 10))
+    return lambda step: min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / n_steps))
+
+
+# --- denoisers --------------------------------------------------------------------------------------------------------
 
 
 def train(
@@ -104,11 +258,12 @@ def train(
     progress : bool
         Whether to show a progress bar.
     """
-    average, log = copy.deepcopy(network), TrainingLog()
-    best, best_loss = None, math.inf
-    passes = _passes(network, average, x0, y, config, torch.Generator().manual_seed(seed))
+    trainer = Trainer(network, x0, y, partial(_denoiser_loss, config), config, 0, seed)
+    trainer.n_steps = config.max_iter * trainer.steps_per_pass
+    average = cast(LateConditioned, trainer.average)
+    best, best_loss, log = None, math.inf, TrainingLog()
     for loss in tqdm(
-        passes, total=config.max_iter, desc="train denoiser", unit="pass", leave=None, disable=not progress
+        _passes(trainer), total=config.max_iter, desc="train denoiser", unit="pass", leave=None, disable=not progress
     ):
         log.loss.append(loss)
         if held_out is None or len(log.loss) % CHECK_EVERY:
@@ -123,104 +278,29 @@ def train(
     return log
 
 
-def _passes(
-    network: LateConditioned,
-    average: LateConditioned,
-    x0: Tensor,
-    y: Tensor,
-    config: TrainingConfig,
-    rng: torch.Generator,
-) -> Iterator[float]:
-    """Pass after pass over the data; yields the mean loss of each."""
-    parameters, averaged = list(network.parameters()), list(average.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-    per_pass = math.ceil(len(x0) / config.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(config.max_iter * per_pass))
-    step = 0
-    for _ in range(config.max_iter):
-        losses = []
-        for batch in torch.randperm(len(x0), generator=rng).split(config.batch_size):
-            images = affine_jitter(x0[batch], rng) if config.augment else x0[batch]
-            loss = denoising_loss(network, images, y[batch], config.wrong_class_weight, rng)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            schedule.step()
-            step += 1
-            decay = min(config.ema_decay, step / (step + 9))  # averages over what there is so far
-            torch._foreach_lerp_([p.data for p in averaged], [p.data for p in parameters], 1 - decay)
-            losses.append(loss.detach())
-        yield float(torch.stack(losses).mean())
-
-
-def _warm_cosine(n_steps: int) -> Callable[[int], float]:
-    """Factor on the learning rate by step: linear warm-up, then half a cosine down to zero."""
-    warm_up = max(1, min(100, n_steps // 10))
-    return lambda step: min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / n_steps))
-
-
-def denoising_loss(
-    network: LateConditioned, x0: Tensor, y: Tensor, wrong_class_weight: float, rng: torch.Generator
+def _denoiser_loss(
+    config: TrainingConfig, network: LateConditioned, x0: Tensor, y: Tensor, rng: torch.Generator
 ) -> Tensor:
-    """Denoising loss, plus the wrong-class term: raise the error under wrong classes.
-
-    The first is the mean squared error in ε under the right class. The second is Appendix D's idea (arXiv
-    2303.16203) as cross-entropy: the candidates' scores are minus half their summed squared errors.
-
-    Parameters
-    ----------
-    network : LateConditioned
-        The network.
-    x0 : Tensor `[B, *shape]`
-        Encoded images.
-    y : LongTensor `[B]`
-        Class numbers.
-    wrong_class_weight : float
-        Weight of the second term; 0 leaves it out.
-    rng : torch.Generator
-        Source of times, noise and wrong classes; on the CPU.
-    """
-    n, n_classes = len(x0), network.config["n_classes"]
-    t = torch.rand(n, generator=rng).to(x0)
-    noise = torch.randn(x0.shape, generator=rng).to(x0)
-    alpha, sigma = (v.view(-1, *(1,) * (x0.ndim - 1)) for v in cosine_levels(t))
-    labels = _candidates(y, n_classes, rng) if wrong_class_weight else y[:, None]  # [B, k], the right one first
-    row = torch.arange(n, device=x0.device).repeat_interleave(labels.shape[1])
-    predicted = network(alpha * x0 + sigma * noise, t, row, labels.flatten())
-    squared = (predicted - noise[row]).square().flatten(1)
-    errors = squared.sum(1).view(labels.shape)
-    loss = errors[:, 0].mean() / squared.shape[1]
-    if labels.shape[1] > 1:
-        right = torch.zeros(n, dtype=torch.long, device=x0.device)
-        loss = loss + wrong_class_weight * F.cross_entropy(-errors / 2, right)
-    return loss
+    images = affine_jitter(x0, rng) if config.augment else x0
+    return denoising_loss(network, images, y, config.wrong_class_weight, rng, config.times)
 
 
-def _candidates(y: Tensor, n_classes: int, rng: torch.Generator) -> Tensor:
-    """The right class and different random others, `[B, min(n_classes, MAX_CANDIDATES)]`."""
-    k = min(n_classes, MAX_CANDIDATES)
-    offsets = torch.rand(len(y), n_classes - 1, generator=rng).argsort(1)[:, : k - 1] + 1
-    return torch.cat([y[:, None], (y[:, None] + offsets.to(y.device)) % n_classes], dim=1)
+def _passes(trainer: Trainer) -> Iterator[float]:
+    """Pass after pass over the data; yields the mean loss of each."""
+    losses = []
+    for loss in trainer.run():
+        losses.append(loss)
+        if trainer.step % trainer.steps_per_pass == 0:
+            yield float(torch.stack(losses).mean())
+            losses.clear()
 
 
 @torch.no_grad()
 def _held_out_loss(network: LateConditioned, x0: Tensor, y: Tensor, config: TrainingConfig) -> float:
-    """The training loss on held-out images, each with the same noise every time."""
+    """The training loss on held-out images `[n, *shape]` of classes `[n]`, each with the same noise every time."""
     rng = torch.Generator().manual_seed(0)
     repeat = max(1, 256 // len(x0))
     x0, y = x0.repeat_interleave(repeat, dim=0), y.repeat_interleave(repeat)
     chunks = zip(x0.split(1024), y.split(1024), strict=True)
-    losses = [denoising_loss(network, x, c, config.wrong_class_weight, rng) * len(x) for x, c in chunks]
+    losses = [denoising_loss(network, x, c, config.wrong_class_weight, rng, config.times) * len(x) for x, c in chunks]
     return float(sum(losses)) / len(x0)
-
-
-def affine_jitter(x0: Tensor, rng: torch.Generator) -> Tensor:
-    """Images `[n, C, H, W]`, each rotated by up to 0.15 rad, scaled by up to 7.5 % and shifted by up to 1/16."""
-    n = len(x0)
-    angle, zoom, shift_x, shift_y = (torch.rand(4, n, generator=rng) * 2 - 1).unbind()
-    angle, zoom = 0.15 * angle, 1 + 0.075 * zoom
-    cos, sin = zoom * angle.cos(), zoom * angle.sin()
-    matrix = torch.stack([cos, -sin, 0.125 * shift_x, sin, cos, 0.125 * shift_y], dim=1).view(n, 2, 3).to(x0)
-    grid = F.affine_grid(matrix, list(x0.shape), align_corners=False)
-    return F.grid_sample(x0, grid, padding_mode="border", align_corners=False)

@@ -62,6 +62,7 @@ def test_version_and_help() -> None:
         ("models", ("--json",)),
         ("batch", ("INPUT", "OUTPUT", "--model", "--engine", "--address", "--actors", "--json")),
         ("serve", ("--model", "--host", "--port", "--api-key-file", "--max-queue", "--max-pixels")),
+        ("train", ("DATA", "OUT", "--resume")),
     ):
         output = invoke(command, "--help").output
         assert all(option in output for option in options)

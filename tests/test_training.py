@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from hybridclf.allocation import FixedTrials
+from hybridclf.losses import affine_jitter, denoising_loss, shift_and_mirror
 from hybridclf.models import LateConditioned, LateConditionedDenoiser, LateMLP, LateUNet
 from hybridclf.reranker import Reranker
-from hybridclf.training import CHECK_EVERY, TrainingConfig, TrainingLog, affine_jitter, denoising_loss, train
+from hybridclf.training import CHECK_EVERY, TrainingConfig, TrainingLog, train
 
 QUICK = TrainingConfig(max_iter=30, batch_size=64, learning_rate=5e-3)
 
@@ -208,3 +209,51 @@ def test_augmented_training_runs() -> None:
     log = train(network, x0, y, TrainingConfig(max_iter=2, batch_size=8, augment=True))
     assert isinstance(log, TrainingLog)
     assert all(math.isfinite(loss) for loss in log.loss)
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+def test_shifts_move_whole_pixels_and_repeat_the_border(mirror: bool) -> None:
+    """Against a re-statement: every result is one of the shifted and mirrored images that there can be."""
+    size, reach = 16, 2
+    image = torch.arange(size * 8 * 3, dtype=torch.uint8).view(size, 8, 3)  # 8 wide: one pixel at most
+    padded = torch.nn.functional.pad(
+        image.permute(2, 0, 1)[None].float(), (reach, reach, reach, reach), mode="replicate"
+    )[0].permute(1, 2, 0)
+    possible = set()
+    for dy in range(-reach, reach + 1):
+        for dx in (-1, 0, 1):
+            view = padded[reach + dy :, reach + dx :][:size, :8].to(torch.uint8)
+            possible |= {view.numpy().tobytes()} | ({view.flip(1).numpy().tobytes()} if mirror else set())
+    out = shift_and_mirror(image.expand(800, -1, -1, -1), torch.Generator().manual_seed(0), mirror)
+    assert out.dtype == torch.uint8
+    assert {result.numpy().tobytes() for result in out} == possible
+
+
+def test_most_times_are_drawn_from_the_range() -> None:
+    """Nine in ten, the others from all of (0, 1)."""
+    seen: list[Tensor] = []
+
+    class Spy(LateMLP):
+        def forward(self, x_t: Tensor, t: Tensor, row: Tensor, label: Tensor) -> Tensor:
+            seen.append(t)
+            return super().forward(x_t, t, row, label)
+
+    x0, y = torch.zeros(2000, 6), torch.zeros(2000, dtype=torch.long)
+    for times in ((0.2, 0.6), (0.0, 1.0)):
+        denoising_loss(Spy((6,), 2, width=8, depth=1), x0, y, 0.0, torch.Generator().manual_seed(0), times)
+    focused, even = seen
+    inside = (focused >= 0.2) & (focused < 0.6)
+    assert inside.float().mean() == pytest.approx(0.9 + 0.1 * 0.4, abs=0.02)
+    assert focused[~inside].min() < 0.05 and focused[~inside].max() > 0.95
+    torch.testing.assert_close(even, torch.rand(2000, generator=torch.Generator().manual_seed(0)), rtol=0, atol=0)
+
+
+def test_bfloat16_trains_float32_weights() -> None:
+    network = small()
+    log = train(network, *two_classes(256, 0), TrainingConfig(30, 64, 5e-3, bf16=True))
+    assert all(p.dtype == torch.float32 for p in network.parameters())
+    assert log.loss[-1] < log.loss[0] - 0.1
+    exact = small()
+    train(exact, *two_classes(256, 0), TrainingConfig(30, 64, 5e-3))
+    assert not torch.equal(network.outlet.weight, exact.outlet.weight)
+    assert accuracy(network, *two_classes(200, 1)) > 0.95

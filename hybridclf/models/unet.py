@@ -1,6 +1,7 @@
 """A late-conditioned U-Net for images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,13 +42,32 @@ class _Mixer(nn.Module):
         return h + self.widen(F.silu(self.narrow(h.flatten(1)))).view_as(h)
 
 
+class _Attention(nn.Module):
+    """The same by self-attention, whose size does not grow with the image."""
+
+    def __init__(self, width: int, head_width: int = 32) -> None:
+        super().__init__()
+        self.head_width = head_width
+        self.norm = nn.GroupNorm(8, width)
+        self.inlet = nn.Conv2d(width, 3 * width, 1)
+        self.outlet = nn.Conv2d(width, width, 1)
+        nn.init.zeros_(self.outlet.weight)
+
+    def forward(self, h: Tensor) -> Tensor:
+        n, width, *size = h.shape
+        parts = self.inlet(self.norm(h)).flatten(2).transpose(1, 2)  # [R, H·W, 3·width]
+        query, key, value = parts.unflatten(2, (3, -1, self.head_width)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value)  # [R, heads, H·W, head_width]
+        return h + self.outlet(mixed.transpose(2, 3).reshape(n, width, *size))
+
+
 class LateUNet(LateConditioned):
     """Late-conditioned U-Net of two or more resolutions.
 
     Parameters
     ----------
     shape : sequence of int
-        (channels, height, width) of one encoded image; height and width divisible by 2 ** (levels - 1).
+        (channels, height, width) of one encoded image; height and width divisible by patch · 2 ** (levels - 1).
     n_classes : int
         Number of classes.
     width : int
@@ -56,10 +76,25 @@ class LateUNet(LateConditioned):
         Number of resolutions, at least 2.
     head_width : int
         Channels of the head: nearly all that a pair costs beside its row's trunk.
+    patch : int
+        Side of the patches of pixels that become one position of full resolution.
+    depth : int
+        Residual blocks per resolution on the way down, and as many on the way up; the lowest always has two.
+    attention : bool
+        Whether positions of the lowest resolution see each other by self-attention (the width there is a multiple of
+        32) rather than by a dense layer, which grows with the square of the image.
     """
 
     def __init__(
-        self, shape: Sequence[int], n_classes: int, width: int = 32, levels: int = 2, head_width: int = 16
+        self,
+        shape: Sequence[int],
+        n_classes: int,
+        width: int = 32,
+        levels: int = 2,
+        head_width: int = 16,
+        patch: int = 1,
+        depth: int = 1,
+        attention: bool = False,
     ) -> None:
         super().__init__()
         self.config = {
@@ -69,19 +104,24 @@ class LateUNet(LateConditioned):
             "width": width,
             "levels": levels,
             "head_width": head_width,
+            "patch": patch,
+            "depth": depth,
+            "attention": attention,
         }
-        channels, height, breadth = shape
+        channels, scale = shape[0] * patch**2, 2 ** (levels - 1)
+        height, breadth = shape[1] // patch, shape[2] // patch
         widths, time_width = [width * 2**i for i in range(levels)], 4 * width
+        self.patch = patch
         self.time = TimeEmbedding(time_width)
         self.inlet = nn.Conv2d(channels, width, 3, padding=1)
-        self.down_blocks = nn.ModuleList(_Block(w, time_width) for w in widths[:-1])
+        self.down_blocks = _blocks(widths[:-1], depth, time_width)
         self.downs = nn.ModuleList(nn.Conv2d(w, 2 * w, 2, stride=2) for w in widths[:-1])
-        scale = 2 ** (levels - 1)
         self.middle = _Block(widths[-1], time_width)
-        self.mixer = _Mixer(widths[-1] * (height // scale) * (breadth // scale))
+        size = widths[-1] * (height // scale) * (breadth // scale)
+        self.mixer = _Attention(widths[-1]) if attention else _Mixer(size)
         self.middle2 = _Block(widths[-1], time_width)
         self.ups = nn.ModuleList(nn.ConvTranspose2d(2 * w, w, 2, stride=2) for w in reversed(widths[:-1]))
-        self.up_blocks = nn.ModuleList(_Block(w, time_width) for w in reversed(widths[:-1]))
+        self.up_blocks = _blocks(widths[-2::-1], depth, time_width)
         self.to_head = nn.Conv2d(width, head_width, 1)
         self.common = nn.Conv2d(width, channels, 3, padding=1)
         self.modulation = ClassModulation(n_classes, head_width)
@@ -89,18 +129,33 @@ class LateUNet(LateConditioned):
         nn.init.zeros_(self.outlet.weight)
 
     def trunk(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(features `[R, head_width, H, W]`, class-free noise `[R, C, H, W]`) of rows `[R, C, H, W]` at times `[R]`."""
+        """(features `[R, head_width, h, w]`, class-free noise `[R, C, H, W]`) of rows `[R, C, H, W]` at times `[R]`.
+
+        A position of the features is a patch: h = H / patch, w = W / patch.
+        """
         time = self.time(t)
-        h, skips = self.inlet(x_t), []
-        for block, down in zip(self.down_blocks, self.downs, strict=True):
-            h = block(h, time)
+        h, skips = self.inlet(F.pixel_unshuffle(x_t, self.patch)), []
+        down_blocks, up_blocks = iter(self.down_blocks), iter(self.up_blocks)
+        for down in self.downs:
+            h = self._through(down_blocks, h, time)
             skips.append(h)
             h = down(h)
         h = self.middle2(self.mixer(self.middle(h, time)), time)
-        for up, block in zip(self.ups, self.up_blocks, strict=True):
-            h = block(up(h) + skips.pop(), time)
-        return self.to_head(h), self.common(h)
+        for up in self.ups:
+            h = self._through(up_blocks, up(h) + skips.pop(), time)
+        return self.to_head(h), F.pixel_shuffle(self.common(h), self.patch)
+
+    def _through(self, blocks: Iterator[nn.Module], h: Tensor, time: Tensor) -> Tensor:
+        """Through the next `depth` blocks, which are those of one resolution."""
+        for block in islice(blocks, self.config["depth"]):
+            h = block(h, time)
+        return h
 
     def head(self, features: Tensor, label: Tensor) -> Tensor:
-        """Noise `[P, C, H, W]` from features `[P, head_width, H, W]` under classes `[P]`."""
-        return self.outlet(F.silu(self.modulation(features, label)))
+        """Noise `[P, C, H, W]` from features `[P, head_width, h, w]` under classes `[P]`."""
+        return F.pixel_shuffle(self.outlet(F.silu(self.modulation(features, label))), self.patch)
+
+
+def _blocks(widths: Sequence[int], depth: int, time_width: int) -> nn.ModuleList:
+    """As many blocks of each width, in this order."""
+    return nn.ModuleList(_Block(width, time_width) for width in widths for _ in range(depth))

@@ -20,6 +20,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "mlp of images": {"kind": "mlp", "shape": [2, 3, 4], "n_classes": N_CLASSES, "width": 24, "depth": 1},
     "unet": {"kind": "unet", "shape": [1, 8, 8], "n_classes": N_CLASSES, "width": 8},
     "deeper unet": {"kind": "unet", "shape": [3, 8, 12], "n_classes": N_CLASSES, "width": 8, "levels": 3},
+    "patched unet": {"kind": "unet", "shape": [3, 8, 12], "n_classes": N_CLASSES, "width": 16, "patch": 2, "depth": 2}
+    | {"attention": True, "head_width": 8},
 }
 
 

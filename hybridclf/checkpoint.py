@@ -1,0 +1,86 @@
+"""Files that are whole or not there: a checkpoint as safetensors, a log as JSON."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from .errors import TrainingError
+
+__all__ = ["load_tensors", "save_json", "save_tensors", "writing"]
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a disk's refusal into an error that says what to do.
+
+    Raises
+    ------
+    TrainingError
+        For whatever goes wrong with writing.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise TrainingError(
+            f"{path} cannot be written: {reason}; make room or get the right to write there, then resume the training"
+        ) from error
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors.
+
+    Raises
+    ------
+    TrainingError
+        If the disk refuses; what was there before is then still there.
+    """
+    _replace(path, safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()}))
+
+
+def save_json(path: Path, value: Any) -> None:
+    """Write plain values as JSON.
+
+    Raises
+    ------
+    TrainingError
+        As `save_tensors`.
+    """
+    _replace(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """What `save_tensors` wrote.
+
+    Raises
+    ------
+    TrainingError
+        If the file is damaged.
+    """
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{path} cannot be read: {error}; train again into another folder") from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file beside its place, and move it there once it is on the disk."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with writing(path):
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+    except TrainingError:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,235 @@
+"""Labelled images to train on: a folder per class, Parquet, or scikit-learn's digits, decoded once into one array."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+from tqdm.auto import tqdm
+
+from . import parquet
+from .errors import InvalidInputError
+from .files import as_item, image_paths, open_image
+
+__all__ = ["DIGITS", "LabelledImages", "channel_statistics", "load_labelled", "split"]
+
+DIGITS = "digits"
+"""What stands for scikit-learn's handwritten digits where a path is expected."""
+
+MAX_BYTES = 4 * 2**30
+"""Memory that decoded images may take; more are refused."""
+
+MAX_UNREADABLE = 0.05
+"""Share of the files that may be damaged and are left out; more are refused, as something else is wrong then."""
+
+_SPLITS = {"train", "test", "val", "valid", "validation"}
+_LAYOUT = "a folder with a subfolder of images per class, a Parquet file of images, or digits"
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """n images and their labels.
+
+    Attributes
+    ----------
+    pixels : uint8 array `[n, S, S, 3]`
+        RGB, stretched to a square.
+    y : int array `[n]`
+        Class numbers; every class has an image.
+    classes : list of C str
+        What they stand for.
+    unreadable : tuple of str
+        Files that were left out, each with what is wrong with it.
+    """
+
+    pixels: np.ndarray
+    y: np.ndarray
+    classes: list[str]
+    unreadable: tuple[str, ...] = ()
+
+
+class _Item(NamedTuple):
+    """One image that is still to be decoded."""
+
+    name: str
+    open: Callable[[], Image.Image]
+    y: int
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What there is to decode: n items of these classes."""
+
+    items: Iterable[_Item]
+    n: int
+    classes: list[str]
+
+
+def load_labelled(source: str | Path, size: int, progress: bool = False) -> LabelledImages:
+    """Read and decode labelled images.
+
+    Parameters
+    ----------
+    source : path or "digits"
+        A folder with a subfolder per class (images anywhere in it count, hidden ones and other files do not), a Parquet
+        file in the layout of a Hugging Face image data set or the folder of its parts, or scikit-learn's digits.
+    size : int
+        Side in pixels that images are stretched to.
+    progress : bool
+        Whether to show a progress bar.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are fewer than two classes or one without an image, if more than `MAX_UNREADABLE` of the files are
+        damaged, or if all would take more than `MAX_BYTES`.
+    """
+    found = _find(source)
+    _check_classes(source, found)
+    _check_memory(found.n, size)
+    pixels = np.empty((found.n, size, size, 3), np.uint8)
+    numbers: list[int] = []
+    unreadable: list[str] = []
+    for item in tqdm(found.items, total=found.n, desc="read images", unit="image", leave=None, disable=not progress):
+        try:
+            pixels[len(numbers)] = as_item(item.open(), (size, size, 3), None)
+            numbers.append(item.y)
+        except InvalidInputError as error:
+            unreadable.append(f"{item.name}: {error}")
+    y = np.array(numbers, dtype=np.int64)
+    _check_read(found, y, unreadable)
+    return LabelledImages(pixels[: len(y)], y, found.classes, tuple(unreadable))
+
+
+def _find(source: str | Path) -> _Source:
+    path = Path(source)
+    if str(source) == DIGITS:
+        return _digits()
+    if not path.exists():
+        raise InvalidInputError(f"there is no {path}; give {_LAYOUT}")
+    if path.is_file() or any(path.glob("*.parquet")):
+        return _in_parquet(path)
+    return _in_folders(path)
+
+
+def _digits() -> _Source:
+    digits = load_digits()
+    images = [Image.fromarray((image * 255 / 16).round().astype(np.uint8)) for image in digits.images]
+    pairs = enumerate(zip(images, digits.target.tolist(), strict=True))
+    items = [_Item(f"digit {i}", partial(_same, image), y) for i, (image, y) in pairs]
+    return _Source(items, len(items), [str(name) for name in digits.target_names])
+
+
+def _same(image: Image.Image) -> Image.Image:
+    return image
+
+
+def _in_folders(path: Path) -> _Source:
+    folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    names = [folder.name for folder in folders]
+    if not folders:
+        raise InvalidInputError(f"{path} has no subfolders; give {_LAYOUT}")
+    if len(names) > 1 and _SPLITS.issuperset(name.lower() for name in names):
+        raise InvalidInputError(f"{path} holds {', '.join(names)}, which are no classes; give {folders[0]} or the like")
+    items = []
+    for y, folder in enumerate(folders):
+        files = image_paths([folder])
+        if files == [folder]:  # what an empty folder stays
+            raise InvalidInputError(f"class {folder.name!r} has no image in {folder}; add some, or remove the folder")
+        items += [_Item(str(file), partial(open_image, file), y) for file in files]
+    return _Source(items, len(items), names)
+
+
+def _in_parquet(path: Path) -> _Source:
+    table = parquet.find(path)
+    return _Source(_parquet_items(table), table.n_rows, table.classes)
+
+
+def _parquet_items(table: parquet.ImageTable) -> Iterator[_Item]:
+    for i, (content, y) in enumerate(table.rows()):
+        yield _Item(f"{table.name}, row {i}", partial(_decode, content), y)
+
+
+def _decode(content: bytes | None) -> Image.Image:
+    if not content:
+        raise InvalidInputError("it has no bytes; files that a table only names are not followed")
+    return open_image(BytesIO(content))
+
+
+def _check_classes(source: str | Path, found: _Source) -> None:
+    if len(found.classes) < 2:
+        raise InvalidInputError(
+            f"{source} holds {' and '.join(map(repr, found.classes)) or 'no class'}; a classifier needs at least 2 "
+            f"classes: give {_LAYOUT}"
+        )
+
+
+def _check_memory(n: int, size: int) -> None:
+    needed = 3 * n * size**2
+    if needed > MAX_BYTES:
+        raise InvalidInputError(
+            f"{n:,} images of {size}x{size} pixels take {needed / 2**30:.1f} GiB, and {MAX_BYTES / 2**30:.0f} GiB is "
+            "what is held in memory at most; choose a smaller image size, or give fewer images"
+        )
+
+
+def _check_read(found: _Source, y: np.ndarray, unreadable: list[str]) -> None:
+    if len(unreadable) > MAX_UNREADABLE * found.n:
+        raise InvalidInputError(
+            f"{len(unreadable)} of {found.n} images cannot be read, more than {MAX_UNREADABLE:.0%}; the first: "
+            f"{'; '.join(unreadable[:3])}; repair or remove them"
+        )
+    missing = np.setdiff1d(np.arange(len(found.classes)), y)
+    if len(missing):
+        raise InvalidInputError(f"class {found.classes[missing[0]]!r} has no image that can be read; add some")
+
+
+def split(y: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which images to train on and which to hold out: that share of every class, and one of each at least.
+
+    Parameters
+    ----------
+    y : int array `[n]`
+        Class numbers.
+    share : float
+        Share held out, in (0, 1).
+    seed : int
+        Decides which.
+
+    Returns
+    -------
+    kept, out : int arrays
+        Positions: sorted, and in random order.
+
+    Raises
+    ------
+    InvalidInputError
+        If a class would have none left on either side.
+    """
+    rng, out = np.random.default_rng(seed), []
+    for number in np.unique(y):
+        members = rng.permutation(np.flatnonzero(y == number))
+        n_out = max(1, round(share * len(members)))
+        if n_out >= len(members):
+            raise InvalidInputError(
+                f"class number {number} has {len(members)} image(s), of which {n_out} would be held out and none left "
+                "to train on; add images, or hold out a smaller share"
+            )
+        out.append(members[:n_out])
+    held_out = rng.permutation(np.concatenate(out))
+    return np.setdiff1d(np.arange(len(y)), held_out), held_out
+
+
+def channel_statistics(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation `[3]` of the channels of images uint8 `[n, H, W, 3]`; no float copy is made."""
+    counts = np.zeros((3, 256))
+    for part in np.array_split(pixels, 1 + len(pixels) // 1024):
+        counts += [np.bincount(part[..., channel].ravel(), minlength=256) for channel in range(3)]
+    shares, levels = counts / counts.sum(axis=1, keepdims=True), np.arange(256)
+    mean = shares @ levels
+    return mean, np.sqrt(np.maximum(shares @ levels**2 - mean**2, 1e-6))

@@ -1,0 +1,189 @@
+"""Training a pair on labelled images: a small proposer, a late-conditioned U-Net, and the fusion of the two."""
+
+import hashlib
+import shutil
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .allocation import FixedTrials
+from .checkpoint import writing
+from .errors import InvalidInputError, MissingDependencyError
+from .estimator import HybridClassifier
+from .fusion import Fusion
+from .labelled import DIGITS, LabelledImages, load_labelled
+from .loss_picture import plot_losses
+from .models import LateConditionedDenoiser
+from .pair_training import PairSettings, Task, denoiser_part, has_bf16, new_trainable, proposer_part
+from .ports import Trainable
+from .training_run import TrainingRun
+
+__all__ = ["PairSettings", "train_pair"]
+
+HELD_OUT = 500
+"""Held-out images that the fusion is fitted on, and that the result is measured on: others, if there are enough."""
+
+TRIALS = 32
+"""Trials of tier 2 alone where it is measured."""
+
+FACTS = ("device", "bf16", "images")
+"""What a training depends on beside its settings: kind of device, whether it has bfloat16, and a digest of the data."""
+
+
+def train_pair(
+    source: str | Path,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    progress: bool = False,
+    **settings: Any,
+) -> HybridClassifier:
+    """Train a classifier on labelled images, both tiers and their fusion, into a folder.
+
+    Images are decoded once and held in memory, 4 GiB of them at most: more are refused. In training they are shifted
+    by up to an eighth and, except digits, mirrored. A checkpoint is written about once a minute.
+
+    Parameters
+    ----------
+    source : path or "digits"
+        As for `labelled.load_labelled`.
+    out : path
+        A new or empty folder, or the one of a training that is to be resumed. In the end `HybridClassifier.load` takes
+        it; how the training went is in its subfolder "training".
+    resume : bool
+        Whether to go on with the training in `out`, by its settings; the result is that of one without interruption.
+    device : str
+        "auto" (a GPU if there is one) or what torch calls the device.
+    progress : bool
+        Whether to show progress bars.
+    **settings
+        Fields of `PairSettings`; None and what is left out stand for the default, or for what `out` has if resumed.
+        The image size of digits is 8 by default.
+
+    Returns
+    -------
+    HybridClassifier
+        As read from `out`.
+
+    Raises
+    ------
+    InvalidInputError
+        For settings out of range, or images that cannot be trained on.
+    TrainingError
+        If `out` holds something else, is to be resumed with other settings, or cannot be written.
+    """
+    out, given = Path(out).resolve(), {name: value for name, value in settings.items() if value is not None}
+    run = TrainingRun.resume(out, given) if resume else None
+    if run is None:
+        TrainingRun.check_free(out)
+    chosen = _settings(source, given if run is None else run.log["settings"])
+    where = _device(device)
+    images = load_labelled(source, chosen.image_size, progress)
+    facts = dict(zip(FACTS, (where.type, has_bf16(where), _digest(images)), strict=True))
+    task = Task.of(images, where, str(source) != DIGITS, chosen)
+    trainable = new_trainable(task)
+    if run is None:  # all that can be refused has been
+        run = TrainingRun.start(out, asdict(chosen) | facts)
+    run.require(facts)
+    run.log["unreadable"] = list(images.unreadable)
+    _train(run, task, trainable, progress)
+    return HybridClassifier.load(out)
+
+
+def _settings(source: str | Path, given: dict[str, Any]) -> PairSettings:
+    """Settings from what was given, or stored together with facts."""
+    own = {"image_size": 8} if str(source) == DIGITS else {}
+    return PairSettings(**own | {name: value for name, value in given.items() if name not in FACTS})
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    except RuntimeError as error:
+        raise InvalidInputError(f'there is no device {name!r}; type "auto", "cpu" or "cuda"') from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidInputError(f'device {name!r} is not there: torch finds no GPU; type "auto" or "cpu"')
+    return device
+
+
+def _digest(images: LabelledImages) -> str:
+    """A short text that differs where the images or their labels do."""
+    digest = hashlib.blake2b("\n".join(images.classes).encode(), digest_size=16)
+    for array in (images.y, images.pixels):
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def _train(run: TrainingRun, task: Task, trainable: Trainable, progress: bool) -> None:
+    """Both tiers one after the other, then the fusion; from what there is already."""
+    seconds = 60 * task.settings.minutes
+    proposer, network = (
+        run.train(part.name, part.trainer, part.share * seconds, part.held_out, progress)
+        for part in (proposer_part(task, trainable.network), denoiser_part(task))
+    )
+    _finish(run, task, trainable, proposer, network, progress)
+
+
+def _finish(
+    run: TrainingRun, task: Task, trainable: Trainable, proposer: nn.Module, network: nn.Module, progress: bool
+) -> None:
+    """Fit the fusion, measure and save: first beside, then in its place as a whole."""
+    folder = run.folder / "model"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with writing(folder):
+            folder.mkdir()
+            spec = trainable.save(proposer, folder / "proposer")
+        clf = _calibrated(spec, network, task, progress)
+        run.log["validation"] = _validate(clf, task)
+        with writing(folder):
+            clf.set_params(device="auto", verbose=False).save(folder)
+        run.write()
+        with writing(run.folder), suppress(MissingDependencyError):  # the picture is an extra
+            plot_losses(run.log["losses"]).savefig(run.folder / "loss.png")
+        _publish(folder, run)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _publish(folder: Path, run: TrainingRun) -> None:
+    """Move a saved model to where it belongs, and remove the checkpoints."""
+    with writing(run.out):
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == "model.json"):  # which says it is complete
+            target = run.out / path.name
+            if target.is_dir():  # of an attempt that was interrupted here
+                shutil.rmtree(target)
+            path.replace(target)
+        for part in run.log["n_steps"]:
+            run.checkpoint(part).unlink(missing_ok=True)
+
+
+def _calibrated(spec: str, network: Any, task: Task, progress: bool) -> HybridClassifier:
+    """The two tiers as one classifier, with a fusion from held-out images."""
+    network = network.to(memory_format=torch.contiguous_format)  # as it will be loaded
+    denoiser = LateConditionedDenoiser(network, task.classes, task.mean, task.scale, device=task.device)
+    clf = HybridClassifier(spec, denoiser, device=str(task.device), verbose=progress, random_state=task.settings.seed)
+    chosen = slice(max(HELD_OUT, len(task.classes)))
+    return clf.fit(*task.some_held_out(chosen))
+
+
+def _validate(clf: HybridClassifier, task: Task) -> dict[str, float]:
+    """Accuracy of each tier alone and of both on held-out images, the last ones: the fusion was fitted on the first."""
+    images, labels = task.some_held_out(slice(-HELD_OUT, None))
+    candidates, stage = [clf.classes_.tolist()] * len(labels), clf.reranker(FixedTrials(TRIALS), Fusion())
+    alone = stage.rerank(images, candidates, progress=clf.verbose)
+    posterior, results = clf.decide(images)
+    answers = {
+        "tier_1": clf.proposer_.predict(images),
+        "tier_2": np.array([result.ranking[0] for result in alone]),
+        "hybrid": clf.classes_[posterior.argmax(axis=1)],
+    }
+    figures = {name: float((answer == labels).mean()) for name, answer in answers.items()}
+    cost = {"evaluations": float(np.mean([r.evaluations for r in results])), "tier_2_trials": TRIALS}
+    return {"n": len(labels), **figures, **cost}

@@ -1,0 +1,215 @@
+"""The two trainings behind a pair: what each network is, and the loss that it is trained on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import plugins
+from .errors import InvalidInputError
+from .labelled import LabelledImages, channel_statistics, split
+from .losses import denoising_loss, shift_and_mirror
+from .models import LateUNet
+from .ports import Trainable
+from .training import Trainer, TrainingConfig
+
+__all__ = ["PairSettings", "Part", "Task", "denoiser_part", "has_bf16", "new_trainable", "proposer_part"]
+
+PROPOSER = "timm:small"
+"""The network that becomes tier 1, as a spec string of the entry-point group `hybridclf.trainables`."""
+
+PROPOSER_SHARE = 0.25
+"""Share of the time that goes to the proposer."""
+
+SMOOTHING = 0.1
+"""Label smoothing of its cross-entropy."""
+
+UNET: dict[str, Any] = {"width": 96, "levels": 2, "head_width": 96, "attention": True}
+"""The U-Net that becomes tier 2; beside a size of its patches that leaves `GRID` of them a side."""
+
+GRID = 16
+
+TIMES = (0.02, 0.8)
+"""Times that tell classes apart; see `denoising_loss`."""
+
+CHECKED = 500
+"""Held-out images that the loss is looked at on, at most."""
+
+BATCH_SIZE = {"cpu": 128, "cuda": 512}
+
+PairLoss = Callable[[Any, Tensor, Tensor, torch.Generator], Tensor]
+"""From a network, standardised images `[B, 3, S, S]`, class numbers `[B]` and a source of noise to a loss."""
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    """What decides a training, beside the images and the device.
+
+    Attributes
+    ----------
+    minutes : float
+        Time to train both tiers for; the fusion comes on top.
+    wrong_class_weight : float
+        Weight of the wrong-class term in the denoiser's loss; 0: denoising alone.
+    image_size : int
+        Side in pixels that images are stretched to: 8 or a multiple of 16.
+    validation_fraction : float
+        Share of the images held out, for the fusion and to measure the result.
+    seed : int
+        Decides everything that is left to chance.
+    """
+
+    minutes: float = 30.0
+    wrong_class_weight: float = 1.0
+    image_size: int = 32
+    validation_fraction: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check("minutes", self.minutes, self.minutes > 0, "above 0")
+        _check("wrong_class_weight", self.wrong_class_weight, self.wrong_class_weight >= 0, "at least 0")
+        sized = self.image_size == 8 or (self.image_size > 0 and self.image_size % 16 == 0)
+        _check("image_size", self.image_size, sized, "8, 16, 32, 48, 64 or another multiple of 16")
+        _check("validation_fraction", self.validation_fraction, 0 < self.validation_fraction < 1, "between 0 and 1")
+
+
+def _check(name: str, value: float, fits: bool, accepted: str) -> None:
+    if not fits:
+        raise InvalidInputError(f"{name} must be {accepted}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What both trainings need: images uint8 `[n, S, S, 3]` and class numbers `[n]`, on the device that trains."""
+
+    pixels: Tensor
+    y: Tensor
+    held_out: Tensor
+    held_out_y: Tensor
+    classes: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    mirror: bool
+    settings: PairSettings
+
+    @classmethod
+    def of(cls, images: LabelledImages, device: torch.device, mirror: bool, settings: PairSettings) -> "Task":
+        """Images split into those to train on and those held out, and moved to the device."""
+        kept, out = split(images.y, settings.validation_fraction, settings.seed)
+        pixels = images.pixels[kept]
+        mean, scale = channel_statistics(pixels)
+        return cls(
+            pixels=torch.from_numpy(pixels).to(device),
+            y=torch.from_numpy(images.y[kept]).to(device),
+            held_out=torch.from_numpy(images.pixels[out]).to(device),
+            held_out_y=torch.from_numpy(images.y[out]).to(device),
+            classes=np.array(images.classes),
+            mean=mean,
+            scale=scale,
+            mirror=mirror,
+            settings=settings,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.pixels.device
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Standardised images float32 `[n, 3, S, S]`."""
+        mean, scale = (torch.from_numpy(v).float().to(pixels.device).view(3, 1, 1) for v in (self.mean, self.scale))
+        return (pixels.permute(0, 3, 1, 2).float() - mean) / scale
+
+    def some_held_out(self, part: slice) -> tuple[np.ndarray, np.ndarray]:
+        """A part of the held-out images and their labels; the first C of them are one of each class."""
+        y = self.held_out_y.cpu().numpy()
+        first = np.unique(y, return_index=True)[1]
+        chosen = np.concatenate([first, np.setdiff1d(np.arange(len(y)), first)])[part]
+        return self.held_out[torch.from_numpy(chosen).to(self.device)].cpu().numpy(), self.classes[y[chosen]]
+
+
+def new_trainable(task: Task) -> Trainable:
+    """A new network for tier 1, its weights decided by the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(task.settings.seed)
+        return plugins.load(
+            "trainable",
+            PROPOSER,
+            classes=task.classes.tolist(),
+            image_size=task.settings.image_size,
+            mean=task.mean.tolist(),
+            scale=task.scale.tolist(),
+        )
+
+
+class Part(NamedTuple):
+    """One of the two trainings: its name, its share of the time, its trainer, and the loss on held-out images."""
+
+    name: str
+    share: float
+    trainer: Trainer
+    held_out: Callable[[nn.Module], float]
+
+
+def proposer_part(task: Task, network: nn.Module) -> Part:
+    """Tier 1's training, of that new network: cross-entropy."""
+    config = _config(task, learning_rate=5e-3)
+    return _part("proposer", PROPOSER_SHARE, task, network, _classifier_loss, config)
+
+
+def denoiser_part(task: Task) -> Part:
+    """Tier 2's training, of a new U-Net: the denoising loss and, if wanted, the wrong-class term."""
+    size = task.settings.image_size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(task.settings.seed)
+        network = LateUNet((3, size, size), len(task.classes), patch=max(1, size // GRID), **UNET)
+    loss = partial(_denoiser_loss, task.settings.wrong_class_weight)
+    return _part("denoiser", 1 - PROPOSER_SHARE, task, network, loss, _config(task, learning_rate=1e-3))
+
+
+def _classifier_loss(network: nn.Module, x0: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+    return F.cross_entropy(network(x0).float(), y, label_smoothing=SMOOTHING)
+
+
+def _denoiser_loss(wrong_class_weight: float, network: LateUNet, x0: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+    return denoising_loss(network, x0, y, wrong_class_weight, rng, TIMES)
+
+
+def _config(task: Task, learning_rate: float) -> TrainingConfig:
+    """For batches that never leave a single image over, as one alone cannot be batch-normalised."""
+    n, most = len(task.y), BATCH_SIZE.get(task.device.type, 128)
+    return TrainingConfig(
+        batch_size=next(size for size in range(min(n, most), 1, -1) if n % size != 1),
+        learning_rate=learning_rate,
+        weight_decay=0.05,
+        ema_decay=0.999,
+        bf16=has_bf16(task.device),
+    )
+
+
+def _part(name: str, share: float, task: Task, network: nn.Module, loss: PairLoss, config: TrainingConfig) -> Part:
+    """A training on shifted and mirrored images; held-out ones stay as they are, with the same noise every time."""
+
+    def augmented(network: nn.Module, pixels: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        return loss(network, task.encode(shift_and_mirror(pixels, rng, task.mirror)), y, rng)
+
+    @torch.no_grad()
+    def held_out(network: nn.Module) -> float:
+        rng = torch.Generator(task.device).manual_seed(0)
+        return float(loss(network, task.encode(task.held_out[:CHECKED]), task.held_out_y[:CHECKED], rng))
+
+    network = network.to(task.device).to(memory_format=torch.channels_last)
+    return Part(name, share, Trainer(network, task.pixels, task.y, augmented, config, 0, task.settings.seed), held_out)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies in bfloat16 by itself, rather than by way of float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities() if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities") else {}
+    return any(able.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))

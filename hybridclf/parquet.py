@@ -1,0 +1,143 @@
+"""Parquet in the layout of a Hugging Face image data set: a struct column with the files' bytes, and a label column."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .errors import InvalidInputError
+
+__all__ = ["ImageTable", "find"]
+
+BATCH = 256
+"""Rows that are read at a time."""
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """Labelled images in one or several files.
+
+    Attributes
+    ----------
+    files : list of path
+        In the order of their names.
+    image, label : str
+        The two columns.
+    classes : list of C str
+        Names of the classes: those that the schema gives, or else the labels that occur, sorted.
+    values : list of C labels
+        What the label column holds for each.
+    n_rows : int
+        Images in all files.
+    """
+
+    files: list[Path]
+    image: str
+    label: str
+    classes: list[str]
+    values: list[Any]
+    n_rows: int
+
+    @property
+    def name(self) -> str:
+        """The first file, for messages."""
+        return str(self.files[0])
+
+    def rows(self) -> Iterator[tuple[bytes | None, int]]:
+        """The bytes of every image file (None where the table has none) and the number of its class.
+
+        Raises
+        ------
+        InvalidInputError
+            For a label that is none of the classes, or a damaged file.
+        """
+        number = {value: i for i, value in enumerate(self.values)}
+        for path in self.files:
+            for batch in _batches(path, [self.image, self.label]):
+                for row in batch.to_pylist():
+                    if row[self.label] not in number:
+                        raise InvalidInputError(f"{path} has the label {row[self.label]!r}, which is no class of it")
+                    yield (row[self.image] or {}).get("bytes"), number[row[self.label]]
+
+
+def find(path: Path) -> ImageTable:
+    """What the schema says of a Parquet file, or of the parts of one split in a folder.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is no Parquet, or has no column of images or not just one of labels.
+    """
+    files = [path] if path.is_file() else _parts(path)
+    opened = [_open(file) for file in files]
+    schema = opened[0].schema_arrow
+    image = _pick(files[0], "images", schema, _holds_images, ("image", "img"))
+    label = _pick(files[0], "labels", schema, _holds_labels, ("label", "labels"))
+    names = _names(schema, label)
+    values = list(range(len(names))) if names else _values(files, label)
+    n_rows = sum(file.metadata.num_rows for file in opened)
+    return ImageTable(files, image, label, names or list(map(str, values)), values, n_rows)
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The files of the one split that a folder holds: NAME.parquet or NAME-00000-of-00002.parquet and so on."""
+    files = sorted(folder.glob("*.parquet"))
+    splits = sorted({file.stem.partition("-0")[0] for file in files})
+    if len(splits) > 1:
+        raise InvalidInputError(f"{folder} holds several tables: {', '.join(splits)}; give one file")
+    return files
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise InvalidInputError(f"{path} cannot be read as Parquet: {error}") from error
+
+
+def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    try:
+        with _open(path) as file:
+            yield from file.iter_batches(BATCH, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise InvalidInputError(f"{path} is damaged: {error}") from error
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and "bytes" in [kind.field(i).name for i in range(kind.num_fields)]
+
+
+def _holds_labels(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _pick(path: Path, what: str, schema: pa.Schema, fits: Any, usual: tuple[str, str]) -> str:
+    """The column of that kind: by its usual name, or the only one."""
+    found = [field.name for field in schema if fits(field.type)]
+    usually = [name for name in usual if name in found]
+    if len(found) != 1 and not usually:
+        have = f"several: {', '.join(found)}" if found else f"none among {', '.join(schema.names)}"
+        raise InvalidInputError(f"{path} should have one column of {what}, such as {usual[0]!r}; it has {have}")
+    return usually[0] if usually else found[0]
+
+
+def _names(schema: pa.Schema, label: str) -> list[str]:
+    """Class names by number, where the schema's metadata has them."""
+    metadata = schema.metadata or {}
+    if b"label_names" in metadata:
+        return metadata[b"label_names"].decode().split(",")
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        return list(map(str, features[label]["names"]))
+    except (KeyError, TypeError, ValueError):
+        return []
+
+
+def _values(files: list[Path], label: str) -> list[Any]:
+    """The different labels that occur, sorted."""
+    columns = (batch.column(0) for file in files for batch in _batches(file, [label]))
+    return sorted({value for column in columns for value in column.unique().drop_null().to_pylist()})

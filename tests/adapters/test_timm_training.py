@@ -1,0 +1,55 @@
+"""New timm networks: trained as they are, saved as timm does, and loaded by the timm adapter with the same answers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hybridclf import plugins
+from hybridclf.errors import InvalidInputError, UnknownSpecError
+from hybridclf_adapters import timm
+from hybridclf_adapters.timm_training import TimmTrainable, load
+
+MEAN, SCALE = [120.0, 110.0, 100.0], [60.0, 61.0, 62.0]
+
+
+def new(name: str = "small", size: int = 32, classes: tuple[str, ...] = ("7", "a b", "cat")) -> TimmTrainable:
+    torch.manual_seed(0)
+    return load(name, classes=classes, image_size=size, mean=MEAN, scale=SCALE)
+
+
+@pytest.mark.parametrize(("name", "size"), [("small", 32), ("small", 64), ("small", 8), ("test_resnet", 32)])
+def test_what_is_saved_answers_as_the_network_does(tmp_path: Path, name: str, size: int) -> None:
+    made = new(name, size)
+    network = made.network.to(memory_format=torch.channels_last).eval()
+    for parameter in network.get_classifier().parameters():
+        torch.nn.init.normal_(parameter)  # the default is close to zero
+    spec = made.save(network, tmp_path / "my proposer")
+    assert spec == f"timm:local-dir:{tmp_path / 'my proposer'}"
+    assert {path.name for path in (tmp_path / "my proposer").iterdir()} == {"config.json", "model.safetensors"}
+    X = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
+    x = (torch.from_numpy(X).float() - torch.tensor(MEAN)) / torch.tensor(SCALE)
+    with torch.no_grad():
+        expected = network(x.permute(0, 3, 1, 2)).log_softmax(dim=1)
+    proposer = timm.load(spec.removeprefix("timm:")).fit(None, ["cat", "7", "a b"])
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(proposer.predict_log_proba(X), expected[:, [2, 0, 1]], rtol=0, atol=1e-4)
+
+
+def test_small_is_small() -> None:
+    assert sum(p.numel() for p in new(classes=tuple("abcdefghij")).network.parameters()) < 500_000
+
+
+def test_it_is_found_by_its_entry_point() -> None:
+    made = plugins.load("trainable", "timm:small", classes=["a", "b"], image_size=8, mean=MEAN, scale=SCALE)
+    assert made.network(torch.zeros(2, 3, 8, 8)).shape == (2, 2)
+
+
+def test_what_timm_cannot_make() -> None:
+    with pytest.raises(UnknownSpecError, match="no model 'tiny' to train"):
+        new("tiny")
+    with pytest.raises(UnknownSpecError, match='"timm:…"'):
+        plugins.load("trainable", "sklearn:SVC")
+    with pytest.raises(InvalidInputError, match="'test_vit' takes images of one size alone"):
+        new("test_vit")

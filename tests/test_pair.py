@@ -1,0 +1,261 @@
+"""Training a pair by the command: it learns, is saved as a whole, and goes on exactly where it was interrupted."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from PIL import Image
+from torch import Tensor
+from typer.testing import CliRunner
+
+from hybridclf import HybridClassifier, pair_training, train_pair, training_run
+from hybridclf.cli import app
+from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
+from hybridclf.files import open_image
+from hybridclf.labelled import load_labelled
+from hybridclf.pair import PairSettings
+from hybridclf.pair_training import Task, denoiser_part
+from hybridclf.training import Trainer
+
+COLOURS = {"blue": (60, 60, 220), "green": (60, 220, 60), "red": (220, 60, 60)}
+MINUTES = 1.5
+"""Thirty steps of the proposer and ninety of the denoiser, see `small`."""
+
+
+def blobs(n: int, colour: tuple[int, int, int], seed: int) -> list[Image.Image]:
+    """Pictures of 8 x 8 pixels: a square of that colour somewhere on noise."""
+    rng, pictures = np.random.default_rng(seed), []
+    for _ in range(n):
+        picture = rng.integers(0, 90, (8, 8, 3))
+        x, y = rng.integers(1, 4, 2)
+        picture[y : y + 4, x : x + 4] = np.array(colour) - rng.integers(0, 60, 3)
+        pictures.append(Image.fromarray(picture.astype(np.uint8)))
+    return pictures
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("blobs")
+    for seed, (name, colour) in enumerate(COLOURS.items()):
+        (folder / name).mkdir()
+        for i, picture in enumerate(blobs(40, colour, seed)):
+            picture.save(folder / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
+    """A narrow U-Net, eighty steps a minute, and a checkpoint every ten."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pair_training, "UNET", pair_training.UNET | {"width": 16, "head_width": 16})
+        patch.setattr(training_run, "steps_in", lambda trainer, seconds: round(seconds * 80 / 60))
+        patch.setattr(training_run, "LOG_EVERY", 10)
+        patch.setattr(training_run, "SAVE_EVERY", 0.0)
+        yield
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["train", *map(str, arguments)], env={"COLUMNS": "100"})
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """The folder of a trained model, and what the command printed."""
+    out = tmp_path_factory.mktemp("pair") / "my model"
+    return out, invoke(data, out, "--minutes", str(MINUTES), "--image-size", "8", "--val", "0.2")
+
+
+# --- what comes of it -------------------------------------------------------------------------------------------------
+
+
+def test_it_learns(trained: tuple[Path, Result]) -> None:
+    out, result = trained
+    assert result.exit_code == 0, result.output
+    found = json.loads((out / "training" / "log.json").read_text())["validation"]
+    assert found["n"] == 24  # chance is 1/3
+    assert found["tier_1"] > 0.9 and found["tier_2"] > 0.8 and found["hybrid"] > 0.9
+    clf = HybridClassifier.load(out)
+    assert clf.fusion_.calibrated and clf.classes_.tolist() == sorted(COLOURS)
+    fresh = [picture for seed, colour in enumerate(COLOURS.values(), 10) for picture in blobs(20, colour, seed)]
+    assert (clf.predict(fresh) == np.repeat(sorted(COLOURS), 20)).mean() > 0.9
+
+
+def test_the_command_says_what_it_did(trained: tuple[Path, Result], data: Path) -> None:
+    out, result = trained
+    for text in ("tier 1 alone", "tier 2 alone, 32 trials", "hybrid,", "evaluations per image", f"Written: {out}"):
+        assert text in result.stdout
+    for text in ("read images", "train proposer", "train denoiser", "image/s", "loss="):
+        assert text in result.stderr
+    log = json.loads((out / "training" / "log.json").read_text())
+    assert log["settings"] | {"minutes": MINUTES, "image_size": 8, "validation_fraction": 0.2} == log["settings"]
+    assert log["n_steps"] == {"proposer": 30, "denoiser": 90}
+    for part, n_steps in log["n_steps"].items():
+        entries = log["losses"][part]
+        assert [entry["step"] for entry in entries] == list(range(10, n_steps + 1, 10))
+        assert entries[-1]["held_out"] < entries[0]["held_out"]
+        assert all(entry["images_per_second"] > 0 for entry in entries)
+    assert open_image(out / "training" / "loss.png").width > 1000
+    assert {path.name for path in (out / "training").iterdir()} == {"log.json", "loss.png"}  # no checkpoint is left
+
+
+def test_the_folder_may_be_moved_and_classifies_files(trained: tuple[Path, Result], data: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(trained[0], tmp_path / "moved")
+    files = sorted(data.glob("red/1*.png"))
+    arguments = ["classify", "--json", "--model", str(moved), *map(str, files)]
+    lines = CliRunner().invoke(app, arguments).stdout.splitlines()
+    expected = HybridClassifier.load(trained[0]).predict([open_image(file) for file in files])
+    assert [json.loads(line)["label"] for line in lines] == expected.tolist()
+    shutil.rmtree(moved / "proposer")
+    with pytest.raises(SavedModelError, match="incomplete: it has no proposer"):
+        HybridClassifier.load(moved)
+
+
+def test_a_loaded_pair_can_be_saved_again(trained: tuple[Path, Result], data: Path, tmp_path: Path) -> None:
+    clf = HybridClassifier.load(trained[0])
+    clf.save(tmp_path / "again")
+    X = load_labelled(data, 8).pixels[::7]
+    np.testing.assert_array_equal(HybridClassifier.load(tmp_path / "again").predict_proba(X), clf.predict_proba(X))
+
+
+# --- interruptions ----------------------------------------------------------------------------------------------------
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(
+    trained: tuple[Path, Result], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Ctrl-C in each training: the weights, the fusion and all else come out the same, byte for byte."""
+    advance, countdown = Trainer._advance, [13, 25]
+
+    def advance_or_stop(self: Trainer) -> Tensor:
+        if countdown and self.step == countdown[0]:
+            countdown.pop(0)
+            raise KeyboardInterrupt
+        return advance(self)
+
+    monkeypatch.setattr(Trainer, "_advance", advance_or_stop)
+    monkeypatch.chdir(tmp_path)
+    first = invoke(data, "out", "--minutes", MINUTES, "--image-size", "8", "--val", "0.2")
+    assert first.exit_code not in (0, 2) and not (tmp_path / "out" / "model.json").exists()
+    assert invoke(data, "out", "--resume").exit_code == first.exit_code  # interrupted once more
+    done = invoke(data, "out", "--resume", "--image-size", "8")
+    assert done.exit_code == 0, done.output
+    for name in ("model.json", "denoiser.safetensors", "proposer/model.safetensors", "proposer/config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (trained[0] / name).read_bytes()
+    again = invoke(data, tmp_path / "out", "--resume")
+    assert again.exit_code == 2 and "is finished" in again.stderr
+
+
+@pytest.fixture
+def unfinished(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A training that was interrupted before its first step."""
+
+    def stop(self: Trainer) -> Tensor:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_advance", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_pair(data, tmp_path / "out", minutes=0.1, image_size=8)
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--minutes", "2"], "minutes is 0.1, not 2.0"),
+        (["--image-size", "16"], "image_size is 8, not 16"),
+        (["--val", "0.5"], "validation_fraction is 0.1, not 0.5"),
+        (["--wrong-class-weight", "0"], "wrong_class_weight is 1.0, not 0.0"),
+    ],
+)
+def test_other_settings_are_not_resumed(unfinished: Path, data: Path, options: list[str], message: str) -> None:
+    result = invoke(data, unfinished, "--resume", *options)
+    assert result.exit_code == 2 and message in result.stderr
+
+
+def test_other_images_are_not_resumed(unfinished: Path, data: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(data, tmp_path / "other")
+    (other / "red" / "0.png").unlink()
+    with pytest.raises(TrainingError, match=r"images is '[0-9a-f]{32}', not '[0-9a-f]{32}'"):
+        train_pair(other, unfinished, resume=True)
+    with pytest.raises(TrainingError, match="not finished; resume it"):
+        train_pair(data, unfinished, image_size=8)
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"minutes": 0}, "minutes must be above 0"),
+        ({"image_size": 20}, "image_size must be 8, 16"),
+        ({"validation_fraction": 1.0}, "validation_fraction must be between 0 and 1"),
+        ({"wrong_class_weight": -1}, "wrong_class_weight must be at least 0"),
+        ({"device": "abacus"}, "no device 'abacus'"),
+        ({"validation_fraction": 0.99}, "none left to train on"),
+    ],
+)
+def test_settings_out_of_range_write_nothing(
+    data: Path, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        train_pair(data, tmp_path / "out", **{"image_size": 8} | settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_holds_something_is_refused(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("dear")
+    result = invoke(data, tmp_path)
+    assert result.exit_code == 2 and "not empty" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_images_that_cannot_be_trained_on_write_nothing(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    result = invoke(tmp_path / "data", tmp_path / "out")
+    assert result.exit_code == 2 and "no subfolders" in result.stderr
+    assert len(result.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+def test_digits_are_small_and_not_mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Task] = []
+
+    def stop(run: Any, task: Task, *_: Any) -> None:
+        seen.append(task)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hybridclf.pair._train", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train_pair("digits", tmp_path / "out")
+    (task,) = seen
+    assert task.pixels.shape[1:] == (8, 8, 3) and not task.mirror
+
+
+# --- the parts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "patch"), [(8, 1), (16, 1), (32, 2), (64, 4)])
+def test_the_denoiser_sees_a_grid_of_patches(size: int, patch: int) -> None:
+    images = load_labelled("digits", size)
+    task = Task.of(images, torch.device("cpu"), False, PairSettings(image_size=size, validation_fraction=0.9))
+    part = denoiser_part(task)
+    assert part.trainer.network.config["patch"] == patch
+    noise = part.trainer.average(task.encode(task.pixels[:2]), torch.tensor([0.2, 0.7]), torch.arange(2), task.y[:2])
+    assert noise.shape == (2, 3, size, size)
+
+
+def test_a_batch_never_leaves_one_image_over() -> None:
+    """Which could not be batch-normalised."""
+    images = load_labelled("digits", 8)
+    for n in (129, 128, 3, 2):
+        task = Task.of(images, torch.device("cpu"), False, PairSettings(image_size=8))
+        few = Task(**vars(task) | {"pixels": task.pixels[:n], "y": task.y[:n]})
+        size = denoiser_part(few).trainer.config.batch_size
+        assert 2 <= size <= 128 and n % size != 1

@@ -1,0 +1,200 @@
+"""A training in a folder: it stops, goes on, and is refused where it must not."""
+
+import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hybridclf import training_run
+from hybridclf.checkpoint import load_tensors, save_tensors
+from hybridclf.errors import TrainingError
+from hybridclf.training import Trainer, TrainingConfig
+from hybridclf.training_run import TrainingRun, steps_in
+
+SETTINGS = {"minutes": 1.0, "images": "abc"}
+
+
+def noisy_loss(network: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+    return nn.functional.cross_entropy(network(x + 0.1 * torch.randn(x.shape, generator=rng)), y)
+
+
+def trainer(seed: int = 0) -> Trainer:
+    """A convolution with batch normalisation, laid out channels last, on 50 images in batches of 16."""
+    rng = torch.Generator().manual_seed(0)
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 9, 2))
+    x, y = torch.randn(50, 3, 5, 5, generator=rng), torch.randint(2, (50,), generator=rng)
+    config = TrainingConfig(batch_size=16, learning_rate=1e-2, ema_decay=0.9)
+    return Trainer(network.to(memory_format=torch.channels_last), x, y, noisy_loss, config, 30, seed)
+
+
+def no_check(_: nn.Module) -> float:
+    return 0.0
+
+
+@contextmanager
+def small_files(limit: int) -> Iterator[None]:
+    """As on a disk with no room: files may not grow beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thirty steps, an entry every five, a checkpoint with every entry."""
+    monkeypatch.setattr(training_run, "LOG_EVERY", 5)
+    monkeypatch.setattr(training_run, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(training_run, "steps_in", lambda trainer, seconds: 30)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupted_at(step: int) -> Trainer:
+    """A trainer that is interrupted when it is about to take that step."""
+    stopped = trainer()
+    advance = stopped._advance
+
+    def advance_or_stop() -> Tensor:
+        if stopped.step == step:
+            raise Interrupted
+        return advance()
+
+    stopped._advance = advance_or_stop  # type: ignore[method-assign]
+    return stopped
+
+
+# --- going on ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("step", [0, 3, 12, 29])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, step: int) -> None:
+    whole = TrainingRun.start(tmp_path / "whole", SETTINGS)
+    expected = whole.train("part", trainer(), 60, no_check).state_dict()
+    with pytest.raises(Interrupted):
+        TrainingRun.start(tmp_path / "parts", SETTINGS).train("part", interrupted_at(step), 60, no_check)
+    resumed = TrainingRun.resume(tmp_path / "parts", SETTINGS)
+    actual = resumed.train("part", trainer(), 60, no_check).state_dict()
+    assert all(torch.equal(actual[name], value) for name, value in expected.items())
+    losses = [[(e["step"], e["loss"]) for e in run.log["losses"]["part"]] for run in (whole, resumed)]
+    assert losses[0] == losses[1]
+    assert [s for s, _ in losses[0]] == [5, 10, 15, 20, 25, 30]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_finished_part_is_not_trained_again(tmp_path: Path) -> None:
+    run = TrainingRun.start(tmp_path, SETTINGS)
+    expected = run.train("part", trainer(), 60, no_check).state_dict()
+    again = TrainingRun.resume(tmp_path, {}).train("part", interrupted_at(30), 60, no_check).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in expected.items())
+
+
+def test_a_timing_leaves_the_trainer_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_run, "TIMED_SECONDS", 0.01)
+    timed, fresh = trainer(), trainer()
+    few, many = (steps_in(timed, seconds) for seconds in (1e-9, 1e3))
+    assert few == 1 < many
+    before = fresh.state_dict()
+    assert timed.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in timed.state_dict().items())
+
+
+def test_time_becomes_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_run, "steps_in", lambda trainer, seconds: int(seconds))
+    with pytest.raises(Interrupted):
+        TrainingRun.start(tmp_path, SETTINGS).train("part", interrupted_at(2), 4, no_check)
+    run = TrainingRun.resume(tmp_path, {})
+    stopped = trainer()
+    run.train("part", stopped, 1000, no_check)
+    assert run.log["n_steps"] == {"part": 4} and stopped.step == 4
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_held_out_loss_is_logged_and_changes_nothing(tmp_path: Path) -> None:
+    run = TrainingRun.start(tmp_path / "a", SETTINGS)
+    first = run.train("part", trainer(), 60, lambda network: 0.25).state_dict()
+    assert [entry.get("held_out") for entry in run.log["losses"]["part"]] == [0.25] * 6
+    second = TrainingRun.start(tmp_path / "b", SETTINGS).train("part", trainer(), 60, no_check).state_dict()
+    assert all(torch.equal(second[name], value) for name, value in first.items())
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def test_where_a_training_may_start(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("dear")
+    with pytest.raises(TrainingError, match="not empty"):
+        TrainingRun.start(tmp_path / "full", SETTINGS)
+    TrainingRun.start(tmp_path / "new" / "deep", SETTINGS)
+    with pytest.raises(TrainingError, match="not finished; resume it"):
+        TrainingRun.start(tmp_path / "new" / "deep", SETTINGS)
+
+
+def test_what_may_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no training to resume"):
+        TrainingRun.resume(tmp_path, {})
+    TrainingRun.start(tmp_path / "a", SETTINGS)
+    with pytest.raises(
+        TrainingError, match=r"minutes is 1.0, not 2.0; images is 'abc', not 'x'; resume it with its own"
+    ):
+        TrainingRun.resume(tmp_path / "a", {"minutes": 2.0, "images": "x"})
+    assert TrainingRun.resume(tmp_path / "a", {"minutes": 1.0}).log["settings"] == SETTINGS
+    (tmp_path / "a" / "model.json").touch()
+    with pytest.raises(TrainingError, match="is finished"):
+        TrainingRun.resume(tmp_path / "a", {})
+
+
+def test_a_disk_that_refuses_the_start_is_left_as_it_was(tmp_path: Path) -> None:
+    with small_files(10), pytest.raises(TrainingError, match=r"log\.json cannot be written: File too large; make room"):
+        TrainingRun.start(tmp_path / "out", SETTINGS)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainingError, match="cannot be written"):
+        TrainingRun.start(tmp_path / "file" / "out", SETTINGS)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_disk_that_refuses_a_checkpoint_keeps_the_last_one(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        TrainingRun.start(tmp_path, SETTINGS).train("part", interrupted_at(12), 60, no_check)
+    checkpoint = tmp_path / "training" / "part.safetensors"
+    before = checkpoint.read_bytes()
+    run = TrainingRun.resume(tmp_path, {})
+    with small_files(len(before) - 1), pytest.raises(TrainingError, match=r"part\.safetensors cannot be written"):
+        run.train("part", trainer(), 60, no_check)
+    assert checkpoint.read_bytes() == before
+    assert {path.name for path in checkpoint.parent.iterdir()} == {"log.json", "part.safetensors"}
+    TrainingRun.resume(tmp_path, {}).train("part", trainer(), 60, no_check)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_damaged_checkpoint_and_that_of_another_network(tmp_path: Path) -> None:
+    run = TrainingRun.start(tmp_path, SETTINGS)
+    run.checkpoint("part").write_bytes(b"\0" * 20)
+    with pytest.raises(TrainingError, match="cannot be read"):
+        run.train("part", trainer(), 60, no_check)
+    save_tensors(run.checkpoint("part"), {name: v[:0] for name, v in trainer().state_dict().items() if v.ndim})
+    with pytest.raises(TrainingError, match="that of another training"):
+        run.train("part", trainer(), 60, no_check)
+
+
+def test_a_checkpoint_holds_tensors_alone(tmp_path: Path) -> None:
+    """All of the state, in a format that runs no code, with the memory layout left out."""
+    state = trainer().state_dict()
+    save_tensors(tmp_path / "x.safetensors", state)
+    loaded = load_tensors(tmp_path / "x.safetensors")
+    assert all(torch.equal(loaded[name], value) for name, value in state.items())
+    header = (tmp_path / "x.safetensors").read_bytes()
+    assert set(json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])) == set(state)

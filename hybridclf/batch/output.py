@@ -81,9 +81,8 @@ def _differences(then: Any, now: Any, name: str = "") -> Iterator[str]:
 
 def _short(value: Any) -> str:
     """A hash by its first digits."""
-    return (
-        "missing" if value is None else f"{value[:12]}…" if isinstance(value, str) and len(value) > 40 else str(value)
-    )
+    text = "missing" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:12]}…"
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sklearn.datasets import load_digits
@@ -51,8 +52,6 @@ def test_rows_are_those_for_the_same_arrays_in_one_go(few: tuple[Path, Check], t
 
 
 def test_parquet_rows_get_the_answers_of_the_files(few: tuple[Path, Check], tmp_path: Path) -> None:
-    import pyarrow as pa
-
     folder, _ = few
     files = sorted(folder.iterdir())
     image = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
@@ -139,8 +138,8 @@ class Killer:
         self.command, self.out, self.rng = command, out, np.random.default_rng(seed)
         self.startup = 0.0
 
-    def kill_once(self) -> None:
-        """Within the start-up, or within a few hundredths of a second of a part's appearing."""
+    def kill_once(self) -> bool:
+        """Within the start-up, or within a few hundredths of a second of a part's appearing; False if it had ended."""
         n_parts, wanted = len(parts(self.out)), self.rng.integers(0, 2)
         start = time.monotonic()
         with subprocess.Popen(self.command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
@@ -149,8 +148,9 @@ class Killer:
             if wanted:
                 self.startup = time.monotonic() - start
             time.sleep(self.rng.uniform(0, 0.05 if wanted else 1.1 * self.startup))
-            assert process.poll() is None, process.stdout and process.stdout.read()
+            was_running = process.poll() is None
             process.kill()
+        return was_running
 
 
 @pytest.mark.parametrize("n_kills", [3, pytest.param(20, marks=pytest.mark.slow)])
@@ -161,10 +161,15 @@ def test_killed_at_random_points_it_ends_with_every_row_once(
     out = tmp_path / "out"
     command = [sys.executable, "-c", PROGRAM, "batch", str(folder), str(out), "--model", "digits", "--json"]
     killer = Killer(command, out, seed=n_kills)
-    for _ in range(n_kills):
-        killer.kill_once()
+    n_killed = 0
+    while n_killed < n_kills:
+        if killer.kill_once():
+            n_killed += 1
+        else:  # too quick for us: its output must be right too, and most of it is taken away again
+            check(out)
+            for path in parts(out)[10:]:
+                path.unlink()
     n_before = len(parts(out))
-    assert n_before < 42
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["done_before"] == 50 * n_before

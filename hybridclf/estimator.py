@@ -13,6 +13,7 @@ from .allocation import Allocation, Race
 from .calibration import Recording, fit_calibration
 from .checks import check_classes, check_labels, check_parameters, class_numbers
 from .crossfit import CrossFit
+from .devices import as_device
 from .errors import InvalidInputError, UncalibratedWarning
 from .fitting import Parts, Recipe
 from .fusion import Fusion
@@ -253,7 +254,7 @@ class HybridClassifier(TwoTierPredictor):
             architecture=self.architecture,
             training=training,
             validation_fraction=self.validation_fraction,
-            device=self.torch_device(),
+            device=as_device(self.device),
             dtype=dtype,
             progress=self.verbose,
         )

@@ -166,7 +166,7 @@ class Window:
         self.alive = np.zeros(by_candidate, dtype=bool)
         self.frozen = np.zeros(by_candidate)
         self.sums = np.zeros(by_candidate)
-        self.errors = np.full((n_slots, n_trials, n_candidates), np.nan, dtype=np.float32)
+        self.errors = np.empty((n_slots, n_trials, n_candidates), dtype=np.float32)  # a slot's is cleared on arrival
         self.differences = PairedDifferences(self.errors)
         self.n_trials = np.zeros(n_slots, dtype=int)
         self.evaluations = np.zeros(n_slots, dtype=int)

@@ -26,6 +26,7 @@ from . import __version__, plugins
 from .allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
 from .calibration import Calibration
 from .checks import check_prompts
+from .devices import as_device
 from .errors import SavedModelError
 from .fusion import Fusion
 from .models import LateConditionedDenoiser, build
@@ -254,7 +255,7 @@ def _restore(
     if "denoiser" in named:
         clf.denoiser_ = named["denoiser"]
     else:
-        clf.denoiser_ = _restore_denoiser(folder, saved["denoiser"], clf.torch_device())
+        clf.denoiser_ = _restore_denoiser(folder, saved["denoiser"], as_device(clf.device))
         clf.denoiser = None if saved["trained_denoiser"] else clf.denoiser_
     clf.image_shape_ = None if saved["image_shape"] is None else tuple(saved["image_shape"])
     clf.pixel_range_ = None if saved["pixel_range"] is None else tuple(saved["pixel_range"])

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
@@ -160,12 +159,6 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
         other = copy(self)
         other.proposer_, other.classes_ = for_labels(self.proposer_, self.denoiser_, labels)
         return other
-
-    def torch_device(self) -> torch.device:
-        """The device that the parameter `device` stands for on this machine."""
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return torch.device(self.device)
 
     def _propose(self, images: Any) -> tuple[list[list[Label]], list[np.ndarray], np.ndarray]:
         """Candidates of each image with their log prior, and tier 1's probabilities `[n, C]` of all classes."""

@@ -74,7 +74,7 @@ def result_of(
     task: Task, posterior: np.ndarray, stopped_by: str, evaluations: int, evidence: np.ndarray
 ) -> RerankResult:
     """The result of a task, from shares `[K]` of which the first k are its candidates', and evidence `[rows, k]`."""
-    posterior = posterior[: len(task.candidates)]
+    posterior = posterior[: len(task.candidates)].copy()  # not a view, which would keep the whole batch's alive
     order = np.argsort(-posterior, kind="stable")
     return RerankResult(
         candidates=task.candidates,

@@ -1,0 +1,66 @@
+"""`hybridclf batch`."""
+
+import json
+import sys
+from contextlib import redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ..errors import InvalidInputError
+from .shared import AsJson, one_line_errors, short
+
+if TYPE_CHECKING:
+    from ..batch import Engine, Summary
+
+
+def batch(
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="A folder of images or Parquet files, or one Parquet file.")
+    ],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUTPUT", help="Folder for the parts: a new one, or one to resume.")
+    ],
+    model: Annotated[str, typer.Option(metavar="NAME|DIR", help="An embedded model, or a saved one.")],
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="This process, or actors on a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="The cluster: auto or HOST:PORT; default: one started here.")
+    ] = None,
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="Ray actors; default: one per GPU, or per core where there is none.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Classify many images into Parquet parts; killed and started again, it goes on where it was.
+
+    An image that cannot be read is a row with an error.
+    """
+    with one_line_errors():
+        from .. import batch as batches
+
+        with redirect_stdout(sys.stderr):  # where Ray tells of its machines
+            summary = batches.run(source, output, model, _engine(engine, address, actors), progress=True)
+    typer.echo(json.dumps(asdict(summary)) if as_json else _summary_line(summary))
+
+
+def _engine(name: str, address: str | None, actors: int | None) -> "Engine":
+    from .. import plugins
+    from ..batch import local
+
+    if name != "local":
+        return plugins.load("engine", f"{name}:{address or 'local'}", actors=actors)
+    if address is not None or actors is not None:
+        raise InvalidInputError("--address and --actors are for a cluster; add --engine ray")
+    return local
+
+
+def _summary_line(summary: "Summary") -> str:
+    cost = "" if summary.evaluations is None else f", {short(summary.evaluations)} evaluations per image"
+    return (
+        f"{summary.images:,} images in {summary.output}, {summary.errors:,} with an error{cost}; "
+        f"{summary.images - summary.done_before:,} of them in this run, {short(summary.images_per_second)} images/s"
+    )

@@ -182,6 +182,7 @@ def classify(port: int, pixels: np.ndarray) -> dict[str, Any]:
 
 
 @NEEDS_SERVE
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Serve's own use of pydantic
 def test_a_deployment_needs_a_model_that_is_there() -> None:
-    with pytest.raises(InvalidInputError, match="there is no folder 'nonsense'"):
+    with pytest.raises(InvalidInputError, match="there is no embedded model 'nonsense'"):
         ray.deployment("nonsense")

@@ -14,7 +14,7 @@ __all__ = ["Refusal", "as_refusal"]
 _log = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(eq=False)
 class Refusal(Exception):
     """An answer that is none: a status, one sentence, what is counted, and headers."""
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -92,10 +93,16 @@ class Server:
             assert "Traceback" not in log, log
 
 
+@cache
+def digits() -> np.ndarray:
+    return load_digits().images
+
+
+@cache
 def picture(number: int, form: str = "png") -> bytes:
     """One of scikit-learn's digits as the bytes of an image file."""
     file = BytesIO()
-    pixels = (load_digits().images[number] * 255 / 16).round().astype(np.uint8)
+    pixels = (digits()[number] * 255 / 16).round().astype(np.uint8)
     Image.fromarray(pixels).save(file, form)
     return file.getvalue()
 

@@ -5,6 +5,7 @@ import socket
 import struct
 import zlib
 from collections.abc import Callable
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from time import monotonic
@@ -122,6 +123,7 @@ def promised(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
 
 
+@cache
 def inflated() -> bytes:
     """36 million pixels in 5 kB."""
     file = BytesIO()
@@ -129,6 +131,7 @@ def inflated() -> bytes:
     return file.getvalue()
 
 
+@cache
 def chatty() -> bytes:
     """A small PNG with a text of 40 MB in it."""
     data = picture(3)

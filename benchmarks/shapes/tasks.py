@@ -5,6 +5,7 @@ Training scenes have seeds below `train_shapes.HELD_OUT_SEED`; these are given o
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count, islice
 
 import numpy as np
 
@@ -42,8 +43,9 @@ def attribute_questions(n: int, seed: int, held_out: bool) -> dict[str, Question
     Control asks for one thing, against the same with an attribute that neither has; A|B binding against the same with
     the other's attribute; pair binding describes both, leftmost first, against the attribute swapped.
     """
-    drawn = scenes(6 * n, random_state=seed, things=(2,), held_out=held_out)
-    drawn = [s for s in drawn if _sides(s) and (held_out or _familiar(swapped(s, "colours", _UNUSED)))][:n]
+    drawn = _some(
+        n, seed, held_out, (2,), lambda s: _sides(s) and (held_out or _familiar(swapped(s, "colours", _UNUSED)))
+    )
     rng, asked = np.random.default_rng(seed), {}
     makers: dict[str, Callable] = {"control": _control, "binding": _binding}
     for task, make in makers.items():
@@ -52,6 +54,12 @@ def attribute_questions(n: int, seed: int, held_out: bool) -> dict[str, Question
     for name in ("colour", "texture"):
         asked[f"pair binding, {name}"] = _ask(drawn, lambda s, a=name: _about_both(s, a))
     return asked
+
+
+def _some(n: int, seed: int, held_out: bool, things: tuple[int, ...], wanted: Callable[[Scene], bool]) -> list[Scene]:
+    """The first n random scenes that are wanted."""
+    parts = (scenes(100, random_state=1000 * seed + i, things=things, held_out=held_out) for i in count())
+    return list(islice((s for part in parts for s in part if wanted(s)), n))
 
 
 _UNUSED = np.random.default_rng(0)
@@ -96,15 +104,17 @@ def swap_questions(n: int, seed: int, held_out: bool) -> dict[str, Questions]:
 
 
 def _pairs(n: int, seed: int, held_out: bool, what: str) -> Questions:
-    rng, both = np.random.default_rng(seed), []
-    for scene in scenes(2 * n, random_state=seed, things=(2, 2, 2, 3), held_out=held_out):
-        other = swapped(scene, what, rng)
-        texts = [caption(s, texture=what == "textures") for s in (scene, other)]
-        if texts[0] != texts[1] and (held_out or _familiar(other)):
-            both.append(((scene, other), texts))
-    both = both[:n]
-    pictures = draw([scene for pair, _ in both for scene in pair])
-    return Questions(pictures, [words for _, (a, b) in both for words in ((a, b), (b, a))])
+    rng = np.random.default_rng(seed)
+
+    def differs(scene: Scene) -> bool:
+        if what == "textures":
+            return scene.things[0].texture != scene.things[1].texture
+        return held_out or what != "colours" or _familiar(swapped(scene, what, rng))
+
+    drawn = _some(n, seed, held_out, (2, 2, 2, 3), differs)
+    both = [(scene, swapped(scene, what, rng)) for scene in drawn]
+    words = [tuple(caption(s, texture=what == "textures") for s in pair) for pair in both]
+    return Questions(draw([s for pair in both for s in pair]), [c for a, b in words for c in ((a, b), (b, a))])
 
 
 # --- single things ----------------------------------------------------------------------------------------------------

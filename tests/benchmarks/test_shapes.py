@@ -1,0 +1,169 @@
+"""What the shapes pair is made of, before any training: towers, tokens, encoder, loop, questions."""
+
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from shapes import data, models, tasks
+from shapes.loop import fit
+from torch import Tensor, nn
+
+from hybridclf.shapes import HELD_OUT, RELATIONS, caption, draw, scenes
+from hybridclf_adapters import diffusers
+from hybridclf_adapters.open_clip import load as load_open_clip
+
+SENTENCES = ["a small striped red circle left of an orange crescent", "a photo of a cyan star above a ring"]
+
+
+@pytest.fixture(scope="module")
+def pictures() -> np.ndarray:
+    return draw(scenes(60, random_state=7))
+
+
+@pytest.fixture(scope="module")
+def words() -> object:
+    return models.tokenizer(data.sentences(400, random_state=1))
+
+
+def as_x(small: np.ndarray) -> Tensor:
+    return torch.from_numpy(small).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+@pytest.fixture(scope="module")
+def pair(words: object, pictures: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both tiers, untrained, in the folders that users load."""
+    folder = tmp_path_factory.mktemp("pair")
+    torch.manual_seed(0)
+    clip, vae = models.clip(len(words)).eval(), models.autoencoder()  # type: ignore[arg-type]
+    models.write_encoder(vae, as_x(data.shrink(pictures)))
+    (folder / "clip").mkdir()
+    models.save_clip(clip, words, folder / "clip")  # type: ignore[arg-type]
+    encoder = models.text_encoder(clip, len(words))  # type: ignore[arg-type]
+    models.save_pipeline(vae, encoder, words, models.unet(), folder / "sd")  # type: ignore[arg-type]
+    return folder
+
+
+def test_every_word_of_the_captions_is_one_token(words: models.CLIPTokenizer) -> None:
+    known = {w for s in data.sentences(400, random_state=1) for w in s.split()}
+    assert all(len(words.tokenize(word)) == 1 for word in known)
+    assert len(words.tokenize("zebra")) > 1
+    assert words.unk_token_id not in words("zebra, 7 photos")["input_ids"][1:-1]
+    assert words.eos_token_id == len(words) - 1  # CLIP looks for the highest
+
+
+def test_the_text_encoder_is_tier_1s(words: models.CLIPTokenizer) -> None:
+    clip = models.clip(len(words)).eval()
+    tokens = models.tokens(words, SENTENCES)
+    with torch.inference_mode():
+        ours = models.text_encoder(clip, len(words)).eval()(tokens).last_hidden_state
+        x = clip.token_embedding(tokens) + clip.positional_embedding
+        torch.testing.assert_close(ours, clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask)))
+
+
+def test_the_encoder_is_the_principal_components_of_patches(pictures: np.ndarray) -> None:
+    x = as_x(data.shrink(pictures))
+    vae = models.autoencoder()
+    models.write_encoder(vae, x)
+    with torch.inference_mode():
+        latent = vae.encode(x).latent_dist
+    patches = x.reshape(-1, 3, 8, 4, 8, 4).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(0, 2).numpy()
+    centred = patches - patches.mean(0)
+    _, spread, axes = np.linalg.svd(centred, full_matrices=False)
+    expected = centred @ axes[: models.LATENT].T / np.sqrt(spread[: models.LATENT] / np.sqrt(len(patches) - 1))
+    found = latent.mean.permute(0, 2, 3, 1).flatten(0, 2).numpy()
+    signs = np.sign((found * expected).sum(0))
+    np.testing.assert_allclose(found, expected * signs, atol=0.05)
+    assert np.corrcoef(found[:, -1], expected[:, -1])[0, 1] ** 2 > 0.999
+    assert latent.std.max() < 1e-5
+    assert found.std() * vae.config.scaling_factor == pytest.approx(1, rel=0.01)
+
+
+def test_users_load_both_folders(pair: Path, pictures: np.ndarray, words: models.CLIPTokenizer) -> None:
+    labels = ["a red circle", "a blue square", "a red circle left of a blue square"]
+    shown = [Image.fromarray(p) for p in pictures[:4]]
+    proposer = load_open_clip(f"local-dir:{pair / 'clip'}", prompts="{}").fit(None, labels)
+    assert np.exp(proposer.predict_log_proba(shown)).sum(axis=1) == pytest.approx(np.ones(4), rel=1e-5)
+    denoiser = diffusers.load(str(pair / "sd"), prompts="{}")
+    assert denoiser.shape == (models.LATENT, 8, 8)
+    vae = models.autoencoder()
+    models.write_encoder(vae, as_x(data.shrink(pictures)))
+    with torch.inference_mode():
+        expected = vae.encode(as_x(data.shrink(pictures[:4]))).latent_dist.mean * vae.config.scaling_factor
+    torch.testing.assert_close(denoiser.encode(shown), expected, atol=0.05, rtol=0)  # weights are in half precision
+    assert sum(f.stat().st_size for f in pair.rglob("*") if f.is_file()) <= 15 * 2**20
+
+
+def test_images_are_normalised_as_tier_1s_folder_says(pair: Path, pictures: np.ndarray) -> None:
+    _, transform = open_clip.create_model_from_pretrained(f"local-dir:{pair / 'clip'}")
+    ours = models.clip_pixels(pictures[:1])[0]
+    torch.testing.assert_close(transform(Image.fromarray(pictures[0])), ours, atol=1e-5, rtol=0)
+
+
+# --- the loop ---------------------------------------------------------------------------------------------------------
+
+
+def losses(model: nn.Module) -> object:
+    def loss_at(step: int) -> dict[str, Tensor]:
+        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+        return {"error": (model(x) - x.sum(1, keepdim=True)).square().mean()}
+
+    return loss_at
+
+
+def linear() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(4, 1)
+
+
+def test_an_interrupted_training_goes_on_exactly(tmp_path: Path) -> None:
+    model = linear()
+    whole = fit(tmp_path / "whole", model, losses(model), 30, learning_rate=0.1)  # type: ignore[arg-type]
+
+    class Killed(Exception):
+        pass
+
+    def killed(step: int) -> dict[str, Tensor]:
+        if step == 17:
+            raise Killed
+        return losses(first)(step)  # type: ignore[operator]
+
+    first, second = linear(), linear()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("shapes.loop.SAVE_EVERY", 0.0)
+        fit(tmp_path / "part", first, killed, 30, learning_rate=0.1)
+    resumed = fit(tmp_path / "part", second, losses(second), 30, learning_rate=0.1)  # type: ignore[arg-type]
+    for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+# --- the questions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_questions_have_one_right_caption(held_out: bool) -> None:
+    asked = tasks.attribute_questions(6, 11, held_out) | tasks.swap_questions(6, 11, held_out)
+    for name, questions in asked.items():
+        assert len(questions.pictures) == len(questions.captions) >= 6, name
+        assert all(len(c) == 2 and c[0] != c[1] for c in questions.captions), name
+    for questions in tasks.swap_questions(6, 11, held_out).values():
+        for (a, b), (c, d) in zip(questions.captions[::2], questions.captions[1::2], strict=True):
+            assert (a, b) == (d, c)
+
+
+def test_familiar_questions_show_what_training_may_have_seen() -> None:
+    unseen = {f"{colour} {shape}" for colour, shape in HELD_OUT}
+    for name, questions in tasks.swap_questions(20, 5, False).items():
+        assert not any(phrase in c[0] for c in questions.captions for phrase in unseen), name
+
+
+def test_the_right_caption_is_the_picture(pictures: np.ndarray) -> None:
+    asked = tasks.single_questions(5, 3, True)
+    for picture, captions, scene in zip(
+        asked.pictures, asked.captions, scenes(5, random_state=3, things=(1,), held_out=True), strict=True
+    ):
+        assert len(set(captions)) == 80 and captions[0] == caption(scene)
+        np.testing.assert_array_equal(picture, draw([scene])[0])
+    assert not any(r in c[0] for c in asked.captions for r in RELATIONS)

@@ -1,4 +1,4 @@
-"""The command line: `hybridclf demo` and `hybridclf classify`. What they do is in the modules that they call."""
+"""The command line: `hybridclf demo`, `classify` and `serve`. What they do is in the modules that they call."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -186,3 +186,33 @@ def _cells(answer: "FileAnswer") -> list[str]:
 def _text(value: str) -> Text:
     """Text to be shown as it is: no markup, and nothing in a file's name that moves the cursor or cannot be encoded."""
     return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value))
+
+
+# --- serve ------------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Option(metavar="NAME|DIR", help="An embedded model, or a saved one.")] = "digits",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    api_key_file: Annotated[Path | None, typer.Option(help="File of keys, one per line, that may ask.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Denoiser batch; default: the model's.")] = None,
+    max_queue: Annotated[int, typer.Option(min=0, help="Images that may wait.")] = 128,
+    max_body_bytes: Annotated[int, typer.Option(min=1, help="Size of a request.")] = 10 * 2**20,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of an image.")] = 25_000_000,
+    max_documents: Annotated[int, typer.Option(min=1, help="Labels in a request.")] = 100,
+) -> None:
+    """Rerank and classify over HTTP until SIGTERM; what was accepted by then is answered.
+
+    POST /v1/rerank and /v1/classify, GET /healthz, /readyz and /metrics; /docs has examples.
+    """
+    with _one_line_errors():
+        from . import serving
+
+        limits = serving.Limits(queue=max_queue, body_bytes=max_body_bytes, pixels=max_pixels, documents=max_documents)
+        keys = [] if api_key_file is None else serving.read_keys(api_key_file)
+        clf = serving.load_model(model)
+        clf.batch_size = batch_size or clf.batch_size
+        application = serving.create_app(clf, limits, name=Path(model).name, api_keys=keys)
+    serving.run(application, host, port)

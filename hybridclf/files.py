@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from .errors import InvalidInputError
 from .images import describe
 
-__all__ = ["ENDINGS", "FORMATS", "as_item", "check_image_shape", "image_paths", "open_image"]
+__all__ = ["ENDINGS", "FORMATS", "as_item", "check_image_shape", "image_paths", "open_image", "read_image"]
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that are opened: those of plain pictures, none that starts another program (EPS) or reads another file."""
@@ -50,15 +50,27 @@ def open_image(path: str | Path) -> Image.Image:
     """
     if Path(path).is_dir():
         raise InvalidInputError(f"a folder with no image in it: no file ends in {', '.join(ENDINGS)}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Pillow remarks on metadata
+        return read_image(path, Image.MAX_IMAGE_PIXELS)
+
+
+def read_image(file: str | Path | BinaryIO, max_pixels: int | None = None) -> Image.Image:
+    """The same for a path or an open binary file, without a look at warnings: threads may call it.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is missing, no image, damaged, or has more than `max_pixels` pixels; these are not even decoded.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Pillow remarks on metadata
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                image.load()
-                return _eight_bit(ImageOps.exif_transpose(image))
+        with Image.open(file, formats=FORMATS) as image:
+            if max_pixels is not None and image.width * image.height > max_pixels:
+                raise InvalidInputError(f"more than {max_pixels} pixels; make it smaller")
+            image.load()
+            return _eight_bit(ImageOps.exif_transpose(image))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise InvalidInputError(f"more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller") from error
+        raise InvalidInputError(f"more than {max_pixels or Image.MAX_IMAGE_PIXELS} pixels; make it smaller") from error
     except Image.UnidentifiedImageError as error:
         raise InvalidInputError(f"not an image in one of the formats {', '.join(FORMATS)}") from error
     except InvalidInputError:

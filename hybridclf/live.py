@@ -6,12 +6,11 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from threading import Condition, Lock, Thread, current_thread
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -20,38 +19,13 @@ from .errors import ClosedError, InvalidInputError, QueueFullError
 from .evidence import RerankResult
 from .guard import Guarded
 from .ports import Label
+from .promises import Answer, Observer, Request, keep
 from .reranker import Reranker
 from .tasks import Task, check_task, prior_result
 
-__all__ = ["AsyncReranker", "Observer"]
+__all__ = ["AsyncReranker"]
 
 _log = logging.getLogger(__name__)
-
-
-class Observer(Protocol):
-    """What watches a live reranker; called on its threads, so it must be quick and raise nothing."""
-
-    def batch(self, rows: int, seconds: float) -> None:
-        """A batch of so many rows was evaluated."""
-        ...
-
-    def answered(self, result: RerankResult, waited: float, under_way: float) -> None:
-        """An image was answered after so many seconds in the queue and in the loop."""
-        ...
-
-
-@dataclass(eq=False, slots=True)
-class _Request:
-    """One image on its way: its task, when it arrived and when the loop took it in, and its promise."""
-
-    task: Task
-    image: Any
-    arrived: float
-    admitted: float | None = None
-    future: Future[RerankResult] = field(default_factory=Future)
-
-
-_Answer = tuple[_Request, RerankResult | Exception]
 
 
 class AsyncReranker:
@@ -59,7 +33,7 @@ class AsyncReranker:
 
     One thread runs the loop of the offline `Reranker`: a late arrival joins the running batch at the next trial. A
     second thread keeps the deadlines. An image that breaks the denoiser costs only itself: its `Future` gets the
-    exception.
+    exception. Callbacks of the futures run on these threads, and should be quick.
 
     Parameters
     ----------
@@ -71,6 +45,11 @@ class AsyncReranker:
         The longest candidate list that is taken, at least 1.
     observer : Observer, optional
         What is told of every batch and answer.
+
+    Attributes
+    ----------
+    capacity : int
+        Images it holds at most: places in the loop and in the queue.
 
     Examples
     --------
@@ -101,8 +80,8 @@ class AsyncReranker:
         self.capacity = self._loop.n_slots + max_queue
         self._numbers = count()
         self._changed = Condition(Lock())
-        self._waiting: OrderedDict[int, _Request] = OrderedDict()
-        self._under_way: dict[int, _Request] = {}
+        self._waiting: OrderedDict[int, Request] = OrderedDict()
+        self._under_way: dict[int, Request] = {}
         self._given_up: list[int] = []
         self._closed = False
         self._alarms = Alarms(self._expire)
@@ -158,7 +137,7 @@ class AsyncReranker:
             raise InvalidInputError(f"deadline must be a number of seconds of at least 0, got {deadline}")
         with self._changed:
             self._check_open()
-        request = _Request(self._task(candidates, log_prior, max_evaluations), image, arrived)
+        request = Request(self._task(candidates, log_prior, max_evaluations), image, arrived)
         number = request.task.image
         with self._changed:
             self._check_open()
@@ -266,7 +245,7 @@ class AsyncReranker:
             self._give_up()
             settled = self._let_in()
             work = self._loop.fill() if self._under_way else None
-        self._answer(settled)
+        keep(settled, self.observer)
         if work is None:
             return True
         start = monotonic()
@@ -275,12 +254,12 @@ class AsyncReranker:
             self.observer.batch(len(work.slot), monotonic() - start)
         with self._changed:
             done = self._done(self._loop.record(work, errors).finished)
-        self._answer(done)
+        keep(done, self.observer)
         return True
 
-    def _let_in(self) -> list[_Answer]:
+    def _let_in(self) -> list[Answer]:
         """Move images from the queue to the loop; answers for those that their prior settles."""
-        settled: list[_Answer] = []
+        settled: list[Answer] = []
         while self._waiting and (free := self._loop.free):
             arrivals = [self._waiting.popitem(last=False) for _ in range(min(free, len(self._waiting)))]
             now = monotonic()
@@ -291,9 +270,9 @@ class AsyncReranker:
             settled += self._done(self._loop.admit([request.task for _, request in arrivals]).finished)
         return settled
 
-    def _done(self, finished: Iterable[tuple[int, RerankResult]]) -> list[_Answer]:
+    def _done(self, finished: Iterable[tuple[int, RerankResult]]) -> list[Answer]:
         """Take images that are finished out of the books; answers for those that still want one."""
-        answers: list[_Answer] = []
+        answers: list[Answer] = []
         for number, result in finished:
             self._images.pop(number)
             failure = self._evaluate.failures.pop(number, None)
@@ -314,23 +293,9 @@ class AsyncReranker:
             requests = [*self._waiting.values(), *self._under_way.values()]
             self._waiting.clear()
             self._under_way.clear()
-        self._answer([(request, error) for request in requests])
+        keep([(request, error) for request in requests], self.observer)
 
-    # --- any thread ---------------------------------------------------------------------------------------------------
-
-    def _answer(self, answers: Iterable[_Answer]) -> None:
-        """Keep the promises; whoever took a request out of the books does, so each is kept once."""
-        now = monotonic()
-        for request, answer in answers:
-            if not request.future.set_running_or_notify_cancel():
-                continue
-            if isinstance(answer, Exception):
-                request.future.set_exception(answer)
-                continue
-            if self.observer:
-                admitted = now if request.admitted is None else request.admitted
-                self.observer.answered(answer, admitted - request.arrived, now - admitted)
-            request.future.set_result(answer)
+    # --- deadlines and cancellation -----------------------------------------------------------------------------------
 
     def _expire(self, number: int) -> None:
         """Answer an image whose deadline has come with what is known of it."""
@@ -342,7 +307,7 @@ class AsyncReranker:
                 self._given_up.append(number)
             else:
                 return
-        self._answer([(request, result)])
+        keep([(request, result)], self.observer)
 
     def _withdraw(self, number: int, future: Future[RerankResult]) -> None:
         """Clear up after a future is done; if it was cancelled, its image leaves."""

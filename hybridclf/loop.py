@@ -174,7 +174,7 @@ class Loop:
             log_prior[i, : len(task.log_prior)] = np.maximum(task.log_prior, LOG_ZERO)
             self._tasks[slot] = task
             self._image[slot] = task.image
-            self._budget[slot] = _NO_BOUND if task.max_evaluations is None else task.max_evaluations
+            self._budget[slot] = _NO_BOUND if task.max_evaluations is None else min(task.max_evaluations, _NO_BOUND)
         self._arrival[slots] = self._arrivals + np.arange(len(slots))
         self._arrivals += len(slots)
         self._window.admit(slots, log_prior)

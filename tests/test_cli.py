@@ -52,7 +52,11 @@ def test_version_and_help() -> None:
     assert shown.exit_code == 0
     assert "demo" in shown.output
     assert "classify" in shown.output
-    for command, options in (("demo", ("--seed", "--out", "--json")), ("classify", ("PATH", "--model", "--json"))):
+    for command, options in (
+        ("demo", ("--seed", "--out", "--json")),
+        ("classify", ("PATH", "--model", "--json")),
+        ("serve", ("--model", "--host", "--port", "--api-key-file", "--max-queue", "--max-pixels")),
+    ):
         output = invoke(command, "--help").output
         assert all(option in output for option in options)
 
@@ -191,3 +195,32 @@ def test_demo_without_matplotlib_says_what_to_type(tmp_path: Path, monkeypatch: 
     assert 'pip install "hybridclf[plot]"' in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+# --- serve: what it answers is in tests/serving -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "nonsense"], "there is no embedded model 'nonsense'"),
+        (["--model", "./missing"], "is not a saved model"),
+        (["--api-key-file", "missing"], "the API keys in missing cannot be read"),
+    ],
+)
+def test_serve_says_in_one_line_why_it_does_not_start(arguments: list[str], message: str) -> None:
+    result = invoke("serve", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    assert message in line
+
+
+def test_serve_without_its_extra_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("hybridclf.serving")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(hybridclf, "serving", raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    result = invoke("serve")
+    assert result.exit_code == 2
+    assert 'pip install "hybridclf[server]"' in result.stderr
+    assert len(result.stderr.splitlines()) == 1

@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from hybridclf.errors import InvalidInputError
-from hybridclf.files import ENDINGS, FORMATS, as_item, check_image_shape, image_paths, open_image
+from hybridclf.files import ENDINGS, FORMATS, as_item, check_image_shape, image_paths, open_image, read_image
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 
@@ -134,6 +134,23 @@ def test_too_many_pixels_are_refused_unread(tmp_path: Path, side: int) -> None:
     (tmp_path / "a.png").write_bytes(bomb(side, side))
     with pytest.raises(InvalidInputError, match=f"more than {Image.MAX_IMAGE_PIXELS} pixels"):
         open_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("max_pixels", [47, 48, None])
+def test_bytes_are_read_within_a_bound(max_pixels: int | None) -> None:
+    file = io.BytesIO()
+    Image.fromarray(GREY).save(file, "png")
+    if max_pixels == 47:
+        with pytest.raises(InvalidInputError, match="more than 47 pixels"):
+            read_image(file, max_pixels)
+    else:
+        np.testing.assert_array_equal(np.asarray(read_image(file, max_pixels)), GREY)
+
+
+def test_a_bomb_in_bytes_is_refused_whatever_the_filters() -> None:
+    for side in (10_000, 100_000):  # Pillow warns of the first, which is an error here, and refuses the second
+        with pytest.raises(InvalidInputError, match="more than 25 pixels"):
+            read_image(io.BytesIO(bomb(side, side)), 25)
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs permissions that bind")

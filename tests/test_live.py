@@ -200,7 +200,7 @@ def test_at_the_deadline_the_best_answer_so_far_comes_back(gated: Gate, images: 
     allocation = FixedTrials(5)
     offline = Reranker(gated.denoiser, allocation=allocation, fusion=FUSED).rerank(images[:1], [LABELS])[0]
     with AsyncReranker(Reranker(gated, allocation=allocation, fusion=FUSED, batch_size=1)) as live:
-        future = live.submit(images[0], LABELS, deadline=1.0)
+        future = live.submit(images[0], LABELS, deadline=2.0)
         gated.let_pass(2)
         assert gated.reached.acquire(timeout=PATIENCE)
         result = future.result(timeout=PATIENCE)

@@ -10,7 +10,6 @@ from scipy.special import log_softmax, softmax
 
 from hybridclf import loop as loop_module
 from hybridclf.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
-from hybridclf.errors import InvalidInputError
 from hybridclf.evidence import RerankResult
 from hybridclf.fusion import Fusion
 from hybridclf.loop import Capacity, Loop, Recorded, Step, Work

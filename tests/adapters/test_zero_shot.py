@@ -1,38 +1,25 @@
 """Both tiers from adapters: a zero-shot classifier of pictures of any size, then calibrated on a few of them."""
 
-import json
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from hybridclf import HybridClassifier, InvalidInputError, PairedTTest
 from hybridclf_adapters import diffusers
 from hybridclf_adapters.open_clip import load as load_open_clip
 from tests.adapters.tiny_diffusers import save, stable_diffusion
+from tests.adapters.tiny_open_clip import save_open_clip
 
 LABELS = ["cat", "dog", "red ball"]
-CONFIG = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1},
-}
 
 
 @pytest.fixture(scope="module")
 def specs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """Spec strings of a tiny CLIP and a tiny Stable Diffusion with random weights."""
-    folder = tmp_path_factory.mktemp("clip")
-    (folder / "tiny-zero-shot.json").write_text(json.dumps(CONFIG))
-    open_clip.add_model_config(folder / "tiny-zero-shot.json")
-    torch.manual_seed(0)
-    save_file(open_clip.create_model("tiny-zero-shot").state_dict(), folder / "open_clip_model.safetensors")
     pipeline = save(stable_diffusion, tmp_path_factory.mktemp("sd"))
-    return f"open_clip:tiny-zero-shot/{folder}/open_clip_model.safetensors", f"diffusers:{pipeline}"
+    return save_open_clip(tmp_path_factory.mktemp("clip"), "tiny-zero-shot"), f"diffusers:{pipeline}"
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,54 @@
+"""Images on their way through a live reranker, and the promises that each is answered once."""
+
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Protocol
+
+from .evidence import RerankResult
+from .tasks import Task
+
+__all__ = ["Answer", "Observer", "Request", "keep"]
+
+
+class Observer(Protocol):
+    """What watches a live reranker; called on its threads, so it must be quick and raise nothing."""
+
+    def batch(self, rows: int, seconds: float) -> None:
+        """A batch of so many rows was evaluated."""
+        ...
+
+    def answered(self, result: RerankResult, waited: float, under_way: float) -> None:
+        """An image was answered after so many seconds in the queue and in the loop."""
+        ...
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """One image on its way: its task, when it arrived and when the loop took it in, and what was promised."""
+
+    task: Task
+    image: Any
+    arrived: float
+    admitted: float | None = None
+    future: Future[RerankResult] = field(default_factory=Future)
+
+
+Answer = tuple[Request, RerankResult | Exception]
+"""A request, and what came of it."""
+
+
+def keep(answers: Iterable[Answer], observer: Observer | None) -> None:
+    """Keep promises. To be called by whoever took the requests out of the books, so that each is kept once."""
+    now = monotonic()
+    for request, answer in answers:
+        if not request.future.set_running_or_notify_cancel():
+            continue
+        if isinstance(answer, Exception):
+            request.future.set_exception(answer)
+            continue
+        if observer:
+            admitted = now if request.admitted is None else request.admitted
+            observer.answered(answer, admitted - request.arrived, now - admitted)
+        request.future.set_result(answer)

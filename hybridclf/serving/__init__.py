@@ -1,0 +1,23 @@
+"""Reranking and classifying over HTTP, for `hybridclf serve` and for servers of one's own (the extra `server`).
+
+>>> from hybridclf.serving import Limits, create_app
+>>> app = create_app(HybridClassifier.from_pretrained("digits"), Limits(queue=64))  # doctest: +SKIP
+"""
+
+from importlib import import_module
+
+from ..errors import MissingDependencyError
+
+try:
+    for name in ("fastapi", "prometheus_client", "pydantic", "python_multipart", "uvicorn"):
+        import_module(name)
+except ImportError as error:
+    raise MissingDependencyError(f'{error}; type: pip install "hybridclf[server]"') from error
+
+from .app import create_app
+from .auth import read_keys
+from .limits import Limits
+from .model import load_model
+from .server import run
+
+__all__ = ["Limits", "create_app", "load_model", "read_keys", "run"]

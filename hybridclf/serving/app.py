@@ -1,0 +1,251 @@
+"""The HTTP surface: rerank, classify, health, metrics."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from .. import __version__
+from ..errors import InvalidInputError
+from ..estimator import HybridClassifier
+from ..ports import Label
+from . import schemas
+from .auth import ApiKeys
+from .bodies import read_body, read_classify, unless_gone
+from .limits import Limits
+from .refusals import Refusal, as_refusal
+from .schemas import ClassifyRequest, ClassifyResponse, RerankRequest, RerankResponse
+from .service import Answer, Question, Service
+
+__all__ = ["create_app"]
+
+
+def create_app(
+    clf: HybridClassifier, limits: Limits | None = None, *, name: str = "model", api_keys: Iterable[str] = ()
+) -> FastAPI:
+    """The application that serves a fitted classifier, for any ASGI server.
+
+    Its `state.service` is there from start-up to shut-down; shutting down answers what was accepted.
+
+    Parameters
+    ----------
+    clf : HybridClassifier
+        A fitted one, of images.
+    limits : Limits, optional
+        What it takes at most.
+    name : str
+        What requests and answers call the model.
+    api_keys : iterable of str
+        Keys, one of which a request needs as `Authorization: Bearer KEY`; none: everybody may ask.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.service = Service(clf, limits or Limits())
+        yield
+        await asyncio.to_thread(app.state.service.close)
+
+    app = FastAPI(
+        title="hybridclf",
+        version=__version__,
+        description="A second opinion on images that a fast classifier is not sure about.",
+        lifespan=lifespan,
+        exception_handlers={HTTPException: _refuse},
+    )
+    app.state.name, app.state.keys = name, ApiKeys(api_keys)
+    app.include_router(_asked)
+    app.include_router(_watched)
+    return app
+
+
+def _body(model: type[BaseModel], **more: Any) -> dict[str, Any]:
+    """The documentation of a request's body: it is read by `bodies`, bounded, and not by FastAPI."""
+    schema = model.model_json_schema()
+    example = schema.pop("example")
+    content = {"application/json": {"schema": schema, "example": example}, **more}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+_FORM = {
+    "type": "object",
+    "properties": {
+        "image": {"type": "array", "items": {"type": "string", "format": "binary"}},
+        "labels": {"type": "array", "items": {"type": "string"}},
+        "top_k": {"type": "integer"},
+        "deadline_ms": {"type": "number"},
+        "max_evaluations": {"type": "integer"},
+    },
+    "required": ["image"],
+}
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "Bad input; `message` says what is wrong."},
+    401: {"description": "No API key, or a wrong one."},
+    413: {"description": "The body is too large."},
+    429: {"description": "The queue is full; `Retry-After` says when to come back."},
+    503: {"description": "The server is shutting down."},
+}
+
+_asked = APIRouter(dependencies=[Depends(HTTPBearer(auto_error=False))], responses=_REFUSALS)
+_watched = APIRouter()
+
+
+# --- rerank and classify ----------------------------------------------------------------------------------------------
+
+
+@_asked.post("/v1/rerank", response_model=RerankResponse, openapi_extra=_body(RerankRequest))
+@_asked.post("/v2/rerank", include_in_schema=False)
+@_asked.post("/rerank", include_in_schema=False)
+async def rerank(request: Request) -> Response:
+    """Rank labels for one image: the documents are the labels, the query is the image."""
+    return await _respond(request, "rerank", _rerank)
+
+
+@_asked.post(
+    "/v1/classify",
+    response_model=ClassifyResponse,
+    openapi_extra=_body(ClassifyRequest, **{"multipart/form-data": {"schema": _FORM}}),
+)
+async def classify(request: Request) -> Response:
+    """The best labels of images, sent as JSON or as files of a form."""
+    return await _respond(request, "classify", _classify)
+
+
+_Answerer = Callable[[Request, Service, float], Awaitable[tuple[BaseModel, bool]]]
+
+
+async def _respond(request: Request, endpoint: str, answer: _Answerer) -> Response:
+    """The response to one request, whatever comes; counted."""
+    service: Service = request.app.state.service
+    try:
+        if not request.app.state.keys.accept(request.headers.get("authorization")):
+            raise Refusal(401, "send an API key, Authorization: Bearer KEY", headers={"WWW-Authenticate": "Bearer"})
+        service.gate.check()  # before the body is read
+        body, degraded = await answer(request, service, monotonic())
+        response = Response(body.model_dump_json(exclude_none=True), media_type="application/json")
+        outcome = "degraded" if degraded else "ok"
+    except Exception as error:
+        refusal = as_refusal(error)
+        response, outcome = _refusal_response(refusal), refusal.outcome
+    service.metrics.requests.labels(endpoint, outcome).inc()
+    return response
+
+
+async def _rerank(request: Request, service: Service, arrived: float) -> tuple[BaseModel, bool]:
+    asked = RerankRequest.model_validate_json(await read_body(request, service.limits))
+    _check_model(asked.model, request.app.state.name)
+    labels = _labels(service, asked.documents, "documents")
+    log_prior = None if asked.log_prior is None else _log_prior(asked.log_prior, len(labels))
+    question = Question(asked.query, labels, log_prior, _deadline(asked, arrived), asked.max_evaluations)
+    with service.gate.places(1):
+        answer = await unless_gone(request, service.answer(question))
+    best = np.argsort(-answer.posterior, kind="stable")[: asked.top_n]
+    results = [
+        schemas.Result(
+            index=i,
+            relevance_score=answer.posterior[i],
+            document=schemas.Text(text=asked.documents[i]) if asked.return_documents else None,
+        )
+        for i in best.tolist()
+    ]
+    usage = schemas.Usage(evaluations=answer.evaluations)
+    response = RerankResponse(
+        id=uuid4().hex, model=request.app.state.name, results=results, meta=_meta(answer), usage=usage
+    )
+    return response, answer.degraded
+
+
+async def _classify(request: Request, service: Service, arrived: float) -> tuple[BaseModel, bool]:
+    asked, images = await read_classify(request, service.limits)
+    _check_model(asked.model, request.app.state.name)
+    known = tuple(service.clf.classes_.tolist())
+    labels = known if asked.labels is None else _labels(service, asked.labels, "labels")
+    deadline = _deadline(asked, arrived)
+    questions = [Question(image, labels, None, deadline, asked.max_evaluations) for image in images]
+    with service.gate.places(len(questions)):
+        answers = await unless_gone(request, service.answer_all(questions))
+    results = [_classification(answer, labels, asked.top_k) for answer in answers]
+    usage = schemas.Usage(evaluations=sum(answer.evaluations for answer in answers))
+    response = ClassifyResponse(id=uuid4().hex, model=request.app.state.name, results=results, usage=usage)
+    return response, any(answer.degraded for answer in answers)
+
+
+def _classification(answer: Answer, labels: tuple[Label, ...], top_k: int) -> schemas.Classification:
+    best = np.argsort(-answer.posterior, kind="stable")[:top_k]
+    shares = [schemas.Share(label=labels[i], probability=answer.posterior[i]) for i in best.tolist()]
+    return schemas.Classification(posterior=shares, meta=_meta(answer))
+
+
+def _meta(answer: Answer) -> schemas.Meta:
+    return schemas.Meta(evaluations=answer.evaluations, stopped_by=answer.stopped_by, degraded=answer.degraded)
+
+
+def _check_model(asked: str | None, name: str) -> None:
+    if asked not in (None, name):
+        raise Refusal(404, f"there is no model {asked[:100]!r} here; this server has {name!r}")
+
+
+def _labels(service: Service, texts: list[str], where: str) -> tuple[Label, ...]:
+    """The labels that the texts name, checked."""
+    if len(texts) > service.limits.documents:
+        raise InvalidInputError(f"got {len(texts)} {where}; at most {service.limits.documents} are taken")
+    labels = service.labels.resolve(texts)
+    if len(set(labels)) < len(labels):
+        twice = next(text for i, text in enumerate(texts) if text in texts[:i])
+        raise InvalidInputError(f"{where} has {twice[:100]!r} twice; send each label once")
+    return labels
+
+
+def _log_prior(values: list[float], n_labels: int) -> np.ndarray:
+    """The prior `[L]` of a request, checked."""
+    if len(values) != n_labels:
+        raise InvalidInputError(f"got {n_labels} documents and {len(values)} numbers in log_prior; send one for each")
+    for i, value in enumerate(values):
+        if math.isnan(value) or value == math.inf:
+            raise InvalidInputError(f"log_prior[{i}] is {value}; send logarithms of probabilities, finite or -Infinity")
+    return np.array(values)
+
+
+def _deadline(asked: schemas.Request, arrived: float) -> float | None:
+    return None if asked.deadline_ms is None else arrived + asked.deadline_ms / 1000
+
+
+# --- health -----------------------------------------------------------------------------------------------------------
+
+
+@_watched.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """Whether the process answers."""
+    return {"status": "ok"}
+
+
+@_watched.get("/readyz")
+async def readyz(request: Request) -> Response:
+    """Whether requests are taken: the model is loaded, the loop runs, the server is not shutting down."""
+    service: Service = request.app.state.service
+    ready = service.stage.alive and not service.gate.draining
+    return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
+
+
+@_watched.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Figures for Prometheus."""
+    service: Service = request.app.state.service
+    return Response(service.metrics.text(), media_type=service.metrics.content_type)
+
+
+def _refusal_response(refusal: Refusal) -> Response:
+    return JSONResponse({"message": refusal.message}, refusal.status, refusal.headers)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    return _refusal_response(as_refusal(error))

@@ -1,0 +1,109 @@
+"""Reading requests: bodies that are bounded in size and time, as JSON or multipart."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
+
+from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartParser
+
+from ..errors import InvalidInputError
+from .limits import Limits
+from .refusals import Refusal
+from .schemas import ClassifyRequest
+
+__all__ = ["read_body", "read_classify", "unless_gone"]
+
+T = TypeVar("T")
+
+_OPTIONS = ("model", "top_k", "deadline_ms", "max_evaluations")
+
+
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """The whole body; refused while it is being read if it grows too large or takes too long.
+
+    Raises
+    ------
+    Refusal
+        413 or 408.
+    """
+    too_large = Refusal(413, f"the body is larger than {limits.body_bytes} bytes; send a smaller image")
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limits.body_bytes:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.upload_seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limits.body_bytes:
+                    raise too_large
+    except TimeoutError as error:
+        raise Refusal(408, f"the body did not arrive within {limits.upload_seconds:g} seconds") from error
+    return bytes(body)
+
+
+async def read_classify(request: Request, limits: Limits) -> tuple[ClassifyRequest, list[str | bytes]]:
+    """What a request to classify asks for, and its images: data URIs, or the bytes of uploaded files.
+
+    Raises
+    ------
+    Refusal, InvalidInputError, pydantic.ValidationError
+        If the body is not as documented.
+    """
+    body = await read_body(request, limits)
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        asked = ClassifyRequest.model_validate_json(body)
+        return asked, list(asked.images)
+    fields, files = await _read_form(request, body)
+    if not files:
+        raise InvalidInputError("the form has no file; send the image as a file, curl -F image=@photo.png")
+    options: dict[str, Any] = {name: fields[name][-1] for name in _OPTIONS if name in fields}
+    options |= {"labels": fields["labels"]} if "labels" in fields else {}
+    return ClassifyRequest.model_validate({"images": ["(file)"] * len(files), **options}), list(files)
+
+
+async def _read_form(request: Request, body: bytes) -> tuple[dict[str, list[str]], list[bytes]]:
+    """The text fields of a multipart body, by name, and its files."""
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield body
+
+    try:
+        form = await MultiPartParser(request.headers, stream()).parse()  # type: ignore[arg-type]
+    except Exception as error:  # the parser raises many things
+        raise InvalidInputError(f"the multipart form cannot be read: {error}") from error
+    fields: dict[str, list[str]] = {}
+    files = []
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            files.append(await value.read())
+        else:
+            fields.setdefault(name, []).append(value)
+    await form.close()
+    return fields, files
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What comes of the work, which is cancelled when the client goes away.
+
+    Raises
+    ------
+    Refusal
+        499, when it has gone.
+    """
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise Refusal(499, "the client has gone", "gone")
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

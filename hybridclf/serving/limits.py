@@ -1,0 +1,41 @@
+"""What one server takes at most."""
+
+from dataclasses import dataclass, fields
+
+from ..errors import InvalidInputError
+
+__all__ = ["Limits"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds that keep one request from costing all others.
+
+    Parameters
+    ----------
+    queue : int
+        Images that may wait for a place in the loop; at least 0.
+    body_bytes : int
+        Size of a request's body.
+    pixels : int
+        Pixels of one image.
+    documents : int
+        Labels in one request.
+    upload_seconds : float
+        Time that a client may take to send a body.
+    decoders : int
+        Threads that decode images.
+    """
+
+    queue: int = 128
+    body_bytes: int = 10 * 2**20
+    pixels: int = 25_000_000
+    documents: int = 100
+    upload_seconds: float = 30.0
+    decoders: int = 2
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, lowest = getattr(self, field.name), 0 if field.name == "queue" else 1
+            if value < lowest:
+                raise InvalidInputError(f"{field.name} must be at least {lowest}, got {value}")

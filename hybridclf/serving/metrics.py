@@ -1,0 +1,68 @@
+"""What Prometheus is told."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from ..evidence import RerankResult
+from ..live import AsyncReranker
+from .gate import Gate
+
+__all__ = ["Metrics"]
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_EVALUATIONS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+_SHARES = tuple(i / 10 for i in range(1, 11))
+
+
+class Metrics:
+    """The metrics of one server; it watches its reranker."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "hybridclf_requests", "Requests by outcome.", ["endpoint", "outcome"], registry=registry
+        )
+        self.deadline_misses = Counter(
+            "hybridclf_deadline_misses", "Answers more than 20 ms behind their deadline.", registry=registry
+        )
+        self.queue_depth = Gauge("hybridclf_queue_depth", "Images accepted and not in the loop.", registry=registry)
+        self.under_way = Gauge("hybridclf_images_under_way", "Images in the loop.", registry=registry)
+        self.batch_fill = Histogram(
+            "hybridclf_batch_fill", "Rows of a batch, as a share of its size.", buckets=_SHARES, registry=registry
+        )
+        self.batch_seconds = Histogram(
+            "hybridclf_batch_seconds", "Time that a batch takes the denoiser.", buckets=_SECONDS, registry=registry
+        )
+        self.evaluations = Histogram(
+            "hybridclf_evaluations_per_image", "Denoiser evaluations.", buckets=_EVALUATIONS, registry=registry
+        )
+        self.queue_seconds = Histogram(
+            "hybridclf_queue_seconds", "Time of an image in the queue.", buckets=_SECONDS, registry=registry
+        )
+        self.loop_seconds = Histogram(
+            "hybridclf_loop_seconds", "Time of an image in the loop.", buckets=_SECONDS, registry=registry
+        )
+        self._rows = 1
+
+    def watch(self, stage: AsyncReranker, gate: Gate) -> None:
+        """Read queue and loop whenever the metrics are asked for."""
+        self._rows = stage.reranker.capacity.rows
+        self.queue_depth.set_function(lambda: max(0, gate.inside - stage.under_way))
+        self.under_way.set_function(lambda: stage.under_way)
+
+    def batch(self, rows: int, seconds: float) -> None:
+        """A batch of so many rows was evaluated."""
+        self.batch_fill.observe(rows / self._rows)
+        self.batch_seconds.observe(seconds)
+
+    def answered(self, result: RerankResult, waited: float, under_way: float) -> None:
+        """An image was answered after so many seconds in the queue and in the loop."""
+        self.evaluations.observe(result.evaluations)
+        self.queue_seconds.observe(waited)
+        self.loop_seconds.observe(under_way)
+
+    def text(self) -> bytes:
+        """All of it, as Prometheus reads it."""
+        return generate_latest(self._registry)

@@ -1,0 +1,160 @@
+"""What requests and answers look like: the shape that the rerank endpoints of Jina, Cohere and vLLM share."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+__all__ = [
+    "Classification",
+    "ClassifyRequest",
+    "ClassifyResponse",
+    "Meta",
+    "Request",
+    "RerankRequest",
+    "RerankResponse",
+    "Result",
+    "Share",
+    "Text",
+    "Usage",
+]
+
+LONGEST_LIST = 10_000
+"""Entries of any list in a request; a server's own limits are lower."""
+
+_URI = {"type": "string", "description": "data:image/png;base64,…"}
+_PIXELS = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAADElEQVR4nGNgoA4AAABIAAEuuDx+AAAAAElFTkSuQmCC"
+)
+
+
+def _of(key: str) -> Any:
+    """From {key: value} to value; anything else stays as it is."""
+    return lambda value: value[key] if isinstance(value, dict) and key in value else value
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _schema(key: str, value: dict[str, str]) -> WithJsonSchema:
+    wrapped = {"type": "object", "properties": {key: value}, "required": [key]}
+    return WithJsonSchema({"anyOf": [wrapped, value]})
+
+
+Query = Annotated[str, BeforeValidator(_of("image")), _schema("image", _URI)]
+Document = Annotated[str, BeforeValidator(_of("text")), _schema("text", {"type": "string"})]
+Texts = Annotated[list[Document], Field(min_length=1, max_length=LONGEST_LIST, fail_fast=True)]
+Images = Annotated[list[Query], Field(min_length=1, max_length=LONGEST_LIST, fail_fast=True), BeforeValidator(_listed)]
+Numbers = Annotated[list[float], Field(max_length=LONGEST_LIST, fail_fast=True)]
+
+
+class Request(BaseModel):
+    """What requests have in common."""
+
+    model: Annotated[str | None, Field(description="Name of the served model; may be left out.")] = None
+    deadline_ms: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False, description="After so long the best answer so far comes back, as degraded."),
+    ] = None
+    max_evaluations: Annotated[int | None, Field(ge=0, description="Denoiser evaluations that one image may cost.")] = (
+        None
+    )
+
+
+class RerankRequest(Request):
+    """One image and the labels to rank for it."""
+
+    query: Annotated[Query, Field(description="The image, as a data URI; an address is not fetched.")]
+    documents: Annotated[Texts, Field(description="The candidate labels, all different.")]
+    top_n: Annotated[int | None, Field(ge=1, description="How many of the best to answer with; default all.")] = None
+    return_documents: Annotated[bool, Field(description="Whether results repeat the label.")] = False
+    log_prior: Annotated[
+        Numbers | None,
+        Field(description="Tier 1's log-probability of each document; without it the model's own proposer is asked."),
+    ] = None
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "model": "digits",
+                "query": {"image": _PIXELS},
+                "documents": ["3", {"text": "8"}, "9"],
+                "log_prior": [-0.6, -0.9, -2.9],
+                "top_n": 2,
+                "return_documents": True,
+                "deadline_ms": 200,
+            }
+        }
+    )
+
+
+class ClassifyRequest(Request):
+    """Images, and the labels to choose from."""
+
+    images: Annotated[Images, Field(description="One image or a list of them, as data URIs.")]
+    labels: Annotated[
+        Texts | None, Field(description="Labels to choose from; default the model's. Any for a model that reads text.")
+    ] = None
+    top_k: Annotated[int, Field(ge=1, description="How many of the best labels to answer with.")] = 5
+    model_config = ConfigDict(json_schema_extra={"example": {"images": [_PIXELS], "top_k": 3}})
+
+
+class Meta(BaseModel):
+    """What an answer cost, and how it ended."""
+
+    evaluations: Annotated[int, Field(description="Denoiser evaluations that were spent.")]
+    stopped_by: Annotated[str, Field(description='"confident", "budget", "deadline" or "fallback".')]
+    degraded: Annotated[bool, Field(description="Whether this is less than the answer without deadline and failure.")]
+
+
+class Usage(BaseModel):
+    """What clients of text rerankers read; nothing is counted in tokens here."""
+
+    evaluations: int
+    total_tokens: int = 0
+
+
+class Text(BaseModel):
+    """A label as rerankers return documents."""
+
+    text: str
+
+
+class Result(BaseModel):
+    """One label's place."""
+
+    index: Annotated[int, Field(description="Its place among the documents of the request.")]
+    relevance_score: Annotated[float, Field(description="Its posterior; those of all documents sum to one.")]
+    document: Text | None = None
+
+
+class RerankResponse(BaseModel):
+    """The labels of one image, best first."""
+
+    id: str
+    model: str
+    results: list[Result]
+    meta: Meta
+    usage: Usage
+
+
+class Share(BaseModel):
+    """A label and its posterior."""
+
+    label: Any
+    probability: float
+
+
+class Classification(BaseModel):
+    """The best labels of one image."""
+
+    posterior: list[Share]
+    meta: Meta
+
+
+class ClassifyResponse(BaseModel):
+    """One result per image, in the order of the request."""
+
+    id: str
+    model: str
+    results: list[Classification]
+    usage: Usage

@@ -1,0 +1,199 @@
+"""The two tiers as a service: from one image and its labels to an answer, on time."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import numpy as np
+
+from ..errors import HybridClfError
+from ..estimator import HybridClassifier
+from ..evidence import RerankResult
+from ..files import check_image_shape
+from ..live import AsyncReranker
+from ..ports import Label
+from ..proposing import shortlist
+from ..tasks import LOG_ZERO
+from .gate import Gate
+from .images import read_item
+from .limits import Limits
+from .metrics import Metrics
+from .model import RequestLabels
+
+__all__ = ["Answer", "Question", "Service"]
+
+TOLERANCE = 0.02
+"""Seconds after its deadline at which an answer counts as late."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of one image.
+
+    Attributes
+    ----------
+    image : str or bytes
+        A data URI, or the bytes of a file.
+    labels : tuple of labels `[L]`
+        What to choose from.
+    log_prior : float array `[L]` or None
+        Tier 1's log-probabilities; None to ask the model's own proposer, which also makes a shortlist.
+    deadline : float or None
+        A time of `time.monotonic`.
+    max_evaluations : int or None
+        What it may cost.
+    """
+
+    image: str | bytes
+    labels: tuple[Label, ...]
+    log_prior: np.ndarray | None = None
+    deadline: float | None = None
+    max_evaluations: int | None = None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the deadline, at least 0."""
+        return None if self.deadline is None else max(0.0, self.deadline - monotonic())
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The posterior of the labels `[L]`, what it cost and why it ended."""
+
+    posterior: np.ndarray
+    evaluations: int
+    stopped_by: str
+
+    @property
+    def degraded(self) -> bool:
+        """Whether a deadline or a failure kept it from being better."""
+        return self.stopped_by in ("deadline", "fallback")
+
+
+@dataclass(frozen=True)
+class _HandedIn:
+    """An image in the loop: the prior of its labels `[L]`, which of them are candidates, and what will come of it."""
+
+    prior: np.ndarray
+    candidates: np.ndarray
+    future: Future[RerankResult]
+
+
+class Service:
+    """Answers questions: decoding and tier 1 in a pool of threads, tier 2 in one `AsyncReranker`.
+
+    Parameters
+    ----------
+    clf : HybridClassifier
+        A fitted one, of images.
+    limits : Limits
+        What it takes at most.
+
+    Raises
+    ------
+    InvalidInputError
+        If the classifier is none of images.
+    """
+
+    def __init__(self, clf: HybridClassifier, limits: Limits) -> None:
+        check_image_shape(clf.image_shape_)
+        self.clf, self.limits = clf, limits
+        self.labels = RequestLabels(clf)
+        self.metrics = Metrics()
+        self.stage = AsyncReranker(
+            clf.reranker(),
+            max_queue=limits.queue,
+            max_candidates=max(limits.documents, len(clf.classes_)),
+            observer=self.metrics,
+        )
+        self.gate = Gate(self.stage.capacity)
+        self.metrics.watch(self.stage, self.gate)
+        self._pool = ThreadPoolExecutor(limits.decoders, "hybridclf-decode")
+
+    def close(self) -> None:
+        """Answer what was accepted, then end all threads."""
+        self._pool.shutdown()
+        self.stage.close()
+
+    async def answer_all(self, questions: Sequence[Question]) -> list[Answer]:
+        """The answers to several questions, in order; if one is refused, so are all."""
+        tasks = [asyncio.ensure_future(self.answer(question)) for question in questions]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def answer(self, question: Question) -> Answer:
+        """The answer to one question, by its deadline; cancelling it takes the image out.
+
+        Raises
+        ------
+        InvalidInputError
+            For an image that is none, or labels that the model cannot use.
+        """
+        answer = await self._answer(question)
+        if question.deadline is not None and monotonic() > question.deadline + TOLERANCE:
+            self.metrics.deadline_misses.inc()
+        return answer
+
+    async def _answer(self, question: Question) -> Answer:
+        job = self._pool.submit(self._hand_in, question)
+        try:
+            async with asyncio.timeout(question.seconds_left):
+                handed_in = await asyncio.wrap_future(job)
+        except TimeoutError:
+            job.add_done_callback(_take_out)
+            return Answer(self._known_prior(question), 0, "deadline")
+        except asyncio.CancelledError:
+            job.add_done_callback(_take_out)
+            raise
+        try:
+            result = await asyncio.wrap_future(handed_in.future)
+        except HybridClfError:
+            raise
+        except Exception:
+            _log.exception("the denoiser failed on an image; tier 1 answers")
+            return Answer(handed_in.prior, 0, "fallback")
+        posterior = handed_in.prior.copy()
+        posterior[handed_in.candidates] = result.posterior * posterior[handed_in.candidates].sum()
+        return Answer(posterior / posterior.sum(), result.evaluations, result.stopped_by)
+
+    def _hand_in(self, question: Question) -> _HandedIn:
+        """Decode, ask tier 1, hand in; on a thread of the pool."""
+        item = read_item(question.image, self.clf, self.limits.pixels)
+        labels, log_prior = question.labels, question.log_prior
+        if log_prior is None:
+            log_prior = self.labels.log_prior(labels, item)
+            candidates = shortlist(self._prior(log_prior)[None], self.clf.top_k)[0]
+        else:
+            candidates = np.arange(len(labels))
+        future = self.stage.submit(
+            item,
+            [labels[i] for i in candidates],
+            log_prior[candidates],
+            deadline=question.seconds_left,
+            max_evaluations=question.max_evaluations,
+        )
+        return _HandedIn(self._prior(log_prior), candidates, future)
+
+    def _prior(self, log_prior: np.ndarray) -> np.ndarray:
+        """Tier 1's probabilities `[L]` of the labels."""
+        return self.clf.fusion_.prior(np.maximum(log_prior, LOG_ZERO)[None])[0]
+
+    def _known_prior(self, question: Question) -> np.ndarray:
+        """What is known of the labels `[L]` before the image was looked at."""
+        log_prior = np.zeros(len(question.labels)) if question.log_prior is None else question.log_prior
+        return self._prior(log_prior)
+
+
+def _take_out(job: "Future[Any]") -> None:
+    """Take the image out again that a job handed in for nobody."""
+    if not job.cancelled() and job.exception() is None:
+        job.result().future.cancel()

@@ -1,0 +1,118 @@
+"""What a request's labels mean: a fixed set of classes, or any text."""
+
+import asyncio
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from hybridclf import HybridClassifier, InvalidInputError, PairedTTest, SavedModelError, UnknownLabelError
+from hybridclf.serving import Limits, load_model
+from hybridclf.serving.model import RequestLabels
+from hybridclf.serving.service import Question, Service
+from tests.adapters.tiny_diffusers import save, stable_diffusion
+from tests.adapters.tiny_open_clip import save_open_clip
+
+LABELS = ["cat", "dog", "red ball"]
+
+
+@pytest.fixture(scope="module")
+def zero_shot(tmp_path_factory: pytest.TempPathFactory) -> HybridClassifier:
+    """A tiny CLIP and a tiny Stable Diffusion with random weights."""
+    proposer = save_open_clip(tmp_path_factory.mktemp("clip"), "tiny-serving")
+    denoiser = f"diffusers:{save(stable_diffusion, tmp_path_factory.mktemp('sd'))}"
+    allocation = PairedTTest(min_trials=2, max_trials=3)
+    return HybridClassifier(proposer, denoiser, allocation=allocation, random_state=0).fit(None, LABELS)
+
+
+@pytest.fixture(scope="module")
+def digits() -> HybridClassifier:
+    return HybridClassifier.from_pretrained("digits")
+
+
+@pytest.fixture
+def image() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8))
+
+
+def test_texts_name_the_classes_of_a_model_that_knows_no_others(digits: HybridClassifier) -> None:
+    labels = RequestLabels(digits)
+    assert labels.resolve(["7", "1"]) == (7, 1)
+    with pytest.raises(UnknownLabelError, match="does not know the label 'seven'; it knows 0, 1, 2"):
+        labels.resolve(["1", "seven"])
+    pixels = load_digits().images[0][..., None]
+    expected = digits.proposer_.predict_log_proba(pixels.reshape(1, -1))[0]
+    np.testing.assert_allclose(labels.log_prior((7, 1), pixels), np.maximum(expected[[7, 1]], -30))
+
+
+def test_many_classes_are_listed_in_part(digits: HybridClassifier) -> None:
+    many = HybridClassifier()
+    many.classes_ = np.array([f"class {i}" for i in range(1000)])
+    many.proposer_ = digits.proposer_
+    with pytest.raises(UnknownLabelError, match=r"class 0, class 1, .*class 19 and 980 more$") as error:
+        RequestLabels(many).resolve(["x" * 10_000])
+    assert len(str(error.value)) < 500
+
+
+def test_a_model_that_reads_text_takes_any_label(zero_shot: HybridClassifier, image: Image.Image) -> None:
+    labels = RequestLabels(zero_shot)
+    wanted = labels.resolve(["zebra", "cat", "a lake"])
+    assert wanted == ("zebra", "cat", "a lake")
+    parameters = zero_shot.get_params(deep=False)
+    fresh = HybridClassifier(**parameters).fit(None, list(wanted))
+    for _ in range(2):
+        found = labels.log_prior(wanted, image)
+        np.testing.assert_allclose(found, fresh.proposer_.predict_log_proba([image])[0], atol=1e-5)
+    known = labels.log_prior(("dog", "cat"), image)
+    np.testing.assert_allclose(known, zero_shot.proposer_.predict_log_proba([image])[0, [1, 0]], atol=1e-5)
+    assert zero_shot.classes_.tolist() == zero_shot.proposer_.classes_.tolist() == LABELS
+
+
+@pytest.fixture
+def service(zero_shot: HybridClassifier) -> Iterator[Service]:
+    service = Service(zero_shot, Limits(queue=4))
+    yield service
+    service.close()
+
+
+def test_a_request_with_labels_of_its_own_is_the_zero_shot_classifier(
+    service: Service, zero_shot: HybridClassifier, image: Image.Image
+) -> None:
+    file = BytesIO()
+    image.save(file, "png")
+    lists = [("zebra", "lake", "cat"), ("cat", "dog", "red ball"), ("lake", "hill")]
+    questions = [Question(file.getvalue(), labels) for labels in lists]
+    answers = asyncio.run(service.answer_all(questions))
+    for labels, answer in zip(lists, answers, strict=True):
+        fresh = HybridClassifier(**zero_shot.get_params(deep=False)).fit(None, list(labels))
+        posterior, (result,) = fresh.decide([image])
+        np.testing.assert_allclose(answer.posterior, posterior[0], atol=1e-4)
+        assert (answer.evaluations, answer.stopped_by) == (result.evaluations, result.stopped_by)
+
+
+def test_labels_that_read_the_same_are_refused(service: Service, image: Image.Image) -> None:
+    file = BytesIO()
+    image.save(file, "png")
+    with pytest.raises(InvalidInputError, match="read the same"):
+        asyncio.run(service.answer(Question(file.getvalue(), ("Zebra", "zebra"))))
+
+
+def test_a_model_is_a_name_or_a_folder(digits: HybridClassifier, tmp_path: Path) -> None:
+    assert load_model("digits").classes_.tolist() == list(range(10))
+    digits.save(tmp_path / "mine")
+    assert load_model(str(tmp_path / "mine")).classes_.tolist() == list(range(10))
+    with pytest.raises(InvalidInputError, match="there is no embedded model 'nonsense'; there is digits"):
+        load_model("nonsense")
+    with pytest.raises(SavedModelError, match="is not a saved model"):
+        load_model(str(tmp_path / "missing"))
+
+
+def test_a_classifier_of_vectors_is_not_served() -> None:
+    data = load_digits()
+    clf = HybridClassifier(max_iter=1, cv=0.3, random_state=0).fit(data.data[:120], data.target[:120])
+    with pytest.raises(InvalidInputError, match="vectors of 64 numbers"):
+        Service(clf, Limits())

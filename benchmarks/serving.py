@@ -188,7 +188,7 @@ def main() -> None:
         served = asyncio.run(metric(server, "requests_total")) - counted
         after = offline(clf, load, min(OFFLINE_SECONDS, options.seconds))
         closed = closed_figures(replies, load, memory, served)
-        overload = overloaded(server, load, options, closed["images_per_second"], clf.reranker().capacity.rows)
+        overload = overloaded(server, load, options, closed["images_per_second"], clf.reranker().batch_size)
     finally:
         code = server.stop()
     report = {

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from .errors import InvalidInputError
 
-__all__ = ["ImageTable", "find"]
+__all__ = ["ImageTable", "find", "image_column", "opened"]
 
 BATCH = 256
 """Rows that are read at a time."""
@@ -73,13 +73,13 @@ def find(path: Path) -> ImageTable:
         If it is no Parquet, or has no column of images or not just one of labels.
     """
     files = [path] if path.is_file() else _parts(path)
-    opened = [_open(file) for file in files]
-    schema = opened[0].schema_arrow
-    image = _pick(files[0], "images", schema, _holds_images, ("image", "img"))
+    tables = [opened(file) for file in files]
+    schema = tables[0].schema_arrow
+    image = image_column(schema, files[0])
     label = _pick(files[0], "labels", schema, _holds_labels, ("label", "labels"))
     names = _names(schema, label)
     values = list(range(len(names))) if names else _values(files, label)
-    n_rows = sum(file.metadata.num_rows for file in opened)
+    n_rows = sum(file.metadata.num_rows for file in tables)
     return ImageTable(files, image, label, names or list(map(str, values)), values, n_rows)
 
 
@@ -92,7 +92,14 @@ def _parts(folder: Path) -> list[Path]:
     return files
 
 
-def _open(path: Path) -> pq.ParquetFile:
+def opened(path: Path) -> pq.ParquetFile:
+    """A Parquet file, open.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is none.
+    """
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
@@ -101,14 +108,28 @@ def _open(path: Path) -> pq.ParquetFile:
 
 def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     try:
-        with _open(path) as file:
+        with opened(path) as file:
             yield from file.iter_batches(BATCH, columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise InvalidInputError(f"{path} is damaged: {error}") from error
 
 
+def image_column(schema: pa.Schema, path: Path) -> str:
+    """The column of {bytes, path} in which Hugging Face's datasets keep images; the path is for the error.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is none, or several and none of them is named "image" or "img".
+    """
+    return _pick(path, "images", schema, _holds_images, ("image", "img"))
+
+
 def _holds_images(kind: pa.DataType) -> bool:
-    return pa.types.is_struct(kind) and "bytes" in [kind.field(i).name for i in range(kind.num_fields)]
+    if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
+        return False
+    content = kind.field("bytes").type
+    return any(is_kind(content) for is_kind in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
 
 
 def _holds_labels(kind: pa.DataType) -> bool:

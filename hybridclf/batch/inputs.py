@@ -15,6 +15,7 @@ from PIL import Image
 
 from ..errors import InvalidInputError
 from ..files import ENDINGS, files_in, try_image
+from ..parquet import image_column, opened
 
 __all__ = ["PART", "Listing", "Part", "list_input", "read"]
 
@@ -125,32 +126,9 @@ def _cuts(n: int) -> list[range]:
 
 def _count_rows(path: Path) -> int:
     """Rows of a Parquet file that has a column of images."""
-    try:
-        with pq.ParquetFile(path) as file:
-            _image_column(file.schema_arrow, path)
-            return int(file.metadata.num_rows)
-    except (OSError, pa.ArrowException) as error:
-        raise InvalidInputError(f"{path} is no readable Parquet file: {error}") from error
-
-
-def _image_column(schema: pa.Schema, path: Path) -> str:
-    """The column of {bytes, path} in which Hugging Face's datasets keep images."""
-    found = [field.name for field in schema if _holds_images(field.type)]
-    if len(found) == 1 or "image" in found:
-        return "image" if "image" in found else str(found[0])
-    listed = ", ".join(found or schema.names)
-    if found:
-        raise InvalidInputError(f'{path} has several columns of images, {listed}; name the one to classify "image"')
-    raise InvalidInputError(
-        f"{path} has no column of images as Hugging Face's datasets write it, {{bytes, path}}; its columns are {listed}"
-    )
-
-
-def _holds_images(kind: pa.DataType) -> bool:
-    if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
-        return False
-    content = kind.field("bytes").type
-    return any(is_kind(content) for is_kind in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
+    with opened(path) as file:
+        image_column(file.schema_arrow, path)
+        return int(file.metadata.num_rows)
 
 
 def _digest(folder: Path, names: Sequence[str]) -> str:
@@ -183,7 +161,7 @@ def _read_rows(path: Path, rows: range) -> Iterator[Image.Image | InvalidInputEr
     n_read = 0
     try:
         with pq.ParquetFile(path) as file:
-            for cell in _cells(file, _image_column(file.schema_arrow, path), rows):
+            for cell in _cells(file, image_column(file.schema_arrow, path), rows):
                 yield _try_cell(cell)
                 n_read += 1
     except (OSError, pa.ArrowException) as error:

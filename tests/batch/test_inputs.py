@@ -164,19 +164,17 @@ def test_a_mixture_is_refused(tmp_path: Path) -> None:
 def test_tables_without_one_column_of_images_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     path.write_text("no table")
-    with pytest.raises(InvalidInputError, match="no readable Parquet file"):
+    with pytest.raises(InvalidInputError, match="cannot be read as Parquet"):
         list_input(path)
     pq.write_table(pa.table({"pixels": [1], "label": [2]}), path)
-    with pytest.raises(InvalidInputError, match=r"no column of images.*its columns are pixels, label"):
+    with pytest.raises(InvalidInputError, match="it has none among pixels, label"):
         list_input(path)
     pq.write_table(pa.table({"audio": [{"bytes": [1, 2], "path": "a.wav"}]}), path)
-    with pytest.raises(InvalidInputError, match="no column of images"):
+    with pytest.raises(InvalidInputError, match="one column of images"):
         list_input(path)
     image = pa.array(cells(range(1)))
     pq.write_table(pa.table({"left": image, "right": image}), path)
-    with pytest.raises(
-        InvalidInputError, match='several columns of images, left, right; name the one to classify "image"'
-    ):
+    with pytest.raises(InvalidInputError, match="one column of images, such as 'image'; it has several: left, right"):
         list_input(path)
     pq.write_table(pa.table({"left": image, "image": image}), path)
     assert values(path) == [0]

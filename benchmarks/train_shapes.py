@@ -159,7 +159,7 @@ def main() -> None:
     pictures = data.load(args.work / "scenes", args.parts)
     words = models.tokenizer(data.sentences(1500, HELD_OUT_SEED - 1))
     args.n_words = len(words)
-    tokens = _once(args.work / "tokens.pt", partial(_tokenized, words, pictures.captions))
+    tokens = _once(args.work / f"tokens-{args.parts}.pt", partial(_tokenized, words, pictures.captions)).long()
     clip = train_clip(args.work, pictures, tokens, len(words), args)
     models.save_clip(clip.cpu(), words, args.out / "clip")
     vae = train_decoder(args.work, pictures, args)
@@ -176,8 +176,10 @@ def _tokenized(words: Any, captions: np.ndarray) -> Tensor:
 
 def _once(path: Path, make: Callable[[], Tensor]) -> Tensor:
     if not path.exists():
-        torch.save(make(), path)
-    return torch.load(path, weights_only=True).long()
+        part = path.with_suffix(".part")
+        torch.save(make(), part)
+        part.replace(path)
+    return torch.load(path, weights_only=True)
 
 
 def _arguments() -> argparse.Namespace:

@@ -166,7 +166,12 @@ def answer_images(
 
 
 def _as_item(clf: "HybridClassifier", image: Image.Image | InvalidInputError) -> Any:
-    return image if isinstance(image, InvalidInputError) else as_item(image, clf.image_shape_, clf.pixel_range_)
+    if isinstance(image, InvalidInputError):
+        return image
+    try:
+        return as_item(image, clf.image_shape_, clf.pixel_range_)
+    except InvalidInputError as error:
+        return error
 
 
 def _answer(path: str, posterior: np.ndarray, result: RerankResult, classes: np.ndarray, top: int) -> FileAnswer:

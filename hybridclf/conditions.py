@@ -52,9 +52,10 @@ class ConditionTable:
         if not new:
             return
         rows = take(_by_label(condition, len(labels)), torch.tensor(new))
-        self._number |= {labels[i]: len(self) + j for j, i in enumerate(new)}
         known = self._conditions
-        self._conditions = {name: torch.cat([known[name], row]) for name, row in rows.items()} if known else rows
+        joined = {name: torch.cat([known[name], row]) for name, row in rows.items()} if known else rows
+        self._number |= {labels[i]: len(self) + j for j, i in enumerate(new)}  # last: joining may fail
+        self._conditions = joined
 
     def forget(self, used: np.ndarray) -> np.ndarray:
         """Keep the labels it began with and those under the numbers `used`; the new number of each old one `[L]`."""

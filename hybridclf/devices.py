@@ -5,14 +5,26 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .errors import HybridClfError
+from .errors import HybridClfError, InvalidInputError
 
 __all__ = ["Batches", "as_device"]
 
 
 def as_device(device: str) -> torch.device:
-    """The device that "auto" (a GPU if there is one) or torch's name for it stands for."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    """The device that "auto" (a GPU if there is one) or torch's name for it stands for.
+
+    Raises
+    ------
+    InvalidInputError
+        For a name that torch does not know, or a GPU that is not here.
+    """
+    try:
+        found = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    except RuntimeError as error:
+        raise InvalidInputError(f'there is no device {device!r}; type "auto", "cpu" or "cuda"') from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidInputError(f'device {device!r} is not there: torch finds no GPU; type "auto" or "cpu"')
+    return found
 
 
 class Batches:

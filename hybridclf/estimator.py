@@ -270,7 +270,11 @@ class HybridClassifier(TwoTierPredictor):
         proposer, self.classes_ = for_labels(proposer, denoiser, labels)
         self._takes_arrays = not getattr(proposer, "takes_images", False)
         self._seed = check_random_state(self.random_state).randint(2**31 - 1)
-        self.image_shape_, self.pixel_range_ = self.image_shape, None
+        for name in ("n_features_in_", "feature_names_in_"):  # an earlier fit may have left them
+            self.__dict__.pop(name, None)
+        shape = self.image_shape
+        self.image_shape_ = None if shape is None else (*shape, 1)[:3]
+        self.pixel_range_ = None
         self._keep(Parts(proposer, denoiser, None))
         self._calibrate(None)
         return self

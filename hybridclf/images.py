@@ -22,6 +22,10 @@ __all__ = [
 ]
 
 
+MAX_ASPECT = 200
+"""How much longer than wide an image may be: models that resize the shorter edge make the longer one as much longer."""
+
+
 def is_image_list(X: Any) -> bool:
     """Whether X is a list or tuple of images: PIL's, or arrays of two axes or more."""
     return (
@@ -128,8 +132,10 @@ def upright(image: Image.Image) -> Image.Image:
     Raises
     ------
     InvalidInputError
-        For 32-bit pixels, whose range is unknown.
+        For 32-bit pixels, whose range is unknown, or an image that is much longer than wide.
     """
+    if max(image.size) > MAX_ASPECT * min(image.size):
+        raise InvalidInputError(f"an image of {image.width}x{image.height} pixels is too narrow; crop it")
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
@@ -144,7 +150,12 @@ def convert(image: Image.Image, mode: str) -> Image.Image:
     """An 8-bit image of any mode in another, as Pillow converts palettes and CMYK; alpha is dropped or kept by mode."""
     if "transparency" in image.info:  # else Pillow warns
         image = image.convert("RGBA")
-    return image.convert(mode)
+    if image.mode == "LAB":  # Pillow knows no other way
+        image = image.convert("RGB")
+    try:
+        return image.convert(mode)
+    except ValueError as error:
+        raise InvalidInputError(f"an image of mode {image.mode} cannot become {mode}; save it as RGB") from error
 
 
 def value_range(array: np.ndarray) -> tuple[float, float]:

@@ -108,7 +108,7 @@ def load_labelled(source: str | Path, size: int, progress: bool = False) -> Labe
 
 def _find(source: str | Path) -> _Source:
     path = Path(source)
-    if str(source) == DIGITS:
+    if source == DIGITS:
         return _digits()
     if not path.exists():
         raise InvalidInputError(f"there is no {path}; give {_LAYOUT}")
@@ -167,6 +167,9 @@ def _check_classes(source: str | Path, found: _Source) -> None:
             f"{source} holds {' and '.join(map(repr, found.classes)) or 'no class'}; a classifier needs at least 2 "
             f"classes: give {_LAYOUT}"
         )
+    twice = next((name for name in found.classes if found.classes.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidInputError(f"{source} has several classes named {twice!r}; rename all but one")
 
 
 def _check_memory(n: int, size: int) -> None:

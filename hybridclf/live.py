@@ -18,8 +18,9 @@ from .alarms import Alarms
 from .errors import ClosedError, InvalidInputError, QueueFullError
 from .evidence import RerankResult
 from .guard import Guarded
+from .loop import Work
 from .ports import Label
-from .promises import Answer, Observer, Request, keep
+from .promises import Answer, Observer, Request, keep, telling
 from .reranker import Reranker
 from .tasks import Task, check_task, prior_result
 
@@ -160,7 +161,14 @@ class AsyncReranker:
         """The same as `submit`, to be awaited: parameters and errors as there; cancelling it takes the image out."""
         hand_in = partial(self.submit, image, candidates, log_prior, deadline=deadline, max_evaluations=max_evaluations)
         new_labels = not self._known.issuperset(candidates)
-        return await asyncio.wrap_future(await asyncio.to_thread(hand_in) if new_labels else hand_in())
+        if not new_labels:
+            return await asyncio.wrap_future(hand_in())
+        job = asyncio.ensure_future(asyncio.to_thread(hand_in))
+        try:
+            return await asyncio.wrap_future(await asyncio.shield(job))
+        except asyncio.CancelledError:
+            job.add_done_callback(_take_out)
+            raise
 
     def _check_open(self) -> None:
         if self._closed:
@@ -239,10 +247,10 @@ class AsyncReranker:
     def _turn(self) -> bool:
         """Let in who waits, evaluate a batch, answer who is done; False when nothing more can come."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._under_way or self._closed)
-            if not self._waiting and not self._under_way:
-                return False
+            self._changed.wait_for(lambda: self._waiting or self._under_way or self._given_up or self._closed)
             self._give_up()
+            if not self._waiting and not self._under_way:
+                return not self._closed
             settled = self._let_in()
             work = self._loop.fill() if self._under_way else None
         keep(settled, self.observer)
@@ -251,11 +259,17 @@ class AsyncReranker:
         start = monotonic()
         errors = self._loop.evaluate(work)
         if self.observer:
-            self.observer.batch(len(work.slot), monotonic() - start)
+            with telling():
+                self.observer.batch(self._fill(work), monotonic() - start)
         with self._changed:
             done = self._done(self._loop.record(work, errors).finished)
         keep(done, self.observer)
         return True
+
+    def _fill(self, work: Work) -> float:
+        """How full a batch is, of rows or of pairs, whichever is fuller."""
+        full = self._loop.capacity
+        return min(1.0, max(len(work.slot) / full.rows, len(work.row) / full.pairs))
 
     def _let_in(self) -> list[Answer]:
         """Move images from the queue to the loop; answers for those that their prior settles."""
@@ -267,8 +281,20 @@ class AsyncReranker:
                 request.admitted = now
                 self._under_way[number] = request
                 self._images[number] = request.image
-            settled += self._done(self._loop.admit([request.task for _, request in arrivals]).finished)
+            settled += self._admit(arrivals)
         return settled
+
+    def _admit(self, arrivals: list[tuple[int, Request]]) -> list[Answer]:
+        """Give images places in the loop; one whose labels' condition cannot be taken in costs only itself."""
+        try:
+            return self._done(self._loop.admit([request.task for _, request in arrivals]).finished)
+        except Exception as error:
+            self._loop.evict([number for number, _ in arrivals])
+            if len(arrivals) > 1:
+                return [answer for arrival in arrivals for answer in self._admit([arrival])]
+            number, request = arrivals[0]
+            del self._images[number], self._under_way[number]
+            return [(request, error)]
 
     def _done(self, finished: Iterable[tuple[int, RerankResult]]) -> list[Answer]:
         """Take images that are finished out of the books; answers for those that still want one."""
@@ -305,6 +331,7 @@ class AsyncReranker:
             elif request := self._under_way.pop(number, None):
                 result = self._loop.best(number, "deadline")
                 self._given_up.append(number)
+                self._changed.notify()
             else:
                 return
         keep([(request, result)], self.observer)
@@ -317,3 +344,10 @@ class AsyncReranker:
                 self._waiting.pop(number, None)
                 if self._under_way.pop(number, None):
                     self._given_up.append(number)
+                    self._changed.notify()
+
+
+def _take_out(job: "asyncio.Future[Future[RerankResult]]") -> None:
+    """Take the image out again that a job handed in for nobody."""
+    if not job.cancelled() and job.exception() is None:
+        job.result().cancel()

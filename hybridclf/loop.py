@@ -251,7 +251,8 @@ class Loop:
 
     def _affordable(self, slots: np.ndarray) -> np.ndarray:
         """Further trials that the images in these slots may cost, int `[m]`."""
-        left = (self._budget[slots] - self._window.evaluations[slots]) // self._window.alive[slots].sum(axis=1)
+        per_trial = self._window.alive[slots].sum(axis=1) * self.evaluate.n_prompts
+        left = (self._budget[slots] - self._window.evaluations[slots]) // per_trial
         return np.minimum(left, self.allocation.max_trials)
 
     def _release(self, slot: int, stopped_by: str, posterior: np.ndarray) -> tuple[int, RerankResult]:

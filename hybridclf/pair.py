@@ -13,7 +13,8 @@ from torch import nn
 
 from .allocation import FixedTrials
 from .checkpoint import writing
-from .errors import InvalidInputError, MissingDependencyError
+from .devices import as_device
+from .errors import MissingDependencyError
 from .estimator import HybridClassifier
 from .fusion import Fusion
 from .labelled import DIGITS, LabelledImages, load_labelled
@@ -83,10 +84,10 @@ def train_pair(
     if run is None:
         TrainingRun.check_free(out)
     chosen = _settings(source, given if run is None else run.log["settings"])
-    where = _device(device)
+    where = as_device(device)
     images = load_labelled(source, chosen.image_size, progress)
     facts = dict(zip(FACTS, (where.type, has_bf16(where), _digest(images)), strict=True))
-    task = Task.of(images, where, str(source) != DIGITS, chosen)
+    task = Task.of(images, where, source != DIGITS, chosen)
     trainable = new_trainable(task)
     if run is None:  # all that can be refused has been
         run = TrainingRun.start(out, asdict(chosen) | facts)
@@ -98,18 +99,8 @@ def train_pair(
 
 def _settings(source: str | Path, given: dict[str, Any]) -> PairSettings:
     """Settings from what was given, or stored together with facts."""
-    own = {"image_size": 8} if str(source) == DIGITS else {}
+    own = {"image_size": 8} if source == DIGITS else {}
     return PairSettings(**own | {name: value for name, value in given.items() if name not in FACTS})
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-    except RuntimeError as error:
-        raise InvalidInputError(f'there is no device {name!r}; type "auto", "cpu" or "cuda"') from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InvalidInputError(f'device {name!r} is not there: torch finds no GPU; type "auto" or "cpu"')
-    return device
 
 
 def _digest(images: LabelledImages) -> str:

@@ -1,5 +1,6 @@
 """The two trainings behind a pair: what each network is, and the loss that it is trained on."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -71,8 +72,13 @@ class PairSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check("minutes", self.minutes, self.minutes > 0, "above 0")
-        _check("wrong_class_weight", self.wrong_class_weight, self.wrong_class_weight >= 0, "at least 0")
+        _check("minutes", self.minutes, 0 < self.minutes < math.inf, "above 0 and finite")
+        _check(
+            "wrong_class_weight",
+            self.wrong_class_weight,
+            0 <= self.wrong_class_weight < math.inf,
+            "at least 0 and finite",
+        )
         sized = self.image_size == 8 or (self.image_size > 0 and self.image_size % 16 == 0)
         _check("image_size", self.image_size, sized, "8, 16, 32, 48, 64 or another multiple of 16")
         _check("validation_fraction", self.validation_fraction, 0 < self.validation_fraction < 1, "between 0 and 1")

@@ -79,6 +79,8 @@ def load(
     saved = read_description(folder)
     with _finding_damage(folder):
         clf = _unfitted(cls, folder, saved)
+        if clf.device.startswith("cuda") and not torch.cuda.is_available():
+            clf.device = "auto"  # where it was saved says nothing of here
     if prompts is not None:
         clf.prompts = prompts
     named = _load_named(clf, saved)

@@ -1,7 +1,9 @@
 """Images on their way through a live reranker, and the promises that each is answered once."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Protocol
@@ -9,14 +11,16 @@ from typing import Any, Protocol
 from .evidence import RerankResult
 from .tasks import Task
 
-__all__ = ["Answer", "Observer", "Request", "keep"]
+__all__ = ["Answer", "Observer", "Request", "keep", "telling"]
+
+_log = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
-    """What watches a live reranker; called on its threads, so it must be quick and raise nothing."""
+    """What watches a live reranker; called on its threads, so it must be quick. What it raises is logged."""
 
-    def batch(self, rows: int, seconds: float) -> None:
-        """A batch of so many rows was evaluated."""
+    def batch(self, fill: float, seconds: float) -> None:
+        """A batch was evaluated in so many seconds, of which this share, in (0, 1], was work."""
         ...
 
     def answered(self, result: RerankResult, waited: float, under_way: float) -> None:
@@ -50,5 +54,15 @@ def keep(answers: Iterable[Answer], observer: Observer | None) -> None:
             continue
         if observer:
             admitted = now if request.admitted is None else request.admitted
-            observer.answered(answer, admitted - request.arrived, now - admitted)
+            with telling():
+                observer.answered(answer, admitted - request.arrived, now - admitted)
         request.future.set_result(answer)
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """Tell an observer; what goes wrong there is its own affair."""
+    try:
+        yield
+    except Exception:
+        _log.exception("an observer has failed")

@@ -235,6 +235,7 @@ class _DenoiserErrors:
 
     def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
         self.encoded[slots] = False
+        self.labels[slots] = 0  # what was there is asked for no more
         for slot, task in zip(slots, tasks, strict=True):
             if task.condition is not None:
                 self._learn(task.candidates, task.condition)

@@ -58,3 +58,12 @@ def test_several_prompts_per_label() -> None:
     for name, value in prompts(["gh", "ab"]).items():
         assert torch.equal(found[name], value)
     assert ConditionTable({}, {}).n_prompts == 1
+
+
+def test_what_does_not_fit_changes_nothing() -> None:
+    table = ConditionTable({"ab": 0}, condition(["ab"]))
+    with pytest.raises(RuntimeError):
+        table.add(["c"], condition(["c"]))
+    assert "c" not in table and len(table) == 1
+    table.add(["cd"], condition(["cd"]))
+    check(table, ["ab", "cd"])

@@ -21,7 +21,7 @@ from hybridclf import reranker as reranker_module
 from hybridclf.allocation import Allocation, FixedTrials, PairedTTest, Race
 from hybridclf.errors import ClosedError, InvalidInputError, QueueFullError, UnknownLabelError
 from hybridclf.estimator import HybridClassifier
-from hybridclf.evidence import RerankResult
+from hybridclf.evidence import Evidence, RerankResult
 from hybridclf.fusion import Fusion
 from hybridclf.live import AsyncReranker
 from hybridclf.reranker import Reranker
@@ -295,14 +295,17 @@ def test_a_poisonous_image_costs_only_itself(
         same(futures[i].result(), clean[i])
 
 
+class Failing(FixedTrials):
+    """Fails once there is evidence."""
+
+    def survivors(self, evidence: Evidence) -> np.ndarray:
+        if evidence.n_trials.any():
+            raise ZeroDivisionError("allocation")
+        return super().survivors(evidence)
+
+
 def test_a_loop_that_fails_keeps_nobody_waiting(gated: Gate, images: np.ndarray) -> None:
-    class Broken:
-        def batch(self, rows: int, seconds: float) -> None:
-            raise ZeroDivisionError("observer")
-
-        def answered(self, result: RerankResult, waited: float, under_way: float) -> None: ...
-
-    live = AsyncReranker(Reranker(gated, allocation=FixedTrials(3), batch_size=1), observer=Broken())
+    live = AsyncReranker(Reranker(gated, allocation=Failing(3), batch_size=1))
     futures = [live.submit(image, LABELS, deadline=100) for image in images[:3]]
     gated.open()
     for future in futures:
@@ -312,6 +315,22 @@ def test_a_loop_that_fails_keeps_nobody_waiting(gated: Gate, images: np.ndarray)
     with pytest.raises(ClosedError):
         live.submit(images[0], LABELS)
     live.close()
+
+
+def test_an_observer_that_fails_harms_nobody(gated: Gate, images: np.ndarray) -> None:
+    class Broken:
+        def batch(self, fill: float, seconds: float) -> None:
+            assert 0 < fill <= 1
+            raise ZeroDivisionError("observer")
+
+        def answered(self, result: RerankResult, waited: float, under_way: float) -> None:
+            raise ZeroDivisionError("observer")
+
+    gated.open()
+    with AsyncReranker(Reranker(gated, allocation=FixedTrials(3)), observer=Broken()) as live:
+        futures = [live.submit(image, LABELS) for image in images[:3]]
+        assert all(future.result(PATIENCE).rows == 3 for future in futures)
+        assert live.alive
 
 
 # --- cancelling, refusing, closing ------------------------------------------------------------------------------------

@@ -331,6 +331,20 @@ def test_an_image_costs_no_more_than_its_bound(
             np.testing.assert_allclose(result.posterior, softmax(FUSED.prior_alone * task.log_prior))
 
 
+class Tripled(Recorded):
+    """As if every class had three prompts."""
+
+    n_prompts = 3
+
+
+def test_a_bound_counts_every_prompt(error_table: Callable[..., np.ndarray]) -> None:
+    tasks = [replace(task, max_evaluations=40) for task in make_tasks(8, 6, seed=3)]
+    loop = Loop(FixedTrials(TRIALS), FUSED, Tripled(error_table(8, TRIALS, 6)), Capacity(8, 40), 6)
+    for result in collect(loop.run(tasks)).values():
+        per_trial = 3 * len(result.candidates)
+        assert (result.evaluations, result.stopped_by) == (40 // per_trial * per_trial, "budget")
+
+
 @each_allocation
 def test_the_best_answer_so_far_is_what_the_evidence_says(
     allocation: Allocation, error_table: Callable[..., np.ndarray]

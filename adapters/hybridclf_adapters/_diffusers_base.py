@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,6 +18,9 @@ from ._diffusers_schedule import Schedule, diffusion_schedule
 from ._diffusers_text import Embeddings, Reading
 
 __all__ = ["DiffusersDenoiser", "TextDenoiser"]
+
+_READING = Lock()
+"""Tokenizers are not made for several threads. One for all: a denoiser with its own could not be copied."""
 
 
 class DiffusersDenoiser(ABC):
@@ -149,6 +153,8 @@ class TextDenoiser(DiffusersDenoiser):
     def condition(self, labels: Sequence[Label]) -> Condition:
         """Text embeddings `[L·n, …]` of L labels and n templates; each prompt is encoded once and kept.
 
+        Threads wait for each other.
+
         Raises
         ------
         InvalidInputError
@@ -156,8 +162,9 @@ class TextDenoiser(DiffusersDenoiser):
         """
         prompts = fill(self.templates, labels)
         texts = [p.lower().strip() for p in prompts] if self.lowercase else prompts
-        self._reading.check(labels, prompts, texts)
-        return self._embeddings(prompts, self.device)
+        with _READING:
+            self._reading.check(labels, prompts, texts)
+            return self._embeddings(prompts, self.device)
 
     def _embed(self, prompts: list[str]) -> Condition:
         with torch.no_grad(), _quiet():

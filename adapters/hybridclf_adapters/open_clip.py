@@ -13,11 +13,12 @@ from typing import Any, Self
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from hybridclf.devices import as_device
-from hybridclf.errors import InvalidInputError, SavedModelError, UnknownSpecError, choices
+from hybridclf.errors import HybridClfError, InvalidInputError, SavedModelError, UnknownSpecError, choices
 from hybridclf.ports import Label
 
 from ._checks import check_distinct, check_templates, fill, warn_of_cut
@@ -79,7 +80,9 @@ def load(
             model, transform = open_clip.create_model_from_pretrained(
                 name, pretrained=pretrained, device=as_device(device), precision=precision, pretrained_text=False
             )
-    except RuntimeError as error:  # what open_clip makes of a download that fails, and of weights that do not fit
+    except HybridClfError:
+        raise
+    except (KeyError, OSError, RuntimeError, ValueError, SafetensorError) as error:  # damaged, or a failed download
         raise SavedModelError(f"{spec!r} cannot be loaded: {error}") from error
     return OpenClipProposer(model, transform, open_clip.get_tokenizer(name), templates, dtype, batch_size)
 

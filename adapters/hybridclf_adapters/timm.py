@@ -16,6 +16,7 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from timm.data import (
     CustomDatasetInfo,
     ImageNetInfo,
@@ -27,7 +28,14 @@ from timm.models import get_pretrained_cfg, is_model_pretrained, parse_model_nam
 from torch import Tensor, nn
 
 from hybridclf.devices import as_device
-from hybridclf.errors import InvalidInputError, UnknownLabelError, UnknownSpecError, choices
+from hybridclf.errors import (
+    HybridClfError,
+    InvalidInputError,
+    SavedModelError,
+    UnknownLabelError,
+    UnknownSpecError,
+    choices,
+)
 from hybridclf.ports import Label
 
 from ._checks import same_twice
@@ -74,6 +82,10 @@ def load(spec: str, *, device: str = "auto", precision: str = "fp32", batch_size
             model = timm.create_model(spec, pretrained=True)
     except FileNotFoundError as error:
         raise UnknownSpecError(f"{spec!r} is no folder of a timm model: {error}") from error
+    except HybridClfError:
+        raise
+    except (KeyError, OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise SavedModelError(f"{spec!r} cannot be loaded: {error!r}; copy or download it again") from error
     config = resolve_model_data_config(model)
     _check_classifier(spec, model, config["input_size"][0])
     mode = _MODES[config["input_size"][0]]

@@ -96,7 +96,7 @@ def part_path(output: Path, number: int) -> Path:
 def is_done(output: Path, part: Part) -> bool:
     """Whether the part is there, whole and readable."""
     try:
-        return bool(pq.read_metadata(part_path(output, part.number)).num_rows == len(part))
+        return bool(pq.read_table(part_path(output, part.number)).num_rows == len(part))
     except (OSError, pa.ArrowException):
         return False
 

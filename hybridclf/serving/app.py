@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from .. import __version__
 from ..errors import InvalidInputError
 from ..estimator import HybridClassifier
+from ..files import check_image_shape
 from ..ports import Label
 from . import schemas
 from .auth import ApiKeys
@@ -48,6 +49,8 @@ def create_app(
     api_keys : iterable of str
         Keys, one of which a request needs as `Authorization: Bearer KEY`; none: everybody may ask.
     """
+
+    check_image_shape(clf.image_shape_)  # now, not when it starts to answer
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -44,17 +44,15 @@ class Metrics:
         self.loop_seconds = Histogram(
             "hybridclf_loop_seconds", "Time of an image in the loop.", buckets=_SECONDS, registry=registry
         )
-        self._rows = 1
 
     def watch(self, stage: AsyncReranker, gate: Gate) -> None:
         """Read queue and loop whenever the metrics are asked for."""
-        self._rows = stage.reranker.batch_size
         self.queue_depth.set_function(lambda: max(0, gate.inside - stage.under_way))
         self.under_way.set_function(lambda: stage.under_way)
 
-    def batch(self, rows: int, seconds: float) -> None:
-        """A batch of so many rows was evaluated."""
-        self.batch_fill.observe(rows / self._rows)
+    def batch(self, fill: float, seconds: float) -> None:
+        """A batch was evaluated, of which this share was work."""
+        self.batch_fill.observe(fill)
         self.batch_seconds.observe(seconds)
 
     def answered(self, result: RerankResult, waited: float, under_way: float) -> None:

@@ -18,6 +18,9 @@ __all__ = [
     "Usage",
 ]
 
+LONGEST_LABEL = 1000
+"""Characters of a label: text encoders read fewer, and what was asked for is kept."""
+
 LONGEST_LIST = 10_000
 """Entries of any list in a request; a server's own limits are lower."""
 
@@ -42,7 +45,9 @@ def _schema(key: str, value: dict[str, str]) -> WithJsonSchema:
 
 
 Query = Annotated[str, BeforeValidator(_of("image")), _schema("image", _URI)]
-Document = Annotated[str, BeforeValidator(_of("text")), _schema("text", {"type": "string"})]
+Document = Annotated[
+    str, Field(max_length=LONGEST_LABEL), BeforeValidator(_of("text")), _schema("text", {"type": "string"})
+]
 Texts = Annotated[list[Document], Field(min_length=1, max_length=LONGEST_LIST, fail_fast=True)]
 Images = Annotated[list[Query], Field(min_length=1, max_length=LONGEST_LIST, fail_fast=True), BeforeValidator(_listed)]
 Numbers = Annotated[list[float], Field(max_length=LONGEST_LIST, fail_fast=True)]

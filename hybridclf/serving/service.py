@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import HybridClfError
+from ..errors import ClosedError, InvalidInputError
 from ..estimator import HybridClassifier
 from ..evidence import RerankResult
 from ..files import check_image_shape
@@ -156,7 +156,7 @@ class Service:
             raise
         try:
             result = await asyncio.wrap_future(handed_in.future)
-        except HybridClfError:
+        except (ClosedError, InvalidInputError):
             raise
         except Exception:
             _log.exception("the denoiser failed on an image; tier 1 answers")

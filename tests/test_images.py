@@ -207,3 +207,17 @@ def test_of_an_animation_the_current_frame_counts() -> None:
     assert np.unique(convert(as_pil(animation), "RGB")).tolist() == [10]
     animation.seek(1)
     assert np.unique(convert(as_pil(animation), "RGB")).tolist() == [200]
+
+
+def test_lab_becomes_anything_and_what_cannot_says_so() -> None:
+    lab = Image.new("LAB", (4, 4), (128, 128, 128))
+    assert convert(lab, "L").mode == "L" and convert(lab, "RGB").mode == "RGB"
+    with pytest.raises(InvalidInputError, match="mode L cannot become La; save it as RGB"):
+        convert(Image.new("L", (4, 4)), "La")
+
+
+def test_an_image_much_longer_than_wide_is_refused() -> None:
+    assert upright(Image.new("L", (1, 200))).size == (1, 200)
+    for size in ((1, 20_000), (20_000, 1)):
+        with pytest.raises(InvalidInputError, match="too narrow; crop it"):
+            upright(Image.new("L", size))

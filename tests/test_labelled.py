@@ -203,3 +203,9 @@ def test_channel_statistics() -> None:
     mean, scale = channel_statistics(pixels)
     np.testing.assert_allclose(mean, pixels.mean(axis=(0, 1, 2)))
     np.testing.assert_allclose(scale, pixels.std(axis=(0, 1, 2)))
+
+
+def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.parquet", [0, 1, 2], metadata=of_class(["crane", "dog", "crane"]))
+    with pytest.raises(InvalidInputError, match="several classes named 'crane'; rename all but one"):
+        load_labelled(path, 16)

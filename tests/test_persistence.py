@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
+import torch
 from sklearn.datasets import load_digits, make_blobs
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
@@ -378,3 +379,12 @@ def test_an_embedded_model_that_does_not_exist() -> None:
         HybridClassifier.from_pretrained("no-such")
     with pytest.raises(InvalidInputError, match=r"there is no embedded model '\.\./models'"):
         pretrained_folder("../models")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_a_model_from_a_machine_with_a_gpu_loads_without_one(tmp_path: Path) -> None:
+    HybridClassifier.from_pretrained("digits").save(tmp_path / "model")
+    description = tmp_path / "model" / "model.json"
+    description.write_text(description.read_text().replace('"device": "auto"', '"device": "cuda:1"'))
+    clf = HybridClassifier.load(tmp_path / "model")
+    assert (clf.device, clf.denoiser_.device.type) == ("auto", "cpu")

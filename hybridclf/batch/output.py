@@ -55,7 +55,10 @@ def claim(output: Path, manifest: Mapping[str, Any]) -> None:
         return
     if output.exists() and (not output.is_dir() or any(p for p in output.iterdir() if not _is_leftover(p))):
         raise InvalidInputError(f"{output} exists and is no output of a batch; give a new or empty folder as OUTPUT")
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(output, error) from error
     text = json.dumps(manifest, indent=1) + "\n"
     _write_whole(path, lambda file: file.write(text.encode()))
 
@@ -168,6 +171,11 @@ def totals(output: Path, parts: Sequence[Part]) -> tuple[int, int, int]:
 # --- whole or not at all ----------------------------------------------------------------------------------------------
 
 
+def _unwritable(path: Path, error: OSError) -> InvalidInputError:
+    reason = error.strerror or str(error)
+    return InvalidInputError(f"{path} cannot be written: {reason}; mend that, then repeat the command to go on")
+
+
 def _write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Write a file under another name, wait until it is on the disk, and only then give it its name."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
@@ -177,6 +185,8 @@ def _write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
     if hasattr(os, "O_DIRECTORY"):  # where a folder's own entry has to be asked for

@@ -104,7 +104,11 @@ def test_only_what_is_missing_or_damaged_is_done_again(few: tuple[Path, Check], 
     batch.run(folder, out, "digits")
     first, second = parts(out)
     untouched = second.stat().st_mtime_ns, second.stat().st_ino
-    for damage in (first.unlink, lambda: first.write_bytes(first.read_bytes()[:-100])):
+    for damage in (
+        first.unlink,
+        lambda: first.write_bytes(first.read_bytes()[:-100]),
+        lambda: first.write_bytes(b"PAR1" + bytes(400) + first.read_bytes()[404:]),  # with its footer whole
+    ):
         damage()
         (out / ".part-000000.parquet.0123.tmp").write_bytes(b"half writt")
         summary = batch.run(folder, out, "digits")
@@ -284,3 +288,9 @@ def test_parts_know_their_length() -> None:
     assert len(Part(0, ("a.png", "b.png"))) == 2
     assert len(Part(0, ("a.parquet",), range(4, 9))) == 5
     assert inputs.PART == 256
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write to")
+def test_an_output_that_cannot_be_written_is_one_clear_error(few: tuple[Path, Check]) -> None:
+    with pytest.raises(InvalidInputError, match=r"/proc/out cannot be written: .*; mend that"):
+        batch.run(few[0], "/proc/out", "digits")

@@ -5,11 +5,11 @@
 It goes on where it was interrupted; all it needs is in WORK. The losses are in WORK/*.log.
 
 Measured so far, on 2 cores: 900 steps of tier 1 take 7 to 12 minutes, after which it names 80 % of 300 single things
-(62 % of unseen combinations) among 80 and prefers the right of two captions for 81 % of swapped objects, 94 % of colours,
-61 % of textures, 88 % of relations. Tier 2 takes about 0.6 s a step of 64 pictures under two captions each; after 600 to
-1,000 steps it denoises, but prefers a right caption to another picture's only 53 to 60 % of the time, at any timestep, and
-to one that differs a little not at all: it wants tens of thousands of steps, so many hours or a GPU. A trained
-autoencoder lost whole colours after 1,200 steps, hence the encoder that is written down.
+(62 % of unseen combinations) among 80, and prefers the right one of two captions for 81 % of swapped objects, 94 % of
+colours, 61 % of textures and 88 % of relations. Tier 2 takes about 0.6 s a step of 64 pictures under two captions each.
+After 600 to 1,000 steps it denoises, but prefers a right caption to another picture's only 53 to 60 % of the time,
+and to one that differs a little hardly at all. It wants tens of thousands of steps: many hours, or a GPU. A
+trained autoencoder had lost whole colours after 1,200 steps, hence the encoder that is written down.
 """
 
 import argparse

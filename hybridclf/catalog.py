@@ -13,7 +13,6 @@ from .errors import InvalidInputError
 
 __all__ = [
     "DEFAULT_MODEL",
-    "TEXT_MODEL",
     "Adapter",
     "EmbeddedModel",
     "adapters",
@@ -24,9 +23,6 @@ __all__ = [
 
 DEFAULT_MODEL = "digits"
 """The embedded model that is asked where none is named."""
-
-TEXT_MODEL = "shapes"
-"""The same where labels are given: its tiers are models of text."""
 
 _PRETRAINED = Path(__file__).parent / "pretrained"
 

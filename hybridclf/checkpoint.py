@@ -1,9 +1,8 @@
 """Files that are whole or not there: a checkpoint as safetensors, a log as JSON."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from .errors import TrainingError
+from .writing import write_whole
 
 __all__ = ["load_tensors", "save_json", "save_tensors", "writing"]
 
@@ -71,16 +71,5 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file beside its place, and move it there once it is on the disk."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with writing(path):
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-    except TrainingError:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
+    with writing(path):
+        write_whole(path, path.with_name(f"{path.name}.part"), lambda file: file.write(content))

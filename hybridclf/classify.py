@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from sklearn.utils import gen_batches
 
-from .catalog import DEFAULT_MODEL, TEXT_MODEL
+from .catalog import DEFAULT_MODEL
 from .errors import InvalidInputError
 from .estimator import HybridClassifier
 from .evidence import RerankResult
@@ -75,7 +75,7 @@ def choose_classifier(
     Parameters
     ----------
     model : str or path, optional
-        An embedded model or the folder of a saved one. Default: the one of digits; with labels the one of text.
+        An embedded model or the folder of a saved one. Default: the one of digits; labels need one.
     labels : sequence of C str, optional
         Labels to tell apart. Default: the model's own.
     template : str, optional
@@ -88,8 +88,8 @@ def choose_classifier(
     Raises
     ------
     InvalidInputError
-        For a model beside spec strings, one of these without the other or without labels, and whatever
-        `HybridClassifier` refuses.
+        For labels without a model, a model beside spec strings, one of these without the other or without labels, and
+        whatever `HybridClassifier` refuses.
     """
     if proposer is not None or denoiser is not None:
         if proposer is None or denoiser is None or labels is None or model is not None:
@@ -97,7 +97,9 @@ def choose_classifier(
                 "tiers by name come as a pair, with labels and without a model: give proposer, denoiser and labels"
             )
         return HybridClassifier(proposer, denoiser, prompts=template, top_k=top_k, random_state=0).fit(None, labels)
-    clf = HybridClassifier.from_pretrained(model or (DEFAULT_MODEL if labels is None else TEXT_MODEL), prompts=template)
+    if model is None and labels is not None:
+        raise InvalidInputError("labels need a model to tell them apart: give one, or a proposer and a denoiser")
+    clf = HybridClassifier.from_pretrained(model or DEFAULT_MODEL, prompts=template)
     if top_k is not None:
         clf.set_params(top_k=top_k)
     return clf if labels is None else clf.with_labels(_own(labels, clf))

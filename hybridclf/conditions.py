@@ -29,9 +29,6 @@ class ConditionTable:
     def __len__(self) -> int:
         return len(self._number)
 
-    def __contains__(self, label: Label) -> bool:
-        return label in self._number
-
     @property
     def n_prompts(self) -> int:
         """Prompts of each label, n; 1 while there is no label."""

@@ -37,6 +37,10 @@ class Guarded:
         """New images were put into these slots `[m]`."""
         self.evaluate.admit(slots, tasks)
 
+    def release(self, slots: np.ndarray) -> None:
+        """The images in these slots `[m]` have left."""
+        self.evaluate.release(slots)
+
     def __call__(self, work: Work) -> np.ndarray:
         """Errors `[P]` of the batch's pairs; nan where evaluating them raised."""
         try:

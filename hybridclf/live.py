@@ -18,7 +18,6 @@ from .alarms import Alarms
 from .errors import ClosedError, InvalidInputError, QueueFullError
 from .evidence import RerankResult
 from .guard import Guarded
-from .loop import Work
 from .ports import Label
 from .promises import Answer, Observer, Request, keep, telling
 from .reranker import Reranker
@@ -160,8 +159,7 @@ class AsyncReranker:
     ) -> RerankResult:
         """The same as `submit`, to be awaited: parameters and errors as there; cancelling it takes the image out."""
         hand_in = partial(self.submit, image, candidates, log_prior, deadline=deadline, max_evaluations=max_evaluations)
-        new_labels = not self._known.issuperset(candidates)
-        if not new_labels:
+        if self._known.issuperset(candidates):
             return await asyncio.wrap_future(hand_in())
         job = asyncio.ensure_future(asyncio.to_thread(hand_in))
         try:
@@ -260,16 +258,11 @@ class AsyncReranker:
         errors = self._loop.evaluate(work)
         if self.observer:
             with telling():
-                self.observer.batch(self._fill(work), monotonic() - start)
+                self.observer.batch(self._loop.capacity.share(work), monotonic() - start)
         with self._changed:
             done = self._done(self._loop.record(work, errors).finished)
         keep(done, self.observer)
         return True
-
-    def _fill(self, work: Work) -> float:
-        """How full a batch is, of rows or of pairs, whichever is fuller."""
-        full = self._loop.capacity
-        return min(1.0, max(len(work.slot) / full.rows, len(work.row) / full.pairs))
 
     def _let_in(self) -> list[Answer]:
         """Move images from the queue to the loop; answers for those that their prior settles."""

@@ -32,6 +32,10 @@ class Capacity:
     rows: int
     pairs: int
 
+    def share(self, work: "Work") -> float:
+        """How full a batch is, in (0, 1]: of rows or of pairs, whichever is fuller."""
+        return min(1.0, max(len(work.slot) / self.rows, len(work.row) / self.pairs))
+
 
 @dataclass(frozen=True)
 class Work:
@@ -64,6 +68,10 @@ class Evaluator(Protocol):
         """New images were put into these slots `[m]`."""
         ...
 
+    def release(self, slots: np.ndarray) -> None:
+        """The images in these slots `[m]` have left."""
+        ...
+
     def __call__(self, work: Work) -> np.ndarray:
         """Weighted errors `[P]` of the batch's pairs."""
         ...
@@ -85,6 +93,9 @@ class Recorded:
 
     def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
         """Nothing to prepare."""
+
+    def release(self, slots: np.ndarray) -> None:
+        """Nothing to clear away."""
 
     def __call__(self, work: Work) -> np.ndarray:
         """The recorded errors `[P]`."""
@@ -263,6 +274,7 @@ class Loop:
 
     def _free(self, slots: np.ndarray) -> None:
         self._window.occupied[slots] = False
+        self.evaluate.release(slots)
         for slot in slots:
             self._tasks[slot] = None
 

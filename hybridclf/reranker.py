@@ -235,11 +235,13 @@ class _DenoiserErrors:
 
     def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
         self.encoded[slots] = False
-        self.labels[slots] = 0  # what was there is asked for no more
         for slot, task in zip(slots, tasks, strict=True):
             if task.condition is not None:
                 self._learn(task.candidates, task.condition)
             self.labels[slot, : len(task.candidates)] = self.table.numbers(task.candidates)
+
+    def release(self, slots: np.ndarray) -> None:
+        self.labels[slots] = 0  # any number will do: what was there is asked for no more
 
     def _learn(self, labels: Sequence[Label], condition: Condition) -> None:
         """Take in the labels of a task; when they have become many, those that no slot holds are forgotten."""

@@ -60,7 +60,7 @@ class TrainingRun:
         run, is_new = cls(out, {"settings": dict(settings), "n_steps": {}, "losses": {}}), not out.exists()
         try:
             with writing(run.folder):
-                run.folder.mkdir(parents=True)
+                run.folder.mkdir(parents=True, exist_ok=True)
             run.write()
         except TrainingError:
             for folder in (run.folder, out)[: 1 + is_new]:  # leave nothing behind
@@ -80,7 +80,7 @@ class TrainingRun:
         """
         if (out / "training" / "log.json").exists() and not (out / "model.json").exists():
             raise TrainingError(f"{out} holds a training that is not finished; resume it, or give another folder")
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and not _is_blank(out):
             raise TrainingError(f"{out} exists and is not empty; give a new or empty folder")
 
     @classmethod
@@ -238,3 +238,9 @@ def steps_in(trainer: Trainer, seconds: float) -> int:
     per_step = (time.perf_counter() - begin) / n
     trainer.load_state_dict(start)
     return max(1, int(seconds / per_step))
+
+
+def _is_blank(out: Path) -> bool:
+    """Whether a folder is empty but for what a training leaves that was killed before its first log."""
+    begun = [out / "training"] if (out / "training").is_dir() else []
+    return out.is_dir() and [*out.iterdir()] == begun and all(p.suffix == ".part" for d in begun for p in d.iterdir())

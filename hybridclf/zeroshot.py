@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .catalog import TEXT_MODEL, model_folder
+from .catalog import model_folder
 from .errors import InvalidInputError
 from .estimator import HybridClassifier
 from .files import as_item, check_image_shape, open_image
@@ -20,7 +20,8 @@ def zero_shot(
     image: Any,
     candidate_labels: Sequence[str],
     hypothesis_template: str | None = None,
-    model: str | Path = TEXT_MODEL,
+    *,
+    model: str | Path,
 ) -> Any:
     """Which of these labels an image shows, as transformers' zero-shot-image-classification pipeline answers.
 
@@ -51,7 +52,7 @@ def zero_shot(
 
     Examples
     --------
-    >>> zero_shot("scan.png", ["a red circle", "a blue square"])  # doctest: +SKIP
+    >>> zero_shot("scan.png", ["a red circle", "a blue square"], model="my-pair/")  # doctest: +SKIP
     [{'score': 0.98, 'label': 'a red circle'}, {'score': 0.02, 'label': 'a blue square'}]
     """
     images = list(image) if isinstance(image, list | tuple) else [image]

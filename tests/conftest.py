@@ -183,3 +183,39 @@ def pictures() -> list[Image.Image]:
     rng = np.random.default_rng(0)
     sizes = [(24, 32), (40, 40), (33, 29), (32, 32), (64, 48), (30, 31)]
     return [Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
+
+
+# --- images to re-rank ------------------------------------------------------------------------------------------------
+
+RERANKED = ("ant", "bee", "cow", "dog", "elk")
+
+
+@pytest.fixture
+def n_images() -> int:
+    """How many there are; a module may say otherwise."""
+    return 40
+
+
+@pytest.fixture
+def means() -> dict[str, np.ndarray]:
+    values = np.random.default_rng(0).standard_normal((5, 3, 4))
+    return dict(zip(RERANKED, values, strict=True))
+
+
+@pytest.fixture
+def images(means: dict[str, np.ndarray], n_images: int) -> np.ndarray:
+    """Noisy means of one class after the other."""
+    rng = np.random.default_rng(1)
+    return np.stack([means[RERANKED[i % 5]] for i in range(n_images)]) + 0.5 * rng.standard_normal((n_images, 3, 4))
+
+
+@pytest.fixture
+def candidates(n_images: int) -> list[list[str]]:
+    rng = np.random.default_rng(2)
+    return [rng.permutation(RERANKED)[: rng.integers(1, 6)].tolist() for _ in range(n_images)]
+
+
+@pytest.fixture
+def priors(candidates: list[list[str]]) -> list[np.ndarray]:
+    rng = np.random.default_rng(3)
+    return [np.log(rng.dirichlet(np.ones(len(c)))) for c in candidates]

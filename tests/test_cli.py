@@ -287,6 +287,7 @@ def test_labels_that_cannot_be_asked_about(case: str, text_pair: Path, photos: P
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (("--labels", "a,b"), "labels need a model to tell them apart"),
         (("--proposer", "sklearn:SVC"), "give proposer, denoiser and labels"),
         (("--denoiser", "diffusers:gone", "--labels", "a,b"), "give proposer, denoiser and labels"),
         (PAIR[:4], "give proposer, denoiser and labels"),

@@ -28,27 +28,8 @@ LINES: dict[str, Callable[[np.ndarray], float]] = {
 
 
 @pytest.fixture
-def means() -> dict[str, np.ndarray]:
-    values = np.random.default_rng(0).standard_normal((5, 3, 4))
-    return dict(zip(LABELS, values, strict=True))
-
-
-@pytest.fixture
-def images(means: dict[str, np.ndarray]) -> np.ndarray:
-    rng = np.random.default_rng(1)
-    return np.stack([means[LABELS[i % 5]] for i in range(23)]) + 0.5 * rng.standard_normal((23, 3, 4))
-
-
-@pytest.fixture
-def candidates() -> list[list[str]]:
-    rng = np.random.default_rng(2)
-    return [rng.permutation(LABELS)[: rng.integers(1, 6)].tolist() for _ in range(23)]
-
-
-@pytest.fixture
-def priors(candidates: list[list[str]]) -> list[np.ndarray]:
-    rng = np.random.default_rng(3)
-    return [np.log(rng.dirichlet(np.ones(len(c)))) for c in candidates]
+def n_images() -> int:
+    return 23
 
 
 @pytest.fixture(scope="module")

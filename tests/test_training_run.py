@@ -137,6 +137,9 @@ def test_where_a_training_may_start(tmp_path: Path) -> None:
     (tmp_path / "full" / "thesis.txt").write_text("dear")
     with pytest.raises(TrainingError, match="not empty"):
         TrainingRun.start(tmp_path / "full", SETTINGS)
+    (tmp_path / "killed" / "training").mkdir(parents=True)
+    (tmp_path / "killed" / "training" / "log.json.part").write_text("{")  # before its first log was whole
+    assert TrainingRun.start(tmp_path / "killed", SETTINGS).log["settings"] == SETTINGS
     TrainingRun.start(tmp_path / "new" / "deep", SETTINGS)
     with pytest.raises(TrainingError, match="not finished; resume it"):
         TrainingRun.start(tmp_path / "new" / "deep", SETTINGS)

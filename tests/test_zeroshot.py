@@ -82,12 +82,12 @@ def test_the_model_is_loaded_once_until_it_is_saved_again(
 def test_an_embedded_model_by_its_name(
     text_pair: Path, pictures: list[Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pair that lies in its own folder, as an embedded one does; the default is the model of text."""
-    embedded = Path(shutil.copytree(text_pair, tmp_path / catalog.TEXT_MODEL))
+    """A pair that lies in its own folder, as an embedded one does."""
+    embedded = Path(shutil.copytree(text_pair, tmp_path / "mine"))
     allocation = PairedTTest(min_trials=2, max_trials=2)
     HybridClassifier(*specs_of(embedded), allocation=allocation, random_state=0).fit(None, ["a", "b"]).save(embedded)
     monkeypatch.setattr(catalog, "_PRETRAINED", tmp_path)
-    assert [hybridclf.zero_shot(pictures[0], LABELS)] == expected(embedded, pictures[:1])
+    assert [hybridclf.zero_shot(pictures[0], LABELS, model="mine")] == expected(embedded, pictures[:1])
 
 
 def test_a_model_of_classes_answers_for_those_it_knows(tmp_path: Path) -> None:

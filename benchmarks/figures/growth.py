@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from sklearn.frozen import FrozenEstimator
 from sklearn.naive_bayes import GaussianNB
 from timing import medians
@@ -241,6 +242,10 @@ def draw(report: dict[str, Any]) -> Figure:
         for colour, series in zip(COLOURS, both, strict=False):
             _curves(above, below, series, colour)
         above.set(xscale="log", yscale="log", title=axis)
+        above.set_ylim(0.8, max(2.0, 1.2 * above.get_ylim()[1]))  # growth of a few per cent shall look like it
+        above.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        above.yaxis.set_major_formatter("{x:g}")
+        above.yaxis.set_minor_formatter(NullFormatter())
         below.set(xscale="log", xlabel=axis)
     panels[0, 0].set(ylabel="time per image over the first's")
     panels[1, 0].set(ylabel="peak beyond loading, MiB")

@@ -108,12 +108,12 @@ def _lines(name: str, work: dict[str, Any]) -> list[Line]:
 
 @styled
 def draw(report: dict[str, Any]) -> Figure:
-    """Where the time goes: a bar per workload."""
+    """Where the time goes, a bar per workload; what noise makes less than nothing is left out."""
     figure = Figure(figsize=(8, 3.2))
     axes, works = figure.add_subplot(), report["workloads"]
     left = np.zeros(len(works))
     for colour, (part, label) in zip(COLOURS, PARTS.items(), strict=False):
-        width = np.array([100 * work[part] for work in works.values()])
+        width = np.array([max(100 * work[part], 0.0) for work in works.values()])
         axes.barh(list(works), width, left=left, color=colour, label=label, height=0.6)
         left += width
     axes.invert_yaxis()

@@ -87,6 +87,6 @@ def draw(report: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(7, 3))
     axes = figure.add_subplot()
     bars(axes, {name: work["ratio"] for name, work in report["workloads"].items()})
-    axes.axvline(1, color="black", linewidth=0.8)
+    axes.axvline(1, color="black", linewidth=0.8, zorder=0)
     axes.set(xlabel="times as fast as the published loop", title="same weights, same stages, same evaluations")
     return figure

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from ..classify import FileAnswer
 from ..errors import InvalidInputError
+from ..writing import write_whole
 from .inputs import Part
 
 __all__ = ["MANIFEST", "claim", "fingerprint", "is_done", "part_path", "remove_leftovers", "totals", "write_part"]
@@ -60,7 +61,7 @@ def claim(output: Path, manifest: Mapping[str, Any]) -> None:
     except OSError as error:
         raise _unwritable(output, error) from error
     text = json.dumps(manifest, indent=1) + "\n"
-    _write_whole(path, lambda file: file.write(text.encode()))
+    _write(path, lambda file: file.write(text.encode()))
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -109,7 +110,7 @@ def write_part(output: Path, part: Part, answers: Sequence[FileAnswer], classes:
     table = pa.Table.from_pylist(
         [_row(row, answer) for (_, row), answer in zip(part.sources(), answers, strict=True)], _schema(classes)
     )
-    _write_whole(part_path(output, part.number), lambda file: pq.write_table(table, file))
+    _write(part_path(output, part.number), lambda file: pq.write_table(table, file))
 
 
 def _schema(classes: np.ndarray) -> pa.Schema:
@@ -176,25 +177,11 @@ def _unwritable(path: Path, error: OSError) -> InvalidInputError:
     return InvalidInputError(f"{path} cannot be written: {reason}; mend that, then repeat the command to go on")
 
 
-def _write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file under another name, wait until it is on the disk, and only then give it its name."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     try:
-        with temporary.open("xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_whole(path, path.with_name(f".{path.name}.{uuid4().hex}.tmp"), write)
     except OSError as error:
         raise _unwritable(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    if hasattr(os, "O_DIRECTORY"):  # where a folder's own entry has to be asked for
-        folder = os.open(path.parent, os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _is_leftover(path: Path) -> bool:

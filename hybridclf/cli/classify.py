@@ -29,7 +29,7 @@ def classify(
     top_k: Annotated[int | None, typer.Option(min=1, help="Candidates that tier 1 hands over.")] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="NAME|DIR", help="Embedded or saved model; default: digits, or shapes with --labels."),
+        typer.Option(metavar="NAME|DIR", help="Embedded or saved model; default: digits."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -156,8 +156,8 @@ def _publish(folder: Path, run: TrainingRun) -> None:
 
 
 def _calibrated(spec: str, network: Any, task: Task, progress: bool) -> HybridClassifier:
-    """The two tiers as one classifier, with a fusion from held-out images."""
-    network = network.to(memory_format=torch.contiguous_format)  # as it will be loaded
+    """The two tiers as one classifier, with a fusion from held-out images; weights as they are kept: halves."""
+    network = network.to(memory_format=torch.contiguous_format).half().float()
     denoiser = LateConditionedDenoiser(network, task.classes, task.mean, task.scale, device=task.device)
     clf = HybridClassifier(spec, denoiser, device=str(task.device), verbose=progress, random_state=task.settings.seed)
     chosen = slice(max(HELD_OUT, len(task.classes)))

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from .losses import ALL_TIMES, affine_jitter, denoising_loss
 from .models.late import LateConditioned
+from .optimizing import Optimizer
 
 __all__ = ["Trainer", "TrainingConfig", "TrainingLog", "train"]
 
@@ -49,6 +50,11 @@ class TrainingConfig:
         Range that most of the times are drawn from; see `denoising_loss`.
     bf16 : bool
         Whether the network computes in bfloat16 (autocast); weights and losses stay in float32.
+    muon : bool
+        Whether Muon takes the inner layers; see `hybridclf.optimizing.Optimizer`.
+    compiled : bool
+        Whether the network is compiled (torch.compile), which takes a minute or two and a C++ compiler; batches are
+        then all of one size, and what is left over of a pass comes up in another.
     """
 
     max_iter: int = 200
@@ -61,6 +67,8 @@ class TrainingConfig:
     augment: bool = False
     times: tuple[float, float] = ALL_TIMES
     bf16: bool = False
+    muon: bool = False
+    compiled: bool = False
 
 
 @dataclass
@@ -99,7 +107,8 @@ class Trainer:
     loss : function
         From (network, batch of images, their class numbers, generator) to what is minimised.
     config : TrainingConfig
-        Of it `batch_size`, `learning_rate`, `weight_decay`, `ema_decay` and `bf16`; the rest is the loss's.
+        Of it `batch_size`, `learning_rate`, `weight_decay`, `ema_decay`, `bf16`, `muon` and `compiled`; the rest is
+        the loss's.
     n_steps : int
         Length of the schedule.
     seed : int
@@ -134,14 +143,14 @@ class Trainer:
         pairs = list(zip(self.average.state_dict().values(), network.state_dict().values(), strict=True))
         self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
         self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]  # counts of batches
-        self._optimizer = torch.optim.AdamW(
-            self._parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        self._optimizer = Optimizer(network, config.weight_decay, config.muon)
+        self._computed = torch.compile(network) if config.compiled else network
 
     @property
     def steps_per_pass(self) -> int:
         """Steps that it takes to see every image once."""
-        return math.ceil(len(self.images) / self.config.batch_size)
+        n_batches = len(self.images) / self.config.batch_size
+        return max(1, math.floor(n_batches)) if self.config.compiled else math.ceil(n_batches)
 
     def run(self) -> Iterator[Tensor]:
         """Step after step until there are `n_steps`; yields the loss of each."""
@@ -151,14 +160,12 @@ class Trainer:
     def _advance(self) -> Tensor:
         """One step; its loss."""
         batch = self._next_batch()
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * _warm_cosine(self.n_steps)(self.step)
         with torch.autocast(self.images.device.type, torch.bfloat16, enabled=self.config.bf16):
-            loss = self.loss(self.network, self.images[batch], self.y[batch], self.rng)
+            loss = self.loss(self._computed, self.images[batch], self.y[batch], self.rng)
         self._optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self._parameters, 1.0)
-        self._optimizer.step()
+        self._optimizer.step(self.config.learning_rate * _warm_cosine(self.n_steps)(self.step))
         self.step += 1
         self._follow(min(self.config.ema_decay, self.step / (self.step + 9)))  # averages over what there is so far
         return loss.detach()
@@ -181,9 +188,7 @@ class Trainer:
         tensors = {"step": torch.tensor(self.step), "rng": self.rng.get_state(), "order": self._order}
         for prefix, module in self._modules():
             tensors |= {prefix + name: value for name, value in module.state_dict().items()}
-        for i, parameter in enumerate(self._parameters):
-            moments = self._optimizer.state.get(parameter, {})
-            tensors |= {f"optimizer.{i}.{name}": value for name, value in moments.items()}
+        tensors |= {f"optimizer.{name}": value for name, value in self._optimizer.state_dict().items()}
         return {name: value.detach().clone() for name, value in tensors.items()}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
@@ -199,11 +204,7 @@ class Trainer:
         self._order = tensors["order"].to(self.images.device)
         for prefix, module in self._modules():
             module.load_state_dict(_under(prefix, tensors))
-        self._optimizer.state.clear()
-        for i, parameter in enumerate(self._parameters):
-            moments = _under(f"optimizer.{i}.", tensors)
-            if moments:
-                self._optimizer.state[parameter] = {name: _laid_out(m, parameter) for name, m in moments.items()}
+        self._optimizer.load_state_dict(_under("optimizer.", tensors))
 
     def _modules(self) -> tuple[tuple[str, nn.Module], tuple[str, nn.Module]]:
         return ("network.", self.network), ("average.", self.average)
@@ -211,13 +212,6 @@ class Trainer:
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
-    """A copy of an optimiser's moment in the memory layout of its parameter, which its kernels count on."""
-    if moment.ndim == 0:  # the number of steps
-        return moment.to(parameter.device, copy=True)
-    return torch.empty_like(parameter, requires_grad=False).copy_(moment)
 
 
 def _warm_cosine(n_steps: int) -> Callable[[int], float]:

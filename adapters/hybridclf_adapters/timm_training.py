@@ -1,6 +1,7 @@
 """New timm networks, to be trained as tier 1: "timm:small", or any of timm's, such as "timm:resnet18"."""
 
 import copy
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,13 @@ from hybridclf.errors import InvalidInputError, UnknownSpecError
 __all__ = ["TimmTrainable", "load"]
 
 SMALL = "small"
-"""A batch-normalised ConvNeXt of less than 0.5 M parameters that sees images of up to 32 pixels at full resolution."""
+"""A ResNet of less than 0.5 M parameters; small images are enlarged for it."""
+
+SMALLEST = 64
+"""Fewest pixels a side that it sees; on fewer its last maps are single positions, where bfloat16 goes wrong on CPUs."""
+
+RESNET: dict[str, Any] = {"channels": [32, 64, 96, 120], "stem_width": 16}
+"""Its widths. Plain convolutions run fast everywhere; those by channel, of a ConvNeXt, are slow on processors."""
 
 
 def load(
@@ -41,7 +48,7 @@ def load(
     InvalidInputError
         If that model takes images of one size alone.
     """
-    architecture, arguments = _small(image_size) if name == SMALL else (name, {})
+    architecture, arguments = ("resnet10t", RESNET) if name == SMALL else (name, {})
     if not timm.is_model(architecture):
         raise UnknownSpecError(f"timm has no model {name!r} to train; timm.list_models() lists them all")
     network = timm.create_model(architecture, num_classes=len(classes), **arguments)
@@ -49,8 +56,10 @@ def load(
         raise InvalidInputError(
             f"timm's {name!r} takes images of one size alone; choose one for any size, such as resnet18"
         )
-    network.pretrained_cfg.update(_input(image_size, mean, scale))
-    return TimmTrainable(network, list(classes), arguments)
+    zoom = math.ceil(SMALLEST / image_size) if name == SMALL else 1
+    network.pretrained_cfg.update(_input(zoom * image_size, mean, scale))
+    enlarging = [nn.Upsample(scale_factor=zoom, mode="bilinear")] if zoom > 1 else []
+    return TimmTrainable(nn.Sequential(*enlarging, network), list(classes), arguments)
 
 
 class TimmTrainable:
@@ -58,37 +67,29 @@ class TimmTrainable:
 
     Parameters
     ----------
-    network : nn.Module
-        By `timm.create_model`, its `pretrained_cfg` saying what its input is.
+    network : nn.Sequential
+        Its last by `timm.create_model`, with a `pretrained_cfg` that says what that one's input is.
     classes : list of str
         What its outputs stand for.
     arguments : dict
         What it was created with beside its name and the number of classes; plain JSON.
     """
 
-    def __init__(self, network: nn.Module, classes: list[str], arguments: dict[str, Any]) -> None:
+    def __init__(self, network: nn.Sequential, classes: list[str], arguments: dict[str, Any]) -> None:
         self.network, self.classes, self.arguments = network, classes, arguments
 
     def save(self, network: nn.Module, folder: Path) -> str:
-        """Write a trained copy of the network into a folder as timm does; its spec string, "timm:local-dir:FOLDER"."""
-        plain = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format)
+        """Write a trained copy of the network into a folder as timm does, its parameters in half precision.
+
+        Returns its spec string, "timm:local-dir:FOLDER".
+        """
+        *_, last = network.children()
+        plain = copy.deepcopy(last).cpu().to(memory_format=torch.contiguous_format)
+        for parameter in plain.parameters():  # running variances could be too small
+            parameter.data = parameter.data.half()
         config = {"num_classes": len(self.classes), "label_names": self.classes}
         save_for_hf(plain, str(folder), config, self.arguments, safe_serialization=True)
         return f"timm:local-dir:{folder}"
-
-
-def _small(image_size: int) -> tuple[str, dict[str, Any]]:
-    """Name and arguments of the small architecture: 32 positions a side at full resolution, at most."""
-    arguments = {
-        "depths": [1, 2, 2, 1],
-        "dims": [32, 64, 96, 128],
-        "kernel_sizes": 5,
-        "patch_size": max(1, image_size // 32),
-        "conv_mlp": True,
-        "norm_layer": "batchnorm2d",
-        "ls_init_value": 1.0,
-    }
-    return "convnext_atto", arguments
 
 
 def _input(image_size: int, mean: Sequence[float], scale: Sequence[float]) -> dict[str, Any]:

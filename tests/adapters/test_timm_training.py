@@ -23,8 +23,9 @@ def new(name: str = "small", size: int = 32, classes: tuple[str, ...] = ("7", "a
 def test_what_is_saved_answers_as_the_network_does(tmp_path: Path, name: str, size: int) -> None:
     made = new(name, size)
     network = made.network.to(memory_format=torch.channels_last).eval()
-    for parameter in network.get_classifier().parameters():
+    for parameter in network[-1].get_classifier().parameters():
         torch.nn.init.normal_(parameter)  # the default is close to zero
+    network.half().float()  # as it will be kept
     spec = made.save(network, tmp_path / "my proposer")
     assert spec == f"timm:local-dir:{tmp_path / 'my proposer'}"
     assert {path.name for path in (tmp_path / "my proposer").iterdir()} == {"config.json", "model.safetensors"}
@@ -34,7 +35,9 @@ def test_what_is_saved_answers_as_the_network_does(tmp_path: Path, name: str, si
         expected = network(x.permute(0, 3, 1, 2)).log_softmax(dim=1)
     proposer = timm.load(spec.removeprefix("timm:")).fit(None, ["cat", "7", "a b"])
     assert expected.std() > 0.1
-    np.testing.assert_allclose(proposer.predict_log_proba(X), expected[:, [2, 0, 1]], rtol=0, atol=1e-4)
+    enlarged = name == "small" and size < 64  # by the adapter to whole numbers
+    tolerance = 0.03 if enlarged else 1e-4
+    np.testing.assert_allclose(proposer.predict_log_proba(X), expected[:, [2, 0, 1]], rtol=0, atol=tolerance)
 
 
 def test_small_is_small() -> None:

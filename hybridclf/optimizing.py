@@ -1,0 +1,97 @@
+"""The optimiser of our trainings: AdamW, or Muon for the weights that are matrices."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Optimizer"]
+
+NARROWEST = 17
+"""Fewest rows and channels of a weight that Muon takes: layers next to pixels, classes and embeddings stay AdamW's."""
+
+LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+
+
+class Optimizer:
+    """AdamW for all parameters of a network, or Muon for those of its inner layers and AdamW for the rest.
+
+    Muon takes steps along orthogonalised momenta (Jordan et al., 2024); a convolution counts as a matrix
+    `[first, second · h · w]`. Its steps are scaled to the size of AdamW's, so that both share one learning rate
+    (Section 2.2 of arXiv 2502.16982).
+
+    Parameters
+    ----------
+    network : nn.Module
+        Its parameters are changed in place; they must stay where they are.
+    weight_decay : float
+        Of both.
+    muon : bool
+        Whether Muon takes the inner layers.
+    """
+
+    def __init__(self, network: nn.Module, weight_decay: float, muon: bool = False) -> None:
+        self._parameters = list(network.parameters())
+        inner = _inner_weights(network) if muon else []
+        self._matrices = {id(weight): (weight, nn.Parameter(_as_matrix(weight.detach(), weight))) for weight in inner}
+        others = [p for p in self._parameters if id(p) not in self._matrices]
+        self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, weight_decay=weight_decay, fused=True)]
+        if inner:
+            matrices = [matrix for _, matrix in self._matrices.values()]
+            self._parts.append(
+                torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+            )
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    def step(self, learning_rate: float) -> None:
+        """One step along the gradients that the parameters hold."""
+        for weight, matrix in self._matrices.values():
+            matrix.grad = None if weight.grad is None else _as_matrix(weight.grad, weight)
+        for part in self._parts:
+            for group in part.param_groups:
+                group["lr"] = learning_rate
+            part.step()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What is remembered from step to step, by "number of the parameter.name"."""
+        return {
+            f"{i}.{name}": value
+            for i, (part, parameter) in enumerate(self._places())
+            for name, value in part.state.get(parameter, {}).items()
+        }
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_dict` gave, of an optimiser for the same network."""
+        for part in self._parts:
+            part.state.clear()
+        for key, value in tensors.items():
+            i, name = key.split(".", 1)
+            part, parameter = self._places()[int(i)]
+            part.state[parameter][name] = _laid_out(value, parameter)
+
+    def _places(self) -> list[tuple[torch.optim.Optimizer, Tensor]]:
+        """For each parameter of the network: who optimises it, and as what."""
+        found = [self._matrices.get(id(p)) for p in self._parameters]
+        return [(self._parts[bool(f)], f[1] if f else p) for f, p in zip(found, self._parameters, strict=True)]
+
+
+def _inner_weights(network: nn.Module) -> list[Tensor]:
+    """Weights of linear layers and convolutions that are neither narrow nor in groups."""
+    weights = [layer.weight for layer in network.modules() if isinstance(layer, LAYERS)]
+    return [weight for weight in weights if min(weight.shape[:2]) >= NARROWEST]
+
+
+def _as_matrix(values: Tensor, weight: Tensor) -> Tensor:
+    """A weight or its gradient as a matrix; of the weight itself, one that shares its memory."""
+    return values.permute(weight.dim_order()).flatten(1)
+
+
+def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
+    """A copy of a moment in the memory layout of its parameter, which the optimisers' kernels count on."""
+    if moment.ndim == 0:  # the number of steps
+        return moment.to(parameter.device, copy=True)
+    return torch.empty_like(parameter, requires_grad=False).copy_(moment)

@@ -113,22 +113,31 @@ def encode(work: Path, model: nn.Module, pictures: data.Pictures) -> Tensor:
 
 
 def train_unet(
-    work: Path, tower: nn.Module, latents: Tensor, tokens: Tensor, empty: Tensor, args: argparse.Namespace
-) -> nn.ModuleDict:
-    """Text encoder, from tier 1's, and U-Net together: the denoising loss and, if wanted, the wrong-caption term.
+    work: Path,
+    encoder: nn.Module,
+    latents: Tensor,
+    n_things: np.ndarray,
+    tokens: Tensor,
+    empty: Tensor,
+    args: argparse.Namespace,
+) -> nn.Module:
+    """The U-Net, under tier 1's text encoder as it is: the denoising loss and, if wanted, the wrong-caption term.
 
-    The term is Appendix D's idea (arXiv 2303.16203) as cross-entropy over the errors under the right caption and a
-    false one, with the same noise: one that differs a little, or another picture's. One picture in ten has no caption,
-    which makes the model one without conditions as well. Errors count as errors in x0, up to `MAX_WEIGHT`, and little
-    noise does not come up: there captions say nothing that the picture does not.
+    For a start pictures show single things, by which words get their meanings. The term is Appendix D's idea (arXiv
+    2303.16203) as cross-entropy over the errors under the right caption and a false one, with the same noise: one that
+    differs a little, or another picture's. One picture in ten has no caption, which makes the model one without
+    conditions as well. Errors count as errors in x0, up to `MAX_WEIGHT`, and little noise does not come up: there
+    captions say nothing that the picture does not.
     """
     torch.manual_seed(SEED)
-    model = nn.ModuleDict({"text": models.text_encoder(tower, args.n_words), "unet": models.unet()})
-    model.to(DEVICE)
+    model, encoder = models.unet().to(DEVICE), encoder.to(DEVICE).eval().requires_grad_(False)
+    every, single = np.arange(len(latents)), np.flatnonzero(n_things == 1)
     levels = models.scheduler().alphas_cumprod
 
     def loss_at(step: int) -> dict[str, Tensor]:
-        chosen, rng = batch(step, len(latents), args.batch)
+        known = single if step < args.single_steps else every
+        chosen, rng = batch(step, len(known), args.batch)
+        chosen = known[chosen]
         said = torch.randint(data.CAPTIONS, (len(chosen),), generator=rng)
         k = 2 if args.wrong_caption_weight else 1
         words, x0 = tokens[chosen, said, :k].clone(), latents[chosen].float()
@@ -143,8 +152,9 @@ def train_unet(
         noised = (level.sqrt() * x0 + (1 - level).sqrt() * noise).to(DEVICE)
         noise, words, t = noise.to(DEVICE), words.to(DEVICE), t.to(DEVICE)
         with autocast(), attention():
-            text = model["text"](words.flatten(0, 1)).last_hidden_state
-            out = model["unet"](noised.repeat_interleave(k, 0), t.repeat_interleave(k), text).sample
+            with torch.no_grad():
+                text = encoder(words.flatten(0, 1)).last_hidden_state
+            out = model(noised.repeat_interleave(k, 0), t.repeat_interleave(k), text).sample
         weight = ((1 - level) / level).clamp(max=MAX_WEIGHT).view(-1, 1, 1).to(DEVICE)
         squared = (out.float() - noise.repeat_interleave(k, 0)).square().flatten(1).view(len(x0), k, -1) * weight
         losses = {"denoising": squared[:, 0].mean()}
@@ -154,7 +164,7 @@ def train_unet(
             losses["wrong caption"] = args.wrong_caption_weight * F.cross_entropy(scores, right)
         return losses
 
-    return fit(work / args.name, model, loss_at, args.steps, learning_rate=args.learning_rate, decay=0.999)
+    return fit(work / args.name, model, loss_at, args.steps, learning_rate=args.learning_rate, decay=0.999, muon=True)
 
 
 # --- all of it --------------------------------------------------------------------------------------------------------
@@ -165,15 +175,15 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     pictures = data.load(args.work / "scenes", args.parts)
     words = models.tokenizer(data.sentences(1500, HELD_OUT_SEED - 1))
-    args.n_words = len(words)
     tokens = _once(args.work / f"tokens-{args.parts}.pt", partial(_tokenized, words, pictures.captions)).long()
     clip = train_clip(args.work, pictures, tokens, len(words), args)
     models.save_clip(clip.cpu(), words, args.out / "clip")
     vae = train_decoder(args.work, pictures, args)
     latents = encode(args.work, vae, pictures)
     empty = models.tokens(words, [""])[0]
-    trained = train_unet(args.work, clip, latents, tokens, empty, args)
-    models.save_pipeline(vae.cpu(), trained.cpu()["text"], words, trained["unet"], args.out / "sd")
+    encoder = models.text_encoder(clip, len(words))
+    unet = train_unet(args.work, encoder, latents, pictures.n_things, tokens, empty, args)
+    models.save_pipeline(vae.cpu(), encoder.cpu(), words, unet.cpu(), args.out / "sd")
 
 
 def _tokenized(words: Any, captions: np.ndarray) -> Tensor:
@@ -198,8 +208,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--clip-batch", type=int, default=256)
     parser.add_argument("--decoder-steps", type=int, default=1500)
     parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--single-steps", type=int, default=2000, help="steps with pictures of single things")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--first-t", type=int, default=300)
     parser.add_argument("--last-t", type=int, default=980)
     parser.add_argument("--wrong-caption-weight", type=float, default=1.0)

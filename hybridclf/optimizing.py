@@ -38,9 +38,7 @@ class Optimizer:
         self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, weight_decay=weight_decay, fused=True)]
         if inner:
             matrices = [matrix for _, matrix in self._matrices.values()]
-            self._parts.append(
-                torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-            )
+            self._parts.append(torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
 
     def zero_grad(self) -> None:
         """Forget the gradients."""

@@ -20,7 +20,7 @@ from .fusion import Fusion
 from .labelled import DIGITS, LabelledImages, load_labelled
 from .loss_picture import plot_losses
 from .models import LateConditionedDenoiser
-from .pair_training import PairSettings, Task, denoiser_part, has_bf16, new_trainable, proposer_part
+from .pair_training import PairSettings, Task, denoiser_part, has_bf16, proposer_part
 from .ports import Trainable
 from .training_run import TrainingRun
 
@@ -88,7 +88,7 @@ def train_pair(
     images = load_labelled(source, chosen.image_size, progress)
     facts = dict(zip(FACTS, (where.type, has_bf16(where), _digest(images)), strict=True))
     task = Task.of(images, where, source != DIGITS, chosen)
-    trainable = new_trainable(task)
+    trainable = task.new_trainable()
     if run is None:  # all that can be refused has been
         run = TrainingRun.start(out, asdict(chosen) | facts)
     run.require(facts)
@@ -113,9 +113,8 @@ def _digest(images: LabelledImages) -> str:
 
 def _train(run: TrainingRun, task: Task, trainable: Trainable, progress: bool) -> None:
     """Both tiers one after the other, then the fusion; from what there is already."""
-    seconds = 60 * task.settings.minutes
     proposer, network = (
-        run.train(part.name, part.trainer, part.share * seconds, part.held_out, progress)
+        run.train(part.name, part.trainer, part.seconds, part.held_out, progress)
         for part in (proposer_part(task, trainable.network), denoiser_part(task))
     )
     _finish(run, task, trainable, proposer, network, progress)

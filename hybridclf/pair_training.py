@@ -22,7 +22,7 @@ from .models import LateUNet
 from .ports import Trainable
 from .training import Trainer, TrainingConfig
 
-__all__ = ["PairSettings", "Part", "Task", "denoiser_part", "has_bf16", "new_trainable", "proposer_part"]
+__all__ = ["PairSettings", "Part", "Task", "classifier_part", "denoiser_part", "has_bf16", "proposer_part"]
 
 PROPOSER = "timm:small"
 """The network that becomes tier 1, as a spec string of the entry-point group `hybridclf.trainables`."""
@@ -144,33 +144,37 @@ class Task:
         chosen = np.concatenate([first, np.setdiff1d(np.arange(len(y)), first)])[part]
         return self.held_out[torch.from_numpy(chosen).to(self.device)].cpu().numpy(), self.classes[y[chosen]]
 
-
-def new_trainable(task: Task) -> Trainable:
-    """A new network for tier 1, its weights decided by the seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(task.settings.seed)
-        return plugins.load(
-            "trainable",
-            PROPOSER,
-            classes=task.classes.tolist(),
-            image_size=task.settings.image_size,
-            mean=task.mean.tolist(),
-            scale=task.scale.tolist(),
-        )
+    def new_trainable(self, spec: str = PROPOSER) -> Trainable:
+        """A new classifier for these images, its weights decided by the seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.settings.seed)
+            return plugins.load(
+                "trainable",
+                spec,
+                classes=self.classes.tolist(),
+                image_size=self.settings.image_size,
+                mean=self.mean.tolist(),
+                scale=self.scale.tolist(),
+            )
 
 
 class Part(NamedTuple):
-    """One of the two trainings: its name, its share of the time, its trainer, and the loss on held-out images."""
+    """A training: its name, the seconds it is given, its trainer, and the loss on held-out images."""
 
     name: str
-    share: float
+    seconds: float
     trainer: Trainer
     held_out: Callable[[nn.Module], float]
 
 
 def proposer_part(task: Task, network: nn.Module) -> Part:
-    """Tier 1's training, of that new network: cross-entropy."""
-    return _part("proposer", PROPOSER_SHARE, task, network, _classifier_loss)
+    """Tier 1's training, of that new network."""
+    return classifier_part("proposer", PROPOSER_SHARE * task.settings.minutes, task, network)
+
+
+def classifier_part(name: str, minutes: float, task: Task, network: nn.Module) -> Part:
+    """The training of a new classifier: cross-entropy."""
+    return _part(name, minutes, task, network, _classifier_loss)
 
 
 def denoiser_part(task: Task) -> Part:
@@ -180,7 +184,7 @@ def denoiser_part(task: Task) -> Part:
         torch.manual_seed(task.settings.seed)
         network = LateUNet((3, size, size), len(task.classes), patch=max(1, size // GRID), **UNET)
     loss = partial(_denoiser_loss, task.settings.wrong_class_weight)
-    return _part("denoiser", 1 - PROPOSER_SHARE, task, network, loss)
+    return _part("denoiser", (1 - PROPOSER_SHARE) * task.settings.minutes, task, network, loss)
 
 
 def _classifier_loss(network: nn.Module, x0: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
@@ -205,7 +209,7 @@ def _config(task: Task, minutes: float) -> TrainingConfig:
     )
 
 
-def _part(name: str, share: float, task: Task, network: nn.Module, loss: PairLoss) -> Part:
+def _part(name: str, minutes: float, task: Task, network: nn.Module, loss: PairLoss) -> Part:
     """A training on shifted and mirrored images; held-out ones stay as they are, with the same noise every time."""
 
     def augmented(network: nn.Module, pixels: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
@@ -217,8 +221,10 @@ def _part(name: str, share: float, task: Task, network: nn.Module, loss: PairLos
         return float(loss(network, task.encode(task.held_out[:CHECKED]), task.held_out_y[:CHECKED], rng))
 
     network = network.to(task.device).to(memory_format=torch.channels_last)
-    config = _config(task, share * task.settings.minutes)
-    return Part(name, share, Trainer(network, task.pixels, task.y, augmented, config, 0, task.settings.seed), held_out)
+    config = _config(task, minutes)
+    return Part(
+        name, 60 * minutes, Trainer(network, task.pixels, task.y, augmented, config, 0, task.settings.seed), held_out
+    )
 
 
 def has_bf16(device: torch.device) -> bool:

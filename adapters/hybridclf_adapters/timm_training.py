@@ -16,10 +16,13 @@ from hybridclf.errors import InvalidInputError, UnknownSpecError
 __all__ = ["TimmTrainable", "load"]
 
 SMALL = "small"
-"""A ResNet of less than 0.5 M parameters; small images are enlarged for it."""
+"""A ResNet of less than 0.5 M parameters."""
 
 SMALLEST = 64
-"""Fewest pixels a side that it sees; on fewer its last maps are single positions, where bfloat16 goes wrong on CPUs."""
+"""Fewest pixels a side that networks see: most make an image 32 times smaller. Images are enlarged by whole factors.
+
+On CPUs bfloat16 goes wrong where a map is a single position (torch 2.15).
+"""
 
 RESNET: dict[str, Any] = {"channels": [32, 64, 96, 120], "stem_width": 16}
 """Its widths. Plain convolutions run fast everywhere; those by channel, of a ConvNeXt, are slow on processors."""
@@ -56,7 +59,7 @@ def load(
         raise InvalidInputError(
             f"timm's {name!r} takes images of one size alone; choose one for any size, such as resnet18"
         )
-    zoom = math.ceil(SMALLEST / image_size) if name == SMALL else 1
+    zoom = math.ceil(SMALLEST / image_size)
     network.pretrained_cfg.update(_input(zoom * image_size, mean, scale))
     enlarging = [nn.Upsample(scale_factor=zoom, mode="bilinear")] if zoom > 1 else []
     return TimmTrainable(nn.Sequential(*enlarging, network), list(classes), arguments)

@@ -18,11 +18,15 @@ LATENT_EDGE = 32
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures uint8 `[n, 64, 64, 3]` and `[n, 32, 32, 3]`, and their right and wrong captions `[n, CAPTIONS, 2]`."""
+    """Pictures uint8 `[n, 64, 64, 3]` and `[n, 32, 32, 3]`, and their right and wrong captions `[n, CAPTIONS, 2]`.
+
+    Beside them the number of things `[n]` in each.
+    """
 
     large: np.ndarray
     small: np.ndarray
     captions: np.ndarray
+    n_things: np.ndarray
 
 
 def load(folder: Path, n_parts: int, workers: int = 2) -> Pictures:
@@ -36,7 +40,8 @@ def load(folder: Path, n_parts: int, workers: int = 2) -> Pictures:
     large = np.concatenate([np.load(folder / f"{i}.npy", mmap_mode="r") for i in range(n_parts)])
     small = np.concatenate([np.load(folder / f"{i}-small.npy") for i in range(n_parts)])
     captions = [json.loads((folder / f"{i}.json").read_text()) for i in range(n_parts)]
-    return Pictures(large, small, np.concatenate([np.array(c, dtype=object) for c in captions]))
+    n_things = [len(scene.things) for i in range(n_parts) for scene in scenes(PART, random_state=i)]
+    return Pictures(large, small, np.concatenate([np.array(c, dtype=object) for c in captions]), np.array(n_things))
 
 
 def shrink(pictures: np.ndarray) -> np.ndarray:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from hybridclf.optimizing import Optimizer
+
 SAVE_EVERY = 120.0
 """Seconds between checkpoints."""
 
@@ -25,6 +27,7 @@ def fit(
     learning_rate: float,
     weight_decay: float = 0.01,
     decay: float = 0.998,
+    muon: bool = False,
 ) -> nn.Module:
     """Train a model to step `n_steps`; its averaged copy. Losses go to `path`.log, a checkpoint to `path`.pt.
 
@@ -32,18 +35,16 @@ def fit(
     """
     average = copy.deepcopy(model).requires_grad_(False)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, learning_rate, weight_decay=weight_decay, fused=True)
+    optimizer = Optimizer(model, weight_decay, muon)
     state, checkpoint = {"model": model, "average": average, "optimizer": optimizer}, path.with_suffix(".pt")
     first = _resume(checkpoint, state)
     saved, bar = time.monotonic(), tqdm(range(first, n_steps), initial=first, total=n_steps, desc=path.name)
     for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * _warm_cosine(step, n_steps)
         losses = loss_at(step)
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
+        optimizer.step(learning_rate * _warm_cosine(step, n_steps))
         _follow(average, model, min(decay, (step + 1) / (step + 10)))
         if step % 20 == 0:
             _log(path.with_suffix(".log"), step, losses, bar)

@@ -1,0 +1,90 @@
+"""What methods answer and what it costs them; allocations are replayed from one table of recorded errors."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from hybridclf import Allocation, FixedTrials, Fusion, HybridClassifier
+from hybridclf.loop import Capacity, Loop, Recorded
+from hybridclf.metrics import Interval, accuracy, expected_calibration_error
+from hybridclf.tasks import Task
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Posteriors `[n, C]` of n images, and evaluations and rows `[n]` spent on each."""
+
+    posterior: np.ndarray
+    evaluations: np.ndarray
+    rows: np.ndarray
+
+    @classmethod
+    def free(cls, posterior: np.ndarray) -> "Answers":
+        """Those of a classifier that asks no denoiser."""
+        return cls(posterior, *np.zeros((2, len(posterior)), dtype=int))
+
+    def __getitem__(self, part: slice) -> "Answers":
+        return Answers(self.posterior[part], self.evaluations[part], self.rows[part])
+
+    def right(self, y: np.ndarray) -> np.ndarray:
+        """Whether each answer is right, bool `[n]`."""
+        return self.posterior.argmax(axis=1) == y
+
+    def summary(self, y: np.ndarray) -> dict[str, Any]:
+        """Accuracy with its interval, calibration error, mean costs."""
+        right = self.right(y)
+        return {
+            "n": len(y),
+            "accuracy": spread(accuracy(right)),
+            "ece": expected_calibration_error(self.posterior.max(axis=1), right),
+            "evaluations": float(self.evaluations.mean()),
+            "rows": float(self.rows.mean()),
+        }
+
+
+def spread(interval: Interval) -> list[float]:
+    """An interval as [value, low, high]."""
+    return [interval.value, interval.low, interval.high]
+
+
+def hybrid(clf: HybridClassifier, images: np.ndarray) -> Answers:
+    """The default hybrid's."""
+    posterior, results = clf.decide(images)
+    return Answers(posterior, *np.array([[r.evaluations, r.rows] for r in results]).T)
+
+
+def record(clf: HybridClassifier, images: np.ndarray, n_trials: int) -> np.ndarray:
+    """Weighted errors of all classes, float32 `[n, n_trials, C]`, in the even order."""
+    stage = clf.reranker(FixedTrials(n_trials), Fusion())
+    results = stage.rerank(images, [clf.classes_.tolist()] * len(images))
+    return np.stack([result.evidence for result in results]).astype(np.float32)
+
+
+def recorded(clf: HybridClassifier, images: np.ndarray, n_trials: int, folder: Path, part: int = 50) -> np.ndarray:
+    """The same, part by part, of which those that are in the folder already are read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = []
+    for first in tqdm(range(0, len(images), part), desc="record errors", unit="part"):
+        path = folder / f"{first}-{n_trials}.npy"
+        if not path.exists():
+            whole = path.with_suffix(".part.npy")
+            np.save(whole, record(clf, images[first : first + part], n_trials))
+            whole.replace(path)
+        tables.append(np.load(path))
+    return np.concatenate(tables)
+
+
+def replay(errors: np.ndarray, log_prior: np.ndarray, allocation: Allocation, fusion: Fusion) -> Answers:
+    """What an allocation makes of recorded errors `[n, T, C]` under a prior `[n, C]`."""
+    n, _, n_classes = errors.shape
+    loop = Loop(allocation, fusion, Recorded(errors), Capacity(512, 2**14), n_classes)
+    posterior, costs = np.empty((n, n_classes)), np.empty((2, n), dtype=int)
+    tasks = [Task(i, tuple(range(n_classes)), prior) for i, prior in enumerate(log_prior)]
+    for step in loop.run(tasks):
+        for image, result in step.finished:
+            posterior[image, list(result.candidates)] = result.posterior
+            costs[:, image] = result.evaluations, result.rows
+    return Answers(posterior, *costs)

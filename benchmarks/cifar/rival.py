@@ -1,0 +1,74 @@
+"""The honest rival of a denoiser as tier 2: a bigger classifier, trained on the same images for as long.
+
+It is cascaded by the same rule: the images that the hybrid re-ranks get its answer, fused with tier 1's by two weights
+that are fitted on the images that the hybrid's fusion was fitted on.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+
+from hybridclf import plugins
+from hybridclf.devices import as_device
+from hybridclf.labelled import load_labelled
+from hybridclf.pair import HELD_OUT
+from hybridclf.pair_training import PROPOSER_SHARE, PairSettings, Task, classifier_part
+from hybridclf.training_run import TrainingRun
+
+NAME = "timm:resnet18"
+"""At 64 pixels about as many FLOPs as one row of the pair's U-Net."""
+
+
+def trained(source: Path, folder: Path, settings: PairSettings, minutes: float) -> tuple[Any, Task]:
+    """The rival as a proposer, and the images it was trained and is fitted on; a training goes on where it stopped."""
+    task = Task.of(load_labelled(source, settings.image_size, True), as_device("auto"), True, settings)
+    if not (folder / "model").exists():
+        known = {"minutes": minutes, "seed": settings.seed}
+        resumes = (folder / "training" / "log.json").exists()
+        run = TrainingRun.resume(folder, known) if resumes else TrainingRun.start(folder, known)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            trainable = task.new_trainable(NAME)
+        part = classifier_part("rival", minutes, task, trainable.network)
+        network = run.train(part.name, part.trainer, 60 * minutes, part.held_out, True)
+        trainable.save(network, folder / "part")
+        (folder / "part").rename(folder / "model")
+    return plugins.load("proposer", f"timm:local-dir:{folder / 'model'}").fit(None, task.classes.tolist()), task
+
+
+def minutes_of(settings: PairSettings) -> float:
+    """What the pair's second tier was trained for."""
+    return (1 - PROPOSER_SHARE) * settings.minutes
+
+
+class Cascade:
+    """Two weights, of tier 1's log-probabilities and of the rival's.
+
+    Parameters
+    ----------
+    first, second : float array `[n, C]`
+        Log-probabilities of the two on the images to fit on.
+    y : int array `[n]`
+        Class numbers.
+    """
+
+    def __init__(self, first: np.ndarray, second: np.ndarray, y: np.ndarray) -> None:
+        def loss(weights: np.ndarray) -> float:
+            fused = log_softmax(weights[0] * first + weights[1] * second, axis=1)
+            return -float(fused[np.arange(len(y)), y].mean())
+
+        self.weights = minimize(loss, np.ones(2), method="Nelder-Mead").x
+
+    def __call__(self, prior: np.ndarray, first: np.ndarray, second: np.ndarray, asked: np.ndarray) -> np.ndarray:
+        """Posterior `[n, C]`: the fused one where the rival is asked, tier 1's calibrated one elsewhere."""
+        fused = np.exp(log_softmax(self.weights[0] * first + self.weights[1] * second, axis=1))
+        return np.where(asked[:, None], fused, prior)
+
+
+def held_out(task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """The images `[n, S, S, 3]` and labels that the pair's fusion was fitted on."""
+    return task.some_held_out(slice(HELD_OUT))

@@ -1,0 +1,123 @@
+"""The parts of the CIFAR-10 benchmark: replays equal the real thing, corruptions corrupt, the cascade is as said."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cifar.answers import Answers, hybrid, record, recorded, replay
+from cifar.corruptions import FAMILIES, SEVERITIES, STRENGTHS, corrupted
+from cifar.pictures import gallery
+from cifar.rival import Cascade
+from scipy.special import log_softmax
+from sklearn.datasets import load_digits, load_sample_image
+
+from hybridclf import Allocation, FixedTrials, Fusion, HybridClassifier, PairedTTest, Staged
+
+
+@pytest.fixture(scope="module")
+def clf() -> HybridClassifier:
+    return HybridClassifier.from_pretrained("digits")
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    data = load_digits()
+    return data.images[:60], data.target[:60]
+
+
+@pytest.mark.parametrize(
+    "allocation", [FixedTrials(12), Staged((3, 1), (4, 12)), PairedTTest(min_trials=4, max_trials=12)]
+)
+def test_a_replay_is_the_real_thing(
+    allocation: Allocation, clf: HybridClassifier, digits: tuple[np.ndarray, np.ndarray]
+) -> None:
+    images = digits[0]
+    errors = record(clf, images, 12)
+    log_prior = clf.proposer_.predict_log_proba(images.reshape(len(images), -1))
+    ours = replay(errors.astype(float), log_prior, allocation, clf.fusion_)
+    results = clf.reranker(allocation).rerank(images, [clf.classes_.tolist()] * len(images), log_prior)
+    np.testing.assert_array_equal(ours.evaluations, [r.evaluations for r in results])
+    np.testing.assert_array_equal(ours.rows, [r.rows for r in results])
+    for posterior, result in zip(ours.posterior, results, strict=True):
+        np.testing.assert_allclose(posterior[list(result.candidates)], result.posterior, atol=1e-4)
+
+
+def test_errors_are_recorded_once(clf: HybridClassifier, digits: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    images = digits[0][:7]
+    errors = recorded(clf, images, 3, tmp_path, part=3)
+    assert len(list(tmp_path.glob("*.npy"))) == 3
+    np.testing.assert_array_equal(errors, recorded(clf, np.zeros_like(images), 3, tmp_path, part=3))
+    np.testing.assert_array_equal(errors, record(clf, images, 3))
+
+
+def test_the_hybrid_is_the_classifier(clf: HybridClassifier, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    images, y = digits
+    answers = hybrid(clf, images)
+    np.testing.assert_array_equal(clf.classes_[answers.posterior.argmax(axis=1)], clf.predict(images))
+    assert answers.summary(y)["accuracy"][0] == clf.score(images, y)
+    assert answers[:5].right(y[:5]).tolist() == answers.right(y)[:5].tolist()
+
+
+# --- corruptions ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def photographs() -> np.ndarray:
+    """Pieces of scikit-learn's two photographs, 32 pixels a side."""
+    photos = [load_sample_image(name)[::4, ::4] for name in ("china.jpg", "flower.jpg")]
+    return np.stack([photo[y : y + 32, x : x + 32] for photo in photos for y in (20, 60) for x in (20, 80)])
+
+
+@pytest.mark.parametrize("name", STRENGTHS)
+def test_a_corruption_grows_with_severity(name: str, photographs: np.ndarray) -> None:
+    drawn = [corrupted(photographs, name, severity) for severity in SEVERITIES]
+    assert all(d.shape == photographs.shape and d.dtype == np.uint8 for d in drawn)
+    away = [np.abs(d.astype(float) - photographs).mean() for d in drawn]
+    assert 0 < away[0] < away[-1] and (np.diff(away) > 0).all(), away
+    assert away[-1] < 100, "nothing can be seen any more"
+
+
+@pytest.mark.parametrize("name", STRENGTHS)
+def test_the_seed_decides_a_corruption(name: str, photographs: np.ndarray) -> None:
+    np.testing.assert_array_equal(corrupted(photographs, name, 3), corrupted(photographs, name, 3))
+
+
+def test_families_name_every_corruption() -> None:
+    assert sorted(name for names in FAMILIES.values() for name in names) == sorted(STRENGTHS)
+
+
+# --- the rival --------------------------------------------------------------------------------------------------------
+
+
+def test_the_cascade_trusts_the_better_one() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 400)
+    truth = np.eye(3)[y]
+    first, second = (log_softmax(s * truth + rng.normal(size=truth.shape), axis=1) for s in (0.5, 3.0))
+    cascade = Cascade(first, second, y)
+    assert cascade.weights[1] > cascade.weights[0]
+    asked = np.arange(len(y)) % 2 == 0
+    posterior = cascade(np.exp(first), first, second, asked)
+    np.testing.assert_allclose(posterior.sum(axis=1), 1)
+    np.testing.assert_array_equal(posterior[~asked], np.exp(first)[~asked])
+    right = posterior.argmax(axis=1) == y
+    assert right[asked].mean() > right[~asked].mean() + 0.2
+
+
+def test_the_gallery_counts_what_was_fixed_and_broken(photographs: np.ndarray) -> None:
+    classes, y = ["a", "b"], np.zeros(8, dtype=int)
+    right, wrong = [0.9, 0.1], [0.2, 0.8]
+    first = Answers.free(np.array([wrong] * 5 + [right] * 3))
+    both = Answers.free(np.array([right] * 4 + [wrong] * 2 + [right] * 2))
+    figure = gallery(photographs, y, classes, first, both)
+    titles = [half.get_suptitle() for half in figure.subfigs]
+    assert titles == [
+        "4 of 8 images that re-ranking fixed: 4 of them",
+        "1 of 8 images that re-ranking broke: 1 of them",
+    ]
+
+
+def test_fusion_without_prior_is_evidence_alone(clf: HybridClassifier, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    errors = record(clf, digits[0], 8)
+    answers = replay(errors, np.zeros((60, 10)), FixedTrials(8), Fusion())
+    np.testing.assert_array_equal(answers.posterior.argmax(axis=1), errors.sum(axis=1).argmin(axis=1))

@@ -1,0 +1,129 @@
+"""The optimiser: torch's own steps, whatever a weight's shape and layout, and nothing lost by saving."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hybridclf.optimizing import Optimizer
+
+
+def network(memory_format: torch.memory_format = torch.contiguous_format) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(3, 32, 3, padding=1),  # next to the pixels
+        nn.Conv2d(32, 24, 3, padding=1),
+        nn.ConvTranspose2d(24, 40, 2, stride=2),
+        nn.Conv2d(40, 40, 3, padding=1, groups=40),  # by channel
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(40, 20),
+        nn.Linear(20, 5),  # next to the classes
+    ]
+    return nn.Sequential(*layers).to(memory_format=memory_format)
+
+
+INNER = (1, 2, 6)
+
+
+def backward(net: nn.Module, step: int) -> None:
+    x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(step))
+    net(x).square().mean().backward()
+
+
+def descend(net: nn.Module, step: Callable[[float], None], zero_grad: Callable[[], None], rates: list[float]) -> None:
+    for i, rate in enumerate(rates):
+        zero_grad()
+        backward(net, i)
+        step(rate)
+
+
+def assert_same(ours: nn.Module, theirs: nn.Module) -> None:
+    for (name, a), b in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6, msg=name)
+
+
+def test_without_muon_it_is_adamw() -> None:
+    ours = network()
+    theirs, rates = copy.deepcopy(ours), [0.01, 0.02, 0.005]
+    own = Optimizer(ours, weight_decay=0.1)
+    descend(ours, own.step, own.zero_grad, rates)
+    other = torch.optim.AdamW(theirs.parameters(), weight_decay=0.1)
+
+    def step(rate: float) -> None:
+        other.param_groups[0]["lr"] = rate
+        other.step()
+
+    descend(theirs, step, other.zero_grad, rates)
+    assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_inner_layers_are_torchs_muon_on_matrices(memory_format: torch.memory_format) -> None:
+    """By hand: weights flattened, given to torch's Muon, and put back."""
+    ours = network(memory_format)
+    theirs, rates = network(memory_format), [0.01, 0.02]
+    own = Optimizer(ours, weight_decay=0.1, muon=True)
+    descend(ours, own.step, own.zero_grad, rates)
+
+    weights = [theirs[i].weight for i in INNER]
+    matrices = [nn.Parameter(_matrix(w, memory_format)) for w in weights]
+    others = [p for p in theirs.parameters() if all(p is not w for w in weights)]
+    adam = torch.optim.AdamW(others, weight_decay=0.1)
+    muon = torch.optim.Muon(matrices, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+
+    def step(rate: float) -> None:
+        for weight, matrix in zip(weights, matrices, strict=True):
+            matrix.grad = _matrix(weight.grad, memory_format)
+        for optimizer in (adam, muon):
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.step()
+        for weight, matrix in zip(weights, matrices, strict=True):
+            with torch.no_grad():
+                weight.copy_(_back(matrix, weight, memory_format))
+
+    descend(theirs, step, theirs.zero_grad, rates)
+    assert_same(ours, theirs)
+
+
+def _matrix(weight: Tensor | None, memory_format: torch.memory_format) -> Tensor:
+    assert weight is not None
+    if weight.ndim == 4 and memory_format == torch.channels_last:
+        weight = weight.permute(0, 2, 3, 1)
+    return weight.detach().flatten(1).clone()
+
+
+def _back(matrix: Tensor, weight: Tensor, memory_format: torch.memory_format) -> Tensor:
+    if weight.ndim == 4 and memory_format == torch.channels_last:
+        first, second, height, width = weight.shape
+        return matrix.view(first, height, width, second).permute(0, 3, 1, 2)
+    return matrix.view_as(weight)
+
+
+@pytest.mark.parametrize("muon", [False, True])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_saved_and_loaded_it_goes_on_bit_for_bit(muon: bool, memory_format: torch.memory_format) -> None:
+    straight, stopped = network(memory_format), network(memory_format)
+    one, two = Optimizer(straight, 0.1, muon), Optimizer(stopped, 0.1, muon)
+    descend(straight, one.step, one.zero_grad, [0.01] * 4)
+    descend(stopped, two.step, two.zero_grad, [0.01] * 2)
+    fresh = copy.deepcopy(stopped)
+    three = Optimizer(fresh, 0.1, muon)
+    three.load_state_dict({name: value.clone() for name, value in two.state_dict().items()})
+    for i in (2, 3):
+        three.zero_grad()
+        backward(fresh, i)
+        three.step(0.01)
+    for a, b in zip(straight.parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_what_has_no_gradient_stays() -> None:
+    net = network()
+    before = copy.deepcopy(net.state_dict())
+    optimizer = Optimizer(net, 0.1, muon=True)
+    optimizer.zero_grad()
+    optimizer.step(0.1)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from itertools import compress
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -89,7 +89,7 @@ def record(
     y: np.ndarray,
     *,
     objective: str,
-    batch_size: int | None,
+    batch_size: int | Literal["auto"] | None,
     seed: int,
     progress: bool = False,
 ) -> Recording:

@@ -8,7 +8,7 @@ from .allocation import Allocation
 from .errors import InvalidInputError, InvalidTypeError
 from .objectives import resolve_objective, resolve_weighting
 
-__all__ = ["check_classes", "check_labels", "check_parameters", "check_prompts", "class_numbers"]
+__all__ = ["check_batch_size", "check_classes", "check_labels", "check_parameters", "check_prompts", "class_numbers"]
 
 
 def check_parameters(clf: Any) -> None:
@@ -23,10 +23,11 @@ def check_parameters(clf: Any) -> None:
     """
     resolve_objective(clf.objective)
     resolve_weighting(clf.weighting)
-    for name, lowest in (("top_k", 1), ("max_iter", 1), ("batch_size", 1), ("n_iter_no_change", 1)):
+    for name, lowest in (("top_k", 1), ("max_iter", 1), ("n_iter_no_change", 1)):
         value = getattr(clf, name)
         if value is not None and (not isinstance(value, int | np.integer) or value < lowest):
             raise InvalidInputError(f"{name} must be a whole number of at least {lowest}, got {value!r}")
+    check_batch_size(clf.batch_size)
     folds = isinstance(clf.cv, int | np.integer) and clf.cv >= 2
     if not folds and not (isinstance(clf.cv, float) and 0 < clf.cv < 1):
         raise InvalidInputError(f"cv must be a number of folds >= 2 or a share between 0 and 1, got {clf.cv!r}")
@@ -47,6 +48,19 @@ def check_parameters(clf: Any) -> None:
     check_prompts(clf.prompts)
     if clf.image_shape is not None and not _is_shape(clf.image_shape):
         raise InvalidInputError(f"image_shape must be (H, W) or (H, W, C), got {clf.image_shape!r}")
+
+
+def check_batch_size(batch_size: Any) -> None:
+    """Check a denoiser's batch size.
+
+    Raises
+    ------
+    InvalidInputError
+        For anything but a whole number of at least 1, "auto" and None.
+    """
+    whole = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool) and batch_size >= 1
+    if not whole and batch_size not in (None, "auto"):
+        raise InvalidInputError(f'batch_size must be a whole number of at least 1, "auto" or None, got {batch_size!r}')
 
 
 def _check_dtype(dtype: Any, denoiser: Any) -> None:

@@ -2,7 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.model_selection import StratifiedKFold, train_test_split
@@ -43,7 +43,7 @@ class CrossFit:
     classes: np.ndarray
     seed: int
     objective: str
-    batch_size: int | None
+    batch_size: int | Literal["auto"] | None
 
     def fit(self, images: Any, y: np.ndarray, cv: int | float) -> tuple[Parts, Recording | None]:
         """Both tiers, and the recording; None if there is nothing to hold out.

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -71,8 +71,8 @@ class HybridClassifier(TwoTierPredictor):
         Share of the training images held out for early stopping, in (0, 1).
     n_iter_no_change : int
         Passes without a better held-out loss after which training stops.
-    batch_size : int or None
-        Denoiser batch in re-ranking; None: chosen by its type and device.
+    batch_size : int, "auto" or None
+        Denoiser batch in re-ranking; None: chosen by its type and device; "auto": by a short timing.
     device : str
         "auto" (a GPU if there is one) or what torch calls the device: where a denoiser is trained and run, and where
         tiers that are named by a string are loaded.
@@ -153,7 +153,7 @@ class HybridClassifier(TwoTierPredictor):
         wrong_class_weight: float = 1.0,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 30,
-        batch_size: int | None = None,
+        batch_size: int | Literal["auto"] | None = None,
         device: str = "auto",
         dtype: str | None = None,
         verbose: bool = False,

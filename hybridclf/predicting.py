@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -40,7 +40,7 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
     objective: str
     weighting: str
     image_shape: tuple[int, ...] | None
-    batch_size: int | None
+    batch_size: int | Literal["auto"] | None
     device: str
     verbose: bool
 

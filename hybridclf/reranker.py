@@ -1,7 +1,7 @@
 """Reranker: a diffusion classifier as a re-ranking stage behind any classifier."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -9,6 +9,8 @@ from sklearn.utils import check_random_state
 from tqdm.auto import tqdm
 
 from .allocation import Allocation, PairedTTest, Race
+from .batch_timing import timed_batch_size
+from .checks import check_batch_size
 from .conditions import ConditionTable
 from .devices import Batches
 from .errors import InvalidInputError
@@ -46,9 +48,10 @@ class Reranker:
         Timestep weights of the errors. Default: those that the denoiser was trained with, if it says so, else uniform.
     order : TellingOrder, optional
         A fitted order of trials, used by allocations that allow one (Race).
-    batch_size : int, optional
+    batch_size : int or "auto", optional
         Rows (late-conditioned denoisers) or pairs (others) in one batch, halved for good where the device's memory
-        runs out. Default: `default_batch_size`.
+        runs out. "auto": by a short timing, see `timed_batch_size`. Default: `default_batch_size`, which depends on the
+        denoiser's kind and device alone, so that answers repeat.
     random_state : int, RandomState or None
         Decides the noise of all trials.
 
@@ -68,7 +71,7 @@ class Reranker:
         objective: str = "l2",
         weighting: Weighting | None = None,
         order: TellingOrder | None = None,
-        batch_size: int | None = None,
+        batch_size: int | Literal["auto"] | None = None,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.denoiser = denoiser
@@ -76,11 +79,11 @@ class Reranker:
         self.allocation = allocation or (Race() if self.fusion.calibrated else PairedTTest())
         own: Weighting = getattr(denoiser, "weighting", uniform_weights)
         self.weighting = own if weighting is None else weighting
-        batch_size = default_batch_size(denoiser) if batch_size is None else batch_size
-        if batch_size < 1:
-            raise InvalidInputError(f"batch_size must be at least 1, got {batch_size}")
-        self._pair_errors = PairErrors(denoiser, objective, batch_size)
-        self._encoding = Batches(batch_size)
+        check_batch_size(batch_size)
+        self._to_time = batch_size == "auto"
+        size = default_batch_size(denoiser) if batch_size in (None, "auto") else int(batch_size)
+        self._pair_errors = PairErrors(denoiser, objective, size)
+        self._encoding = Batches(size)
         seed = check_random_state(random_state).randint(2**31 - 1)
         self.plan = self._plan(seed, order)
         self._number: dict[Label, int] = {}
@@ -192,6 +195,9 @@ class Reranker:
 
     def condition(self, labels: Sequence[Label]) -> tuple[dict[Label, int], Condition]:
         """The denoiser's condition `[L, …]`, and where in it each label is; kept while later labels are among these."""
+        if self._to_time and labels:
+            self._pair_errors.batches.size = self._encoding.size = timed_batch_size(self.denoiser, labels[0])
+            self._to_time = False
         if not self._number.keys() >= set(labels):
             self._conditions = self.denoiser.condition(list(labels))
             self._number = {label: i for i, label in enumerate(labels)}

@@ -144,7 +144,7 @@ class Trainer:
         self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
         self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]  # counts of batches
         self._optimizer = Optimizer(network, config.weight_decay, config.muon)
-        self._computed = torch.compile(network) if config.compiled else network
+        self._computed = cast(nn.Module, torch.compile(network)) if config.compiled else network
 
     @property
     def steps_per_pass(self) -> int:

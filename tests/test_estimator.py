@@ -804,7 +804,7 @@ def test_y_that_cannot_be_used(blobs: Any) -> None:
     [
         ({"top_k": 0}, "top_k must be a whole number of at least 1, got 0"),
         ({"top_k": 2.5}, "top_k must be a whole number of at least 1, got 2.5"),
-        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+        ({"batch_size": 0}, 'batch_size must be a whole number of at least 1, "auto" or None, got 0'),
         ({"max_iter": 0}, "max_iter must be a whole number of at least 1"),
         ({"n_iter_no_change": 0}, "n_iter_no_change must be a whole number of at least 1"),
         ({"cv": 1}, "cv must be a number of folds >= 2 or a share between 0 and 1, got 1"),

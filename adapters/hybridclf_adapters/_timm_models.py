@@ -261,11 +261,15 @@ def _check_arguments(name: str, config: dict[str, Any], kwargs: dict[str, Any]) 
 
 
 def _forget(name: str, estimator: Any) -> None:
-    """Give the denoiser random weights, as timm models have them that are not pretrained."""
+    """Give the networks random weights, as timm models have them that are not pretrained."""
     denoiser = estimator.denoiser_
     if not isinstance(denoiser, LateConditionedDenoiser):
         raise InvalidInputError(f"{name} cannot be had without its weights; pass pretrained=True")
     denoiser.network.load_state_dict(build(denoiser.network.config).state_dict())
+    for network in _networks(estimator.proposer_).values():
+        for layer in network.modules():
+            if hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()
 
 
 register_folders(PRETRAINED)

@@ -1,42 +1,49 @@
 """What the pair for natural images is worth on CIFAR-10's test images:
 
-    python benchmarks/cifar10.py [MODEL] [--data FOLDER] [--work FOLDER] [--images 2000] [--rival]
+    python benchmarks/cifar10.py DATA WORK [--model cifar10] [--images 2000] [--shifted 500] [--rival]
 
-MODEL is a saved pair (default: the embedded "cifar10"), FOLDER holds cifar10-train.parquet and cifar10-test.parquet.
-Everything that takes long is kept in WORK, from which an interrupted run goes on. Writes `benchmarks/results/cifar10`:
-`report.json` and pictures. `--rival` also trains, for as long as the pair's second tier, a bigger classifier to put in
-its place, and asks it wherever the hybrid is asked.
+DATA holds cifar10-train.parquet and cifar10-test.parquet, in the layout of a Hugging Face image dataset; the figures in
+`benchmarks/results/cifar10` are of 5,000 of the 10,000 test images, every second one of each class, which had gone
+through JPEG. Everything that takes long is kept in WORK, from which an interrupted run goes on, and so is a gallery of
+images that re-ranking fixed and broke. `--rival` also trains, for as long as the pair's second tier, a bigger
+classifier to put in its place, and asks it wherever the hybrid is asked.
 
 Tier 1, the hybrid and the rival answer for all test images. The expensive methods answer for the first `--images`:
-all of them are replayed from one recorded table of errors, so they see the same trials. On corrupted images, tier 2
-alone has 16 trials.
+all of them are replayed from one recorded table of errors, so they see the same trials. Published methods have no
+weights of trials and no prior; tier 2 and the hybrid with 256 trials have the pair's weights, and a fusion of their
+own, fitted on the images that the pair's was fitted on. On corrupted images, tier 2 alone has 16 trials.
 """
 
 import argparse
+import hashlib
 import json
+from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from cifar import pictures, rival
-from cifar.answers import Answers, hybrid, record, recorded, replay, spread
+from cifar.answers import Answers, hybrid, record, recorded, replay, spread, weights
 from cifar.corruptions import FAMILIES, SEVERITIES, corrupted
 from figures.common import machine
 from timing import flops, medians
 from tqdm.auto import tqdm
 
 from hybridclf import FixedTrials, Fusion, HybridClassifier, PairedTTest, Staged
-from hybridclf.labelled import LabelledImages, load_labelled
+from hybridclf.batch.output import fingerprint
+from hybridclf.calibration import RECORDED_TRIALS, fit_calibration
+from hybridclf.calibration import record as record_labelled
+from hybridclf.catalog import model_folder
+from hybridclf.checkpoint import save_json
+from hybridclf.devices import as_device
+from hybridclf.labelled import load_labelled
 from hybridclf.metrics import accuracy_difference
-from hybridclf.pair_training import PairSettings
+from hybridclf.pair import FACTS, n_to_fit_on
+from hybridclf.pair_training import PairSettings, Task, can_compile
 
 STAGED = Staged.preset("cifar10")
-N_TRIALS = STAGED.max_trials
-EXHAUSTIVE = 256
-SHIFTED_TRIALS, SHIFTED_IMAGES = 16, 500
-TIMED_IMAGES = 200
+EXHAUSTIVE, SHIFTED_TRIALS, TIMED_IMAGES, TIMED_TRIALS = 256, 16, 200, 4
 RESULTS = Path(__file__).parent / "results" / "cifar10"
 
 TIER_1, TIER_2, HYBRID, RIVAL = "tier 1", "tier 2", "hybrid", "rival"
@@ -52,29 +59,56 @@ class Benchmark:
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.args = args
-        self.clf = HybridClassifier.from_pretrained(args.model).set_params(verbose=True)
-        self.test: LabelledImages = load_labelled(args.data / "cifar10-test.parquet", 32, progress=True)
+        self.args, folder = args, model_folder(args.model)
+        self.clf = HybridClassifier.load(folder).set_params(verbose=True)
+        self.test = load_labelled(args.data / "cifar10-test.parquet", 32, progress=True)
         if list(self.test.classes) != self.clf.classes_.tolist():
             raise SystemExit(f"the pair knows {self.clf.classes_.tolist()}, the images {list(self.test.classes)}")
-        args.work.mkdir(parents=True, exist_ok=True)
+        settings = json.loads((folder / "training" / "log.json").read_text(encoding="utf-8"))["settings"]
+        self.settings = PairSettings(**{name: value for name, value in settings.items() if name not in FACTS})
+        known = json.dumps(fingerprint(folder)).encode() + self.test.pixels.tobytes()
+        self.work = args.work / hashlib.sha256(known).hexdigest()[:12]  # of this pair and these images
+        self.work.mkdir(parents=True, exist_ok=True)
+
+    @cached_property
+    def task(self) -> Task:
+        """The images that the pair was trained on, and those that were held out."""
+        images = load_labelled(self.args.data / "cifar10-train.parquet", self.settings.image_size, progress=True)
+        device = as_device("auto")
+        return Task.of(images, device, True, self.settings, self.args.rival and can_compile(device))
+
+    @cached_property
+    def fitted_on(self) -> tuple[np.ndarray, np.ndarray]:
+        """Images and class numbers that the pair's fusion was fitted on."""
+        images, labels = self.task.some_held_out(slice(n_to_fit_on(self.task)))
+        return images, np.searchsorted(self.clf.classes_, labels)
 
     @cached_property
     def rival(self) -> tuple[Any, rival.Cascade]:
         """The rival, and its fusion with tier 1."""
-        settings = PairSettings(minutes=self.args.minutes)
-        source, folder = self.args.data / "cifar10-train.parquet", self.args.work / "rival"
-        network, task = rival.trained(source, folder, settings, rival.minutes_of(settings))
-        images, labels = rival.held_out(task)
-        y = np.searchsorted(self.clf.classes_, labels)
+        network, (images, y) = rival.trained(self.task, self.work / "rival"), self.fitted_on
         return network, rival.Cascade(self.log_prior(images), network.predict_log_proba(images), y)
+
+    @cached_property
+    def exhaustive_fusion(self) -> Fusion:
+        """For many trials in the even order; the pair's own is for a race."""
+        path = self.work / "fusion.json"
+        if not path.exists():
+            clf, (images, y) = self.clf, self.fitted_on
+            options: dict[str, Any] = {"objective": clf.objective, "batch_size": clf.batch_size, "seed": 0}
+            made = record_labelled(
+                clf.denoiser_, images, clf.classes_, self.log_prior(images), y, progress=True, **options
+            )
+            fitted = fit_calibration(made, FixedTrials(RECORDED_TRIALS), None, clf.calibration_.weighting)
+            save_json(path, asdict(fitted.fusion))
+        return Fusion(**json.loads(path.read_text(encoding="utf-8")))
 
     def log_prior(self, images: np.ndarray) -> np.ndarray:
         """Tier 1's log-probabilities `[n, C]`."""
         return self.clf.proposer_.predict_log_proba(images)
 
     def cheap(self, images: np.ndarray) -> dict[str, Answers]:
-        """Tier 1, the hybrid and, if wanted, the rival."""
+        """Tier 1, the hybrid and, if wanted, the rival, whose images count as rows."""
         log_prior = self.log_prior(images)
         prior = self.clf.fusion_.prior(log_prior)
         answers = {TIER_1: Answers.free(prior), HYBRID: hybrid(self.clf, images)}
@@ -82,51 +116,55 @@ class Benchmark:
             network, cascade = self.rival
             asked = answers[HYBRID].evaluations > 0
             posterior = cascade(prior, log_prior, network.predict_log_proba(images), asked)
-            answers[RIVAL] = Answers(posterior, asked.astype(int), asked.astype(int))
+            answers[RIVAL] = Answers(posterior, np.zeros(len(images), dtype=int), asked.astype(int))
         return answers
 
     # --- clean images ---
 
     def clean(self) -> dict[str, Any]:
-        """Every method's summary, and the differences that are claimed."""
+        """Every method's summary, and the hybrid's accuracy minus every other's."""
         images, y, m = self.test.pixels, self.test.y, self.args.images
         answers = self.cheap(images)
         pictures.gallery(images, y, self.test.classes, answers[TIER_1], answers[HYBRID]).savefig(
-            RESULTS / "gallery.png"
+            self.work / "gallery.png"
         )
-        errors = recorded(self.clf, images[:m], N_TRIALS, self.args.work / "errors")
-        log_prior, blind = self.log_prior(images[:m]), np.full((m, len(self.test.classes)), 0.0)
-        some = {name: answer[:m] for name, answer in answers.items()} | {
-            "tier 2, 256 trials": replay(errors, blind, FixedTrials(EXHAUSTIVE), self.clf.fusion_),
-            "hybrid, 256 trials": replay(errors, log_prior, FixedTrials(EXHAUSTIVE), self.clf.fusion_),
-            "Staged, the paper's": replay(errors, blind, STAGED, Fusion()),
-            "PairedTTest": replay(errors, blind, PairedTTest(max_trials=N_TRIALS), Fusion()),
-        }
-        right = {name: answer.right(y[:m]) for name, answer in some.items()}
+        some = {name: answer[:m] for name, answer in answers.items()} | self.expensive(images[:m])
         return {
             "all": {name: answer.summary(y) for name, answer in answers.items()},
             "some": {name: answer.summary(y[:m]) for name, answer in some.items()},
             "hybrid_minus": _minus(answers, y),
-            "some_hybrid_minus": {
-                name: spread(accuracy_difference(right[HYBRID], r)) for name, r in right.items() if name != HYBRID
-            },
-            "cost": self.cost(),
+            "some_hybrid_minus": _minus(some, y[:m]),
+            "cost": self.cost(answers[HYBRID].evaluations[:TIMED_IMAGES] > 0),
         }
 
-    def cost(self) -> dict[str, float]:
-        """Times per image over tier 1's, and FLOPs: of the hybrid as it runs, and of one row under all classes."""
+    def expensive(self, images: np.ndarray) -> dict[str, Answers]:
+        """The methods that look at every image for long."""
+        errors = recorded(self.clf, images, STAGED.max_trials, self.work / "errors")
+        weighted = errors[:, :EXHAUSTIVE] * weights(self.clf, STAGED.max_trials)[:EXHAUSTIVE]
+        blind, exhaustive = np.zeros((len(images), errors.shape[2])), FixedTrials(EXHAUSTIVE)
+        return {
+            f"tier 2, {EXHAUSTIVE} trials": replay(weighted, blind, exhaustive, self.exhaustive_fusion),
+            f"hybrid, {EXHAUSTIVE} trials": replay(
+                weighted, self.log_prior(images), exhaustive, self.exhaustive_fusion
+            ),
+            f"Staged {STAGED.keep}, {STAGED.trials}": replay(errors, blind, STAGED, Fusion()),
+            "PairedTTest": replay(errors, blind, PairedTTest(max_trials=STAGED.max_trials), Fusion()),
+        }
+
+    def cost(self, asked: np.ndarray) -> dict[str, float]:
+        """Times per image over tier 1's, and FLOPs: of whole calls, and of one row under all classes."""
         images = self.test.pixels[:TIMED_IMAGES]
         self.clf.set_params(verbose=False)
         calls = {TIER_1: partial(self.log_prior, images), HYBRID: partial(self.clf.decide, images)}
-        calls["row"] = partial(record, self.clf, images, 4)
+        calls["a row"] = partial(record, self.clf, images, TIMED_TRIALS)
         if self.args.rival:
-            calls[RIVAL] = partial(self.rival[0].predict_log_proba, images)
+            calls[RIVAL] = lambda: [self.log_prior(images), self.rival[0].predict_log_proba(images[asked])]
         seconds = dict(zip(calls, medians(*calls.values(), repeats=5), strict=True))
-        seconds["row"] /= 4
-        spent = {name: flops(call) / len(images) / (4 if name == "row" else 1) for name, call in calls.items()}
+        spent = {name: flops(call) / len(images) for name, call in calls.items()}
         self.clf.set_params(verbose=True)
-        return {f"{name}, time over tier 1's": s / seconds[TIER_1] for name, s in seconds.items()} | {
-            f"{name}, FLOPs": f for name, f in spent.items()
+        parts = {name: TIMED_TRIALS if name == "a row" else 1 for name in calls}
+        return {f"{n}, time over tier 1's": seconds[n] / parts[n] / seconds[TIER_1] for n in calls} | {
+            f"{n}, FLOPs": spent[n] / parts[n] for n in calls
         }
 
     # --- shifted images ---
@@ -136,21 +174,20 @@ class Benchmark:
         conditions = [("clean", 0)] + [(name, s) for names in FAMILIES.values() for name in names for s in SEVERITIES]
         report: dict[str, Any] = {}
         for name, severity in tqdm(conditions, desc="corruptions", unit="condition"):
-            path = self.args.work / f"shift-{name}-{severity}{'-rival' * self.args.rival}.json"
+            path = self.work / f"shifted-{name}-{severity}-{self.args.shifted}{'-rival' * self.args.rival}.json"
             if not path.exists():
-                path.write_text(json.dumps(self.condition(name, severity)) + "\n", encoding="utf-8")
-            report.setdefault(name, {})[severity] = json.loads(path.read_text(encoding="utf-8"))
+                save_json(path, self.condition(name, severity))
+            report.setdefault(name, {})[str(severity)] = json.loads(path.read_text(encoding="utf-8"))
         return report
 
     def condition(self, name: str, severity: int) -> dict[str, Any]:
         """Summaries under one corruption, and what re-ranking was worth."""
-        images, y = self.test.pixels[:SHIFTED_IMAGES], self.test.y[:SHIFTED_IMAGES]
+        images, y = self.test.pixels[: self.args.shifted], self.test.y[: self.args.shifted]
         if severity:
             images = corrupted(images, name, severity)
-        answers = self.cheap(images)
-        errors = record(self.clf, images, SHIFTED_TRIALS)
-        blind = np.zeros((len(y), len(self.test.classes)))
-        answers[TIER_2] = replay(errors, blind, FixedTrials(SHIFTED_TRIALS), self.clf.fusion_)
+        answers, blind = self.cheap(images), np.zeros((len(y), len(self.test.classes)))
+        errors = record(self.clf, images, SHIFTED_TRIALS) * weights(self.clf, SHIFTED_TRIALS)
+        answers[TIER_2] = replay(errors, blind, FixedTrials(SHIFTED_TRIALS), self.exhaustive_fusion)
         return {"methods": {n: a.summary(y) for n, a in answers.items()}, "hybrid_minus": _minus(answers, y)}
 
 
@@ -161,7 +198,7 @@ def _minus(answers: dict[str, Answers], y: np.ndarray) -> dict[str, list[float]]
 
 
 def robustness(shifted: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """By method: accuracy on clean images and its mean under all corruptions, on the same images."""
+    """By method: accuracy on clean images, its mean under all corruptions of the same images, and calibration there."""
     (clean,) = shifted["clean"].values()
     corrupt = [c for name, by_severity in shifted.items() if name != "clean" for c in by_severity.values()]
     return {
@@ -169,21 +206,23 @@ def robustness(shifted: dict[str, Any]) -> dict[str, dict[str, float]]:
             "clean": clean["methods"][name]["accuracy"][0],
             "shifted": float(np.mean([c["methods"][name]["accuracy"][0] for c in corrupt])),
             "ece": float(np.mean([c["methods"][name]["ece"] for c in corrupt])),
+            "evaluations": float(np.mean([c["methods"][name]["evaluations"] for c in corrupt])),
         }
         for name in clean["methods"]
     }
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure, write, print."""
-    args = _arguments()
+    args = _parser().parse_args(arguments)
     RESULTS.mkdir(parents=True, exist_ok=True)
     benchmark = Benchmark(args)
-    report = {"model": str(args.model), "machine": machine(torch.device("cpu")), "clean": benchmark.clean()}
-    report["shifted"] = benchmark.shifted()
+    on = machine(benchmark.clf.denoiser_.device)
+    report = {"model": str(args.model), "machine": on, "clean": benchmark.clean(), "shifted": benchmark.shifted()}
     report["robustness"] = robustness(report["shifted"])
-    (RESULTS / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    pictures.shift(json.loads(json.dumps(report["shifted"]))).savefig(RESULTS / "shift.png")
+    save_json(RESULTS / "report.json", report)
+    pictures.shift(report["shifted"]).savefig(RESULTS / "shift.png")
+    pictures.frontier(report["clean"]["some"]).savefig(RESULTS / "cost.png")
     show(report)
 
 
@@ -193,7 +232,8 @@ def show(report: dict[str, Any]) -> None:
         print("\n| method | images | accuracy, % (95 %) | ECE | evaluations | rows |\n|---|---|---|---|---|---|")
         for name, s in report["clean"][part].items():
             value, low, high = (100 * v for v in s["accuracy"])
-            cells = f"{value:.2f} ({low:.2f}-{high:.2f}) | {s['ece']:.3f} | {s['evaluations']:.1f} | {s['rows']:.2f}"
+            ece = "" if s["ece"] is None else f"{s['ece']:.3f}"
+            cells = f"{value:.2f} ({low:.2f}-{high:.2f}) | {ece} | {s['evaluations']:.1f} | {s['rows']:.2f}"
             print(f"| {name} | {s['n']} | {cells} |")
     print("\n| hybrid minus | points (95 %) |\n|---|---|")
     for part in ("hybrid_minus", "some_hybrid_minus"):
@@ -202,20 +242,22 @@ def show(report: dict[str, Any]) -> None:
     print("\n| what | |\n|---|---|")
     for name, value in report["clean"]["cost"].items():
         print(f"| {name} | {value:.4g} |")
-    print("\n| method | clean, % | shifted, % | ECE shifted |\n|---|---|---|---|")
+    print("\n| method | clean, % | shifted, % | ECE, shifted | evaluations, shifted |\n|---|---|---|---|---|")
     for name, r in report["robustness"].items():
-        print(f"| {name} | {100 * r['clean']:.1f} | {100 * r['shifted']:.1f} | {r['ece']:.3f} |")
+        print(
+            f"| {name} | {100 * r['clean']:.1f} | {100 * r['shifted']:.1f} | {r['ece']:.3f} | {r['evaluations']:.1f} |"
+        )
 
 
-def _arguments() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", default="cifar10")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--work", type=Path, default=Path("cifar10-work"))
+    parser.add_argument("data", type=Path, metavar="DATA")
+    parser.add_argument("work", type=Path, metavar="WORK")
+    parser.add_argument("--model", default="cifar10", help="a saved pair, as hybridclf train leaves it")
     parser.add_argument("--images", type=int, default=2000, help="test images for the expensive methods")
+    parser.add_argument("--shifted", type=int, default=500, help="test images under each corruption")
     parser.add_argument("--rival", action="store_true")
-    parser.add_argument("--minutes", type=float, default=60.0, help="that the pair was trained for")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

@@ -48,12 +48,13 @@ class Pair:
         from PIL import Image
 
         pixels = torch.stack([self.clip.transform(Image.fromarray(p)) for p in asked.pictures])
+        pixels = pixels.to(self.clip.device)
         image = torch.cat([self.clip.model.encode_image(p, normalize=True) for p in pixels.split(256)])
         texts = sorted({c for captions in asked.captions for c in captions})
-        tokens = self.clip.tokenizer(texts)
+        tokens = self.clip.tokenizer(texts).to(self.clip.device)
         text = torch.cat([self.clip.model.encode_text(t, normalize=True) for t in tokens.split(256)])
         where = torch.tensor([[texts.index(c) for c in captions] for captions in asked.captions])
-        return (self.clip.model.logit_scale.exp() * torch.einsum("nd,nkd->nk", image, text[where])).numpy()
+        return (self.clip.model.logit_scale.exp() * torch.einsum("nd,nkd->nk", image, text[where])).cpu().numpy()
 
     def errors(self, asked: Questions, *, without: bool = False) -> np.ndarray:
         """Errors `[n, T, k]` in all trials; `without`: and of no prompt, as the last."""
@@ -66,7 +67,8 @@ def calibrate(pair: Pair, n: int) -> "Calibrated":
     asked = attribute_questions(n, CALIBRATION_SEED, False) | swap_questions(n // 2, CALIBRATION_SEED, False)
     logits, errors = (np.concatenate([ask(q) for q in tqdm(asked.values(), desc=desc)])
                       for ask, desc in ((pair.logits, "CLIP"), (pair.errors, "calibrate")))  # fmt: skip
-    recording = Recording(log_softmax(logits, 1), errors, *pair.reranker.levels(), np.zeros(len(logits), int))
+    log_prior, first = log_softmax(logits, 1), np.zeros(len(logits), int)
+    recording = Recording(log_prior, errors, *pair.reranker.levels(), first, log_prior, first)
     return Calibrated(pair, fit_calibration(recording, Race(), None, None))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from time import perf_counter
-from weakref import WeakKeyDictionary
+from weakref import finalize
 
 import torch
 
@@ -20,7 +20,8 @@ SECONDS = 1.0
 
 REPEATS = 3
 
-_known: WeakKeyDictionary[Denoiser, int] = WeakKeyDictionary()
+_known: dict[int, int] = {}
+"""Sizes by the identity of the denoiser, as long as it lives."""
 
 
 def timed_batch_size(denoiser: Denoiser, label: Label) -> int:
@@ -42,7 +43,7 @@ def timed_batch_size(denoiser: Denoiser, label: Label) -> int:
     int
         Rows or pairs in a batch, by its `cost_unit`.
     """
-    if denoiser not in _known:
+    if id(denoiser) not in _known:
         condition = denoiser.condition([label])
         speeds: dict[int, float] = {}
         for size in SIZES:
@@ -54,8 +55,9 @@ def timed_batch_size(denoiser: Denoiser, label: Label) -> int:
             if seconds > SECONDS:
                 break
         enough = CLOSE * max(speeds.values(), default=0.0)
-        _known[denoiser] = next((size for size, speed in speeds.items() if speed >= enough), 1)
-    return _known[denoiser]
+        _known[id(denoiser)] = next((size for size, speed in speeds.items() if speed >= enough), 1)
+        finalize(denoiser, _known.pop, id(denoiser))
+    return _known[id(denoiser)]
 
 
 @torch.inference_mode()
@@ -68,14 +70,12 @@ def _predict(denoiser: Denoiser, condition: Condition, size: int) -> None:
 
 
 def _seconds(function: Callable[[], None], device: torch.device) -> float:
-    """The shortest of a few calls after a first one."""
-    times = []
-    for _ in range(1 + REPEATS):
+    """The shortest of a few calls; the first one, which may load and compile, does not count."""
+    times: list[float] = []
+    while len(times) < 1 + REPEATS and not (times[1:] and times[-1] > SECONDS):
         start = perf_counter()
         function()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(perf_counter() - start)
-        if times[0] > SECONDS:
-            break
-    return min(times[1:], default=times[0])
+    return min(times[1:])

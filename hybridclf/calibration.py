@@ -43,6 +43,10 @@ class Recording:
         Times and noise levels of the trials.
     y : int array `[n]`
         Position of the right class among the candidates.
+    all_log_prior : float array `[m, C]`
+        Tier 1's log-probabilities of all classes, also of images whose right class was not among the candidates.
+    all_y : int array `[m]`
+        Right classes of those.
     """
 
     log_prior: np.ndarray
@@ -51,12 +55,14 @@ class Recording:
     alpha: np.ndarray
     sigma: np.ndarray
     y: np.ndarray
+    all_log_prior: np.ndarray
+    all_y: np.ndarray
 
     @classmethod
     def join(cls, parts: list["Recording"]) -> "Recording":
         """Recordings of different images, made with different parts, as one."""
-        whole = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("log_prior", "errors", "y")}
-        return replace(parts[0], **whole)
+        names = ("log_prior", "errors", "y", "all_log_prior", "all_y")
+        return replace(parts[0], **{name: np.concatenate([getattr(p, name) for p in parts]) for name in names})
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ def record(
     log_prior : float array `[n, C]`
         Tier 1's log-probabilities.
     y : int array `[n]`
-        Right classes. Images whose right class is not among the recorded candidates are left out.
+        Right classes. Of images whose right class is not among the recorded candidates only the prior is kept.
     objective, batch_size, seed, progress
         As for `Reranker`.
     """
@@ -129,7 +135,8 @@ def record(
     for table, result in zip(errors, compress(results, finite), strict=True):
         table[:] = result.evidence
     kept = np.take_along_axis(log_prior, top, axis=1)[usable][finite]
-    return Recording(kept, errors, *reranker.levels(), hit[usable].argmax(axis=1)[finite])
+    position = hit[usable].argmax(axis=1)[finite]
+    return Recording(kept, errors, *reranker.levels(), position, log_prior, y)
 
 
 def fit_calibration(
@@ -147,7 +154,7 @@ def fit_calibration(
     order = TellingOrder.fit(paired_gaps(errors, recording.y), recording.t)
     if allocation.fitted_order:
         errors = errors[:, np.argsort(-order.at(recording.t), kind="stable")]
-    fusion = Fusion.fit(recording.log_prior, errors, recording.y)
+    fusion = Fusion.fit(recording.log_prior, errors, recording.y, (recording.all_log_prior, recording.all_y))
     if allocation.max_trials <= errors.shape[1]:
         fusion = _sharpest(fusion, recording, errors, allocation, top_k)
     return Calibration(fusion, learned, order, len(recording.y))
@@ -156,8 +163,8 @@ def fit_calibration(
 def _sharpest(
     fusion: Fusion, recording: Recording, errors: np.ndarray, allocation: Allocation, top_k: int | None
 ) -> Fusion:
-    """The fusion whose replayed answers are the likeliest."""
-    options = [fusion.sharpened(factor) for factor in SHARPNESS]
+    """The fusion whose replayed answers are the likeliest; as it is where that makes no difference."""
+    options = [fusion, *(fusion.sharpened(factor) for factor in SHARPNESS)]
     posteriors = [replay(option, allocation, recording.log_prior, errors, top_k) for option in options]
     n = np.arange(len(recording.y))
     likelihood = [np.log(np.maximum(p[n, recording.y], 1e-12)).mean() for p in posteriors]

@@ -74,7 +74,13 @@ class CrossFit:
         return self._fold(images, y, min(cv, smallest))
 
     def _hold_out(self, images: Any, y: np.ndarray, share: float) -> tuple[Parts, Recording]:
-        kept, out = train_test_split(np.arange(len(y)), test_size=share, random_state=self.seed, stratify=y)
+        try:
+            kept, out = train_test_split(np.arange(len(y)), test_size=share, random_state=self.seed, stratify=y)
+        except ValueError as error:
+            raise InvalidInputError(
+                f"cv={share} of {len(y)} images does not leave every class an image on both sides: {error}; use "
+                "another share, or a number of folds"
+            ) from error
         lost = np.setdiff1d(y, y[kept])
         if len(lost):
             raise InvalidInputError(

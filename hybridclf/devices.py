@@ -24,6 +24,8 @@ def as_device(device: str) -> torch.device:
         raise InvalidInputError(f'there is no device {device!r}; type "auto", "cpu" or "cuda"') from error
     if found.type == "cuda" and not torch.cuda.is_available():
         raise InvalidInputError(f'device {device!r} is not there: torch finds no GPU; type "auto" or "cpu"')
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise InvalidInputError(f"device {device!r} is not there: torch finds {torch.cuda.device_count()} GPU(s)")
     return found
 
 

@@ -90,7 +90,13 @@ class Fusion:
         )
 
     @classmethod
-    def fit(cls, log_prior: np.ndarray, errors: np.ndarray, y: np.ndarray) -> "Fusion":
+    def fit(
+        cls,
+        log_prior: np.ndarray,
+        errors: np.ndarray,
+        y: np.ndarray,
+        alone: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> "Fusion":
         """Maximum-likelihood parameters from images that neither tier has seen in training.
 
         The likelihood is averaged over evidence of 0, 1, 2, 4, … trials, so that one set of parameters serves at
@@ -104,16 +110,20 @@ class Fusion:
             Weighted errors in T trials, in the order in which they will be used.
         y : int array `[n]`
             The right classes.
+        alone : (float array `[m, K]`, int array `[m]`), optional
+            Tier 1's log-probabilities of all classes, where those above are of some alone, and the right classes: what
+            the prior without evidence is fitted on.
         """
         counts = [n for n in _TRIAL_COUNTS if n <= errors.shape[1]]
         cumulative = np.cumsum(errors, axis=1, dtype=float)
         seen = [(np.full(len(y), n), cumulative[:, n - 1]) for n in counts]
-        seen.append((np.zeros(len(y), dtype=int), np.zeros_like(log_prior)))
-        start = np.log([1.0, 0.5, 1.0 / _typical_gap(cumulative[:, 0], y), 0.5])
+        all_log_prior, all_y = (log_prior, y) if alone is None else alone
+        start = np.log([1.0, 0.5, 1.0 / _typical_gap(cumulative[:, -1] / errors.shape[1], y), 0.5])
 
         def loss(theta: np.ndarray) -> float:
             fusion = cls(*np.exp(theta).tolist())
-            likelihood = np.mean([_log_likelihood(fusion.scores(log_prior, s, n), y) for n, s in seen])
+            likelihoods = [_log_likelihood(fusion.scores(log_prior, s, n), y) for n, s in seen]
+            likelihood = np.mean([*likelihoods, _log_likelihood(fusion.prior_alone * all_log_prior, all_y)])
             return float(-likelihood + np.square(theta - start).sum() / (2 * len(y)))  # a weak normal prior
 
         best = minimize(loss, start, method="L-BFGS-B", bounds=[(b - 6, b + 6) for b in start])
@@ -139,5 +149,6 @@ def _log_likelihood(scores: np.ndarray, y: np.ndarray) -> float:
 
 def _typical_gap(errors: np.ndarray, y: np.ndarray) -> float:
     """Typical distance of wrong errors `[n, C]` from the right ones: the scale that an error weight has to undo."""
-    right = np.take_along_axis(errors, y[:, None], axis=1)
-    return max(float(np.median(np.abs(errors - right))), 1e-6)
+    wrong = np.arange(errors.shape[1]) != y[:, None]
+    gaps = np.abs(errors - np.take_along_axis(errors, y[:, None], axis=1))[wrong]
+    return max(float(np.median(gaps)), 1e-6) if len(gaps) else 1.0

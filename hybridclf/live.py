@@ -70,6 +70,11 @@ class AsyncReranker:
             raise InvalidInputError(
                 f"max_queue must be at least 0 and max_candidates at least 1, got {max_queue} and {max_candidates}"
             )
+        if reranker.untimed:
+            raise InvalidInputError(
+                'batch_size="auto" is timed on labels, which a live service has none of at its start; call '
+                "reranker.condition(labels) first, or give a number"
+            )
         self.reranker, self.max_candidates, self.observer = reranker, max_candidates, observer
         self._images: dict[int, Any] = {}
         self._loop = reranker.loop(self._images, (), max_candidates)

@@ -64,7 +64,8 @@ def _times(n: int, times: tuple[float, float], rng: torch.Generator) -> Tensor:
     """Times `[n]`, nine in ten of them from the given range."""
     t = torch.rand(n, generator=rng, device=rng.device)
     low, high = times
-    t[n // 10 :] = low + (high - low) * t[n // 10 :]
+    first = max(1, n // 10)
+    t[first:] = low + (high - low) * t[first:]
     return t
 
 

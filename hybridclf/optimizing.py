@@ -8,15 +8,16 @@ from torch import Tensor, nn
 __all__ = ["Optimizer"]
 
 NARROWEST = 17
-"""Fewest rows and channels of a weight that Muon takes: layers next to pixels, classes and embeddings stay AdamW's."""
+"""Fewest rows and channels of a weight that Muon takes: layers next to colours or to a few classes stay AdamW's."""
 
 LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
 class Optimizer:
-    """AdamW for all parameters of a network, or Muon for those of its inner layers and AdamW for the rest.
+    """AdamW for all parameters of a network, or Muon for its wide weights and AdamW for the rest.
 
-    Muon takes steps along orthogonalised momenta (Jordan et al., 2024); a convolution counts as a matrix
+    Wide are the weights of linear layers and of convolutions without groups that have at least `NARROWEST` channels on
+    either side. Muon takes steps along orthogonalised momenta (Jordan et al., 2024); a convolution counts as a matrix
     `[first, second · h · w]`. Its steps are scaled to the size of AdamW's, so that both share one learning rate
     (Section 2.2 of arXiv 2502.16982).
 
@@ -27,16 +28,17 @@ class Optimizer:
     weight_decay : float
         Of both.
     muon : bool
-        Whether Muon takes the inner layers.
+        Whether Muon takes the wide weights.
     """
 
     def __init__(self, network: nn.Module, weight_decay: float, muon: bool = False) -> None:
         self._parameters = list(network.parameters())
-        inner = _inner_weights(network) if muon else []
-        self._matrices = {id(weight): (weight, nn.Parameter(_as_matrix(weight.detach(), weight))) for weight in inner}
+        wide = _wide_weights(network) if muon else []
+        self._matrices = {id(weight): (weight, nn.Parameter(_as_matrix(weight.detach(), weight))) for weight in wide}
         others = [p for p in self._parameters if id(p) not in self._matrices]
-        self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, weight_decay=weight_decay, fused=True)]
-        if inner:
+        groups = [{"params": others}]  # of which there may be none
+        self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)]
+        if wide:
             matrices = [matrix for _, matrix in self._matrices.values()]
             self._parts.append(torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
 
@@ -77,9 +79,9 @@ class Optimizer:
         return [(self._parts[bool(f)], f[1] if f else p) for f, p in zip(found, self._parameters, strict=True)]
 
 
-def _inner_weights(network: nn.Module) -> list[Tensor]:
-    """Weights of linear layers and convolutions that are neither narrow nor in groups."""
-    weights = [layer.weight for layer in network.modules() if isinstance(layer, LAYERS)]
+def _wide_weights(network: nn.Module) -> list[Tensor]:
+    layers = [layer for layer in network.modules() if isinstance(layer, LAYERS)]
+    weights = [layer.weight for layer in layers if getattr(layer, "groups", 1) == 1]
     return [weight for weight in weights if min(weight.shape[:2]) >= NARROWEST]
 
 

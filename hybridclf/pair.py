@@ -20,20 +20,20 @@ from .fusion import Fusion
 from .labelled import DIGITS, LabelledImages, load_labelled
 from .loss_picture import plot_losses
 from .models import LateConditionedDenoiser
-from .pair_training import PairSettings, Task, denoiser_part, has_bf16, proposer_part
+from .pair_training import COMPILE_FROM, PairSettings, Task, can_compile, denoiser_part, has_bf16, proposer_part
 from .ports import Trainable
 from .training_run import TrainingRun
 
-__all__ = ["PairSettings", "train_pair"]
+__all__ = ["PairSettings", "n_to_fit_on", "train_pair"]
 
 HELD_OUT = 500
-"""Held-out images that the fusion is fitted on, and that the result is measured on: others, if there are enough."""
+"""Held-out images that the fusion is fitted on, and others that the result is measured on, at most."""
 
 TRIALS = 32
 """Trials of tier 2 alone where it is measured."""
 
-FACTS = ("device", "bf16", "images")
-"""What a training depends on beside its settings: kind of device, whether it has bfloat16, and a digest of the data."""
+FACTS = ("device", "bf16", "compiles", "images")
+"""What a training depends on beside its settings: kind of device, what that is capable of, and a digest of the data."""
 
 
 def train_pair(
@@ -86,8 +86,9 @@ def train_pair(
     chosen = _settings(source, given if run is None else run.log["settings"])
     where = as_device(device)
     images = load_labelled(source, chosen.image_size, progress)
-    facts = dict(zip(FACTS, (where.type, has_bf16(where), _digest(images)), strict=True))
-    task = Task.of(images, where, source != DIGITS, chosen)
+    compiles = chosen.minutes >= COMPILE_FROM and can_compile(where)
+    facts = dict(zip(FACTS, (where.type, has_bf16(where), compiles, _digest(images)), strict=True))
+    task = Task.of(images, where, source != DIGITS, chosen, compiles)
     trainable = task.new_trainable()
     if run is None:  # all that can be refused has been
         run = TrainingRun.start(out, asdict(chosen) | facts)
@@ -159,13 +160,19 @@ def _calibrated(spec: str, network: Any, task: Task, progress: bool) -> HybridCl
     network = network.to(memory_format=torch.contiguous_format).half().float()
     denoiser = LateConditionedDenoiser(network, task.classes, task.mean, task.scale, device=task.device)
     clf = HybridClassifier(spec, denoiser, device=str(task.device), verbose=progress, random_state=task.settings.seed)
-    chosen = slice(max(HELD_OUT, len(task.classes)))
-    return clf.fit(*task.some_held_out(chosen))
+    return clf.fit(*task.some_held_out(slice(n_to_fit_on(task))))
+
+
+def n_to_fit_on(task: Task) -> int:
+    """How many held-out images, the first ones, the fusion is fitted on: not more than half, but one of each class."""
+    return max(min(HELD_OUT, len(task.held_out) // 2), len(task.classes))
 
 
 def _validate(clf: HybridClassifier, task: Task) -> dict[str, float]:
-    """Accuracy of each tier alone and of both on held-out images, the last ones: the fusion was fitted on the first."""
-    images, labels = task.some_held_out(slice(-HELD_OUT, None))
+    """Accuracy of each tier alone and of both on held-out images that the fusion was not fitted on, if any are left."""
+    images, labels = task.some_held_out(slice(max(n_to_fit_on(task), len(task.held_out) - HELD_OUT), None))
+    if not len(labels):
+        return {"n": 0}
     candidates, stage = [clf.classes_.tolist()] * len(labels), clf.reranker(FixedTrials(TRIALS), Fusion())
     alone = stage.rerank(images, candidates, progress=clf.verbose)
     posterior, results = clf.decide(images)

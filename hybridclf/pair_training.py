@@ -1,12 +1,9 @@
 """The two trainings behind a pair: what each network is, and the loss that it is trained on."""
 
 import math
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +19,17 @@ from .models import LateUNet
 from .ports import Trainable
 from .training import Trainer, TrainingConfig
 
-__all__ = ["PairSettings", "Part", "Task", "classifier_part", "denoiser_part", "has_bf16", "proposer_part"]
+__all__ = [
+    "COMPILE_FROM",
+    "PairSettings",
+    "Part",
+    "Task",
+    "can_compile",
+    "classifier_part",
+    "denoiser_part",
+    "has_bf16",
+    "proposer_part",
+]
 
 PROPOSER = "timm:small"
 """The network that becomes tier 1, as a spec string of the entry-point group `hybridclf.trainables`."""
@@ -41,7 +48,7 @@ UNET: dict[str, Any] = {"width": 64, "levels": 3, "head_width": 32, "attention":
 
 GRID = 16
 
-TIMES = (0.02, 0.5)
+TIMES = (0.02, 0.35)
 """Times that tell classes apart; see `denoising_loss`."""
 
 CHECKED = 500
@@ -85,8 +92,15 @@ class PairSettings:
             0 <= self.wrong_class_weight < math.inf,
             "at least 0 and finite",
         )
-        sized = self.image_size == 8 or (self.image_size > 0 and self.image_size % 16 == 0)
+        whole = isinstance(self.image_size, int)
+        sized = whole and (self.image_size == 8 or (self.image_size > 0 and self.image_size % 16 == 0))
         _check("image_size", self.image_size, sized, "8, 16, 32, 48, 64 or another multiple of 16")
+        _check(
+            "seed",
+            self.seed,
+            isinstance(self.seed, int) and 0 <= self.seed < 2**32,
+            "a whole number from 0 to 2**32 - 1",
+        )
         _check("validation_fraction", self.validation_fraction, 0 < self.validation_fraction < 1, "between 0 and 1")
 
 
@@ -107,11 +121,17 @@ class Task:
     mean: np.ndarray
     scale: np.ndarray
     mirror: bool
+    compiles: bool
     settings: PairSettings
 
     @classmethod
-    def of(cls, images: LabelledImages, device: torch.device, mirror: bool, settings: PairSettings) -> "Task":
-        """Images split into those to train on and those held out, and moved to the device."""
+    def of(
+        cls, images: LabelledImages, device: torch.device, mirror: bool, settings: PairSettings, compiles: bool = False
+    ) -> "Task":
+        """Images split into those to train on and those held out, and moved to the device.
+
+        `compiles` says whether networks may be compiled.
+        """
         kept, out = split(images.y, settings.validation_fraction, settings.seed)
         pixels = images.pixels[kept]
         mean, scale = channel_statistics(pixels)
@@ -124,6 +144,7 @@ class Task:
             mean=mean,
             scale=scale,
             mirror=mirror,
+            compiles=compiles,
             settings=settings,
         )
 
@@ -205,7 +226,7 @@ def _config(task: Task, minutes: float) -> TrainingConfig:
         ema_decay=0.999,
         bf16=has_bf16(task.device),
         muon=True,
-        compiled=minutes >= COMPILE_FROM and can_compile(task.device),
+        compiled=task.compiles and minutes >= COMPILE_FROM,
     )
 
 
@@ -218,7 +239,9 @@ def _part(name: str, minutes: float, task: Task, network: nn.Module, loss: PairL
     @torch.no_grad()
     def held_out(network: nn.Module) -> float:
         rng = torch.Generator(task.device).manual_seed(0)
-        return float(loss(network, task.encode(task.held_out[:CHECKED]), task.held_out_y[:CHECKED], rng))
+        images, y = task.held_out[:CHECKED], task.held_out_y[:CHECKED]
+        chunks = zip(images.split(config.batch_size), y.split(config.batch_size), strict=True)
+        return sum(float(loss(network, task.encode(x), c, rng)) * len(c) for x, c in chunks) / len(y)
 
     network = network.to(task.device).to(memory_format=torch.channels_last)
     config = _config(task, minutes)
@@ -236,7 +259,9 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether what torch.compile needs for a device is there."""
-    if device.type == "cuda":
-        return find_spec("triton") is not None
-    return device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is not None
+    """Whether torch.compile works on a device, which takes a compiler and more; found out by trying."""
+    try:
+        torch.compile(torch.sin)(torch.ones(2, device=device))
+    except Exception:  # it is not said what it may raise
+        return False
+    return True

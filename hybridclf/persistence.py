@@ -19,7 +19,8 @@ import numpy as np
 import skops.io
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from safetensors.numpy import save as dump_tensors
 from sklearn.base import BaseEstimator
 
 from . import __version__, plugins
@@ -27,7 +28,7 @@ from .allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
 from .calibration import Calibration
 from .checks import check_prompts
 from .devices import as_device
-from .errors import SavedModelError
+from .errors import InvalidInputError, SavedModelError
 from .fusion import Fusion
 from .models import LateConditionedDenoiser, build
 from .objectives import BinnedWeights
@@ -43,8 +44,8 @@ __all__ = ["FORMAT_VERSION", "load", "read_description", "save"]
 FORMAT_VERSION = 1
 """Version of the folder's layout; a newer one is refused."""
 
-FILES = ("model.json", "denoiser.safetensors", "proposer.skops")
-"""Names of a saved model's files; the latter two only if those parts are no spec strings."""
+FILES = ("denoiser.safetensors", "proposer.skops", "model.json")
+"""Names of a saved model's files, the first two only if those parts are no spec strings; the last says: it is whole."""
 
 _ALLOCATIONS: dict[str, type[Allocation]] = {a.__name__: a for a in (FixedTrials, PairedTTest, Race, Staged)}
 _FITTED = ("n_iter_", "n_features_in_", "feature_names_in_")
@@ -57,14 +58,26 @@ def save(clf: "HybridClassifier", folder: str | Path) -> None:
     _check_target(folder, description)
     text = json.dumps(description, indent=1, default=_plain)
     proposer = _dump_skops(clf.proposer_) if description["fitted_proposer"] else b""
-    folder.mkdir(parents=True, exist_ok=True)  # from here on nothing is left to refuse
-    for name in FILES:
-        (folder / name).unlink(missing_ok=True)
-    if not isinstance(description["denoiser"], str):
-        save_file(_tensors(clf.denoiser_), folder / "denoiser.safetensors")
-    if proposer:
-        (folder / "proposer.skops").write_bytes(proposer)
-    (folder / "model.json").write_text(text + "\n", encoding="utf-8")  # last: it says that the rest is there
+    denoiser = b"" if isinstance(description["denoiser"], str) else dump_tensors(_tensors(clf.denoiser_))
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder, dict(zip(FILES, (denoiser, proposer, f"{text}\n".encode()), strict=True)))
+
+
+def _write(folder: Path, contents: dict[str, bytes]) -> None:
+    """Write `FILES` in that order, after all of them are on the disk under other names; empty ones are removed."""
+    written = {name: folder / f"{name}.part" for name, content in contents.items() if content}
+    try:
+        for name, part in written.items():
+            part.write_bytes(contents[name])
+        (folder / FILES[-1]).unlink(missing_ok=True)
+        for name in contents:
+            if name in written:
+                written[name].replace(folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
+    finally:
+        for part in written.values():
+            part.unlink(missing_ok=True)
 
 
 def load(
@@ -79,8 +92,7 @@ def load(
     saved = read_description(folder)
     with _finding_damage(folder):
         clf = _unfitted(cls, folder, saved)
-        if clf.device.startswith("cuda") and not torch.cuda.is_available():
-            clf.device = "auto"  # where it was saved says nothing of here
+        clf.device = _here(clf.device)
     if prompts is not None:
         clf.prompts = prompts
     named = _load_named(clf, saved)
@@ -90,12 +102,21 @@ def load(
     return clf
 
 
+def _here(device: str) -> str:
+    """That device, or "auto" where it is not there: where a model was saved says nothing of here."""
+    try:
+        as_device(device)
+    except InvalidInputError:
+        return "auto"
+    return device
+
+
 @contextmanager
 def _finding_damage(folder: Path) -> Iterator[None]:
     """Say of whatever goes wrong with a folder's content that the folder is damaged."""
     try:
         yield
-    except SavedModelError:
+    except (SavedModelError, torch.OutOfMemoryError):
         raise
     except (KeyError, TypeError, ValueError, AttributeError, OSError, SafetensorError, RuntimeError) as error:
         raise SavedModelError(f"{folder} is damaged: {error!r}; save the model again") from error
@@ -187,11 +208,15 @@ def _describe_calibration(calibration: Calibration) -> dict[str, Any]:
 
 
 def _tensors(denoiser: LateConditionedDenoiser) -> dict[str, np.ndarray]:
-    """Weights in half precision if that loses nothing, else in float32; the scaling in float64."""
-    weights = {k: v.float().cpu().numpy() for k, v in denoiser.network.state_dict().items()}
-    if all(np.array_equal(w.astype(np.float16), w) for w in weights.values()):
-        weights = {k: w.astype(np.float16) for k, w in weights.items()}
-    return weights | {"mean": denoiser.mean, "scale": denoiser.scale}
+    """Weights in the shortest type that loses nothing; the scaling in float64."""
+    weights = {name: value.cpu() for name, value in denoiser.network.state_dict().items()}
+    dtype = next(
+        dtype
+        for dtype in (torch.float16, torch.float32, torch.float64)
+        if dtype == torch.float64 or all(torch.equal(w.to(dtype).to(w.dtype), w) for w in weights.values())
+    )
+    arrays = {name: w.to(dtype).numpy() for name, w in weights.items()}
+    return arrays | {"mean": denoiser.mean, "scale": denoiser.scale}
 
 
 def _plain(value: Any) -> Any:
@@ -286,8 +311,9 @@ def _restore_denoiser(folder: Path, saved: dict[str, Any], device: torch.device)
     tensors = load_file(folder / "denoiser.safetensors")
     mean, scale = tensors.pop("mean"), tensors.pop("scale")
     network = build(saved["network"])
-    network.load_state_dict({name: torch.from_numpy(value).float() for name, value in tensors.items()})
-    return LateConditionedDenoiser(network, classes, mean, scale, getattr(torch, saved["dtype"]), device)
+    dtype = getattr(torch, saved["dtype"])
+    network.to(dtype).load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
+    return LateConditionedDenoiser(network, classes, mean, scale, dtype, device)
 
 
 def _restore_calibration(saved: dict[str, Any]) -> Calibration:

@@ -56,8 +56,9 @@ class Denoiser(Protocol):
     shape : tuple of int
         Shape of one encoded image x0, without the batch axis.
     dtype : torch.dtype
-        In float64, results are taken not to depend on batch shapes. In any other type the reranker
-        pads every batch to one fixed shape, so that a prediction cannot depend on its companions.
+        In float64, results are taken not to depend on batch shapes. In any other type the reranker pads every
+        batch to a fixed number of rows or pairs, whichever `cost_unit` counts, so that a prediction cannot depend on
+        its companions; a denoiser that is counted in rows pads its pairs itself where their number changes a result.
     device : torch.device
         Where `predict` wants its tensors.
     cost_unit : "row" or "pair"

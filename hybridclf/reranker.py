@@ -80,7 +80,7 @@ class Reranker:
         own: Weighting = getattr(denoiser, "weighting", uniform_weights)
         self.weighting = own if weighting is None else weighting
         check_batch_size(batch_size)
-        self._to_time = batch_size == "auto"
+        self.untimed = batch_size == "auto"  # until there are labels to time it on
         size = default_batch_size(denoiser) if batch_size in (None, "auto") else int(batch_size)
         self._pair_errors = PairErrors(denoiser, objective, size)
         self._encoding = Batches(size)
@@ -186,7 +186,7 @@ class Reranker:
         """Times and noise levels (t, α, σ) of all planned trials in their order, each float `[len(plan)]`."""
         t = torch.from_numpy(self.plan.timesteps(np.arange(len(self.plan))))
         alpha, sigma = self.denoiser.noise_levels(t.to(self.denoiser.device))
-        return t.double().numpy(), alpha.double().cpu().numpy(), sigma.double().cpu().numpy()
+        return t.double().numpy(), alpha.cpu().double().numpy(), sigma.cpu().double().numpy()
 
     @property
     def batch_size(self) -> int:
@@ -195,9 +195,9 @@ class Reranker:
 
     def condition(self, labels: Sequence[Label]) -> tuple[dict[Label, int], Condition]:
         """The denoiser's condition `[L, …]`, and where in it each label is; kept while later labels are among these."""
-        if self._to_time and labels:
+        if self.untimed and labels:
             self._pair_errors.batches.size = self._encoding.size = timed_batch_size(self.denoiser, labels[0])
-            self._to_time = False
+            self.untimed = False
         if not self._number.keys() >= set(labels):
             self._conditions = self.denoiser.condition(list(labels))
             self._number = {label: i for i, label in enumerate(labels)}
@@ -263,7 +263,7 @@ class _DenoiserErrors:
         n = self.n_prompts
         prompt = (label[:, None] * n + np.arange(n)).ravel()
         errors = self.pair_errors(rows, work.row.repeat(n), prompt, self.table.prompts)
-        weight = self.weighting(*(v.double().cpu().numpy() for v in (rows.t, rows.alpha, rows.sigma)))
+        weight = self.weighting(*(v.cpu().double().numpy() for v in (rows.t, rows.alpha, rows.sigma)))
         return errors.view(-1, n).mean(dim=1).cpu().numpy() * weight[work.row]
 
     def _encode(self, work: Work) -> None:

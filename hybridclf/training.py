@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from .errors import TrainingError
 from .losses import ALL_TIMES, affine_jitter, denoising_loss
 from .models.late import LateConditioned
 from .optimizing import Optimizer
 
-__all__ = ["Trainer", "TrainingConfig", "TrainingLog", "train"]
+__all__ = ["Trainer", "TrainingConfig", "TrainingLog", "check_finite", "train"]
 
 Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
 """From a network, a batch of images `[B, …]`, their class numbers `[B]` and a source of chance to one number."""
@@ -210,6 +211,21 @@ class Trainer:
         return ("network.", self.network), ("average.", self.average)
 
 
+def check_finite(name: str, step: int, loss: float) -> None:
+    """Check that a training has not diverged.
+
+    Raises
+    ------
+    TrainingError
+        If its loss is not finite.
+    """
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the training of the {name} diverged: at step {step} its loss is {loss}; check the images for values that "
+            "are not finite, or train with another seed or a lower learning rate"
+        )
+
+
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
@@ -285,7 +301,9 @@ def _passes(trainer: Trainer) -> Iterator[float]:
     for loss in trainer.run():
         losses.append(loss)
         if trainer.step % trainer.steps_per_pass == 0:
-            yield float(torch.stack(losses).mean())
+            mean = float(torch.stack(losses).mean())
+            check_finite("denoiser", trainer.step, mean)
+            yield mean
             losses.clear()
 
 

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tqdm.auto import tqdm
 
 from .checkpoint import load_tensors, save_json, save_tensors, writing
 from .errors import TrainingError
-from .training import Trainer
+from .training import Trainer, TrainingConfig, check_finite
 
 __all__ = ["TrainingRun", "steps_in"]
 
@@ -41,7 +42,7 @@ class TrainingRun:
     out : path
         Where the result will be.
     log : dict
-        What is known so far: "settings", "n_steps" and "losses" by part.
+        What is known so far: "settings"; "configs", "n_steps" and "losses" by part.
     """
 
     def __init__(self, out: Path, log: dict[str, Any]) -> None:
@@ -57,7 +58,10 @@ class TrainingRun:
             If the folder holds something, or nothing can be written there.
         """
         cls.check_free(out)
-        run, is_new = cls(out, {"settings": dict(settings), "n_steps": {}, "losses": {}}), not out.exists()
+        run, is_new = (
+            cls(out, {"settings": dict(settings), "configs": {}, "n_steps": {}, "losses": {}}),
+            not out.exists(),
+        )
         try:
             with writing(run.folder):
                 run.folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +107,7 @@ class TrainingRun:
             raise TrainingError(f"the training in {out} is finished; to train more, start anew in another folder")
         try:
             log = json.loads((out / "training" / "log.json").read_text(encoding="utf-8"))
-            run = cls(out, {name: log[name] for name in ("settings", "n_steps", "losses")})
+            run = cls(out, {name: log[name] for name in ("settings", "configs", "n_steps", "losses")})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TrainingError(f"{out} holds no training to resume; start one there without resuming") from error
         run.require(settings)
@@ -161,6 +165,7 @@ class TrainingRun:
         TrainingError
             If the checkpoint can be read no more, or is refused by the disk.
         """
+        self._require_config(part, trainer.config)
         if part not in self.log["n_steps"]:
             self.log["n_steps"][part] = steps_in(trainer, seconds)
             self.write()
@@ -172,6 +177,15 @@ class TrainingRun:
         self.log["losses"][part] = entries
         self._run(part, trainer, held_out, progress)
         return trainer.average
+
+    def _require_config(self, part: str, config: TrainingConfig) -> None:
+        """Check that a part that is resumed is trained as it was; another version of the package may do otherwise."""
+        plain = json.loads(json.dumps(asdict(config)))
+        if self.log["configs"].setdefault(part, plain) != plain:
+            raise TrainingError(
+                f"the training of the {part} in {self.out} was started by another version of hybridclf, which trains "
+                "differently; resume it with that version, or start anew in another folder"
+            )
 
     def checkpoint(self, part: str) -> Path:
         """Where the checkpoint of a part lies."""
@@ -190,6 +204,7 @@ class TrainingRun:
                 if trainer.step % LOG_EVERY and not done:
                     continue
                 entry = _entry(trainer, losses, since)
+                check_finite(part, trainer.step, entry["loss"])
                 if _is_check(trainer):
                     entry["held_out"] = held_out(trainer.average)
                 self.log["losses"][part].append(entry)

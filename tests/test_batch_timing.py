@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hybridclf import FixedTrials, HybridClassifier, Reranker, batch_timing
+from hybridclf import AsyncReranker, FixedTrials, HybridClassifier, Reranker, batch_timing
 from hybridclf.batch_timing import timed_batch_size
 from hybridclf.errors import InvalidInputError
 
@@ -65,6 +65,20 @@ def test_a_denoiser_is_timed_once(timed: Callable[[Clocked], int]) -> None:
     assert timed(denoiser) == 64 and denoiser.calls == calls
     other = Clocked(lambda n: 0.001 * n)
     assert timed(other) == 8
+
+
+def test_a_slow_first_call_does_not_count(timed: Callable[[Clocked], int]) -> None:
+    """A GPU that is warmed up, a network that is compiled."""
+    denoiser = Clocked(lambda n: 0.001 * max(n, 64) + 30 * (denoiser.calls == 0))
+    assert timed(denoiser) == 64
+
+
+def test_a_live_service_cannot_time(gaussian_denoiser: Callable[..., Any], means: dict[str, np.ndarray]) -> None:
+    stage = Reranker(gaussian_denoiser(means), batch_size="auto")
+    with pytest.raises(InvalidInputError, match=r"call reranker.condition\(labels\) first, or give a number"):
+        AsyncReranker(stage)
+    stage.condition(sorted(means))
+    AsyncReranker(stage).close()
 
 
 def test_a_reranker_takes_it(

@@ -1,6 +1,7 @@
 """Calibration: what is recorded, how it is replayed, and that confidence then means what it says."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ def make_recording(n: int, seed: int = 0, early: float = 1.5, late: float = 1.5)
     y = (softmax(0.5 * log_prior, axis=1).cumsum(axis=1) < rng.random((n, 1))).sum(axis=1).clip(max=k - 1)
     errors = 30 + 0.6 * rng.standard_normal((n, 1, k)) + rng.standard_normal((n, 32, k))
     errors[np.arange(n), :, y] -= np.where(t < 0.5, early, late)
-    return Recording(log_prior, errors.astype(np.float32), t, np.cos(t * np.pi / 2), np.sin(t * np.pi / 2), y)
+    alpha, sigma = np.cos(t * np.pi / 2), np.sin(t * np.pi / 2)
+    return Recording(log_prior, errors.astype(np.float32), t, alpha, sigma, y, log_prior, y)
 
 
 @pytest.fixture(scope="module")
@@ -103,11 +105,12 @@ def test_record_without_usable_images(gaussian_denoiser: Callable[..., Any], mon
 
 def test_join_puts_images_together() -> None:
     a, b = make_recording(5, seed=1), make_recording(7, seed=2)
-    b = Recording(b.log_prior, b.errors, a.t, a.alpha, a.sigma, b.y)
     joined = Recording.join([a, b])
     np.testing.assert_array_equal(joined.errors, np.concatenate([a.errors, b.errors]))
     np.testing.assert_array_equal(joined.log_prior, np.concatenate([a.log_prior, b.log_prior]))
     np.testing.assert_array_equal(joined.y, np.concatenate([a.y, b.y]))
+    np.testing.assert_array_equal(joined.all_log_prior, joined.log_prior)
+    np.testing.assert_array_equal(joined.all_y, joined.y)
     np.testing.assert_array_equal(joined.t, a.t)
 
 
@@ -143,20 +146,34 @@ def test_replay_of_a_race_leaves_alone_what_the_prior_settles(recording: Recordi
     assert changed[top[:, -1] < 0.8 - 1e-3].all()
 
 
+def test_the_prior_alone_is_fitted_on_all_classes_and_images() -> None:
+    """Two hundred classes of which ten were recorded, and some images whose right class was not among these."""
+    recording, rng = make_recording(600), np.random.default_rng(5)
+    log_prior = log_softmax(rng.normal(scale=2, size=(900, 200)), axis=1)
+    y = (softmax(0.7 * log_prior, axis=1).cumsum(axis=1) < rng.random((900, 1))).sum(axis=1).clip(max=199)
+    fitted = fit_calibration(replace(recording, all_log_prior=log_prior, all_y=y), FixedTrials(16), None, None)
+    assert fitted.fusion.prior_alone == pytest.approx(0.7, rel=0.05)
+    confidence = fitted.fusion.prior(log_prior).max(axis=1).mean()
+    assert confidence == pytest.approx((log_prior.argmax(axis=1) == y).mean(), abs=0.03)
+
+
+def test_where_sharpness_makes_no_difference_the_fusion_stays() -> None:
+    """Tier 1 is so sure of every image that the race never asks the denoiser."""
+    recording = make_recording(50)
+    sure = np.where(np.eye(6, dtype=bool)[recording.y], 0.0, -40.0)
+    recording = replace(recording, log_prior=sure, all_log_prior=sure)
+    fitted = fit_calibration(recording, Race(max_trials=8), None, uniform_weights)
+    errors = recording.errors[:, np.argsort(-fitted.order.at(recording.t), kind="stable")]
+    assert fitted.fusion == Fusion.fit(sure, errors, recording.y)
+
+
 def test_given_weights_are_used_and_not_learned(recording: Recording) -> None:
     allocation = FixedTrials(16)
     fitted = fit_calibration(recording, allocation, None, heuristic_weights)
     assert fitted.weighting is None
     assert fitted.n_images == 600
     weights = heuristic_weights(recording.t, recording.alpha, recording.sigma)
-    weighted = Recording(
-        recording.log_prior,
-        recording.errors * weights[None, :, None],
-        recording.t,
-        recording.alpha,
-        recording.sigma,
-        recording.y,
-    )
+    weighted = replace(recording, errors=recording.errors * weights[None, :, None])
     again = fit_calibration(weighted, allocation, None, uniform_weights)
     assert again.fusion == fitted.fusion
     np.testing.assert_array_equal(again.order.discriminability, fitted.order.discriminability)
@@ -231,7 +248,7 @@ def test_what_is_replayed_is_what_will_be_run(gaussian_denoiser: Callable[..., A
     images = means[y] + rng.standard_normal((60, 6))
     log_prior = log_softmax(rng.normal(size=(60, 3)), axis=1)
     made = record(denoiser, images, classes, log_prior, y, objective="l2", batch_size=64, seed=3)
-    race = Race(0.95, 8)
+    race = Race(0.8, 8)
     fitted = fit_calibration(made, race, 3, None)
     assert fitted.weighting is not None
     errors = made.errors * fitted.weighting(made.t, made.alpha, made.sigma)[None, :, None]

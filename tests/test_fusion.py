@@ -113,10 +113,10 @@ def synthetic(fusion: Fusion, n: int, n_trials: int, k: int, seed: int = 0) -> t
     return log_prior, errors, y
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.3])
-def test_fit_finds_the_parameters_behind_the_data(rho: float) -> None:
+@pytest.mark.parametrize(("rho", "k"), [(0.0, 4), (0.3, 4), (0.3, 2)])
+def test_fit_finds_the_parameters_behind_the_data(rho: float, k: int) -> None:
     truth = Fusion(prior_alone=0.7, prior_weight=0.7, error_weight=1.5, correlation=rho)
-    fitted = Fusion.fit(*synthetic(truth, n=6000, n_trials=16, k=4))
+    fitted = Fusion.fit(*synthetic(truth, n=6000, n_trials=16, k=k))
     assert fitted.calibrated
     assert fitted.prior_alone == pytest.approx(0.7, rel=0.1)
     assert fitted.prior_weight == pytest.approx(0.7, rel=0.1)
@@ -136,6 +136,19 @@ def test_fitted_posteriors_mean_what_they_say() -> None:
             chosen = (confidence >= low) & (confidence < low + 0.1)
             if chosen.sum() > 200:
                 assert right[chosen].mean() == pytest.approx(confidence[chosen].mean(), abs=0.08)
+
+
+def test_trials_that_say_nothing_do_not_mislead() -> None:
+    """The first trial's weight is zero."""
+    truth = Fusion(prior_alone=0.7, prior_weight=0.7, error_weight=1.5, correlation=0.0)
+    log_prior, errors, y = synthetic(truth, n=3000, n_trials=16, k=4)
+    errors[:, 0] = 0.0
+    assert Fusion.fit(log_prior, errors, y).error_weight == pytest.approx(1.5, rel=0.25)
+
+
+def test_one_class_is_fitted_too() -> None:
+    fitted = Fusion.fit(np.zeros((5, 1)), np.ones((5, 4, 1)), np.zeros(5, dtype=int))
+    np.testing.assert_array_equal(fitted.prior(np.zeros((2, 1))), 1)
 
 
 def test_fit_of_few_images_stays_sane() -> None:

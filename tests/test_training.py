@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from hybridclf.allocation import FixedTrials
+from hybridclf.errors import TrainingError
 from hybridclf.losses import affine_jitter, denoising_loss, shift_and_mirror
 from hybridclf.models import LateConditioned, LateConditionedDenoiser, LateMLP, LateUNet
+from hybridclf.pair_training import can_compile
 from hybridclf.reranker import Reranker
-from hybridclf.training import CHECK_EVERY, TrainingConfig, TrainingLog, train
+from hybridclf.training import CHECK_EVERY, Trainer, TrainingConfig, TrainingLog, train
 
 QUICK = TrainingConfig(max_iter=30, batch_size=64, learning_rate=5e-3)
 
@@ -257,3 +259,28 @@ def test_bfloat16_trains_float32_weights() -> None:
     train(exact, *two_classes(256, 0), TrainingConfig(30, 64, 5e-3))
     assert not torch.equal(network.outlet.weight, exact.outlet.weight)
     assert accuracy(network, *two_classes(200, 1)) > 0.95
+
+
+def test_a_diverged_training_says_so() -> None:
+    x, y = torch.full((20, 1, 8, 8), torch.nan), torch.arange(20) % 2
+    network = LateMLP((1, 8, 8), 2, width=16, depth=1)
+    with pytest.raises(TrainingError, match="the training of the denoiser diverged: at step 1 its loss is nan"):
+        train(network, x, y, TrainingConfig(max_iter=2))
+
+
+@pytest.mark.slow
+def test_compiled_training_takes_the_same_steps() -> None:
+    """As far as float32 allows; and every batch is a whole one."""
+    if not can_compile(torch.device("cpu")):
+        pytest.skip("nothing to compile with")
+    x, y = torch.randn(50, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(50) % 2
+    weights = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        network = LateUNet((1, 8, 8), 2, width=16)
+        config = TrainingConfig(batch_size=16, muon=False, compiled=compiled, ema_decay=0.5)
+        trainer = Trainer(network, x, y, lambda n, a, b, rng: denoising_loss(n, a, b, 1.0, rng), config, 3, 0)
+        assert len(list(trainer.run())) == 3
+        assert trainer.steps_per_pass == (3 if compiled else 4)
+        weights.append(torch.cat([p.flatten() for p in trainer.average.parameters()]))
+    torch.testing.assert_close(*weights, rtol=0, atol=1e-4)

@@ -4,6 +4,7 @@ import json
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -201,3 +202,28 @@ def test_a_checkpoint_holds_tensors_alone(tmp_path: Path) -> None:
     assert all(torch.equal(loaded[name], value) for name, value in state.items())
     header = (tmp_path / "x.safetensors").read_bytes()
     assert set(json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])) == set(state)
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_diverged_training_says_so_and_keeps_its_checkpoint(tmp_path: Path) -> None:
+    run, broken = TrainingRun.start(tmp_path / "out", SETTINGS), trainer()
+    sound = broken.loss
+    broken.loss = lambda *arguments: sound(*arguments) * (float("nan") if broken.step == 17 else 1.0)
+    with pytest.raises(TrainingError, match="the training of the part diverged: at step 20 its loss is nan"):
+        run.train("part", broken, 60, no_check)
+    kept = load_tensors(run.checkpoint("part"))
+    assert int(kept["step"]) == 15 and all(value.isfinite().all() for value in kept.values())
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_part_is_not_resumed_in_another_way(tmp_path: Path) -> None:
+    run = TrainingRun.start(tmp_path / "out", SETTINGS)
+    with pytest.raises(Interrupted):
+        run.train("part", interrupted_at(12), 60, no_check)
+    again, other = TrainingRun.resume(tmp_path / "out", SETTINGS), trainer()
+    other.config = replace(other.config, muon=True)
+    with pytest.raises(TrainingError, match="started by another version of hybridclf"):
+        again.train("part", other, 60, no_check)

@@ -10,16 +10,21 @@ from tqdm.auto import tqdm
 from hybridclf import Allocation, FixedTrials, Fusion, HybridClassifier
 from hybridclf.loop import Capacity, Loop, Recorded
 from hybridclf.metrics import Interval, accuracy, expected_calibration_error
+from hybridclf.objectives import uniform_weights
 from hybridclf.tasks import Task
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Posteriors `[n, C]` of n images, and evaluations and rows `[n]` spent on each."""
+    """Posteriors `[n, C]` of n images, and evaluations and rows `[n]` spent on each.
+
+    `calibrated` says whether the posteriors are meant as probabilities.
+    """
 
     posterior: np.ndarray
     evaluations: np.ndarray
     rows: np.ndarray
+    calibrated: bool = True
 
     @classmethod
     def free(cls, posterior: np.ndarray) -> "Answers":
@@ -27,7 +32,7 @@ class Answers:
         return cls(posterior, *np.zeros((2, len(posterior)), dtype=int))
 
     def __getitem__(self, part: slice) -> "Answers":
-        return Answers(self.posterior[part], self.evaluations[part], self.rows[part])
+        return Answers(self.posterior[part], self.evaluations[part], self.rows[part], self.calibrated)
 
     def right(self, y: np.ndarray) -> np.ndarray:
         """Whether each answer is right, bool `[n]`."""
@@ -39,7 +44,7 @@ class Answers:
         return {
             "n": len(y),
             "accuracy": spread(accuracy(right)),
-            "ece": expected_calibration_error(self.posterior.max(axis=1), right),
+            "ece": expected_calibration_error(self.posterior.max(axis=1), right) if self.calibrated else None,
             "evaluations": float(self.evaluations.mean()),
             "rows": float(self.rows.mean()),
         }
@@ -57,21 +62,33 @@ def hybrid(clf: HybridClassifier, images: np.ndarray) -> Answers:
 
 
 def record(clf: HybridClassifier, images: np.ndarray, n_trials: int) -> np.ndarray:
-    """Weighted errors of all classes, float32 `[n, n_trials, C]`, in the even order."""
+    """Unweighted errors of all classes, float32 `[n, n_trials, C]`, in the even order; all 0 if one is no number."""
     stage = clf.reranker(FixedTrials(n_trials), Fusion())
+    stage.weighting = uniform_weights
+    errors = np.zeros((len(images), n_trials, len(clf.classes_)), dtype=np.float32)
     results = stage.rerank(images, [clf.classes_.tolist()] * len(images))
-    return np.stack([result.evidence for result in results]).astype(np.float32)
+    for table, result in zip(errors, results, strict=True):
+        if result.stopped_by != "fallback":
+            table[:] = result.evidence
+    return errors
+
+
+def weights(clf: HybridClassifier, n_trials: int) -> np.ndarray:
+    """The classifier's own weights of these trials, `[n_trials, 1]`."""
+    stage = clf.reranker(FixedTrials(n_trials), Fusion())
+    return stage.weighting(*stage.levels())[:, None]
 
 
 def recorded(clf: HybridClassifier, images: np.ndarray, n_trials: int, folder: Path, part: int = 50) -> np.ndarray:
-    """The same, part by part, of which those that are in the folder already are read."""
+    """The same as `record`, part by part, of which those that are in the folder already are read."""
     folder.mkdir(parents=True, exist_ok=True)
     tables = []
     for first in tqdm(range(0, len(images), part), desc="record errors", unit="part"):
-        path = folder / f"{first}-{n_trials}.npy"
+        chosen = images[first : first + part]
+        path = folder / f"{first}-{first + len(chosen)}-{n_trials}.npy"
         if not path.exists():
             whole = path.with_suffix(".part.npy")
-            np.save(whole, record(clf, images[first : first + part], n_trials))
+            np.save(whole, record(clf, chosen, n_trials))
             whole.replace(path)
         tables.append(np.load(path))
     return np.concatenate(tables)
@@ -87,4 +104,4 @@ def replay(errors: np.ndarray, log_prior: np.ndarray, allocation: Allocation, fu
         for image, result in step.finished:
             posterior[image, list(result.candidates)] = result.posterior
             costs[:, image] = result.evaluations, result.rows
-    return Answers(posterior, *costs)
+    return Answers(posterior, *costs, calibrated=fusion.calibrated)

@@ -8,41 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from hybridclf import plugins
-from hybridclf.devices import as_device
-from hybridclf.labelled import load_labelled
-from hybridclf.pair import HELD_OUT
-from hybridclf.pair_training import PROPOSER_SHARE, PairSettings, Task, classifier_part
+from hybridclf.pair_training import PROPOSER_SHARE, Task, classifier_part
 from hybridclf.training_run import TrainingRun
 
 NAME = "timm:resnet18"
 """At 64 pixels about as many FLOPs as one row of the pair's U-Net."""
 
 
-def trained(source: Path, folder: Path, settings: PairSettings, minutes: float) -> tuple[Any, Task]:
-    """The rival as a proposer, and the images it was trained and is fitted on; a training goes on where it stopped."""
-    task = Task.of(load_labelled(source, settings.image_size, True), as_device("auto"), True, settings)
+def trained(task: Task, folder: Path) -> Any:
+    """The rival as a proposer, from a folder that is the task's own; its training goes on where it stopped."""
+    minutes = (1 - PROPOSER_SHARE) * task.settings.minutes
     if not (folder / "model").exists():
-        known = {"minutes": minutes, "seed": settings.seed}
         resumes = (folder / "training" / "log.json").exists()
-        run = TrainingRun.resume(folder, known) if resumes else TrainingRun.start(folder, known)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            trainable = task.new_trainable(NAME)
+        run = TrainingRun.resume(folder, {}) if resumes else TrainingRun.start(folder, {"minutes": minutes})
+        trainable = task.new_trainable(NAME)
         part = classifier_part("rival", minutes, task, trainable.network)
-        network = run.train(part.name, part.trainer, 60 * minutes, part.held_out, True)
-        trainable.save(network, folder / "part")
-        (folder / "part").rename(folder / "model")
-    return plugins.load("proposer", f"timm:local-dir:{folder / 'model'}").fit(None, task.classes.tolist()), task
-
-
-def minutes_of(settings: PairSettings) -> float:
-    """What the pair's second tier was trained for."""
-    return (1 - PROPOSER_SHARE) * settings.minutes
+        network = run.train(part.name, part.trainer, part.seconds, part.held_out, True)
+        trainable.save(network, folder / "model.part")
+        (folder / "model.part").rename(folder / "model")
+    return plugins.load("proposer", f"timm:local-dir:{folder / 'model'}").fit(None, task.classes.tolist())
 
 
 class Cascade:
@@ -67,8 +55,3 @@ class Cascade:
         """Posterior `[n, C]`: the fused one where the rival is asked, tier 1's calibrated one elsewhere."""
         fused = np.exp(log_softmax(self.weights[0] * first + self.weights[1] * second, axis=1))
         return np.where(asked[:, None], fused, prior)
-
-
-def held_out(task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """The images `[n, S, S, 3]` and labels that the pair's fusion was fitted on."""
-    return task.some_held_out(slice(HELD_OUT))

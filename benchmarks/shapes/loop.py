@@ -36,8 +36,10 @@ def fit(
     average = copy.deepcopy(model).requires_grad_(False)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = Optimizer(model, weight_decay, muon)
-    state, checkpoint = {"model": model, "average": average, "optimizer": optimizer}, path.with_suffix(".pt")
-    first = _resume(checkpoint, state)
+    state = {"model": model, "average": average, "optimizer": optimizer}
+    checkpoint, log = (path.with_name(path.name + suffix) for suffix in (".pt", ".log"))
+    first = _resume(checkpoint, state, n_steps)
+    _forget(log, first)
     saved, bar = time.monotonic(), tqdm(range(first, n_steps), initial=first, total=n_steps, desc=path.name)
     for step in bar:
         losses = loss_at(step)
@@ -47,9 +49,9 @@ def fit(
         optimizer.step(learning_rate * _warm_cosine(step, n_steps))
         _follow(average, model, min(decay, (step + 1) / (step + 10)))
         if step % 20 == 0:
-            _log(path.with_suffix(".log"), step, losses, bar)
+            _log(log, step, losses, bar)
         if time.monotonic() - saved > SAVE_EVERY or step + 1 == n_steps:
-            _save(checkpoint, state, step + 1)
+            _save(checkpoint, state, step + 1, n_steps)
             saved = time.monotonic()
     return average.eval()
 
@@ -73,16 +75,27 @@ def _log(path: Path, step: int, losses: dict[str, Tensor], bar: tqdm) -> None:
         file.write(json.dumps({"step": step, "time": round(time.time(), 1), **values}) + "\n")
 
 
-def _save(path: Path, state: dict, step: int) -> None:
-    part = path.with_suffix(".part")
-    torch.save({"step": step, **{name: value.state_dict() for name, value in state.items()}}, part)
+def _forget(path: Path, first: int) -> None:
+    """Drop what the log holds of steps that will be taken again."""
+    if path.exists():
+        lines = [line for line in path.read_text().splitlines() if json.loads(line)["step"] < first]
+        path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def _save(path: Path, state: dict, step: int, n_steps: int) -> None:
+    part = path.with_name(path.name + ".part")
+    states = {name: value.state_dict() for name, value in state.items()}
+    torch.save({"step": step, "n_steps": n_steps, **states}, part)
     os.replace(part, path)
 
 
-def _resume(path: Path, state: dict) -> int:
+def _resume(path: Path, state: dict, n_steps: int) -> int:
+    """The first step to take, after what is in a checkpoint; its schedule must be the same."""
     if not path.exists():
         return 0
-    saved = torch.load(path, weights_only=True)
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    if saved["n_steps"] != n_steps:
+        raise SystemExit(f"{path} is of a training of {saved['n_steps']} steps, not {n_steps}; give it another name")
     for name, value in state.items():
         value.load_state_dict(saved[name])
     return saved["step"]

@@ -47,6 +47,9 @@ def _print_training(log: dict[str, Any]) -> None:
     if log["unreadable"]:
         listed = "; ".join(log["unreadable"][:5])
         screen.print(text(f"Left out, as unreadable: {len(log['unreadable'])} files ({listed})"))
+    if not found["n"]:
+        screen.print("No held-out images were left to measure the result on; hold out more with --val.")
+        return
     table = Table(f"on {found['n']} held-out images", "accuracy, %", box=SIMPLE_HEAD, pad_edge=False)
     names = {
         "tier_1": "tier 1 alone",

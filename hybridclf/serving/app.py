@@ -87,12 +87,15 @@ _FORM = {
         "top_k": {"type": "integer"},
         "deadline_ms": {"type": "number"},
         "max_evaluations": {"type": "integer"},
+        "model": {"type": "string"},
     },
     "required": ["image"],
 }
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"description": "Bad input; `message` says what is wrong."},
     401: {"description": "No API key, or a wrong one."},
+    404: {"description": "Another model than the one that is served was asked for."},
+    408: {"description": "The body came too slowly."},
     413: {"description": "The body is too large."},
     429: {"description": "The queue is full; `Retry-After` says when to come back."},
     503: {"description": "The server is shutting down."},

@@ -1,17 +1,33 @@
 """The parts of the CIFAR-10 benchmark: replays equal the real thing, corruptions corrupt, the cascade is as said."""
 
+import io
+import json
 from pathlib import Path
 
+import cifar10
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from cifar.answers import Answers, hybrid, record, recorded, replay
+from cifar.answers import Answers, hybrid, record, recorded, replay, weights
 from cifar.corruptions import FAMILIES, SEVERITIES, STRENGTHS, corrupted
 from cifar.pictures import gallery
 from cifar.rival import Cascade
+from PIL import Image
 from scipy.special import log_softmax
 from sklearn.datasets import load_digits, load_sample_image
 
-from hybridclf import Allocation, FixedTrials, Fusion, HybridClassifier, PairedTTest, Staged
+from hybridclf import (
+    Allocation,
+    FixedTrials,
+    Fusion,
+    HybridClassifier,
+    PairedTTest,
+    Staged,
+    pair_training,
+    training_run,
+)
+from hybridclf.pair import train_pair
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +48,9 @@ def test_a_replay_is_the_real_thing(
     allocation: Allocation, clf: HybridClassifier, digits: tuple[np.ndarray, np.ndarray]
 ) -> None:
     images = digits[0]
-    errors = record(clf, images, 12)
+    errors = record(clf, images, 12) * weights(clf, 12)
     log_prior = clf.proposer_.predict_log_proba(images.reshape(len(images), -1))
-    ours = replay(errors.astype(float), log_prior, allocation, clf.fusion_)
+    ours = replay(errors, log_prior, allocation, clf.fusion_)
     results = clf.reranker(allocation).rerank(images, [clf.classes_.tolist()] * len(images), log_prior)
     np.testing.assert_array_equal(ours.evaluations, [r.evaluations for r in results])
     np.testing.assert_array_equal(ours.rows, [r.rows for r in results])
@@ -46,6 +62,7 @@ def test_errors_are_recorded_once(clf: HybridClassifier, digits: tuple[np.ndarra
     images = digits[0][:7]
     errors = recorded(clf, images, 3, tmp_path, part=3)
     assert len(list(tmp_path.glob("*.npy"))) == 3
+    np.testing.assert_array_equal(errors[:5], recorded(clf, images[:5], 3, tmp_path, part=3))
     np.testing.assert_array_equal(errors, recorded(clf, np.zeros_like(images), 3, tmp_path, part=3))
     np.testing.assert_array_equal(errors, record(clf, images, 3))
 
@@ -121,3 +138,57 @@ def test_fusion_without_prior_is_evidence_alone(clf: HybridClassifier, digits: t
     errors = record(clf, digits[0], 8)
     answers = replay(errors, np.zeros((60, 10)), FixedTrials(8), Fusion())
     np.testing.assert_array_equal(answers.posterior.argmax(axis=1), errors.sum(axis=1).argmin(axis=1))
+
+
+# --- all of it --------------------------------------------------------------------------------------------------------
+
+
+def blobs(path: Path, n: int, seed: int) -> None:
+    """A Parquet file of n pictures in the layout of a Hugging Face image dataset: a square of one of three colours."""
+    rng, rows = np.random.default_rng(seed), []
+    for i in range(n):
+        picture = rng.integers(0, 90, (32, 32, 3), dtype=np.uint8)
+        x, y = rng.integers(0, 16, 2)
+        picture[y : y + 16, x : x + 16, i % 3] = rng.integers(120, 255)
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, "PNG")
+        rows.append({"img": {"bytes": file.getvalue(), "path": f"{i}.png"}, "label": i % 3})
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def test_the_whole_benchmark_runs_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a pair that is trained for a moment, with a rival, small sizes, and an interruption in the middle."""
+    monkeypatch.setattr(pair_training, "UNET", pair_training.UNET | {"width": 16, "head_width": 16})
+    monkeypatch.setattr(training_run, "steps_in", lambda trainer, seconds: 12)
+    monkeypatch.setattr(cifar10, "STAGED", Staged((2, 1), (3, 6)))
+    monkeypatch.setattr(cifar10, "FAMILIES", {"noise": ("Gaussian noise",), "digital": ("contrast",)})
+    monkeypatch.setattr(cifar10.pictures, "FAMILIES", {"noise": ("Gaussian noise",), "digital": ("contrast",)})
+    for name, value in {"EXHAUSTIVE": 4, "SHIFTED_TRIALS": 2, "TIMED_IMAGES": 6, "RESULTS": tmp_path / "out"}.items():
+        monkeypatch.setattr(cifar10, name, value)
+    blobs(tmp_path / "cifar10-train.parquet", 90, 0)
+    blobs(tmp_path / "cifar10-test.parquet", 24, 1)
+    train_pair(tmp_path / "cifar10-train.parquet", tmp_path / "pair", minutes=1, validation_fraction=0.3)
+    arguments = [str(tmp_path), str(tmp_path / "work"), "--model", str(tmp_path / "pair"), "--rival"]
+    arguments += ["--images", "8", "--shifted", "9"]
+
+    shifted = cifar10.Benchmark.shifted
+    monkeypatch.setattr(cifar10.Benchmark, "shifted", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cifar10.main(arguments)
+    monkeypatch.setattr(cifar10.Benchmark, "shifted", shifted)
+    cifar10.main(arguments)
+
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert set(report["clean"]["all"]) == {"tier 1", "hybrid", "rival"}
+    assert report["clean"]["some"]["tier 2, 4 trials"]["evaluations"] == 12
+    assert (
+        report["clean"]["some"]["Staged (2, 1), (3, 6)"] | {"evaluations": 15.0, "ece": None, "n": 8}
+        == (report["clean"]["some"]["Staged (2, 1), (3, 6)"])
+    )
+    assert set(report["shifted"]) == {"clean", "Gaussian noise", "contrast"} and len(report["shifted"]["contrast"]) == 5
+    assert set(report["robustness"]) == {"tier 1", "hybrid", "rival", "tier 2"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.json", "shift.png", "cost.png"}
+    assert len([*(tmp_path / "work").glob("*/gallery.png")]) == 1
+    assert "| hybrid | 24 |" in capsys.readouterr().out

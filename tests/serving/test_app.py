@@ -254,6 +254,7 @@ def test_errors_of_the_framework_are_json_too(client: httpx.Client) -> None:
     for answer, status in ((client.get("/nowhere"), 404), (client.get("/v1/rerank"), 405)):
         assert answer.status_code == status
         assert list(answer.json()) == ["message"]
+    assert answer.headers["allow"] == "POST"
 
 
 def test_metrics_count_what_happened(server: Server, client: httpx.Client, clf: HybridClassifier) -> None:

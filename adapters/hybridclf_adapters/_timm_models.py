@@ -276,8 +276,8 @@ def _forget(name: str, estimator: Any) -> None:
     denoiser.network.load_state_dict(build(denoiser.network.config).state_dict())
     for network in _networks(estimator.proposer_).values():
         for layer in network.modules():
-            if hasattr(layer, "reset_parameters"):
-                layer.reset_parameters()
+            if callable(reset := getattr(layer, "reset_parameters", None)):
+                reset()
 
 
 register_folders(PRETRAINED)

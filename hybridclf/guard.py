@@ -2,10 +2,14 @@
 
 import numpy as np
 
+from .errors import InvalidInputError
 from .loop import Evaluator, Work
 from .tasks import Task
 
-__all__ = ["Guarded"]
+__all__ = ["FAILING", "Guarded"]
+
+FAILING = 5
+"""Batches lost in a row after which it is no longer the images' fault."""
 
 
 class Guarded:
@@ -22,11 +26,19 @@ class Guarded:
     ----------
     failures : dict of int to Exception
         What each such image raised, by its number; to be emptied by who reads it.
+    lost_in_a_row : int
+        Batches since the last one of which at least one image was evaluated.
     """
 
     def __init__(self, evaluate: Evaluator) -> None:
         self.evaluate = evaluate
         self.failures: dict[int, Exception] = {}
+        self.lost_in_a_row = 0
+
+    @property
+    def failing(self) -> bool:
+        """Whether batch after batch is lost whole, as on a device that is broken for good."""
+        return self.lost_in_a_row >= FAILING
 
     @property
     def n_prompts(self) -> int:
@@ -43,12 +55,21 @@ class Guarded:
 
     def __call__(self, work: Work) -> np.ndarray:
         """Errors `[P]` of the batch's pairs; nan where evaluating them raised."""
+        errors = self._errors(work)
+        failures = [self.failures.get(image) for image in set(work.image.tolist())]
+        if None in failures:
+            self.lost_in_a_row = 0
+        elif not all(isinstance(failure, InvalidInputError) for failure in failures):  # images that are none
+            self.lost_in_a_row += 1
+        return errors
+
+    def _errors(self, work: Work) -> np.ndarray:
         try:
             return self.evaluate(work)
         except Exception as error:
             if len(np.unique(work.slot)) == 1:
                 return self._failed(work, error)
-        return np.concatenate([self(part) for part in _by_image(work)])
+        return np.concatenate([self._errors(part) for part in _by_image(work)])
 
     def _failed(self, work: Work, error: Exception) -> np.ndarray:
         self.failures[int(work.image[0])] = error

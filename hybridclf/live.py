@@ -211,6 +211,11 @@ class AsyncReranker:
         """Whether images are taken and the loop runs."""
         return not self._closed and self._thread.is_alive()
 
+    @property
+    def failing(self) -> bool:
+        """Whether the last several batches have all failed; images are taken all the same, as one may succeed."""
+        return self._evaluate.failing
+
     def close(self, drain: bool = True) -> None:
         """Take no more images, and return when the threads have ended (at once if called by a future's callback).
 

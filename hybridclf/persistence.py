@@ -3,7 +3,7 @@
 A saved model is a folder: `model.json` (settings, labels, calibration), `denoiser.safetensors` (a denoiser trained by
 us) and `proposer.skops` (a scikit-learn proposer). Parts that came from an adapter's spec string are saved as that
 string and loaded through the adapter again. A spec string whose path (what follows its last colon) starts with "./"
-names a part that lies in the folder itself, as in "open_clip:local-dir:./clip" and "diffusers:./sd".
+names a part that lies in the folder itself, as in "open_clip:local-dir:./clip" and "diffusers:./sd"; ".." is refused.
 """
 
 import json

@@ -9,6 +9,7 @@ makes a new network for tier 1: `hybridclf.ports.Trainable` says how.
 """
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
@@ -65,13 +66,18 @@ def takes(kind: Kind, spec: str) -> frozenset[str]:
 def portable(spec: str, folder: Path) -> str:
     """A spec string as it is written into a saved model's folder: a path inside the folder becomes "./…".
 
-    "./…" as the user typed it starts at the working folder, which is nobody's business later; it is made absolute.
+    A path as the user typed it starts at the working folder, which is nobody's business later; it is made absolute.
+
+    Raises
+    ------
+    SavedModelError
+        If a ".." is left in it, with which it would not be loaded.
     """
     head, colon, path = spec.rpartition(":")
-    if path.startswith("./"):
+    if _is_path(head, path):
         spec = f"{head}{colon}{Path(path).resolve()}"
     head, inside, path = spec.partition(f":{folder.resolve()}/")
-    return f"{head}:./{path}" if inside else spec
+    return _without_parents(f"{head}:./{path}" if inside else spec, folder)
 
 
 def resolved(spec: str, folder: Path) -> str:
@@ -80,17 +86,41 @@ def resolved(spec: str, folder: Path) -> str:
     Raises
     ------
     SavedModelError
-        If such a path leaves the folder, or leads to nothing.
+        If such a path leaves the folder, or leads to nothing; if there is a ".." anywhere in the spec.
     """
-    head, colon, path = spec.rpartition(":")
+    head, colon, path = _without_parents(spec, folder).rpartition(":")
     if not path.startswith("./"):
         return spec
     part = (folder / path).resolve()
     if not part.is_relative_to(folder.resolve()):
-        raise SavedModelError(f"{spec!r} in {folder} leads out of that folder, where nothing of a saved model may lie")
+        raise _leads_out(spec, folder)
     if not part.exists():
         raise SavedModelError(f"{folder} is incomplete: it has no {path[2:]}, which {spec!r} names; copy all of it")
     return f"{head}{colon}{part}"
+
+
+def _is_path(head: str, path: str) -> bool:
+    """Whether a spec's last part is a path: it says so, or it has a "/" and is a folder here, as adapters look first.
+
+    A single name such as "resnet50" is a model's, even beside a folder of that name, and so is one on a hub.
+    """
+    if head.endswith(":local-dir") or path.startswith(("/", "./", "../")):
+        return True
+    return ":" not in head and "/" in path and Path(path).is_dir()
+
+
+def _without_parents(spec: str, folder: Path) -> str:
+    """The spec, checked: no ".." in it, whatever its adapter would take for a path."""
+    if ".." in re.split(r"[:/\\]", spec):
+        raise _leads_out(spec, folder)
+    return spec
+
+
+def _leads_out(spec: str, folder: Path) -> SavedModelError:
+    return SavedModelError(
+        f"{spec!r} in {folder} leads out of that folder, where nothing of a saved model may lie; move that part into "
+        "the folder and name it './…', or give its whole path from '/' on"
+    )
 
 
 def _loader(kind: Kind, spec: str) -> tuple[Callable[..., Any], str]:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from hybridclf.allocation import FixedTrials
+from hybridclf.errors import InvalidInputError
 from hybridclf.fusion import Fusion
-from hybridclf.guard import Guarded
+from hybridclf.guard import FAILING, Guarded
 from hybridclf.loop import Capacity, Loop, Recorded, Work
 from hybridclf.tasks import Task
 
@@ -41,3 +42,38 @@ def test_only_the_images_that_raise_fall_back(poison: set[int], error_table: Cal
     for i in set(range(12)) - poison:
         np.testing.assert_array_equal(found[i].evidence, clean[i].evidence)
         assert found[i].ranking == clean[i].ranking
+
+
+def one_trial(*images: int) -> Work:
+    """A batch of the first trial and the first candidate of these images."""
+    first = np.zeros(len(images), dtype=int)
+    return Work(np.arange(len(images)), np.array(images), first, np.arange(len(images)), first)
+
+
+def test_it_is_failing_while_batch_after_batch_is_lost(error_table: Callable[..., np.ndarray]) -> None:
+    breaking = Breaking(error_table(12, 6, 5), {1, 2, 3})
+    guarded = Guarded(breaking)
+
+    def lose(batches: int) -> None:
+        for _ in range(batches):
+            assert np.isnan(guarded(one_trial(1, 2, 3))).all()
+
+    lose(FAILING - 1)
+    assert not guarded.failing
+    lose(1)
+    assert guarded.failing
+    assert np.isnan(guarded(one_trial(3, 4))).tolist() == [True, False]  # one that succeeds is enough
+    assert not guarded.failing
+    lose(FAILING - 1)
+    assert not guarded.failing
+
+
+def test_images_that_are_none_do_not_make_it_fail(error_table: Callable[..., np.ndarray]) -> None:
+    class Refusing(Recorded):
+        def __call__(self, work: Work) -> np.ndarray:
+            raise InvalidInputError("no image")
+
+    guarded = Guarded(Refusing(error_table(12, 6, 5)))
+    for _ in range(2 * FAILING):
+        guarded(one_trial(0, 1))
+    assert not guarded.failing

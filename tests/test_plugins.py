@@ -66,9 +66,29 @@ def test_a_path_from_the_working_folder_does_not_stay_one(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     assert portable("diffusers:./sd", tmp_path / "model") == f"diffusers:{tmp_path}/sd"
     assert portable("diffusers:./model/sd", tmp_path / "model") == "diffusers:./sd"
+    assert portable("diffusers:../sd", tmp_path / "model") == f"diffusers:{tmp_path.parent}/sd"
 
 
-@pytest.mark.parametrize("spec", ["sklearn:SVC", "open_clip:RN50-quickgelu/openai", "diffusers:owner/repo", "a:../b"])
+def test_a_path_need_not_say_that_it_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("model/sd", "models/sd", "owner/repo", "resnet50"):
+        (tmp_path / name).mkdir(parents=True)
+    for spec, written in {
+        "timm:local-dir:proposer": f"timm:local-dir:{tmp_path}/proposer",
+        "timm:local-dir:model/proposer": "timm:local-dir:./proposer",
+        "diffusers:models/sd": f"diffusers:{tmp_path}/models/sd",
+        "diffusers:model/sd": "diffusers:./sd",
+        f"diffusers:{tmp_path}/models/../model/sd": "diffusers:./sd",
+        "timm:hf-hub:owner/repo": "timm:hf-hub:owner/repo",  # these adapters ask no folder
+        "timm:resnet50": "timm:resnet50",
+    }.items():
+        assert portable(spec, tmp_path / "model") == written
+
+
+SPECS = ["sklearn:SVC", "open_clip:RN50-quickgelu/openai", "diffusers:owner/repo", "timm:hf-hub:owner/repo"]
+
+
+@pytest.mark.parametrize("spec", SPECS)
 def test_any_other_spec_stays_as_it_is(spec: str, tmp_path: Path) -> None:
     assert portable(spec, tmp_path) == resolved(spec, tmp_path) == spec
 
@@ -78,9 +98,13 @@ def test_a_path_inside_a_folder_stays_inside(tmp_path: Path) -> None:
     model.mkdir()
     (tmp_path / "secret").mkdir()
     (model / "link").symlink_to(tmp_path / "secret")
-    for path in ("./../secret", "./link", "./a/../../secret"):
-        with pytest.raises(SavedModelError, match="leads out of that folder"):
+    for path in ("./../secret", "./link", "./a/../../secret", "../secret", "a/../../secret", "..", "..:a", "a\\..\\b"):
+        with pytest.raises(
+            SavedModelError, match=r"leads out of that folder.*; move that part into the folder and name"
+        ):
             resolved(f"diffusers:{path}", model)
+    with pytest.raises(SavedModelError, match="leads out of that folder"):
+        portable("open_clip:RN50/../weights.pt", model)
     with pytest.raises(SavedModelError, match=r"is incomplete: it has no sd, which 'diffusers:\./sd' names"):
         resolved("diffusers:./sd", model)
 

@@ -7,7 +7,7 @@ from threading import Lock
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hybridclf.errors import InvalidInputError
 from hybridclf.ports import Condition, Label
@@ -17,7 +17,7 @@ from ._diffusers_images import pixels
 from ._diffusers_schedule import Schedule, diffusion_schedule
 from ._diffusers_text import Embeddings, Reading
 
-__all__ = ["DiffusersDenoiser", "TextDenoiser"]
+__all__ = ["DiffusersDenoiser", "TextDenoiser", "keep_float32"]
 
 _READING = Lock()
 """Tokenizers are not made for several threads. One for all: a denoiser with its own could not be copied."""
@@ -58,6 +58,17 @@ class DiffusersDenoiser(ABC):
         edge = self.resolution // self.pixels_per_latent
         self.shape: tuple[int, ...] = (self.network.config.in_channels, edge, edge)
         self.schedule = self._schedule().to(device)
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """All networks of the pipeline, by the names of its parts."""
+        return {name: part for name, part in self.pipe.components.items() if isinstance(part, nn.Module)}
+
+    def follow(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Go where the networks were moved from outside, and compute in what they were cast to."""
+        self.device, self.dtype = device, dtype
+        self.schedule = self.schedule.to(device)
+        keep_float32(self.pipe, dtype)
 
     @abstractmethod
     def condition(self, labels: Sequence[Label]) -> Condition:
@@ -142,6 +153,11 @@ class TextDenoiser(DiffusersDenoiser):
         self._reading = Reading(self.tokenizers())
         self._embeddings = Embeddings(self._embed)
 
+    def follow(self, device: torch.device, dtype: torch.dtype) -> None:
+        """The same, and forget the prompts: they were encoded in another type."""
+        super().follow(device, dtype)
+        self._embeddings = Embeddings(self._embed)
+
     @abstractmethod
     def tokenizers(self) -> list[tuple[Any, int]]:
         """The pipeline's tokenizers, each with the tokens it is allowed; None for one that is left out."""
@@ -169,6 +185,20 @@ class TextDenoiser(DiffusersDenoiser):
     def _embed(self, prompts: list[str]) -> Condition:
         with torch.no_grad(), _quiet():
             return self.embed(prompts)
+
+
+def keep_float32(pipe: Any, dtype: torch.dtype) -> None:
+    """Bring back to float32 what would go beyond float16's range: layers of T5, and a VAE that says so."""
+    if dtype != torch.float16:
+        return
+    for part in pipe.components.values():
+        for name in getattr(part, "_keep_in_fp32_modules", None) or ():
+            for path, layer in part.named_modules():
+                if name in path.split("."):
+                    layer.float()
+    vae = getattr(pipe, "vae", None)
+    if vae is not None and vae.config.force_upcast:
+        vae.float()
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -150,13 +150,21 @@ class HybridModel(nn.Module):
 
 
 def _networks(tier: Any) -> dict[str, nn.Module]:
-    """Networks that a tier holds, by attribute."""
-    return {name: value for name, value in getattr(tier, "__dict__", {}).items() if isinstance(value, nn.Module)}
+    """Networks that a tier holds: those that it lists as its `networks`, or else its attributes."""
+    listed = getattr(tier, "networks", None)
+    held = listed if isinstance(listed, Mapping) else getattr(tier, "__dict__", {})
+    return {name: value for name, value in held.items() if isinstance(value, nn.Module)}
 
 
 def _follow(tier: Any, fn: Callable[[Tensor], Tensor]) -> None:
-    """Move or cast a tier's `device` and `dtype` with its networks, where they are attributes of their own."""
+    """Move or cast a tier's `device` and `dtype` with its networks, where they are attributes of their own.
+
+    A tier with more to move than these has a method `follow(device, dtype)`.
+    """
     moved = fn(torch.empty(0, dtype=tier.dtype, device=tier.device))
+    if hasattr(tier, "follow"):
+        tier.follow(moved.device, moved.dtype)
+        return
     for name in ("device", "dtype"):
         if name in vars(tier):
             setattr(tier, name, getattr(moved, name))
@@ -268,8 +276,8 @@ def _forget(name: str, estimator: Any) -> None:
     denoiser.network.load_state_dict(build(denoiser.network.config).state_dict())
     for network in _networks(estimator.proposer_).values():
         for layer in network.modules():
-            if hasattr(layer, "reset_parameters"):
-                layer.reset_parameters()
+            if callable(reset := getattr(layer, "reset_parameters", None)):
+                reset()
 
 
 register_folders(PRETRAINED)

@@ -22,7 +22,7 @@ from hybridclf.errors import (
 )
 
 from ._checks import as_dtype, check_templates
-from ._diffusers_base import DiffusersDenoiser, TextDenoiser
+from ._diffusers_base import DiffusersDenoiser, TextDenoiser, keep_float32
 from ._diffusers_families import FAMILIES
 
 __all__ = ["DiffusersDenoiser", "load"]
@@ -178,7 +178,5 @@ def _settled(pipe: Any, dtype: torch.dtype, device: torch.device) -> Any:
             if not getattr(part, "_keep_in_fp32_modules", None):  # without accelerate, diffusers leaves some in float32
                 torch.nn.Module.to(part, dtype)
             part.to(device).eval().requires_grad_(False)
-    vae = getattr(pipe, "vae", None)
-    if vae is not None and dtype == torch.float16 and vae.config.force_upcast:
-        vae.float()  # its activations go beyond float16's range
+    keep_float32(pipe, dtype)
     return pipe

@@ -150,7 +150,7 @@ class OpenClipProposer(ImageProposer):
     def _logits(self, pixels: Tensor) -> Tensor:
         """Scaled cosine similarities `[b, C]` of images `[b, 3, H, W]` and classes."""
         features = normalize(self.model.encode_image(pixels).float(), dim=-1)
-        return self.model.logit_scale.exp().float() * features @ self._text.T
+        return self.model.logit_scale.exp().float() * features @ self._text.to(features.device).T
 
     def _text_features(self, labels: tuple[Label, ...]) -> Tensor:
         """One embedding per label, `[C, width]`, kept for the label sets asked for last."""

@@ -9,15 +9,16 @@ import logging
 import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from hybridclf.batch import Done, Engine, Job, Part, Worker
+from hybridclf.batch.output import attempt
 from hybridclf.catalog import model_folder
-from hybridclf.errors import MissingDependencyError
+from hybridclf.errors import HybridClfError, MissingDependencyError
 from hybridclf.estimator import HybridClassifier
 
 __all__ = ["deployment", "load", "run"]
@@ -38,8 +39,8 @@ def load(address: str, *, actors: int | None = None) -> Engine:
 def run(job: Job, parts: Sequence[Part], address: str = "local", actors: int | None = None) -> Iterator[Done]:
     """Do the parts with a pool of actors, each with the model loaded once.
 
-    An actor that dies is started again and its parts are done again, as often as it takes (Ray Data's own rule); an
-    error that is raised ends the run.
+    An actor that dies is started again and its parts are done again, as often as it takes (Ray Data's own rule); a part
+    that several actors have died of ends the run, and so does an error that is raised.
 
     Parameters
     ----------
@@ -62,6 +63,8 @@ def run(job: Job, parts: Sequence[Part], address: str = "local", actors: int | N
     ------
     MissingDependencyError
         If Ray is not installed.
+    HybridClfError
+        What a worker raised, as it was raised there; InvalidInputError for a part that actors die of.
     """
     ray = _require("ray.data")
     with _connected(ray, address):
@@ -72,23 +75,36 @@ def run(job: Job, parts: Sequence[Part], address: str = "local", actors: int | N
         n_tasks = max(len(rows) // BUNDLE, min(len(rows), 8 * n_actors))
         done = ray.data.from_items(rows, override_num_blocks=n_tasks).map(
             _Stage,
-            fn_constructor_args=(job,),
+            fn_constructor_args=(job, uuid4().hex),
             compute=ray.data.ActorPoolStrategy(size=n_actors),
             num_cpus=1,
             num_gpus=1 if on_gpu else 0,
         )
         for row in done.iter_rows():
-            yield Done(**row)
+            outcome = pickle.loads(row["outcome"])
+            if isinstance(outcome, HybridClfError):
+                raise outcome
+            yield outcome
 
 
 class _Stage:
-    """A worker between rows of Ray Data."""
+    """A worker between rows of Ray Data. Our errors are rows, too: Ray would make pages of text of them."""
 
-    def __init__(self, job: Job) -> None:
-        self.worker = Worker(job)
+    def __init__(self, job: Job, run: str) -> None:
+        self.job, self.run = job, run
+        self.worker: Worker | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return asdict(self.worker(pickle.loads(row["part"])))
+        try:
+            outcome: Done | HybridClfError = self._do(pickle.loads(row["part"]))
+        except HybridClfError as error:
+            outcome = error
+        return {"outcome": pickle.dumps(outcome)}
+
+    def _do(self, part: Part) -> Done:
+        with attempt(self.job.output, part, self.run):
+            self.worker = self.worker or Worker(self.job)
+            return self.worker(part)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
@@ -17,10 +18,24 @@ from ..errors import InvalidInputError
 from ..writing import write_whole
 from .inputs import Part
 
-__all__ = ["MANIFEST", "claim", "fingerprint", "is_done", "part_path", "remove_leftovers", "totals", "write_part"]
+__all__ = [
+    "ATTEMPTS",
+    "MANIFEST",
+    "attempt",
+    "claim",
+    "fingerprint",
+    "is_done",
+    "part_path",
+    "remove_leftovers",
+    "totals",
+    "write_part",
+]
 
 MANIFEST = "_manifest.json"
 """Readers of Parquet folders pass over what begins with an underscore or a dot."""
+
+ATTEMPTS = 3
+"""Workers that a part may cost before the run ends."""
 
 
 def fingerprint(folder: str | Path) -> dict[str, str]:
@@ -105,6 +120,50 @@ def is_done(output: Path, part: Part) -> bool:
         return False
 
 
+@contextmanager
+def attempt(output: Path, part: Part, run: str) -> Iterator[None]:
+    """Work on a part, in a run where one whose worker dies is given to another; deaths are counted in the output.
+
+    Parameters
+    ----------
+    output : Path
+        The folder that all workers write to.
+    part : Part
+        What is worked on.
+    run : str
+        What no other run is called: the deaths of one that was killed do not count.
+
+    Raises
+    ------
+    InvalidInputError
+        If `ATTEMPTS` workers have died of it before, or the folder cannot be written.
+    """
+    path = _temporary(part_path(output, part.number), run)
+    try:
+        with path.open("ab") as file:
+            deaths = file.tell()
+            file.write(b".")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    if deaths >= ATTEMPTS:
+        raise InvalidInputError(
+            f"{part_path(output, part.number).name} ({_contents(part)}) has cost {deaths} workers their lives: one of "
+            "its images brings down what reads it, or there is too little memory; repeat the command with fewer "
+            "workers, or in one process to see what happens"
+        )
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _contents(part: Part) -> str:
+    """Which images a part has."""
+    if part.rows is None:
+        return _unicode(f"{part.files[0]} to {part.files[-1]}")
+    return _unicode(f"{part.files[0]}, rows {part.rows[0]} to {part.rows[-1]}")
+
+
 def write_part(output: Path, part: Part, answers: Sequence[FileAnswer], classes: np.ndarray) -> None:
     """Write a part's answers, one row each, as a file that is either absent or whole."""
     table = pa.Table.from_pylist(
@@ -179,9 +238,13 @@ def _unwritable(path: Path, error: OSError) -> InvalidInputError:
 
 def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     try:
-        write_whole(path, path.with_name(f".{path.name}.{uuid4().hex}.tmp"), write)
+        write_whole(path, _temporary(path, uuid4().hex), write)
     except OSError as error:
         raise _unwritable(path, error) from error
+
+
+def _temporary(path: Path, token: str) -> Path:
+    return path.with_name(f".{path.name}.{token}.tmp")
 
 
 def _is_leftover(path: Path) -> bool:

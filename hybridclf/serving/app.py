@@ -236,9 +236,9 @@ async def healthz() -> dict[str, str]:
 
 @_watched.get("/readyz")
 async def readyz(request: Request) -> Response:
-    """Whether requests are taken: the model is loaded, the loop runs, the server is not shutting down."""
+    """Whether to send requests: the model is loaded, its batches succeed, the server is not shutting down."""
     service: Service = request.app.state.service
-    ready = service.stage.alive and not service.gate.draining
+    ready = service.stage.alive and not service.stage.failing and not service.gate.draining
     return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
 
 

@@ -32,7 +32,7 @@ def as_refusal(error: Exception) -> Refusal:
         case ValidationError():
             return Refusal(400, _sentence(error))
         case HTTPException():
-            return Refusal(error.status_code, str(error.detail))
+            return Refusal(error.status_code, str(error.detail), headers=dict(error.headers or {}))
         case ClientDisconnect():
             return Refusal(499, "the client has gone", "gone")
         case QueueFullError():

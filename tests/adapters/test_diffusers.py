@@ -443,6 +443,21 @@ def test_half_precision(name: str, dtype: str, fresh: Callable[..., Any], denois
     torch.testing.assert_close(predicted[0].float(), predicted[1], rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_cast_later_is_loaded_so(name: str, precision: str, fresh: Callable[..., Any]) -> None:
+    cast, loaded = fresh(name), fresh(name, precision=precision)
+    cast.condition(labels_of(name))  # in float32, to be forgotten
+    torch.nn.ModuleDict(cast.networks).to(loaded.dtype)
+    cast.follow(loaded.device, loaded.dtype)
+    for part, network in loaded.networks.items():
+        types = {name: p.dtype for name, p in network.named_parameters()}
+        assert {name: p.dtype for name, p in cast.networks[part].named_parameters()} == types
+    for key, value in loaded.condition(labels_of(name)).items():
+        torch.testing.assert_close(cast.condition(labels_of(name))[key], value, rtol=0.01, atol=0.01)
+    assert torch.equal(cast.encode([photo(0)]), loaded.encode([photo(0)]))
+
+
 def test_a_vae_that_overflows_in_float16_stays_in_float32(fresh: Callable[..., Any]) -> None:
     assert fresh("sdxl", precision="fp16").pipe.vae.dtype == torch.float32
     assert fresh("sdxl", precision="bf16").pipe.vae.dtype == torch.bfloat16

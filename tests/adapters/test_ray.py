@@ -4,6 +4,9 @@ import base64
 import io
 import json
 import os
+import pickle
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +24,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from hybridclf import HybridClassifier
-from hybridclf.errors import InvalidInputError, MissingDependencyError
+from hybridclf.batch import Job, Part
+from hybridclf.catalog import pretrained_folder
+from hybridclf.errors import InvalidInputError, MissingDependencyError, SavedModelError
 from hybridclf_adapters import ray
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +45,13 @@ def test_without_ray_it_says_what_to_type(monkeypatch: pytest.MonkeyPatch, call:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingDependencyError, match=r'pip install "hybridclf\[ray\]"'):
         call()
+
+
+def test_an_error_of_ours_is_a_row(tmp_path: Path) -> None:
+    stage = ray._Stage(Job(tmp_path, tmp_path, pretrained_folder("digits"), {}), "run")
+    row = stage({"part": pickle.dumps(Part(0, ("a.png",)))})
+    assert type(pickle.loads(row["outcome"])) is SavedModelError
+    assert not list(tmp_path.iterdir())
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
@@ -129,6 +141,76 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+ADAPTER = """
+import os
+import numpy as np
+from hybridclf import HybridClassifier
+
+class Deadly:
+    takes_images = True
+
+    def __init__(self, proposer):
+        self.proposer, self.classes_ = proposer, proposer.classes_
+
+    def predict_log_proba(self, images):
+        if (np.asarray(images).reshape(len(images), -1).max(axis=1) == 0).any():
+            os.kill(os.getpid(), 9)
+        return self.proposer.predict_log_proba(np.asarray(images).reshape(len(images), -1))
+
+def load(name):
+    return Deadly(HybridClassifier.from_pretrained("digits").proposer_)
+"""
+
+
+def model_with(proposer: str, folder: Path) -> Path:
+    """The digits pair with a proposer that is named."""
+    shutil.copytree(pretrained_folder("digits"), folder)
+    saved = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(saved | {"proposer": proposer, "fitted_proposer": False}))
+    return folder
+
+
+def refused(source: Path, out: Path, model: Path, *path: Path) -> str:
+    """What the command says, in one line, when the run ends with an error of ours."""
+    arguments = ["batch", str(source), str(out), "--model", str(model), "--engine", "ray", "--actors", "1"]
+    env = os.environ | QUIET | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "adapters", *path)))}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("hybridclf: ")
+    return last
+
+
+@pytest.mark.slow
+@NEEDS_RAY
+def test_a_part_that_kills_its_actor_again_and_again_ends_the_run(
+    digits_folder: Callable[[int], tuple[Path, Callable[[Path], None]]], tmp_path: Path
+) -> None:
+    source = Path(shutil.copytree(digits_folder(60)[0], tmp_path / "in"))
+    Image.new("L", (8, 8)).save(sorted(source.iterdir())[30])
+    (tmp_path / "deadly.py").write_text(ADAPTER)
+    info = tmp_path / "deadly-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: deadly\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[hybridclf.proposers]\ndeadly = deadly:load\n")
+    model = model_with("deadly:x", tmp_path / "model")
+    message = refused(source, tmp_path / "out", model, tmp_path)
+    assert re.search(r"part-000001\.parquet \(00020\.\w+ to 00039\.\w+\) has cost 3 workers their lives", message)
+
+
+@pytest.mark.slow
+@NEEDS_RAY
+def test_an_error_on_an_actor_is_one_line(
+    digits_folder: Callable[[int], tuple[Path, Callable[[Path], None]]], tmp_path: Path
+) -> None:
+    model = model_with("nonsense:x", tmp_path / "model")
+    message = refused(digits_folder(60)[0], tmp_path / "out", model)
+    assert "'nonsense:x' is not a known proposer; type" in message
 
 
 # --- the service ------------------------------------------------------------------------------------------------------

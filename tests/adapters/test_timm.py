@@ -34,8 +34,10 @@ from hybridclf.errors import InvalidInputError, InvalidTypeError, SavedModelErro
 from hybridclf.proposing import is_trained, resolve_proposer
 from hybridclf_adapters._timm_models import PRETRAINED, register_folders
 from hybridclf_adapters.timm import HybridModel, TimmProposer, class_names, load, register
+from tests.adapters.tiny_pair import specs_of
 
 ROOT = Path(__file__).resolve().parents[2]
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 NAMES = ["pug", "beagle", "tabby", "crane", "crane"]
 DIGITS = load_digits()
 
@@ -351,10 +353,8 @@ def test_module_habits(names: dict[str, Path]) -> None:
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(model))(x), expected)
 
 
-@pytest.mark.parametrize(
-    "device", [pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
-)
-def test_moves_to_a_gpu(names: dict[str, Path], device: str) -> None:
+@NEEDS_GPU
+def test_moves_to_a_gpu(names: dict[str, Path]) -> None:
     model = timm.create_model("hybridclf_test_digits", pretrained=True)
     x = torch.randn(4, 1, 8, 8)
     expected = model(x)
@@ -412,6 +412,42 @@ def test_from_a_pair_that_takes_images_of_any_size(spec: str, gaussian_denoiser:
     model.to(torch.bfloat16)
     assert clf.proposer_.dtype == torch.bfloat16
     np.testing.assert_array_equal(model(x), clf.predict_log_proba(X).astype(np.float32))
+
+
+@pytest.fixture
+def text_model(text_pair: Path) -> HybridModel:
+    """open_clip proposes, Stable Diffusion decides; tiny, with random weights."""
+    clf = HybridClassifier(*specs_of(text_pair), allocation=FixedTrials(2), device="cpu", random_state=0)
+    return HybridModel.from_estimator(clf.fit(None, ["cat", "dog", "hen"])).eval()
+
+
+def test_all_networks_of_a_pair_that_reads_text_are_cast(text_model: HybridModel) -> None:
+    parts = {name.split(".")[1] for name in text_model.state_dict() if name.startswith("denoiser")}
+    assert parts == {"unet", "vae", "text_encoder"}
+    x = torch.rand(2, 3, 32, 40) * 2 - 1
+    expected = text_model(x)
+    for dtype, atol in ((torch.float64, 1e-4), (torch.float32, 0), (torch.bfloat16, 0.1)):
+        text_model.to(dtype)
+        assert {p.dtype for p in text_model.parameters()} == {dtype}
+        denoiser = text_model.estimator.denoiser_
+        assert denoiser.condition(["cat"])["text"].dtype == denoiser.encode([np.zeros((9, 9), np.uint8)]).dtype == dtype
+        np.testing.assert_allclose(text_model(x), expected, atol=atol)
+
+
+def test_all_of_a_pair_that_reads_text_moves(text_model: HybridModel) -> None:
+    text_model.to("meta")
+    assert all(t.is_meta for t in (*text_model.parameters(), *text_model.buffers()))
+    denoiser = text_model.estimator.denoiser_
+    assert denoiser.schedule.alpha.is_meta
+    assert denoiser.device.type == text_model.estimator.proposer_.device.type == "meta"
+
+
+@NEEDS_GPU
+def test_a_pair_that_reads_text_moves_to_a_gpu(text_model: HybridModel) -> None:
+    x = torch.rand(2, 3, 32, 40) * 2 - 1
+    expected = text_model(x)
+    assert {p.device.type for p in text_model.to("cuda").parameters()} == {"cuda"}
+    np.testing.assert_allclose(text_model(x.cuda()).cpu(), expected, atol=1e-3)
 
 
 def write_images(folder: Path, X: np.ndarray, y: np.ndarray) -> None:

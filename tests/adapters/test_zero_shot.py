@@ -197,10 +197,16 @@ def test_other_prompts_when_loading(calibrated: HybridClassifier, pictures: list
 
 
 def test_a_folder_with_its_tiers_in_it_can_be_moved(
-    text_pair: Path, calibrated: HybridClassifier, pictures: list[Image.Image], tmp_path: Path
+    text_pair: Path,
+    calibrated: HybridClassifier,
+    pictures: list[Image.Image],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = Path(shutil.copytree(text_pair, tmp_path / "model"))
-    clf = clone(calibrated).set_params(**dict(zip(("proposer", "denoiser"), specs_of(folder), strict=True)))
+    monkeypatch.chdir(tmp_path)
+    specs = specs_of(Path("model"))  # from the working folder, and without a "./"
+    clf = clone(calibrated).set_params(**dict(zip(("proposer", "denoiser"), specs, strict=True)))
     clf.fit(None, LABELS).calibrate(pictures, LABELS * 2).save(folder)
     saved = json.loads((folder / "model.json").read_text())
     assert (saved["proposer"], saved["denoiser"]) == ("open_clip:local-dir:./clip", "diffusers:./sd")
@@ -226,6 +232,7 @@ def test_only_its_own_tiers_may_be_in_the_folder(text_pair: Path, calibrated: Hy
 def test_a_saved_model_cannot_reach_out_of_its_folder(calibrated: HybridClassifier, tmp_path: Path) -> None:
     calibrated.save(tmp_path / "model")
     path = tmp_path / "model" / "model.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"denoiser": "diffusers:./../sd"}))
-    with pytest.raises(SavedModelError, match="leads out of that folder"):
-        HybridClassifier.load(tmp_path / "model")
+    for spec in ("diffusers:./../sd", "diffusers:../sd", "diffusers:sd/../../sd"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"denoiser": spec}))
+        with pytest.raises(SavedModelError, match="leads out of that folder"):
+            HybridClassifier.load(tmp_path / "model")

@@ -181,6 +181,51 @@ def test_killed_at_random_points_it_ends_with_every_row_once(
     assert {path.name for path in out.iterdir()} == {"_manifest.json", *(path.name for path in parts(out))}
 
 
+def test_a_part_that_workers_die_of_ends_the_run(tmp_path: Path) -> None:
+    """Only deaths in the same run, of the same part, and in a row count."""
+    part = Part(7, ("a.png", "z.png"))
+
+    def die(part: Part, run: str) -> None:
+        if not (pid := os.fork()):
+            with output.attempt(tmp_path, part, run):
+                os._exit(1)
+        os.waitpid(pid, 0)
+
+    def leftovers() -> int:
+        return len(list(tmp_path.iterdir()))
+
+    for _ in range(output.ATTEMPTS - 1):
+        die(part, "run")
+    die(part, "another run")
+    die(Part(8, ("a.png",)), "run")
+    with output.attempt(tmp_path, part, "run"):
+        assert leftovers() == 3
+    assert leftovers() == 2  # it was done, and its deaths are forgotten
+    with pytest.raises(ZeroDivisionError), output.attempt(tmp_path, part, "run"):
+        raise ZeroDivisionError  # an error is no death
+    assert leftovers() == 2
+    for _ in range(output.ATTEMPTS):
+        die(part, "run")
+    with (
+        pytest.raises(
+            InvalidInputError, match=r"^part-000007.parquet \(a.png to z.png\) has cost 3 workers their lives"
+        ),
+        output.attempt(tmp_path, part, "run"),
+    ):
+        pass
+    output.remove_leftovers(tmp_path)
+    assert leftovers() == 0
+
+
+def test_a_part_of_rows_that_workers_die_of(tmp_path: Path) -> None:
+    (tmp_path / ".part-000000.parquet.run.tmp").write_bytes(b"...")
+    with (
+        pytest.raises(InvalidInputError, match=r"^part-000000.parquet \(caf\\xe9, rows 4 to 8\) has cost 3 workers"),
+        output.attempt(tmp_path, Part(0, (os.fsdecode(b"caf\xe9"),), range(4, 9)), "run"),
+    ):
+        pass
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 

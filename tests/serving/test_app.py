@@ -10,10 +10,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from hybridclf import HybridClassifier
 from hybridclf.files import as_item, read_image
+from hybridclf.guard import FAILING
+from hybridclf.serving import create_app
 from tests.serving.processes import Server, picture, uri
 
 TEXTS = list("0123456789")
@@ -250,10 +253,46 @@ def test_health_and_readiness(client: httpx.Client) -> None:
     assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
 
 
+class Device:
+    """Around a denoiser: while it is broken, every batch raises."""
+
+    def __init__(self, denoiser: Any) -> None:
+        self.denoiser, self.broken = denoiser, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.denoiser, name)
+
+    def predict(self, *arguments: Any) -> Any:
+        if self.broken:
+            raise RuntimeError("the device is lost")
+        return self.denoiser.predict(*arguments)
+
+
+def test_a_server_whose_device_is_broken_is_not_ready() -> None:
+    clf = HybridClassifier.from_pretrained("digits")
+    device = clf.denoiser_ = Device(clf.denoiser_)
+    body = {"query": uri(picture(undecided(clf))), "documents": TEXTS}
+    with TestClient(create_app(clf)) as client:
+
+        def readiness(broken: bool) -> list[int]:
+            """Before and after each of a few requests."""
+            device.broken = broken
+            statuses = [client.get("/readyz").status_code]
+            for _ in range(FAILING):
+                assert client.post("/v1/rerank", json=body).json()["meta"]["degraded"] is broken
+                statuses.append(client.get("/readyz").status_code)
+            return statuses
+
+        assert readiness(broken=True) == [200] * FAILING + [503]
+        assert readiness(broken=False) == [503] + [200] * FAILING
+        assert client.get("/healthz").status_code == 200
+
+
 def test_errors_of_the_framework_are_json_too(client: httpx.Client) -> None:
     for answer, status in ((client.get("/nowhere"), 404), (client.get("/v1/rerank"), 405)):
         assert answer.status_code == status
         assert list(answer.json()) == ["message"]
+    assert answer.headers["allow"] == "POST"
 
 
 def test_metrics_count_what_happened(server: Server, client: httpx.Client, clf: HybridClassifier) -> None:

@@ -40,7 +40,7 @@ from hybridclf.devices import as_device
 from hybridclf.labelled import load_labelled
 from hybridclf.metrics import accuracy_difference
 from hybridclf.pair import FACTS, n_to_fit_on
-from hybridclf.pair_training import PairSettings, Task, can_compile
+from hybridclf.pair_training import PairSettings, Task, worth_compiling
 
 STAGED = Staged.preset("cifar10")
 EXHAUSTIVE, SHIFTED_TRIALS, TIMED_IMAGES, TIMED_TRIALS = 256, 16, 200, 4
@@ -75,7 +75,8 @@ class Benchmark:
         """The images that the pair was trained on, and those that were held out."""
         images = load_labelled(self.args.data / "cifar10-train.parquet", self.settings.image_size, progress=True)
         device = as_device("auto")
-        return Task.of(images, device, True, self.settings, self.args.rival and can_compile(device))
+        compiles = self.args.rival and worth_compiling(self.settings.minutes, device)
+        return Task.of(images, device, True, self.settings, compiles)
 
     @cached_property
     def fitted_on(self) -> tuple[np.ndarray, np.ndarray]:

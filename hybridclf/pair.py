@@ -20,7 +20,7 @@ from .fusion import Fusion
 from .labelled import DIGITS, LabelledImages, load_labelled
 from .loss_picture import plot_losses
 from .models import LateConditionedDenoiser
-from .pair_training import COMPILE_FROM, PairSettings, Task, can_compile, denoiser_part, has_bf16, proposer_part
+from .pair_training import PairSettings, Task, denoiser_part, has_bf16, proposer_part, worth_compiling
 from .ports import Trainable
 from .training_run import TrainingRun
 
@@ -86,7 +86,7 @@ def train_pair(
     chosen = _settings(source, given if run is None else run.log["settings"])
     where = as_device(device)
     images = load_labelled(source, chosen.image_size, progress)
-    compiles = chosen.minutes >= COMPILE_FROM and can_compile(where)
+    compiles = worth_compiling(chosen.minutes, where)
     facts = dict(zip(FACTS, (where.type, has_bf16(where), compiles, _digest(images)), strict=True))
     task = Task.of(images, where, source != DIGITS, chosen, compiles)
     trainable = task.new_trainable()

@@ -20,7 +20,6 @@ from .ports import Trainable
 from .training import Trainer, TrainingConfig
 
 __all__ = [
-    "COMPILE_FROM",
     "PairSettings",
     "Part",
     "Task",
@@ -29,6 +28,7 @@ __all__ = [
     "denoiser_part",
     "has_bf16",
     "proposer_part",
+    "worth_compiling",
 ]
 
 PROPOSER = "timm:small"
@@ -256,6 +256,11 @@ def has_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     able = torch.cpu.get_capabilities() if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities") else {}
     return any(able.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
+def worth_compiling(minutes: float, device: torch.device) -> bool:
+    """Whether networks are compiled in a training of so many minutes."""
+    return minutes >= COMPILE_FROM and can_compile(device)
 
 
 def can_compile(device: torch.device) -> bool:

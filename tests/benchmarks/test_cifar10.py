@@ -162,7 +162,7 @@ def test_the_whole_benchmark_runs_and_resumes(
     """On a pair that is trained for a moment, with a rival, small sizes, and an interruption in the middle."""
     monkeypatch.setattr(pair_training, "UNET", pair_training.UNET | {"width": 16, "head_width": 16})
     monkeypatch.setattr(training_run, "steps_in", lambda trainer, seconds: 12)
-    monkeypatch.setattr(cifar10, "STAGED", Staged((2, 1), (3, 6)))
+    monkeypatch.setattr(cifar10, "STAGED", Staged((2, 1), (3, 20)))
     monkeypatch.setattr(cifar10, "FAMILIES", {"noise": ("Gaussian noise",), "digital": ("contrast",)})
     monkeypatch.setattr(cifar10.pictures, "FAMILIES", {"noise": ("Gaussian noise",), "digital": ("contrast",)})
     for name, value in {"EXHAUSTIVE": 4, "SHIFTED_TRIALS": 2, "TIMED_IMAGES": 6, "RESULTS": tmp_path / "out"}.items():
@@ -184,8 +184,8 @@ def test_the_whole_benchmark_runs_and_resumes(
     assert set(report["clean"]["all"]) == {"tier 1", "hybrid", "rival"}
     assert report["clean"]["some"]["tier 2, 4 trials"]["evaluations"] == 12
     assert (
-        report["clean"]["some"]["Staged (2, 1), (3, 6)"] | {"evaluations": 15.0, "ece": None, "n": 8}
-        == (report["clean"]["some"]["Staged (2, 1), (3, 6)"])
+        report["clean"]["some"]["Staged (2, 1), (3, 20)"] | {"evaluations": 43.0, "ece": None, "n": 8}
+        == (report["clean"]["some"]["Staged (2, 1), (3, 20)"])
     )
     assert set(report["shifted"]) == {"clean", "Gaussian noise", "contrast"} and len(report["shifted"]["contrast"]) == 5
     assert set(report["robustness"]) == {"tier 1", "hybrid", "rival", "tier 2"}

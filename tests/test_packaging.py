@@ -71,7 +71,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
 
 
 def test_wheel_holds_both_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
-    dist_info = f"hybridclf-{PROJECT['version']}.dist-info"
+    dist_info = f"hybridclf-{hybridclf.__version__}.dist-info"
     files = {name for name in wheel.namelist() if not name.startswith(f"{dist_info}/")}
     assert files == {*shipped_files("hybridclf"), *shipped_files("hybridclf_adapters")}
     assert {"hybridclf/py.typed", "hybridclf_adapters/py.typed"} <= files
@@ -81,7 +81,7 @@ def test_wheel_holds_both_packages_and_nothing_else(wheel: zipfile.ZipFile) -> N
 def test_wheel_has_the_entry_points(wheel: zipfile.ZipFile) -> None:
     parser = configparser.ConfigParser(delimiters=("=",))
     parser.optionxform = str  # type: ignore[assignment, method-assign]
-    parser.read_string(wheel.read(f"hybridclf-{PROJECT['version']}.dist-info/entry_points.txt").decode())
+    parser.read_string(wheel.read(f"hybridclf-{hybridclf.__version__}.dist-info/entry_points.txt").decode())
     assert {group: dict(parser[group]) for group in parser.sections()} == ENTRY_POINTS
 
 

@@ -25,12 +25,17 @@ import torch
 import torch.nn.functional as F
 from shapes import data, models
 from shapes.loop import fit
+from shapes.tasks import single_questions
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from hybridclf import HybridClassifier
 
 SEED = 0
 HELD_OUT_SEED = 10**6
 """Scenes of seeds below are for training."""
+
+CALIBRATION_SEED, CALIBRATION_IMAGES = HELD_OUT_SEED, 200
 
 MAX_WEIGHT = 30.0
 """Of an error in noise, where it counts as one in x0."""
@@ -182,6 +187,23 @@ def main() -> None:
     encoder = models.text_encoder(clip, len(words))
     unet = train_unet(args.work, encoder, latents, pictures.n_things, tokens, empty, args)
     models.save_pipeline(vae.cpu(), encoder.cpu(), words, unet.cpu(), args.out / "sd")
+    save_pair(args.out)
+
+
+def save_pair(folder: Path, n_images: int = CALIBRATION_IMAGES) -> None:
+    """Make one saved classifier of the two folders beside each other, its fusion fitted on scenes never trained on."""
+    asked = single_questions(n_images, CALIBRATION_SEED, held_out=False)
+    labels = sorted(asked.captions[0])
+    clf = HybridClassifier(
+        f"open_clip:local-dir:{folder / 'clip'}",
+        f"diffusers:{folder / 'sd'}",
+        prompts="{}",
+        top_k=10,
+        random_state=SEED,
+        verbose=True,
+    )
+    clf.fit(None, labels).calibrate(asked.pictures, [captions[0] for captions in asked.captions])
+    clf.set_params(verbose=False).save(folder)
 
 
 def _tokenized(words: Any, captions: np.ndarray) -> Tensor:

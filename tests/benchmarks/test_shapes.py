@@ -1,5 +1,6 @@
 """What the shapes pair is made of, before any training: towers, tokens, encoder, loop, questions."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from PIL import Image
 from shapes import data, models, tasks
 from shapes.loop import fit
 from torch import Tensor, nn
+from train_shapes import save_pair
 
+from hybridclf import FixedTrials, HybridClassifier
 from hybridclf.shapes import HELD_OUT, RELATIONS, caption, draw, scenes
 from hybridclf_adapters import diffusers
 from hybridclf_adapters.open_clip import load as load_open_clip
@@ -94,6 +97,18 @@ def test_users_load_both_folders(pair: Path, pictures: np.ndarray, words: models
         expected = vae.encode(as_x(data.shrink(pictures[:4]))).latent_dist.mean * vae.config.scaling_factor
     torch.testing.assert_close(denoiser.encode(shown), expected, atol=0.05, rtol=0)  # weights are in half precision
     assert sum(f.stat().st_size for f in pair.rglob("*") if f.is_file()) <= 15 * 2**20
+
+
+def test_both_become_one_saved_classifier(
+    pair: Path, pictures: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hybridclf.calibration.RECORDED_TRIALS", 3)
+    shutil.copytree(pair, tmp_path / "made")
+    save_pair(tmp_path / "made", n_images=20)
+    shutil.move(tmp_path / "made", tmp_path / "moved")
+    clf = HybridClassifier.load(tmp_path / "moved")
+    assert clf.fusion_.calibrated and len(clf.classes_) == 80 and "a pink star" in clf.classes_
+    assert clf.set_params(allocation=FixedTrials(2)).predict_proba(list(pictures[:2])).shape == (2, 80)
 
 
 def test_images_are_normalised_as_tier_1s_folder_says(pair: Path, pictures: np.ndarray) -> None:

@@ -10,14 +10,14 @@ classifier to put in its place, and asks it wherever the hybrid is asked.
 
 Tier 1, the hybrid and the rival answer for all test images. The expensive methods answer for the first `--images`:
 all of them are replayed from one recorded table of errors, so they see the same trials. Published methods have no
-weights of trials and no prior; tier 2 and the hybrid with 256 trials have the pair's weights, and a fusion of their
+weights of trials and no prior; tier 2 and the hybrid with 256 trials have the pair's weights, and fusions of their
 own, fitted on the images that the pair's was fitted on. On corrupted images, tier 2 alone has 16 trials.
 """
 
 import argparse
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -91,18 +91,21 @@ class Benchmark:
         return network, rival.Cascade(self.log_prior(images), network.predict_log_proba(images), y)
 
     @cached_property
-    def exhaustive_fusion(self) -> Fusion:
-        """For many trials in the even order; the pair's own is for a race."""
-        path = self.work / "fusion.json"
+    def fusions(self) -> dict[str, Fusion]:
+        """For many trials in the even order, with tier 1's prior and without; the pair's own is for a race."""
+        path = self.work / "fusions.json"
         if not path.exists():
             clf, (images, y) = self.clf, self.fitted_on
             options: dict[str, Any] = {"objective": clf.objective, "batch_size": clf.batch_size, "seed": 0}
             made = record_labelled(
                 clf.denoiser_, images, clf.classes_, self.log_prior(images), y, progress=True, **options
             )
-            fitted = fit_calibration(made, FixedTrials(RECORDED_TRIALS), None, clf.calibration_.weighting)
-            save_json(path, asdict(fitted.fusion))
-        return Fusion(**json.loads(path.read_text(encoding="utf-8")))
+            none = {name: np.zeros_like(getattr(made, name)) for name in ("log_prior", "all_log_prior")}
+            recordings = {TIER_2: replace(made, **none), HYBRID: made}
+            allocation, weighting = FixedTrials(RECORDED_TRIALS), clf.calibration_.weighting
+            fitted = {n: fit_calibration(r, allocation, None, weighting).fusion for n, r in recordings.items()}
+            save_json(path, {name: asdict(fusion) for name, fusion in fitted.items()})
+        return {name: Fusion(**saved) for name, saved in json.loads(path.read_text(encoding="utf-8")).items()}
 
     def log_prior(self, images: np.ndarray) -> np.ndarray:
         """Tier 1's log-probabilities `[n, C]`."""
@@ -144,10 +147,8 @@ class Benchmark:
         weighted = errors[:, :EXHAUSTIVE] * weights(self.clf, STAGED.max_trials)[:EXHAUSTIVE]
         blind, exhaustive = np.zeros((len(images), errors.shape[2])), FixedTrials(EXHAUSTIVE)
         return {
-            f"tier 2, {EXHAUSTIVE} trials": replay(weighted, blind, exhaustive, self.exhaustive_fusion),
-            f"hybrid, {EXHAUSTIVE} trials": replay(
-                weighted, self.log_prior(images), exhaustive, self.exhaustive_fusion
-            ),
+            f"tier 2, {EXHAUSTIVE} trials": replay(weighted, blind, exhaustive, self.fusions[TIER_2]),
+            f"hybrid, {EXHAUSTIVE} trials": replay(weighted, self.log_prior(images), exhaustive, self.fusions[HYBRID]),
             f"Staged {STAGED.keep}, {STAGED.trials}": replay(errors, blind, STAGED, Fusion()),
             "PairedTTest": replay(errors, blind, PairedTTest(max_trials=STAGED.max_trials), Fusion()),
         }
@@ -188,7 +189,7 @@ class Benchmark:
             images = corrupted(images, name, severity)
         answers, blind = self.cheap(images), np.zeros((len(y), len(self.test.classes)))
         errors = record(self.clf, images, SHIFTED_TRIALS) * weights(self.clf, SHIFTED_TRIALS)
-        answers[TIER_2] = replay(errors, blind, FixedTrials(SHIFTED_TRIALS), self.exhaustive_fusion)
+        answers[TIER_2] = replay(errors, blind, FixedTrials(SHIFTED_TRIALS), self.fusions[TIER_2])
         return {"methods": {n: a.summary(y) for n, a in answers.items()}, "hybrid_minus": _minus(answers, y)}
 
 

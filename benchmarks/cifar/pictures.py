@@ -48,13 +48,14 @@ def _calibration(summary: dict[str, Any]) -> float:
 @styled
 def frontier(some: dict[str, Any]) -> Figure:
     """Accuracy with its interval over evaluations per image."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     for i, (name, summary) in enumerate(some.items()):
         value, low, high = (100 * v for v in summary["accuracy"])
         x, colour = summary["evaluations"], COLOURS[i % len(COLOURS)]
-        axes.errorbar(x, value, [[value - low], [high - value]], fmt="o", color=colour, markersize=6)
-        axes.annotate(name, (x, value), xytext=(6, 6), textcoords="offset points", fontsize=8, color=colour)
+        marker = "o" if i < len(COLOURS) else "s"
+        axes.errorbar(x, value, [[value - low], [high - value]], fmt=marker, color=colour, markersize=6, label=name)
+    figure.legend(loc="outside right center", fontsize=8)
     axes.set_xscale("symlog", linthresh=1)
     axes.set(xlabel="evaluations per image", ylabel="accuracy, % (95 %)", xlim=(-0.2, 10**4.2))
     return figure

@@ -1,6 +1,7 @@
 """The batch size at which a denoiser is as fast as it gets, by a short timing."""
 
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from weakref import finalize
 
@@ -48,7 +49,7 @@ def timed_batch_size(denoiser: Denoiser, label: Label) -> int:
         speeds: dict[int, float] = {}
         for size in SIZES:
             try:
-                seconds = _seconds(lambda size=size: _predict(denoiser, condition, size), denoiser.device)  # type: ignore[misc]
+                seconds = _seconds(partial(_predict, denoiser, condition, size), denoiser.device)
             except torch.OutOfMemoryError:
                 break
             speeds[size] = size / seconds

@@ -19,9 +19,9 @@ from .errors import ClosedError, InvalidInputError, QueueFullError
 from .evidence import RerankResult
 from .guard import Guarded
 from .ports import Label
-from .promises import Answer, Observer, Request, keep, telling
+from .promises import Answer, Observer, Request, keep, take_out, telling
 from .reranker import Reranker
-from .tasks import Task, check_task, prior_result
+from .tasks import Task, check_task, prior_result, uniform_prior
 
 __all__ = ["AsyncReranker"]
 
@@ -69,11 +69,6 @@ class AsyncReranker:
         if max_queue < 0 or max_candidates < 1:
             raise InvalidInputError(
                 f"max_queue must be at least 0 and max_candidates at least 1, got {max_queue} and {max_candidates}"
-            )
-        if reranker.untimed:
-            raise InvalidInputError(
-                'batch_size="auto" is timed on labels, which a live service has none of at its start; call '
-                "reranker.condition(labels) first, or give a number"
             )
         self.reranker, self.max_candidates, self.observer = reranker, max_candidates, observer
         self._images: dict[int, Any] = {}
@@ -170,7 +165,7 @@ class AsyncReranker:
         try:
             return await asyncio.wrap_future(await asyncio.shield(job))
         except asyncio.CancelledError:
-            job.add_done_callback(_take_out)
+            job.add_done_callback(take_out)
             raise
 
     def _check_open(self) -> None:
@@ -184,9 +179,7 @@ class AsyncReranker:
         labels = tuple(candidates)
         if len(labels) > self.max_candidates:
             raise InvalidInputError(f"got {len(labels)} candidates, at most {self.max_candidates} are taken")
-        prior = (
-            np.full(len(labels), -np.log(max(len(labels), 1))) if log_prior is None else np.asarray(log_prior, float)
-        )
+        prior = uniform_prior(labels) if log_prior is None else np.asarray(log_prior, float)
         check_task(Task(-1, labels, prior, max_evaluations), "the image")
         condition = None
         if not self._known.issuperset(labels):
@@ -348,9 +341,3 @@ class AsyncReranker:
                 if self._under_way.pop(number, None):
                     self._given_up.append(number)
                     self._changed.notify()
-
-
-def _take_out(job: "asyncio.Future[Future[RerankResult]]") -> None:
-    """Take the image out again that a job handed in for nobody."""
-    if not job.cancelled() and job.exception() is None:
-        job.result().cancel()

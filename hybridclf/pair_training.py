@@ -49,7 +49,11 @@ UNET: dict[str, Any] = {"width": 64, "levels": 3, "head_width": 32, "attention":
 GRID = 16
 
 TIMES = (0.02, 0.35)
-"""Times that tell classes apart; see `denoising_loss`."""
+"""Times that tell classes apart; see `denoising_loss`.
+
+After an hour on CIFAR-10 a single trial was right for 80 to 82 % of held-out images up to t = 0.25, for 75 % at 0.48,
+for 49 % at 0.79.
+"""
 
 CHECKED = 500
 """Held-out images that the loss is looked at on, at most."""

@@ -1,5 +1,6 @@
 """Images on their way through a live reranker, and the promises that each is answered once."""
 
+import asyncio
 import logging
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 from .evidence import RerankResult
 from .tasks import Task
 
-__all__ = ["Answer", "Observer", "Request", "keep", "telling"]
+__all__ = ["Answer", "Observer", "Request", "keep", "take_out", "telling"]
 
 _log = logging.getLogger(__name__)
 
@@ -66,3 +67,9 @@ def telling() -> Iterator[None]:
         yield
     except Exception:
         _log.exception("an observer has failed")
+
+
+def take_out(job: asyncio.Future[Future[RerankResult]]) -> None:
+    """Take the image out again that a job handed in for nobody."""
+    if not job.cancelled() and job.exception() is None:
+        job.result().cancel()

@@ -21,7 +21,7 @@ from .images import select
 from .loop import Loop, Step, Work
 from .objectives import Weighting, uniform_weights
 from .ports import Condition, Denoiser, Label
-from .tasks import Task, check_task
+from .tasks import Task, check_task, uniform_prior
 from .trials import TELLING_TRIALS, TellingOrder, TrialPlan
 
 __all__ = ["Reranker"]
@@ -148,7 +148,7 @@ class Reranker:
     ) -> Iterator[Step]:
         """The same as `rerank`, as a generator of its steps, to be watched: parameters and errors as there."""
         if log_prior is None:
-            log_prior = [np.full(len(c), -np.log(max(len(c), 1))) for c in candidates]
+            log_prior = list(map(uniform_prior, candidates))
         if not len(images) == len(candidates) == len(log_prior):
             raise InvalidInputError(
                 f"got {len(images)} images, {len(candidates)} candidate lists and {len(log_prior)} log priors; "
@@ -175,7 +175,17 @@ class Reranker:
             Labels of the tasks to come; a task that brings its own condition may have others.
         n_candidates : int
             Length of the longest candidate list to come.
+
+        Raises
+        ------
+        InvalidInputError
+            Without labels, if the batch size is yet to be timed.
         """
+        if self.untimed and not labels:
+            raise InvalidInputError(
+                'batch_size="auto" is timed on labels, which a live service has none of at its start; call '
+                "reranker.condition(labels) first, or give a number"
+            )
         evaluate = _DenoiserErrors(self, images, labels, n_candidates)
         capacity = batch_capacity(self.denoiser, self.batch_size)
         loop = Loop(self.allocation, self.fusion, evaluate, capacity, n_candidates)

@@ -1,5 +1,6 @@
 """What the reranking loop takes in for one image, and what it hands back."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from .evidence import RerankResult
 from .fusion import Fusion
 from .ports import Condition, Label
 
-__all__ = ["LOG_ZERO", "Task", "check_task", "prior_result", "result_of"]
+__all__ = ["LOG_ZERO", "Task", "check_task", "prior_result", "result_of", "uniform_prior"]
 
 LOG_ZERO = -1e3
 """What a log prior of -inf counts as, so that evidence can still be weighed against it."""
@@ -38,6 +39,11 @@ class Task:
     log_prior: np.ndarray
     max_evaluations: int | None = None
     condition: Condition | None = None
+
+
+def uniform_prior(candidates: Sequence[Label]) -> np.ndarray:
+    """The log prior `[k]` of candidates `[k]` of which nothing is known."""
+    return np.full(len(candidates), -np.log(max(len(candidates), 1)))
 
 
 def check_task(task: Task, where: str | None = None) -> Task:

@@ -1,13 +1,16 @@
 """New timm networks: trained as they are, saved as timm does, and loaded by the timm adapter with the same answers."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from timm import create_model
 
-from hybridclf import plugins
-from hybridclf.errors import InvalidInputError, UnknownSpecError
+from hybridclf import HybridClassifier, plugins
+from hybridclf.errors import InvalidInputError, UncalibratedWarning, UnknownSpecError
+from hybridclf.models import LateConditionedDenoiser, LateUNet
 from hybridclf_adapters import timm
 from hybridclf_adapters.timm_training import TimmTrainable, load
 
@@ -46,6 +49,22 @@ def test_small_is_small() -> None:
 def test_it_is_found_by_its_entry_point() -> None:
     made = plugins.load("trainable", "timm:small", classes=["a", "b"], image_size=8, mean=MEAN, scale=SCALE)
     assert made.network(torch.zeros(2, 3, 8, 8)).shape == (2, 2)
+
+
+def test_without_its_weights_a_pair_has_random_ones_in_tier_1_too(tmp_path: Path) -> None:
+    classes = ["7", "a b", "cat"]
+    made = new(size=8)
+    spec = made.save(made.network, tmp_path / "pair" / "proposer")
+    denoiser = LateConditionedDenoiser(LateUNet((3, 8, 8), 3, width=16), classes, np.zeros(3), np.ones(3))
+    X = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UncalibratedWarning)
+        HybridClassifier(spec, denoiser, random_state=0).fit(X, classes * 2).save(tmp_path / "pair")
+    timm.register("hybridclf_test_forgotten", tmp_path / "pair")
+    with_weights, without = (create_model("hybridclf_test_forgotten", pretrained=p) for p in (True, False))
+    both = zip(with_weights.named_parameters(), without.parameters(), strict=True)
+    tier_1 = [(a, b) for (name, a), b in both if name.startswith("proposer") and a.ndim > 1]
+    assert len(tier_1) > 10 and not any(torch.equal(a, b) for a, b in tier_1)
 
 
 def test_what_timm_cannot_make() -> None:

@@ -40,6 +40,16 @@ CALIBRATION_SEED, CALIBRATION_IMAGES = HELD_OUT_SEED, 200
 MAX_WEIGHT = 30.0
 """Of an error in noise, where it counts as one in x0."""
 
+SHARPNESS = 0.03
+"""Of the wrong-caption term's softmax over minus summed errors.
+
+At 0.5, as likelihoods would have it, chance differences of large errors outweigh everything at first, and the shortest
+way down is to make captions say nothing: after 200 steps the right caption won 50 % of the time, against 71 %.
+"""
+
+OTHERS = (0.5, 0.2)
+"""Share of false captions that are another picture's, while pictures show single things and after."""
+
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -145,7 +155,7 @@ def train_unet(
         k = 2 if args.wrong_caption_weight else 1
         words, x0 = tokens[chosen, said, :k].clone(), latents[chosen].float()
         if k > 1:
-            others = torch.rand(len(chosen), generator=rng) < 0.5
+            others = torch.rand(len(chosen), generator=rng) < OTHERS[step >= args.single_steps]
             words[others, 1] = words[:, 0].roll(1, 0)[others]
         without = torch.rand(len(chosen), generator=rng) < 0.1
         words[without, 0] = empty
@@ -162,7 +172,7 @@ def train_unet(
         squared = (out.float() - noise.repeat_interleave(k, 0)).square().flatten(1).view(len(x0), k, -1) * weight
         losses = {"denoising": squared[:, 0].mean()}
         if k > 1:
-            scores = -squared.sum(-1)[~without.to(DEVICE)] / 2
+            scores = -SHARPNESS * squared.sum(-1)[~without.to(DEVICE)]
             right = torch.zeros(len(scores), dtype=torch.long, device=DEVICE)
             losses["wrong caption"] = args.wrong_caption_weight * F.cross_entropy(scores, right)
         return losses

@@ -188,7 +188,8 @@ class HybridClassifier(TwoTierPredictor):
         Parameters
         ----------
         X : array `[n, d]`, `[n, H, W]`, `[n, H, W, C]`, list of n PIL images, or None
-            Images or vectors, uint8 or real numbers in any fixed range; None for zero-shot use.
+            Images or vectors, uint8 or real numbers in any fixed range; None for zero-shot use. PIL images mean 0 to
+            255, and for predictions are scaled to the range of the arrays that the model was fitted on.
         y : array `[n]`
             Labels; with X=None the label names themselves.
 

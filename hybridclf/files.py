@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import InvalidInputError
-from .images import convert, describe, upright
+from .images import convert, describe, scaled, upright
 
 __all__ = [
     "ENDINGS",
@@ -141,5 +141,4 @@ def as_item(image: Image.Image, shape: Sequence[int] | None, pixel_range: tuple[
     shrinks = image.width >= width and image.height >= height
     resample = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
     pixels = np.asarray(convert(image, _MODES[channels]).resize((width, height), resample)).reshape(*shape)
-    low, high = pixel_range or (0.0, 255.0)
-    return pixels if (low, high) == (0.0, 255.0) else low + pixels * ((high - low) / 255)
+    return scaled(pixels, pixel_range)

@@ -16,6 +16,8 @@ __all__ = [
     "describe",
     "is_empty",
     "is_image_list",
+    "is_pil_list",
+    "scaled",
     "select",
     "upright",
     "value_range",
@@ -31,6 +33,11 @@ def is_image_list(X: Any) -> bool:
     return (
         isinstance(X, list | tuple) and len(X) > 0 and (isinstance(X[0], Image.Image) or getattr(X[0], "ndim", 0) >= 2)
     )
+
+
+def is_pil_list(X: Any) -> bool:
+    """Whether X is a list or tuple of PIL images."""
+    return is_image_list(X) and isinstance(X[0], Image.Image)
 
 
 def is_empty(X: Any) -> bool:
@@ -161,6 +168,12 @@ def convert(image: Image.Image, mode: str) -> Image.Image:
 def value_range(array: np.ndarray) -> tuple[float, float]:
     """Lowest and highest value of images like these: 0 and 255 for uint8, else what they hold."""
     return (0.0, 255.0) if array.dtype == np.uint8 else (float(array.min()), float(array.max()))
+
+
+def scaled(pixels: np.ndarray, pixel_range: tuple[float, float] | None) -> np.ndarray:
+    """Pixels uint8 as they are for a range of 0 to 255 or None, else float, black and white becoming its ends."""
+    low, high = pixel_range or (0.0, 255.0)
+    return pixels if (low, high) == (0.0, 255.0) else low + pixels * ((high - low) / 255)
 
 
 def describe(shape: Sequence[int]) -> str:

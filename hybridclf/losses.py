@@ -1,4 +1,4 @@
-"""What a denoiser is trained on: the denoising loss, the wrong-class term, and jittered images."""
+"""What a denoiser is trained on: the denoising loss, the wrong-class term, and images that are changed a little."""
 
 import torch
 import torch.nn.functional as F
@@ -7,7 +7,7 @@ from torch import Tensor
 from .models.denoiser import cosine_levels
 from .models.late import LateConditioned
 
-__all__ = ["ALL_TIMES", "affine_jitter", "denoising_loss", "shift_and_mirror"]
+__all__ = ["ALL_TIMES", "affine_jitter", "denoising_loss", "distort", "shift_and_mirror"]
 
 MAX_CANDIDATES = 10
 """Classes that the wrong-class term compares per image: the right one and random others."""
@@ -85,6 +85,25 @@ def affine_jitter(x0: Tensor, rng: torch.Generator) -> Tensor:
     matrix = torch.stack([cos, -sin, 0.125 * shift_x, sin, cos, 0.125 * shift_y], dim=1).view(n, 2, 3).to(x0)
     grid = F.affine_grid(matrix, list(x0.shape), align_corners=False)
     return F.grid_sample(x0, grid, padding_mode="border", align_corners=False)
+
+
+def distort(x0: Tensor, rng: torch.Generator) -> Tensor:
+    """Standardised images `[n, C, H, W]`: half of them jittered, and half with a square of a third of a side blanked.
+
+    The square is set to zero, the mean (cutout, arXiv 1708.04552).
+    """
+    n, _, height, width = x0.shape
+    jittered, blanked = (torch.rand(2, n, 1, 1, 1, generator=rng, device=rng.device) < 0.5).to(x0.device)
+    out = torch.where(jittered, affine_jitter(x0, rng), x0)
+    rows, columns = _stretch(n, height, rng).to(x0.device), _stretch(n, width, rng).to(x0.device)
+    square = (rows[:, :, None] & columns[:, None, :])[:, None]  # [n, 1, H, W]
+    return out.masked_fill(square & blanked, 0.0)
+
+
+def _stretch(n: int, side: int, rng: torch.Generator) -> Tensor:
+    """A random third of the `side` pixels along an axis, or less of it at a border, bool `[n, side]`."""
+    middle = torch.rand(n, 1, generator=rng, device=rng.device) * side
+    return (torch.arange(side, device=rng.device) + 0.5 - middle).abs() < side / 6
 
 
 def shift_and_mirror(pixels: Tensor, rng: torch.Generator, mirror: bool = True) -> Tensor:

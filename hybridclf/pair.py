@@ -12,14 +12,15 @@ import torch
 from torch import nn
 
 from .allocation import FixedTrials
+from .catalog import model_folder
 from .checkpoint import writing
 from .devices import as_device
-from .errors import MissingDependencyError
+from .errors import InvalidInputError, MissingDependencyError, SavedModelError
 from .estimator import HybridClassifier
 from .fusion import Fusion
 from .labelled import DIGITS, LabelledImages, load_labelled
 from .loss_picture import plot_losses
-from .models import LateConditionedDenoiser
+from .models import LateConditionedDenoiser, LateUNet
 from .pair_training import PairSettings, Task, denoiser_part, has_bf16, proposer_part, worth_compiling
 from .ports import Trainable
 from .training_run import TrainingRun
@@ -48,7 +49,8 @@ def train_pair(
     """Train a classifier on labelled images, both tiers and their fusion, into a folder.
 
     Images are decoded once and held in memory, 4 GiB of them at most: more are refused. In training they are shifted
-    by up to an eighth and, except digits, mirrored. A checkpoint is written about once a minute.
+    by up to an eighth, rotated and scaled a little, a square of some is blanked and, digits apart, they are mirrored.
+    A checkpoint is written about once a minute.
 
     Parameters
     ----------
@@ -84,18 +86,41 @@ def train_pair(
     if run is None:
         TrainingRun.check_free(out)
     chosen = _settings(source, given if run is None else run.log["settings"])
-    where = as_device(device)
+    where, first = as_device(device), chosen.start_from and model_folder(chosen.start_from)
     images = load_labelled(source, chosen.image_size, progress)
     compiles = worth_compiling(chosen.minutes, where)
     facts = dict(zip(FACTS, (where.type, has_bf16(where), compiles, _digest(images)), strict=True))
     task = Task.of(images, where, source != DIGITS, chosen, compiles)
-    trainable = task.new_trainable()
+    trainable, network = task.new_trainable(), task.new_denoiser()
+    if first:
+        _take_over(first, task, trainable, network)
     if run is None:  # all that can be refused has been
         run = TrainingRun.start(out, asdict(chosen) | facts)
     run.require(facts)
     run.log["unreadable"] = list(images.unreadable)
-    _train(run, task, trainable, progress)
+    _train(run, task, trainable, network, progress)
     return HybridClassifier.load(out)
+
+
+def _take_over(folder: Path, task: Task, trainable: Trainable, network: LateUNet) -> None:
+    """Give both new networks the weights of a pair in a folder.
+
+    Raises
+    ------
+    InvalidInputError
+        If it holds no pair of these classes, or one of other networks.
+    """
+    try:
+        trainable.load(folder / "proposer")
+        clf = HybridClassifier.load(folder)
+        if clf.classes_.tolist() != task.classes.tolist():
+            raise InvalidInputError(f"{folder} tells {clf.classes_.tolist()} apart, not {task.classes.tolist()}")
+        network.load_state_dict(clf.denoiser_.network.state_dict())
+    except (OSError, RuntimeError, SavedModelError) as error:
+        raise InvalidInputError(
+            f"{folder} is no pair to start from: {error}; give the folder of one that was trained here, for images of "
+            f"{task.settings.image_size} pixels"
+        ) from error
 
 
 def _settings(source: str | Path, given: dict[str, Any]) -> PairSettings:
@@ -112,13 +137,13 @@ def _digest(images: LabelledImages) -> str:
     return digest.hexdigest()
 
 
-def _train(run: TrainingRun, task: Task, trainable: Trainable, progress: bool) -> None:
+def _train(run: TrainingRun, task: Task, trainable: Trainable, network: LateUNet, progress: bool) -> None:
     """Both tiers one after the other, then the fusion; from what there is already."""
-    proposer, network = (
+    proposer, denoiser = (
         run.train(part.name, part.trainer, part.seconds, part.held_out, progress)
-        for part in (proposer_part(task, trainable.network), denoiser_part(task))
+        for part in (proposer_part(task, trainable.network), denoiser_part(task, network))
     )
-    _finish(run, task, trainable, proposer, network, progress)
+    _finish(run, task, trainable, proposer, denoiser, progress)
 
 
 def _finish(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from . import plugins
 from .errors import InvalidInputError
 from .labelled import LabelledImages, channel_statistics, split
-from .losses import denoising_loss, shift_and_mirror
+from .losses import denoising_loss, distort, shift_and_mirror
 from .models import LateUNet
 from .ports import Trainable
 from .training import Trainer, TrainingConfig
@@ -80,6 +80,10 @@ class PairSettings:
         Share of the images held out, for the fusion and to measure the result.
     seed : int
         Decides everything that is left to chance.
+    start_from : str or None
+        A pair that was trained in this way before, for the same classes: a folder or the name of an embedded model. Its
+        weights are the first; None: random ones. On the same images keep the seed and the share held out, or what it
+        was trained on is among those.
     """
 
     minutes: float = 30.0
@@ -87,6 +91,7 @@ class PairSettings:
     image_size: int = 32
     validation_fraction: float = 0.1
     seed: int = 0
+    start_from: str | None = None
 
     def __post_init__(self) -> None:
         _check("minutes", self.minutes, 0 < self.minutes < math.inf, "above 0 and finite")
@@ -182,6 +187,13 @@ class Task:
                 scale=self.scale.tolist(),
             )
 
+    def new_denoiser(self) -> LateUNet:
+        """A new U-Net for these images, its weights decided by the seed."""
+        size = self.settings.image_size
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.settings.seed)
+            return LateUNet((3, size, size), len(self.classes), patch=max(1, size // GRID), **UNET)
+
 
 class Part(NamedTuple):
     """A training: its name, the seconds it is given, its trainer, and the loss on held-out images."""
@@ -202,12 +214,8 @@ def classifier_part(name: str, minutes: float, task: Task, network: nn.Module) -
     return _part(name, minutes, task, network, _classifier_loss)
 
 
-def denoiser_part(task: Task) -> Part:
-    """Tier 2's training, of a new U-Net: the denoising loss and, if wanted, the wrong-class term."""
-    size = task.settings.image_size
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(task.settings.seed)
-        network = LateUNet((3, size, size), len(task.classes), patch=max(1, size // GRID), **UNET)
+def denoiser_part(task: Task, network: LateUNet) -> Part:
+    """Tier 2's training, of that new U-Net: the denoising loss and, if wanted, the wrong-class term."""
     loss = partial(_denoiser_loss, task.settings.wrong_class_weight)
     return _part("denoiser", (1 - PROPOSER_SHARE) * task.settings.minutes, task, network, loss)
 
@@ -235,10 +243,10 @@ def _config(task: Task, minutes: float) -> TrainingConfig:
 
 
 def _part(name: str, minutes: float, task: Task, network: nn.Module, loss: PairLoss) -> Part:
-    """A training on shifted and mirrored images; held-out ones stay as they are, with the same noise every time."""
+    """A training on images that are changed a little; held-out ones stay as they are, and so does their noise."""
 
     def augmented(network: nn.Module, pixels: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        return loss(network, task.encode(shift_and_mirror(pixels, rng, task.mirror)), y, rng)
+        return loss(network, distort(task.encode(shift_and_mirror(pixels, rng, task.mirror)), rng), y, rng)
 
     @torch.no_grad()
     def held_out(network: nn.Module) -> float:

@@ -138,6 +138,10 @@ class Trainable(Protocol):
 
     network: nn.Module
 
+    def load(self, folder: Path) -> None:
+        """Give the network the weights that `save` wrote into a folder; an OSError or RuntimeError if they differ."""
+        ...
+
     def save(self, network: nn.Module, folder: Path) -> str:
         """Write a trained copy of the network into a new folder; the spec string of the proposer that loads it.
 

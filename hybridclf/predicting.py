@@ -18,7 +18,7 @@ from .crossfit import aligned_log_proba
 from .errors import InvalidInputError
 from .evidence import RerankResult
 from .fusion import Fusion
-from .images import as_array, is_empty, is_image_list, value_range
+from .images import as_array, is_empty, is_image_list, is_pil_list, scaled, value_range
 from .loop import Step
 from .objectives import resolve_weighting
 from .ports import Label
@@ -253,7 +253,7 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
             self.image_shape_ = images.shape[1:]
             self.n_features_in_ = int(np.prod(self.image_shape_))
             self.pixel_range_ = value_range(images)
-        return images
+        return scaled(images, self.pixel_range_) if is_pil_list(X) else images
 
     def _read_labelled(self, X: Any, y: Any, reset: bool = False) -> tuple[Any, np.ndarray]:
         if y is None:

@@ -139,6 +139,16 @@ def test_fitting_does_not_depend_on_the_form_of_X(
     np.testing.assert_array_equal(fitted.predict_proba(FORMS[form](images[60:])), reference)
 
 
+def test_pil_images_are_scaled_to_the_range_that_a_model_was_fitted_on(
+    trained: HybridClassifier, digits: tuple[np.ndarray, np.ndarray]
+) -> None:
+    steps = digits[0][60:80].astype(np.uint8)  # 0 to 16
+    ranged = pickle.loads(pickle.dumps(trained))
+    ranged.pixel_range_ = (0.0, 51 / 5)
+    listed = [Image.fromarray(15 * image) for image in steps]
+    np.testing.assert_array_equal(ranged.predict_proba(listed), trained.predict_proba(15 * steps * (51 / 5 / 255)))
+
+
 def test_colour_images_as_array_and_as_pil_images() -> None:
     rng = np.random.default_rng(0)
     y = np.arange(30) % 2

@@ -123,6 +123,38 @@ def test_a_loaded_pair_can_be_saved_again(trained: tuple[Path, Result], data: Pa
     np.testing.assert_array_equal(HybridClassifier.load(tmp_path / "again").predict_proba(X), clf.predict_proba(X))
 
 
+def test_a_training_may_start_from_a_trained_pair(trained: tuple[Path, Result], data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "more"
+    result = invoke(data, out, "--from", trained[0], "--minutes", "0.3", "--image-size", "8", "--val", "0.2")
+    assert result.exit_code == 0, result.output
+    before, after = (json.loads((folder / "training" / "log.json").read_text()) for folder in (trained[0], out))
+    assert after["settings"]["start_from"] == str(trained[0])
+    for part in before["losses"]:
+        first, last, new = (log["losses"][part][i]["loss"] for log, i in ((before, 0), (before, -1), (after, 0)))
+        assert new < (first + last) / 2
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("nowhere", "no embedded model 'nowhere'"), ("digits", "digits is no pair to start from"), (".", "no pair")],
+)
+def test_what_a_training_cannot_start_from(source: str, message: str, data: Path, tmp_path: Path) -> None:
+    result = invoke(data, tmp_path / "out", "--from", source, "--image-size", "8")
+    assert result.exit_code == 2 and message in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_does_not_start_from_a_pair_for_other_classes_or_sizes(
+    trained: tuple[Path, Result], data: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(data, tmp_path / "other")
+    (other / "red").rename(other / "crimson")
+    with pytest.raises(InvalidInputError, match=r"apart, not \['blue', 'crimson', 'green'\]"):
+        train_pair(other, tmp_path / "out", image_size=8, start_from=str(trained[0]))
+    with pytest.raises(InvalidInputError, match="for images of 32 pixels"):
+        train_pair(data, tmp_path / "out", image_size=32, start_from=str(trained[0]))
+
+
 # --- interruptions ----------------------------------------------------------------------------------------------------
 
 
@@ -245,7 +277,7 @@ def test_digits_are_small_and_not_mirrored(tmp_path: Path, monkeypatch: pytest.M
 def test_the_denoiser_sees_a_grid_of_patches(size: int, patch: int) -> None:
     images = load_labelled("digits", size)
     task = Task.of(images, torch.device("cpu"), False, PairSettings(image_size=size, validation_fraction=0.9))
-    part = denoiser_part(task)
+    part = denoiser_part(task, task.new_denoiser())
     assert part.trainer.network.config["patch"] == patch
     noise = part.trainer.average(task.encode(task.pixels[:2]), torch.tensor([0.2, 0.7]), torch.arange(2), task.y[:2])
     assert noise.shape == (2, 3, size, size)
@@ -257,5 +289,5 @@ def test_a_batch_never_leaves_one_image_over() -> None:
     for n in (129, 128, 3, 2):
         task = Task.of(images, torch.device("cpu"), False, PairSettings(image_size=8))
         few = Task(**vars(task) | {"pixels": task.pixels[:n], "y": task.y[:n]})
-        size = denoiser_part(few).trainer.config.batch_size
+        size = denoiser_part(few, few.new_denoiser()).trainer.config.batch_size
         assert 2 <= size <= 128 and n % size != 1

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hybridclf.allocation import FixedTrials
 from hybridclf.errors import TrainingError
-from hybridclf.losses import affine_jitter, denoising_loss, shift_and_mirror
+from hybridclf.losses import affine_jitter, denoising_loss, distort, shift_and_mirror
 from hybridclf.models import LateConditioned, LateConditionedDenoiser, LateMLP, LateUNet
 from hybridclf.pair_training import can_compile
 from hybridclf.reranker import Reranker
@@ -202,6 +202,21 @@ def test_jitter_is_a_small_affine_map() -> None:
     assert zoom.min() >= 0.925 - 1e-4 and zoom.max() <= 1.075 + 1e-4 and zoom.std() > 0.02
     assert angle.abs().max() <= 0.15 + 1e-4 and angle.std() > 0.04
     assert shift.abs().max() <= 0.125 + 1e-4 and shift.std() > 0.04  # of a width of 2
+
+
+def test_half_of_the_images_are_jittered_and_half_lose_a_square() -> None:
+    n, size = 400, 12
+    images = 5 + torch.rand(n, 2, size, size, generator=torch.Generator().manual_seed(1))
+    out = distort(images, torch.Generator().manual_seed(0))
+    blank = (out == 0).all(1)  # [n, H, W]
+    assert torch.equal(blank, (out == 0).any(1))
+    rows, columns = blank.any(2).sum(1), blank.any(1).sum(1)
+    torch.testing.assert_close(blank.sum((1, 2)), rows * columns)  # rectangles
+    assert rows.max() == columns.max() == size // 3 and (rows[rows > 0] < size // 3).any()  # cut at the border
+    kept = ~blank[:, None].expand_as(images)
+    moved = torch.tensor([not torch.equal(a[k], b[k]) for a, b, k in zip(out, images, kept, strict=True)])
+    for share, expected in ((rows > 0, 0.5), (moved, 0.5), ((rows > 0) & moved, 0.25)):
+        assert abs(share.float().mean() - expected) < 0.08
 
 
 def test_augmented_training_runs() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import torch
+from safetensors.torch import load_file
 from timm.models import save_for_hf
 from torch import nn
 
@@ -80,6 +81,11 @@ class TimmTrainable:
 
     def __init__(self, network: nn.Sequential, classes: list[str], arguments: dict[str, Any]) -> None:
         self.network, self.classes, self.arguments = network, classes, arguments
+
+    def load(self, folder: Path) -> None:
+        """Give the network the weights that `save` wrote into a folder; an OSError or RuntimeError if they differ."""
+        *_, last = self.network.children()
+        last.load_state_dict(load_file(folder / "model.safetensors"))
 
     def save(self, network: nn.Module, folder: Path) -> str:
         """Write a trained copy of the network into a folder as timm does, its parameters in half precision.

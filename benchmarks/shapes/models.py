@@ -208,8 +208,8 @@ def _fill(layer: nn.Conv2d, ones: Sequence[tuple[int, int, int, int]] = ()) -> N
 
 
 def unet() -> UNet2DConditionModel:
-    """Cross-attention at both resolutions."""
-    return UNet2DConditionModel(
+    """Cross-attention at both resolutions; before training captions say nothing."""
+    network = UNet2DConditionModel(
         sample_size=8,
         in_channels=LATENT,
         out_channels=LATENT,
@@ -221,6 +221,11 @@ def unet() -> UNet2DConditionModel:
         attention_head_dim=4,
         cross_attention_dim=TEXT["width"],
     )
+    for name, layer in network.named_modules():
+        if name.endswith("attn2.to_out.0"):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    return network
 
 
 def scheduler() -> PNDMScheduler:

@@ -18,6 +18,9 @@ def train(
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the model.", file_okay=False)],
     minutes: Annotated[float | None, typer.Option(help="Time to train for; default: 30.")] = None,
+    start_from: Annotated[
+        str | None, typer.Option("--from", metavar="MODEL", help="Pair for the same classes to go on from.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in OUT.")] = False,
     wrong_class_weight: Annotated[
         float | None, typer.Option(help="Of the denoiser's wrong-class term; default: 1, 0: none.")
@@ -35,8 +38,14 @@ def train(
     with one_line_errors():
         from ..pair import train_pair
 
-        settings = {"minutes": minutes, "wrong_class_weight": wrong_class_weight, "image_size": image_size}
-        train_pair(data, out, resume=resume, device=device, progress=True, validation_fraction=val, **settings)
+        settings = {
+            "minutes": minutes,
+            "wrong_class_weight": wrong_class_weight,
+            "image_size": image_size,
+            "validation_fraction": val,
+            "start_from": start_from,
+        }
+        train_pair(data, out, resume=resume, device=device, progress=True, **settings)
     _print_training(json.loads((out / "training" / "log.json").read_text(encoding="utf-8")))
     console().print(f"Written: {out}", highlight=False, markup=False, soft_wrap=True)
 

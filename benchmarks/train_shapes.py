@@ -139,8 +139,8 @@ def train_unet(
     For a start pictures show single things, by which words get their meanings. The term is Appendix D's idea (arXiv
     2303.16203) as cross-entropy over the errors under the right caption and a false one, with the same noise: one that
     differs a little, or another picture's. One picture in ten has no caption, which makes the model one without
-    conditions as well. Errors count as errors in x0, up to `MAX_WEIGHT`, and little noise does not come up: there
-    captions say nothing that the picture does not.
+    conditions as well. Errors count as errors in x0, up to `MAX_WEIGHT`. In the first half little noise does not come
+    up, as what is where is decided above it; textures show below it: the second half has it, its errors as they are.
     """
     torch.manual_seed(SEED)
     model, encoder = models.unet().to(DEVICE), encoder.to(DEVICE).eval().requires_grad_(False)
@@ -159,7 +159,8 @@ def train_unet(
             words[others, 1] = words[:, 0].roll(1, 0)[others]
         without = torch.rand(len(chosen), generator=rng) < 0.1
         words[without, 0] = empty
-        t = torch.randint(args.first_t, args.last_t, (len(chosen),), generator=rng)
+        fine = 2 * step >= args.steps
+        t = torch.randint(args.fine_t if fine else args.first_t, args.last_t, (len(chosen),), generator=rng)
         noise = torch.randn(x0.shape, generator=rng)
         level = levels[t].view(-1, 1, 1, 1)
         noised = (level.sqrt() * x0 + (1 - level).sqrt() * noise).to(DEVICE)
@@ -168,7 +169,7 @@ def train_unet(
             with torch.no_grad():
                 text = encoder(words.flatten(0, 1)).last_hidden_state
             out = model(noised.repeat_interleave(k, 0), t.repeat_interleave(k), text).sample
-        weight = ((1 - level) / level).clamp(max=MAX_WEIGHT).view(-1, 1, 1).to(DEVICE)
+        weight = ((1 - level) / level).clamp(float(fine), MAX_WEIGHT).view(-1, 1, 1).to(DEVICE)
         squared = (out.float() - noise.repeat_interleave(k, 0)).square().flatten(1).view(len(x0), k, -1) * weight
         losses = {"denoising": squared[:, 0].mean()}
         if k > 1:
@@ -242,6 +243,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--first-t", type=int, default=300)
+    parser.add_argument("--fine-t", type=int, default=60, help="first timestep of the second half")
     parser.add_argument("--last-t", type=int, default=980)
     parser.add_argument("--wrong-caption-weight", type=float, default=1.0)
     parser.add_argument("--name", default="unet", help="of the checkpoint: one for each recipe")

@@ -9,8 +9,7 @@ import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from hybridclf import Denoiser
-from hybridclf_adapters.diffusers import load
+from hybridclf_adapters.diffusers import DiffusersDenoiser, load
 
 __all__ = ["SD_2", "SMALL", "Layout", "denoiser"]
 
@@ -42,14 +41,14 @@ SD_2 = Layout(
 """Stable Diffusion 2's U-Net and VAE; its text encoder is not needed for long and only has the right width."""
 
 
-def denoiser(layout: Layout, device: torch.device) -> Denoiser:
-    """The pipeline as anyone would load it, in the adapter's own choice of precision."""
+def denoiser(layout: Layout, device: torch.device, precision: str | None = None) -> DiffusersDenoiser:
+    """The pipeline as anyone would load it; by default in the adapter's own choice of precision."""
     with torch.random.fork_rng(), tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         with device:
             pipeline = _pipeline(layout)
         pipeline.save_pretrained(folder)
-        return load(folder, device=str(device))
+        return load(folder, device=str(device), precision=precision)
 
 
 def _pipeline(layout: Layout) -> Any:

@@ -1,6 +1,7 @@
 """A late-conditioned network behind the denoiser port."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -54,10 +55,20 @@ class LateConditionedDenoiser:
     ) -> None:
         self.device, self.dtype = torch.device(device), dtype
         self.network = network.to(device=self.device, dtype=dtype).eval().requires_grad_(False)
+        self.compiled = False
         self.classes = np.asarray(classes)
         self.mean, self.scale = np.asarray(mean, dtype=float), np.asarray(scale, dtype=float)
         self.shape: tuple[int, ...] = tuple(network.config["shape"])
         self._number = {label: i for i, label in enumerate(self.classes.tolist())}
+
+    def compile(self) -> None:
+        """Compile the network (torch.compile) for all predictions to come, for jobs of many minutes.
+
+        It takes a C++ compiler and about a minute, at the first prediction. On two cores with AVX-512 a U-Net for 32x32
+        images was then 1.3 times as fast in float32. Errors differ in their last digits from those of one that is not
+        compiled.
+        """
+        self.compiled = True
 
     def encode(self, images: Any) -> Tensor:
         """Standardised images `[n, *shape]`, channels first, from anything `images.as_array` reads.
@@ -93,14 +104,21 @@ class LateConditionedDenoiser:
 
     def predict(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> Tensor:
         """Predicted noise `[P, *shape]`: a trunk for R rows, a head for P pairs in passes of fixed size."""
-        features, common = self.network.trunk(x_t, t)
+        network, (trunk, head) = self.network, _parts(type(self.network), self.compiled)
+        features, common = trunk(network, x_t, t)
         label = condition["label"]
         if self.dtype == torch.float64:
-            return common[row] + self.network.head(features[row], label)
+            return common[row] + head(network, features[row], label)
         n_pairs = len(row)
         row, label = (torch.cat([v, v[-1:].expand(-n_pairs % HEAD_PAIRS)]) for v in (row, label))
         parts = [
-            common[r] + self.network.head(features[r], c)
+            common[r] + head(network, features[r], c)
             for r, c in zip(row.split(HEAD_PAIRS), label.split(HEAD_PAIRS), strict=True)
         ]
         return torch.cat(parts)[:n_pairs]
+
+
+@cache
+def _parts(kind: type[LateConditioned], compiled: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Trunk and head of a kind of networks, as functions of a network and what they take."""
+    return (torch.compile(kind.trunk), torch.compile(kind.head)) if compiled else (kind.trunk, kind.head)

@@ -16,6 +16,7 @@ from torch.distributions import Normal, kl_divergence
 
 from hybridclf import Denoiser, FixedTrials, HybridClassifier, InvalidInputError, Reranker, Staged
 from hybridclf.evaluation import PairErrors, Rows
+from hybridclf.pair_training import can_compile
 from hybridclf.ports import take
 from hybridclf_adapters.diffusers import load
 from tests.adapters.tiny_diffusers import PIPELINES, save, stable_diffusion, stable_diffusion_3
@@ -573,3 +574,19 @@ def test_the_bound_needs_a_learned_variance(objective: str, denoiser: Callable[[
         Reranker(it, objective=objective)
     with pytest.raises(InvalidInputError, match=message):
         HybridClassifier(denoiser=it, objective=objective).fit(np.zeros((4, 8, 8)), [0, 0, 1, 1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sd-epsilon", "dit"])
+def test_a_compiled_pipeline_predicts_the_same(name: str, folder: Callable[[str], Path]) -> None:
+    if not can_compile(torch.device("cpu")):
+        pytest.skip("nothing to compile with")
+    made = load(str(folder(name)), prompts=PROMPT, device="cpu")
+    labels, x_t, t = labels_of(name), torch.randn(3, *made.shape), torch.tensor([0.2, 0.5, 0.9])
+    row, condition = torch.tensor([0, 1, 1, 2]), made.condition(labels)
+    plain = made.predict(x_t, t, row, condition)
+    made.compile()
+    with torch.inference_mode():
+        compiled = made.predict(x_t, t, row, condition)
+    torch.testing.assert_close(compiled, plain, rtol=1e-3, atol=1e-4)
+    assert not torch.equal(compiled, plain)  # another arithmetic: it was compiled

@@ -1,6 +1,7 @@
 """Late-conditioned networks: one trunk pass per row, a head per pair, and the denoiser port around them."""
 
 import json
+import pickle
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from hybridclf.errors import InvalidInputError, UnknownLabelError
 from hybridclf.models import LateConditioned, LateConditionedDenoiser, LateMLP, LateUNet, build
 from hybridclf.models.denoiser import cosine_levels
+from hybridclf.pair_training import can_compile
 from hybridclf.ports import Denoiser, take
 
 N_CLASSES = 5
@@ -156,6 +158,23 @@ def test_new_networks_predict_the_same_for_every_class() -> None:
 
 
 # --- behind the port --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_compiled_denoiser_predicts_the_same() -> None:
+    """As far as float32 allows; compiled or not, it can be pickled."""
+    if not can_compile(torch.device("cpu")):
+        pytest.skip("nothing to compile with")
+    denoiser = LateConditionedDenoiser(make("unet"), range(N_CLASSES), np.zeros(1), np.ones(1))
+    x_t, t, row, label = work(denoiser.network, 4, 9)
+    plain = denoiser.predict(x_t, t, row, {"label": label})
+    denoiser.compile()
+    with torch.inference_mode():
+        compiled = denoiser.predict(x_t, t, row, {"label": label})
+    torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(compiled, plain)  # another arithmetic: it was compiled
+    again = pickle.loads(pickle.dumps(denoiser))
+    torch.testing.assert_close(again.predict(x_t, t, row, {"label": label}), compiled)
 
 
 def test_it_is_a_denoiser() -> None:

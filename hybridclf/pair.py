@@ -183,7 +183,9 @@ def _publish(folder: Path, run: TrainingRun) -> None:
 def _calibrated(spec: str, network: Any, task: Task, progress: bool) -> HybridClassifier:
     """The two tiers as one classifier, with a fusion from held-out images; weights as they are kept: halves."""
     network = network.to(memory_format=torch.contiguous_format).half().float()
-    denoiser = LateConditionedDenoiser(network, task.classes, task.mean, task.scale, device=task.device)
+    denoiser = LateConditionedDenoiser(
+        network, task.classes, task.mean, task.scale, device=task.device, mirror=task.mirror
+    )
     clf = HybridClassifier(spec, denoiser, device=str(task.device), verbose=progress, random_state=task.settings.seed)
     return clf.fit(*task.some_held_out(slice(n_to_fit_on(task))))
 

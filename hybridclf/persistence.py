@@ -189,6 +189,7 @@ def _describe_denoiser(denoiser: LateConditionedDenoiser) -> dict[str, Any]:
     return {
         "network": denoiser.network.config,
         "dtype": str(denoiser.dtype).removeprefix("torch."),
+        "mirror": denoiser.mirror,
         "classes": _describe_labels(denoiser.classes),
     }
 
@@ -313,7 +314,7 @@ def _restore_denoiser(folder: Path, saved: dict[str, Any], device: torch.device)
     network = build(saved["network"])
     dtype = getattr(torch, saved["dtype"])
     network.to(dtype).load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
-    return LateConditionedDenoiser(network, classes, mean, scale, dtype, device)
+    return LateConditionedDenoiser(network, classes, mean, scale, dtype, device, saved.get("mirror", False))
 
 
 def _restore_calibration(saved: dict[str, Any]) -> Calibration:

@@ -81,7 +81,7 @@ def test_it_learns(trained: tuple[Path, Result]) -> None:
     assert found["n"] == 12  # the half that the fusion was not fitted on; chance is 1/3
     assert found["tier_1"] > 0.9 and found["tier_2"] > 0.8 and found["hybrid"] > 0.9
     clf = HybridClassifier.load(out)
-    assert clf.fusion_.calibrated and clf.classes_.tolist() == sorted(COLOURS)
+    assert clf.fusion_.calibrated and clf.classes_.tolist() == sorted(COLOURS) and clf.denoiser_.mirror
     fresh = [picture for seed, colour in enumerate(COLOURS.values(), 10) for picture in blobs(20, colour, seed)]
     assert (clf.predict(fresh) == np.repeat(sorted(COLOURS), 20)).mean() > 0.9
 

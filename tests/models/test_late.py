@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from hybridclf.errors import InvalidInputError, UnknownLabelError
 from hybridclf.models import LateConditioned, LateConditionedDenoiser, LateMLP, LateUNet, build
-from hybridclf.models.denoiser import cosine_levels
+from hybridclf.models.denoiser import MIRRORED, cosine_levels
 from hybridclf.pair_training import can_compile
 from hybridclf.ports import Denoiser, take
+from hybridclf.trials import TrialPlan
 
 N_CLASSES = 5
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -158,6 +159,27 @@ def test_new_networks_predict_the_same_for_every_class() -> None:
 
 
 # --- behind the port --------------------------------------------------------------------------------------------------
+
+
+def test_a_mirroring_denoiser_sees_images_mirrored_at_half_of_all_times() -> None:
+    denoiser = LateConditionedDenoiser(make("patched unet"), range(N_CLASSES), np.zeros(1), np.ones(1), torch.float64)
+    n, label = 40, {"label": torch.arange(80) % N_CLASSES}
+    x_t = torch.randn(n, *denoiser.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    t, row = (torch.arange(n, dtype=torch.float64) + 0.5) / n, torch.arange(n).repeat_interleave(2)
+    plain = denoiser.predict(x_t, t, row, label)
+    mirrored = denoiser.predict(x_t.flip(-1), t, row, label).flip(-1)
+    denoiser.mirror = True
+    either = denoiser.predict(x_t, t, row, label)
+    is_plain, is_mirrored = ((either == other).flatten(1).all(1) for other in (plain, mirrored))
+    assert torch.equal(is_plain, ~is_mirrored) and 16 <= is_mirrored[::2].sum() <= 24
+
+
+@pytest.mark.parametrize("n", [16, 50, 64, 256])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_about_half_of_a_plans_trials_are_mirrored(n: int, seed: int) -> None:
+    t = TrialPlan(n, (1,), seed).timesteps(np.arange(n))
+    for part, off in ((t, 0.1), (np.sort(t)[: n // 2], 0.25)):
+        assert abs(((MIRRORED * part) % 1 < 0.5).mean() - 0.5) <= off
 
 
 @pytest.mark.slow

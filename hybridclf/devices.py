@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .errors import HybridClfError, InvalidInputError
+from .errors import HybridClfError, InvalidInputError, MissingDependencyError
 
-__all__ = ["Batches", "as_device"]
+__all__ = ["Batches", "as_device", "can_compile", "check_compiles"]
 
 
 def as_device(device: str) -> torch.device:
@@ -27,6 +27,30 @@ def as_device(device: str) -> torch.device:
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise InvalidInputError(f"device {device!r} is not there: torch finds {torch.cuda.device_count()} GPU(s)")
     return found
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile works on a device, which takes a compiler and more; found out by trying."""
+    try:
+        torch.compile(torch.sin)(torch.ones(2, device=device))
+    except Exception:  # it is not said what it may raise
+        return False
+    return True
+
+
+def check_compiles(device: torch.device) -> None:
+    """Check that torch.compile works on a device.
+
+    Raises
+    ------
+    MissingDependencyError
+        If not.
+    """
+    if not can_compile(device):
+        raise MissingDependencyError(
+            f"nothing can be compiled for {device} here: torch.compile needs a C++ compiler, such as g++ or clang, and "
+            "on a GPU triton; install it, or go on without compiling"
+        )
 
 
 class Batches:

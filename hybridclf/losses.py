@@ -83,7 +83,7 @@ def affine_jitter(x0: Tensor, rng: torch.Generator) -> Tensor:
     angle, zoom = 0.15 * angle, 1 + 0.075 * zoom
     cos, sin = zoom * angle.cos(), zoom * angle.sin()
     matrix = torch.stack([cos, -sin, 0.125 * shift_x, sin, cos, 0.125 * shift_y], dim=1).view(n, 2, 3).to(x0)
-    grid = F.affine_grid(matrix, list(x0.shape), align_corners=False)
+    grid = F.affine_grid(matrix.double(), list(x0.shape), align_corners=False).to(x0)  # autocast would round floats
     return F.grid_sample(x0, grid, padding_mode="border", align_corners=False)
 
 

@@ -1,7 +1,9 @@
 """Training a pair on labelled images: a small proposer, a late-conditioned U-Net, and the fusion of the two."""
 
 import hashlib
+import json
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from .allocation import FixedTrials
@@ -21,7 +24,8 @@ from .fusion import Fusion
 from .labelled import DIGITS, LabelledImages, load_labelled
 from .loss_picture import plot_losses
 from .models import LateConditionedDenoiser, LateUNet
-from .pair_training import PairSettings, Task, denoiser_part, has_bf16, proposer_part, worth_compiling
+from .pair_training import PairSettings, Part, Task, denoiser_part, has_bf16, proposer_part, worth_compiling
+from .persistence import read_description, restore_denoiser
 from .ports import Trainable
 from .training_run import TrainingRun
 
@@ -82,45 +86,66 @@ def train_pair(
         If `out` holds something else, is to be resumed with other settings, or cannot be written.
     """
     out, given = Path(out).resolve(), {name: value for name, value in settings.items() if value is not None}
+    if "start_from" in given:
+        given["start_from"] = str(model_folder(given["start_from"]).resolve())
     run = TrainingRun.resume(out, given) if resume else None
     if run is None:
         TrainingRun.check_free(out)
     chosen = _settings(source, given if run is None else run.log["settings"])
-    where, first = as_device(device), chosen.start_from and model_folder(chosen.start_from)
+    where = as_device(device)
     images = load_labelled(source, chosen.image_size, progress)
     compiles = worth_compiling(chosen.minutes, where)
-    facts = dict(zip(FACTS, (where.type, has_bf16(where), compiles, _digest(images)), strict=True))
+    facts: dict[str, Any] = dict(zip(FACTS, (where.type, has_bf16(where), compiles, _digest(images)), strict=True))
     task = Task.of(images, where, source != DIGITS, chosen, compiles)
     trainable, network = task.new_trainable(), task.new_denoiser()
-    if first:
-        _take_over(first, task, trainable, network)
+    if run is None and chosen.start_from is not None:
+        _take_over(Path(chosen.start_from), facts["images"], task, trainable, network)
+    parts = proposer_part(task, trainable.network), denoiser_part(task, network)
     if run is None:  # all that can be refused has been
-        run = TrainingRun.start(out, asdict(chosen) | facts)
+        first = {part.name: part.trainer for part in parts if chosen.start_from is not None}
+        run = TrainingRun.start(out, asdict(chosen) | facts, first)
     run.require(facts)
     run.log["unreadable"] = list(images.unreadable)
-    _train(run, task, trainable, network, progress)
+    _train(run, task, trainable, parts, progress)
     return HybridClassifier.load(out)
 
 
-def _take_over(folder: Path, task: Task, trainable: Trainable, network: LateUNet) -> None:
-    """Give both new networks the weights of a pair in a folder.
+def _take_over(folder: Path, images: str, task: Task, trainable: Trainable, network: LateUNet) -> None:
+    """Give both new networks the weights of a pair in a folder, which may not have seen what is held out now.
 
     Raises
     ------
     InvalidInputError
-        If it holds no pair of these classes, or one of other networks.
+        If it holds no pair of these classes, one of other networks, or one that was trained on the images, of that
+        digest, that are now held out.
     """
     try:
+        saved = read_description(folder)
+        classes = saved["classes"]["values"]
+        if classes != task.classes.tolist():
+            raise InvalidInputError(f"{folder} tells {classes} apart, not {task.classes.tolist()}")
+        _check_split(folder, images, task)
         trainable.load(folder / "proposer")
-        clf = HybridClassifier.load(folder)
-        if clf.classes_.tolist() != task.classes.tolist():
-            raise InvalidInputError(f"{folder} tells {clf.classes_.tolist()} apart, not {task.classes.tolist()}")
-        network.load_state_dict(clf.denoiser_.network.state_dict())
-    except (OSError, RuntimeError, SavedModelError) as error:
+        earlier = restore_denoiser(folder, saved["denoiser"], torch.device("cpu"))
+        network.load_state_dict(earlier.network.state_dict())
+    except (OSError, KeyError, TypeError, RuntimeError, SafetensorError, SavedModelError) as error:
         raise InvalidInputError(
             f"{folder} is no pair to start from: {error}; give the folder of one that was trained here, for images of "
             f"{task.settings.image_size} pixels"
         ) from error
+
+
+def _check_split(folder: Path, images: str, task: Task) -> None:
+    """Check that a pair that was trained on these very images held out the same ones."""
+    log = folder / "training" / "log.json"
+    before = json.loads(log.read_text(encoding="utf-8"))["settings"] if log.exists() else {}
+    now = asdict(task.settings)
+    differs = [name for name in ("validation_fraction", "seed") if before.get(name) != now[name]]
+    if before.get("images") == images and differs:
+        names = " and ".join(f"{name} {before.get(name)}" for name in differs)
+        raise InvalidInputError(
+            f"{folder} was trained on images that would be held out now; hold out those that it did: {names}"
+        )
 
 
 def _settings(source: str | Path, given: dict[str, Any]) -> PairSettings:
@@ -137,12 +162,9 @@ def _digest(images: LabelledImages) -> str:
     return digest.hexdigest()
 
 
-def _train(run: TrainingRun, task: Task, trainable: Trainable, network: LateUNet, progress: bool) -> None:
+def _train(run: TrainingRun, task: Task, trainable: Trainable, parts: Sequence[Part], progress: bool) -> None:
     """Both tiers one after the other, then the fusion; from what there is already."""
-    proposer, denoiser = (
-        run.train(part.name, part.trainer, part.seconds, part.held_out, progress)
-        for part in (proposer_part(task, trainable.network), denoiser_part(task, network))
-    )
+    proposer, denoiser = (run.train(part.name, part.trainer, part.seconds, part.held_out, progress) for part in parts)
     _finish(run, task, trainable, proposer, denoiser, progress)
 
 

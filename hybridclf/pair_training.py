@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import plugins
+from .devices import can_compile
 from .errors import InvalidInputError
 from .labelled import LabelledImages, channel_statistics, split
 from .losses import denoising_loss, distort, shift_and_mirror
@@ -23,7 +24,6 @@ __all__ = [
     "PairSettings",
     "Part",
     "Task",
-    "can_compile",
     "classifier_part",
     "denoiser_part",
     "has_bf16",
@@ -82,8 +82,7 @@ class PairSettings:
         Decides everything that is left to chance.
     start_from : str or None
         A pair that was trained in this way before, for the same classes: a folder or the name of an embedded model. Its
-        weights are the first; None: random ones. On the same images keep the seed and the share held out, or what it
-        was trained on is among those.
+        weights are the first; None: random ones.
     """
 
     minutes: float = 30.0
@@ -237,6 +236,7 @@ def _config(task: Task, minutes: float) -> TrainingConfig:
         weight_decay=0.05,
         ema_decay=0.999,
         bf16=has_bf16(task.device),
+        augment=True,
         muon=True,
         compiled=task.compiles and minutes >= COMPILE_FROM,
     )
@@ -273,12 +273,3 @@ def has_bf16(device: torch.device) -> bool:
 def worth_compiling(minutes: float, device: torch.device) -> bool:
     """Whether networks are compiled in a training of so many minutes."""
     return minutes >= COMPILE_FROM and can_compile(device)
-
-
-def can_compile(device: torch.device) -> bool:
-    """Whether torch.compile works on a device, which takes a compiler and more; found out by trying."""
-    try:
-        torch.compile(torch.sin)(torch.ones(2, device=device))
-    except Exception:  # it is not said what it may raise
-        return False
-    return True

@@ -39,7 +39,7 @@ from .trials import TellingOrder
 if TYPE_CHECKING:
     from .estimator import HybridClassifier
 
-__all__ = ["FORMAT_VERSION", "load", "read_description", "save"]
+__all__ = ["FORMAT_VERSION", "load", "read_description", "restore_denoiser", "save"]
 
 FORMAT_VERSION = 1
 """Version of the folder's layout; a newer one is refused."""
@@ -285,7 +285,7 @@ def _restore(
     if "denoiser" in named:
         clf.denoiser_ = named["denoiser"]
     else:
-        clf.denoiser_ = _restore_denoiser(folder, saved["denoiser"], as_device(clf.device))
+        clf.denoiser_ = restore_denoiser(folder, saved["denoiser"], as_device(clf.device))
         clf.denoiser = None if saved["trained_denoiser"] else clf.denoiser_
     clf.image_shape_ = None if saved["image_shape"] is None else tuple(saved["image_shape"])
     clf.pixel_range_ = None if saved["pixel_range"] is None else tuple(saved["pixel_range"])
@@ -307,7 +307,8 @@ def _restore_labels(saved: dict[str, Any]) -> np.ndarray:
     return np.array(saved["values"], dtype=saved["dtype"])
 
 
-def _restore_denoiser(folder: Path, saved: dict[str, Any], device: torch.device) -> LateConditionedDenoiser:
+def restore_denoiser(folder: Path, saved: dict[str, Any], device: torch.device) -> LateConditionedDenoiser:
+    """The denoiser that a saved model's description speaks of, from the folder."""
     classes = _restore_labels(saved["classes"])
     tensors = load_file(folder / "denoiser.safetensors")
     mean, scale = tensors.pop("mean"), tensors.pop("scale")

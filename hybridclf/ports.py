@@ -139,7 +139,10 @@ class Trainable(Protocol):
     network: nn.Module
 
     def load(self, folder: Path) -> None:
-        """Give the network the weights that `save` wrote into a folder; an OSError or RuntimeError if they differ."""
+        """Give the network the weights that `save` wrote into a folder.
+
+        An OSError if they cannot be read, and a RuntimeError if they are another network's.
+        """
         ...
 
     def save(self, network: nn.Module, folder: Path) -> str:

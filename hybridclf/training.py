@@ -46,7 +46,7 @@ class TrainingConfig:
     n_iter_no_change : int
         Passes without a better held-out loss after which training stops.
     augment : bool
-        Whether images are jittered by small rotations, scalings and shifts.
+        Whether images are changed a little: in `train` by small rotations, scalings and shifts.
     times : (low, high)
         Range that most of the times are drawn from; see `denoising_loss`.
     bf16 : bool

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -49,8 +50,19 @@ class TrainingRun:
         self.out, self.folder, self.log = out, out / "training", log
 
     @classmethod
-    def start(cls, out: Path, settings: Mapping[str, Any]) -> "TrainingRun":
+    def start(
+        cls, out: Path, settings: Mapping[str, Any], first: Mapping[str, Trainer] = MappingProxyType({})
+    ) -> "TrainingRun":
         """A new training in a new or empty folder.
+
+        Parameters
+        ----------
+        out : path
+            The folder.
+        settings : mapping
+            What decides the training, as plain JSON.
+        first : mapping of str to Trainer
+            Parts whose start is kept as their first checkpoint, as it does not follow from the settings.
 
         Raises
         ------
@@ -58,17 +70,19 @@ class TrainingRun:
             If the folder holds something, or nothing can be written there.
         """
         cls.check_free(out)
-        run, is_new = (
-            cls(out, {"settings": dict(settings), "configs": {}, "n_steps": {}, "losses": {}}),
-            not out.exists(),
-        )
+        is_new = not out.exists()
+        run = cls(out, {"settings": dict(settings), "configs": {}, "n_steps": {}, "losses": {}})
         try:
             with writing(run.folder):
                 run.folder.mkdir(parents=True, exist_ok=True)
-            run.write()
+            for part, trainer in first.items():
+                save_tensors(run.checkpoint(part), trainer.state_dict())
+            run.write()  # last, as it says that there is a training
         except TrainingError:
-            for folder in (run.folder, out)[: 1 + is_new]:  # leave nothing behind
-                with suppress(OSError):
+            with suppress(OSError):  # leave nothing behind
+                for part in first:
+                    run.checkpoint(part).unlink(missing_ok=True)
+                for folder in (run.folder, out)[: 1 + is_new]:
                     folder.rmdir()
             raise
         return run

@@ -136,7 +136,7 @@ def test_a_training_may_start_from_a_trained_pair(trained: tuple[Path, Result], 
 
 @pytest.mark.parametrize(
     ("source", "message"),
-    [("nowhere", "no embedded model 'nowhere'"), ("digits", "digits is no pair to start from"), (".", "no pair")],
+    [("nowhere", "no embedded model 'nowhere'"), ("digits", "apart, not ['blue'"), (".", "no pair to start from")],
 )
 def test_what_a_training_cannot_start_from(source: str, message: str, data: Path, tmp_path: Path) -> None:
     result = invoke(data, tmp_path / "out", "--from", source, "--image-size", "8")
@@ -148,11 +148,51 @@ def test_a_training_does_not_start_from_a_pair_for_other_classes_or_sizes(
     trained: tuple[Path, Result], data: Path, tmp_path: Path
 ) -> None:
     other = shutil.copytree(data, tmp_path / "other")
-    (other / "red").rename(other / "crimson")
-    with pytest.raises(InvalidInputError, match=r"apart, not \['blue', 'crimson', 'green'\]"):
+    (other / "red").rename(other / "ruby")
+    with pytest.raises(InvalidInputError, match=r"apart, not \['blue', 'green', 'ruby'\]"):
         train_pair(other, tmp_path / "out", image_size=8, start_from=str(trained[0]))
     with pytest.raises(InvalidInputError, match="for images of 32 pixels"):
-        train_pair(data, tmp_path / "out", image_size=32, start_from=str(trained[0]))
+        train_pair(other, tmp_path / "out", image_size=32, start_from=renamed(trained[0], tmp_path / "renamed"))
+
+
+def renamed(folder: Path, to: Path) -> Path:
+    """A copy of a pair that calls red ruby."""
+    described = (shutil.copytree(folder, to) / "model.json").read_text()
+    (to / "model.json").write_text(described.replace('"red"', '"ruby"'))
+    return to
+
+
+def test_what_a_pair_was_trained_on_is_not_held_out(trained: tuple[Path, Result], data: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"image_size": 8, "start_from": trained[0], "validation_fraction": 0.3}
+    with pytest.raises(InvalidInputError, match=r"hold out those that it did: validation_fraction 0\.2$"):
+        train_pair(data, tmp_path / "out", **settings)
+    with pytest.raises(InvalidInputError, match="that it did: seed 0"):
+        train_pair(data, tmp_path / "out", **settings | {"validation_fraction": 0.2, "seed": 1})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_pair_to_start_from(trained: tuple[Path, Result], data: Path, tmp_path: Path) -> None:
+    damaged = shutil.copytree(trained[0], tmp_path / "damaged")
+    for part in ("denoiser.safetensors", "proposer/model.safetensors"):
+        (damaged / part).write_bytes((damaged / part).read_bytes()[:1000])
+        with pytest.raises(InvalidInputError, match="damaged is no pair to start from"):
+            train_pair(data, tmp_path / "out", image_size=8, validation_fraction=0.2, start_from=damaged)
+
+
+def test_a_training_that_started_from_a_pair_needs_it_no_more(
+    trained: tuple[Path, Result], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted before any step of it, and resumed, it comes out the same, byte for byte."""
+    source = shutil.copytree(trained[0], tmp_path / "source")
+    options = ("--minutes", "0.3", "--image-size", "8", "--val", "0.2")
+    assert invoke(data, tmp_path / "whole", *options, "--from", source).exit_code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_advance", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        invoke(data, tmp_path / "again", *options, "--from", source)
+    shutil.rmtree(source)
+    assert invoke(data, tmp_path / "again", "--resume").exit_code == 0
+    for part in ("denoiser.safetensors", "proposer/model.safetensors"):
+        assert (tmp_path / "again" / part).read_bytes() == (tmp_path / "whole" / part).read_bytes()
 
 
 # --- interruptions ----------------------------------------------------------------------------------------------------

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from hybridclf.allocation import FixedTrials
+from hybridclf.devices import can_compile
 from hybridclf.errors import TrainingError
 from hybridclf.losses import affine_jitter, denoising_loss, distort, shift_and_mirror
 from hybridclf.models import LateConditioned, LateConditionedDenoiser, LateMLP, LateUNet
-from hybridclf.pair_training import can_compile
 from hybridclf.reranker import Reranker
 from hybridclf.training import CHECK_EVERY, Trainer, TrainingConfig, TrainingLog, train
 

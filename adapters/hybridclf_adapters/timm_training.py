@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import save_for_hf
 from torch import nn
@@ -83,9 +84,20 @@ class TimmTrainable:
         self.network, self.classes, self.arguments = network, classes, arguments
 
     def load(self, folder: Path) -> None:
-        """Give the network the weights that `save` wrote into a folder; an OSError or RuntimeError if they differ."""
+        """Give the network the weights that `save` wrote into a folder.
+
+        Raises
+        ------
+        OSError
+            If they cannot be read.
+        RuntimeError
+            If they are another network's.
+        """
         *_, last = self.network.children()
-        last.load_state_dict(load_file(folder / "model.safetensors"))
+        try:
+            last.load_state_dict(load_file(folder / "model.safetensors"))
+        except SafetensorError as error:
+            raise OSError(f"{folder / 'model.safetensors'} is damaged: {error}") from error
 
     def save(self, network: nn.Module, folder: Path) -> str:
         """Write a trained copy of the network into a folder as timm does, its parameters in half precision.

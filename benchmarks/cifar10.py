@@ -68,7 +68,7 @@ class Benchmark:
             raise SystemExit(f"the pair knows {self.clf.classes_.tolist()}, the images {list(self.test.classes)}")
         settings = json.loads((folder / "training" / "log.json").read_text(encoding="utf-8"))["settings"]
         self.settings = PairSettings(**{name: value for name, value in settings.items() if name not in FACTS})
-        known = json.dumps(fingerprint(folder)).encode() + self.test.pixels.tobytes()
+        known = json.dumps([fingerprint(folder), args.compile]).encode() + self.test.pixels.tobytes()
         self.work = args.work / hashlib.sha256(known).hexdigest()[:12]  # of this pair and these images
         self.work.mkdir(parents=True, exist_ok=True)
 
@@ -156,15 +156,15 @@ class Benchmark:
         }
 
     def cost(self, asked: np.ndarray) -> dict[str, float]:
-        """Times per image over tier 1's, and FLOPs: of whole calls, and of one row under all classes."""
+        """Times per image over tier 1's, and FLOPs: of whole calls, and of one row under all classes; not compiled."""
         images = self.test.pixels[:TIMED_IMAGES]
         self.clf.set_params(verbose=False)
+        compiled, self.clf.denoiser_.compiled = self.clf.denoiser_.compiled, False
         calls = {TIER_1: partial(self.log_prior, images), HYBRID: partial(self.clf.decide, images)}
         calls["a row"] = partial(record, self.clf, images, TIMED_TRIALS)
         if self.args.rival:
             calls[RIVAL] = lambda: [self.log_prior(images), self.rival[0].predict_log_proba(images[asked])]
         seconds = dict(zip(calls, medians(*calls.values(), repeats=5), strict=True))
-        compiled, self.clf.denoiser_.compiled = self.clf.denoiser_.compiled, False  # whose kernels are not counted
         spent = {name: flops(call) / len(images) for name, call in calls.items()}
         self.clf.denoiser_.compiled = compiled
         self.clf.set_params(verbose=True)
@@ -224,7 +224,8 @@ def main(arguments: list[str] | None = None) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     benchmark = Benchmark(args)
     on = machine(benchmark.clf.denoiser_.device)
-    report = {"model": str(args.model), "machine": on, "clean": benchmark.clean(), "shifted": benchmark.shifted()}
+    about = {"model": str(args.model), "machine": on, "compiled": args.compile}
+    report = about | {"clean": benchmark.clean(), "shifted": benchmark.shifted()}
     report["robustness"] = robustness(report["shifted"])
     save_json(RESULTS / "report.json", report)
     pictures.shift(report["shifted"]).savefig(RESULTS / "shift.png")

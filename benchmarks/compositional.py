@@ -5,7 +5,7 @@ with combinations of a colour and a shape that it never saw. Writes `benchmarks/
 picture. The fusion is fitted on other scenes. Between two captions diffusion and hybrid have all `TRIALS`; "race" is
 what the default allocation makes of the same errors. Among eighty things diffusion goes in stages, and the hybrid
 races CLIP's ten best. Image and group scores rest on error(no prompt) - error(caption), as raw errors do not compare
-across images. Where they can be, networks are compiled, and compute in bfloat16, in which they were trained.
+across images. The U-Net is compiled where that is possible.
 """
 
 import argparse
@@ -22,13 +22,12 @@ from tqdm.auto import tqdm
 
 from hybridclf import FixedTrials, Race, Reranker, Staged
 from hybridclf.allocation import Allocation
-from hybridclf.calibration import Calibration, Recording, fit_calibration
-from hybridclf.devices import as_device
+from hybridclf.calibration import RECORDED_TRIALS, Calibration, Recording, fit_calibration
+from hybridclf.devices import can_compile
 from hybridclf.metrics import accuracy, accuracy_difference
-from hybridclf.pair_training import can_compile, has_bf16
 from hybridclf_adapters import diffusers, open_clip
 
-TRIALS = 32
+TRIALS = RECORDED_TRIALS
 TEST_SEED, CALIBRATION_SEED = 3 * 10**6, 2 * 10**6
 TIERS = ("CLIP", "diffusion", "hybrid")
 
@@ -44,10 +43,8 @@ class Pair:
 
     def __init__(self, folder: Path) -> None:
         self.clip = open_clip.load(f"local-dir:{folder / 'clip'}", prompts="{}")
-        here = as_device("auto")
-        precision = "bf16" if here.type == "cpu" and has_bf16(here) else None
-        self.denoiser = diffusers.load(str(folder / "sd"), prompts="{}", precision=precision)
-        if can_compile(here):
+        self.denoiser = diffusers.load(str(folder / "sd"), prompts="{}")
+        if can_compile(self.denoiser.device):
             self.denoiser.compile()
         self.reranker = Reranker(self.denoiser, allocation=FixedTrials(TRIALS), batch_size=128)
 

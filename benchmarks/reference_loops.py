@@ -1,7 +1,7 @@
 """The published procedures as their authors run them, in our own plain writing: what our speed is compared with.
 
 One image at a time; every (trial, class) pair is a row of its own in batches of 32; a stage ends before the next one
-begins. Appendix F.1 of arXiv 2303.16203: batches of 32, fp16 on a GPU (the denoiser's own dtype, here as in ours).
+begins. Appendix F.1 of arXiv 2303.16203: batches of 32, fp16 on a GPU (here the denoiser's own dtype).
 They are given what costs nothing to give: conditions and noise are made once and stay on the device, nothing is padded,
 and errors come back once per batch.
 """

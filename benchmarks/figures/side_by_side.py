@@ -11,12 +11,14 @@ from reference_loops import ReferenceLoops
 from timing import medians
 
 from hybridclf import Reranker, Staged
+from hybridclf.devices import can_compile
+from hybridclf.pair_training import has_bf16
 
 from .common import Line, bars, styled
-from .workloads import WORKLOADS, Workload
+from .workloads import COMPILED, WORKLOADS, Workload
 
-GOALS = {("small SD", "cpu"): 1.5, ("small SD, compiled", "cpu"): 1.5}
-GOALS |= {(name, "cuda"): 3.0 for name in ("small SD", "small SD, compiled", "SD 2 size")}
+GOALS = {("small SD", "cpu"): 1.5, (COMPILED, "cpu"): 1.5}
+GOALS |= {(name, "cuda"): 3.0 for name in ("small SD", COMPILED, "SD 2 size")}
 """Smallest ratio aimed at, by workload and device."""
 
 
@@ -32,7 +34,7 @@ class Sizes:
 
 SIZES = {
     "small": Sizes(
-        {"digits MLP": 64, "late U-Net": 4, "small SD": 4, "small SD, compiled": 4, "SD 2 size": 8}, (5, 1), (16, 64), 3
+        {"digits MLP": 64, "late U-Net": 4, "small SD": 4, COMPILED: 4, "SD 2 size": 8}, (5, 1), (16, 64), 3
     ),
     "full": Sizes(dict.fromkeys(WORKLOADS, 64), (5, 1), (25, 250), 5),
 }
@@ -40,7 +42,10 @@ SIZES = {
 
 def measure(sizes: Sizes, device: torch.device) -> dict[str, Any]:
     """Both sides in turn, for each workload that the device can take."""
-    names = [name for name in sizes.images if name != "SD 2 size" or device.type == "cuda"]
+    left_out = {"SD 2 size"} if device.type != "cuda" else set()
+    if not (has_bf16(device) and can_compile(device)):
+        left_out |= {COMPILED}
+    names = [name for name in sizes.images if name not in left_out]
     return {
         "device": device.type,
         "keep": sizes.keep,
@@ -51,7 +56,7 @@ def measure(sizes: Sizes, device: torch.device) -> dict[str, Any]:
 
 
 def compare(work: Workload, sizes: Sizes) -> dict[str, Any]:
-    """Seconds per image of both sides and their ratio; and that both did the same."""
+    """Seconds per image of both sides and their ratio; and whether both did and answered the same."""
     reranker = Reranker(work.ours or work.denoiser, allocation=Staged(sizes.keep, sizes.trials))
     loops = ReferenceLoops(work.denoiser, work.labels, reranker.plan)
     theirs: list[Any] = []

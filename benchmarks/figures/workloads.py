@@ -14,7 +14,7 @@ from hybridclf import Denoiser, HybridClassifier
 from hybridclf.models import LateConditionedDenoiser, LateMLP, LateUNet
 from hybridclf.ports import Label
 
-__all__ = ["WORKLOADS", "Workload", "digits_images", "late_mlp"]
+__all__ = ["COMPILED", "WORKLOADS", "Workload", "digits_images", "late_mlp"]
 
 N_CLASSES = 10
 UNET_SHAPE = (3, 32, 32)
@@ -67,10 +67,10 @@ def small_stable_diffusion(n_images: int, device: torch.device) -> Workload:
 
 
 def compiled_stable_diffusion(n_images: int, device: torch.device) -> Workload:
-    """The same, on our side as one may set it up for a long job: compiled, and on a processor in bfloat16."""
+    """The same, and on our side as one may set it up for a long job: compiled, in bfloat16."""
     from . import stable_diffusion as sd
 
-    ours = sd.denoiser(sd.SMALL, device, "bf16" if device.type == "cpu" else None)
+    ours = sd.denoiser(sd.SMALL, device, "bf16")
     ours.compile()
     return replace(_stable_diffusion(sd.SMALL, n_images, device), ours=ours)
 
@@ -109,11 +109,13 @@ def _noise_images(n: int, edge: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, edge, edge, 3), dtype=np.uint8)
 
 
+COMPILED = "small SD, ours in bf16 and compiled"
+
 WORKLOADS: dict[str, Callable[[int, torch.device], Workload]] = {
     "digits MLP": digits_mlp,
     "late U-Net": late_unet,
     "small SD": small_stable_diffusion,
-    "small SD, compiled": compiled_stable_diffusion,
+    COMPILED: compiled_stable_diffusion,
     "SD 2 size": stable_diffusion_2,
 }
 """By name, from a number of images and a device. The last is for a GPU."""

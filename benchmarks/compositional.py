@@ -2,10 +2,9 @@
 
 CLIP alone, diffusion alone and the hybrid, same weights, same pictures, on scenes that training never saw, half of them
 with combinations of a colour and a shape that it never saw. Writes `benchmarks/results/compositional.json` and a
-picture. The fusion is fitted on other scenes. Between two captions diffusion and hybrid have all `TRIALS`; "race" is
-what the default allocation makes of the same errors. Among eighty things diffusion goes in stages, and the hybrid
-races CLIP's ten best. Image and group scores rest on error(no prompt) - error(caption), as raw errors do not compare
-across images. The U-Net is compiled where that is possible.
+picture. The fusion is fitted on other scenes. Between two captions diffusion and hybrid have all `TRIALS`; among eighty
+things diffusion goes in stages, and the hybrid races CLIP's ten best. Image and group scores rest on error(no prompt) -
+error(caption), as raw errors do not compare across images. The U-Net is compiled where that is possible.
 """
 
 import argparse
@@ -15,19 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cifar.answers import replay
 from scipy.special import log_softmax
 from shapes.tasks import Questions, attribute_questions, single_questions, swap_questions
 from tqdm.auto import tqdm
 
-from hybridclf import FixedTrials, Race, Reranker, Staged
+from hybridclf import FixedTrials, Fusion, Race, Reranker, Staged
 from hybridclf.allocation import Allocation
 from hybridclf.calibration import RECORDED_TRIALS, Calibration, Recording, fit_calibration
 from hybridclf.devices import can_compile
 from hybridclf.metrics import accuracy, accuracy_difference
 from hybridclf_adapters import diffusers, open_clip
 
-TRIALS = RECORDED_TRIALS
+TRIALS = 32
 TEST_SEED, CALIBRATION_SEED = 3 * 10**6, 2 * 10**6
 TIERS = ("CLIP", "diffusion", "hybrid")
 
@@ -46,7 +44,6 @@ class Pair:
         self.denoiser = diffusers.load(str(folder / "sd"), prompts="{}")
         if can_compile(self.denoiser.device):
             self.denoiser.compile()
-        self.reranker = Reranker(self.denoiser, allocation=FixedTrials(TRIALS), batch_size=128)
 
     @torch.inference_mode()
     def logits(self, asked: Questions) -> np.ndarray:
@@ -62,43 +59,44 @@ class Pair:
         where = torch.tensor([[texts.index(c) for c in captions] for captions in asked.captions])
         return (self.clip.model.logit_scale.exp() * torch.einsum("nd,nkd->nk", image, text[where])).cpu().numpy()
 
-    def errors(self, asked: Questions, *, without: bool = False) -> np.ndarray:
-        """Errors `[n, T, k]` in all trials; `without`: and of no prompt, as the last."""
+    def stage(self, n_trials: int = TRIALS) -> Reranker:
+        """Diffusion alone, so many trials."""
+        return Reranker(self.denoiser, allocation=FixedTrials(n_trials), batch_size=128)
+
+    def errors(self, asked: Questions, n_trials: int = TRIALS, *, without: bool = False) -> np.ndarray:
+        """Errors `[n, n_trials, k]`; `without`: and of no prompt, as the last."""
         captions = [[*c, ""] if without else list(c) for c in asked.captions]
-        return np.stack([r.evidence for r in self.reranker.rerank(asked.pictures, captions)])
+        return np.stack([r.evidence for r in self.stage(n_trials).rerank(asked.pictures, captions)])
 
 
 def calibrate(pair: Pair, n: int) -> "Calibrated":
     """Fusion, weights and order from scenes that are used for nothing else."""
     asked = attribute_questions(n, CALIBRATION_SEED, False) | swap_questions(n // 2, CALIBRATION_SEED, False)
-    logits, errors = (np.concatenate([ask(q) for q in tqdm(asked.values(), desc=desc)])
-                      for ask, desc in ((pair.logits, "CLIP"), (pair.errors, "calibrate")))  # fmt: skip
+    logits = np.concatenate([pair.logits(q) for q in asked.values()])
+    errors = np.concatenate([pair.errors(q, RECORDED_TRIALS) for q in tqdm(asked.values(), desc="calibrate")])
     log_prior, first = log_softmax(logits, 1), np.zeros(len(logits), int)
-    recording = Recording(log_prior, errors, *pair.reranker.levels(), first, log_prior, first)
-    return Calibrated(pair, fit_calibration(recording, Race(), None, None))
+    recording = Recording(log_prior, errors, *pair.stage(RECORDED_TRIALS).levels(), first, log_prior, first)
+    raced = fit_calibration(recording, Race(), None, None)
+    even = fit_calibration(recording, FixedTrials(RECORDED_TRIALS), None, raced.weighting)
+    return Calibrated(pair, raced, even.fusion)
 
 
 class Calibrated:
-    """Scores of each tier, higher is better."""
+    """Scores of each tier, higher is better; a calibration for races, and a fusion for trials in the even order."""
 
-    def __init__(self, pair: Pair, calibration: Calibration) -> None:
-        self.pair, self.calibration = pair, calibration
-        self.weights = calibration.weighting(*pair.reranker.levels())
+    def __init__(self, pair: Pair, calibration: Calibration, fusion: Fusion) -> None:
+        self.pair, self.calibration, self.fusion = pair, calibration, fusion
+        self.weights = calibration.weighting(*pair.stage().levels())
 
     def scores(self, logits: np.ndarray, errors: np.ndarray) -> dict[str, np.ndarray]:
         """`[n, k]` by tier, from CLIP's logits and weighted errors `[n, T, k]`."""
-        fusion, sums = self.calibration.fusion, errors.sum(1)
-        counts = np.full(len(sums), errors.shape[1])
-        return {"CLIP": logits, "diffusion": -sums, "hybrid": fusion.scores(logits, sums, counts)}
+        sums, counts = errors.sum(1), np.full(len(errors), errors.shape[1])
+        return {"CLIP": logits, "diffusion": -sums, "hybrid": self.fusion.scores(logits, sums, counts)}
 
-    def choices(self, asked: Questions) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        """Whether each tier, and Race, picks the right caption, bool `[n]`; and evaluations per image."""
+    def choices(self, asked: Questions) -> dict[str, np.ndarray]:
+        """Whether each tier picks the right caption, bool `[n]`."""
         logits, errors = self.pair.logits(asked), self.pair.errors(asked) * self.weights[:, None]
-        right = {tier: s[:, 0] > s[:, 1:].max(1) for tier, s in self.scores(logits, errors).items()}
-        order = np.argsort(-self.calibration.order.at(self.pair.reranker.levels()[0]), kind="stable")
-        raced = replay(errors[:, order], log_softmax(logits, 1), Race(), self.calibration.fusion)
-        cost = dict.fromkeys(("diffusion", "hybrid"), 2.0 * TRIALS) | {"race": float(raced.evaluations.mean())}
-        return right | {"race": raced.posterior.argmax(1) == 0}, cost
+        return {tier: s[:, 0] > s[:, 1:].max(1) for tier, s in self.scores(logits, errors).items()}
 
     def winoground(self, asked: Questions) -> dict[str, dict[str, np.ndarray]]:
         """Text, image and group score of each pair of questions, bool `[n / 2]`, by kind and tier (Equation 9)."""
@@ -153,7 +151,7 @@ def measure(pair: Pair, n: int) -> dict:
         right, cost = model.single(single_questions(n // 2, seed, held_out))
         rows.append(row("single thing, 80 classes", scenes, right, cost))
         for name, asked in tqdm(attribute_questions(n, seed, held_out).items(), desc=f"attributes, {scenes}"):
-            rows.append(row(name, scenes, *model.choices(asked)))
+            rows.append(row(name, scenes, model.choices(asked)))
         for name, asked in tqdm(swap_questions(n, seed, held_out).items(), desc=f"swaps, {scenes}"):
             rows += [row(f"{name} swapped, {kind}", scenes, right) for kind, right in model.winoground(asked).items()]
     precision = str(pair.denoiser.dtype).removeprefix("torch.")
@@ -161,7 +159,7 @@ def measure(pair: Pair, n: int) -> dict:
         "trials": TRIALS,
         "questions": n,
         "precision": precision,
-        "fusion": asdict(model.calibration.fusion),
+        "fusion": asdict(model.fusion),
         "rows": rows,
     }
 

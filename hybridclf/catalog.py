@@ -21,7 +21,7 @@ __all__ = [
     "pretrained_folder",
 ]
 
-DEFAULT_MODEL = "digits"
+DEFAULT_MODEL = "cifar10"
 """The embedded model that is asked where none is named."""
 
 _PRETRAINED = Path(__file__).parent / "pretrained"

@@ -75,7 +75,7 @@ def choose_classifier(
     Parameters
     ----------
     model : str or path, optional
-        An embedded model or the folder of a saved one. Default: the one of digits; labels need one.
+        An embedded model or the folder of a saved one. Default: `catalog.DEFAULT_MODEL`; labels need one.
     labels : sequence of C str, optional
         Labels to tell apart. Default: the model's own.
     template : str, optional

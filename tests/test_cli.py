@@ -171,8 +171,9 @@ def test_what_is_no_model_is_one_line_and_exit_code_2(tmp_path: Path, images: Pa
     assert str(folder) in line
 
 
-def test_the_embedded_model_is_the_default(images: Path) -> None:
-    result = invoke("classify", "--json", images)
+def test_an_embedded_model_goes_by_its_name(images: Path) -> None:
+    """Without one it is that for photographs: tests/test_cifar10_pair.py."""
+    result = invoke("classify", "--json", "--model", "digits", images)
     assert result.exit_code == 0, result.output
     labels = [json.loads(line)["label"] for line in result.stdout.splitlines()]
     assert labels == load_digits().target[200:204].tolist()

@@ -29,7 +29,7 @@ def classify(
     top_k: Annotated[int | None, typer.Option(min=1, help="Candidates that tier 1 hands over.")] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="NAME|DIR", help="Embedded or saved model; default: digits."),
+        typer.Option(metavar="NAME|DIR", help="Embedded or saved model; default: cifar10, photographs."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hybridclf import HybridClassifier
+from hybridclf.pair_training import has_bf16
 
 SEED = 0
 HELD_OUT_SEED = 10**6
@@ -54,7 +55,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def autocast() -> Any:
-    return torch.autocast(DEVICE.type, torch.bfloat16)
+    return torch.autocast(DEVICE.type, torch.bfloat16, enabled=has_bf16(DEVICE))
 
 
 def attention() -> Any:

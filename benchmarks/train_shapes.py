@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hybridclf import HybridClassifier
-from hybridclf.pair_training import has_bf16
+from hybridclf.devices import has_bf16
 
 SEED = 0
 HELD_OUT_SEED = 10**6

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .errors import HybridClfError, InvalidInputError, MissingDependencyError
 
-__all__ = ["Batches", "as_device", "can_compile", "check_compiles"]
+__all__ = ["Batches", "as_device", "can_compile", "check_compiles", "has_bf16"]
 
 
 def as_device(device: str) -> torch.device:
@@ -27,6 +27,14 @@ def as_device(device: str) -> torch.device:
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise InvalidInputError(f"device {device!r} is not there: torch finds {torch.cuda.device_count()} GPU(s)")
     return found
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies in bfloat16 by itself, rather than by way of float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities() if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities") else {}
+    return any(able.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
 def can_compile(device: torch.device) -> bool:

@@ -1,11 +1,15 @@
 """The optimiser of our trainings: AdamW, or Muon for the weights that are matrices."""
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Optimizer"]
+from .devices import has_bf16
+
+__all__ = ["Float32Muon", "Optimizer"]
 
 NARROWEST = 17
 """Fewest rows and channels of a weight that Muon takes: layers next to colours or to a few classes stay AdamW's."""
@@ -40,7 +44,8 @@ class Optimizer:
         self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)]
         if wide:
             matrices = [matrix for _, matrix in self._matrices.values()]
-            self._parts.append(torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+            kind = torch.optim.Muon if has_bf16(matrices[0].device) else Float32Muon
+            self._parts.append(kind(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -95,3 +100,42 @@ def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
     if moment.ndim == 0:  # the number of steps
         return moment.to(parameter.device, copy=True)
     return torch.empty_like(parameter, requires_grad=False).copy_(moment)
+
+
+class Float32Muon(torch.optim.Muon):
+    """torch's Muon in float32, for devices without a bfloat16 of their own; scaled to AdamW's steps, always.
+
+    torch's orthogonalises in bfloat16, which other processors go a long way round to compute: for a U-Net of 2.9 M
+    parameters on one core with no more than AVX2, a step took 14 times as long, more than forward and backward pass.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step along the gradients that the matrices hold."""
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    self._descend(matrix, matrix.grad, group)
+
+    def _descend(self, matrix: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        state, keep = self.state[matrix], group["momentum"]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(matrix)
+        momentum = state["momentum_buffer"].lerp_(grad, 1 - keep)
+        direction = _orthogonalised(
+            grad.lerp(momentum, keep), group["ns_coefficients"], group["ns_steps"], group["eps"]
+        )
+        matrix.mul_(1 - group["lr"] * group["weight_decay"])
+        matrix.add_(direction, alpha=-0.2 * group["lr"] * math.sqrt(max(matrix.shape)))
+
+
+def _orthogonalised(matrix: Tensor, coefficients: tuple[float, float, float], n_steps: int, eps: float) -> Tensor:
+    """Newton-Schulz iteration towards the orthogonal matrix next to one, as torch's Muon does it."""
+    a, b, c = coefficients
+    tall = len(matrix) > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / x.norm().clamp(min=eps)
+    for _ in range(n_steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if tall else x

@@ -17,14 +17,14 @@ from torch import nn
 from .allocation import FixedTrials
 from .catalog import model_folder
 from .checkpoint import writing
-from .devices import as_device
+from .devices import as_device, has_bf16
 from .errors import InvalidInputError, MissingDependencyError, SavedModelError
 from .estimator import HybridClassifier
 from .fusion import Fusion
 from .labelled import DIGITS, LabelledImages, load_labelled
 from .loss_picture import plot_losses
 from .models import LateConditionedDenoiser, LateUNet
-from .pair_training import PairSettings, Part, Task, denoiser_part, has_bf16, proposer_part, worth_compiling
+from .pair_training import PairSettings, Part, Task, denoiser_part, proposer_part, worth_compiling
 from .persistence import read_description, restore_denoiser
 from .ports import Trainable
 from .training_run import TrainingRun

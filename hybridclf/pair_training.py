@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import plugins
-from .devices import can_compile
+from .devices import can_compile, has_bf16
 from .errors import InvalidInputError
 from .labelled import LabelledImages, channel_statistics, split
 from .losses import denoising_loss, distort, shift_and_mirror
@@ -26,7 +26,6 @@ __all__ = [
     "Task",
     "classifier_part",
     "denoiser_part",
-    "has_bf16",
     "proposer_part",
     "worth_compiling",
 ]
@@ -260,14 +259,6 @@ def _part(name: str, minutes: float, task: Task, network: nn.Module, loss: PairL
     return Part(
         name, 60 * minutes, Trainer(network, task.pixels, task.y, augmented, config, 0, task.settings.seed), held_out
     )
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether a device multiplies in bfloat16 by itself, rather than by way of float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    able = torch.cpu.get_capabilities() if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities") else {}
-    return any(able.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
 def worth_compiling(minutes: float, device: torch.device) -> bool:

@@ -2,12 +2,13 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from hybridclf.optimizing import Optimizer
+from hybridclf.optimizing import Float32Muon, Optimizer
 
 
 def network(memory_format: torch.memory_format = torch.contiguous_format) -> nn.Sequential:
@@ -61,8 +62,11 @@ def test_without_muon_it_is_adamw() -> None:
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_inner_layers_are_torchs_muon_on_matrices(memory_format: torch.memory_format) -> None:
+def test_inner_layers_are_torchs_muon_on_matrices(
+    memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By hand: weights flattened, given to torch's Muon, and put back."""
+    monkeypatch.setattr("hybridclf.optimizing.has_bf16", lambda device: True)
     ours = network(memory_format)
     theirs, rates = network(memory_format), [0.01, 0.02]
     own = Optimizer(ours, weight_decay=0.1, muon=True)
@@ -136,3 +140,29 @@ def test_what_has_no_gradient_stays() -> None:
     optimizer.zero_grad()
     optimizer.step(0.1)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_muon_in_float32_is_torchs() -> None:
+    """torch's own orthogonalisation, in bfloat16, differs from it by no more than bfloat16 does."""
+    torch.manual_seed(0)
+    ours = [nn.Parameter(torch.randn(shape)) for shape in ((24, 60), (60, 24), (20, 20))]
+    theirs = copy.deepcopy(ours)
+    options: dict[str, Any] = {"lr": 0.02, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+    pair = Float32Muon(ours, **options), torch.optim.Muon(theirs, **options)
+    before = copy.deepcopy(ours)
+    for _ in range(3):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        for muon in pair:
+            muon.step()
+    for a, b, start in zip(ours, theirs, before, strict=True):
+        assert (a - b).norm() < 0.02 * (a - start).norm()
+        torch.testing.assert_close(pair[0].state[a]["momentum_buffer"], pair[1].state[b]["momentum_buffer"])
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_where_bfloat16_is_emulated_muon_does_without(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hybridclf.optimizing.has_bf16", lambda device: able)
+    optimizer = Optimizer(network(), 0.1, muon=True)
+    assert type(optimizer._parts[1]) is (torch.optim.Muon if able else Float32Muon)

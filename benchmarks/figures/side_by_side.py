@@ -11,8 +11,7 @@ from reference_loops import ReferenceLoops
 from timing import medians
 
 from hybridclf import Reranker, Staged
-from hybridclf.devices import can_compile
-from hybridclf.pair_training import has_bf16
+from hybridclf.devices import can_compile, has_bf16
 
 from .common import Line, bars, styled
 from .workloads import COMPILED, WORKLOADS, Workload

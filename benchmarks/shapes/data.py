@@ -40,8 +40,8 @@ def load(folder: Path, n_parts: int, workers: int = 2) -> Pictures:
     large = np.concatenate([np.load(folder / f"{i}.npy", mmap_mode="r") for i in range(n_parts)])
     small = np.concatenate([np.load(folder / f"{i}-small.npy") for i in range(n_parts)])
     captions = [json.loads((folder / f"{i}.json").read_text()) for i in range(n_parts)]
-    n_things = [len(scene.things) for i in range(n_parts) for scene in scenes(PART, random_state=i)]
-    return Pictures(large, small, np.concatenate([np.array(c, dtype=object) for c in captions]), np.array(n_things))
+    n_things = np.concatenate([np.load(folder / f"{i}-things.npy") for i in range(n_parts)])
+    return Pictures(large, small, np.concatenate([np.array(c, dtype=object) for c in captions]), n_things)
 
 
 def shrink(pictures: np.ndarray) -> np.ndarray:
@@ -56,6 +56,7 @@ def _draw_part(job: tuple[Path, int]) -> None:
     pictures = np.concatenate([draw(drawn[j : j + 100]) for j in range(0, PART, 100)])
     np.save(folder / f"{i}.npy", pictures)
     np.save(folder / f"{i}-small.npy", shrink(pictures))
+    np.save(folder / f"{i}-things.npy", [len(scene.things) for scene in drawn])
     first = i * PART * CAPTIONS
     pairs = [[wrong_caption(s, first + j * CAPTIONS + k) for k in range(CAPTIONS)] for j, s in enumerate(drawn)]
     part = folder / f"{i}.json.part"

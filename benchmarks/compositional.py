@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.special import log_softmax
+from scipy.stats import bootstrap
 from shapes.tasks import Questions, attribute_questions, single_questions, swap_questions
 from tqdm.auto import tqdm
 
@@ -28,6 +29,7 @@ from hybridclf_adapters import diffusers, open_clip
 TRIALS = 32
 TEST_SEED, CALIBRATION_SEED = 3 * 10**6, 2 * 10**6
 TIERS = ("CLIP", "diffusion", "hybrid")
+KINDS = ("text", "image", "group")
 
 
 class Pair:
@@ -102,7 +104,7 @@ class Calibrated:
         """Text, image and group score of each pair of questions, bool `[n / 2]`, by kind and tier (Equation 9)."""
         logits, errors = self.pair.logits(asked), self.pair.errors(asked, without=True) * self.weights[:, None]
         gained = self.scores(logits, errors[..., :2] - errors[..., 2:])
-        kinds: dict[str, dict[str, np.ndarray]] = {"text": {}, "image": {}, "group": {}}
+        kinds: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in KINDS}
         for tier, s in gained.items():
             s = s.reshape(-1, 2, 2)  # pair, picture, (right, wrong)
             text = (s[..., 0] > s[..., 1]).all(1)
@@ -146,14 +148,18 @@ def measure(pair: Pair, n: int) -> dict:
     """All questions; each half with familiar combinations of colour and shape, half with held-out ones."""
     model, rows = calibrate(pair, n // 2), []
     for held_out in (False, True):
-        seed = TEST_SEED + 1000 * held_out
-        scenes = "held-out" if held_out else "familiar"
+        seed, scenes = TEST_SEED + 1000 * held_out, "held-out" if held_out else "familiar"
         right, cost = model.single(single_questions(n // 2, seed, held_out))
         rows.append(row("single thing, 80 classes", scenes, right, cost))
-        for name, asked in tqdm(attribute_questions(n, seed, held_out).items(), desc=f"attributes, {scenes}"):
-            rows.append(row(name, scenes, model.choices(asked)))
-        for name, asked in tqdm(swap_questions(n, seed, held_out).items(), desc=f"swaps, {scenes}"):
-            rows += [row(f"{name} swapped, {kind}", scenes, right) for kind, right in model.winoground(asked).items()]
+        asked = tqdm(attribute_questions(n, seed, held_out).items(), desc=f"attributes, {scenes}")
+        chosen = {name: model.choices(questions) for name, questions in asked}
+        rows += [row(name, scenes, right) for name, right in chosen.items()]
+        rows.append(mean_row("mean of attribute tasks", scenes, list(chosen.values())))
+        asked = tqdm(swap_questions(n, seed, held_out).items(), desc=f"swaps, {scenes}")
+        scored = {name: model.winoground(questions) for name, questions in asked}
+        for kind in KINDS:
+            rows += [row(f"{name} swapped, {kind}", scenes, kinds[kind]) for name, kinds in scored.items()]
+            rows.append(mean_row(f"mean of swaps, {kind}", scenes, [kinds[kind] for kinds in scored.values()]))
     precision = str(pair.denoiser.dtype).removeprefix("torch.")
     return {
         "trials": TRIALS,
@@ -171,6 +177,18 @@ def row(task: str, scenes: str, right: dict[str, np.ndarray], evaluations: dict[
     return {"task": task, "scenes": scenes, "n": len(right["CLIP"]), "gain": gain, **shares} | (
         {"evaluations": evaluations} if evaluations else {}
     )
+
+
+def mean_row(task: str, scenes: str, tasks: list[dict[str, np.ndarray]]) -> dict:
+    """The mean over tasks that ask about the same n pictures, with bootstrap intervals over pictures."""
+    share = {tier: np.mean([right[tier] for right in tasks], axis=0) for tier in TIERS}  # [n] each
+    values = {"gain": share["hybrid"] - share["CLIP"]} | share
+    return {"task": task, "scenes": scenes, "n": len(values["gain"])} | {k: _bootstrapped(v) for k, v in values.items()}
+
+
+def _bootstrapped(values: np.ndarray) -> dict[str, float]:
+    low, high = bootstrap((values,), np.mean, method="percentile", rng=0).confidence_interval
+    return {"value": float(values.mean()), "low": float(low), "high": float(high)}
 
 
 def show(report: dict) -> None:

@@ -24,12 +24,13 @@ import torch
 import torch.nn.functional as F
 from shapes import data, models
 from shapes.loop import fit
-from shapes.tasks import single_questions
+from shapes.tasks import single_things
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hybridclf import HybridClassifier
 from hybridclf.devices import has_bf16
+from hybridclf.shapes import caption, draw, scenes, swapped
 
 SEED = 0
 HELD_OUT_SEED = 10**6
@@ -203,9 +204,14 @@ def main() -> None:
 
 
 def save_pair(folder: Path, n_images: int = CALIBRATION_IMAGES) -> None:
-    """Make one saved classifier of the two folders beside each other, its fusion fitted on scenes never trained on."""
-    asked = single_questions(n_images, CALIBRATION_SEED, held_out=False)
-    labels = sorted(asked.captions[0])
+    """Make one saved classifier of the two folders beside each other, its fusion fitted on scenes never trained on.
+
+    It is fitted on pictures of two things, whose captions stand beside those that swap or relate them otherwise; the
+    labels that it is saved with are the single things.
+    """
+    drawn, rng = scenes(n_images, random_state=CALIBRATION_SEED, things=(2,)), np.random.default_rng(CALIBRATION_SEED)
+    right = [caption(scene) for scene in drawn]
+    wrong = [caption(swapped(scene, what, rng)) for scene in drawn for what in ("objects", "colours", "relation")]
     clf = HybridClassifier(
         f"open_clip:local-dir:{folder / 'clip'}",
         f"diffusers:{folder / 'sd'}",
@@ -214,8 +220,8 @@ def save_pair(folder: Path, n_images: int = CALIBRATION_IMAGES) -> None:
         random_state=SEED,
         verbose=True,
     )
-    clf.fit(None, labels).calibrate(asked.pictures, [captions[0] for captions in asked.captions])
-    clf.set_params(verbose=False).save(folder)
+    clf.fit(None, sorted({*right, *wrong})).calibrate(draw(drawn), right)
+    clf.with_labels(single_things()).set_params(verbose=False).save(folder)
 
 
 def _tokenized(words: Any, captions: np.ndarray) -> Tensor:

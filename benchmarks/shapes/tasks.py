@@ -120,8 +120,12 @@ def _pairs(n: int, seed: int, held_out: bool, what: str) -> Questions:
 # --- single things ----------------------------------------------------------------------------------------------------
 
 
+def single_things() -> list[str]:
+    """All eighty combinations of a colour and a shape, in words."""
+    return [phrase(Thing("", "", colour, shape)) for colour in COLOURS for shape in SHAPES]
+
+
 def single_questions(n: int, seed: int, held_out: bool) -> Questions:
     """Pictures of one thing: which of all eighty combinations of a colour and a shape it is."""
-    drawn = scenes(n, random_state=seed, things=(1,), held_out=held_out)
-    every = [phrase(Thing("", "", colour, shape)) for colour in COLOURS for shape in SHAPES]
+    drawn, every = scenes(n, random_state=seed, things=(1,), held_out=held_out), single_things()
     return _ask(drawn, lambda s: (phrase(s.things[0]), *(p for p in every if p != phrase(s.things[0]))))

@@ -127,15 +127,15 @@ def encode(model: nn.Module, pictures: data.Pictures) -> Tensor:
 
 
 def train_unet(
-    work: Path,
-    encoder: nn.Module,
+    path: Path,
+    model: models.TextToImage,
     latents: Tensor,
     n_things: np.ndarray,
     tokens: Tensor,
     empty: Tensor,
     args: argparse.Namespace,
 ) -> nn.Module:
-    """The U-Net, under tier 1's text encoder as it is: the denoising loss and, if wanted, the wrong-caption term.
+    """The U-Net: the denoising loss and, if wanted, the wrong-caption term.
 
     For a start pictures show single things, by which words get their meanings. The term is Appendix D's idea (arXiv
     2303.16203) as cross-entropy over the errors under the right caption and a false one, with the same noise: one that
@@ -143,36 +143,28 @@ def train_unet(
     conditions as well. Errors count as errors in x0, up to `MAX_WEIGHT`. In the first half little noise does not come
     up, as what is where is decided above it; textures show below it: the second half has it, its errors as they are.
     """
-    torch.manual_seed(SEED)
-    model, encoder = models.unet().to(DEVICE), encoder.to(DEVICE).eval().requires_grad_(False)
+    model = model.to(DEVICE)
     every, single = np.arange(len(latents)), np.flatnonzero(n_things == 1)
     levels = models.scheduler().alphas_cumprod
+    k = 2 if args.wrong_caption_weight else 1
 
     def loss_at(step: int) -> dict[str, Tensor]:
         known = single if step < args.single_steps else every
         chosen, rng = batch(step, len(known), args.batch)
         chosen = known[chosen]
-        said = torch.randint(data.CAPTIONS, (len(chosen),), generator=rng)
-        k = 2 if args.wrong_caption_weight else 1
-        words, x0 = tokens[chosen, said, :k].clone(), latents[chosen].float()
-        if k > 1:
-            others = torch.rand(len(chosen), generator=rng) < OTHERS[step >= args.single_steps]
-            words[others, 1] = words[:, 0].roll(1, 0)[others]
-        without = torch.rand(len(chosen), generator=rng) < 0.1
-        words[without, 0] = empty
+        words, without = captions(tokens[chosen], empty, OTHERS[step >= args.single_steps], rng)
         fine = 2 * step >= args.steps
         t = torch.randint(args.fine_t if fine else args.first_t, args.last_t, (len(chosen),), generator=rng)
+        x0 = latents[chosen].float()
         noise = torch.randn(x0.shape, generator=rng)
         level = levels[t].view(-1, 1, 1, 1)
         noised = (level.sqrt() * x0 + (1 - level).sqrt() * noise).to(DEVICE)
-        noise, words, t = noise.to(DEVICE), words.to(DEVICE), t.to(DEVICE)
         with autocast(), attention():
-            with torch.no_grad():
-                text = encoder(words.flatten(0, 1)).last_hidden_state
-            out = model(noised.repeat_interleave(k, 0), t.repeat_interleave(k), text).sample
-        least = 1.0 if fine else 0.0
-        weight = ((1 - level) / level).clamp(least, MAX_WEIGHT).view(-1, 1, 1).to(DEVICE)
-        squared = (out.float() - noise.repeat_interleave(k, 0)).square().flatten(1).view(len(x0), k, -1) * weight
+            inputs = noised.repeat_interleave(k, 0), t.to(DEVICE).repeat_interleave(k)
+            out = model(*inputs, words[:, :k].flatten(0, 1).to(DEVICE))
+        weight = ((1 - level) / level).clamp(1.0 if fine else 0.0, MAX_WEIGHT).view(-1, 1, 1).to(DEVICE)
+        errors = (out.float() - noise.to(DEVICE).repeat_interleave(k, 0)).square().flatten(1).view(len(x0), k, -1)
+        squared = errors * weight
         losses = {"denoising": squared[:, 0].mean()}
         if k > 1:
             scores = -SHARPNESS * squared.sum(-1)[~without.to(DEVICE)]
@@ -180,7 +172,31 @@ def train_unet(
             losses["wrong caption"] = args.wrong_caption_weight * F.cross_entropy(scores, right)
         return losses
 
-    return fit(work / args.name, model, loss_at, args.steps, learning_rate=args.learning_rate, decay=0.999, muon=True)
+    return fit(path, model, loss_at, args.steps, learning_rate=args.learning_rate, decay=0.999, muon=True)
+
+
+def captions(tokens: Tensor, empty: Tensor, others: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """One of each picture's captions and a false one, `[n, 2, N_TOKENS]`; and which pictures go without, bool `[n]`.
+
+    Parameters
+    ----------
+    tokens : Tensor `[n, CAPTIONS, 2, N_TOKENS]`
+        Right and wrong captions.
+    empty : Tensor `[N_TOKENS]`
+        No caption.
+    others : float
+        Share of false captions that are the right ones of other pictures.
+    rng : Generator
+        Decides.
+    """
+    n = len(tokens)
+    said = torch.randint(data.CAPTIONS, (n,), generator=rng)
+    words = tokens[torch.arange(n), said].clone()
+    from_others = torch.rand(n, generator=rng) < others
+    words[from_others, 1] = words[:, 0].roll(1, 0)[from_others]
+    without = torch.rand(n, generator=rng) < 0.1
+    words[without, 0] = empty
+    return words, without
 
 
 # --- all of it --------------------------------------------------------------------------------------------------------
@@ -197,9 +213,10 @@ def main() -> None:
     vae = train_decoder(args.work, pictures, args)
     latents = _once(args.work / f"latents-{args.parts}.pt", partial(encode, vae, pictures))
     empty = models.tokens(words, [""])[0]
-    encoder = models.text_encoder(clip, len(words))
-    unet = train_unet(args.work, encoder, latents, pictures.n_things, tokens, empty, args)
-    models.save_pipeline(vae.cpu(), encoder.cpu(), words, unet.cpu(), args.out / "sd")
+    torch.manual_seed(SEED)
+    model = models.TextToImage(models.unet(), models.text_encoder(clip, len(words)).requires_grad_(False))
+    model = train_unet(args.work / "unet", model, latents, pictures.n_things, tokens, empty, args).cpu()
+    models.save_pipeline(vae.cpu(), model.encoder, words, model.network, args.out / "sd")
     save_pair(args.out)
 
 
@@ -253,7 +270,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--fine-t", type=int, default=60, help="first timestep of the second half")
     parser.add_argument("--last-t", type=int, default=980)
     parser.add_argument("--wrong-caption-weight", type=float, default=1.0)
-    parser.add_argument("--name", default="unet", help="of the checkpoint: one for each recipe")
     return parser.parse_args()
 
 

@@ -207,15 +207,17 @@ def _fill(layer: nn.Conv2d, ones: Sequence[tuple[int, int, int, int]] = ()) -> N
         layer.weight[place] = 1.0
 
 
-def unet() -> UNet2DConditionModel:
-    """Cross-attention at both resolutions; before training captions say nothing."""
+def unet(attends: tuple[bool, bool] = (True, True)) -> UNet2DConditionModel:
+    """Cross-attention where it is wanted, of the higher and the lower resolution; untrained, captions say nothing."""
+    down = ["CrossAttnDownBlock2D" if wanted else "DownBlock2D" for wanted in attends]
+    up = ["CrossAttnUpBlock2D" if wanted else "UpBlock2D" for wanted in reversed(attends)]
     network = UNet2DConditionModel(
         sample_size=8,
         in_channels=LATENT,
         out_channels=LATENT,
         block_out_channels=(64, 96),
-        down_block_types=("CrossAttnDownBlock2D",) * 2,
-        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        down_block_types=down,
+        up_block_types=up,
         layers_per_block=1,
         norm_num_groups=16,
         attention_head_dim=4,
@@ -226,6 +228,26 @@ def unet() -> UNet2DConditionModel:
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
     return network
+
+
+class TextToImage(nn.Module):
+    """A U-Net behind its text encoder.
+
+    Parameters
+    ----------
+    network : UNet2DConditionModel
+        What predicts the noise.
+    encoder : CLIPTextModel
+        What the words go through; it is trained if its parameters require gradients.
+    """
+
+    def __init__(self, network: UNet2DConditionModel, encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.network, self.encoder = network, encoder.eval()
+
+    def forward(self, noised: Tensor, t: Tensor, words: Tensor) -> Tensor:
+        """Noise `[n, LATENT, 8, 8]` in latents of that shape at times `[n]`, under words `[n, N_TOKENS]`."""
+        return self.network(noised, t, self.encoder(words).last_hidden_state).sample
 
 
 def scheduler() -> PNDMScheduler:

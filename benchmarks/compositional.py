@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.special import log_softmax
-from scipy.stats import bootstrap
+from shapes.intervals import in_percent, mean_interval
 from shapes.tasks import Questions, attribute_questions, single_questions, swap_questions
 from tqdm.auto import tqdm
 
@@ -183,24 +183,15 @@ def mean_row(task: str, scenes: str, tasks: list[dict[str, np.ndarray]]) -> dict
     """The mean over tasks that ask about the same n pictures, with bootstrap intervals over pictures."""
     share = {tier: np.mean([right[tier] for right in tasks], axis=0) for tier in TIERS}  # [n] each
     values = {"gain": share["hybrid"] - share["CLIP"]} | share
-    return {"task": task, "scenes": scenes, "n": len(values["gain"])} | {k: _bootstrapped(v) for k, v in values.items()}
-
-
-def _bootstrapped(values: np.ndarray) -> dict[str, float]:
-    low, high = bootstrap((values,), np.mean, method="percentile", rng=0).confidence_interval
-    return {"value": float(values.mean()), "low": float(low), "high": float(high)}
+    return {"task": task, "scenes": scenes, "n": len(values["gain"])} | {k: mean_interval(v) for k, v in values.items()}
 
 
 def show(report: dict) -> None:
     """The table."""
     print(f"{'task':28} {'scenes':9} {'n':>4} " + " ".join(f"{tier:>18}" for tier in TIERS) + f"{'hybrid - CLIP':>22}")
     for r in report["rows"]:
-        cells = " ".join(f"{_cell(r[tier]):>18}" for tier in TIERS)
-        print(f"{r['task']:28} {r['scenes']:9} {r['n']:4} {cells}{_cell(r['gain']):>22}")
-
-
-def _cell(interval: dict[str, float]) -> str:
-    return "{:.1f} ({:.1f}, {:.1f})".format(*(100 * interval[k] for k in ("value", "low", "high")))
+        cells = " ".join(f"{in_percent(r[tier]):>18}" for tier in TIERS)
+        print(f"{r['task']:28} {r['scenes']:9} {r['n']:4} {cells}{in_percent(r['gain']):>22}")
 
 
 def picture(report: dict, path: Path) -> None:

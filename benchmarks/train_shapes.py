@@ -15,6 +15,7 @@ more. A trained autoencoder had lost whole colours after 1,200 steps, hence the 
 import argparse
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,47 @@ OTHERS = (0.5, 0.2)
 """Share of false captions that are another picture's, while pictures show single things and after."""
 
 
+PARTS = 30
+"""Of the scenes to train on."""
+
+CLIP_STEPS, CLIP_BATCH = 900, 256
+DECODER_STEPS = 1500
+
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the U-Net is trained."""
+
+    steps: int = 8000
+    batch: int = 64
+    learning_rate: float = 2e-3
+    single_steps: int = 1000  # with pictures of single things
+    first_t: int = 300
+    fine_t: int = 60  # first timestep of the second half
+    last_t: int = 980
+    wrong_caption_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What the U-Net's training takes: words, tokens `[n, CAPTIONS, 2, N_TOKENS]` and latents `[n, LATENT, 8, 8]`.
+
+    Beside them the tokens of no caption, the number of things `[n]` in each picture, and the parts that are there.
+    """
+
+    words: Any
+    tokens: Tensor
+    empty: Tensor
+    n_things: np.ndarray
+    latents: Tensor
+    clip: nn.Module
+    vae: nn.Module
+
+    def encoder(self) -> Any:
+        """Tier 1's text encoder, as it is."""
+        return models.text_encoder(self.clip, len(self.words)).requires_grad_(False)
 
 
 def autocast() -> Any:
@@ -73,14 +114,12 @@ def batch(step: int, n: int, size: int) -> tuple[np.ndarray, torch.Generator]:
 # --- tier 1 -----------------------------------------------------------------------------------------------------------
 
 
-def train_clip(
-    work: Path, pictures: data.Pictures, tokens: Tensor, n_words: int, args: argparse.Namespace
-) -> nn.Module:
+def train_clip(work: Path, pictures: data.Pictures, tokens: Tensor, n_words: int) -> nn.Module:
     torch.manual_seed(SEED)
     model = models.clip(n_words).to(DEVICE)
 
     def loss_at(step: int) -> dict[str, Tensor]:
-        chosen, rng = batch(step, len(pictures.large), args.clip_batch)
+        chosen, rng = batch(step, len(pictures.large), CLIP_BATCH)
         said = torch.randint(data.CAPTIONS, (len(chosen),), generator=rng)
         with autocast():
             pixels = models.clip_pixels(pictures.large[chosen]).to(DEVICE)
@@ -88,7 +127,7 @@ def train_clip(
         logits, right = scale * image.float() @ text.float().T, torch.arange(len(chosen), device=DEVICE)
         return {"contrastive": (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2}
 
-    return fit(work / "clip", model, loss_at, args.clip_steps, learning_rate=1e-3, weight_decay=0.1)
+    return fit(work / "clip", model, loss_at, CLIP_STEPS, learning_rate=1e-3, weight_decay=0.1)
 
 
 # --- tier 2 -----------------------------------------------------------------------------------------------------------
@@ -99,7 +138,7 @@ def as_x(pictures: np.ndarray) -> Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def train_decoder(work: Path, pictures: data.Pictures, args: argparse.Namespace) -> nn.Module:
+def train_decoder(work: Path, pictures: data.Pictures) -> nn.Module:
     """The decoder of an encoder that is written down; classification does not need it, generation does."""
     torch.manual_seed(SEED)
     model = models.autoencoder()
@@ -116,7 +155,7 @@ def train_decoder(work: Path, pictures: data.Pictures, args: argparse.Namespace)
             out = model.decode(z + 0.05 * torch.randn(z.shape, generator=rng).to(DEVICE)).sample.float()
         return {"reconstruction": F.l1_loss(out, x) + F.mse_loss(out, x)}
 
-    return fit(work / "decoder", model, loss_at, args.decoder_steps, learning_rate=2e-3)
+    return fit(work / "decoder", model, loss_at, DECODER_STEPS, learning_rate=2e-3)
 
 
 @torch.inference_mode()
@@ -126,15 +165,7 @@ def encode(model: nn.Module, pictures: data.Pictures) -> Tensor:
     return (torch.cat(parts) * model.config.scaling_factor).half()
 
 
-def train_unet(
-    path: Path,
-    model: models.TextToImage,
-    latents: Tensor,
-    n_things: np.ndarray,
-    tokens: Tensor,
-    empty: Tensor,
-    args: argparse.Namespace,
-) -> nn.Module:
+def train_unet(path: Path, model: models.TextToImage, made: Ingredients, recipe: Recipe) -> nn.Module:
     """The U-Net: the denoising loss and, if wanted, the wrong-caption term.
 
     For a start pictures show single things, by which words get their meanings. The term is Appendix D's idea (arXiv
@@ -144,18 +175,18 @@ def train_unet(
     up, as what is where is decided above it; textures show below it: the second half has it, its errors as they are.
     """
     model = model.to(DEVICE)
-    every, single = np.arange(len(latents)), np.flatnonzero(n_things == 1)
+    every, single = np.arange(len(made.latents)), np.flatnonzero(made.n_things == 1)
     levels = models.scheduler().alphas_cumprod
-    k = 2 if args.wrong_caption_weight else 1
+    k = 2 if recipe.wrong_caption_weight else 1
 
     def loss_at(step: int) -> dict[str, Tensor]:
-        known = single if step < args.single_steps else every
-        chosen, rng = batch(step, len(known), args.batch)
+        known = single if step < recipe.single_steps else every
+        chosen, rng = batch(step, len(known), recipe.batch)
         chosen = known[chosen]
-        words, without = captions(tokens[chosen], empty, OTHERS[step >= args.single_steps], rng)
-        fine = 2 * step >= args.steps
-        t = torch.randint(args.fine_t if fine else args.first_t, args.last_t, (len(chosen),), generator=rng)
-        x0 = latents[chosen].float()
+        words, without = choose_words(made.tokens[chosen], made.empty, OTHERS[step >= recipe.single_steps], rng)
+        fine = 2 * step >= recipe.steps
+        t = torch.randint(recipe.fine_t if fine else recipe.first_t, recipe.last_t, (len(chosen),), generator=rng)
+        x0 = made.latents[chosen].float()
         noise = torch.randn(x0.shape, generator=rng)
         level = levels[t].view(-1, 1, 1, 1)
         noised = (level.sqrt() * x0 + (1 - level).sqrt() * noise).to(DEVICE)
@@ -169,13 +200,14 @@ def train_unet(
         if k > 1:
             scores = -SHARPNESS * squared.sum(-1)[~without.to(DEVICE)]
             right = torch.zeros(len(scores), dtype=torch.long, device=DEVICE)
-            losses["wrong caption"] = args.wrong_caption_weight * F.cross_entropy(scores, right)
+            losses["wrong caption"] = recipe.wrong_caption_weight * F.cross_entropy(scores, right)
         return losses
 
-    return fit(path, model, loss_at, args.steps, learning_rate=args.learning_rate, decay=0.999, muon=True)
+    rate, about = recipe.learning_rate, asdict(recipe)
+    return fit(path, model, loss_at, recipe.steps, learning_rate=rate, decay=0.999, muon=True, recipe=about)
 
 
-def captions(tokens: Tensor, empty: Tensor, others: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def choose_words(tokens: Tensor, empty: Tensor, others: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """One of each picture's captions and a false one, `[n, 2, N_TOKENS]`; and which pictures go without, bool `[n]`.
 
     Parameters
@@ -204,20 +236,27 @@ def captions(tokens: Tensor, empty: Tensor, others: float, rng: torch.Generator)
 
 def main() -> None:
     args = _arguments()
-    args.work.mkdir(parents=True, exist_ok=True)
-    pictures = data.load(args.work / "scenes", args.parts)
-    words = models.tokenizer(data.sentences(1500, HELD_OUT_SEED - 1))
-    tokens = _once(args.work / f"tokens-{args.parts}.pt", partial(_tokenized, words, pictures.captions)).long()
-    clip = train_clip(args.work, pictures, tokens, len(words), args)
-    models.save_clip(clip.cpu(), words, args.out / "clip")
-    vae = train_decoder(args.work, pictures, args)
-    latents = _once(args.work / f"latents-{args.parts}.pt", partial(encode, vae, pictures))
-    empty = models.tokens(words, [""])[0]
+    made = prepare(args.work)
+    models.save_clip(made.clip, made.words, args.out / "clip")
     torch.manual_seed(SEED)
-    model = models.TextToImage(models.unet(), models.text_encoder(clip, len(words)).requires_grad_(False))
-    model = train_unet(args.work / "unet", model, latents, pictures.n_things, tokens, empty, args).cpu()
-    models.save_pipeline(vae.cpu(), model.encoder, words, model.network, args.out / "sd")
+    model = models.TextToImage(models.unet(), made.encoder())
+    recipe = Recipe(**{field.name: getattr(args, field.name) for field in fields(Recipe)})
+    model = train_unet(args.work / "unet", model, made, recipe).cpu()
+    models.save_pipeline(made.vae, model.encoder, made.words, model.network, args.out / "sd")
     save_pair(args.out)
+
+
+def prepare(work: Path) -> Ingredients:
+    """All that the U-Net's training takes; what is in the folder already is read."""
+    work.mkdir(parents=True, exist_ok=True)
+    pictures = data.load(work / "scenes", PARTS)
+    words = models.tokenizer(data.sentences(1500, HELD_OUT_SEED - 1))
+    tokens = _once(work / f"tokens-{PARTS}.pt", partial(_tokenized, words, pictures.captions)).long()
+    clip = train_clip(work, pictures, tokens, len(words))
+    vae = train_decoder(work, pictures)
+    latents = _once(work / f"latents-{PARTS}.pt", partial(encode, vae, pictures))
+    empty = models.tokens(words, [""])[0]
+    return Ingredients(words, tokens, empty, pictures.n_things, latents, clip.cpu(), vae.cpu())
 
 
 def save_pair(folder: Path, n_images: int = CALIBRATION_IMAGES) -> None:
@@ -258,18 +297,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--out", type=Path, default=Path("hybridclf/pretrained/shapes"))
-    parser.add_argument("--parts", type=int, default=30, help="thousands of scenes / 4")
-    parser.add_argument("--clip-steps", type=int, default=900)
-    parser.add_argument("--clip-batch", type=int, default=256)
-    parser.add_argument("--decoder-steps", type=int, default=1500)
-    parser.add_argument("--steps", type=int, default=8000)
-    parser.add_argument("--single-steps", type=int, default=1000, help="steps with pictures of single things")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--first-t", type=int, default=300)
-    parser.add_argument("--fine-t", type=int, default=60, help="first timestep of the second half")
-    parser.add_argument("--last-t", type=int, default=980)
-    parser.add_argument("--wrong-caption-weight", type=float, default=1.0)
+    for field in fields(Recipe):
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
     return parser.parse_args()
 
 

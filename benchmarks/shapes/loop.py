@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,17 +29,19 @@ def fit(
     weight_decay: float = 0.01,
     decay: float = 0.998,
     muon: bool = False,
+    recipe: dict[str, Any] | None = None,
 ) -> nn.Module:
     """Train a model to step `n_steps`; its averaged copy. Losses go to `path`.log, a checkpoint to `path`.pt.
 
-    `loss_at(step)` gives named losses whose sum is minimised.
+    `loss_at(step)` gives named losses whose sum is minimised. A checkpoint of another recipe is refused.
     """
     average = copy.deepcopy(model).requires_grad_(False)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = Optimizer(model, weight_decay, muon)
     state = {"model": model, "average": average, "optimizer": optimizer}
     checkpoint, log = (path.with_name(path.name + suffix) for suffix in (".pt", ".log"))
-    first = _resume(checkpoint, state, n_steps)
+    about = {"n_steps": n_steps, "recipe": recipe}
+    first = _resume(checkpoint, state, about)
     _forget(log, first)
     saved, bar = time.monotonic(), tqdm(range(first, n_steps), initial=first, total=n_steps, desc=path.name)
     for step in bar:
@@ -51,7 +54,7 @@ def fit(
         if step % 20 == 0:
             _log(log, step, losses, bar)
         if time.monotonic() - saved > SAVE_EVERY or step + 1 == n_steps:
-            _save(checkpoint, state, step + 1, n_steps)
+            _save(checkpoint, state, step + 1, about)
             saved = time.monotonic()
     return average.eval()
 
@@ -82,20 +85,20 @@ def _forget(path: Path, first: int) -> None:
         path.write_text("".join(f"{line}\n" for line in lines))
 
 
-def _save(path: Path, state: dict, step: int, n_steps: int) -> None:
+def _save(path: Path, state: dict, step: int, about: dict[str, Any]) -> None:
     part = path.with_name(path.name + ".part")
     states = {name: value.state_dict() for name, value in state.items()}
-    torch.save({"step": step, "n_steps": n_steps, **states}, part)
+    torch.save({"step": step, **about, **states}, part)
     os.replace(part, path)
 
 
-def _resume(path: Path, state: dict, n_steps: int) -> int:
-    """The first step to take, after what is in a checkpoint; its schedule must be the same."""
+def _resume(path: Path, state: dict, about: dict[str, Any]) -> int:
+    """The first step to take, after what is in a checkpoint; its schedule and recipe must be the same."""
     if not path.exists():
         return 0
     saved = torch.load(path, map_location="cpu", weights_only=True)
-    if saved["n_steps"] != n_steps:
-        raise SystemExit(f"{path} is of a training of {saved['n_steps']} steps, not {n_steps}; give it another name")
+    if (was := {name: saved.get(name) for name in about}) != about:
+        raise SystemExit(f"{path} is of a training with {was}, not {about}; move it, or train as it was")
     for name, value in state.items():
         value.load_state_dict(saved[name])
     return saved["step"]

@@ -57,7 +57,7 @@ PARTS = 30
 """Of the scenes to train on."""
 
 CLIP_STEPS, CLIP_BATCH = 900, 256
-DECODER_STEPS = 1500
+DECODER_STEPS = 600
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -78,18 +78,18 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Ingredients:
-    """What the U-Net's training takes: words, tokens `[n, CAPTIONS, 2, N_TOKENS]` and latents `[n, LATENT, 8, 8]`.
+    """What the U-Net's training takes: pictures, their tokens `[n, CAPTIONS, 2, N_TOKENS]` and latents.
 
-    Beside them the tokens of no caption, the number of things `[n]` in each picture, and the parts that are there.
+    Beside them the words, the tokens `[N_TOKENS]` of no caption, and tier 1; latents are `[n, LATENT, 8, 8]`.
     """
 
+    pictures: data.Pictures
     words: Any
     tokens: Tensor
     empty: Tensor
-    n_things: np.ndarray
     latents: Tensor
     clip: nn.Module
-    vae: nn.Module
+    vae: models.AutoencoderKL
 
     def encoder(self) -> Any:
         """Tier 1's text encoder, as it is."""
@@ -138,13 +138,19 @@ def as_x(pictures: np.ndarray) -> Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def train_decoder(work: Path, pictures: data.Pictures) -> nn.Module:
-    """The decoder of an encoder that is written down; classification does not need it, generation does."""
+def written_autoencoder(pictures: data.Pictures) -> models.AutoencoderKL:
+    """With an encoder that is written down, and a decoder still to be trained."""
     torch.manual_seed(SEED)
     model = models.autoencoder()
     models.write_encoder(model, as_x(pictures.small[:4000]))
-    model.to(DEVICE).encoder.requires_grad_(False)
-    model.quant_conv.requires_grad_(False)
+    return model.requires_grad_(False)
+
+
+def train_decoder(work: Path, model: models.AutoencoderKL, pictures: data.Pictures) -> nn.Module:
+    """Pixels of latents, which generation needs and classification does not."""
+    model.to(DEVICE)
+    for part in (model.decoder, model.post_quant_conv):
+        part.requires_grad_(True)
 
     def loss_at(step: int) -> dict[str, Tensor]:
         chosen, rng = batch(step, len(pictures.small), 64)
@@ -161,6 +167,7 @@ def train_decoder(work: Path, pictures: data.Pictures) -> nn.Module:
 @torch.inference_mode()
 def encode(model: nn.Module, pictures: data.Pictures) -> Tensor:
     """Latents of all pictures, as the adapter makes them."""
+    model.to(DEVICE)
     parts = [model.encode(as_x(p).to(DEVICE)).latent_dist.mean.cpu() for p in np.array_split(pictures.small, 256)]
     return (torch.cat(parts) * model.config.scaling_factor).half()
 
@@ -175,7 +182,7 @@ def train_unet(path: Path, model: models.TextToImage, made: Ingredients, recipe:
     up, as what is where is decided above it; textures show below it: the second half has it, its errors as they are.
     """
     model = model.to(DEVICE)
-    every, single = np.arange(len(made.latents)), np.flatnonzero(made.n_things == 1)
+    every, single = np.arange(len(made.latents)), np.flatnonzero(made.pictures.n_things == 1)
     levels = models.scheduler().alphas_cumprod
     k = 2 if recipe.wrong_caption_weight else 1
 
@@ -242,7 +249,8 @@ def main() -> None:
     model = models.TextToImage(models.unet(), made.encoder())
     recipe = Recipe(**{field.name: getattr(args, field.name) for field in fields(Recipe)})
     model = train_unet(args.work / "unet", model, made, recipe).cpu()
-    models.save_pipeline(made.vae, model.encoder, made.words, model.network, args.out / "sd")
+    vae = train_decoder(args.work, made.vae, made.pictures).cpu()
+    models.save_pipeline(vae, model.encoder, made.words, model.network, args.out / "sd")
     save_pair(args.out)
 
 
@@ -253,10 +261,10 @@ def prepare(work: Path) -> Ingredients:
     words = models.tokenizer(data.sentences(1500, HELD_OUT_SEED - 1))
     tokens = _once(work / f"tokens-{PARTS}.pt", partial(_tokenized, words, pictures.captions)).long()
     clip = train_clip(work, pictures, tokens, len(words))
-    vae = train_decoder(work, pictures)
+    vae = written_autoencoder(pictures)
     latents = _once(work / f"latents-{PARTS}.pt", partial(encode, vae, pictures))
     empty = models.tokens(words, [""])[0]
-    return Ingredients(words, tokens, empty, pictures.n_things, latents, clip.cpu(), vae.cpu())
+    return Ingredients(pictures, words, tokens, empty, latents, clip.cpu(), vae.cpu())
 
 
 def save_pair(folder: Path, n_images: int = CALIBRATION_IMAGES) -> None:

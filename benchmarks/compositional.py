@@ -2,15 +2,17 @@
 
 CLIP alone, diffusion alone and the hybrid, same weights, same pictures, on scenes that training never saw, half of them
 with combinations of a colour and a shape that it never saw. Writes `benchmarks/results/compositional.json` and a
-picture. The fusion is fitted on other scenes. Between two captions diffusion and hybrid have all `TRIALS`; among eighty
-things diffusion goes in stages, and the hybrid races CLIP's ten best. Image and group scores rest on error(no prompt) -
-error(caption), as raw errors do not compare across images. The U-Net is compiled where that is possible.
+picture. The fusion is fitted on other scenes. Between two captions diffusion and hybrid have all `TRIALS`. Among eighty
+things diffusion goes in stages, and the hybrid is the classifier as it was saved, racing CLIP's ten best. Image and
+group scores rest on error(no prompt) - error(caption), as raw errors do not compare across images. The U-Net is
+compiled where that is possible.
 """
 
 import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +21,10 @@ from shapes.intervals import in_percent, mean_interval
 from shapes.tasks import Questions, attribute_questions, single_questions, swap_questions
 from tqdm.auto import tqdm
 
-from hybridclf import FixedTrials, Fusion, Race, Reranker, Staged
-from hybridclf.allocation import Allocation
+from hybridclf import FixedTrials, Fusion, HybridClassifier, Race, Reranker, Staged
 from hybridclf.calibration import RECORDED_TRIALS, Calibration, Recording, fit_calibration
 from hybridclf.devices import can_compile
 from hybridclf.metrics import accuracy, accuracy_difference
-from hybridclf_adapters import diffusers, open_clip
 
 TRIALS = 32
 TEST_SEED, CALIBRATION_SEED = 3 * 10**6, 2 * 10**6
@@ -33,17 +33,18 @@ KINDS = ("text", "image", "group")
 
 
 class Pair:
-    """Both tiers of a folder, and what they say of questions.
+    """Both tiers of a saved classifier, and what they say of questions.
 
     Parameters
     ----------
     folder : Path
-        With `clip` and `sd` in it.
+        What `train_shapes.save_pair` left.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.clip = open_clip.load(f"local-dir:{folder / 'clip'}", prompts="{}")
-        self.denoiser = diffusers.load(str(folder / "sd"), prompts="{}")
+        self.clf = HybridClassifier.load(folder)
+        self.clip: Any = self.clf.proposer_
+        self.denoiser = self.clf.denoiser_
         if can_compile(self.denoiser.device):
             self.denoiser.compile()
 
@@ -114,27 +115,23 @@ class Calibrated:
 
     def single(self, asked: Questions) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """Which of eighty, bool `[n]` by tier, and the evaluations per image; the diffusion model in stages."""
-        logits = self.pair.logits(asked)
-        staged = self._reranker(Staged((16, 4, 1), (4, 16, TRIALS))).rerank(asked.pictures, asked.captions)
-        prior = log_softmax(logits, 1)
-        top = np.argsort(-prior, axis=1, kind="stable")[:, :10]
-        shortlist = [[captions[i] for i in row] for captions, row in zip(asked.captions, top, strict=True)]
-        raced = self._reranker(Race()).rerank(asked.pictures, shortlist, np.take_along_axis(prior, top, axis=1))
-        answers = {"diffusion": staged, "hybrid": raced}
-        right = {
-            tier: np.array([r.ranking[0] == c[0] for r, c in zip(results, asked.captions, strict=True)])
-            for tier, results in answers.items()
+        right = np.array([captions[0] for captions in asked.captions])
+        staged = self._in_stages().rerank(asked.pictures, asked.captions)
+        posterior, raced = self.pair.clf.decide(list(asked.pictures))
+        answers = {
+            "CLIP": self.pair.clip.predict(list(asked.pictures)),
+            "diffusion": np.array([r.ranking[0] for r in staged]),
+            "hybrid": self.pair.clf.classes_[posterior.argmax(axis=1)],
         }
-        cost = {tier: float(np.mean([r.evaluations for r in results])) for tier, results in answers.items()}
-        return {"CLIP": logits.argmax(1) == 0} | right, {"CLIP": 0.0} | cost
+        results = {"CLIP": [], "diffusion": staged, "hybrid": raced}
+        cost = {tier: sum(r.evaluations for r in some) / len(right) for tier, some in results.items()}
+        return {tier: answer == right for tier, answer in answers.items()}, cost
 
-    def _reranker(self, allocation: Allocation) -> Reranker:
+    def _in_stages(self) -> Reranker:
         learned = self.calibration
-        fusion = learned.fusion if isinstance(allocation, Race) else None
         return Reranker(
             self.pair.denoiser,
-            allocation=allocation,
-            fusion=fusion,
+            allocation=Staged((16, 4, 1), (4, 16, TRIALS)),
             weighting=learned.weighting,
             order=learned.order,
             batch_size=128,

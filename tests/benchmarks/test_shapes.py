@@ -1,8 +1,10 @@
 """What the shapes pair is made of, before any training: towers, tokens, encoder, loop, questions."""
 
+import json
 import shutil
 from pathlib import Path
 
+import compositional
 import numpy as np
 import open_clip
 import pytest
@@ -11,7 +13,7 @@ from PIL import Image
 from shapes import data, models, tasks
 from shapes.loop import fit
 from torch import Tensor, nn
-from train_shapes import save_pair
+from train_shapes import Ingredients, Recipe, choose_words, save_pair, train_unet, written_autoencoder
 
 from hybridclf import FixedTrials, HybridClassifier
 from hybridclf.shapes import HELD_OUT, RELATIONS, caption, draw, scenes
@@ -99,14 +101,19 @@ def test_users_load_both_folders(pair: Path, pictures: np.ndarray, words: models
     assert sum(f.stat().st_size for f in pair.rglob("*") if f.is_file()) <= 15 * 2**20
 
 
-def test_both_become_one_saved_classifier(
-    pair: Path, pictures: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("hybridclf.calibration.RECORDED_TRIALS", 3)
-    shutil.copytree(pair, tmp_path / "made")
-    save_pair(tmp_path / "made", n_images=20)
-    shutil.move(tmp_path / "made", tmp_path / "moved")
-    clf = HybridClassifier.load(tmp_path / "moved")
+@pytest.fixture(scope="module")
+def saved(pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both tiers as one saved classifier, in a folder that was moved since."""
+    folder = tmp_path_factory.mktemp("saved")
+    shutil.copytree(pair, folder / "made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hybridclf.calibration.RECORDED_TRIALS", 3)
+        save_pair(folder / "made", n_images=20)
+    return Path(shutil.move(folder / "made", folder / "moved"))
+
+
+def test_both_become_one_saved_classifier(saved: Path, pictures: np.ndarray) -> None:
+    clf = HybridClassifier.load(saved)
     assert clf.fusion_.calibrated and len(clf.classes_) == 80 and "a pink star" in clf.classes_
     assert clf.set_params(allocation=FixedTrials(2)).predict_proba(list(pictures[:2])).shape == (2, 80)
 
@@ -154,6 +161,45 @@ def test_an_interrupted_training_goes_on_exactly(tmp_path: Path) -> None:
         assert torch.equal(ours, theirs)
 
 
+# --- the U-Net's training --------------------------------------------------------------------------------------------
+
+
+def test_false_captions_are_hard_ones_or_other_pictures() -> None:
+    n = 400
+    tokens = torch.arange(n * data.CAPTIONS * 2).view(n, data.CAPTIONS, 2, 1).expand(-1, -1, -1, models.N_TOKENS)
+    empty = torch.full((models.N_TOKENS,), -1)
+    words, without = choose_words(tokens, empty, 0.5, torch.Generator().manual_seed(0))
+    assert words.shape == (n, 2, models.N_TOKENS)
+    assert torch.equal((words[:, 0] == empty).all(-1), without) and 20 < without.sum() < 60
+    right, wrong = words[~without, 0, 0], words[~without, 1, 0]
+    own = right + 1 == wrong  # the false caption that stands beside the right one
+    assert 150 < own.sum() < 210
+    assert (wrong[~own] % 2 == 0).all() and (wrong[~own] != right[~own]).all()
+
+
+def test_a_training_leaves_tier_1s_text_encoder_alone(words: models.CLIPTokenizer, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    drawn = scenes(20, random_state=3)
+    small = data.shrink(draw(drawn))
+    n_things = np.array([len(scene.things) for scene in drawn])
+    pictures = data.Pictures(draw(drawn), small, np.array([]), n_things)
+    vae = written_autoencoder(pictures)
+    latents = torch.randn(20, models.LATENT, 8, 8).half()
+    tokens = torch.randint(len(words), (20, data.CAPTIONS, 2, models.N_TOKENS))
+    empty = models.tokens(words, [""])[0]
+    made = Ingredients(pictures, words, tokens, empty, latents, models.clip(len(words)), vae)
+    model = models.TextToImage(models.unet(), made.encoder())
+    recipe = Recipe(steps=6, batch=4, single_steps=2)
+    trained = train_unet(tmp_path / "unet", model, made, recipe)
+    for ours, theirs in zip(trained.encoder.parameters(), made.encoder().parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    log = [json.loads(line) for line in (tmp_path / "unet.log").read_text().splitlines()]
+    assert log[0]["wrong caption"] == pytest.approx(np.log(2), abs=0.01)  # captions say nothing yet
+    assert any(p.any() for name, p in trained.network.named_parameters() if name.endswith("attn2.to_out.0.weight"))
+    with pytest.raises(SystemExit, match="single_steps"):
+        train_unet(tmp_path / "unet", model, made, Recipe(steps=6, batch=4, single_steps=3))
+
+
 # --- the questions ----------------------------------------------------------------------------------------------------
 
 
@@ -182,3 +228,19 @@ def test_the_right_caption_is_the_picture(pictures: np.ndarray) -> None:
         assert len(set(captions)) == 80 and captions[0] == caption(scene)
         np.testing.assert_array_equal(picture, draw([scene])[0])
     assert not any(r in c[0] for c in asked.captions for r in RELATIONS)
+
+
+def test_the_whole_benchmark(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compositional, "TRIALS", 17)  # more than before the last stage
+    monkeypatch.setattr(compositional, "RECORDED_TRIALS", 3)
+    monkeypatch.setattr(compositional, "can_compile", lambda device: False)
+    monkeypatch.setattr("sys.argv", ["compositional.py", str(saved), "--questions", "4", "--out", str(tmp_path)])
+    compositional.main()
+    report = json.loads((tmp_path / "compositional.json").read_text())
+    tasks_of = {half: [r["task"] for r in report["rows"] if r["scenes"] == half] for half in ("familiar", "held-out")}
+    assert tasks_of["familiar"] == tasks_of["held-out"] and len(tasks_of["familiar"]) == 1 + 8 + 1 + 3 * (4 + 1)
+    for row in report["rows"]:
+        assert row["gain"]["value"] == pytest.approx(row["hybrid"]["value"] - row["CLIP"]["value"])
+        for tier in compositional.TIERS:
+            assert 0 <= row[tier]["low"] <= row[tier]["value"] <= row[tier]["high"] <= 1
+    assert (tmp_path / "compositional.png").stat().st_size > 10_000

@@ -30,7 +30,8 @@ class Rows(NamedTuple):
 
 def batch_capacity(denoiser: Denoiser, batch_size: int) -> Capacity:
     """Rows and pairs of a batch of that size, which is in the denoiser's `cost_unit`."""
-    return Capacity(batch_size, batch_size * (PAIRS_PER_ROW if denoiser.cost_unit == "row" else 1))
+    by_row = denoiser.cost_unit == "row"
+    return Capacity(batch_size, batch_size * (PAIRS_PER_ROW if by_row else 1), splits=not by_row)
 
 
 class PairErrors:

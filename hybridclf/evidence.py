@@ -169,6 +169,8 @@ class Window:
         self.errors = np.empty((n_slots, n_trials, n_candidates), dtype=np.float32)  # a slot's is cleared on arrival
         self.differences = PairedDifferences(self.errors)
         self.n_trials = np.zeros(n_slots, dtype=int)
+        self.begun = np.zeros(n_slots, dtype=int)  # candidates that have their error in the trial after these
+        self.pending = np.zeros(by_candidate)  # those errors
         self.evaluations = np.zeros(n_slots, dtype=int)
 
     def admit(self, slots: np.ndarray, log_prior: np.ndarray) -> None:
@@ -176,19 +178,29 @@ class Window:
         self.occupied[slots] = True
         self.log_prior[slots] = log_prior
         self.alive[slots] = np.isfinite(log_prior)
-        self.frozen[slots] = self.sums[slots] = 0.0
+        self.frozen[slots] = self.sums[slots] = self.pending[slots] = 0.0
         self.errors[slots] = np.nan
         self.differences.forget(slots)
-        self.n_trials[slots] = self.evaluations[slots] = 0
+        self.n_trials[slots] = self.begun[slots] = self.evaluations[slots] = 0
 
     def record(
         self, slots: np.ndarray, trials: np.ndarray, candidates: np.ndarray, errors: np.ndarray, cost: int = 1
     ) -> None:
-        """Note errors `[P]` of (slot, trial, candidate), each index array `[P]`, trials in order, at a cost each."""
+        """Note errors `[P]` of (slot, trial, candidate), each index array `[P]`, trials in order, at a cost each.
+
+        A trial counts once it has the errors of all candidates that are alive.
+        """
         self.errors[slots, trials, candidates] = errors
-        np.add.at(self.sums, (slots, candidates), errors.astype(float))
         np.add.at(self.evaluations, slots, cost)
-        np.maximum.at(self.n_trials, slots, trials + 1)
+        now, n_new = np.unique(slots, return_counts=True)
+        n_whole, self.begun[now] = np.divmod(self.begun[now] + n_new, self.alive[now].sum(axis=1))
+        self.n_trials[now] += n_whole
+        ended = now[n_whole > 0]
+        self.sums[ended] += self.pending[ended]
+        self.pending[ended] = 0.0
+        counts = trials < self.n_trials[slots]
+        for sums, which in ((self.sums, counts), (self.pending, ~counts)):
+            np.add.at(sums, (slots[which], candidates[which]), errors[which].astype(float))
 
     def view(self, slots: np.ndarray, fusion: "Fusion") -> Evidence:
         """The evidence on the images in these slots, with the posterior that fusion makes of it."""

@@ -27,10 +27,20 @@ _NO_BOUND = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Capacity:
-    """The most rows and pairs that one batch holds (one row is always allowed, whatever its pairs)."""
+    """The most rows and pairs that one batch holds.
+
+    Attributes
+    ----------
+    rows, pairs : int
+        At least 1 each.
+    splits : bool
+        Whether a row may begin in one batch and go on in the next, which fills batches where cost is counted in pairs.
+        Otherwise one row is always allowed, whatever its pairs.
+    """
 
     rows: int
     pairs: int
+    splits: bool = False
 
     def share(self, work: "Work") -> float:
         """How full a batch is, in (0, 1]: of rows or of pairs, whichever is fuller."""
@@ -39,7 +49,7 @@ class Capacity:
 
 @dataclass(frozen=True)
 class Work:
-    """One batch of R rows and P pairs; pairs are sorted by row.
+    """One batch of R rows and P pairs; pairs are sorted by row, and not all of a row's need be in one batch.
 
     Attributes
     ----------
@@ -117,7 +127,7 @@ class Step:
     finished : list of (int, RerankResult)
         Images that are done, by number.
     rows, pairs : int
-        Denoiser work of this turn; a pair is an evaluation.
+        Denoiser work of this turn: rows that began in it, and pairs; a pair is an evaluation.
     """
 
     images: np.ndarray
@@ -208,13 +218,14 @@ class Loop:
         """Note the errors `[P]` of a batch, and judge the images whose trials are in."""
         errors = np.asarray(errors)
         pair_slot = work.slot[work.row]
+        n_rows = len(work.slot) - int((self._window.begun[np.unique(work.slot)] > 0).sum())  # begun in this batch
         self._window.record(pair_slot, work.trial[work.row], work.candidate, errors, self.evaluate.n_prompts)
         broken = np.unique(pair_slot[~np.isfinite(errors)])
         self._window.sums[broken] = 0.0  # tier 1 answers; an infinite sum has no posterior
         slots = np.unique(work.slot)
         due = slots[self._window.n_trials[slots] >= self._due[slots]]
         n_pairs = len(work.row) * self.evaluate.n_prompts
-        return self._judge(np.setdiff1d(due, broken), broken, rows=len(work.slot), pairs=n_pairs)
+        return self._judge(np.setdiff1d(due, broken), broken, rows=n_rows, pairs=n_pairs)
 
     def best(self, image: int, stopped_by: str) -> RerankResult:
         """The answer so far for an image under way, which stays under way."""
@@ -233,12 +244,22 @@ class Loop:
         slots = slots[np.argsort(self._arrival[slots])]
         wanted = np.minimum(self._due[slots] - window.n_trials[slots], self.capacity.rows)
         slot = np.repeat(slots, wanted)[: self.capacity.rows]
-        pairs = window.alive[slot].sum(axis=1)
-        n_rows = max(1, int(np.searchsorted(pairs.cumsum(), self.capacity.pairs, side="right")))
-        slot = slot[:n_rows]
         ahead = np.arange(len(slot)) - np.searchsorted(self._arrival[slot], self._arrival[slot])
         row, candidate = np.nonzero(window.alive[slot])
-        return Work(slot, self._image[slot], window.n_trials[slot] + ahead, row, candidate)
+        begun = np.where(ahead == 0, window.begun[slot], 0)  # of each row, pairs that an earlier batch had
+        left = np.arange(len(row)) - np.searchsorted(row, row) >= begun[row]
+        row, candidate = row[left], candidate[left]
+        n_pairs = self._fitting(row)
+        n_rows = int(row[n_pairs - 1]) + 1
+        trial = window.n_trials[slot] + ahead
+        return Work(slot[:n_rows], self._image[slot[:n_rows]], trial[:n_rows], row[:n_pairs], candidate[:n_pairs])
+
+    def _fitting(self, row: np.ndarray) -> int:
+        """How many of these pairs, given by their rows, make a batch."""
+        if self.capacity.splits:
+            return min(len(row), self.capacity.pairs)
+        ends = np.flatnonzero(np.diff(row, append=row[-1] + 1)) + 1  # of each row
+        return int(ends[max(0, int(np.searchsorted(ends, self.capacity.pairs, side="right")) - 1)])
 
     def _judge(self, slots: np.ndarray, broken: np.ndarray | None = None, rows: int = 0, pairs: int = 0) -> Step:
         """Let the allocation decide on these slots, and release the images that are done."""

@@ -209,6 +209,42 @@ def test_an_image_that_is_done_makes_room_at_once(error_table: Callable[..., np.
     assert order == [*range(1, 40), 0, 40] or order == [*range(1, 41), 0]
 
 
+@each_allocation
+@pytest.mark.parametrize("capacity", [Capacity(8, 7, True), Capacity(64, 32, True), Capacity(3, 1, True)])
+def test_rows_that_go_on_in_the_next_batch_fill_it_and_change_nothing(
+    capacity: Capacity, allocation: Allocation, error_table: Callable[..., np.ndarray]
+) -> None:
+    tasks, errors = make_tasks(80, 9), error_table(80, TRIALS, 9)
+    whole = collect(Loop(allocation, FUSED, Recorded(errors), Capacity(8, 40), 9).run(tasks))
+    evaluate, waiting, steps = Watched(errors), list(tasks), []
+
+    def draw() -> Iterator[Task]:
+        while waiting:
+            yield waiting.pop()
+
+    n_full = 0
+    for step in Loop(allocation, FUSED, evaluate, capacity, 9).run(draw()):
+        steps.append(step)
+        if waiting and step.pairs:
+            n_full += 1
+            assert step.pairs == capacity.pairs
+    assert n_full > 10
+    assert len(evaluate.asked) == len(set(evaluate.asked))
+    results = collect(iter(steps))
+    for image, result in results.items():
+        same(result, whole[image])
+    assert sum(step.rows for step in steps) == sum(r.rows for r in results.values())
+    assert sum(step.pairs for step in steps) == sum(r.evaluations for r in results.values())
+
+
+def test_batches_of_pairs_are_full_to_the_last_one(error_table: Callable[..., np.ndarray]) -> None:
+    evaluate = Watched(error_table(16, TRIALS, 5))
+    tasks = [Task(i, tuple(range(5)), np.full(5, -math.log(5))) for i in range(16)]
+    collect(Loop(FixedTrials(TRIALS), FUSED, evaluate, Capacity(16, 32, splits=True), 5).run(tasks))
+    n_pairs = 16 * TRIALS * 5
+    assert [len(w.row) for w in evaluate.batches] == [32] * (n_pairs // 32) + [n_pairs % 32] * (n_pairs % 32 > 0)
+
+
 def test_one_row_is_allowed_whatever_its_pairs(error_table: Callable[..., np.ndarray]) -> None:
     evaluate = Watched(error_table(3, 2, 10))
     tasks = [Task(i, tuple(range(10)), np.full(10, -math.log(10))) for i in range(3)]
@@ -346,12 +382,14 @@ def test_a_bound_counts_every_prompt(error_table: Callable[..., np.ndarray]) -> 
 
 
 @each_allocation
+@pytest.mark.parametrize("capacity", [Capacity(8, 40), Capacity(8, 7, splits=True)])
 def test_the_best_answer_so_far_is_what_the_evidence_says(
-    allocation: Allocation, error_table: Callable[..., np.ndarray]
+    capacity: Capacity, allocation: Allocation, error_table: Callable[..., np.ndarray]
 ) -> None:
+    """Errors of a trial that has begun, and not all of them yet, are spent but no evidence."""
     tasks, errors = make_tasks(8, 6, seed=3), error_table(8, TRIALS, 6)
     undisturbed = collect(Loop(allocation, FUSED, Recorded(errors), Capacity(8, 40), 6).run(tasks))
-    loop = Loop(allocation, FUSED, Recorded(errors), Capacity(8, 40), 6)
+    loop = Loop(allocation, FUSED, Recorded(errors), capacity, 6)
     results = dict(loop.admit(tasks).finished)
     seen = 0
     while loop.free < loop.n_slots:
@@ -360,7 +398,8 @@ def test_the_best_answer_so_far_is_what_the_evidence_says(
                 continue
             best, k = loop.best(task.image, "deadline"), len(task.candidates)
             assert best.stopped_by == "deadline"
-            assert best.evaluations == np.isfinite(best.evidence).sum()
+            begun = best.evaluations - np.isfinite(best.evidence).sum()
+            assert 0 <= begun < (k if capacity.splits else 1)
             np.testing.assert_array_equal(best.evidence, undisturbed[task.image].evidence[: best.rows])
             np.testing.assert_allclose(best.posterior.sum(), 1)
             after = undisturbed[task.image].evidence[: best.rows + 1]

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from timing import flops, medians, recorded
 
 from hybridclf import Denoiser, FixedTrials, Fusion, Reranker
+from hybridclf.evaluation import batch_capacity
 from hybridclf.loop import Capacity, Loop, Recorded, Task
 
 from .common import COLOURS, Line, styled
@@ -54,8 +55,7 @@ def share(work: Workload, sizes: Sizes) -> dict[str, Any]:
     allocation = FixedTrials(sizes.trials)
     results, recorder = recorded(work.denoiser, allocation, work.images, work.candidates)
     reranker = Reranker(work.denoiser, allocation=allocation)
-    batches = [(step.rows, step.pairs) for step in reranker.stream(work.images, work.candidates)]
-    capacity = Capacity(*np.max(batches, axis=0).tolist())
+    capacity = batch_capacity(work.denoiser, reranker.batch_size)
     table = np.stack([r.evidence for r in results])
     whole, bare, books = medians(
         lambda: reranker.rerank(work.images, work.candidates),

@@ -9,13 +9,14 @@ import numpy as np
 from .allocation import Allocation, FixedTrials
 from .fusion import Fusion
 from .images import select
-from .loop import Capacity, Loop, Recorded
+from .loop import Loop
 from .objectives import BinnedWeights, Weighting, paired_gaps, uniform_weights
 from .ports import Denoiser, Label
 from .proposing import shortlist
 from .reranker import Reranker
 from .tasks import Task
 from .trials import TELLING_TRIALS, TellingOrder
+from .work import Capacity, Recorded
 
 __all__ = ["Calibration", "Recording", "fit_calibration", "record"]
 

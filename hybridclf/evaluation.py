@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from .devices import Batches
-from .loop import Capacity
 from .objectives import BOUNDS, Transition, check_objective, resolve_objective
 from .ports import Condition, Denoiser, VarianceDenoiser, take
+from .work import Capacity
 
 __all__ = ["PairErrors", "Rows", "batch_capacity"]
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from .errors import InvalidInputError
-from .loop import Evaluator, Work
 from .tasks import Task
+from .work import Evaluator, Work
 
 __all__ = ["FAILING", "Guarded"]
 

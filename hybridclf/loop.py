@@ -8,7 +8,6 @@ a batch into errors, an allocation judges, a fusion makes posteriors.
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
 
 import numpy as np
 
@@ -16,100 +15,14 @@ from .allocation import Allocation
 from .evidence import Evidence, RerankResult, Window
 from .fusion import Fusion
 from .tasks import LOG_ZERO, Task, result_of
+from .work import Capacity, Evaluator, Work
 
-__all__ = ["Capacity", "Evaluator", "Loop", "Recorded", "Step", "Work"]
+__all__ = ["Loop", "Step"]
 
 WINDOW_BYTES = 256 * 2**20
 """Bound on the error tables of the images under way."""
 
 _NO_BOUND = np.iinfo(np.int64).max
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """The most rows and pairs that one batch holds.
-
-    Attributes
-    ----------
-    rows, pairs : int
-        At least 1 each.
-    splits : bool
-        Whether a row may begin in one batch and go on in the next, which fills batches where cost is counted in pairs.
-        Otherwise one row is always allowed, whatever its pairs.
-    """
-
-    rows: int
-    pairs: int
-    splits: bool = False
-
-    def share(self, work: "Work") -> float:
-        """How full a batch is, in (0, 1]: of rows or of pairs, whichever is fuller."""
-        return min(1.0, max(len(work.slot) / self.rows, len(work.row) / self.pairs))
-
-
-@dataclass(frozen=True)
-class Work:
-    """One batch of R rows and P pairs; pairs are sorted by row, and not all of a row's need be in one batch.
-
-    Attributes
-    ----------
-    slot, image, trial : int array `[R]`
-        Where each row's image is kept, its number, and the position of the trial in the plan's order.
-    row, candidate : int array `[P]`
-        The row of each pair and the position of its class in the image's candidate list.
-    """
-
-    slot: np.ndarray
-    image: np.ndarray
-    trial: np.ndarray
-    row: np.ndarray
-    candidate: np.ndarray
-
-
-class Evaluator(Protocol):
-    """What turns work into errors: a denoiser, or a table of errors recorded before."""
-
-    @property
-    def n_prompts(self) -> int:
-        """Prompts of each class: the evaluations that one error costs."""
-        ...
-
-    def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
-        """New images were put into these slots `[m]`."""
-        ...
-
-    def release(self, slots: np.ndarray) -> None:
-        """The images in these slots `[m]` have left."""
-        ...
-
-    def __call__(self, work: Work) -> np.ndarray:
-        """Weighted errors `[P]` of the batch's pairs."""
-        ...
-
-
-class Recorded:
-    """Errors recorded before, played back: for fitting and for comparing allocations at no cost.
-
-    Parameters
-    ----------
-    errors : float array `[n, T, K]`
-        Weighted errors by image, trial and candidate position.
-    """
-
-    n_prompts = 1
-
-    def __init__(self, errors: np.ndarray) -> None:
-        self.errors = errors
-
-    def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
-        """Nothing to prepare."""
-
-    def release(self, slots: np.ndarray) -> None:
-        """Nothing to clear away."""
-
-    def __call__(self, work: Work) -> np.ndarray:
-        """The recorded errors `[P]`."""
-        return self.errors[work.image[work.row], work.trial[work.row], work.candidate]
 
 
 @dataclass(frozen=True)
@@ -217,12 +130,11 @@ class Loop:
     def record(self, work: Work, errors: np.ndarray) -> Step:
         """Note the errors `[P]` of a batch, and judge the images whose trials are in."""
         errors = np.asarray(errors)
-        pair_slot = work.slot[work.row]
-        n_rows = len(work.slot) - int((self._window.begun[np.unique(work.slot)] > 0).sum())  # begun in this batch
+        slots, pair_slot = np.unique(work.slot), work.slot[work.row]
+        n_rows = len(work.slot) - int(np.count_nonzero(self._window.begun[slots]))  # those that begin in this batch
         self._window.record(pair_slot, work.trial[work.row], work.candidate, errors, self.evaluate.n_prompts)
         broken = np.unique(pair_slot[~np.isfinite(errors)])
         self._window.sums[broken] = 0.0  # tier 1 answers; an infinite sum has no posterior
-        slots = np.unique(work.slot)
         due = slots[self._window.n_trials[slots] >= self._due[slots]]
         n_pairs = len(work.row) * self.evaluate.n_prompts
         return self._judge(np.setdiff1d(due, broken), broken, rows=n_rows, pairs=n_pairs)
@@ -249,17 +161,10 @@ class Loop:
         begun = np.where(ahead == 0, window.begun[slot], 0)  # of each row, pairs that an earlier batch had
         left = np.arange(len(row)) - np.searchsorted(row, row) >= begun[row]
         row, candidate = row[left], candidate[left]
-        n_pairs = self._fitting(row)
+        n_pairs = self.capacity.fitting(row)
         n_rows = int(row[n_pairs - 1]) + 1
         trial = window.n_trials[slot] + ahead
         return Work(slot[:n_rows], self._image[slot[:n_rows]], trial[:n_rows], row[:n_pairs], candidate[:n_pairs])
-
-    def _fitting(self, row: np.ndarray) -> int:
-        """How many of these pairs, given by their rows, make a batch."""
-        if self.capacity.splits:
-            return min(len(row), self.capacity.pairs)
-        ends = np.flatnonzero(np.diff(row, append=row[-1] + 1)) + 1  # of each row
-        return int(ends[max(0, int(np.searchsorted(ends, self.capacity.pairs, side="right")) - 1)])
 
     def _judge(self, slots: np.ndarray, broken: np.ndarray | None = None, rows: int = 0, pairs: int = 0) -> Step:
         """Let the allocation decide on these slots, and release the images that are done."""

@@ -18,11 +18,12 @@ from .evaluation import PairErrors, Rows, batch_capacity
 from .evidence import RerankResult
 from .fusion import Fusion
 from .images import select
-from .loop import Loop, Step, Work
+from .loop import Loop, Step
 from .objectives import Weighting, uniform_weights
 from .ports import Condition, Denoiser, Label
 from .tasks import Task, check_task, uniform_prior
 from .trials import TELLING_TRIALS, TellingOrder, TrialPlan
+from .work import Work
 
 __all__ = ["Reranker"]
 

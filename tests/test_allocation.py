@@ -13,8 +13,9 @@ from hybridclf.allocation import PRESETS, Allocation, FixedTrials, PairedTTest, 
 from hybridclf.errors import InvalidInputError
 from hybridclf.evidence import RerankResult
 from hybridclf.fusion import Fusion
-from hybridclf.loop import Capacity, Loop, Recorded
+from hybridclf.loop import Loop
 from hybridclf.tasks import Task
+from hybridclf.work import Capacity, Recorded
 
 FUSED = Fusion(prior_alone=0.8, prior_weight=0.6, error_weight=0.7, correlation=0.1, calibrated=True)
 

@@ -9,8 +9,9 @@ from hybridclf.allocation import FixedTrials
 from hybridclf.errors import InvalidInputError
 from hybridclf.fusion import Fusion
 from hybridclf.guard import FAILING, Guarded
-from hybridclf.loop import Capacity, Loop, Recorded, Work
+from hybridclf.loop import Loop
 from hybridclf.tasks import Task
+from hybridclf.work import Capacity, Recorded, Work
 
 
 class Breaking(Recorded):

@@ -11,7 +11,9 @@ from timing import flops, medians, recorded
 
 from hybridclf import Denoiser, FixedTrials, Fusion, Reranker
 from hybridclf.evaluation import batch_capacity
-from hybridclf.loop import Capacity, Loop, Recorded, Task
+from hybridclf.loop import Loop
+from hybridclf.tasks import Task
+from hybridclf.work import Capacity, Recorded
 
 from .common import COLOURS, Line, styled
 from .workloads import WORKLOADS, Workload

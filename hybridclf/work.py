@@ -1,0 +1,104 @@
+"""The work of one batch: what it may hold, what is in it, and what turns it into errors."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from .tasks import Task
+
+__all__ = ["Capacity", "Evaluator", "Recorded", "Work"]
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """The most rows and pairs that one batch holds.
+
+    Attributes
+    ----------
+    rows, pairs : int
+        At least 1 each.
+    splits : bool
+        Whether a row may begin in one batch and go on in the next, which fills batches where cost is counted in pairs.
+        Otherwise one row is always allowed, whatever its pairs.
+    """
+
+    rows: int
+    pairs: int
+    splits: bool = False
+
+    def share(self, work: "Work") -> float:
+        """How full a batch is, in (0, 1]: of rows or of pairs, whichever is fuller."""
+        return min(1.0, max(len(work.slot) / self.rows, len(work.row) / self.pairs))
+
+    def fitting(self, row: np.ndarray) -> int:
+        """How many of these pairs make a batch, from their rows `[P]` in order; P ≥ 1, and no more rows than fit."""
+        if self.splits:
+            return min(len(row), self.pairs)
+        ends = np.flatnonzero(np.diff(row, append=row[-1] + 1)) + 1  # of each row
+        return int(ends[max(0, int(np.searchsorted(ends, self.pairs, side="right")) - 1)])
+
+
+@dataclass(frozen=True)
+class Work:
+    """One batch of R rows and P pairs; pairs are sorted by row, and not all of a row's need be in one batch.
+
+    Attributes
+    ----------
+    slot, image, trial : int array `[R]`
+        Where each row's image is kept, its number, and the position of the trial in the plan's order.
+    row, candidate : int array `[P]`
+        The row of each pair and the position of its class in the image's candidate list.
+    """
+
+    slot: np.ndarray
+    image: np.ndarray
+    trial: np.ndarray
+    row: np.ndarray
+    candidate: np.ndarray
+
+
+class Evaluator(Protocol):
+    """What turns work into errors: a denoiser, or a table of errors recorded before."""
+
+    @property
+    def n_prompts(self) -> int:
+        """Prompts of each class: the evaluations that one error costs."""
+        ...
+
+    def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
+        """New images were put into these slots `[m]`."""
+        ...
+
+    def release(self, slots: np.ndarray) -> None:
+        """The images in these slots `[m]` have left."""
+        ...
+
+    def __call__(self, work: Work) -> np.ndarray:
+        """Weighted errors `[P]` of the batch's pairs."""
+        ...
+
+
+class Recorded:
+    """Errors recorded before, played back: for fitting and for comparing allocations at no cost.
+
+    Parameters
+    ----------
+    errors : float array `[n, T, K]`
+        Weighted errors by image, trial and candidate position.
+    """
+
+    n_prompts = 1
+
+    def __init__(self, errors: np.ndarray) -> None:
+        self.errors = errors
+
+    def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
+        """Nothing to prepare."""
+
+    def release(self, slots: np.ndarray) -> None:
+        """Nothing to clear away."""
+
+    def __call__(self, work: Work) -> np.ndarray:
+        """The recorded errors `[P]`."""
+        return self.errors[work.image[work.row], work.trial[work.row], work.candidate]

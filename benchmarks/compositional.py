@@ -2,10 +2,11 @@
 
 CLIP alone, diffusion alone and the hybrid, same weights, same pictures, on scenes that training never saw, half of them
 with combinations of a colour and a shape that it never saw. Writes `benchmarks/results/compositional.json` and a
-picture. The fusion is fitted on other scenes. Between two captions diffusion and hybrid have all `TRIALS`. Among eighty
-things diffusion goes in stages, and the hybrid is the classifier as it was saved, racing CLIP's ten best. Image and
-group scores rest on error(no prompt) - error(caption), as raw errors do not compare across images. The U-Net is
-compiled where that is possible.
+picture. Among eighty things diffusion goes in stages, and the hybrid is the classifier as it was saved, racing CLIP's
+ten best. Between two captions diffusion and hybrid have all `TRIALS` and a fusion of their own, fitted on other scenes.
+Image and group scores rest on error(no prompt) - error(caption), as raw errors do not compare across images. Intervals
+are Wilson's; those of means and differences are bootstrapped, without width where all answers are the same. The U-Net
+is compiled where that is possible.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from shapes.intervals import in_percent, mean_interval
 from shapes.tasks import Questions, attribute_questions, single_questions, swap_questions
 from tqdm.auto import tqdm
 
-from hybridclf import FixedTrials, Fusion, HybridClassifier, Race, Reranker, Staged
+from hybridclf import FixedTrials, HybridClassifier, Reranker, Staged
 from hybridclf.calibration import RECORDED_TRIALS, Calibration, Recording, fit_calibration
 from hybridclf.devices import can_compile
 from hybridclf.metrics import accuracy, accuracy_difference
@@ -73,23 +74,22 @@ class Pair:
 
 
 def calibrate(pair: Pair, n: int) -> "Calibrated":
-    """Fusion, weights and order from scenes that are used for nothing else."""
+    """Fusion and weights for trials in the even order, from scenes that are used for nothing else."""
     asked = attribute_questions(n, CALIBRATION_SEED, False) | swap_questions(n // 2, CALIBRATION_SEED, False)
     logits = np.concatenate([pair.logits(q) for q in asked.values()])
     errors = np.concatenate([pair.errors(q, RECORDED_TRIALS) for q in tqdm(asked.values(), desc="calibrate")])
     log_prior, first = log_softmax(logits, 1), np.zeros(len(logits), int)
     recording = Recording(log_prior, errors, *pair.stage(RECORDED_TRIALS).levels(), first, log_prior, first)
-    raced = fit_calibration(recording, Race(), None, None)
-    even = fit_calibration(recording, FixedTrials(RECORDED_TRIALS), None, raced.weighting)
-    return Calibrated(pair, raced, even.fusion)
+    return Calibrated(pair, fit_calibration(recording, FixedTrials(RECORDED_TRIALS), None, None))
 
 
 class Calibrated:
-    """Scores of each tier, higher is better; a calibration for races, and a fusion for trials in the even order."""
+    """Scores of each tier, higher is better."""
 
-    def __init__(self, pair: Pair, calibration: Calibration, fusion: Fusion) -> None:
-        self.pair, self.calibration, self.fusion = pair, calibration, fusion
-        self.weights = calibration.weighting(*pair.stage().levels())
+    def __init__(self, pair: Pair, calibration: Calibration) -> None:
+        assert calibration.weighting is not None  # it was not given
+        self.pair, self.fusion, self.weighting = pair, calibration.fusion, calibration.weighting
+        self.weights = self.weighting(*pair.stage().levels())
 
     def scores(self, logits: np.ndarray, errors: np.ndarray) -> dict[str, np.ndarray]:
         """`[n, k]` by tier, from CLIP's logits and weighted errors `[n, T, k]`."""
@@ -116,26 +116,17 @@ class Calibrated:
     def single(self, asked: Questions) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """Which of eighty, bool `[n]` by tier, and the evaluations per image; the diffusion model in stages."""
         right = np.array([captions[0] for captions in asked.captions])
-        staged = self._in_stages().rerank(asked.pictures, asked.captions)
+        stages = Staged((16, 4, 1), (4, 16, TRIALS))
+        reranker = Reranker(self.pair.denoiser, allocation=stages, weighting=self.weighting, batch_size=128)
+        staged = reranker.rerank(asked.pictures, asked.captions)
         posterior, raced = self.pair.clf.decide(list(asked.pictures))
         answers = {
-            "CLIP": self.pair.clip.predict(list(asked.pictures)),
-            "diffusion": np.array([r.ranking[0] for r in staged]),
-            "hybrid": self.pair.clf.classes_[posterior.argmax(axis=1)],
+            "CLIP": self.pair.clip.predict(list(asked.pictures)) == right,
+            "diffusion": np.array([r.posterior[0] > r.posterior[1:].max() for r in staged]),  # a tie is no answer
+            "hybrid": self.pair.clf.classes_[posterior.argmax(axis=1)] == right,
         }
         results = {"CLIP": [], "diffusion": staged, "hybrid": raced}
-        cost = {tier: sum(r.evaluations for r in some) / len(right) for tier, some in results.items()}
-        return {tier: answer == right for tier, answer in answers.items()}, cost
-
-    def _in_stages(self) -> Reranker:
-        learned = self.calibration
-        return Reranker(
-            self.pair.denoiser,
-            allocation=Staged((16, 4, 1), (4, 16, TRIALS)),
-            weighting=learned.weighting,
-            order=learned.order,
-            batch_size=128,
-        )
+        return answers, {tier: sum(r.evaluations for r in some) / len(right) for tier, some in results.items()}
 
 
 # --- all of it --------------------------------------------------------------------------------------------------------
@@ -177,7 +168,7 @@ def row(task: str, scenes: str, right: dict[str, np.ndarray], evaluations: dict[
 
 
 def mean_row(task: str, scenes: str, tasks: list[dict[str, np.ndarray]]) -> dict:
-    """The mean over tasks that ask about the same n pictures, with bootstrap intervals over pictures."""
+    """The mean over tasks with n answers each; those at i, some about one picture, count as one for the intervals."""
     share = {tier: np.mean([right[tier] for right in tasks], axis=0) for tier in TIERS}  # [n] each
     values = {"gain": share["hybrid"] - share["CLIP"]} | share
     return {"task": task, "scenes": scenes, "n": len(values["gain"])} | {k: mean_interval(v) for k, v in values.items()}

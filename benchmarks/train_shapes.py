@@ -217,6 +217,8 @@ def train_unet(path: Path, model: models.TextToImage, made: Ingredients, recipe:
 def choose_words(tokens: Tensor, empty: Tensor, others: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """One of each picture's captions and a false one, `[n, 2, N_TOKENS]`; and which pictures go without, bool `[n]`.
 
+    Another picture's caption may happen to be true of this one, too.
+
     Parameters
     ----------
     tokens : Tensor `[n, CAPTIONS, 2, N_TOKENS]`

@@ -89,12 +89,12 @@ class PairErrors:
             else:
                 row, label = (np.pad(a, (0, capacity.pairs - n_pairs), mode="edge") for a in (row, label))
         index = torch.from_numpy(row).to(rows.x_t.device)
-        condition = take(conditions, torch.from_numpy(label))
-        inputs = rows.x_t[used], rows.t[used], index, condition
-        chosen = first + index[:n_pairs]
+        inputs = rows.x_t[used], rows.t[used], index, take(conditions, torch.from_numpy(label))
+        chosen = first + index  # what pads is summed like the rest: how sums are taken may depend on their number
         if self.objective not in BOUNDS:
-            return self._error(rows.noise[chosen], self.denoiser.predict(*inputs)[:n_pairs])
+            return self._error(rows.noise[chosen], self.denoiser.predict(*inputs))[:n_pairs]
         denoiser = cast(VarianceDenoiser, self.denoiser)
-        predicted, log_variance = (v[:n_pairs] for v in denoiser.predict_variance(*inputs))
+        predicted, log_variance = denoiser.predict_variance(*inputs)
         levels = (v[chosen] for v in (rows.alpha, rows.sigma, *denoiser.previous_levels(rows.t)))
-        return self._error(rows.noise[chosen], predicted, Transition(rows.x0[chosen], log_variance, *levels))
+        transition = Transition(rows.x0[chosen], log_variance, *levels)
+        return self._error(rows.noise[chosen], predicted, transition)[:n_pairs]

@@ -33,7 +33,8 @@ class RerankResult:
         "confident" (one candidate left), "budget" (no trials or evaluations left), "fallback" (an error was not
         finite: the answer is tier 1's) or "deadline" (the best answer so far, from a live server).
     evidence : float32 array `[rows, k]`
-        Weighted error of each candidate in each trial, in the order of the trials; nan once it was dropped.
+        Weighted error of each candidate in each trial, in the order of the trials; nan once it was dropped. Of a trial
+        that was cut short ("deadline", "fallback") the errors count as evaluations, but are neither row nor evidence.
     """
 
     candidates: tuple[Label, ...]

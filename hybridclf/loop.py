@@ -157,14 +157,11 @@ class Loop:
         wanted = np.minimum(self._due[slots] - window.n_trials[slots], self.capacity.rows)
         slot = np.repeat(slots, wanted)[: self.capacity.rows]
         ahead = np.arange(len(slot)) - np.searchsorted(self._arrival[slot], self._arrival[slot])
-        row, candidate = np.nonzero(window.alive[slot])
-        begun = np.where(ahead == 0, window.begun[slot], 0)  # of each row, pairs that an earlier batch had
-        left = np.arange(len(row)) - np.searchsorted(row, row) >= begun[row]
-        row, candidate = row[left], candidate[left]
-        n_pairs = self.capacity.fitting(row)
-        n_rows = int(row[n_pairs - 1]) + 1
+        begun = np.where(ahead == 0, window.begun[slot], 0)  # pairs of each row that an earlier batch had
+        row, candidate = self.capacity.fitting(window.alive[slot], begun)
+        n_rows = int(row[-1]) + 1
         trial = window.n_trials[slot] + ahead
-        return Work(slot[:n_rows], self._image[slot[:n_rows]], trial[:n_rows], row[:n_pairs], candidate[:n_pairs])
+        return Work(slot[:n_rows], self._image[slot[:n_rows]], trial[:n_rows], row, candidate)
 
     def _judge(self, slots: np.ndarray, broken: np.ndarray | None = None, rows: int = 0, pairs: int = 0) -> Step:
         """Let the allocation decide on these slots, and release the images that are done."""

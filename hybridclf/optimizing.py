@@ -14,6 +14,8 @@ __all__ = ["Float32Muon", "Optimizer"]
 NARROWEST = 17
 """Fewest rows and channels of a weight that Muon takes: layers next to colours or to a few classes stay AdamW's."""
 
+MUON: dict[str, Any] = {"nesterov": True, "adjust_lr_fn": "match_rms_adamw"}
+
 LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
@@ -45,7 +47,7 @@ class Optimizer:
         if wide:
             matrices = [matrix for _, matrix in self._matrices.values()]
             kind = torch.optim.Muon if has_bf16(matrices[0].device) else Float32Muon
-            self._parts.append(kind(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+            self._parts.append(kind(matrices, weight_decay=weight_decay, **MUON))
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -103,10 +105,11 @@ def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
 
 
 class Float32Muon(torch.optim.Muon):
-    """torch's Muon in float32, for devices without a bfloat16 of their own; scaled to AdamW's steps, always.
+    """torch's Muon in float32, for devices without a bfloat16 of their own; with the options in `MUON`.
 
     torch's orthogonalises in bfloat16, which other processors go a long way round to compute: for a U-Net of 2.9 M
-    parameters on one core with no more than AVX2, a step took 14 times as long, more than forward and backward pass.
+    parameters, on a core with no more than AVX2, a step took more than ten times as long, and longer than forward and
+    backward pass.
     """
 
     @torch.no_grad()

@@ -31,12 +31,22 @@ class Capacity:
         """How full a batch is, in (0, 1]: of rows or of pairs, whichever is fuller."""
         return min(1.0, max(len(work.slot) / self.rows, len(work.row) / self.pairs))
 
-    def fitting(self, row: np.ndarray) -> int:
-        """How many of these pairs make a batch, from their rows `[P]` in order; P ≥ 1, and no more rows than fit."""
-        if self.splits:
-            return min(len(row), self.pairs)
-        ends = np.flatnonzero(np.diff(row, append=row[-1] + 1)) + 1  # of each row
-        return int(ends[max(0, int(np.searchsorted(ends, self.pairs, side="right")) - 1)])
+    def fitting(self, alive: np.ndarray, begun: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Row and candidate of each pair that makes it into a batch, both `[P]`, of rows in order.
+
+        Parameters
+        ----------
+        alive : bool array `[R, K]`
+            Candidates of each row, at least one; no more rows than fit.
+        begun : int array `[R]`
+            How many of them an earlier batch had.
+        """
+        ends = (alive.sum(axis=1) - begun).cumsum()
+        n_rows = max(1, int(np.searchsorted(ends, self.pairs, side="right")) + self.splits)
+        row, candidate = np.nonzero(alive[:n_rows])
+        left = np.arange(len(row)) - np.searchsorted(row, row) >= begun[row]
+        n_pairs = self.pairs if self.splits else len(row)
+        return row[left][:n_pairs], candidate[left][:n_pairs]
 
 
 @dataclass(frozen=True)

@@ -61,12 +61,13 @@ def test_without_muon_it_is_adamw() -> None:
     assert_same(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [torch.optim.Muon, Float32Muon])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_inner_layers_are_torchs_muon_on_matrices(
-    memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+def test_inner_layers_are_muons_on_matrices(
+    memory_format: torch.memory_format, kind: type[torch.optim.Muon], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By hand: weights flattened, given to torch's Muon, and put back."""
-    monkeypatch.setattr("hybridclf.optimizing.has_bf16", lambda device: True)
+    """By hand: weights flattened, given to Muon, and put back."""
+    monkeypatch.setattr("hybridclf.optimizing.has_bf16", lambda device: kind is torch.optim.Muon)
     ours = network(memory_format)
     theirs, rates = network(memory_format), [0.01, 0.02]
     own = Optimizer(ours, weight_decay=0.1, muon=True)
@@ -76,7 +77,7 @@ def test_inner_layers_are_torchs_muon_on_matrices(
     matrices = [nn.Parameter(_matrix(w, memory_format)) for w in weights]
     others = [p for p in theirs.parameters() if all(p is not w for w in weights)]
     adam = torch.optim.AdamW(others, weight_decay=0.1)
-    muon = torch.optim.Muon(matrices, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    muon = kind(matrices, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
 
     def step(rate: float) -> None:
         for weight, matrix in zip(weights, matrices, strict=True):

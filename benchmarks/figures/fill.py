@@ -73,7 +73,7 @@ def fill(clf: HybridClassifier, denoiser: Counting, images: np.ndarray, allocati
         stream = clf.reranker(allocation).stream(images, *clf.propose(images))
     else:
         stream = clf.reranker(allocation, Fusion()).stream(images, [clf.classes_.tolist()] * len(images))
-    steps = [(step.rows, step.pairs) for step in stream if step.rows]
+    steps = [(step.rows, step.pairs) for step in stream if step.pairs]
     rows, pairs = np.sum(steps, axis=0)
     return {
         "batches": len(steps),

@@ -5,7 +5,7 @@ from scipy.stats import bootstrap
 
 
 def mean_interval(values: np.ndarray) -> dict[str, float]:
-    """Mean of independent values `[n]`, and its 95 % bootstrap (percentile) interval."""
+    """Mean of independent values `[n]`, and its 95 % bootstrap (percentile) interval; of no width if all are equal."""
     low, high = bootstrap((values,), np.mean, method="percentile", rng=0).confidence_interval
     return {"value": float(values.mean()), "low": float(low), "high": float(high)}
 

@@ -33,7 +33,7 @@ def fit(
 ) -> nn.Module:
     """Train a model to step `n_steps`; its averaged copy. Losses go to `path`.log, a checkpoint to `path`.pt.
 
-    `loss_at(step)` gives named losses whose sum is minimised. A checkpoint of another recipe is refused.
+    `loss_at(step)` gives named losses whose sum is minimised. A checkpoint of another `recipe` is refused.
     """
     average = copy.deepcopy(model).requires_grad_(False)
     trained = [p for p in model.parameters() if p.requires_grad]

@@ -8,6 +8,7 @@ import compositional
 import numpy as np
 import open_clip
 import pytest
+import shapes_recipe
 import torch
 from PIL import Image
 from shapes import data, models, tasks
@@ -177,20 +178,22 @@ def test_false_captions_are_hard_ones_or_other_pictures() -> None:
     assert (wrong[~own] % 2 == 0).all() and (wrong[~own] != right[~own]).all()
 
 
-def test_a_training_leaves_tier_1s_text_encoder_alone(words: models.CLIPTokenizer, tmp_path: Path) -> None:
-    torch.manual_seed(0)
+def ingredients(words: models.CLIPTokenizer) -> Ingredients:
+    """Twenty pictures with random captions."""
     drawn = scenes(20, random_state=3)
-    small = data.shrink(draw(drawn))
     n_things = np.array([len(scene.things) for scene in drawn])
-    pictures = data.Pictures(draw(drawn), small, np.array([]), n_things)
-    vae = written_autoencoder(pictures)
+    pictures = data.Pictures(draw(drawn), data.shrink(draw(drawn)), np.array([]), n_things)
+    torch.manual_seed(0)
     latents = torch.randn(20, models.LATENT, 8, 8).half()
     tokens = torch.randint(len(words), (20, data.CAPTIONS, 2, models.N_TOKENS))
-    empty = models.tokens(words, [""])[0]
-    made = Ingredients(pictures, words, tokens, empty, latents, models.clip(len(words)), vae)
+    empty, clip = models.tokens(words, [""])[0], models.clip(len(words)).eval()
+    return Ingredients(pictures, words, tokens, empty, latents, clip, written_autoencoder(pictures))
+
+
+def test_a_training_leaves_tier_1s_text_encoder_alone(words: models.CLIPTokenizer, tmp_path: Path) -> None:
+    made = ingredients(words)
     model = models.TextToImage(models.unet(), made.encoder())
-    recipe = Recipe(steps=6, batch=4, single_steps=2)
-    trained = train_unet(tmp_path / "unet", model, made, recipe)
+    trained = train_unet(tmp_path / "unet", model, made, Recipe(steps=6, batch=4, single_steps=2))
     for ours, theirs in zip(trained.encoder.parameters(), made.encoder().parameters(), strict=True):
         assert torch.equal(ours, theirs)
     log = [json.loads(line) for line in (tmp_path / "unet.log").read_text().splitlines()]
@@ -243,4 +246,30 @@ def test_the_whole_benchmark(saved: Path, tmp_path: Path, monkeypatch: pytest.Mo
         assert row["gain"]["value"] == pytest.approx(row["hybrid"]["value"] - row["CLIP"]["value"])
         for tier in compositional.TIERS:
             assert 0 <= row[tier]["low"] <= row[tier]["value"] <= row[tier]["high"] <= 1
+        assert row["diffusion"]["value"] == 0  # before training captions say nothing, and a tie is no answer
     assert (tmp_path / "compositional.png").stat().st_size > 10_000
+
+
+def test_the_benchmark_of_the_recipe(
+    pictures: np.ndarray, words: models.CLIPTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two variants, trained for a moment, asked and written down; a second run trains nothing."""
+    chosen = ("all of it", "attention at the lower resolution only", "a new text encoder, trained along")
+    monkeypatch.setattr(shapes_recipe, "VARIANTS", {name: shapes_recipe.VARIANTS[name] for name in chosen})
+    monkeypatch.setattr(shapes_recipe, "TRIALS", 2)
+    monkeypatch.setattr(shapes_recipe, "RESULTS", tmp_path / "report.json")
+    made = ingredients(words)
+    monkeypatch.setattr(shapes_recipe, "ingredients", lambda work: made)
+    monkeypatch.setattr("sys.argv", ["x", str(tmp_path), "--steps", "2", "--batch", "2", "--questions", "2"])
+    shapes_recipe.main()
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert tuple(report["rows"]) == chosen
+    for row in report["rows"].values():
+        kinds = [cell["value"] for kind, cell in row.items() if kind not in ("mean", "minus all of it")]
+        assert len(kinds) == 8 and row["mean"]["value"] == pytest.approx(np.mean(kinds))
+    weights = sorted(tmp_path.glob("recipe/*/unet.pt"))
+    assert len(weights) == 3
+    before = [path.stat().st_mtime_ns for path in weights]
+    shapes_recipe.main()
+    assert [path.stat().st_mtime_ns for path in weights] == before
+    assert json.loads((tmp_path / "report.json").read_text()) == report

@@ -35,7 +35,7 @@ SEED = 0
 HELD_OUT_SEED = 10**6
 """Scenes of seeds below are for training."""
 
-CALIBRATION_SEED, CALIBRATION_IMAGES = HELD_OUT_SEED, 120
+CALIBRATION_SEED, CALIBRATION_IMAGES = HELD_OUT_SEED, 100
 
 MAX_WEIGHT = 30.0
 """Of an error in noise, where it counts as one in x0."""
@@ -270,12 +270,14 @@ def prepare(work: Path) -> Ingredients:
 def save_pair(folder: Path, n_images: int = CALIBRATION_IMAGES) -> None:
     """Make one saved classifier of the two folders beside each other, its fusion fitted on scenes never trained on.
 
-    It is fitted on pictures of two things, whose captions stand beside those that swap or relate them otherwise; the
-    labels that it is saved with are the single things.
+    Half of them show one thing, half two. The fullest caption is the right one; captions that swap or relate otherwise
+    stand beside those of two things. The labels that it is saved with are the single things.
     """
-    drawn, rng = scenes(n_images, random_state=CALIBRATION_SEED, things=(2,)), np.random.default_rng(CALIBRATION_SEED)
+    rng = np.random.default_rng(CALIBRATION_SEED)
+    parts = [scenes(n_images // 2, random_state=CALIBRATION_SEED + n, things=(n,)) for n in (1, 2)]
+    drawn = [scene for part in parts for scene in part]
     right = [caption(scene) for scene in drawn]
-    wrong = [caption(swapped(scene, what, rng)) for scene in drawn for what in ("objects", "colours", "relation")]
+    wrong = [caption(swapped(scene, what, rng)) for scene in parts[1] for what in ("objects", "colours", "relation")]
     clf = HybridClassifier(
         f"open_clip:local-dir:{folder / 'clip'}",
         f"diffusers:{folder / 'sd'}",
@@ -284,7 +286,7 @@ def save_pair(folder: Path, n_images: int = CALIBRATION_IMAGES) -> None:
         random_state=SEED,
         verbose=True,
     )
-    clf.fit(None, sorted({*right, *wrong})).calibrate(draw(drawn), right)
+    clf.fit(None, sorted({*right, *wrong, *single_things()})).calibrate(draw(drawn), right)
     clf.with_labels(single_things()).set_params(verbose=False).save(folder)
 
 

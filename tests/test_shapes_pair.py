@@ -39,12 +39,12 @@ def two_things(n: int) -> list[Scene]:
     return scenes(n, random_state=SEED, things=(2,))
 
 
-def test_captions_are_told_apart_without_a_network(tmp_path: Path) -> None:
+def test_pictures_are_told_apart_without_a_network(tmp_path: Path) -> None:
     """In a process of its own, by the command as it is."""
-    thing, other = Thing("large", "plain", "red", "circle", 0.27), Thing("large", "plain", "blue", "square", 0.73)
-    for name, things in (("a", (thing, other)), ("b", (thing, other)[::-1])):
-        Image.fromarray(draw([Scene(things, "left of")])[0]).resize((200, 200)).save(tmp_path / f"{name}.png")
-    labels = "a red circle left of a blue square,a blue square left of a red circle"
+    for name, words in (("a", ("red", "circle")), ("b", ("blue", "square"))):
+        picture = draw([Scene((Thing("large", "plain", *words),))])[0]
+        Image.fromarray(picture).resize((200, 200)).save(tmp_path / f"{name}.png")
+    labels = "a red circle,a blue square,a green star"
     poisoned = os.environ | {v: "http://127.0.0.1:9" for v in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")}
     code = "from hybridclf.cli import app; app()"
     command = [sys.executable, "-c", code, "classify", "--json", "--model", "shapes", "--labels", labels, str(tmp_path)]
@@ -53,7 +53,7 @@ def test_captions_are_told_apart_without_a_network(tmp_path: Path) -> None:
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [Path(answer["path"]).name for answer in answers] == ["a.png", "b.png"]
     assert [answer["error"] for answer in answers] == [None, None]
-    assert [answer["label"] for answer in answers] == labels.split(",")
+    assert [answer["label"] for answer in answers] == labels.split(",")[:2]
 
 
 def test_its_labels_are_the_single_things(clf: HybridClassifier) -> None:
@@ -64,7 +64,7 @@ def test_its_labels_are_the_single_things(clf: HybridClassifier) -> None:
 def test_both_tiers_are_ordinary_folders(folder: Path) -> None:
     model, _ = open_clip.create_model_from_pretrained(f"local-dir:{folder / 'clip'}")
     assert model.visual.image_size in (64, (64, 64))
-    pipeline = StableDiffusionPipeline.from_pretrained(folder / "sd", safety_checker=None)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder / "sd", dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     rng = torch.Generator().manual_seed(0)
     (made,) = pipeline("a red circle", num_inference_steps=2, output_type="np", generator=rng).images

@@ -2,7 +2,8 @@
 
     python benchmarks/train_shapes.py WORK [--out hybridclf/pretrained/shapes] [--steps 4000 --batch 48 ...]
 
-It goes on where it was interrupted; all it needs is in WORK. The losses are in WORK/*.log.
+It goes on where it was interrupted; all it needs is in WORK. The losses are in WORK/*.log. With a WORK of its own,
+`--start PAIR` trains the U-Net of an earlier pair further.
 
 On two cores of an AMD EPYC without bfloat16 drawing 120,000 scenes took 9 minutes, 900 steps of tier 1 took 15, and
 4,000 steps of tier 2, of 48 pictures under two captions each, 53; the decoder, which classification does not need, 10
@@ -72,6 +73,7 @@ class Recipe:
     fine_t: int = 60  # first timestep of the second half
     last_t: int = 980
     wrong_caption_weight: float = 1.0
+    start: str = ""  # folder of an earlier pair, which is trained further; its tier 1 and autoencoder stay
 
 
 @dataclass(frozen=True)
@@ -243,25 +245,26 @@ def choose_words(tokens: Tensor, empty: Tensor, others: float, rng: torch.Genera
 
 def main() -> None:
     args = _arguments()
-    made = prepare(args.work)
+    recipe = Recipe(**{field.name: getattr(args, field.name) for field in fields(Recipe)})
+    start = Path(recipe.start) if recipe.start else None
+    made = prepare(args.work, start)
     models.save_clip(made.clip, made.words, args.out / "clip")
     torch.manual_seed(SEED)
-    model = models.TextToImage(models.unet(), made.encoder())
-    recipe = Recipe(**{field.name: getattr(args, field.name) for field in fields(Recipe)})
+    model = models.TextToImage(models.saved_unet(start) if start else models.unet(), made.encoder())
     model = train_unet(args.work / "unet", model, made, recipe).cpu()
-    vae = train_decoder(args.work, made.vae, made.pictures).cpu()
+    vae = made.vae if start else train_decoder(args.work, made.vae, made.pictures).cpu()
     models.save_pipeline(vae, model.encoder, made.words, model.network, args.out / "sd")
     save_pair(args.out)
 
 
-def prepare(work: Path) -> Ingredients:
-    """All that the U-Net's training takes; what is in the folder already is read."""
+def prepare(work: Path, start: Path | None = None) -> Ingredients:
+    """All that the U-Net's training takes, tier 1 from an earlier pair if any; what is there already is read."""
     work.mkdir(parents=True, exist_ok=True)
     pictures = data.load(work / "scenes", PARTS)
     words = models.tokenizer(data.sentences(1500, HELD_OUT_SEED - 1))
     tokens = _once(work / f"tokens-{PARTS}.pt", partial(_tokenized, words, pictures.captions)).long()
-    clip = train_clip(work, pictures, tokens, len(words))
-    vae = written_autoencoder(pictures)
+    clip = models.saved_clip(start) if start else train_clip(work, pictures, tokens, len(words))
+    vae = models.saved_autoencoder(start) if start else written_autoencoder(pictures)
     latents = _once(work / f"latents-{PARTS}.pt", partial(encode, vae, pictures))
     empty = models.tokens(words, [""])[0]
     return Ingredients(pictures, words, tokens, empty, latents, clip.cpu(), vae.cpu())

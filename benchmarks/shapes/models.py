@@ -275,3 +275,23 @@ def save_pipeline(vae: nn.Module, encoder: nn.Module, words: CLIPTokenizer, netw
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
+
+
+# --- an earlier pair's ------------------------------------------------------------------------------------------------
+
+
+def saved_clip(folder: Path) -> nn.Module:
+    """Tier 1 of a pair, in single precision like the others."""
+    import open_clip
+
+    return open_clip.create_model_from_pretrained(f"local-dir:{folder / 'clip'}", return_transform=False)
+
+
+def saved_autoencoder(folder: Path) -> AutoencoderKL:
+    """The autoencoder of a pair: latents are its own, down to their signs."""
+    return AutoencoderKL.from_pretrained(folder / "sd" / "vae", dtype=torch.float32).requires_grad_(False)
+
+
+def saved_unet(folder: Path) -> UNet2DConditionModel:
+    """The U-Net of a pair."""
+    return UNet2DConditionModel.from_pretrained(folder / "sd" / "unet", dtype=torch.float32)

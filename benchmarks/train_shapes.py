@@ -261,7 +261,7 @@ def prepare(work: Path, start: Path | None = None) -> Ingredients:
     """All that the U-Net's training takes, tier 1 from an earlier pair if any; what is there already is read."""
     work.mkdir(parents=True, exist_ok=True)
     pictures = data.load(work / "scenes", PARTS)
-    words = models.tokenizer(data.sentences(1500, HELD_OUT_SEED - 1))
+    words = models.saved_words(start) if start else models.tokenizer(data.sentences(1500, HELD_OUT_SEED - 1))
     tokens = _once(work / f"tokens-{PARTS}.pt", partial(_tokenized, words, pictures.captions)).long()
     clip = models.saved_clip(start) if start else train_clip(work, pictures, tokens, len(words))
     vae = models.saved_autoencoder(start) if start else written_autoencoder(pictures)

@@ -31,7 +31,7 @@ def tokenizer(sentences: Sequence[str]) -> CLIPTokenizer:
     )
     bpe.train_from_iterator([*sentences, *(f"{c} {c}{c}" for c in letters)], trainer)
     learned = json.loads(bpe.to_str())["model"]
-    words = [w for w, _ in sorted(learned["vocab"].items(), key=lambda item: item[1]) if w not in ENDS]
+    words = sorted(w for w in learned["vocab"] if w not in ENDS)  # numbers of single letters differ from run to run
     vocabulary = {w: i for i, w in enumerate([*words, *ENDS])}  # the end is the last: CLIP looks for the highest
     return CLIPTokenizer(vocabulary, [tuple(m) for m in learned["merges"]], model_max_length=N_TOKENS)
 
@@ -278,6 +278,11 @@ def save_pipeline(vae: nn.Module, encoder: nn.Module, words: CLIPTokenizer, netw
 
 
 # --- an earlier pair's ------------------------------------------------------------------------------------------------
+
+
+def saved_words(folder: Path) -> CLIPTokenizer:
+    """The tokenizer of a pair."""
+    return CLIPTokenizer.from_pretrained(folder / "clip")
 
 
 def saved_clip(folder: Path) -> nn.Module:

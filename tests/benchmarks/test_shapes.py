@@ -1,7 +1,10 @@
 """What the shapes pair is made of, before any training: towers, tokens, encoder, loop, questions."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import compositional
@@ -58,6 +61,19 @@ def test_every_word_of_the_captions_is_one_token(words: models.CLIPTokenizer) ->
     assert len(words.tokenize("zebra")) > 1
     assert words.unk_token_id not in words("zebra, 7 photos")["input_ids"][1:-1]
     assert words.eos_token_id == len(words) - 1  # CLIP looks for the highest
+
+
+def test_every_run_numbers_the_words_alike(words: models.CLIPTokenizer) -> None:
+    """What one run has tokenized, another goes on with."""
+    root = Path(__file__).parents[2]
+    code = "import json; from shapes import data, models; w = models.tokenizer(data.sentences(400, random_state=1)); "
+    code += "print(json.dumps([w.get_vocab(), w.decode(w('a pink ring above a star')['input_ids'])]))"
+    paths = os.pathsep.join(str(root / folder) for folder in ("", "adapters", "benchmarks"))
+    command, environment = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": paths}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
+    vocabulary, said = json.loads(done.stdout)
+    assert vocabulary == words.get_vocab()
+    assert said == words.decode(words("a pink ring above a star")["input_ids"])
 
 
 def test_the_text_encoder_is_tier_1s(words: models.CLIPTokenizer) -> None:

@@ -36,7 +36,7 @@ SEED = 0
 HELD_OUT_SEED = 10**6
 """Scenes of seeds below are for training."""
 
-CALIBRATION_SEED, CALIBRATION_IMAGES = HELD_OUT_SEED, 100
+CALIBRATION_SEED, CALIBRATION_IMAGES = HELD_OUT_SEED, 40
 
 MAX_WEIGHT = 30.0
 """Of an error in noise, where it counts as one in x0."""

@@ -1,4 +1,4 @@
-"""What prompts mean to the shapes pair: `python benchmarks/compositional.py [FOLDER]` (about 15 minutes on two cores).
+"""What prompts mean to the shapes pair: `python benchmarks/compositional.py [FOLDER]` (an hour on one core).
 
 CLIP alone, diffusion alone and the hybrid, same weights, same pictures, on scenes that training never saw, half of them
 with combinations of a colour and a shape that it never saw. Writes `benchmarks/results/compositional.json` and a

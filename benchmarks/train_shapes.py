@@ -6,7 +6,7 @@ It goes on where it was interrupted; all it needs is in WORK. The losses are in 
 `--start PAIR` trains the U-Net of an earlier pair further.
 
 On two cores of an AMD EPYC without bfloat16 drawing 120,000 scenes took 9 minutes, 900 steps of tier 1 took 15, and
-4,000 steps of tier 2, of 48 pictures under two captions each, 53; the decoder, which classification does not need, 10
+4,000 steps of tier 2, of 48 pictures under two captions each, 53; the decoder, which classification does not need, 12
 on one core. What the pair is worth is in its card; what parts of the recipe are, `benchmarks/shapes_recipe.py` tells.
 A trained autoencoder had lost whole colours after 1,200 steps, hence the encoder that is written down.
 """

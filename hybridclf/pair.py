@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from .allocation import FixedTrials
+from .allocation import FixedTrials, Race
 from .catalog import model_folder
 from .checkpoint import writing
 from .devices import as_device, has_bf16
@@ -36,6 +36,14 @@ HELD_OUT = 500
 
 TRIALS = 32
 """Trials of tier 2 alone where it is measured."""
+
+TOP_K, RACE = 5, Race(confidence=0.95)
+"""Classes that tier 2 compares, and how sure an answer is: a pair is saved with these, and may be given others.
+
+Of 1,000 held-out images of CIFAR-10, 99.1 % had their class among the five. With a fusion fitted on half of them, the
+other half was answered as well as with all ten classes and the default confidence, 89.2 %, for 22.5 evaluations and 6.1
+rows per image instead of 74.1 and 11.1.
+"""
 
 FACTS = ("device", "bf16", "compiles", "images")
 """What a training depends on beside its settings: kind of device, what that is capable of, and a digest of the data."""
@@ -208,7 +216,15 @@ def _calibrated(spec: str, network: Any, task: Task, progress: bool) -> HybridCl
     denoiser = LateConditionedDenoiser(
         network, task.classes, task.mean, task.scale, device=task.device, mirror=task.mirror
     )
-    clf = HybridClassifier(spec, denoiser, device=str(task.device), verbose=progress, random_state=task.settings.seed)
+    clf = HybridClassifier(
+        spec,
+        denoiser,
+        top_k=TOP_K,
+        allocation=RACE,
+        device=str(task.device),
+        verbose=progress,
+        random_state=task.settings.seed,
+    )
     return clf.fit(*task.some_held_out(slice(n_to_fit_on(task))))
 
 

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import cifar10
+import cifar10_recipe
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -192,3 +193,20 @@ def test_the_whole_benchmark_runs_and_resumes(
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.json", "shift.png", "cost.png"}
     assert len([*(tmp_path / "work").glob("*/gallery.png")]) == 1
     assert "| hybrid | 24 |" in capsys.readouterr().out
+
+
+def test_the_recipe_is_trained_with_the_term_and_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pair_training, "UNET", pair_training.UNET | {"width": 16, "head_width": 16})
+    monkeypatch.setattr(training_run, "steps_in", lambda trainer, seconds: 6)
+    monkeypatch.setattr(cifar10_recipe, "RESULTS", tmp_path / "out")
+    blobs(tmp_path / "cifar10-train.parquet", 90, 0)
+    cifar10_recipe.main([str(tmp_path), str(tmp_path / "work"), "--minutes", "1"])
+    report = (tmp_path / "out" / "recipe.json").read_text()
+    rows = json.loads(report)["rows"]
+    assert {name: row["wrong_class_weight"] for name, row in rows.items()} == cifar10_recipe.VARIANTS
+    for row in rows.values():
+        assert (row["steps"], row["trials"], row["minutes"]) == (6, 32, 1.0)
+        assert all(row[tier][1] <= row[tier][0] <= row[tier][2] for tier in cifar10_recipe.TIERS)
+    (tmp_path / "cifar10-train.parquet").unlink()  # nothing is trained again
+    cifar10_recipe.main([str(tmp_path), str(tmp_path / "work"), "--minutes", "1"])
+    assert (tmp_path / "out" / "recipe.json").read_text() == report

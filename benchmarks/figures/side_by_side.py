@@ -11,7 +11,7 @@ from reference_loops import ReferenceLoops
 from timing import medians
 
 from hybridclf import Reranker, Staged
-from hybridclf.devices import can_compile, has_bf16
+from hybridclf.devices import can_compile
 
 from .common import Line, bars, styled
 from .workloads import COMPILED, WORKLOADS, Workload
@@ -42,7 +42,7 @@ SIZES = {
 def measure(sizes: Sizes, device: torch.device) -> dict[str, Any]:
     """Both sides in turn, for each workload that the device can take."""
     left_out = {"SD 2 size"} if device.type != "cuda" else set()
-    if not (has_bf16(device) and can_compile(device)):
+    if not can_compile(device):
         left_out |= {COMPILED}
     names = [name for name in sizes.images if name not in left_out]
     return {

@@ -125,6 +125,17 @@ def single_things() -> list[str]:
     return [phrase(Thing("", "", colour, shape)) for colour in COLOURS for shape in SHAPES]
 
 
+def changed_questions(n: int, seed: int) -> dict[str, Questions]:
+    """Pictures of one thing: its phrase against one with another colour, shape or texture."""
+    drawn, rng = scenes(n, random_state=seed, things=(1,)), np.random.default_rng(seed)
+
+    def words(thing: Thing, name: str) -> tuple[str, str]:
+        textured = name == "texture"
+        return tuple(phrase(t, texture=textured) for t in (thing, _control(thing, thing, name, rng)))
+
+    return {name: _ask(drawn, lambda s, a=name: words(s.things[0], a)) for name in ("colour", "shape", "texture")}
+
+
 def single_questions(n: int, seed: int, held_out: bool) -> Questions:
     """Pictures of one thing: which of all eighty combinations of a colour and a shape it is."""
     drawn, every = scenes(n, random_state=seed, things=(1,), held_out=held_out), single_things()

@@ -1,10 +1,10 @@
 """What each part of the shapes U-Net's recipe is worth: short trainings of equal length, with all of it and without.
 
-    python benchmarks/shapes_recipe.py WORK [--steps 500] [--batch 32] [--questions 200]
+    python benchmarks/shapes_recipe.py WORK [--pair hybridclf/pretrained/shapes] [--steps 500] [--batch 32]
 
-WORK is that of `benchmarks/train_shapes.py`, once tier 1 is trained; variants that are there already are read. So short
-a training learns what words mean of single things, and no more (600 steps of 32 pictures, an eighth of them of single
-things, left all of them at chance between swapped captions): so that is what it is given, and what it is asked. Which
+WORK is for the scenes, which `benchmarks/train_shapes.py --start PAIR` can use as well, and for the variants; what is
+there already is read. Tier 1, its tokenizer and the autoencoder are the pair's. So short a training learns what words
+mean of single things rather than how they bind: single things are what it is given, and what it is asked about. Which
 of two phrases does a picture of one thing have that training never saw? In 16 trials, without tier 1 and without
 weights. Writes `benchmarks/results/shapes-recipe.json`, prints a table. There is one training of each variant:
 intervals are over pictures, and know nothing of other seeds.
@@ -63,7 +63,8 @@ def network(variant: Variant, made: Ingredients) -> models.TextToImage:
 
 def trained(name: str, args: argparse.Namespace) -> Path:
     """The folder of a trained variant; an interrupted training goes on."""
-    variant, made, folder = VARIANTS[name], ingredients(args.work), args.work / "recipe" / name.replace(" ", "-")
+    variant, made = VARIANTS[name], ingredients(args.work, args.pair)
+    folder = args.work / "recipe" / name.replace(" ", "-")
     folder.mkdir(parents=True, exist_ok=True)
     short = Recipe(steps=args.steps, batch=args.batch, single_steps=args.steps)
     model = train_unet(folder / "unet", network(variant, made), made, replace(short, **variant.changes)).cpu()
@@ -72,9 +73,9 @@ def trained(name: str, args: argparse.Namespace) -> Path:
 
 
 @lru_cache(maxsize=1)
-def ingredients(work: Path) -> Ingredients:
-    """Those of the pair's own training."""
-    return prepare(work)
+def ingredients(work: Path, pair: Path) -> Ingredients:
+    """Those of a further training of the pair."""
+    return prepare(work, pair)
 
 
 def right(folder: Path, asked: dict[str, Questions]) -> dict[str, np.ndarray]:
@@ -103,6 +104,7 @@ def main() -> None:
     """Train what is missing, ask, write, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
+    parser.add_argument("--pair", type=Path, default=Path("hybridclf/pretrained/shapes"))
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--questions", type=int, default=200, help="of each kind")

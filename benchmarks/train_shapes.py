@@ -264,7 +264,7 @@ def prepare(work: Path, start: Path | None = None) -> Ingredients:
     work.mkdir(parents=True, exist_ok=True)
     pictures = data.load(work / "scenes", PARTS)
     words = models.saved_words(start) if start else models.tokenizer(data.sentences(1500, HELD_OUT_SEED - 1))
-    tokens = _once(work / f"tokens-{PARTS}.pt", partial(_tokenized, words, pictures.captions)).long()
+    tokens = read_tokens(work / f"tokens-{PARTS}.pt", words, pictures.captions)
     clip = models.saved_clip(start) if start else train_clip(work, pictures, tokens, len(words))
     vae = models.saved_autoencoder(start) if start else written_autoencoder(pictures)
     latents = _once(work / f"latents-{PARTS}.pt", partial(encode, vae, pictures))
@@ -293,6 +293,14 @@ def save_pair(folder: Path, n_images: int = CALIBRATION_IMAGES) -> None:
     )
     clf.fit(None, sorted({*right, *wrong, *single_things()})).calibrate(draw(drawn), right)
     clf.with_labels(single_things()).set_params(verbose=False).save(folder)
+
+
+def read_tokens(path: Path, words: Any, captions: np.ndarray) -> Tensor:
+    """Tokens `[n, CAPTIONS, 2, N_TOKENS]`, made once; those of another tokenizer mean other words, and are refused."""
+    tokens = _once(path, partial(_tokenized, words, captions)).long()
+    if not torch.equal(tokens[:100], _tokenized(words, captions[:100]).long()):
+        raise SystemExit(f"{path} holds tokens of another tokenizer; delete it, or give the pair that it belongs to")
+    return tokens
 
 
 def _tokenized(words: Any, captions: np.ndarray) -> Tensor:

@@ -17,7 +17,7 @@ from PIL import Image
 from shapes import data, models, tasks
 from shapes.loop import fit
 from torch import Tensor, nn
-from train_shapes import Ingredients, Recipe, choose_words, save_pair, train_unet, written_autoencoder
+from train_shapes import Ingredients, Recipe, choose_words, read_tokens, save_pair, train_unet, written_autoencoder
 
 from hybridclf import FixedTrials, HybridClassifier
 from hybridclf.shapes import HELD_OUT, RELATIONS, caption, draw, scenes
@@ -196,6 +196,16 @@ def test_an_interrupted_training_goes_on_exactly(tmp_path: Path) -> None:
 # --- the U-Net's training --------------------------------------------------------------------------------------------
 
 
+def test_tokens_of_another_tokenizer_are_refused(words: models.CLIPTokenizer, tmp_path: Path) -> None:
+    captions = np.array([[["a red ring", "a blue ring"]] * data.CAPTIONS] * 3, dtype=object)
+    tokens = read_tokens(tmp_path / "tokens.pt", words, captions)
+    assert tokens.shape == (3, data.CAPTIONS, 2, models.N_TOKENS)
+    assert torch.equal(tokens[1, 2], models.tokens(words, ["a red ring", "a blue ring"]))
+    assert torch.equal(tokens, read_tokens(tmp_path / "tokens.pt", words, captions))
+    with pytest.raises(SystemExit, match="another tokenizer; delete it"):
+        read_tokens(tmp_path / "tokens.pt", models.tokenizer(["ring blue red a"]), captions)
+
+
 def test_false_captions_are_hard_ones_or_other_pictures() -> None:
     n = 400
     tokens = torch.arange(n * data.CAPTIONS * 2).view(n, data.CAPTIONS, 2, 1).expand(-1, -1, -1, models.N_TOKENS)
@@ -300,7 +310,7 @@ def test_the_benchmark_of_the_recipe(
     monkeypatch.setattr(shapes_recipe, "TRIALS", 2)
     monkeypatch.setattr(shapes_recipe, "RESULTS", tmp_path / "report.json")
     made = ingredients(words)
-    monkeypatch.setattr(shapes_recipe, "ingredients", lambda work: made)
+    monkeypatch.setattr(shapes_recipe, "ingredients", lambda work, pair: made)
     monkeypatch.setattr("sys.argv", ["x", str(tmp_path), "--steps", "2", "--batch", "2", "--questions", "2"])
     shapes_recipe.main()
     report = json.loads((tmp_path / "report.json").read_text())

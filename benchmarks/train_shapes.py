@@ -30,7 +30,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hybridclf import HybridClassifier
 from hybridclf.devices import has_bf16
-from hybridclf.shapes import caption, draw, scenes, swapped
+from hybridclf.shapes import caption, draw, scenes
 
 SEED = 0
 HELD_OUT_SEED = 10**6
@@ -273,16 +273,12 @@ def prepare(work: Path, start: Path | None = None) -> Ingredients:
 
 
 def save_pair(folder: Path, n_images: int = CALIBRATION_IMAGES) -> None:
-    """Make one saved classifier of the two folders beside each other, its fusion fitted on scenes never trained on.
+    """Make one saved classifier of the two folders beside each other, for single things.
 
-    Half of them show one thing, half two. The fullest caption is the right one; captions that swap or relate otherwise
-    stand beside those of two things. The labels that it is saved with are the single things.
+    Its fusion is fitted on what it is asked about, single things, in scenes never trained on. Fitted on captions of two
+    things as well, about which tier 2 knows more, it trusted tier 2 too much where single things were unfamiliar.
     """
-    rng = np.random.default_rng(CALIBRATION_SEED)
-    parts = [scenes(n_images // 2, random_state=CALIBRATION_SEED + n, things=(n,)) for n in (1, 2)]
-    drawn = [scene for part in parts for scene in part]
-    right = [caption(scene) for scene in drawn]
-    wrong = [caption(swapped(scene, what, rng)) for scene in parts[1] for what in ("objects", "colours", "relation")]
+    drawn = scenes(n_images, random_state=CALIBRATION_SEED + 1, things=(1,))
     clf = HybridClassifier(
         f"open_clip:local-dir:{folder / 'clip'}",
         f"diffusers:{folder / 'sd'}",
@@ -291,8 +287,8 @@ def save_pair(folder: Path, n_images: int = CALIBRATION_IMAGES) -> None:
         random_state=SEED,
         verbose=True,
     )
-    clf.fit(None, sorted({*right, *wrong, *single_things()})).calibrate(draw(drawn), right)
-    clf.with_labels(single_things()).set_params(verbose=False).save(folder)
+    clf.fit(None, single_things()).calibrate(draw(drawn), [caption(scene) for scene in drawn])
+    clf.set_params(verbose=False).save(folder)
 
 
 def read_tokens(path: Path, words: Any, captions: np.ndarray) -> Tensor:
@@ -304,7 +300,7 @@ def read_tokens(path: Path, words: Any, captions: np.ndarray) -> Tensor:
 
 
 def _tokenized(words: Any, captions: np.ndarray) -> Tensor:
-    parts = np.array_split(captions.reshape(-1), 100)
+    parts = np.array_split(captions.reshape(-1), min(100, captions.size))
     return torch.cat([models.tokens(words, p.tolist()).short() for p in parts]).view(*captions.shape, -1)
 
 

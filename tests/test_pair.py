@@ -19,7 +19,7 @@ from hybridclf.cli import app
 from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
 from hybridclf.files import open_image
 from hybridclf.labelled import load_labelled
-from hybridclf.pair import PairSettings
+from hybridclf.pair import RACE, TOP_K, PairSettings
 from hybridclf.pair_training import Task, denoiser_part
 from hybridclf.training import Trainer
 
@@ -82,6 +82,7 @@ def test_it_learns(trained: tuple[Path, Result]) -> None:
     assert found["tier_1"] > 0.9 and found["tier_2"] > 0.8 and found["hybrid"] > 0.9
     clf = HybridClassifier.load(out)
     assert clf.fusion_.calibrated and clf.classes_.tolist() == sorted(COLOURS) and clf.denoiser_.mirror
+    assert (clf.top_k, clf.allocation) == (TOP_K, RACE)
     fresh = [picture for seed, colour in enumerate(COLOURS.values(), 10) for picture in blobs(20, colour, seed)]
     assert (clf.predict(fresh) == np.repeat(sorted(COLOURS), 20)).mean() > 0.9
 

@@ -1,12 +1,13 @@
 """What the pair for natural images is worth on CIFAR-10's test images:
 
-    python benchmarks/cifar10.py DATA WORK [--model cifar10] [--images 2000] [--shifted 500] [--rival] [--compile]
+    python benchmarks/cifar10.py DATA WORK [--model cifar10] [--images 2000] [--shifted 500] [--rival [MINUTES]]
+        [--compile]
 
 DATA holds cifar10-train.parquet and cifar10-test.parquet, in the layout of a Hugging Face image dataset; the figures in
 `benchmarks/results/cifar10` are of 5,000 of the 10,000 test images, every second one of each class, which had gone
 through JPEG. Everything that takes long is kept in WORK, from which an interrupted run goes on, and so is a gallery of
-images that re-ranking fixed and broke. `--rival` also trains, for as long as the pair's second tier, a bigger
-classifier to put in its place, and asks it wherever the hybrid is asked.
+images that re-ranking fixed and broke. `--rival` also trains, for as long as the pair's second tier or for so many
+minutes, a bigger classifier to put in its place, and asks it wherever the hybrid is asked.
 
 Tier 1, the hybrid and the rival answer for all test images. The expensive methods answer for the first `--images`:
 all of them are replayed from one recorded table of errors, so they see the same trials. Published methods have no
@@ -59,25 +60,30 @@ class Benchmark:
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.args, folder = args, model_folder(args.model)
-        self.clf = HybridClassifier.load(folder).set_params(verbose=True)
+        self.args, self.folder = args, model_folder(args.model)
+        self.clf = HybridClassifier.load(self.folder).set_params(verbose=True)
         if args.compile:
             self.clf.denoiser_.compile()
         self.test = load_labelled(args.data / "cifar10-test.parquet", 32, progress=True)
         if list(self.test.classes) != self.clf.classes_.tolist():
             raise SystemExit(f"the pair knows {self.clf.classes_.tolist()}, the images {list(self.test.classes)}")
-        settings = json.loads((folder / "training" / "log.json").read_text(encoding="utf-8"))["settings"]
+        settings = json.loads((self.folder / "training" / "log.json").read_text(encoding="utf-8"))["settings"]
         self.settings = PairSettings(**{name: value for name, value in settings.items() if name not in FACTS})
-        known = json.dumps([fingerprint(folder), args.compile]).encode() + self.test.pixels.tobytes()
+        known = json.dumps([fingerprint(self.folder), args.compile]).encode() + self.test.pixels.tobytes()
         self.work = args.work / hashlib.sha256(known).hexdigest()[:12]  # of this pair and these images
         self.work.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def has_rival(self) -> bool:
+        """Whether one is wanted."""
+        return self.args.rival is not None
 
     @cached_property
     def task(self) -> Task:
         """The images that the pair was trained on, and those that were held out."""
         images = load_labelled(self.args.data / "cifar10-train.parquet", self.settings.image_size, progress=True)
         device = as_device("auto")
-        compiles = self.args.rival and worth_compiling(self.settings.minutes, device)
+        compiles = self.has_rival and worth_compiling(self.settings.minutes, device)
         return Task.of(images, device, True, self.settings, compiles)
 
     @cached_property
@@ -89,7 +95,8 @@ class Benchmark:
     @cached_property
     def rival(self) -> tuple[Any, rival.Cascade]:
         """The rival, and its fusion with tier 1."""
-        network, (images, y) = rival.trained(self.task, self.work / "rival"), self.fitted_on
+        network = rival.trained(self.task, self.work / "rival", self.args.rival or None)
+        images, y = self.fitted_on
         return network, rival.Cascade(self.log_prior(images), network.predict_log_proba(images), y)
 
     @cached_property
@@ -118,12 +125,17 @@ class Benchmark:
         log_prior = self.log_prior(images)
         prior = self.clf.fusion_.prior(log_prior)
         answers = {TIER_1: Answers.free(prior), HYBRID: hybrid(self.clf, images)}
-        if self.args.rival:
+        if self.has_rival:
             network, cascade = self.rival
             asked = answers[HYBRID].evaluations > 0
             posterior = cascade(prior, log_prior, network.predict_log_proba(images), asked)
             answers[RIVAL] = Answers(posterior, np.zeros(len(images), dtype=int), asked.astype(int))
         return answers
+
+    def seen(self) -> dict[str, int]:
+        """Images that tier 2 and the rival saw in training."""
+        seen = {TIER_2: rival.seen(self.folder, "denoiser")}
+        return seen | {RIVAL: rival.seen(self.work / "rival", "rival")} if self.has_rival else seen
 
     # --- clean images ---
 
@@ -162,7 +174,7 @@ class Benchmark:
         compiled, self.clf.denoiser_.compiled = self.clf.denoiser_.compiled, False
         calls = {TIER_1: partial(self.log_prior, images), HYBRID: partial(self.clf.decide, images)}
         calls["a row"] = partial(record, self.clf, images, TIMED_TRIALS)
-        if self.args.rival:
+        if self.has_rival:
             calls[RIVAL] = lambda: [self.log_prior(images), self.rival[0].predict_log_proba(images[asked])]
         seconds = dict(zip(calls, medians(*calls.values(), repeats=5), strict=True))
         spent = {name: flops(call) / len(images) for name, call in calls.items()}
@@ -180,7 +192,7 @@ class Benchmark:
         conditions = [("clean", 0)] + [(name, s) for names in FAMILIES.values() for name in names for s in SEVERITIES]
         report: dict[str, Any] = {}
         for name, severity in tqdm(conditions, desc="corruptions", unit="condition"):
-            path = self.work / f"shifted-{name}-{severity}-{self.args.shifted}{'-rival' * self.args.rival}.json"
+            path = self.work / f"shifted-{name}-{severity}-{self.args.shifted}{'-rival' * self.has_rival}.json"
             if not path.exists():
                 save_json(path, self.condition(name, severity))
             report.setdefault(name, {})[str(severity)] = json.loads(path.read_text(encoding="utf-8"))
@@ -225,7 +237,7 @@ def main(arguments: list[str] | None = None) -> None:
     benchmark = Benchmark(args)
     on = machine(benchmark.clf.denoiser_.device)
     about = {"model": str(args.model), "machine": on, "compiled": args.compile}
-    report = about | {"clean": benchmark.clean(), "shifted": benchmark.shifted()}
+    report = about | {"clean": benchmark.clean(), "shifted": benchmark.shifted(), "seen": benchmark.seen()}
     report["robustness"] = robustness(report["shifted"])
     save_json(RESULTS / "report.json", report)
     pictures.shift(report["shifted"]).savefig(RESULTS / "shift.png")
@@ -263,7 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="cifar10", help="a saved pair, as hybridclf train leaves it")
     parser.add_argument("--images", type=int, default=2000, help="test images for the expensive methods")
     parser.add_argument("--shifted", type=int, default=500, help="test images under each corruption")
-    parser.add_argument("--rival", action="store_true")
+    parser.add_argument("--rival", type=float, nargs="?", const=0.0, metavar="MINUTES", help="default: as tier 2's")
     parser.add_argument("--compile", action="store_true", help="tier 2, for many thousand rows")
     return parser
 

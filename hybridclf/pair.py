@@ -45,8 +45,8 @@ other half was answered as well as with all ten classes and the default confiden
 rows per image instead of 74.1 and 11.1.
 """
 
-FACTS = ("device", "bf16", "compiles", "images")
-"""What a training depends on beside its settings: kind of device, what that is capable of, and a digest of the data."""
+FACTS = ("device", "bf16", "compiles", "images", "network")
+"""What a training depends on beside its settings: device and what that is capable of, a digest of the data, tier 2."""
 
 
 def train_pair(
@@ -103,11 +103,15 @@ def train_pair(
     where = as_device(device)
     images = load_labelled(source, chosen.image_size, progress)
     compiles = worth_compiling(chosen.minutes, where)
-    facts: dict[str, Any] = dict(zip(FACTS, (where.type, has_bf16(where), compiles, _digest(images)), strict=True))
+    digest = _digest(images)
     task = Task.of(images, where, source != DIGITS, chosen, compiles)
-    trainable, network = task.new_trainable(), task.new_denoiser()
+    trainable = task.new_trainable()
     if run is None and chosen.start_from is not None:
-        _take_over(Path(chosen.start_from), facts["images"], task, trainable, network)
+        network = _take_over(Path(chosen.start_from), digest, task, trainable)
+    else:
+        network = task.new_denoiser(run.log["settings"].get("network") if run else None)
+    values = (where.type, has_bf16(where), compiles, digest, network.config)
+    facts: dict[str, Any] = dict(zip(FACTS, values, strict=True))
     parts = proposer_part(task, trainable.network), denoiser_part(task, network)
     if run is None:  # all that can be refused has been
         first = {part.name: part.trainer for part in parts if chosen.start_from is not None}
@@ -118,14 +122,14 @@ def train_pair(
     return HybridClassifier.load(out)
 
 
-def _take_over(folder: Path, images: str, task: Task, trainable: Trainable, network: LateUNet) -> None:
-    """Give both new networks the weights of a pair in a folder, which may not have seen what is held out now.
+def _take_over(folder: Path, images: str, task: Task, trainable: Trainable) -> LateUNet:
+    """Give a new tier 1 the weights of a pair in a folder, which may not have seen what is held out now; its tier 2.
 
     Raises
     ------
     InvalidInputError
-        If it holds no pair of these classes, one of other networks, or one that was trained on the images, of that
-        digest, that are now held out.
+        If it holds no pair of these classes and sizes, one of another tier 1, or one that was trained on the images, of
+        that digest, that are now held out.
     """
     try:
         saved = read_description(folder)
@@ -134,8 +138,12 @@ def _take_over(folder: Path, images: str, task: Task, trainable: Trainable, netw
             raise InvalidInputError(f"{folder} tells {classes} apart, not {task.classes.tolist()}")
         _check_split(folder, images, task)
         trainable.load(folder / "proposer")
-        earlier = restore_denoiser(folder, saved["denoiser"], torch.device("cpu"))
-        network.load_state_dict(earlier.network.state_dict())
+        earlier = restore_denoiser(folder, saved["denoiser"], torch.device("cpu")).network
+        if earlier.config["shape"] != list(task.shape):
+            raise SavedModelError(f"it is for images of {earlier.config['shape']}")
+        network = task.new_denoiser(earlier.config)
+        network.load_state_dict(earlier.state_dict())
+        return network
     except (OSError, KeyError, TypeError, RuntimeError, SafetensorError, SavedModelError) as error:
         raise InvalidInputError(
             f"{folder} is no pair to start from: {error}; give the folder of one that was trained here, for images of "

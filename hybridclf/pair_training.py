@@ -1,10 +1,10 @@
 """The two trainings behind a pair: what each network is, and the loss that it is trained on."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from .errors import InvalidInputError
 from .labelled import LabelledImages, channel_statistics, split
 from .losses import denoising_loss, distort, shift_and_mirror
 from .models import LateUNet
+from .models.late import build
 from .ports import Trainable
 from .training import Trainer, TrainingConfig
 
@@ -39,11 +40,14 @@ PROPOSER_SHARE = 0.15
 SMOOTHING = 0.1
 """Label smoothing of its cross-entropy."""
 
-COMPILE_FROM = 15.0
+COMPILE_FROM = {"cpu": 15.0, "cuda": 2.0}
 """Minutes of a training from which compiling its network pays: it takes one or two, and saves a third of the rest."""
 
 UNET: dict[str, Any] = {"width": 64, "levels": 3, "head_width": 32, "attention": True}
-"""The U-Net that becomes tier 2; beside a size of its patches that leaves `GRID` of them a side."""
+"""The U-Net that becomes tier 2; beside its depth, and a size of its patches that leaves `GRID` of them a side."""
+
+DEPTH = {"cpu": 1, "cuda": 2}
+"""Its blocks per resolution, by what trains it: a processor sees too few images in an hour for more."""
 
 GRID = 16
 
@@ -57,7 +61,7 @@ for 49 % at 0.79.
 CHECKED = 500
 """Held-out images that the loss is looked at on, at most."""
 
-BATCH_SIZE = {"cpu": 128, "cuda": 512}
+BATCH_SIZE = {"cpu": 128, "cuda": 1024}
 
 PairLoss = Callable[[Any, Tensor, Tensor, torch.Generator], Tensor]
 """From a network, standardised images `[B, 3, S, S]`, class numbers `[B]` and a source of noise to a loss."""
@@ -185,12 +189,18 @@ class Task:
                 scale=self.scale.tolist(),
             )
 
-    def new_denoiser(self) -> LateUNet:
-        """A new U-Net for these images, its weights decided by the seed."""
+    def new_denoiser(self, config: Mapping[str, Any] | None = None) -> LateUNet:
+        """A new U-Net for these images, its weights decided by the seed; None: what this device trains."""
         size = self.settings.image_size
+        ours = {"patch": max(1, size // GRID), "depth": DEPTH.get(self.device.type, 1)} | UNET
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
-            return LateUNet((3, size, size), len(self.classes), patch=max(1, size // GRID), **UNET)
+            return cast(LateUNet, build(dict(config))) if config else LateUNet(self.shape, len(self.classes), **ours)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of an encoded image."""
+        return 3, self.settings.image_size, self.settings.image_size
 
 
 class Part(NamedTuple):
@@ -237,7 +247,7 @@ def _config(task: Task, minutes: float) -> TrainingConfig:
         bf16=has_bf16(task.device),
         augment=True,
         muon=True,
-        compiled=task.compiles and minutes >= COMPILE_FROM,
+        compiled=task.compiles and _pays(minutes, task.device),
     )
 
 
@@ -263,4 +273,9 @@ def _part(name: str, minutes: float, task: Task, network: nn.Module, loss: PairL
 
 def worth_compiling(minutes: float, device: torch.device) -> bool:
     """Whether networks are compiled in a training of so many minutes."""
-    return minutes >= COMPILE_FROM and can_compile(device)
+    return _pays(minutes, device) and can_compile(device)
+
+
+def _pays(minutes: float, device: torch.device) -> bool:
+    """Whether compiling what is trained for so many minutes would pay."""
+    return minutes >= COMPILE_FROM.get(device.type, math.inf)

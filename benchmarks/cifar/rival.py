@@ -4,6 +4,7 @@ It is cascaded by the same rule: the images that the hybrid re-ranks get its ans
 that are fitted on the images that the hybrid's fusion was fitted on.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,13 @@ NAME = "timm:resnet18"
 """At 64 pixels about as many FLOPs as one row of the pair's U-Net."""
 
 
-def trained(task: Task, folder: Path) -> Any:
-    """The rival as a proposer, from a folder that is the task's own; its training goes on where it stopped."""
-    minutes = (1 - PROPOSER_SHARE) * task.settings.minutes
+def trained(task: Task, folder: Path, minutes: float | None = None) -> Any:
+    """The rival as a proposer, from a folder that is the task's own; its training goes on where it stopped.
+
+    It takes so many minutes; None: as many as tier 2's.
+    """
+    if minutes is None:
+        minutes = (1 - PROPOSER_SHARE) * task.settings.minutes
     if not (folder / "model").exists():
         resumes = (folder / "training" / "log.json").exists()
         run = TrainingRun.resume(folder, {}) if resumes else TrainingRun.start(folder, {"minutes": minutes})
@@ -31,6 +36,12 @@ def trained(task: Task, folder: Path) -> Any:
         trainable.save(network, folder / "model.part")
         (folder / "model.part").rename(folder / "model")
     return plugins.load("proposer", f"timm:local-dir:{folder / 'model'}").fit(None, task.classes.tolist())
+
+
+def seen(folder: Path, part: str) -> int:
+    """Images that a network saw in the training in a folder."""
+    log = json.loads((folder / "training" / "log.json").read_text(encoding="utf-8"))
+    return int(log["n_steps"][part] * log["configs"][part]["batch_size"])
 
 
 class Cascade:

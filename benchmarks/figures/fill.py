@@ -10,7 +10,6 @@ from torch import Tensor
 
 from hybridclf import Allocation, FixedTrials, Fusion, HybridClassifier, PairedTTest, Race, Staged
 from hybridclf.models import LateConditionedDenoiser
-from hybridclf.models.denoiser import HEAD_PAIRS
 from hybridclf.ports import Condition
 
 from .common import COLOURS, Line, styled
@@ -46,7 +45,7 @@ class Counting:
         if self.cost_unit == "pair":
             x_t, t, row = x_t[row], t[row], torch.arange(len(row), device=row.device)
         self.rows += len(x_t)
-        self.pairs += len(row) + -len(row) % HEAD_PAIRS if self.cost_unit == "row" else len(row)
+        self.pairs += len(row) + -len(row) % self.denoiser.head_pairs if self.cost_unit == "row" else len(row)
         return self.denoiser.predict(x_t, t, row, condition)
 
 

@@ -36,7 +36,7 @@ class Sizes:
 
 MATRIX = {"cpu": 2048, "cuda": 8192}
 SIZES = {
-    "small": Sizes({"digits MLP": 256, "late U-Net": 16, "small SD": 4, "SD 2 size": 8}, 16, 5, MATRIX),
+    "small": Sizes({"digits MLP": 256, "late U-Net": 16, "small SD": 4, "SD 2 size": 2}, 16, 5, MATRIX),
     "full": Sizes({"digits MLP": 1024, "late U-Net": 256, "small SD": 64, "SD 2 size": 64}, 16, 7, MATRIX),
 }
 

@@ -33,7 +33,7 @@ class Sizes:
 
 SIZES = {
     "small": Sizes(
-        {"digits MLP": 64, "late U-Net": 4, "small SD": 4, COMPILED: 4, "SD 2 size": 8}, (5, 1), (16, 64), 3
+        {"digits MLP": 64, "late U-Net": 4, "small SD": 4, COMPILED: 4, "SD 2 size": 2}, (5, 1), (16, 64), 3
     ),
     "full": Sizes(dict.fromkeys(WORKLOADS, 64), (5, 1), (25, 250), 5),
 }

@@ -16,8 +16,8 @@ from .late import LateConditioned
 
 __all__ = ["LateConditionedDenoiser", "cosine_levels"]
 
-HEAD_PAIRS = 64
-"""Pairs in one pass of the head: bounds its memory, and fixes its shape whatever the batch."""
+HEAD_PAIRS = {"cpu": 64, "cuda": 1024}
+"""Pairs in one pass of the head, by device: bounds its memory, and fixes its shape whatever the batch."""
 
 
 def cosine_levels(t: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,6 +60,7 @@ class LateConditionedDenoiser:
     ) -> None:
         self.device, self.dtype, self.mirror = torch.device(device), dtype, mirror
         self.network = network.to(device=self.device, dtype=dtype).eval().requires_grad_(False)
+        self.head_pairs = HEAD_PAIRS.get(self.device.type, HEAD_PAIRS["cpu"])
         self.compiled = False
         self.classes = np.asarray(classes)
         self.mean, self.scale = np.asarray(mean, dtype=float), np.asarray(scale, dtype=float)
@@ -125,11 +126,10 @@ class LateConditionedDenoiser:
         label = condition["label"]
         if self.dtype == torch.float64:
             return common[row] + head(network, features[row], label)
-        n_pairs = len(row)
-        row, label = (torch.cat([v, v[-1:].expand(-n_pairs % HEAD_PAIRS)]) for v in (row, label))
+        n_pairs, size = len(row), self.head_pairs
+        row, label = (torch.cat([v, v[-1:].expand(-n_pairs % size)]) for v in (row, label))
         parts = [
-            common[r] + head(network, features[r], c)
-            for r, c in zip(row.split(HEAD_PAIRS), label.split(HEAD_PAIRS), strict=True)
+            common[r] + head(network, features[r], c) for r, c in zip(row.split(size), label.split(size), strict=True)
         ]
         return torch.cat(parts)[:n_pairs]
 

@@ -183,7 +183,8 @@ def test_a_damaged_pair_to_start_from(trained: tuple[Path, Result], data: Path, 
 def test_a_training_that_started_from_a_pair_needs_it_no_more(
     trained: tuple[Path, Result], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Interrupted before any step of it, and resumed, it comes out the same, byte for byte."""
+    """Interrupted before any step of it, and resumed, it comes out the same, byte for byte, by that pair's network."""
+    monkeypatch.setattr(pair_training, "DEPTH", {"cpu": 2})  # of new ones
     source = shutil.copytree(trained[0], tmp_path / "source")
     options = ("--minutes", "0.3", "--image-size", "8", "--val", "0.2")
     assert invoke(data, tmp_path / "whole", *options, "--from", source).exit_code == 0
@@ -194,6 +195,7 @@ def test_a_training_that_started_from_a_pair_needs_it_no_more(
     assert invoke(data, tmp_path / "again", "--resume").exit_code == 0
     for part in ("denoiser.safetensors", "proposer/model.safetensors"):
         assert (tmp_path / "again" / part).read_bytes() == (tmp_path / "whole" / part).read_bytes()
+    assert HybridClassifier.load(tmp_path / "again").denoiser_.network.config["depth"] == 1
 
 
 # --- interruptions ----------------------------------------------------------------------------------------------------
@@ -322,6 +324,14 @@ def test_the_denoiser_sees_a_grid_of_patches(size: int, patch: int) -> None:
     assert part.trainer.network.config["patch"] == patch
     noise = part.trainer.average(task.encode(task.pixels[:2]), torch.tensor([0.2, 0.7]), torch.arange(2), task.y[:2])
     assert noise.shape == (2, 3, size, size)
+
+
+def test_it_is_deeper_where_a_gpu_trains_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = PairSettings(image_size=8, validation_fraction=0.9)
+    task = Task.of(load_labelled("digits", 8), torch.device("cpu"), False, settings)
+    assert task.new_denoiser().config["depth"] == 1
+    monkeypatch.setattr(Task, "device", torch.device("cuda"))
+    assert task.new_denoiser().config["depth"] == 2
 
 
 def test_a_batch_never_leaves_one_image_over() -> None:

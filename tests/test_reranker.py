@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import fields
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from hybridclf.fusion import Fusion
 from hybridclf.models import LateConditionedDenoiser, LateUNet
 from hybridclf.objectives import BinnedWeights, heuristic_weights
 from hybridclf.ports import Denoiser
-from hybridclf.reranker import Reranker
+from hybridclf.reranker import Reranker, default_batch_size
 from hybridclf.trials import TellingOrder
 
 LABELS = ("ant", "bee", "cow", "dog", "elk")
@@ -192,6 +193,26 @@ def test_batches_of_float32_have_one_shape(
     denoiser = Watched(means, dtype=torch.float32, cost_unit=cost_unit)
     Reranker(denoiser, allocation=Race(0.9, 8), batch_size=8).rerank(images, candidates)
     assert shapes == {8}
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "cost_unit", "shape", "size"),
+    [
+        ("cpu", torch.float64, "row", (64,), 256),
+        ("cpu", torch.float32, "row", (1, 8, 8), 128),
+        ("cpu", torch.float32, "row", (3, 32, 32), 32),
+        ("cpu", torch.float32, "pair", (4, 8, 8), 32),
+        ("cuda", torch.float32, "row", (3, 32, 32), 256),
+        ("cuda", torch.float16, "pair", (4, 8, 8), 256),
+        ("cuda", torch.float16, "pair", (4, 32, 32), 128),
+        ("cuda", torch.float16, "pair", (4, 64, 64), 32),
+    ],
+)
+def test_a_single_image_does_not_wait_for_a_long_batch(
+    device: str, dtype: torch.dtype, cost_unit: str, shape: tuple[int, ...], size: int
+) -> None:
+    denoiser: Any = SimpleNamespace(device=torch.device(device), dtype=dtype, cost_unit=cost_unit, shape=shape)
+    assert default_batch_size(denoiser) == size
 
 
 # --- several prompts per class ----------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """What the wrong-class term is worth: two pairs, trained from nothing for equally long, with it and without.
 
-    python benchmarks/cifar10_recipe.py DATA WORK [--minutes 12]
+    python benchmarks/cifar10_recipe.py DATA WORK [--minutes 20]
 
 DATA holds cifar10-train.parquet; the trainings are in WORK, and go on where they were interrupted. The figures are
 those that each training ends with, of held-out images on which its fusion was not fitted: tier 2 alone has 32 trials of
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, metavar="DATA")
     parser.add_argument("work", type=Path, metavar="WORK")
-    parser.add_argument("--minutes", type=float, default=12.0, help="of each training")
+    parser.add_argument("--minutes", type=float, default=20.0, help="of each training")
     args = parser.parse_args(arguments)
     rows = {name: figures(trained(name, args)) for name in tqdm(VARIANTS, desc="variants", unit="training")}
     RESULTS.mkdir(parents=True, exist_ok=True)

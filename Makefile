@@ -1,7 +1,7 @@
 # make demo    the demonstration on handwritten digits; report in demo-report/
 # make test    the tests
 # make lint    ruff and mypy
-# make bench   speed and cost beside the published procedure, under 10 minutes on two cores; ARGS="--profile full"
+# make bench   speed and cost beside the published procedure, about 10 minutes on two cores; ARGS="--profile full"
 # make clean   remove all that was generated, except .venv
 #
 # Each makes .venv when it is missing: with uv when it is on the PATH, else with venv and pip.

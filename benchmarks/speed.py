@@ -2,7 +2,7 @@
 `python benchmarks/speed.py [FIGURE ...] [--profile full] [--device cuda]`.
 
 Writes `benchmarks/results/speed-DEVICE/FIGURE.json` and `.png` and prints one table. Every figure is a ratio: medians
-over repeats, both sides in turn in the same run. The small profile takes under 10 minutes on two cores.
+over repeats, both sides in turn in the same run. The small profile takes about 10 minutes on two cores.
 """
 
 import argparse

@@ -1,15 +1,16 @@
-"""The batch size at which a denoiser is as fast as it gets, by a short timing."""
+"""How many rows or pairs go into a batch: by the denoiser's kind and device, or by a short timing."""
 
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 from weakref import finalize
 
+import numpy as np
 import torch
 
 from .ports import Condition, Denoiser, Label, take
 
-__all__ = ["timed_batch_size"]
+__all__ = ["default_batch_size", "timed_batch_size"]
 
 SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -23,6 +24,31 @@ REPEATS = 3
 
 _known: dict[int, int] = {}
 """Sizes by the identity of the denoiser, as long as it lives."""
+
+GPU_ROWS = 512
+"""Rows in one batch on a GPU.
+
+Of 2,048 images of 32x32 pixels, ten classes and 16 trials, `rerank` with a U-Net made 54,000 rows a second in batches
+of 256 on an H200, 77,000 in batches of 512 and 82,000 in batches of 1,024 (the bare denoiser 78,000, 86,000 and
+89,000). The first trial of a single image took 5 ms in batches of 256, and 8 ms in batches of 512.
+"""
+
+
+def default_batch_size(denoiser: Denoiser) -> int:
+    """Rows (late-conditioned denoisers) or pairs (others) in one batch, by the denoiser's kind and device alone.
+
+    A batch has to be long enough for the bookkeeping of a turn not to show, and, being padded, short enough for a
+    single image not to wait for it. Without a GPU 32, and up to 128 rows of small images. On a GPU `GPU_ROWS`, or 32 to
+    1,024 pairs, fewer of big images: a U-Net of Stable Diffusion 2's size, 64x64x4 latents, took an H200 2.67 ms a pair
+    in batches of 32 and 2.58 in batches of 64, and a small one, 8x8x4 latents, as long for 1,024 pairs as for 32.
+    Models in float64, small ones that are never padded: 256, on a GPU 1,024.
+    """
+    size, by_row, on_gpu = int(np.prod(denoiser.shape)), denoiser.cost_unit == "row", denoiser.device.type == "cuda"
+    if denoiser.dtype == torch.float64:
+        return 1024 if on_gpu else 256
+    if on_gpu:
+        return GPU_ROWS if by_row else int(np.clip(2**19 // size, 32, 1024))
+    return int(np.clip(8192 // size, 32, 128)) if by_row else 32
 
 
 def timed_batch_size(denoiser: Denoiser, label: Label) -> int:

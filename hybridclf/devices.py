@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .errors import HybridClfError, InvalidInputError, MissingDependencyError
 
-__all__ = ["Batches", "as_device", "can_compile", "check_compiles", "has_bf16"]
+__all__ = ["Batches", "arrival", "as_device", "can_compile", "check_compiles", "has_bf16", "send"]
 
 
 def as_device(device: str) -> torch.device:
@@ -59,6 +59,29 @@ def check_compiles(device: torch.device) -> None:
             f"nothing can be compiled for {device} here: torch.compile needs a C++ compiler, such as g++ or clang, and "
             "on a GPU triton; install it, or go on without compiling"
         )
+
+
+def send(values: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Values of the host on a device, in another type if one is given; a GPU is not waited for."""
+    values = values.to(dtype or values.dtype)
+    if device.type == "cuda":  # only from pinned memory does it fetch them by itself
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
+def arrival(values: Tensor) -> Callable[[], Tensor]:
+    """What waits for values that a device is at, and returns them on the host; it waits for nothing begun later."""
+    if values.device.type != "cuda":
+        return values.cpu
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+    done = torch.cuda.Event()
+    done.record(torch.cuda.current_stream(values.device))
+
+    def wait() -> Tensor:
+        done.synchronize()
+        return host
+
+    return wait
 
 
 class Batches:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .devices import Batches
+from .devices import Batches, send
 from .objectives import BOUNDS, Transition, check_objective, resolve_objective
 from .ports import Condition, Denoiser, VarianceDenoiser, take
 from .work import Capacity
@@ -88,8 +88,8 @@ class PairErrors:
                 used = np.pad(used, (0, capacity.rows - len(used)), mode="edge")
             else:
                 row, label = (np.pad(a, (0, capacity.pairs - n_pairs), mode="edge") for a in (row, label))
-        index = torch.from_numpy(row).to(rows.x_t.device)
-        inputs = rows.x_t[used], rows.t[used], index, take(conditions, torch.from_numpy(label))
+        rows_used, index, labels = (send(torch.from_numpy(a), rows.x_t.device) for a in (used, row, label))
+        inputs = rows.x_t[rows_used], rows.t[rows_used], index, take(conditions, labels)
         chosen = first + index  # what pads is summed like the rest: how sums are taken may depend on their number
         if self.objective not in BOUNDS:
             return self._error(rows.noise[chosen], self.denoiser.predict(*inputs))[:n_pairs]

@@ -4,7 +4,7 @@ import numpy as np
 
 from .errors import InvalidInputError
 from .tasks import Task
-from .work import Evaluator, Work
+from .work import Evaluator, Pending, Work
 
 __all__ = ["FAILING", "Guarded"]
 
@@ -53,19 +53,19 @@ class Guarded:
         """The images in these slots `[m]` have left."""
         self.evaluate.release(slots)
 
-    def __call__(self, work: Work) -> np.ndarray:
-        """Errors `[P]` of the batch's pairs; nan where evaluating them raised."""
+    def __call__(self, work: Work) -> Pending:
+        """Errors `[P]` of the batch's pairs, already there; nan where evaluating them raised."""
         errors = self._errors(work)
         failures = [self.failures.get(image) for image in set(work.image.tolist())]
         if None in failures:
             self.lost_in_a_row = 0
         elif not all(isinstance(failure, InvalidInputError) for failure in failures):  # images that are none
             self.lost_in_a_row += 1
-        return errors
+        return lambda: errors
 
     def _errors(self, work: Work) -> np.ndarray:
         try:
-            return self.evaluate(work)
+            return self.evaluate(work)()
         except Exception as error:
             if len(np.unique(work.slot)) == 1:
                 return self._failed(work, error)

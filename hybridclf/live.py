@@ -258,7 +258,7 @@ class AsyncReranker:
         if work is None:
             return True
         start = monotonic()
-        errors = self._loop.evaluate(work)
+        errors = self._loop.evaluate(work)()
         if self.observer:
             with telling():
                 self.observer.batch(self._loop.capacity.share(work), monotonic() - start)

@@ -5,6 +5,7 @@ leave at once and make room. The loop knows neither models nor images: an `Evalu
 a batch into errors, an allocation judges, a fusion makes posteriors.
 """
 
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -14,13 +15,19 @@ import numpy as np
 from .allocation import Allocation
 from .evidence import Evidence, RerankResult, Window
 from .fusion import Fusion
-from .tasks import LOG_ZERO, Task, result_of
-from .work import Capacity, Evaluator, Work
+from .tasks import LOG_ZERO, Task, results_of
+from .work import Capacity, Evaluator, Pending, Work
 
 __all__ = ["Loop", "Step"]
 
 WINDOW_BYTES = 256 * 2**20
 """Bound on the error tables of the images under way."""
+
+ARRIVALS = 256
+"""Images that are admitted at a time: a device that works by itself need not wait until all places are taken."""
+
+FULL = 0.9
+"""How full a batch must be to be begun ahead: what waits for errors of the one before could fill it."""
 
 _NO_BOUND = np.iinfo(np.int64).max
 
@@ -69,19 +76,30 @@ class Loop:
         Size of a batch.
     n_candidates : int
         Length of the longest candidate list to come.
+    ahead : int
+        Batches that `run` begins, with other images, before it has the errors of the one before: a device that works by
+        itself need not wait for the bookkeeping.
     """
 
     def __init__(
-        self, allocation: Allocation, fusion: Fusion, evaluate: Evaluator, capacity: Capacity, n_candidates: int
+        self,
+        allocation: Allocation,
+        fusion: Fusion,
+        evaluate: Evaluator,
+        capacity: Capacity,
+        n_candidates: int,
+        ahead: int = 0,
     ) -> None:
         self.allocation = allocation
         self.fusion = fusion
         self.evaluate = evaluate
         self.capacity = capacity
-        n_slots = min(capacity.rows, max(1, WINDOW_BYTES // (4 * allocation.max_trials * n_candidates)))
+        self.ahead = ahead
+        n_slots = min(capacity.rows * (1 + ahead), max(1, WINDOW_BYTES // (4 * allocation.max_trials * n_candidates)))
         self._window = Window(n_slots, allocation.max_trials, n_candidates)
-        self._tasks: list[Task | None] = [None] * n_slots
+        self._tasks = np.full(n_slots, None)
         self._image = np.zeros(n_slots, dtype=int)
+        self._busy = np.zeros(n_slots, dtype=bool)  # in a batch whose errors are not there yet
         self._due = np.zeros(n_slots, dtype=int)
         self._budget = np.zeros(n_slots, dtype=np.int64)
         self._arrival = np.zeros(n_slots, dtype=int)
@@ -99,39 +117,48 @@ class Loop:
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Step]:
         """Rerank all tasks, yielding every step; tasks are drawn as room becomes free."""
-        queue = iter(tasks)
+        queue, begun = iter(tasks), deque[tuple[Work, Pending]]()
         while True:
-            while self.free and (arrivals := list(islice(queue, self.free))):
+            if arrivals := list(islice(queue, min(self.free, ARRIVALS))):
                 yield self.admit(arrivals)
-            if self.free == self.n_slots:
+            work = self._next(len(begun))
+            if work and self.capacity.share(work) >= (1.0 if arrivals else FULL if begun else 0.0):
+                self._busy[work.slot] = True
+                begun.append((work, self.evaluate(work)))
+            elif begun and not arrivals:
+                work, errors = begun.popleft()
+                yield self.record(work, errors())
+            elif not arrivals:
                 return
-            yield self.turn()
 
     def admit(self, tasks: list[Task]) -> Step:
         """Take in at most `free` images; those that their prior settles are finished at once."""
         slots = np.flatnonzero(~self._window.occupied)[: len(tasks)]
-        log_prior = np.full((len(tasks), self._window.log_prior.shape[1]), -np.inf)
-        for i, (slot, task) in enumerate(zip(slots, tasks, strict=True)):
-            log_prior[i, : len(task.log_prior)] = np.maximum(task.log_prior, LOG_ZERO)
-            self._tasks[slot] = task
-            self._image[slot] = task.image
-            self._budget[slot] = _NO_BOUND if task.max_evaluations is None else min(task.max_evaluations, _NO_BOUND)
+        log_prior = np.full((len(tasks), self._window.log_prior.shape[1]), np.nan)
+        for i, task in enumerate(tasks):
+            log_prior[i, : len(task.log_prior)] = task.log_prior
+        log_prior = np.where(np.isnan(log_prior), -np.inf, np.maximum(log_prior, LOG_ZERO))
+        self._tasks[slots] = tasks
+        self._image[slots] = [task.image for task in tasks]
+        bounds = (task.max_evaluations for task in tasks)
+        self._budget[slots] = [_NO_BOUND if bound is None else min(bound, _NO_BOUND) for bound in bounds]
         self._arrival[slots] = self._arrivals + np.arange(len(slots))
         self._arrivals += len(slots)
         self._window.admit(slots, log_prior)
         self.evaluate.admit(slots, tasks)
         return self._judge(slots)
 
-    def turn(self) -> Step:
-        """Evaluate one batch and judge the images whose trials are in."""
-        work = self.fill()
-        return self.record(work, self.evaluate(work))
+    def _next(self, n_begun: int) -> Work | None:
+        """The batch that could begin now that so many have: none if it would be one too many, or empty."""
+        idle = self._window.occupied & ~self._busy
+        return self.fill() if n_begun <= self.ahead and idle.any() else None
 
     def record(self, work: Work, errors: np.ndarray) -> Step:
         """Note the errors `[P]` of a batch, and judge the images whose trials are in."""
         errors = np.asarray(errors)
         slots, pair_slot = np.unique(work.slot), work.slot[work.row]
         n_rows = len(work.slot) - int(np.count_nonzero(self._window.begun[slots]))  # those that begin in this batch
+        self._busy[slots] = False
         self._window.record(pair_slot, work.trial[work.row], work.candidate, errors, self.evaluate.n_prompts)
         broken = np.unique(pair_slot[~np.isfinite(errors)])
         self._window.sums[broken] = 0.0  # tier 1 answers; an infinite sum has no posterior
@@ -142,17 +169,16 @@ class Loop:
     def best(self, image: int, stopped_by: str) -> RerankResult:
         """The answer so far for an image under way, which stays under way."""
         slots = np.flatnonzero(self._window.occupied & (self._image == image))
-        (posterior,) = self._window.view(slots, self.fusion).posterior
-        return self._result(int(slots[0]), stopped_by, posterior)
+        return self._results(slots, [stopped_by], self._window.view(slots, self.fusion).posterior)[0]
 
     def evict(self, images: Collection[int]) -> None:
         """Give up the images of these numbers, where they are still under way."""
         self._free(np.flatnonzero(self._window.occupied & np.isin(self._image, list(images))))
 
     def fill(self) -> Work:
-        """The next batch: rows of the images under way, first come first served."""
+        """The next batch: rows of the images under way that no batch has, first come first served."""
         window = self._window
-        slots = np.flatnonzero(window.occupied)
+        slots = np.flatnonzero(window.occupied & ~self._busy)
         slots = slots[np.argsort(self._arrival[slots])]
         wanted = np.minimum(self._due[slots] - window.n_trials[slots], self.capacity.rows)
         slot = np.repeat(slots, wanted)[: self.capacity.rows]
@@ -177,11 +203,11 @@ class Loop:
         images, evaluations = self._image[slots], window.evaluations[slots]
         due = np.minimum(self.allocation.next_decision(evidence.n_trials), self.allocation.max_trials)
         self._due[slots] = np.minimum(due, evidence.n_trials + affordable)
-        done = [(slot, str(why), p) for slot, why, p in zip(slots, reasons, evidence.posterior, strict=True) if why]
-        if broken is not None:
-            prior = self.fusion.prior(window.log_prior[broken])
-            done += [(slot, "fallback", p) for slot, p in zip(broken, prior, strict=True)]
-        return Step(images, evidence, evaluations, [self._release(*d) for d in done], rows, pairs)
+        done = np.flatnonzero(reasons != "")
+        finished = self._release(slots[done], reasons[done].tolist(), evidence.posterior[done])
+        if broken is not None and len(broken):
+            finished += self._release(broken, ["fallback"] * len(broken), self.fusion.prior(window.log_prior[broken]))
+        return Step(images, evidence, evaluations, finished, rows, pairs)
 
     def _affordable(self, slots: np.ndarray) -> np.ndarray:
         """Further trials that the images in these slots may cost, int `[m]`."""
@@ -189,24 +215,28 @@ class Loop:
         left = (self._budget[slots] - self._window.evaluations[slots]) // per_trial
         return np.minimum(left, self.allocation.max_trials)
 
-    def _release(self, slot: int, stopped_by: str, posterior: np.ndarray) -> tuple[int, RerankResult]:
-        """Free the slot of an image that is done; its number and result."""
-        result = self._result(slot, stopped_by, posterior)
-        self._free(np.array([slot]))
-        return int(self._image[slot]), result
+    def _release(
+        self, slots: np.ndarray, stopped_by: list[str], posterior: np.ndarray
+    ) -> list[tuple[int, RerankResult]]:
+        """Free the slots of images that are done; their numbers and results."""
+        results = self._results(slots, stopped_by, posterior)
+        self._free(slots)
+        return list(zip(self._image[slots].tolist(), results, strict=True))
 
     def _free(self, slots: np.ndarray) -> None:
         self._window.occupied[slots] = False
         self.evaluate.release(slots)
-        for slot in slots:
-            self._tasks[slot] = None
+        self._tasks[slots] = None
 
-    def _result(self, slot: int, stopped_by: str, posterior: np.ndarray) -> RerankResult:
-        """What is known of the image in a slot, by its shares `[K]`."""
-        task, n_trials = self._tasks[slot], int(self._window.n_trials[slot])
-        assert task is not None
-        evidence = self._window.errors[slot, :n_trials, : len(task.candidates)].copy()
-        return result_of(task, posterior, stopped_by, int(self._window.evaluations[slot]), evidence)
+    def _results(self, slots: np.ndarray, stopped_by: list[str], posterior: np.ndarray) -> list[RerankResult]:
+        """What is known of the images in slots `[m]`, by their shares `[m, K]`."""
+        tasks, errors = self._tasks[slots].tolist(), self._window.errors
+        n_trials, evaluations = self._window.n_trials[slots].tolist(), self._window.evaluations[slots].tolist()
+        evidence = [
+            errors[slot, :n, : len(task.candidates)].copy()
+            for slot, n, task in zip(slots.tolist(), n_trials, tasks, strict=True)
+        ]
+        return results_of(tasks, posterior, stopped_by, evaluations, evidence)
 
 
 def _below(evidence: Evidence, keep: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InvalidInputError
@@ -47,7 +48,8 @@ def _residual(noise: Tensor, predicted: Tensor) -> Tensor:
 
 def l2(noise: Tensor, predicted: Tensor) -> Tensor:
     """Squared ℓ2 error ‖ε − ε̂‖² `[P]` of two `[P, …]`: Algorithm 1 of arXiv 2303.16203."""
-    return _reduce(_residual(noise, predicted).square())
+    dtype = torch.promote_types(predicted.dtype, torch.float32)
+    return _reduce(F.mse_loss(predicted.to(dtype), noise.to(dtype), reduction="none"))
 
 
 def l1(noise: Tensor, predicted: Tensor) -> Tensor:

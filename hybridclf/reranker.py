@@ -1,18 +1,20 @@
 """Reranker: a diffusion classifier as a re-ranking stage behind any classifier."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from .allocation import Allocation, PairedTTest, Race
-from .batch_timing import timed_batch_size
+from .batch_timing import default_batch_size, timed_batch_size
 from .checks import check_batch_size
 from .conditions import ConditionTable
-from .devices import Batches
+from .devices import Batches, arrival, send
 from .errors import InvalidInputError
 from .evaluation import PairErrors, Rows, batch_capacity
 from .evidence import RerankResult
@@ -23,7 +25,7 @@ from .objectives import Weighting, uniform_weights
 from .ports import Condition, Denoiser, Label
 from .tasks import Task, check_task, uniform_prior
 from .trials import TELLING_TRIALS, TellingOrder, TrialPlan
-from .work import Work
+from .work import Pending, Work
 
 __all__ = ["Reranker"]
 
@@ -162,10 +164,11 @@ class Reranker:
     def _run(self, images: Any, tasks: list[Task]) -> Iterator[Step]:
         if not tasks:
             return
-        labels = tuple(dict.fromkeys(label for task in tasks for label in task.candidates))
-        yield from self.loop(images, labels, max(len(task.candidates) for task in tasks)).run(tasks)
+        labels = tuple(dict.fromkeys(chain.from_iterable(dict.fromkeys(task.candidates for task in tasks))))
+        ahead = int(self.denoiser.device.type == "cuda")  # works by itself
+        yield from self.loop(images, labels, max(len(task.candidates) for task in tasks), ahead).run(tasks)
 
-    def loop(self, images: Any, labels: Sequence[Label], n_candidates: int) -> Loop:
+    def loop(self, images: Any, labels: Sequence[Label], n_candidates: int, ahead: int = 0) -> Loop:
         """The loop of this reranker, still empty.
 
         Parameters
@@ -176,6 +179,8 @@ class Reranker:
             Labels of the tasks to come; a task that brings its own condition may have others.
         n_candidates : int
             Length of the longest candidate list to come.
+        ahead : int
+            Batches that its `run` begins before it has the errors of the one before.
 
         Raises
         ------
@@ -189,14 +194,15 @@ class Reranker:
             )
         evaluate = _DenoiserErrors(self, images, labels, n_candidates)
         capacity = batch_capacity(self.denoiser, self.batch_size)
-        loop = Loop(self.allocation, self.fusion, evaluate, capacity, n_candidates)
+        loop = Loop(self.allocation, self.fusion, evaluate, capacity, n_candidates, ahead)
         evaluate.make_room(loop.n_slots)
         return loop
 
     def levels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Times and noise levels (t, α, σ) of all planned trials in their order, each float `[len(plan)]`."""
+        exact = torch.promote_types(self.denoiser.dtype, torch.float32)
         t = torch.from_numpy(self.plan.timesteps(np.arange(len(self.plan))))
-        alpha, sigma = self.denoiser.noise_levels(t.to(self.denoiser.device))
+        alpha, sigma = self.denoiser.noise_levels(t.to(self.denoiser.device, exact))
         return t.double().numpy(), alpha.cpu().double().numpy(), sigma.cpu().double().numpy()
 
     @property
@@ -218,31 +224,16 @@ class Reranker:
         return f"Reranker({type(self.denoiser).__name__}, {self.allocation}, {self.fusion})"
 
 
-def default_batch_size(denoiser: Denoiser) -> int:
-    """256 for models in float64 (small ones, never padded) and on a GPU, there less for big images of a pass per pair.
-
-    Without a GPU 32, and up to 128 rows of small images. A padded batch has to be long enough for the bookkeeping of a
-    turn not to show, and short enough for a single image not to wait for it: of a U-Net of Stable Diffusion 2's size,
-    64x64x4 latents, batches of 256 pairs took an H100 1.17 times as long as batches of 32 that were never padded; as
-    they were 78 % full, full ones would have been no more than 1.1 times as fast.
-    """
-    size, by_row = int(np.prod(denoiser.shape)), denoiser.cost_unit == "row"
-    if denoiser.dtype == torch.float64:
-        return 256
-    if denoiser.device.type == "cuda":
-        return 256 if by_row else int(np.clip(2**19 // size, 32, 256))
-    return int(np.clip(8192 // size, 32, 128)) if by_row else 32
-
-
 class _DenoiserErrors:
     """Evaluator that asks the denoiser: encodes each image once, noises rows, weights the errors of pairs."""
 
     def __init__(self, reranker: Reranker, images: Any, labels: Sequence[Label], n_candidates: int) -> None:
-        self.denoiser, self.plan, self.weighting = reranker.denoiser, reranker.plan, reranker.weighting
+        self.denoiser, self.plan = reranker.denoiser, reranker.plan
         self.pair_errors, self.encoding = reranker._pair_errors, reranker._encoding
         self.images = images
         self.n_candidates = n_candidates
         self.table = ConditionTable(*reranker.condition(labels))
+        self.weight = reranker.weighting(*reranker.levels())  # of each trial
 
     @property
     def n_prompts(self) -> int:
@@ -272,15 +263,14 @@ class _DenoiserErrors:
         self.table.add(labels, condition)
 
     @torch.inference_mode()
-    def __call__(self, work: Work) -> np.ndarray:
+    def __call__(self, work: Work) -> Pending:
         self._encode(work)
-        rows = self._noised(work)
         label = self.labels[work.slot[work.row], work.candidate]
         n = self.n_prompts
         prompt = (label[:, None] * n + np.arange(n)).ravel()
-        errors = self.pair_errors(rows, work.row.repeat(n), prompt, self.table.prompts)
-        weight = self.weighting(*(v.cpu().double().numpy() for v in (rows.t, rows.alpha, rows.sigma)))
-        return errors.view(-1, n).mean(dim=1).cpu().numpy() * weight[work.row]
+        errors = self.pair_errors(self._noised(work), work.row.repeat(n), prompt, self.table.prompts)
+        wait, weight = arrival(errors.view(-1, n).mean(dim=1)), self.weight[work.trial[work.row]]
+        return lambda: wait().numpy() * weight
 
     def _encode(self, work: Work) -> None:
         """Encode the images that are seen for the first time; those that the prior settles never are."""
@@ -289,16 +279,19 @@ class _DenoiserErrors:
         if len(slots):
             images = select(self.images, work.image[new][first])
             x0 = self.encoding(lambda start, size: self.denoiser.encode(images[start : start + size]), len(slots))
-            self.x0[slots] = torch.cat(x0).to(self.x0)
+            self.x0[self._sent(slots)] = torch.cat(x0).to(self.x0)
             self.encoded[slots] = True
 
     def _noised(self, work: Work) -> Rows:
         trials, inverse = np.unique(work.trial, return_inverse=True)
-        x0 = self.x0[work.slot]
+        x0 = self.x0[self._sent(work.slot)]
         exact = torch.promote_types(x0.dtype, torch.float32)  # half precision would blur the times
-        t = torch.from_numpy(self.plan.timesteps(work.trial)).to(x0.device, exact)
-        noise = torch.from_numpy(self.plan.noise(trials)).to(x0.device, exact)[inverse]
+        t = self._sent(self.plan.timesteps(work.trial), exact)
+        noise = self._sent(self.plan.noise(trials), exact)[self._sent(inverse)]
         alpha, sigma = self.denoiser.noise_levels(t)
         across = (-1,) + (1,) * (x0.ndim - 1)
         x_t = alpha.view(across) * x0 + sigma.view(across) * noise
         return Rows(t, alpha, sigma, x0, noise, x_t.to(x0.dtype))
+
+    def _sent(self, values: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
+        return send(torch.from_numpy(values), self.denoiser.device, dtype)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from .evidence import RerankResult
 from .fusion import Fusion
 from .ports import Condition, Label
 
-__all__ = ["LOG_ZERO", "Task", "check_task", "prior_result", "result_of", "uniform_prior"]
+__all__ = ["LOG_ZERO", "Task", "check_task", "prior_result", "results_of", "uniform_prior"]
 
 LOG_ZERO = -1e3
 """What a log prior of -inf counts as, so that evidence can still be weighed against it."""
@@ -42,8 +43,15 @@ class Task:
 
 
 def uniform_prior(candidates: Sequence[Label]) -> np.ndarray:
-    """The log prior `[k]` of candidates `[k]` of which nothing is known."""
-    return np.full(len(candidates), -np.log(max(len(candidates), 1)))
+    """The log prior `[k]` of candidates `[k]` of which nothing is known; read-only."""
+    return _uniform(len(candidates))
+
+
+@lru_cache
+def _uniform(k: int) -> np.ndarray:
+    prior = np.full(k, -np.log(max(k, 1)))
+    prior.flags.writeable = False
+    return prior
 
 
 def check_task(task: Task, where: str | None = None) -> Task:
@@ -62,7 +70,7 @@ def check_task(task: Task, where: str | None = None) -> Task:
         raise InvalidInputError(f"{where} lists a candidate twice: {task.candidates}")
     if prior.shape != (len(task.candidates),):
         raise InvalidInputError(f"{where} has {len(task.candidates)} candidates but a log prior of shape {prior.shape}")
-    if np.isnan(prior).any() or np.isposinf(prior).any():
+    if not prior.max() < np.inf:  # nan is neither
         raise InvalidInputError(f"{where}: a log prior must be a finite number or -inf, got {prior}")
     if task.max_evaluations is not None and task.max_evaluations < 0:
         raise InvalidInputError(f"{where}: max_evaluations must not be below 0, got {task.max_evaluations}")
@@ -72,22 +80,27 @@ def check_task(task: Task, where: str | None = None) -> Task:
 def prior_result(task: Task, fusion: Fusion, stopped_by: str) -> RerankResult:
     """Tier 1's answer, for an image of which nothing was evaluated."""
     log_prior = np.maximum(task.log_prior, LOG_ZERO)[None]
-    (posterior,) = fusion.posterior(log_prior, np.zeros_like(log_prior), np.zeros(1, dtype=int))
-    return result_of(task, posterior, stopped_by, 0, np.empty((0, len(task.candidates)), dtype=np.float32))
+    posterior = fusion.posterior(log_prior, np.zeros_like(log_prior), np.zeros(1, dtype=int))
+    nothing = np.empty((0, len(task.candidates)), dtype=np.float32)
+    return results_of([task], posterior, [stopped_by], [0], [nothing])[0]
 
 
-def result_of(
-    task: Task, posterior: np.ndarray, stopped_by: str, evaluations: int, evidence: np.ndarray
-) -> RerankResult:
-    """The result of a task, from shares `[K]` of which the first k are its candidates', and evidence `[rows, k]`."""
-    posterior = posterior[: len(task.candidates)].copy()  # not a view, which would keep the whole batch's alive
-    order = np.argsort(-posterior, kind="stable")
-    return RerankResult(
-        candidates=task.candidates,
-        posterior=posterior,
-        ranking=tuple(task.candidates[i] for i in order),
-        evaluations=evaluations,
-        rows=len(evidence),
-        stopped_by=stopped_by,
-        evidence=evidence,
-    )
+def results_of(
+    tasks: Sequence[Task],
+    posterior: np.ndarray,
+    stopped_by: Sequence[str],
+    evaluations: Sequence[int],
+    evidence: Sequence[np.ndarray],
+) -> list[RerankResult]:
+    """The results of m tasks, from shares `[m, K]` of which the first k are a task's own, and evidence `[rows, k]`."""
+    own = np.arange(posterior.shape[1]) < np.array([len(task.candidates) for task in tasks])[:, None]
+    orders = np.argsort(np.where(own, -posterior, np.inf), axis=1, kind="stable").tolist()
+    results = []
+    for task, shares, order, why, n, errors in zip(
+        tasks, posterior, orders, stopped_by, evaluations, evidence, strict=True
+    ):
+        k = len(task.candidates)
+        ranking = tuple(map(task.candidates.__getitem__, order[:k]))
+        shares = shares[:k].copy()  # not a view, which would keep the whole batch's alive
+        results.append(RerankResult(task.candidates, shares, ranking, n, len(errors), why, errors))
+    return results

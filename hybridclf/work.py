@@ -1,5 +1,6 @@
 """The work of one batch: what it may hold, what is in it, and what turns it into errors."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -7,7 +8,10 @@ import numpy as np
 
 from .tasks import Task
 
-__all__ = ["Capacity", "Evaluator", "Recorded", "Work"]
+__all__ = ["Capacity", "Evaluator", "Pending", "Recorded", "Work"]
+
+Pending = Callable[[], np.ndarray]
+"""Errors `[P]` that a device may still be at: calling it waits for them."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,8 @@ class Evaluator(Protocol):
         """The images in these slots `[m]` have left."""
         ...
 
-    def __call__(self, work: Work) -> np.ndarray:
-        """Weighted errors `[P]` of the batch's pairs."""
+    def __call__(self, work: Work) -> Pending:
+        """Begin with a batch; what is called for the weighted errors `[P]` of its pairs, batches in this order."""
         ...
 
 
@@ -109,6 +113,6 @@ class Recorded:
     def release(self, slots: np.ndarray) -> None:
         """Nothing to clear away."""
 
-    def __call__(self, work: Work) -> np.ndarray:
-        """The recorded errors `[P]`."""
-        return self.errors[work.image[work.row], work.trial[work.row], work.candidate]
+    def __call__(self, work: Work) -> Pending:
+        """The recorded errors `[P]`, once they are called for."""
+        return lambda: self.errors[work.image[work.row], work.trial[work.row], work.candidate]

@@ -1,6 +1,7 @@
 """The timed batch size: from measured times, within the device's memory, once for each denoiser."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from hybridclf import AsyncReranker, FixedTrials, HybridClassifier, Reranker, batch_timing
-from hybridclf.batch_timing import timed_batch_size
+from hybridclf.batch_timing import default_batch_size, timed_batch_size
 from hybridclf.errors import InvalidInputError
 
 
@@ -103,3 +104,24 @@ def test_a_real_network_is_timed_and_kept() -> None:
 def test_what_is_no_batch_size(size: Any, gaussian_denoiser: Callable[..., Any], means: dict[str, np.ndarray]) -> None:
     with pytest.raises(InvalidInputError, match='batch_size must be a whole number of at least 1, "auto" or None'):
         Reranker(gaussian_denoiser(means), batch_size=size)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "cost_unit", "shape", "size"),
+    [
+        ("cpu", torch.float64, "row", (64,), 256),
+        ("cpu", torch.float32, "row", (1, 8, 8), 128),
+        ("cpu", torch.float32, "row", (3, 32, 32), 32),
+        ("cpu", torch.float32, "pair", (4, 8, 8), 32),
+        ("cuda", torch.float64, "row", (64,), 1024),
+        ("cuda", torch.float32, "row", (3, 32, 32), 512),
+        ("cuda", torch.float16, "pair", (4, 8, 8), 1024),
+        ("cuda", torch.float16, "pair", (4, 32, 32), 128),
+        ("cuda", torch.float16, "pair", (4, 64, 64), 32),
+    ],
+)
+def test_a_single_image_does_not_wait_for_a_long_batch(
+    device: str, dtype: torch.dtype, cost_unit: str, shape: tuple[int, ...], size: int
+) -> None:
+    denoiser: Any = SimpleNamespace(device=torch.device(device), dtype=dtype, cost_unit=cost_unit, shape=shape)
+    assert default_batch_size(denoiser) == size

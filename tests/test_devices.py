@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hybridclf.devices import Batches, as_device
+from hybridclf.devices import Batches, arrival, as_device, send
 from hybridclf.errors import HybridClfError
 
 
@@ -42,3 +42,19 @@ def test_one_item_that_is_too_much_is_one_clear_error() -> None:
 def test_devices_by_name() -> None:
     assert as_device("cpu") == torch.device("cpu")
     assert as_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")),
+]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_values_come_and_go_unchanged(device: str) -> None:
+    values = torch.arange(12.0, dtype=torch.float64).view(3, 4).T
+    there = send(values, torch.device(device), torch.float32)
+    assert there.device.type == device and there.dtype == torch.float32
+    wait = arrival(there * 2)
+    there.zero_()  # begun later, and waited for by nobody
+    assert torch.equal(wait(), values.float() * 2)

@@ -11,7 +11,7 @@ from hybridclf.fusion import Fusion
 from hybridclf.guard import FAILING, Guarded
 from hybridclf.loop import Loop
 from hybridclf.tasks import Task
-from hybridclf.work import Capacity, Recorded, Work
+from hybridclf.work import Capacity, Pending, Recorded, Work
 
 
 class Breaking(Recorded):
@@ -21,7 +21,7 @@ class Breaking(Recorded):
         super().__init__(errors)
         self.poison = poison
 
-    def __call__(self, work: Work) -> np.ndarray:
+    def __call__(self, work: Work) -> Pending:
         if found := self.poison.intersection(work.image.tolist()):
             raise ArithmeticError(f"image {min(found)}")
         return super().__call__(work)
@@ -57,13 +57,13 @@ def test_it_is_failing_while_batch_after_batch_is_lost(error_table: Callable[...
 
     def lose(batches: int) -> None:
         for _ in range(batches):
-            assert np.isnan(guarded(one_trial(1, 2, 3))).all()
+            assert np.isnan(guarded(one_trial(1, 2, 3))()).all()
 
     lose(FAILING - 1)
     assert not guarded.failing
     lose(1)
     assert guarded.failing
-    assert np.isnan(guarded(one_trial(3, 4))).tolist() == [True, False]  # one that succeeds is enough
+    assert np.isnan(guarded(one_trial(3, 4))()).tolist() == [True, False]  # one that succeeds is enough
     assert not guarded.failing
     lose(FAILING - 1)
     assert not guarded.failing
@@ -71,10 +71,10 @@ def test_it_is_failing_while_batch_after_batch_is_lost(error_table: Callable[...
 
 def test_images_that_are_none_do_not_make_it_fail(error_table: Callable[..., np.ndarray]) -> None:
     class Refusing(Recorded):
-        def __call__(self, work: Work) -> np.ndarray:
+        def __call__(self, work: Work) -> Pending:
             raise InvalidInputError("no image")
 
     guarded = Guarded(Refusing(error_table(12, 6, 5)))
     for _ in range(2 * FAILING):
-        guarded(one_trial(0, 1))
+        guarded(one_trial(0, 1))()
     assert not guarded.failing

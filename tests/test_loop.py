@@ -14,13 +14,35 @@ from hybridclf.evidence import RerankResult
 from hybridclf.fusion import Fusion
 from hybridclf.loop import Loop, Step
 from hybridclf.tasks import Task
-from hybridclf.work import Capacity, Recorded, Work
+from hybridclf.work import Capacity, Pending, Recorded, Work
 
 FUSED = Fusion(prior_alone=0.9, prior_weight=0.5, error_weight=0.8, correlation=0.1, calibrated=True)
 ALLOCATIONS = [FixedTrials(7), Staged((4, 2, 1), (2, 5, 12)), PairedTTest(0.05, 3, 12), Race(0.95, 12)]
 TRIALS = 12
 
 each_allocation = pytest.mark.parametrize("allocation", ALLOCATIONS, ids=lambda a: type(a).__name__)
+
+
+class Deferred(Recorded):
+    """Recorded errors of a device that works by itself: remembers which batches were begun and not yet waited for."""
+
+    def __init__(self, errors: np.ndarray) -> None:
+        super().__init__(errors)
+        self.under_way: list[Work] = []
+        self.most_under_way = 0
+
+    def __call__(self, work: Work) -> Pending:
+        for other in self.under_way:
+            assert not set(work.image.tolist()) & set(other.image.tolist())
+        self.under_way.append(work)
+        self.most_under_way = max(self.most_under_way, len(self.under_way))
+        errors = super().__call__(work)
+
+        def wait() -> np.ndarray:
+            assert self.under_way.pop(0) is work  # first in, first out
+            return errors()
+
+        return wait
 
 
 class Watched(Recorded):
@@ -35,7 +57,7 @@ class Watched(Recorded):
         self.slots.update(slots.tolist())
         assert len(slots) == len(tasks)
 
-    def __call__(self, work: Work) -> np.ndarray:
+    def __call__(self, work: Work) -> Pending:
         self.batches.append(work)
         return super().__call__(work)
 
@@ -58,6 +80,12 @@ def make_tasks(n: int, longest: int, seed: int = 0) -> list[Task]:
         labels = tuple(f"class {c}" for c in rng.permutation(longest)[:k])
         tasks.append(Task(i, labels, log_softmax(rng.normal(scale=1.5, size=k))))
     return tasks
+
+
+def turn(loop: Loop) -> Step:
+    """One batch, as a live server has it evaluated and judged."""
+    work = loop.fill()
+    return loop.record(work, loop.evaluate(work)())
 
 
 def collect(steps: Iterator[Step]) -> dict[int, RerankResult]:
@@ -238,6 +266,48 @@ def test_rows_that_go_on_in_the_next_batch_fill_it_and_change_nothing(
     assert sum(step.pairs for step in steps) == sum(r.evaluations for r in results.values())
 
 
+@each_allocation
+@pytest.mark.parametrize("ahead", [1, 2])
+@pytest.mark.parametrize("capacity", [Capacity(8, 40), Capacity(8, 7, splits=True), Capacity(16, 600)])
+def test_batches_begun_ahead_change_no_result(
+    capacity: Capacity, ahead: int, allocation: Allocation, error_table: Callable[..., np.ndarray]
+) -> None:
+    tasks, errors = make_tasks(80, 9), error_table(80, TRIALS, 9)
+    errors[3, 1] = np.nan
+    waited = collect(Loop(allocation, FUSED, Recorded(errors), Capacity(8, 40), 9).run(tasks))
+    evaluate = Deferred(errors)
+    results = collect(Loop(allocation, FUSED, evaluate, capacity, 9, ahead).run(tasks))
+    assert evaluate.most_under_way == 1 + ahead and not evaluate.under_way
+    assert results.keys() == waited.keys() and results[3].stopped_by == "fallback"
+    np.testing.assert_array_equal(results[3].posterior, waited[3].posterior)  # its cost depends on its last batch
+    for image in results.keys() - {3}:
+        same(results[image], waited[image])
+
+
+@pytest.mark.parametrize("capacity", [Capacity(16, 600), Capacity(16, 32, splits=True)])
+def test_only_full_batches_are_begun_ahead(capacity: Capacity, error_table: Callable[..., np.ndarray]) -> None:
+    """The last images share batches, rather than each having its own, padded."""
+    evaluate = Deferred(error_table(40, TRIALS, 9))
+    loop = Loop(PairedTTest(0.01, 3, TRIALS), FUSED, evaluate, capacity, 9, ahead=1)
+    begun: list[tuple[int, float]] = []
+    collect(_noting(begun, evaluate, loop).run(make_tasks(40, 9)))
+    assert any(others for others, _ in begun)
+    assert all(share >= loop_module.FULL for others, share in begun if others)
+    assert any(share < loop_module.FULL for others, share in begun if not others)
+
+
+def _noting(begun: list[tuple[int, float]], evaluate: Deferred, loop: Loop) -> Loop:
+    """The loop; of every batch it notes how many were under way when it began, and how full it is."""
+
+    class Noting(Deferred):
+        def __call__(self, work: Work) -> Pending:
+            begun.append((len(self.under_way), loop.capacity.share(work)))
+            return super().__call__(work)
+
+    loop.evaluate = Noting(evaluate.errors)
+    return loop
+
+
 def test_batches_of_pairs_are_full_to_the_last_one(error_table: Callable[..., np.ndarray]) -> None:
     evaluate = Watched(error_table(16, TRIALS, 5))
     tasks = [Task(i, tuple(range(5)), np.full(5, -math.log(5))) for i in range(16)]
@@ -412,7 +482,7 @@ def test_the_best_answer_so_far_is_what_the_evidence_says(
                 assert best.ranking[0] == task.candidates[expected.argmax()]
                 assert len(best.posterior) == k
                 seen += best.rows > 0
-        results |= loop.turn().finished
+        results |= turn(loop).finished
     assert seen
     for image, result in results.items():
         same(result, undisturbed[image])
@@ -425,7 +495,7 @@ def test_evicted_images_make_room_and_change_nothing(error_table: Callable[..., 
     results = dict(loop.admit(tasks[:8]).finished)
     gone = [task.image for task in tasks[:8] if task.image not in results][:3]
     work = loop.fill()
-    step = loop.record(work, loop.evaluate(work))
+    step = loop.record(work, loop.evaluate(work)())
     results |= step.finished
     free = loop.free
     loop.evict([*gone, 999])
@@ -447,7 +517,7 @@ def test_a_slot_forgets_the_trial_that_an_evicted_image_had_begun(error_table: C
             some, waiting = waiting[: loop.free], waiting[loop.free :]
             results |= loop.admit(some).finished
             continue
-        results |= loop.turn().finished
+        results |= turn(loop).finished
         cut = [t for t in tasks if t.image in _under_way(loop) and _has_begun(loop.best(t.image, "deadline"))]
         if cut and len(evicted) < 5:
             evicted.add(cut[0].image)

@@ -1,8 +1,8 @@
 """Reranker against a plain loop over (image, trial, class), and against Bayes' rule where the denoiser is exact."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import fields
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,20 @@ from hybridclf.fusion import Fusion
 from hybridclf.models import LateConditionedDenoiser, LateUNet
 from hybridclf.objectives import BinnedWeights, heuristic_weights
 from hybridclf.ports import Denoiser
-from hybridclf.reranker import Reranker, default_batch_size
+from hybridclf.reranker import Reranker
+from hybridclf.tasks import Task
 from hybridclf.trials import TellingOrder
 
 LABELS = ("ant", "bee", "cow", "dog", "elk")
 FUSED = Fusion(prior_alone=1.0, prior_weight=0.6, error_weight=0.4, correlation=0.1, calibrated=True)
+ALLOCATIONS = [FixedTrials(7), Staged((4, 2, 1), (2, 5, 12)), PairedTTest(0.05, 3, 12), Race(0.95, 12)]
 LINES: dict[str, Callable[[np.ndarray], float]] = {
     "l2": lambda d: (d**2).sum(),
     "l1": lambda d: np.abs(d).sum(),
     "huber": lambda d: np.where(np.abs(d) < 1, d**2, np.abs(d)).sum(),
 }
+
+each_allocation = pytest.mark.parametrize("allocation", ALLOCATIONS, ids=lambda a: type(a).__name__)
 
 
 @pytest.fixture
@@ -103,6 +107,38 @@ def test_errors_equal_a_plain_loop(
             np.testing.assert_allclose(result.evidence, expected, rtol=1e-6 if cost_unit == "row" else 1e-4)
             assert result.ranking[0] == labels[expected.mean(axis=0).argmin()]
         assert result.evaluations == (6 * len(labels) if len(labels) > 1 else 0)
+
+
+def ahead_and_not(reranker: Reranker, images: np.ndarray) -> list[dict[int, RerankResult]]:
+    """Results by image with batches begun ahead, and without."""
+    tasks = [Task(i, LABELS, np.log(np.full(5, 0.2))) for i in range(len(images))]
+    loops = [reranker.loop(images, LABELS, 5, ahead) for ahead in (1, 0)]
+    return [dict(pair for step in loop.run(tasks) for pair in step.finished) for loop in loops]
+
+
+@each_allocation
+def test_batches_begun_ahead_give_the_same_results(allocation: Allocation, unet: LateConditionedDenoiser) -> None:
+    images = np.random.default_rng(0).standard_normal((17, 8, 8))
+    ahead, waited = ahead_and_not(Reranker(unet, allocation=allocation, fusion=FUSED, batch_size=6), images)
+    assert len(ahead) == 17
+    for i in range(17):
+        same(ahead[i], waited[i])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@each_allocation
+def test_a_gpu_that_is_not_waited_for_gives_the_same_results(
+    allocation: Allocation, unet: LateConditionedDenoiser
+) -> None:
+    images = np.random.default_rng(0).standard_normal((300, 8, 8))
+    on_gpu = LateConditionedDenoiser(copy.deepcopy(unet.network), LABELS, np.zeros(1), np.ones(1), device="cuda")
+    ahead, waited = ahead_and_not(Reranker(on_gpu, allocation=allocation, fusion=FUSED, batch_size=32), images)
+    for i in range(300):
+        same(ahead[i], waited[i])
+    here = Reranker(unet, allocation=FixedTrials(3)).rerank(images[:20], [LABELS] * 20)
+    there = Reranker(on_gpu, allocation=FixedTrials(3)).rerank(images[:20], [LABELS] * 20)
+    for a, b in zip(here, there, strict=True):
+        np.testing.assert_allclose(b.evidence, a.evidence, rtol=1e-3)
 
 
 def test_float32_u_net_equals_a_plain_loop(unet: LateConditionedDenoiser) -> None:
@@ -193,26 +229,6 @@ def test_batches_of_float32_have_one_shape(
     denoiser = Watched(means, dtype=torch.float32, cost_unit=cost_unit)
     Reranker(denoiser, allocation=Race(0.9, 8), batch_size=8).rerank(images, candidates)
     assert shapes == {8}
-
-
-@pytest.mark.parametrize(
-    ("device", "dtype", "cost_unit", "shape", "size"),
-    [
-        ("cpu", torch.float64, "row", (64,), 256),
-        ("cpu", torch.float32, "row", (1, 8, 8), 128),
-        ("cpu", torch.float32, "row", (3, 32, 32), 32),
-        ("cpu", torch.float32, "pair", (4, 8, 8), 32),
-        ("cuda", torch.float32, "row", (3, 32, 32), 256),
-        ("cuda", torch.float16, "pair", (4, 8, 8), 256),
-        ("cuda", torch.float16, "pair", (4, 32, 32), 128),
-        ("cuda", torch.float16, "pair", (4, 64, 64), 32),
-    ],
-)
-def test_a_single_image_does_not_wait_for_a_long_batch(
-    device: str, dtype: torch.dtype, cost_unit: str, shape: tuple[int, ...], size: int
-) -> None:
-    denoiser: Any = SimpleNamespace(device=torch.device(device), dtype=dtype, cost_unit=cost_unit, shape=shape)
-    assert default_batch_size(denoiser) == size
 
 
 # --- several prompts per class ----------------------------------------------------------------------------------------

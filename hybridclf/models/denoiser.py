@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..devices import check_compiles
+from ..devices import check_compiles, send
 from ..errors import UnknownLabelError, choices
 from ..images import as_array
 from ..ports import Condition, Label
+from .graphed import GraphedTrunk
 from .late import LateConditioned
 
 __all__ = ["LateConditionedDenoiser", "cosine_levels"]
@@ -47,6 +48,12 @@ class LateConditionedDenoiser:
     mirror : bool
         Whether at about half of all times, scattered evenly, the network sees the image and its noise mirrored: for
         images that mean the same then, and a network that was trained on both.
+
+    Attributes
+    ----------
+    graphs : bool
+        Whether an NVIDIA GPU runs the trunk as a whole (see `GraphedTrunk`) where its shapes come again; False for
+        what counts or times single kernels.
     """
 
     cost_unit: Literal["row", "pair"] = "row"
@@ -63,12 +70,17 @@ class LateConditionedDenoiser:
     ) -> None:
         self.device, self.dtype, self.mirror = torch.device(device), dtype, mirror
         self.network = network.to(device=self.device, dtype=dtype).eval().requires_grad_(False)
-        self.head_pairs = HEAD_PAIRS.get(self.device.type, HEAD_PAIRS["cpu"])
-        self.compiled = False
+        self.compiled, self.graphs = False, True
+        self._graphed = GraphedTrunk(self.network)
         self.classes = np.asarray(classes)
         self.mean, self.scale = np.asarray(mean, dtype=float), np.asarray(scale, dtype=float)
         self.shape: tuple[int, ...] = tuple(network.config["shape"])
         self._number = {label: i for i, label in enumerate(self.classes.tolist())}
+
+    @property
+    def head_pairs(self) -> int:
+        """Pairs in one pass of the head."""
+        return HEAD_PAIRS.get(self.device.type, HEAD_PAIRS["cpu"])
 
     def compile(self) -> None:
         """Compile the network (torch.compile) for all predictions to come, for jobs of many minutes.
@@ -93,9 +105,13 @@ class LateConditionedDenoiser:
             If they have another shape than the network.
         """
         shape = self.shape if len(self.shape) == 1 else (*self.shape[1:], self.shape[0])
-        x0 = torch.from_numpy((as_array(images, shape).astype(float) - self.mean) / self.scale)
-        x0 = x0 if len(self.shape) == 1 else x0.permute(0, 3, 1, 2)
-        return x0.to(self.device, self.dtype).contiguous()
+        array, mean, scale = as_array(images, shape), self.mean, self.scale
+        if len(self.shape) > 1:  # moved as they are, before they are eight times the size
+            array = np.ascontiguousarray(np.moveaxis(array, -1, 1))
+            mean, scale = mean[:, None, None], scale[:, None, None]
+        x0 = array - mean
+        x0 /= scale
+        return send(torch.from_numpy(x0), self.device, self.dtype)
 
     def condition(self, labels: Sequence[Label]) -> Condition:
         """Class numbers `[L]` of labels.
@@ -125,7 +141,9 @@ class LateConditionedDenoiser:
 
     def _predict(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> Tensor:
         network, (trunk, head) = self.network, _parts(type(self.network), self.compiled)
-        features, common = trunk(network, x_t, t)
+        graphed = self.graphs and x_t.is_cuda and not self.compiled
+        graphed &= self.dtype != torch.float64  # in which batches are not padded: few shapes come again
+        features, common = self._graphed(x_t, t) if graphed else trunk(network, x_t, t)
         label = condition["label"]
         if self.dtype == torch.float64:
             return common[row] + head(network, features[row], label)

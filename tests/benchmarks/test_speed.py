@@ -20,11 +20,11 @@ from hybridclf.models import LateConditionedDenoiser
 
 CPU = torch.device("cpu")
 TINY = {
-    "side-by-side": side_by_side.Sizes({"digits MLP": 2, "small SD": 1}, (2, 1), (2, 4), 1),
+    "side-by-side": side_by_side.Sizes({"cpu": {"digits MLP": 2, "small SD": 1}}, (2, 1), (2, 4), 1),
     "frontier": frontier.Sizes(
         (0,), 0.3, 2, 300, (FixedTrials(4), FixedTrials(1), Staged((2, 1), (1, 3)), PairedTTest(0.1, 2, 4), Race()), 1
     ),
-    "loop-share": loop_share.Sizes({"digits MLP": 2}, 2, 1, {"cpu": 64}),
+    "loop-share": loop_share.Sizes({"cpu": {"digits MLP": 2}}, 2, 1, {"cpu": 64}),
     "fill": fill.Sizes(5, (FixedTrials(2), Race())),
     "tiers": tiers.Sizes(8, 1, 1, {"nothing over nothing": ("pass", "pass")}),
 }

@@ -11,9 +11,11 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,10 @@ SIZES = {
 def measure(sizes: Sizes, device: torch.device) -> dict[str, Any]:
     """For each axis times and memory with tier 1 and without; then memory beyond the window, and with results kept."""
     most = replace(sizes.base, images=sizes.images[-1], tier_1=False)
+    along = [p for axis in AXES for tier_1 in TIER_1 for p in _points(axis, tier_1, sizes)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # memory does not depend on what else runs, as times do
+        points = {*along, *sizes.beyond, most, replace(most, keeps=True)}
+        list(pool.map(in_process, points, repeat(device)))
     return {
         "base": asdict(sizes.base),
         "repeats": sizes.repeats,
@@ -242,7 +248,8 @@ def draw(report: dict[str, Any]) -> Figure:
         for colour, series in zip(COLOURS, both, strict=False):
             _curves(above, below, series, colour)
         above.set(xscale="log", yscale="log", title=axis)
-        above.set_ylim(0.8, max(2.0, 1.2 * above.get_ylim()[1]))  # growth of a few per cent shall look like it
+        low, high = above.get_ylim()
+        above.set_ylim(min(0.8, low), max(2.0, 1.2 * high))  # growth of a few per cent shall look like it
         above.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         above.yaxis.set_major_formatter("{x:g}")
         above.yaxis.set_minor_formatter(NullFormatter())

@@ -14,43 +14,50 @@ from hybridclf import Reranker, Staged
 from hybridclf.devices import can_compile
 
 from .common import Line, bars, styled
-from .workloads import COMPILED, WORKLOADS, Workload
+from .workloads import COMPILED, SD_2_COMPILED, SMALL_COMPILED, WORKLOADS, Workload
 
-GOALS = {("small SD", "cpu"): 1.5, (COMPILED, "cpu"): 1.5}
-GOALS |= {(name, "cuda"): 3.0 for name in ("small SD", COMPILED, "SD 2 size")}
+GOALS = {(name, "cpu"): 1.5 for name in ("small SD", SMALL_COMPILED)}
+GOALS |= {(name, "cuda"): 3.0 for name in ("small SD", "SD 2 size", *COMPILED)}
 """Smallest ratio aimed at, by workload and device."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Images by workload; keep and trials of the stages; repeats of either side."""
+    """Images by device and workload; keep and trials of the stages; repeats of either side."""
 
-    images: Mapping[str, int]
+    images: Mapping[str, Mapping[str, int]]
     keep: tuple[int, ...]
     trials: tuple[int, ...]
     repeats: int
 
 
+EASY = dict.fromkeys(("digits MLP", "late U-Net"), 64)
 SIZES = {
     "small": Sizes(
-        {"digits MLP": 64, "late U-Net": 4, "small SD": 4, COMPILED: 4, "SD 2 size": 2}, (5, 1), (16, 64), 3
+        {
+            "cpu": {"digits MLP": 64, "late U-Net": 4, "small SD": 4, SMALL_COMPILED: 4},
+            "cuda": EASY | {"small SD": 16, SMALL_COMPILED: 16, "SD 2 size": 2, SD_2_COMPILED: 2},
+        },
+        (5, 1),
+        (16, 64),
+        3,
     ),
-    "full": Sizes(dict.fromkeys(WORKLOADS, 64), (5, 1), (25, 250), 5),
+    "full": Sizes(
+        {"cpu": EASY | {"small SD": 64, SMALL_COMPILED: 64}, "cuda": dict.fromkeys(WORKLOADS, 64)}, (5, 1), (25, 250), 5
+    ),
 }
 
 
 def measure(sizes: Sizes, device: torch.device) -> dict[str, Any]:
     """Both sides in turn, for each workload that the device can take."""
-    left_out = {"SD 2 size"} if device.type != "cuda" else set()
-    if not can_compile(device):
-        left_out |= {COMPILED}
-    names = [name for name in sizes.images if name not in left_out]
+    images = sizes.images[device.type]
+    names = [name for name in images if name not in COMPILED or can_compile(device)]
     return {
         "device": device.type,
         "keep": sizes.keep,
         "trials": sizes.trials,
         "repeats": sizes.repeats,
-        "workloads": {name: compare(WORKLOADS[name](sizes.images[name], device), sizes) for name in names},
+        "workloads": {name: compare(WORKLOADS[name](images[name], device), sizes) for name in names},
     }
 
 

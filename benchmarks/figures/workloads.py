@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from hybridclf.devices import has_bf16
 from hybridclf.models import LateConditionedDenoiser, LateMLP, LateUNet
 from hybridclf.ports import Label
 
-__all__ = ["COMPILED", "WORKLOADS", "Workload", "digits_images", "late_mlp"]
+__all__ = ["COMPILED", "SD_2_COMPILED", "SMALL_COMPILED", "WORKLOADS", "Workload", "digits_images", "late_mlp"]
 
 N_CLASSES = 10
 UNET_SHAPE = (3, 32, 32)
@@ -60,34 +61,21 @@ def late_unet(n_images: int, device: torch.device) -> Workload:
     return Workload(denoiser, _noise_images(n_images, UNET_SHAPE[1]), list(range(N_CLASSES)))
 
 
-def small_stable_diffusion(n_images: int, device: torch.device) -> Workload:
-    """A text-conditional U-Net of Stable Diffusion's layout, 8x8x4 latents, random weights."""
+def stable_diffusion(layout: str, n_images: int, device: torch.device) -> Workload:
+    """A text-conditional U-Net and a VAE, random weights; "SMALL": 8x8x4 latents, "SD_2": Stable Diffusion 2's size."""
     from . import stable_diffusion as sd
 
-    return _stable_diffusion(sd.SMALL, n_images, device)
+    sizes, labels = getattr(sd, layout), [f"thing {i}" for i in range(N_CLASSES)]
+    return Workload(sd.denoiser(sizes, device), _noise_images(n_images, 8 * sizes.edge), labels)
 
 
-def compiled_stable_diffusion(n_images: int, device: torch.device) -> Workload:
+def compiled_stable_diffusion(layout: str, n_images: int, device: torch.device) -> Workload:
     """The same, and on our side as one may set it up for a long job: compiled, in bfloat16 where the device has it."""
     from . import stable_diffusion as sd
 
-    ours = sd.denoiser(sd.SMALL, device, "bf16" if has_bf16(device) else None)
+    ours = sd.denoiser(getattr(sd, layout), device, "bf16" if has_bf16(device) else None)
     ours.compile()
-    return replace(_stable_diffusion(sd.SMALL, n_images, device), ours=ours)
-
-
-def stable_diffusion_2(n_images: int, device: torch.device) -> Workload:
-    """A U-Net and a VAE of Stable Diffusion 2's size, 64x64x4 latents, random weights."""
-    from . import stable_diffusion as sd
-
-    return _stable_diffusion(sd.SD_2, n_images, device)
-
-
-def _stable_diffusion(layout: Any, n_images: int, device: torch.device) -> Workload:
-    from . import stable_diffusion as sd
-
-    labels = [f"thing {i}" for i in range(N_CLASSES)]
-    return Workload(sd.denoiser(layout, device), _noise_images(n_images, 8 * layout.edge), labels)
+    return replace(stable_diffusion(layout, n_images, device), ours=ours)
 
 
 def late_mlp(n_classes: int, size: int, device: torch.device) -> Denoiser:
@@ -110,13 +98,15 @@ def _noise_images(n: int, edge: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, edge, edge, 3), dtype=np.uint8)
 
 
-COMPILED = "small SD, ours compiled (bf16 if any)"
+SMALL_COMPILED, SD_2_COMPILED = (f"{name}, ours compiled (bf16 if any)" for name in ("small SD", "SD 2 size"))
+COMPILED = (SMALL_COMPILED, SD_2_COMPILED)
 
 WORKLOADS: dict[str, Callable[[int, torch.device], Workload]] = {
     "digits MLP": digits_mlp,
     "late U-Net": late_unet,
-    "small SD": small_stable_diffusion,
-    COMPILED: compiled_stable_diffusion,
-    "SD 2 size": stable_diffusion_2,
+    "small SD": partial(stable_diffusion, "SMALL"),
+    SMALL_COMPILED: partial(compiled_stable_diffusion, "SMALL"),
+    "SD 2 size": partial(stable_diffusion, "SD_2"),
+    SD_2_COMPILED: partial(compiled_stable_diffusion, "SD_2"),
 }
-"""By name, from a number of images and a device. The last is for a GPU."""
+"""By name, from a number of images and a device. The last two are for a GPU."""

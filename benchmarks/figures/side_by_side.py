@@ -43,7 +43,7 @@ SIZES = {
         3,
     ),
     "full": Sizes(
-        {"cpu": EASY | {"small SD": 64, SMALL_COMPILED: 64}, "cuda": dict.fromkeys(WORKLOADS, 64)}, (5, 1), (25, 250), 5
+        {"cpu": EASY | {"small SD": 64, SMALL_COMPILED: 64}, "cuda": dict.fromkeys(WORKLOADS, 64)}, (5, 1), (16, 64), 3
     ),
 }
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .errors import HybridClfError, InvalidInputError, MissingDependencyError
 
-__all__ = ["Batches", "arrival", "as_device", "can_compile", "check_compiles", "has_bf16", "send"]
+__all__ = ["Batches", "as_device", "can_compile", "check_compiles", "has_bf16", "receive", "send"]
 
 
 def as_device(device: str) -> torch.device:
@@ -62,15 +62,18 @@ def check_compiles(device: torch.device) -> None:
 
 
 def send(values: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """Values of the host on a device, in another type if one is given; a GPU is not waited for."""
+    """Values of the host on a device, in another type if one is given; an NVIDIA GPU is not waited for."""
     values = values.to(dtype or values.dtype)
-    if device.type == "cuda":  # only from pinned memory does it fetch them by itself
-        values = values.pin_memory()
-    return values.to(device, non_blocking=True)
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)  # only from pinned memory does it fetch them by itself
 
 
-def arrival(values: Tensor) -> Callable[[], Tensor]:
-    """What waits for values that a device is at, and returns them on the host; it waits for nothing begun later."""
+def receive(values: Tensor) -> Callable[[], Tensor]:
+    """What waits for values that a device is at, and returns them on the host; for nothing that is begun later.
+
+    Without a GPU they are not copied.
+    """
     if values.device.type != "cuda":
         return values.cpu
     host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)

@@ -121,8 +121,7 @@ class Loop:
         while True:
             if arrivals := list(islice(queue, min(self.free, ARRIVALS))):
                 yield self.admit(arrivals)
-            work = self._next(len(begun))
-            if work and self.capacity.share(work) >= (1.0 if arrivals else FULL if begun else 0.0):
+            if work := self._next(len(begun), more=bool(arrivals)):
                 self._busy[work.slot] = True
                 begun.append((work, self.evaluate(work)))
             elif begun and not arrivals:
@@ -134,10 +133,9 @@ class Loop:
     def admit(self, tasks: list[Task]) -> Step:
         """Take in at most `free` images; those that their prior settles are finished at once."""
         slots = np.flatnonzero(~self._window.occupied)[: len(tasks)]
-        log_prior = np.full((len(tasks), self._window.log_prior.shape[1]), np.nan)
+        log_prior = np.full((len(tasks), self._window.log_prior.shape[1]), -np.inf)
         for i, task in enumerate(tasks):
-            log_prior[i, : len(task.log_prior)] = task.log_prior
-        log_prior = np.where(np.isnan(log_prior), -np.inf, np.maximum(log_prior, LOG_ZERO))
+            log_prior[i, : len(task.log_prior)] = np.maximum(task.log_prior, LOG_ZERO)
         self._tasks[slots] = tasks
         self._image[slots] = [task.image for task in tasks]
         bounds = (task.max_evaluations for task in tasks)
@@ -148,10 +146,19 @@ class Loop:
         self.evaluate.admit(slots, tasks)
         return self._judge(slots)
 
-    def _next(self, n_begun: int) -> Work | None:
-        """The batch that could begin now that so many have: none if it would be one too many, or empty."""
-        idle = self._window.occupied & ~self._busy
-        return self.fill() if n_begun <= self.ahead and idle.any() else None
+    def _next(self, n_begun: int, more: bool) -> Work | None:
+        """The batch to begin now that so many have: a full one, or what there is unless more images may come."""
+        if n_begun > self.ahead or not self._idle.any():
+            return None
+        work, n_rows = self.fill(), (self._due - self._window.n_trials)[self._idle].sum()
+        share = self.capacity.share(work)
+        full = share == 1 or n_rows > len(work.slot)
+        return work if full or (not more and share >= (FULL if n_begun else 0)) else None
+
+    @property
+    def _idle(self) -> np.ndarray:
+        """Images under way that no batch has, bool `[n_slots]`."""
+        return self._window.occupied & ~self._busy
 
     def record(self, work: Work, errors: np.ndarray) -> Step:
         """Note the errors `[P]` of a batch, and judge the images whose trials are in."""
@@ -172,13 +179,15 @@ class Loop:
         return self._results(slots, [stopped_by], self._window.view(slots, self.fusion).posterior)[0]
 
     def evict(self, images: Collection[int]) -> None:
-        """Give up the images of these numbers, where they are still under way."""
-        self._free(np.flatnonzero(self._window.occupied & np.isin(self._image, list(images))))
+        """Give up the images of these numbers, where they are still under way; none that a batch of `run` has."""
+        slots = np.flatnonzero(self._window.occupied & np.isin(self._image, list(images)))
+        assert not self._busy[slots].any(), "errors of an image that was evicted would go to the one after it"
+        self._free(slots)
 
     def fill(self) -> Work:
         """The next batch: rows of the images under way that no batch has, first come first served."""
         window = self._window
-        slots = np.flatnonzero(window.occupied & ~self._busy)
+        slots = np.flatnonzero(self._idle)
         slots = slots[np.argsort(self._arrival[slots])]
         wanted = np.minimum(self._due[slots] - window.n_trials[slots], self.capacity.rows)
         slot = np.repeat(slots, wanted)[: self.capacity.rows]

@@ -49,7 +49,7 @@ def _residual(noise: Tensor, predicted: Tensor) -> Tensor:
 def l2(noise: Tensor, predicted: Tensor) -> Tensor:
     """Squared ℓ2 error ‖ε − ε̂‖² `[P]` of two `[P, …]`: Algorithm 1 of arXiv 2303.16203."""
     dtype = torch.promote_types(predicted.dtype, torch.float32)
-    return _reduce(F.mse_loss(predicted.to(dtype), noise.to(dtype), reduction="none"))
+    return _reduce(F.mse_loss(predicted.to(dtype), noise.to(dtype), reduction="none"))  # in one pass over memory
 
 
 def l1(noise: Tensor, predicted: Tensor) -> Tensor:

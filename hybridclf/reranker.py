@@ -14,7 +14,7 @@ from .allocation import Allocation, PairedTTest, Race
 from .batch_timing import default_batch_size, timed_batch_size
 from .checks import check_batch_size
 from .conditions import ConditionTable
-from .devices import Batches, arrival, send
+from .devices import Batches, receive, send
 from .errors import InvalidInputError
 from .evaluation import PairErrors, Rows, batch_capacity
 from .evidence import RerankResult
@@ -198,6 +198,7 @@ class Reranker:
         evaluate.make_room(loop.n_slots)
         return loop
 
+    @torch.inference_mode()
     def levels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Times and noise levels (t, α, σ) of all planned trials in their order, each float `[len(plan)]`."""
         exact = torch.promote_types(self.denoiser.dtype, torch.float32)
@@ -269,7 +270,7 @@ class _DenoiserErrors:
         n = self.n_prompts
         prompt = (label[:, None] * n + np.arange(n)).ravel()
         errors = self.pair_errors(self._noised(work), work.row.repeat(n), prompt, self.table.prompts)
-        wait, weight = arrival(errors.view(-1, n).mean(dim=1)), self.weight[work.trial[work.row]]
+        wait, weight = receive(errors.view(-1, n).mean(dim=1)), self.weight[work.trial[work.row]]
         return lambda: wait().numpy() * weight
 
     def _encode(self, work: Work) -> None:

@@ -11,7 +11,7 @@ from .tasks import Task
 __all__ = ["Capacity", "Evaluator", "Pending", "Recorded", "Work"]
 
 Pending = Callable[[], np.ndarray]
-"""Errors `[P]` that a device may still be at: calling it waits for them."""
+"""Waits for the errors `[P]` of a batch, which a device may still be at, and returns them."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,10 @@ class Evaluator(Protocol):
         ...
 
     def __call__(self, work: Work) -> Pending:
-        """Begin with a batch; what is called for the weighted errors `[P]` of its pairs, batches in this order."""
+        """Begin a batch; a function that waits for the weighted errors `[P]` of its pairs.
+
+        Other slots may be admitted to and released meanwhile.
+        """
         ...
 
 

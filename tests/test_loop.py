@@ -267,11 +267,17 @@ def test_rows_that_go_on_in_the_next_batch_fill_it_and_change_nothing(
 
 
 @each_allocation
-@pytest.mark.parametrize("ahead", [1, 2])
+@pytest.mark.parametrize(("ahead", "arrivals"), [(1, 256), (1, 3), (2, 5)])
 @pytest.mark.parametrize("capacity", [Capacity(8, 40), Capacity(8, 7, splits=True), Capacity(16, 600)])
 def test_batches_begun_ahead_change_no_result(
-    capacity: Capacity, ahead: int, allocation: Allocation, error_table: Callable[..., np.ndarray]
+    capacity: Capacity,
+    ahead: int,
+    arrivals: int,
+    allocation: Allocation,
+    error_table: Callable[..., np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(loop_module, "ARRIVALS", arrivals)
     tasks, errors = make_tasks(80, 9), error_table(80, TRIALS, 9)
     errors[3, 1] = np.nan
     waited = collect(Loop(allocation, FUSED, Recorded(errors), Capacity(8, 40), 9).run(tasks))
@@ -294,6 +300,30 @@ def test_only_full_batches_are_begun_ahead(capacity: Capacity, error_table: Call
     assert any(others for others, _ in begun)
     assert all(share >= loop_module.FULL for others, share in begun if others)
     assert any(share < loop_module.FULL for others, share in begun if not others)
+
+
+def test_a_full_batch_does_not_wait_until_all_places_are_taken(
+    error_table: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even one that is full before it has all the pairs it might have."""
+    monkeypatch.setattr(loop_module, "ARRIVALS", 2)
+    evaluate = Watched(error_table(30, TRIALS, 9))
+    tasks = [Task(i, tuple(range(9)), np.full(9, -math.log(9))) for i in range(30)]
+    admitted: list[int] = []
+    for step in Loop(FixedTrials(TRIALS), FUSED, evaluate, Capacity(16, 40), 9).run(tasks):
+        if evaluate.batches:
+            break
+        admitted += step.images.tolist()
+    assert len(admitted) == 2 and len(evaluate.batches[0].row) == 4 * 9
+
+
+def test_an_image_that_a_batch_has_cannot_be_evicted(error_table: Callable[..., np.ndarray]) -> None:
+    loop = Loop(FixedTrials(TRIALS), FUSED, Recorded(error_table(9, TRIALS, 5)), Capacity(8, 40), 5, ahead=1)
+    steps = loop.run([Task(i, tuple(range(5)), np.full(5, -math.log(5))) for i in range(9)])
+    while not next(steps).pairs:
+        pass
+    with pytest.raises(AssertionError, match="errors of an image that was evicted"):
+        loop.evict(range(9))
 
 
 def _noting(begun: list[tuple[int, float]], evaluate: Deferred, loop: Loop) -> Loop:

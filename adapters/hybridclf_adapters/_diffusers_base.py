@@ -83,7 +83,7 @@ class DiffusersDenoiser(ABC):
             If nothing can be compiled here.
         """
         check_compiles(self.device)
-        self.network.compile(dynamic=False)  # batches have one shape, though another model's may have had another
+        self.network.compile()
 
     @abstractmethod
     def condition(self, labels: Sequence[Label]) -> Condition:

@@ -50,7 +50,7 @@ SIZES = {
 
 def measure(sizes: Sizes, device: torch.device) -> dict[str, Any]:
     """Both sides in turn, for each workload that the device can take."""
-    images = sizes.images[device.type]
+    images = sizes.images.get(device.type, sizes.images["cpu"])
     names = [name for name in images if name not in COMPILED or can_compile(device)]
     return {
         "device": device.type,

@@ -73,6 +73,7 @@ def compiled_stable_diffusion(layout: str, n_images: int, device: torch.device) 
     """The same, and on our side as one may set it up for a long job: compiled, in bfloat16 where the device has it."""
     from . import stable_diffusion as sd
 
+    torch.compiler.reset()  # or a second size would be compiled for all sizes, which takes twice as long
     ours = sd.denoiser(getattr(sd, layout), device, "bf16" if has_bf16(device) else None)
     ours.compile()
     return replace(stable_diffusion(layout, n_images, device), ours=ours)

@@ -141,9 +141,7 @@ class LateConditionedDenoiser:
 
     def _predict(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> Tensor:
         network, (trunk, head) = self.network, _parts(type(self.network), self.compiled)
-        graphed = self.graphs and x_t.is_cuda and not self.compiled
-        graphed &= self.dtype != torch.float64  # in which batches are not padded: few shapes come again
-        features, common = self._graphed(x_t, t) if graphed else trunk(network, x_t, t)
+        features, common = self._graphed(x_t, t) if self._takes_graph(x_t) else trunk(network, x_t, t)
         label = condition["label"]
         if self.dtype == torch.float64:
             return common[row] + head(network, features[row], label)
@@ -153,6 +151,11 @@ class LateConditionedDenoiser:
             common[r] + head(network, features[r], c) for r, c in zip(row.split(size), label.split(size), strict=True)
         ]
         return torch.cat(parts)[:n_pairs]
+
+    def _takes_graph(self, x_t: Tensor) -> bool:
+        """Whether the trunk may run as a graph: shapes come again (in float64 nothing is padded), gradients do not."""
+        repeats = self.dtype != torch.float64 and not self.compiled
+        return self.graphs and x_t.is_cuda and repeats and torch.is_inference_mode_enabled()
 
 
 def scattered(t: Tensor) -> Tensor:

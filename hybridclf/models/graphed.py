@@ -1,6 +1,8 @@
 """A trunk that an NVIDIA GPU is told to run as a whole (a CUDA graph) instead of kernel by kernel."""
 
 from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from threading import Lock
 from typing import Any
 
 import torch
@@ -10,8 +12,13 @@ from .late import LateConditioned
 
 __all__ = ["GraphedTrunk"]
 
-KEPT = 4
-"""Graphs that are kept: those of the shapes that were asked for last. A reranker's batches have one shape."""
+KEPT = 2
+"""Graphs that are kept, each with memory of its own: a reranker's batches have one shape."""
+
+_ONE_BY_ONE = Lock()
+"""Graphs are recorded one at a time in a process, and each has one place for what goes in and comes out."""
+
+Trunk = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class GraphedTrunk:
@@ -20,8 +27,8 @@ class GraphedTrunk:
     In batches of 256 the pair for CIFAR-10 made 88,000 rows a second on an H200 instead of 52,000, and one trial of a
     single image took 5.2 ms instead of 8.4; batches of 1,024 keep that GPU busy either way.
 
-    The first call with a shape runs the trunk itself, the second records its graph, and those after that replay it.
-    Where recording fails, for a trunk that waits for its own results, say, the trunk itself runs for good.
+    The first call with a shape records its graph. Where that fails, for a trunk that waits for its own results, say,
+    the trunk itself runs for good.
 
     Parameters
     ----------
@@ -31,26 +38,25 @@ class GraphedTrunk:
 
     def __init__(self, network: LateConditioned) -> None:
         self.network = network
-        self._graphs: OrderedDict[Any, _Graph | None] = OrderedDict()
+        self._graphs: OrderedDict[Hashable, Trunk] = OrderedDict()
 
-    @torch.inference_mode()
     def __call__(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """What the trunk makes of rows `[R, *shape]` at times `[R]`; it lasts until the next call."""
+        """What the trunk makes of rows `[R, *shape]` at times `[R]`; in inference mode only, from any thread."""
         weights = tuple(p.data_ptr() for p in self.network.parameters())  # a graph reads them where they were
-        key = (x_t.shape, x_t.dtype, x_t.device, t.dtype, weights)
-        with torch.cuda.device(x_t.device):
-            if key in self._graphs:
-                graph = self._graphs[key] = self._graphs[key] or self._record(x_t, t)
-                self._graphs.move_to_end(key)
-                return graph(x_t, t)
-            self._graphs[key] = None
+        stream = torch.cuda.current_stream(x_t.device)
+        key = (stream, x_t.shape, x_t.dtype, t.dtype, weights)
+        with _ONE_BY_ONE, torch.cuda.device(x_t.device):
+            if key not in self._graphs:
+                self._graphs[key] = self._recorded(x_t, t)
+            self._graphs.move_to_end(key)
             if len(self._graphs) > KEPT:
                 self._graphs.popitem(last=False)
-            return self.network.trunk(x_t, t)
+            return self._graphs[key](x_t, t)
 
-    def _record(self, x_t: Tensor, t: Tensor) -> Any:
+    def _recorded(self, x_t: Tensor, t: Tensor) -> Trunk:
         try:
-            return _Graph(self.network, x_t, t)
+            with torch.cuda.stream(torch.cuda.current_stream()):  # which a failure would not restore by itself
+                return _Graph(self.network.trunk, x_t, t)
         except RuntimeError:
             return self.network.trunk
 
@@ -60,15 +66,18 @@ class GraphedTrunk:
 
 
 class _Graph:
-    """The graph of one shape, with memory of its own for what goes in and comes out."""
+    """The graph of a trunk for one shape of rows and times."""
 
-    def __init__(self, network: LateConditioned, x_t: Tensor, t: Tensor) -> None:
-        self._inputs = [x_t.clone(), t.clone()]
+    def __init__(self, trunk: Trunk, x_t: Tensor, t: Tensor) -> None:
+        trunk(x_t, t)  # what libraries set up at a first call is no part of it
+        self._x_t, self._t = x_t.clone(), t.clone()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):  # others may use the GPU meanwhile
-            self._outputs = network.trunk(*self._inputs)
+        stream = torch.cuda.Stream(x_t.device)  # torch's own would be of the first device that ever recorded
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+            self._features, self._common = trunk(self._x_t, self._t)
 
-    def __call__(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        torch._foreach_copy_(self._inputs, list(inputs))
+    def __call__(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        self._x_t.copy_(x_t)
+        self._t.copy_(t)
         self._graph.replay()
-        return self._outputs
+        return self._features.clone(), self._common.clone()  # the next call overwrites them

@@ -46,7 +46,7 @@ SIZES = {
     ),
     "full": Sizes(
         {
-            "cpu": {"digits MLP": 1024, "late U-Net": 256, "small SD": 64},
+            "cpu": {"digits MLP": 1024, "late U-Net": 128, "small SD": 16},
             "cuda": {"digits MLP": 4096, "late U-Net": 4096, "small SD": 256, "SD 2 size": 64},
         },
         16,

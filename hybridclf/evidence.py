@@ -26,7 +26,8 @@ class RerankResult:
     ranking : tuple of labels `[k]`
         The candidates, best first.
     evaluations : int
-        Denoiser predictions (image, trial, class) that were spent; with several prompts per class, one for each.
+        Denoiser predictions (image, trial, class) that were asked for; with several prompts per class, one for each.
+        What a batch would else have been padded with does not count (`Foresight`).
     rows : int
         Trials that were run; for a late-conditioned denoiser this is the cost.
     stopped_by : str

@@ -1,6 +1,7 @@
 """Reranker: a diffusion classifier as a re-ranking stage behind any classifier."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from .devices import Batches, receive, send
 from .errors import InvalidInputError
 from .evaluation import PairErrors, Rows, batch_capacity
 from .evidence import RerankResult
+from .foresight import Foresight
 from .fusion import Fusion
 from .images import select
 from .loop import Loop, Step
@@ -25,7 +27,7 @@ from .objectives import Weighting, uniform_weights
 from .ports import Condition, Denoiser, Label
 from .tasks import Task, check_task, uniform_prior
 from .trials import TELLING_TRIALS, TellingOrder, TrialPlan
-from .work import Pending, Work
+from .work import Capacity, Pending, Work
 
 __all__ = ["Reranker"]
 
@@ -235,6 +237,7 @@ class _DenoiserErrors:
         self.n_candidates = n_candidates
         self.table = ConditionTable(*reranker.condition(labels))
         self.weight = reranker.weighting(*reranker.levels())  # of each trial
+        self.foresight = Foresight(reranker.allocation.max_trials, n_candidates)
 
     @property
     def n_prompts(self) -> int:
@@ -249,6 +252,7 @@ class _DenoiserErrors:
 
     def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
         self.encoded[slots] = False
+        self.foresight.forget(slots)
         for slot, task in zip(slots, tasks, strict=True):
             if task.condition is not None:
                 self._learn(task.candidates, task.condition)
@@ -263,8 +267,33 @@ class _DenoiserErrors:
             self.labels = self.table.forget(np.unique(self.labels))[self.labels]
         self.table.add(labels, condition)
 
-    @torch.inference_mode()
     def __call__(self, work: Work) -> Pending:
+        if self.denoiser.dtype == torch.float64:  # whose batches are not padded
+            return self._begin(work)
+        errors = self.foresight.known(work)
+        wanted = np.isnan(errors)
+        if not wanted.any():
+            return lambda: errors
+        filled = self.foresight.filled(work, wanted, self._capacity())
+        wait, n_wanted = self._begin(filled), int(wanted.sum())
+
+        def get() -> np.ndarray:
+            found = wait()
+            if len(found) > n_wanted:
+                self.foresight.keep(filled, found, n_wanted)
+            errors[wanted] = found[:n_wanted]
+            return errors
+
+        return get
+
+    def _capacity(self) -> Capacity:
+        """What fits into one batch of the denoiser; a prompt is a pair there."""
+        capacity = batch_capacity(self.denoiser, self.pair_errors.batches.size)
+        return replace(capacity, pairs=capacity.pairs // self.n_prompts)
+
+    @torch.inference_mode()
+    def _begin(self, work: Work) -> Pending:
+        """The batch on its way to the device."""
         self._encode(work)
         label = self.labels[work.slot[work.row], work.candidate]
         n = self.n_prompts

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from hybridclf import Allocation, FixedTrials, Fusion, HybridClassifier, PairedTTest, Race, Staged
+from hybridclf import Allocation, FixedTrials, Fusion, HybridClassifier, PairedTTest, Race, Staged, foresight
 from hybridclf.models import LateConditionedDenoiser
 from hybridclf.ports import Condition
 
@@ -20,14 +21,15 @@ UNITS = {"row": "rows of a late-conditioned denoiser", "pair": "pairs of one for
 
 @dataclass(frozen=True)
 class Sizes:
-    """Images, and the allocations."""
+    """Images together, images one by one, and the allocations."""
 
     images: int
+    alone: int
     allocations: tuple[Allocation, ...]
 
 
 ALLOCATIONS = (FixedTrials(16), Staged((5, 1), (8, 32)), PairedTTest(0.002, 5, 64), Race())
-SIZES = dict.fromkeys(("small", "full"), Sizes(450, ALLOCATIONS))
+SIZES = dict.fromkeys(("small", "full"), Sizes(450, 30, ALLOCATIONS))
 
 
 class Counting:
@@ -35,7 +37,7 @@ class Counting:
 
     def __init__(self, denoiser: LateConditionedDenoiser, cost_unit: str) -> None:
         self.denoiser, self.cost_unit = denoiser, cost_unit
-        self.rows = self.pairs = 0
+        self.batches = self.rows = self.pairs = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.denoiser, name)
@@ -44,6 +46,7 @@ class Counting:
         """The denoiser's answer."""
         if self.cost_unit == "pair":
             x_t, t, row = x_t[row], t[row], torch.arange(len(row), device=row.device)
+        self.batches += 1
         self.rows += len(x_t)
         self.pairs += len(row) + -len(row) % self.denoiser.head_pairs if self.cost_unit == "row" else len(row)
         return self.denoiser.predict(x_t, t, row, condition)
@@ -55,35 +58,57 @@ def measure(sizes: Sizes, device: torch.device) -> dict[str, Any]:
     ours = clf.denoiser_
     denoiser = LateConditionedDenoiser(ours.network, ours.classes, ours.mean, ours.scale, device=device)
     images = digits_images(sizes.images)
+    asked = [(unit, a) for unit in UNITS for a in sizes.allocations]
     return {
         "images": sizes.images,
+        "alone": sizes.alone,
         "allocations": [
-            {"allocation": repr(a), "unit": unit, **fill(clf, Counting(denoiser, unit), images, a)}
-            for unit in UNITS
-            for a in sizes.allocations
+            {"allocation": repr(a), "unit": unit}
+            | fill(clf, Counting(denoiser, unit), images, a)
+            | one_by_one(clf, Counting(denoiser, unit), images[: sizes.alone], a)
+            for unit, a in asked
         ],
     }
 
 
+def one_by_one(
+    clf: HybridClassifier, denoiser: Counting, images: np.ndarray, allocation: Allocation
+) -> dict[str, float]:
+    """Mean number of batches of an image that comes alone, and what it would be if they were padded with nothing."""
+    batches = []
+    for depth in (foresight.DEPTH, 0):
+        denoiser.batches = 0
+        with patch.object(foresight, "DEPTH", depth):
+            for i in range(len(images)):
+                fill(clf, denoiser, images[i : i + 1], allocation)
+        batches.append(denoiser.batches / len(images))
+    return dict(zip(("alone_batches", "alone_padded"), batches, strict=True))
+
+
 def fill(clf: HybridClassifier, denoiser: Counting, images: np.ndarray, allocation: Allocation) -> dict[str, Any]:
-    """Batches of an allocation (with the prior only in a race), and the computed rows and pairs that carried work."""
+    """Batches of an allocation (with the prior only in a race), and the computed rows and pairs that were asked for."""
     clf.denoiser_ = denoiser
     if isinstance(allocation, Race):
         stream = clf.reranker(allocation).stream(images, *clf.propose(images))
     else:
         stream = clf.reranker(allocation, Fusion()).stream(images, [clf.classes_.tolist()] * len(images))
-    steps = [(step.rows, step.pairs) for step in stream if step.pairs]
-    rows, pairs = np.sum(steps, axis=0)
+    rows, pairs = np.sum([(step.rows, step.pairs) for step in stream], axis=0)
     return {
-        "batches": len(steps),
-        "rows": float((rows if denoiser.cost_unit == "row" else pairs) / denoiser.rows),
-        "pairs": float(pairs / denoiser.pairs),
+        "batches": denoiser.batches,
+        "rows": float((rows if denoiser.cost_unit == "row" else pairs) / max(denoiser.rows, 1)),
+        "pairs": float(pairs / max(denoiser.pairs, 1)),
     }
 
 
 def lines(report: dict[str, Any]) -> list[Line]:
-    """The share of what the denoiser's cost is counted in, and of pairs."""
-    return [line for entry in report["allocations"] for line in _lines(entry)]
+    """The share of what the denoiser's cost is counted in, and of pairs; batches of images that come alone."""
+    return [line for entry in report["allocations"] for line in (*_lines(entry), _alone(entry))]
+
+
+def _alone(entry: dict[str, Any]) -> Line:
+    name = f"{UNITS[entry['unit']]}, {entry['allocation'].split('(')[0]}"
+    ratio = entry["alone_padded"] / max(entry["alone_batches"], 1e-9)
+    return Line(f"batches of an image alone, padded over filled up, {name}", ratio)
 
 
 def _lines(entry: dict[str, Any]) -> list[Line]:

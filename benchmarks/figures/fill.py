@@ -29,7 +29,7 @@ class Sizes:
 
 
 ALLOCATIONS = (FixedTrials(16), Staged((5, 1), (8, 32)), PairedTTest(0.002, 5, 64), Race())
-SIZES = dict.fromkeys(("small", "full"), Sizes(450, 30, ALLOCATIONS))
+SIZES = dict.fromkeys(("small", "full"), Sizes(450, 10, ALLOCATIONS))
 
 
 class Counting:

@@ -75,7 +75,7 @@ class Sizes:
 
 BEYOND = (Point(1000, 150, 512, False), Point(1000, 300, 512, False))
 SIZES = {
-    "small": Sizes(Point(100, 64, 32), (10, 100, 1000), (64, 1024), (8, 256), 3, BEYOND),
+    "small": Sizes(Point(100, 64, 32), (10, 100, 1000), (64, 512), (8, 256), 2, BEYOND),
     "full": Sizes(Point(100, 64, 32), (10, 32, 100, 320, 1000), (64, 256, 1024, 4096), (8, 32, 128, 512), 5, BEYOND),
 }
 
@@ -160,7 +160,7 @@ def classifier(n_classes: int, n_trials: int, device: torch.device) -> tuple[Hyb
 def in_process(point: Point, device: torch.device) -> dict[str, int]:
     """Peak bytes of a process that does nothing else, after loading and in all, on the host and on the GPU."""
     command = [sys.executable, "-m", "figures.growth", json.dumps(asdict(point)), str(device)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
@@ -254,6 +254,8 @@ def draw(report: dict[str, Any]) -> Figure:
         above.yaxis.set_major_formatter("{x:g}")
         above.yaxis.set_minor_formatter(NullFormatter())
         below.set(xscale="log", xlabel=axis)
+        for axes in (above, below):
+            axes.xaxis.set_minor_formatter(NullFormatter())
     panels[0, 0].set(ylabel="time per image over the first's")
     panels[1, 0].set(ylabel="peak beyond loading, MiB")
     panels[0, 0].legend(fontsize=8)

@@ -29,7 +29,7 @@ class RerankResult:
         Denoiser predictions (image, trial, class) that were asked for; with several prompts per class, one for each.
         What a batch would else have been padded with does not count (`Foresight`).
     rows : int
-        Trials that were run; for a late-conditioned denoiser this is the cost.
+        Trials that were asked for; for a late-conditioned denoiser this is the cost.
     stopped_by : str
         "confident" (one candidate left), "budget" (no trials or evaluations left), "fallback" (an error was not
         finite: the answer is tier 1's) or "deadline" (the best answer so far, from a live server).

@@ -1,4 +1,4 @@
-"""Trials that fill up a batch which would be padded: evaluated before the allocation asks for them, at no cost."""
+"""Trials that fill up a batch which would be padded: evaluated before the allocation asks for them."""
 
 import numpy as np
 
@@ -13,8 +13,9 @@ DEPTH = 32
 class Foresight:
     """Errors of trials to come.
 
-    A single image that is judged after every trial would leave most of a padded batch empty, batch after batch. What
-    was evaluated early is the same as what would have been later: errors do not depend on their batch.
+    A single image that is judged after every trial would leave most of a padded batch empty, batch after batch. Filling
+    it up costs what padding would, and light heads where a denoiser is late-conditioned. What was evaluated early is
+    the same as what would have been later: errors do not depend on their batch.
 
     Parameters
     ----------

@@ -10,20 +10,33 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hybridclf import Allocation, Denoiser, Reranker, RerankResult
 
-__all__ = ["Recorder", "class_cost", "flops", "loop_share", "medians", "ratio", "recorded"]
+__all__ = ["Recorder", "class_cost", "flops", "loop_share", "medians", "ratio", "ratio_range", "recorded", "timings"]
 
 
 def ratio(numerator: Callable[[], Any], denominator: Callable[[], Any], repeats: int = 7) -> float:
-    """Median time of one function over that of another, called in turn after one warm-up each."""
-    above, below = medians(numerator, denominator, repeats=repeats)
-    return float(above / below)
+    """Median of one function's time over another's, called in turn after one warm-up each."""
+    return ratio_range(*timings(numerator, denominator, repeats=repeats).T)[0]
 
 
 def medians(*functions: Callable[[], Any], repeats: int = 7) -> np.ndarray:
     """Median seconds of each function, all of them called in turn after one warm-up each."""
+    return np.median(timings(*functions, repeats=repeats), axis=0)
+
+
+def timings(*functions: Callable[[], Any], repeats: int) -> np.ndarray:
+    """Seconds `[repeats, functions]` of each function, all of them called in turn after one warm-up each."""
     for function in functions:
         function()
-    return np.median([[_seconds(function) for function in functions] for _ in range(repeats)], axis=0)
+    return np.array([[_seconds(function) for function in functions] for _ in range(repeats)])
+
+
+def ratio_range(above: np.ndarray, below: np.ndarray) -> tuple[float, tuple[float, float]]:
+    """Median, and smallest and largest, of seconds `[repeats]` over those of the same turns.
+
+    A machine that slows down for a while slows both sides of a turn.
+    """
+    ratios = above / below
+    return float(np.median(ratios)), (float(ratios.min()), float(ratios.max()))
 
 
 def _seconds(function: Callable[[], Any]) -> float:

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -24,18 +24,21 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table: what was measured, and what is aimed at."""
+    """One line of the table: what was measured, in which range over repeats, and what is aimed at."""
 
     what: str
     value: float
     unit: str = "x"
     at_least: float | None = None
     at_most: float | None = None
+    span: Sequence[float] = ()
 
     @property
     def measured(self) -> str:
-        """The value with its unit."""
-        return f"{self.value:.3g} {self.unit}" if np.isfinite(self.value) else "not reached"
+        """The value with its unit, and the smallest and largest of its repeats if they are known."""
+        if not np.isfinite(self.value):
+            return "not reached"
+        return f"{self.value:.3g} {self.unit}" + (" ({:.3g} to {:.3g})".format(*self.span) if self.span else "")
 
     @property
     def wanted(self) -> str:

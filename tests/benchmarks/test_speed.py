@@ -13,7 +13,7 @@ import speed
 import torch
 from figures import fill, frontier, growth, loop_share, side_by_side, tiers, workloads
 from figures.common import Line, machine
-from timing import flops, medians, recorded
+from timing import flops, medians, ratio_range, recorded
 
 from hybridclf import FixedTrials, HybridClassifier, PairedTTest, Race, Reranker, Staged
 from hybridclf.models import LateConditionedDenoiser
@@ -45,6 +45,11 @@ def test_medians_call_all_functions_in_turn() -> None:
     assert (seconds >= 0).all() and seconds.shape == (2,)
 
 
+def test_a_ratio_is_of_the_same_turns() -> None:
+    """While the machine was ten times slower, so were both."""
+    assert ratio_range(np.array([2.0, 20.0, 3.0]), np.array([1.0, 10.0, 1.0])) == (2.0, (2.0, 3.0))
+
+
 def test_flops_are_those_of_the_matrix_products() -> None:
     denoiser = workloads.late_mlp(3, 8, CPU)
     width, time, depth, size = 256, 128, 3, 8
@@ -61,6 +66,7 @@ def test_lines_say_what_was_wanted() -> None:
     assert (Line("a", 2.0, at_least=1.5).wanted, Line("a", 2.0, at_least=1.5).verdict) == (">= 1.5", "holds")
     assert (Line("a", 2.0, at_most=1.05).wanted, Line("a", 2.0, at_most=1.05).verdict) == ("<= 1.05", "missed")
     assert (Line("a", 2.0).wanted, Line("a", 2.0).verdict) == ("", "")
+    assert Line("a", 2.0, span=(1.5, 2.25)).measured == "2 x (1.5 to 2.25)"
     assert (Line("a", math.nan, at_least=1).measured, Line("a", math.nan, at_least=1).verdict) == (
         "not reached",
         "missed",
@@ -84,7 +90,8 @@ def check_side_by_side(report: dict[str, Any]) -> None:
     for work in report["workloads"].values():
         assert work["same_answers"] == 1.0
         assert work["evaluations"] == work["our_evaluations"] == 10 * 2 + 2 * 2
-        assert work["ratio"] == pytest.approx(work["reference_seconds"] / work["our_seconds"])
+        assert work["ratio"] == pytest.approx(work["reference_seconds"] / work["our_seconds"])  # of a single turn
+        assert work["range"] == [work["ratio"]] * 2
 
 
 def check_frontier(report: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from .images import select
 from .loop import Loop, Step
 from .objectives import Weighting, uniform_weights
 from .ports import Condition, Denoiser, Label
-from .tasks import Task, check_task, uniform_prior
+from .tasks import Task, check_tasks, uniform_prior
 from .trials import TELLING_TRIALS, TellingOrder, TrialPlan
 from .work import Capacity, Pending, Work
 
@@ -160,7 +160,8 @@ class Reranker:
                 "give one of each per image"
             )
         pairs = enumerate(zip(candidates, log_prior, strict=True))
-        tasks = [check_task(Task(i, tuple(labels), np.asarray(prior, dtype=float))) for i, (labels, prior) in pairs]
+        tasks = [Task(i, tuple(labels), np.asarray(prior, dtype=float)) for i, (labels, prior) in pairs]
+        check_tasks(tasks)
         return self._run(images, tasks)
 
     def _run(self, images: Any, tasks: list[Task]) -> Iterator[Step]:

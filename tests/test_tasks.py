@@ -6,7 +6,7 @@ from scipy.special import softmax
 
 from hybridclf.errors import InvalidInputError
 from hybridclf.fusion import Fusion
-from hybridclf.tasks import Task, check_task, prior_result
+from hybridclf.tasks import Task, check_task, check_tasks, prior_result
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,11 @@ from hybridclf.tasks import Task, check_task, prior_result
 def test_tasks_that_make_no_sense_are_refused(candidates: tuple[str, ...], log_prior: list, message: str) -> None:
     with pytest.raises(InvalidInputError, match=f"image 5.*{message}"):
         check_task(Task(5, candidates, np.array(log_prior)))
+    others = [Task(i, ("a", "b"), np.array([0.0, -np.inf])) for i in range(3)]
+    with pytest.raises(InvalidInputError, match=f"image 5.*{message}"):
+        check_tasks([*others, Task(5, candidates, np.array(log_prior))])
+    check_tasks(others)
+    check_tasks([])
 
 
 def test_a_prior_of_minus_infinity_is_a_prior() -> None:
@@ -33,6 +38,8 @@ def test_a_prior_of_minus_infinity_is_a_prior() -> None:
 def test_a_negative_bound_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="the image: max_evaluations must not be below 0, got -1"):
         check_task(Task(0, ("a",), np.zeros(1), max_evaluations=-1), "the image")
+    with pytest.raises(InvalidInputError, match="image 0: max_evaluations must not be below 0, got -1"):
+        check_tasks([Task(0, ("a",), np.zeros(1), max_evaluations=-1)])
 
 
 @pytest.mark.parametrize("fusion", [Fusion(), Fusion(prior_alone=0.5, prior_weight=0.3, calibrated=True)])

@@ -1,8 +1,9 @@
 """Speed and cost, side by side with the published procedure: `make bench`, or
-`python benchmarks/speed.py [FIGURE ...] [--profile full] [--device cuda]`.
+`python benchmarks/speed.py [FIGURE ...] [--profile full] [--device cuda] [--out FOLDER]`.
 
-Writes `benchmarks/results/speed-DEVICE/FIGURE.json` and `.png` and prints one table. Every figure is a ratio: medians
-over repeats, both sides in turn in the same run. The small profile takes about 10 minutes on two cores.
+Writes `benchmarks/results/speed-DEVICE/FIGURE.json` and `.png`, over those of earlier runs and other profiles, and
+prints one table. Times are compared as ratios, medians over repeats, both sides in turn in the same run; peaks of
+memory are of one process each. The small profile takes about 10 minutes on two cores.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Ratios of running times, measured side by side: absolute times mean little on a shared machine."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from time import perf_counter
 from typing import Any
 
@@ -105,12 +106,16 @@ def loop_share(denoiser: Denoiser, allocation: Allocation, images: Any, candidat
 @torch.inference_mode()
 def class_cost(denoiser: Any, n_rows: int, few: int = 1, many: int = 9) -> float:
     """What one more class per row costs, as a share of what the trunk costs."""
-    x_t = torch.randn(n_rows, *denoiser.shape, dtype=denoiser.dtype, generator=torch.Generator().manual_seed(0))
-    t = torch.linspace(0.1, 0.9, n_rows, dtype=denoiser.dtype)
+    device, denoiser = denoiser.device, copy(denoiser)
+    denoiser.graphs = False  # of the trunk, which is also called by itself
+    rng = torch.Generator().manual_seed(0)
+    x_t = torch.randn(n_rows, *denoiser.shape, dtype=denoiser.dtype, generator=rng).to(device)
+    t = torch.linspace(0.1, 0.9, n_rows, dtype=denoiser.dtype, device=device)
 
     def predict(n_classes: int) -> None:
-        label = torch.arange(n_classes).repeat(n_rows)
-        denoiser.predict(x_t, t, torch.arange(n_rows).repeat_interleave(n_classes), {"label": label})
+        label = torch.arange(n_classes, device=device).repeat(n_rows)
+        row = torch.arange(n_rows, device=device).repeat_interleave(n_classes)
+        denoiser.predict(x_t, t, row, {"label": label})
 
     trunk, with_few, with_many = medians(
         lambda: denoiser.network.trunk(x_t, t), lambda: predict(few), lambda: predict(many), repeats=40

@@ -16,6 +16,11 @@ __all__ = ["PairErrors", "Rows", "batch_capacity"]
 PAIRS_PER_ROW = 16
 """Pairs that a batch counted in rows may hold, for each of its rows."""
 
+PADDED_TO = 64
+"""What the number of pairs in a batch counted in rows is brought to a multiple of: how a GPU takes the sum of a pair's
+squares depends on how many pairs there are, up to sixteen.
+"""
+
 
 class Rows(NamedTuple):
     """R noised images x_t = α·x0 + σ·ε at times t: `[R]` and `[R, *shape]`."""
@@ -84,10 +89,10 @@ class PairErrors:
         n_pairs, first = len(row), int(row[0])
         used, row = np.arange(first, row[-1] + 1), row - first
         if self.denoiser.dtype != torch.float64:  # a result must not depend on how many others are in its batch
-            if self.denoiser.cost_unit == "row":
-                used = np.pad(used, (0, capacity.rows - len(used)), mode="edge")
-            else:
-                row, label = (np.pad(a, (0, capacity.pairs - n_pairs), mode="edge") for a in (row, label))
+            by_row = self.denoiser.cost_unit == "row"
+            used = np.pad(used, (0, capacity.rows - len(used) if by_row else 0), mode="edge")
+            n_more = -n_pairs % PADDED_TO if by_row else capacity.pairs - n_pairs
+            row, label = (np.pad(a, (0, n_more), mode="edge") for a in (row, label))
         rows_used, index, labels = (send(torch.from_numpy(a), rows.x_t.device) for a in (used, row, label))
         inputs = rows.x_t[rows_used], rows.t[rows_used], index, take(conditions, labels)
         chosen = first + index  # what pads is summed like the rest: how sums are taken may depend on their number

@@ -45,6 +45,11 @@ class Guarded:
         """Prompts of each class."""
         return self.evaluate.n_prompts
 
+    @property
+    def share(self) -> float:
+        """How full the last batch was, by what the device was given in it."""
+        return self.evaluate.share
+
     def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
         """New images were put into these slots `[m]`."""
         self.evaluate.admit(slots, tasks)

@@ -259,9 +259,9 @@ class AsyncReranker:
             return True
         start = monotonic()
         errors = self._loop.evaluate(work)()
-        if self.observer:
+        if self.observer and (share := self._evaluate.share):
             with telling():
-                self.observer.batch(self._loop.capacity.share(work), monotonic() - start)
+                self.observer.batch(share, monotonic() - start)
         with self._changed:
             done = self._done(self._loop.record(work, errors).finished)
         keep(done, self.observer)

@@ -21,7 +21,7 @@ class Observer(Protocol):
     """What watches a live reranker; called on its threads, so it must be quick. What it raises is logged."""
 
     def batch(self, fill: float, seconds: float) -> None:
-        """A batch was evaluated in so many seconds, of which this share, in (0, 1], was work."""
+        """A batch was evaluated in so many seconds, of which this share, in (0, 1], was work, asked for or to come."""
         ...
 
     def answered(self, result: RerankResult, waited: float, under_way: float) -> None:

@@ -239,6 +239,7 @@ class _DenoiserErrors:
         self.table = ConditionTable(*reranker.condition(labels))
         self.weight = reranker.weighting(*reranker.levels())  # of each trial
         self.foresight = Foresight(reranker.allocation.max_trials, n_candidates)
+        self.share = 0.0
 
     @property
     def n_prompts(self) -> int:
@@ -269,13 +270,16 @@ class _DenoiserErrors:
         self.table.add(labels, condition)
 
     def __call__(self, work: Work) -> Pending:
+        capacity, self.share = self._capacity(), 0.0
         if self.denoiser.dtype == torch.float64:  # whose batches are not padded
+            self.share = capacity.share(work)
             return self._begin(work)
         errors = self.foresight.known(work)
         wanted = np.isnan(errors)
         if not wanted.any():
             return lambda: errors
-        filled = self.foresight.filled(work, wanted, self._capacity())
+        filled = self.foresight.filled(work, wanted, capacity)
+        self.share = capacity.share(filled)
         wait, n_wanted = self._begin(filled), int(wanted.sum())
 
         def get() -> np.ndarray:
@@ -290,7 +294,7 @@ class _DenoiserErrors:
     def _capacity(self) -> Capacity:
         """What fits into one batch of the denoiser; a prompt is a pair there."""
         capacity = batch_capacity(self.denoiser, self.pair_errors.batches.size)
-        return replace(capacity, pairs=capacity.pairs // self.n_prompts)
+        return replace(capacity, pairs=max(1, capacity.pairs // self.n_prompts))
 
     @torch.inference_mode()
     def _begin(self, work: Work) -> Pending:

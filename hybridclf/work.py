@@ -80,6 +80,11 @@ class Evaluator(Protocol):
         """Prompts of each class: the evaluations that one error costs."""
         ...
 
+    @property
+    def share(self) -> float:
+        """How full the last batch was, by what the device was given in it; 0 if all errors were known."""
+        ...
+
     def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
         """New images were put into these slots `[m]`."""
         ...
@@ -106,6 +111,7 @@ class Recorded:
     """
 
     n_prompts = 1
+    share = 0.0
 
     def __init__(self, errors: np.ndarray) -> None:
         self.errors = errors

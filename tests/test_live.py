@@ -309,6 +309,30 @@ def test_an_observer_that_fails_harms_nobody(gated: Gate, images: np.ndarray) ->
         assert live.alive
 
 
+def test_an_observer_is_told_of_the_batches_that_the_denoiser_had(
+    gaussian_denoiser: Callable[..., Any], means: dict[str, np.ndarray], images: np.ndarray
+) -> None:
+    """Twelve trials, asked for one by one: the first batch of eight has seven more, the second what is left."""
+
+    class Told:
+        def __init__(self) -> None:
+            self.fills: list[float] = []
+
+        def batch(self, fill: float, seconds: float) -> None:
+            self.fills.append(fill)
+
+        def answered(self, result: RerankResult, waited: float, under_way: float) -> None:
+            pass
+
+    gate, told = Gate(gaussian_denoiser(means, dtype=torch.float32)), Told()
+    gate.open()
+    stage = Reranker(gate, allocation=PairedTTest(1e-12, 2, 12), batch_size=8)
+    with AsyncReranker(stage, observer=told) as live:
+        assert live.submit(images[0], LABELS).result(PATIENCE).rows == 12
+    assert gate.rows == [8, 8]
+    assert told.fills == [1.0, 0.5]
+
+
 # --- cancelling, refusing, closing ------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from hybridclf.devices import check_compiles
+from hybridclf.devices import check_compiles, send
 from hybridclf.errors import InvalidInputError
 from hybridclf.ports import Condition, Label
 
@@ -108,7 +108,7 @@ class DiffusersDenoiser(ABC):
         """
         x0 = torch.empty(len(images), *self.shape, dtype=self.dtype, device=self.device)
         for i, image in enumerate(pixels(images, self.resolution)):
-            x0[i] = self._encode(image[None].to(self.device))[0]
+            x0[i] = self._encode(send(image[None], self.device))[0]
         return x0
 
     def noise_levels(self, t: Tensor) -> tuple[Tensor, Tensor]:

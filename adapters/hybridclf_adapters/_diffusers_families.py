@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hybridclf.devices import send
 from hybridclf.errors import InvalidInputError, UnknownLabelError
 from hybridclf.objectives import velocity_weights
 from hybridclf.ports import Condition, Label
@@ -64,7 +65,7 @@ class StableDiffusionXL(TextDenoiser):
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """The U-Net, told that the image has the size it has and was not cropped: the pipeline's own defaults."""
         size = (self.resolution, self.resolution)
-        time_ids = torch.tensor([*size, 0, 0, *size], dtype=x.dtype, device=x.device).expand(len(x), -1)
+        time_ids = send(torch.tensor([*size, 0, 0, *size], dtype=x.dtype), x.device).expand(len(x), -1)
         added = {"text_embeds": condition["pooled"], "time_ids": time_ids}
         text = condition["text"]
         return self.network(x, timestep, encoder_hidden_states=text, added_cond_kwargs=added, return_dict=False)[0]

@@ -106,10 +106,16 @@ def bookkeeping(allocation: FixedTrials, capacity: Capacity, table: np.ndarray, 
 
 
 def matmul_speed(denoiser: Denoiser, sizes: Sizes) -> float:
-    """FLOPs per second of a large matrix product in the denoiser's type, on its device: what can be reached at all."""
+    """FLOPs per second of a large matrix product in the denoiser's type, on its device: what can be reached at all.
+
+    A GPU's convolutions take TF32 for float32, so the product does too.
+    """
     edge = sizes.matrix.get(denoiser.device.type, sizes.matrix["cpu"])
     a = torch.ones(edge, edge, dtype=denoiser.dtype, device=denoiser.device)
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if a.is_cuda else precision)
     (seconds,) = medians(lambda: a @ a, repeats=sizes.repeats)
+    torch.set_float32_matmul_precision(precision)
     return 2 * edge**3 / float(seconds)
 
 

@@ -16,7 +16,16 @@ from hybridclf.devices import has_bf16
 from hybridclf.models import LateConditionedDenoiser, LateMLP, LateUNet
 from hybridclf.ports import Label
 
-__all__ = ["COMPILED", "SD_2_COMPILED", "SMALL_COMPILED", "WORKLOADS", "Workload", "digits_images", "late_mlp"]
+__all__ = [
+    "COMPILED",
+    "SD_2_COMPILED",
+    "SMALL_COMPILED",
+    "WORKLOADS",
+    "Workload",
+    "digits_images",
+    "digits_mlp",
+    "late_mlp",
+]
 
 N_CLASSES = 10
 UNET_SHAPE = (3, 32, 32)

@@ -52,8 +52,9 @@ class LateConditionedDenoiser:
     Attributes
     ----------
     graphs : bool
-        Whether an NVIDIA GPU runs the trunk as a whole (see `GraphedTrunk`) where its shapes come again; False for
-        what counts or times single kernels.
+        Whether an NVIDIA GPU runs the trunk as a whole (see `GraphedTrunk`) where its shapes come again: not in
+        float64, nor compiled, nor under autocast or outside of inference mode. False for what counts or times single
+        kernels.
     """
 
     cost_unit: Literal["row", "pair"] = "row"
@@ -134,12 +135,19 @@ class LateConditionedDenoiser:
 
     def predict(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> Tensor:
         """Predicted noise `[P, *shape]`: a trunk for R rows, a head for P pairs in passes of fixed size."""
-        if not self.mirror:
+        try:
             return self._predict(x_t, t, row, condition)
-        mirrored = scattered(t)
-        return _flip(self._predict(_flip(x_t, mirrored), t, row, condition), mirrored[row])
+        except torch.OutOfMemoryError:
+            self._graphed.forget()  # the next batch is of another size
+            raise
 
     def _predict(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> Tensor:
+        if not self.mirror:
+            return self._passes(x_t, t, row, condition)
+        mirrored = scattered(t)
+        return _flip(self._passes(_flip(x_t, mirrored), t, row, condition), mirrored[row])
+
+    def _passes(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> Tensor:
         network, (trunk, head) = self.network, _parts(type(self.network), self.compiled)
         features, common = self._graphed(x_t, t) if self._takes_graph(x_t) else trunk(network, x_t, t)
         label = condition["label"]
@@ -154,7 +162,7 @@ class LateConditionedDenoiser:
 
     def _takes_graph(self, x_t: Tensor) -> bool:
         """Whether the trunk may run as a graph: shapes come again (in float64 nothing is padded), gradients do not."""
-        repeats = self.dtype != torch.float64 and not self.compiled
+        repeats = self.dtype != torch.float64 and not self.compiled and not torch.is_autocast_enabled("cuda")
         return self.graphs and x_t.is_cuda and repeats and torch.is_inference_mode_enabled()
 
 

@@ -29,7 +29,7 @@ class GraphedTrunk:
     GPU busy either way.
 
     The first call with a shape records its graph. Where that fails, for a trunk that waits for its own results, say,
-    the trunk itself runs for good.
+    the trunk itself runs for that shape, kernel by kernel.
 
     Parameters
     ----------
@@ -48,16 +48,23 @@ class GraphedTrunk:
         key = (stream, x_t.shape, x_t.dtype, t.dtype, weights)
         with _ONE_BY_ONE, torch.cuda.device(x_t.device):
             if key not in self._graphs:
+                if len(self._graphs) == KEPT:
+                    self._graphs.popitem(last=False)
                 self._graphs[key] = self._recorded(x_t, t)
             self._graphs.move_to_end(key)
-            if len(self._graphs) > KEPT:
-                self._graphs.popitem(last=False)
             return self._graphs[key](x_t, t)
+
+    def forget(self) -> None:
+        """Give back the memory of all graphs, as where it has run out; what comes again is recorded again."""
+        with _ONE_BY_ONE:
+            self._graphs.clear()
 
     def _recorded(self, x_t: Tensor, t: Tensor) -> Trunk:
         try:
             with torch.cuda.stream(torch.cuda.current_stream()):  # which a failure would not restore by itself
                 return _Graph(self.network.trunk, x_t, t)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError:
             return self.network.trunk
 

@@ -30,7 +30,7 @@ class Metrics:
         self.queue_depth = Gauge("hybridclf_queue_depth", "Images accepted and not in the loop.", registry=registry)
         self.under_way = Gauge("hybridclf_images_under_way", "Images in the loop.", registry=registry)
         self.batch_fill = Histogram(
-            "hybridclf_batch_fill", "Rows of a batch, as a share of its size.", buckets=_SHARES, registry=registry
+            "hybridclf_batch_fill", "Share of a batch that was work.", buckets=_SHARES, registry=registry
         )
         self.batch_seconds = Histogram(
             "hybridclf_batch_seconds", "Time that a batch takes the denoiser.", buckets=_SECONDS, registry=registry

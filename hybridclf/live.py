@@ -31,9 +31,10 @@ _log = logging.getLogger(__name__)
 class AsyncReranker:
     """A reranker that takes images one by one, from any thread, and answers each as soon as it is done.
 
-    One thread runs the loop of the offline `Reranker`: a late arrival joins the running batch at the next trial. A
-    second thread keeps the deadlines. An image that breaks the denoiser costs only itself: its `Future` gets the
-    exception. Callbacks of the futures run on these threads, and should be quick.
+    An image that its prior settles is answered at once. One thread runs the loop of the offline `Reranker` for the
+    others: a late arrival joins the running batch at the next trial. A second thread keeps the deadlines. An image that
+    breaks the denoiser costs only itself: its `Future` gets the exception. Callbacks of the futures run on these
+    threads, or on the one that hands in, and should be quick.
 
     Parameters
     ----------
@@ -139,6 +140,9 @@ class AsyncReranker:
             self._check_open()
         request = Request(self._task(candidates, log_prior, max_evaluations), image, arrived)
         number = request.task.image
+        if (settled := self._loop.settled(request.task)) is not None:
+            keep([(request, settled)], self.observer)
+            return request.future
         with self._changed:
             self._check_open()
             self._waiting[number] = request

@@ -16,7 +16,7 @@ from .allocation import Allocation
 from .evidence import Evidence, RerankResult, Window
 from .fusion import Fusion
 from .tasks import LOG_ZERO, Task, results_of
-from .work import Capacity, Evaluator, Pending, Work
+from .work import Capacity, Evaluator, Pending, Recorded, Work
 
 __all__ = ["Loop", "Step"]
 
@@ -172,6 +172,13 @@ class Loop:
         due = slots[self._window.n_trials[slots] >= self._due[slots]]
         n_pairs = len(work.row) * self.evaluate.n_prompts
         return self._judge(np.setdiff1d(due, broken), broken, rows=n_rows, pairs=n_pairs)
+
+    def settled(self, task: Task) -> RerankResult | None:
+        """The result of an image that its prior settles, else None; for any thread, as it is not admitted."""
+        nothing, n_candidates = Recorded(np.empty((0, 0, 0))), self._window.log_prior.shape[1]
+        alone = Loop(self.allocation, self.fusion, nothing, Capacity(1, 1), n_candidates)
+        results = (result for _, result in alone.admit([task]).finished)
+        return next((result for result in results if result.stopped_by == "confident"), None)
 
     def best(self, image: int, stopped_by: str) -> RerankResult:
         """The answer so far for an image under way, which stays under way."""

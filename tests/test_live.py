@@ -147,6 +147,21 @@ def test_without_a_prior_it_is_uniform(gaussian_denoiser: Callable[..., Any], me
     assert a.ranking[0] == "cow"
 
 
+def test_what_its_prior_settles_waits_for_no_batch(gated: Gate, images: np.ndarray) -> None:
+    """While the denoiser is at another image, and as the loop itself would answer."""
+    sure = np.log([0.99999, *[0.0000025] * 4])
+    (expected,) = Reranker(gated, allocation=Race(0.9, 8), fusion=FUSED).rerank(images[1:2], [LABELS], [sure])
+    with AsyncReranker(Reranker(gated, allocation=Race(0.9, 8), fusion=FUSED), max_candidates=5) as live:
+        first = live.submit(images[0], LABELS)
+        assert gated.reached.acquire(timeout=PATIENCE)
+        settled = live.submit(images[1], LABELS, sure, deadline=100)
+        assert settled.done() and not first.done()
+        same(settled.result(), expected)
+        assert (expected.stopped_by, expected.evaluations) == ("confident", 0)
+        gated.open()
+        assert first.result(PATIENCE).evaluations > 0
+
+
 def test_late_arrivals_join_the_running_batch(gated: Gate, images: np.ndarray) -> None:
     with AsyncReranker(Reranker(gated, allocation=Race(1 - 1e-12, 6), fusion=FUSED)) as live:
         first = live.submit(images[0], LABELS)

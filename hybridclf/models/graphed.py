@@ -63,7 +63,7 @@ class GraphedTrunk:
         try:
             with torch.cuda.stream(torch.cuda.current_stream()):  # which a failure would not restore by itself
                 return _Graph(self.network.trunk, x_t, t)
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError:  # smaller batches are the way out
             raise
         except RuntimeError:
             return self.network.trunk

@@ -58,7 +58,8 @@ class Denoiser(Protocol):
     dtype : torch.dtype
         In float64, results are taken not to depend on batch shapes. In any other type the reranker pads every
         batch to a fixed number of rows or pairs, whichever `cost_unit` counts, so that a prediction cannot depend on
-        its companions; a denoiser that is counted in rows pads its pairs itself where their number changes a result.
+        its companions, and the pairs of one that is counted in rows to a multiple of 64; where their number changes a
+        result all the same, that denoiser pads them itself.
     device : torch.device
         Where `predict` wants its tensors.
     cost_unit : "row" or "pair"

@@ -11,6 +11,7 @@ import torch
 
 from hybridclf.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
 from hybridclf.errors import HybridClfError, InvalidInputError, UnknownLabelError
+from hybridclf.evaluation import PADDED_TO
 from hybridclf.evidence import RerankResult
 from hybridclf.fusion import Fusion
 from hybridclf.models import LateConditionedDenoiser, LateUNet
@@ -219,11 +220,13 @@ def test_batches_of_float32_have_one_shape(
     images: np.ndarray,
     candidates: list[list[str]],
 ) -> None:
+    """Of pairs that are light, a multiple of a number."""
     shapes = set()
 
     class Watched(gaussian_denoiser):  # type: ignore[misc,valid-type]
         def predict(self, x_t: Any, t: Any, row: Any, condition: Any) -> torch.Tensor:
             shapes.add(len(x_t) if cost_unit == "row" else len(row))
+            assert cost_unit == "pair" or len(row) % PADDED_TO == 0
             return super().predict(x_t, t, row, condition)
 
     denoiser = Watched(means, dtype=torch.float32, cost_unit=cost_unit)

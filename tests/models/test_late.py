@@ -199,6 +199,22 @@ def test_a_compiled_denoiser_predicts_the_same() -> None:
     torch.testing.assert_close(again.predict(x_t, t, row, {"label": label}), compiled)
 
 
+class TooBig(LateUNet):
+    """A network whose head finds no memory left."""
+
+    def head(self, features: Tensor, label: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("no memory left")
+
+
+def test_memory_that_has_run_out_takes_recorded_graphs_along() -> None:
+    denoiser = LateConditionedDenoiser(TooBig((1, 8, 8), 5), range(5), np.zeros(1), np.ones(1))
+    denoiser._graphed._graphs["a shape"] = denoiser.network.trunk
+    row, condition = torch.arange(2), {"label": torch.arange(2)}
+    with pytest.raises(torch.OutOfMemoryError, match="no memory left"):
+        denoiser.predict(torch.zeros(2, 1, 8, 8), torch.full((2,), 0.5), row, condition)
+    assert not denoiser._graphed._graphs
+
+
 def test_it_is_a_denoiser() -> None:
     denoiser = LateConditionedDenoiser(make("unet"), "abcde", np.zeros(1), np.ones(1))
     assert isinstance(denoiser, Denoiser)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LateConditioned", "TimeEmbedding", "build"]
+__all__ = ["LateConditioned", "TimeEmbedding", "build", "start_at_zero"]
 
 
 class LateConditioned(nn.Module, ABC):
@@ -51,13 +51,25 @@ class TimeEmbedding(nn.Module):
         return self.layer(torch.cat([angle.sin(), angle.cos()], dim=1).to(weight.dtype))
 
 
+def start_at_zero(layer: nn.Module) -> None:
+    """Set a layer's weight to zero, for the last layer of a branch: the network starts as if the branch were not there.
+
+    The layer is marked, so that `new_network` knows.
+    """
+    nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
+    layer.starts_at_zero = True  # type: ignore[assignment]
+
+
 class ClassModulation(nn.Module):
     """Scale and shift of `width` features by class number: `[P, width, …]` to the same shape."""
+
+    STD = 0.3
+    """Standard deviation of the first scales and shifts."""
 
     def __init__(self, n_classes: int, width: int) -> None:
         super().__init__()
         self.table = nn.Embedding(n_classes, 2 * width)
-        nn.init.normal_(self.table.weight, std=0.3)
+        nn.init.normal_(self.table.weight, std=self.STD)
 
     def forward(self, features: Tensor, label: Tensor) -> Tensor:
         scale, shift = self.table(label).view(len(label), 2, -1, *(1,) * (features.ndim - 2)).unbind(1)

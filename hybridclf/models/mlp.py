@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .late import ClassModulation, LateConditioned, TimeEmbedding
+from .late import ClassModulation, LateConditioned, TimeEmbedding, start_at_zero
 
 __all__ = ["LateMLP"]
 
@@ -20,7 +20,7 @@ class _Block(nn.Module):
         self.inner = nn.Linear(width, width)
         self.time = nn.Linear(time_width, 2 * width)
         self.outer = nn.Linear(width, width)
-        nn.init.zeros_(self.outer.weight)
+        start_at_zero(self.outer)
 
     def forward(self, h: Tensor, time: Tensor) -> Tensor:
         scale, shift = self.time(time).chunk(2, dim=1)
@@ -54,7 +54,7 @@ class LateMLP(LateConditioned):
         self.common = nn.Linear(width, size)
         self.modulation = ClassModulation(n_classes, width)
         self.outlet = nn.Linear(width, size)
-        nn.init.zeros_(self.outlet.weight)
+        start_at_zero(self.outlet)
 
     def trunk(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """(features `[R, width]`, class-free noise `[R, *shape]`) of rows `[R, *shape]` at times `[R]`."""

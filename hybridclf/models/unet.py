@@ -6,7 +6,7 @@ from itertools import islice
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .late import ClassModulation, LateConditioned, TimeEmbedding
+from .late import ClassModulation, LateConditioned, TimeEmbedding, start_at_zero
 
 __all__ = ["LateUNet"]
 
@@ -21,7 +21,7 @@ class _Block(nn.Module):
         self.time = nn.Linear(time_width, 2 * width)
         self.norm2 = nn.GroupNorm(8, width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
+        start_at_zero(self.conv2)
 
     def forward(self, h: Tensor, time: Tensor) -> Tensor:
         scale, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)
@@ -36,7 +36,7 @@ class _Mixer(nn.Module):
         super().__init__()
         self.narrow = nn.Linear(size, max(16, size // 8))
         self.widen = nn.Linear(max(16, size // 8), size)
-        nn.init.zeros_(self.widen.weight)
+        start_at_zero(self.widen)
 
     def forward(self, h: Tensor) -> Tensor:
         return h + self.widen(F.silu(self.narrow(h.flatten(1)))).view_as(h)
@@ -51,7 +51,7 @@ class _Attention(nn.Module):
         self.norm = nn.GroupNorm(8, width)
         self.inlet = nn.Conv2d(width, 3 * width, 1)
         self.outlet = nn.Conv2d(width, width, 1)
-        nn.init.zeros_(self.outlet.weight)
+        start_at_zero(self.outlet)
 
     def forward(self, h: Tensor) -> Tensor:
         n, width, *size = h.shape
@@ -126,7 +126,7 @@ class LateUNet(LateConditioned):
         self.common = nn.Conv2d(width, channels, 3, padding=1)
         self.modulation = ClassModulation(n_classes, head_width)
         self.outlet = nn.Conv2d(head_width, channels, 1)
-        nn.init.zeros_(self.outlet.weight)
+        start_at_zero(self.outlet)
 
     def trunk(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """(features `[R, head_width, h, w]`, class-free noise `[R, C, H, W]`) of rows `[R, C, H, W]` at times `[R]`.

@@ -6,16 +6,16 @@ candidate is left or `max_trials` are used up. All of them work on many images a
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from numbers import Integral
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.special import stdtr
 
-from .errors import InvalidInputError
+from .bounds import check_number, check_whole
+from .errors import InvalidInputError, InvalidTypeError
 from .evidence import Evidence
 
 __all__ = ["PRESETS", "Allocation", "FixedTrials", "PairedTTest", "Race", "Staged"]
@@ -45,11 +45,6 @@ class Allocation(ABC):
         """
 
 
-def _at_least(name: str, value: int, minimum: int) -> None:
-    if not isinstance(value, Integral) or value < minimum:
-        raise InvalidInputError(f"{name} must be an integer of at least {minimum}, got {value!r}")
-
-
 @dataclass(frozen=True)
 class FixedTrials(Allocation):
     """Every candidate gets n trials: Algorithm 1 of arXiv 2303.16203.
@@ -63,7 +58,7 @@ class FixedTrials(Allocation):
     n: int
 
     def __post_init__(self) -> None:
-        _at_least("n", self.n, 1)
+        check_whole("n", self.n, 1)
 
     @property
     def max_trials(self) -> int:  # type: ignore[override]
@@ -77,6 +72,12 @@ class FixedTrials(Allocation):
     def survivors(self, evidence: Evidence) -> np.ndarray:
         """Every candidate stays."""
         return evidence.alive
+
+
+def _listed(name: str, numbers: Any) -> tuple[Any, ...]:
+    if not isinstance(numbers, Iterable):
+        raise InvalidTypeError(f"{name} must be a sequence of whole numbers such as (5, 1), got {numbers!r}")
+    return tuple(numbers)
 
 
 @dataclass(frozen=True)
@@ -97,15 +98,15 @@ class Staged(Allocation):
     stopped_by: ClassVar[str] = "budget"
 
     def __post_init__(self) -> None:
-        keep, trials = tuple(self.keep), tuple(self.trials)
+        keep, trials = _listed("keep", self.keep), _listed("trials", self.trials)
         object.__setattr__(self, "keep", keep)  # tuples, so that equal plans compare and hash equal
         object.__setattr__(self, "trials", trials)
         if not keep or len(keep) != len(trials):
             raise InvalidInputError(f"Staged needs as many keeps as trials, at least one; got {keep} and {trials}")
         for kept in keep:
-            _at_least("each keep", kept, 1)
+            check_whole("each keep", kept, 1)
         for before, now in pairwise((0, *trials)):
-            _at_least("each trials (they increase)", now, before + 1)
+            check_whole("each trials (they increase)", now, before + 1)
 
     @classmethod
     def preset(cls, dataset: str) -> "Staged":
@@ -116,7 +117,7 @@ class Staged(Allocation):
         InvalidInputError
             For any other name.
         """
-        name = dataset.lower().replace("-", "")
+        name = str(dataset).lower().replace("-", "")
         if name not in PRESETS:
             raise InvalidInputError(f"there is no preset {dataset!r}; Table 6 has {', '.join(PRESETS)}")
         return cls(*PRESETS[name])
@@ -181,10 +182,9 @@ class PairedTTest(Allocation):
     max_trials: int = 2000
 
     def __post_init__(self) -> None:
-        if not 0 < self.p < 1:
-            raise InvalidInputError(f"p must lie between 0 and 1, got {self.p}")
-        _at_least("min_trials", self.min_trials, 2)
-        _at_least("max_trials", self.max_trials, self.min_trials)
+        check_number("p", self.p, above=0, below=1)
+        check_whole("min_trials", self.min_trials, 2)
+        check_whole("max_trials", self.max_trials, self.min_trials)
 
     def next_decision(self, n_trials: np.ndarray) -> np.ndarray:
         """After `min_trials`, then after every trial."""
@@ -230,9 +230,8 @@ class Race(Allocation):
     fitted_order: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.confidence < 1:
-            raise InvalidInputError(f"confidence must lie between 0 and 1, got {self.confidence}")
-        _at_least("max_trials", self.max_trials, 1)
+        check_number("confidence", self.confidence, above=0, below=1)
+        check_whole("max_trials", self.max_trials, 1)
 
     def next_decision(self, n_trials: np.ndarray) -> np.ndarray:
         """After every trial."""

@@ -3,12 +3,23 @@
 from typing import Any
 
 import numpy as np
+from sklearn.utils import check_random_state
 
 from .allocation import Allocation
+from .bounds import check_number, check_whole, is_whole
 from .errors import InvalidInputError, InvalidTypeError
 from .objectives import resolve_objective, resolve_weighting
 
-__all__ = ["check_batch_size", "check_classes", "check_labels", "check_parameters", "check_prompts", "class_numbers"]
+__all__ = [
+    "check_allocation",
+    "check_batch_size",
+    "check_classes",
+    "check_labels",
+    "check_parameters",
+    "check_prompts",
+    "class_numbers",
+    "draw_seed",
+]
 
 
 def check_parameters(clf: Any) -> None:
@@ -23,31 +34,37 @@ def check_parameters(clf: Any) -> None:
     """
     resolve_objective(clf.objective)
     resolve_weighting(clf.weighting)
-    for name, lowest in (("top_k", 1), ("max_iter", 1), ("n_iter_no_change", 1)):
-        value = getattr(clf, name)
-        if value is not None and (not isinstance(value, int | np.integer) or value < lowest):
-            raise InvalidInputError(f"{name} must be a whole number of at least {lowest}, got {value!r}")
+    if clf.top_k is not None:
+        check_whole("top_k", clf.top_k, 1)
+    check_whole("max_iter", clf.max_iter, 1)
+    check_whole("n_iter_no_change", clf.n_iter_no_change, 1)
     check_batch_size(clf.batch_size)
-    folds = isinstance(clf.cv, int | np.integer) and clf.cv >= 2
-    if not folds and not (isinstance(clf.cv, float) and 0 < clf.cv < 1):
+    if not is_whole(clf.cv, 2) and not (isinstance(clf.cv, float) and 0 < clf.cv < 1):
         raise InvalidInputError(f"cv must be a number of folds >= 2 or a share between 0 and 1, got {clf.cv!r}")
-    if not 0 < clf.validation_fraction < 1:
-        raise InvalidInputError(f"validation_fraction must lie between 0 and 1, got {clf.validation_fraction!r}")
-    if clf.learning_rate <= 0 or clf.wrong_class_weight < 0:
-        raise InvalidInputError(
-            f"learning_rate must be above 0 and wrong_class_weight not below it, "
-            f"got {clf.learning_rate!r} and {clf.wrong_class_weight!r}"
-        )
+    check_number("validation_fraction", clf.validation_fraction, above=0, below=1)
+    check_number("learning_rate", clf.learning_rate, above=0)
+    check_number("wrong_class_weight", clf.wrong_class_weight, at_least=0)
     if clf.architecture not in ("auto", "mlp", "unet"):
         raise InvalidInputError(f'architecture must be "auto", "mlp" or "unet", got {clf.architecture!r}')
-    if clf.allocation is not None and not isinstance(clf.allocation, Allocation):
-        raise InvalidTypeError(
-            f"allocation must be an object such as Race() or Staged((5, 1), (50, 500)), got {clf.allocation!r}"
-        )
+    check_allocation(clf.allocation)
     _check_dtype(clf.dtype, clf.denoiser)
     check_prompts(clf.prompts)
     if clf.image_shape is not None and not _is_shape(clf.image_shape):
         raise InvalidInputError(f"image_shape must be (H, W) or (H, W, C), got {clf.image_shape!r}")
+
+
+def check_allocation(allocation: Any) -> None:
+    """Check that an allocation is one, or None.
+
+    Raises
+    ------
+    InvalidTypeError
+        If not.
+    """
+    if allocation is not None and not isinstance(allocation, Allocation):
+        raise InvalidTypeError(
+            f"allocation must be an object such as Race() or Staged((5, 1), (50, 500)), got {allocation!r}"
+        )
 
 
 def check_batch_size(batch_size: Any) -> None:
@@ -58,8 +75,8 @@ def check_batch_size(batch_size: Any) -> None:
     InvalidInputError
         For anything but a whole number of at least 1, "auto" and None.
     """
-    whole = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool) and batch_size >= 1
-    if not whole and batch_size not in (None, "auto"):
+    named = batch_size is None or (isinstance(batch_size, str) and batch_size == "auto")
+    if not named and not is_whole(batch_size, 1):
         raise InvalidInputError(f'batch_size must be a whole number of at least 1, "auto" or None, got {batch_size!r}')
 
 
@@ -74,10 +91,24 @@ def _check_dtype(dtype: Any, denoiser: Any) -> None:
 
 
 def _is_shape(shape: Any) -> bool:
-    return (
-        isinstance(shape, tuple | list)
-        and len(shape) in (2, 3)
-        and all(isinstance(side, int | np.integer) and side >= 1 for side in shape)
+    return isinstance(shape, tuple | list) and len(shape) in (2, 3) and all(is_whole(side, 1) for side in shape)
+
+
+def draw_seed(random_state: Any) -> int:
+    """The seed in [0, 2**31 - 1) that a `random_state` decides.
+
+    Raises
+    ------
+    InvalidInputError
+        For anything but a whole number in [0, 2**32), a `numpy.random.RandomState` and None.
+    """
+    try:
+        if not isinstance(random_state, bool):
+            return int(check_random_state(random_state).randint(2**31 - 1))
+    except (TypeError, ValueError):
+        pass
+    raise InvalidInputError(
+        f"random_state must be a whole number below 2**32, a numpy.random.RandomState or None, got {random_state!r}"
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from sklearn.utils import gen_batches
 
+from .bounds import check_whole
 from .catalog import DEFAULT_MODEL
 from .errors import InvalidInputError
 from .estimator import HybridClassifier
@@ -126,9 +127,10 @@ def classify_files(clf: HybridClassifier, paths: Iterable[str | Path], top: int 
     Raises
     ------
     InvalidInputError
-        If the classifier is none of images.
+        If the classifier is none of images, or `top` no whole number of at least 1.
     """
     check_image_shape(clf.image_shape_)
+    check_whole("top", top, 1)
     files = image_paths(paths)
     for batch in gen_batches(len(files), BATCH):
         yield from answer_images(clf, list(map(str, files[batch])), map(try_image, files[batch]), top)

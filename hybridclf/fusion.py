@@ -6,6 +6,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
+from .bounds import check_number
+
 __all__ = ["Fusion"]
 
 _TRIAL_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -43,6 +45,12 @@ class Fusion:
     error_weight: float = 0.5
     correlation: float = 1.0
     calibrated: bool = False
+
+    def __post_init__(self) -> None:
+        check_number("prior_alone", self.prior_alone, above=0)
+        check_number("prior_weight", self.prior_weight, at_least=0)
+        check_number("error_weight", self.error_weight, above=0)
+        check_number("correlation", self.correlation, at_least=0)
 
     def scores(self, log_prior: np.ndarray, sums: np.ndarray, n_trials: np.ndarray) -> np.ndarray:
         """Log-scores `[m, K]` from log prior `[m, K]`, summed errors `[m, K]` and trials `[m]`; -inf stays -inf."""

@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
@@ -15,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from .alarms import Alarms
+from .bounds import check_number, check_whole
 from .errors import ClosedError, InvalidInputError, QueueFullError
 from .evidence import RerankResult
 from .guard import Guarded
 from .ports import Label
 from .promises import Answer, Observer, Request, keep, take_out, telling
 from .reranker import Reranker
-from .tasks import Task, check_task, prior_result, uniform_prior
+from .tasks import Task, as_log_prior, check_task, prior_result, uniform_prior
 
 __all__ = ["AsyncReranker"]
 
@@ -67,10 +69,8 @@ class AsyncReranker:
         max_candidates: int = 100,
         observer: Observer | None = None,
     ) -> None:
-        if max_queue < 0 or max_candidates < 1:
-            raise InvalidInputError(
-                f"max_queue must be at least 0 and max_candidates at least 1, got {max_queue} and {max_candidates}"
-            )
+        check_whole("max_queue", max_queue, 0)
+        check_whole("max_candidates", max_candidates, 1)
         self.reranker, self.max_candidates, self.observer = reranker, max_candidates, observer
         self._images: dict[int, Any] = {}
         self._loop = reranker.loop(self._images, (), max_candidates)
@@ -113,7 +113,7 @@ class AsyncReranker:
             Tier 1's log-probabilities of the candidates; default uniform.
         deadline : float, optional
             Seconds from now. When they are over the best answer so far comes back, tier 1's order if nothing was
-            evaluated, with `stopped_by` "deadline".
+            evaluated, with `stopped_by` "deadline". Infinity is as none.
         max_evaluations : int, optional
             What this image may cost at most.
 
@@ -134,8 +134,8 @@ class AsyncReranker:
             After `close`.
         """
         arrived = monotonic()
-        if deadline is not None and not deadline >= 0:
-            raise InvalidInputError(f"deadline must be a number of seconds of at least 0, got {deadline}")
+        if deadline is not None and not (isinstance(deadline, float) and deadline == math.inf):
+            check_number("deadline", deadline, at_least=0)
         with self._changed:
             self._check_open()
         request = Request(self._task(candidates, log_prior, max_evaluations), image, arrived)
@@ -183,7 +183,7 @@ class AsyncReranker:
         labels = tuple(candidates)
         if len(labels) > self.max_candidates:
             raise InvalidInputError(f"got {len(labels)} candidates, at most {self.max_candidates} are taken")
-        prior = uniform_prior(labels) if log_prior is None else np.asarray(log_prior, float)
+        prior = uniform_prior(labels) if log_prior is None else as_log_prior(log_prior, "the image")
         check_task(Task(-1, labels, prior, max_evaluations), "the image")
         condition = None
         if not self._known.issuperset(labels):

@@ -7,13 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from .allocation import Allocation, PairedTTest, Race
 from .batch_timing import default_batch_size, timed_batch_size
-from .checks import check_batch_size
+from .checks import check_allocation, check_batch_size, draw_seed
 from .conditions import ConditionTable
 from .devices import Batches, receive, send
 from .errors import InvalidInputError
@@ -25,7 +24,7 @@ from .images import select
 from .loop import Loop, Step
 from .objectives import Weighting, uniform_weights
 from .ports import Condition, Denoiser, Label
-from .tasks import Task, check_tasks, uniform_prior
+from .tasks import Task, as_log_prior, check_tasks, uniform_prior
 from .trials import TELLING_TRIALS, TellingOrder, TrialPlan
 from .work import Capacity, Pending, Work
 
@@ -80,6 +79,7 @@ class Reranker:
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.denoiser = denoiser
+        check_allocation(allocation)
         self.fusion = Fusion() if fusion is None else fusion
         self.allocation = allocation or (Race() if self.fusion.calibrated else PairedTTest())
         own: Weighting = getattr(denoiser, "weighting", uniform_weights)
@@ -89,8 +89,7 @@ class Reranker:
         size = default_batch_size(denoiser) if batch_size in (None, "auto") else int(batch_size)
         self._pair_errors = PairErrors(denoiser, objective, size)
         self._encoding = Batches(size)
-        seed = check_random_state(random_state).randint(2**31 - 1)
-        self.plan = self._plan(seed, order)
+        self.plan = self._plan(draw_seed(random_state), order)
         self._number: dict[Label, int] = {}
         self._conditions: Condition = {}
 
@@ -160,7 +159,7 @@ class Reranker:
                 "give one of each per image"
             )
         pairs = enumerate(zip(candidates, log_prior, strict=True))
-        tasks = [Task(i, tuple(labels), np.asarray(prior, dtype=float)) for i, (labels, prior) in pairs]
+        tasks = [Task(i, tuple(labels), as_log_prior(prior, f"image {i}")) for i, (labels, prior) in pairs]
         check_tasks(tasks)
         return self._run(images, tasks)
 

@@ -3,15 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
+from .bounds import check_whole, is_whole
 from .errors import InvalidInputError
 from .evidence import RerankResult
 from .fusion import Fusion
 from .ports import Condition, Label
 
-__all__ = ["LOG_ZERO", "Task", "check_task", "check_tasks", "prior_result", "results_of", "uniform_prior"]
+__all__ = [
+    "LOG_ZERO",
+    "Task",
+    "as_log_prior",
+    "check_task",
+    "check_tasks",
+    "prior_result",
+    "results_of",
+    "uniform_prior",
+]
 
 LOG_ZERO = -1e3
 """What a log prior of -inf counts as, so that evidence can still be weighed against it."""
@@ -54,13 +65,28 @@ def _uniform(k: int) -> np.ndarray:
     return prior
 
 
+def as_log_prior(values: Any, where: str) -> np.ndarray:
+    """A log prior as a float array; an error begins with `where`.
+
+    Raises
+    ------
+    InvalidInputError
+        For what no numbers can be made of.
+    """
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"{where}: a log prior must be one number per candidate, got {values!r}") from error
+
+
 def check_task(task: Task, where: str | None = None) -> Task:
     """The task, if it makes sense; errors begin with `where`, by default the image's number.
 
     Raises
     ------
     InvalidInputError
-        For no candidates, duplicates, lengths that differ, a prior that is nan or +inf, or a negative bound.
+        For no candidates, duplicates, lengths that differ, a prior that is nan or +inf, or a bound that is negative or
+        no whole number.
     """
     prior = np.asarray(task.log_prior, dtype=float)
     where = where or f"image {task.image}"
@@ -72,8 +98,8 @@ def check_task(task: Task, where: str | None = None) -> Task:
         raise InvalidInputError(f"{where} has {len(task.candidates)} candidates but a log prior of shape {prior.shape}")
     if not prior.max() < np.inf:  # nan is neither
         raise InvalidInputError(f"{where}: a log prior must be a finite number or -inf, got {prior}")
-    if task.max_evaluations is not None and task.max_evaluations < 0:
-        raise InvalidInputError(f"{where}: max_evaluations must not be below 0, got {task.max_evaluations}")
+    if task.max_evaluations is not None:
+        check_whole(f"{where}: max_evaluations", task.max_evaluations, 0)
     return task
 
 
@@ -89,7 +115,7 @@ def _sound(tasks: Sequence[Task]) -> bool:
     return (
         all(labels and len(set(labels)) == len(labels) for labels in {task.candidates for task in tasks})
         and all(task.log_prior.shape == (len(task.candidates),) for task in tasks)
-        and all(task.max_evaluations is None or task.max_evaluations >= 0 for task in tasks)
+        and all(task.max_evaluations is None or is_whole(task.max_evaluations, 0) for task in tasks)
         and bool((np.concatenate([task.log_prior for task in tasks]) < np.inf).all())  # nan is neither
     )
 

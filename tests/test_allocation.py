@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 from scipy.stats import ttest_rel
 
 from hybridclf.allocation import PRESETS, Allocation, FixedTrials, PairedTTest, Race, Staged
-from hybridclf.errors import InvalidInputError
+from hybridclf.errors import InvalidInputError, InvalidTypeError
 from hybridclf.evidence import RerankResult
 from hybridclf.fusion import Fusion
 from hybridclf.loop import Loop
@@ -316,6 +316,9 @@ def test_race_leaves_a_sure_prior_alone(error_table: Callable[..., np.ndarray]) 
         lambda: FixedTrials(0),
         lambda: FixedTrials(-3),
         lambda: FixedTrials(2.5),  # type: ignore[arg-type]
+        lambda: FixedTrials(True),
+        lambda: FixedTrials("3"),  # type: ignore[arg-type]
+        lambda: FixedTrials(None),  # type: ignore[arg-type]
         lambda: Staged((), ()),
         lambda: Staged((5, 1), (50,)),
         lambda: Staged((0, 1), (5, 10)),
@@ -323,15 +326,25 @@ def test_race_leaves_a_sure_prior_alone(error_table: Callable[..., np.ndarray]) 
         lambda: Staged((5, 1), (0, 10)),
         lambda: Staged((5, 1), (20, 10)),
         lambda: Staged((5, 1), (2.5, 10)),  # type: ignore[arg-type]
+        lambda: Staged((5, True), (5, 10)),
+        lambda: Staged((5, 1), (5, np.inf)),
+        lambda: Staged("51", (5, 10)),
+        lambda: Staged.preset(3),  # type: ignore[arg-type]
         lambda: PairedTTest(p=0),
         lambda: PairedTTest(p=1),
         lambda: PairedTTest(p=math.nan),
+        lambda: PairedTTest(p="0.1"),  # type: ignore[arg-type]
+        lambda: PairedTTest(p=True),
+        lambda: PairedTTest(min_trials=math.inf),  # type: ignore[arg-type]
         lambda: PairedTTest(min_trials=1),
         lambda: PairedTTest(min_trials=30, max_trials=29),
         lambda: PairedTTest(max_trials=1e3),  # type: ignore[arg-type]
         lambda: Race(confidence=1.0),
         lambda: Race(confidence=0.0),
         lambda: Race(confidence=math.nan),
+        lambda: Race(confidence="x"),  # type: ignore[arg-type]
+        lambda: Race(confidence=None),  # type: ignore[arg-type]
+        lambda: Race(max_trials=True),
         lambda: Race(max_trials=0),
         lambda: Race(max_trials=7.5),  # type: ignore[arg-type]
     ],
@@ -341,7 +354,13 @@ def test_parameters_that_make_no_sense_are_refused(make: Callable[[], Allocation
         make()
 
 
+def test_numbers_that_are_in_no_sequence_are_refused() -> None:
+    with pytest.raises(InvalidTypeError, match="keep must be a sequence of whole numbers such as"):
+        Staged(5, (10,))  # type: ignore[arg-type]
+
+
 def test_numbers_from_numpy_are_numbers() -> None:
+    assert Race(np.float32(0.5)).confidence == 0.5
     assert FixedTrials(np.int64(3)).max_trials == 3
     assert Staged(np.array([5, 1]), np.array([2, 9])).max_trials == 9
     assert hash(Staged([5, 1], [2, 9])) == hash(Staged((5, 1), (2, 9)))

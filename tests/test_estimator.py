@@ -819,9 +819,9 @@ def test_y_that_cannot_be_used(blobs: Any) -> None:
         ({"n_iter_no_change": 0}, "n_iter_no_change must be a whole number of at least 1"),
         ({"cv": 1}, "cv must be a number of folds >= 2 or a share between 0 and 1, got 1"),
         ({"cv": 1.5}, "cv must be"),
-        ({"validation_fraction": 1.0}, "validation_fraction must lie between 0 and 1"),
-        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
-        ({"wrong_class_weight": -1.0}, "wrong_class_weight not below it"),
+        ({"validation_fraction": 1.0}, "validation_fraction must be a finite number above 0 and below 1"),
+        ({"learning_rate": 0.0}, "learning_rate must be a finite number above 0"),
+        ({"wrong_class_weight": -1.0}, "wrong_class_weight must be a finite number of at least 0"),
         ({"objective": "mse"}, "'huber', 'vlb', 'l2.vlb'; got 'mse'"),
         (
             {"objective": "vlb"},

@@ -1,11 +1,13 @@
 """Fusion: shares against scalar lines, parameters against data made with known ones."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
+from hybridclf.errors import InvalidInputError
 from hybridclf.fusion import Fusion
 
 FITTED = Fusion(prior_alone=0.8, prior_weight=0.6, error_weight=0.7, correlation=0.25, calibrated=True)
@@ -160,3 +162,10 @@ def test_fit_of_few_images_stays_sane() -> None:
     assert all(math.isfinite(v) and v > 0 for v in values)
     posterior = fitted.posterior(log_prior, errors.sum(axis=1), np.full(8, 4))
     assert (posterior.argmax(axis=1) == y).all()
+
+
+@pytest.mark.parametrize("name", ["prior_alone", "prior_weight", "error_weight", "correlation"])
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf, "1", None, True])
+def test_parameters_that_make_no_sense_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(InvalidInputError, match=f"{name} must be a finite number"):
+        Fusion(**{name: value})

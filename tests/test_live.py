@@ -443,7 +443,11 @@ def test_a_program_that_forgets_to_close_ends() -> None:
         ({"log_prior": [0.0]}, InvalidInputError, "2 candidates but a log prior of shape"),
         ({"deadline": -1}, InvalidInputError, "deadline must be"),
         ({"deadline": float("nan")}, InvalidInputError, "deadline must be"),
-        ({"max_evaluations": -1}, InvalidInputError, "max_evaluations"),
+        ({"deadline": "soon"}, InvalidInputError, "deadline must be"),
+        ({"deadline": True}, InvalidInputError, "deadline must be"),
+        ({"deadline": np.zeros(2)}, InvalidInputError, "deadline must be"),
+        ({"log_prior": ["a", "b"]}, InvalidInputError, "the image: a log prior must be one number per candidate"),
+        *[({"max_evaluations": n}, InvalidInputError, "max_evaluations") for n in (-1, 2.5, True, "x", np.nan, np.inf)],
     ],
 )
 def test_bad_input_is_refused_at_once(
@@ -455,10 +459,11 @@ def test_bad_input_is_refused_at_once(
         assert live.waiting == live.under_way == 0
 
 
-@pytest.mark.parametrize("change", [{"max_queue": -1}, {"max_candidates": 0}])
-def test_bad_parameters_are_refused(change: dict[str, int], gated: Gate) -> None:
-    with pytest.raises(InvalidInputError, match="max_queue must be at least 0"):
-        AsyncReranker(Reranker(gated), **change)
+@pytest.mark.parametrize(("name", "lowest"), [("max_queue", 0), ("max_candidates", 1)])
+@pytest.mark.parametrize("value", [-1, 2.5, True, "3", None, np.nan, np.inf])
+def test_bad_parameters_are_refused(name: str, lowest: int, value: Any, gated: Gate) -> None:
+    with pytest.raises(InvalidInputError, match=f"{name} must be a whole number of at least {lowest}, got"):
+        AsyncReranker(Reranker(gated), **{name: value})
 
 
 # --- awaiting ---------------------------------------------------------------------------------------------------------

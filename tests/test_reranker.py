@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hybridclf.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
-from hybridclf.errors import HybridClfError, InvalidInputError, UnknownLabelError
+from hybridclf.errors import HybridClfError, InvalidInputError, InvalidTypeError, UnknownLabelError
 from hybridclf.evaluation import PADDED_TO
 from hybridclf.evidence import RerankResult
 from hybridclf.fusion import Fusion
@@ -487,6 +487,7 @@ def test_nothing_to_rerank(gaussian_denoiser: Callable[..., Denoiser], means: di
         ({"log_prior": np.zeros((2, 2))}, InvalidInputError, "3 images, 3 candidate lists and 2 log priors"),
         ({"log_prior": [[0, 0], [0, np.nan], [0, 0]]}, InvalidInputError, "image 1.*finite number or -inf"),
         ({"log_prior": [[0, 0], [0, 0], [0, 0, 0]]}, InvalidInputError, "image 2 has 2 candidates"),
+        ({"log_prior": [[0, 0], ["a", "b"], [0, 0]]}, InvalidInputError, "image 1: a log prior must be one number per"),
         ({"candidates": [["ant", "bee"], [], ["ant"]]}, InvalidInputError, "image 1 has no candidates"),
         ({"candidates": [["ant", "ant"]] * 3}, InvalidInputError, "image 0 lists a candidate twice"),
         ({"candidates": [["ant", "yak"]] * 3}, UnknownLabelError, "yak"),
@@ -505,9 +506,24 @@ def test_bad_input_is_refused(
         Reranker(gaussian_denoiser(means), allocation=FixedTrials(2)).rerank(images[:3], **arguments)
 
 
-@pytest.mark.parametrize(("change", "message"), [({"batch_size": 0}, "batch_size"), ({"objective": "l3"}, "objective")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *[({"batch_size": n}, "batch_size") for n in (0, 2.5, True, "x", np.nan, np.array([1, 2]))],
+        *[({"random_state": n}, "random_state") for n in (-1, 2.5, True, "x", np.nan, 2**32, np.random.default_rng())],
+        ({"objective": "l3"}, "objective"),
+    ],
+)
 def test_bad_parameters_are_refused(
     change: dict[str, Any], message: str, gaussian_denoiser: Callable[..., Denoiser], means: dict[str, np.ndarray]
 ) -> None:
     with pytest.raises(InvalidInputError, match=message):
         Reranker(gaussian_denoiser(means), **change)
+
+
+def test_an_allocation_that_is_none_is_refused(
+    gaussian_denoiser: Callable[..., Denoiser], means: dict[str, np.ndarray]
+) -> None:
+    for allocation in ("race", Race, 3):
+        with pytest.raises(InvalidTypeError, match="allocation must be an object such as Race"):
+            Reranker(gaussian_denoiser(means), allocation=allocation)  # type: ignore[arg-type]

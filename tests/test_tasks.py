@@ -1,12 +1,15 @@
 """Tasks that are refused, and the answer where nothing was evaluated."""
 
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.special import softmax
 
 from hybridclf.errors import InvalidInputError
 from hybridclf.fusion import Fusion
-from hybridclf.tasks import Task, check_task, check_tasks, prior_result
+from hybridclf.tasks import Task, as_log_prior, check_task, check_tasks, prior_result
 
 
 @pytest.mark.parametrize(
@@ -35,11 +38,26 @@ def test_a_prior_of_minus_infinity_is_a_prior() -> None:
     assert check_task(task) is task
 
 
-def test_a_negative_bound_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="the image: max_evaluations must not be below 0, got -1"):
-        check_task(Task(0, ("a",), np.zeros(1), max_evaluations=-1), "the image")
-    with pytest.raises(InvalidInputError, match="image 0: max_evaluations must not be below 0, got -1"):
-        check_tasks([Task(0, ("a",), np.zeros(1), max_evaluations=-1)])
+@pytest.mark.parametrize("bound", [-1, 2.5, 2.0, True, "3", np.nan, np.inf, np.float64(2), [3]])
+def test_a_bound_that_is_no_whole_number_is_refused(bound: Any) -> None:
+    task = Task(0, ("a",), np.zeros(1), max_evaluations=bound)
+    message = "max_evaluations must be a whole number of at least 0, got"
+    with pytest.raises(InvalidInputError, match=f"the image: {message} {re.escape(repr(bound))}"):
+        check_task(task, "the image")
+    with pytest.raises(InvalidInputError, match=f"image 0: {message}"):
+        check_tasks([task])
+
+
+@pytest.mark.parametrize("bound", [None, 0, 7, np.int32(7), 10**30])
+def test_a_bound_that_is_a_whole_number_is_taken(bound: Any) -> None:
+    check_tasks([task := Task(0, ("a",), np.zeros(1), max_evaluations=bound)])
+    assert check_task(task) is task
+
+
+@pytest.mark.parametrize("values", [["a", "b"], [[0.0], [0.0, 1.0]], [None, {}], object()])
+def test_a_prior_that_is_no_numbers_is_refused(values: Any) -> None:
+    with pytest.raises(InvalidInputError, match="image 3: a log prior must be one number per candidate"):
+        as_log_prior(values, "image 3")
 
 
 @pytest.mark.parametrize("fusion", [Fusion(), Fusion(prior_alone=0.5, prior_weight=0.3, calibrated=True)])

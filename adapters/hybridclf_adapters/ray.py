@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from hybridclf.batch import Done, Engine, Job, Part, Worker
 from hybridclf.batch.output import attempt
+from hybridclf.bounds import check_whole
 from hybridclf.catalog import model_folder
 from hybridclf.errors import HybridClfError, MissingDependencyError
 from hybridclf.estimator import HybridClassifier
@@ -64,8 +65,11 @@ def run(job: Job, parts: Sequence[Part], address: str = "local", actors: int | N
     MissingDependencyError
         If Ray is not installed.
     HybridClfError
-        What a worker raised, as it was raised there; InvalidInputError for a part that actors die of.
+        What a worker raised, as it was raised there; InvalidInputError for a part that actors die of, or for `actors`
+        that are no whole number of at least 1.
     """
+    if actors is not None:
+        check_whole("actors", actors, 1)
     ray = _require("ray.data")
     with _connected(ray, address):
         resources = ray.cluster_resources()

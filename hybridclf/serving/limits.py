@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from ..errors import InvalidInputError
+from ..bounds import check_number, check_whole
 
 __all__ = ["Limits"]
 
@@ -22,7 +22,7 @@ class Limits:
     documents : int
         Labels in one request.
     upload_seconds : float
-        Time that a client may take to send a body.
+        Time that a client may take to send a body, at least 1.
     decoders : int
         Threads that decode images.
     """
@@ -36,6 +36,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value, lowest = getattr(self, field.name), 0 if field.name == "queue" else 1
-            if value < lowest:
-                raise InvalidInputError(f"{field.name} must be at least {lowest}, got {value}")
+            value = getattr(self, field.name)
+            if field.name == "upload_seconds":
+                check_number(field.name, value, at_least=1)
+            else:
+                check_whole(field.name, value, 0 if field.name == "queue" else 1)

@@ -39,18 +39,27 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _no_truth_value(value: Any) -> Any:
+    """The value; true and false would otherwise count as 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
 def _schema(key: str, value: dict[str, str]) -> WithJsonSchema:
     wrapped = {"type": "object", "properties": {key: value}, "required": [key]}
     return WithJsonSchema({"anyOf": [wrapped, value]})
 
 
+Whole = Annotated[int, BeforeValidator(_no_truth_value)]
+Number = Annotated[float, BeforeValidator(_no_truth_value)]
 Query = Annotated[str, BeforeValidator(_of("image")), _schema("image", _URI)]
 Document = Annotated[
     str, Field(max_length=LONGEST_LABEL), BeforeValidator(_of("text")), _schema("text", {"type": "string"})
 ]
 Texts = Annotated[list[Document], Field(min_length=1, max_length=LONGEST_LIST, fail_fast=True)]
 Images = Annotated[list[Query], Field(min_length=1, max_length=LONGEST_LIST, fail_fast=True), BeforeValidator(_listed)]
-Numbers = Annotated[list[float], Field(max_length=LONGEST_LIST, fail_fast=True)]
+Numbers = Annotated[list[Number], Field(max_length=LONGEST_LIST, fail_fast=True)]
 
 
 class Request(BaseModel):
@@ -58,12 +67,12 @@ class Request(BaseModel):
 
     model: Annotated[str | None, Field(description="Name of the served model; may be left out.")] = None
     deadline_ms: Annotated[
-        float | None,
+        Number | None,
         Field(gt=0, allow_inf_nan=False, description="After so long the best answer so far comes back, as degraded."),
     ] = None
-    max_evaluations: Annotated[int | None, Field(ge=0, description="Denoiser evaluations that one image may cost.")] = (
-        None
-    )
+    max_evaluations: Annotated[
+        Whole | None, Field(ge=0, description="Denoiser evaluations that one image may cost.")
+    ] = None
 
 
 class RerankRequest(Request):
@@ -71,7 +80,7 @@ class RerankRequest(Request):
 
     query: Annotated[Query, Field(description="The image, as a data URI; an address is not fetched.")]
     documents: Annotated[Texts, Field(description="The candidate labels, all different.")]
-    top_n: Annotated[int | None, Field(ge=1, description="How many of the best to answer with; default all.")] = None
+    top_n: Annotated[Whole | None, Field(ge=1, description="How many of the best to answer with; default all.")] = None
     return_documents: Annotated[bool, Field(description="Whether results repeat the label.")] = False
     log_prior: Annotated[
         Numbers | None,
@@ -99,7 +108,7 @@ class ClassifyRequest(Request):
     labels: Annotated[
         Texts | None, Field(description="Labels to choose from; default the model's. Any for a model that reads text.")
     ] = None
-    top_k: Annotated[int, Field(ge=1, description="How many of the best labels to answer with.")] = 5
+    top_k: Annotated[Whole, Field(ge=1, description="How many of the best labels to answer with.")] = 5
     model_config = ConfigDict(json_schema_extra={"example": {"images": [_PIXELS], "top_k": 3}})
 
 

@@ -147,7 +147,9 @@ def test_a_deadline_that_is_over_gets_tier_1s_order(client: httpx.Client) -> Non
         ({"log_prior": [-1.0, "x"]}, r"log_prior\[1\]: .*number"),
         ({"deadline_ms": 0}, "deadline_ms: .*greater than 0"),
         ({"deadline_ms": float("nan")}, "deadline_ms: "),
-        ({"max_evaluations": -1}, "max_evaluations: "),
+        *[({"max_evaluations": n}, "max_evaluations: ") for n in (-1, 2.5, True, "x")],
+        *[({name: True}, f"{name}: ") for name in ("top_n", "deadline_ms")],
+        ({"log_prior": [-1.0, True]}, r"log_prior\[1\]: "),
         ({"top_n": 0}, "top_n: "),
     ],
 )

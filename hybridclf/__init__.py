@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
     from .errors import (
         ClosedError,
+        FallbackWarning,
         HybridClfError,
         InvalidInputError,
         InvalidTypeError,
@@ -35,6 +36,7 @@ _HOMES = {
     "allocation": ("Allocation", "FixedTrials", "PairedTTest", "Race", "Staged"),
     "errors": (
         "ClosedError",
+        "FallbackWarning",
         "HybridClfError",
         "InvalidInputError",
         "InvalidTypeError",
@@ -65,6 +67,7 @@ __all__ = [
     "ClosedError",
     "Denoiser",
     "Evidence",
+    "FallbackWarning",
     "FixedTrials",
     "Fusion",
     "HybridClassifier",

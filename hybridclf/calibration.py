@@ -5,11 +5,13 @@ from itertools import compress
 from typing import Any, Literal
 
 import numpy as np
+from scipy.special import log_softmax, logsumexp, softmax
 
 from .allocation import Allocation, FixedTrials
 from .fusion import Fusion
 from .images import select
 from .loop import Loop
+from .novelty import UsualErrors
 from .objectives import BinnedWeights, Weighting, paired_gaps, uniform_weights
 from .ports import Denoiser, Label
 from .proposing import shortlist
@@ -17,14 +19,18 @@ from .reranker import Reranker
 from .tasks import Task
 from .trials import TELLING_TRIALS, TellingOrder
 from .work import Capacity, Recorded
+from .worth import Answers, Worth, harmed_classes
 
-__all__ = ["Calibration", "Recording", "fit_calibration", "record"]
+__all__ = ["Calibration", "Recording", "calibrate", "cross_answers", "fit_calibration", "record", "replay"]
 
 RECORDED_TRIALS = TELLING_TRIALS
 """Trials recorded per image: those that a fitted order chooses from, so that what is replayed is what will be run."""
 
 RECORDED_CLASSES = 20
 """Candidates recorded per image: those with the most prior mass."""
+
+COMPARED_IN = 5
+"""Parts of the images for the comparison with tier 1: each is answered with a calibration fitted on the others."""
 
 SHARPNESS = np.geomspace(0.4, 1.6, 13)
 """Factors on the evidence's log-scores that are tried on replayed races."""
@@ -48,6 +54,12 @@ class Recording:
         Tier 1's log-probabilities of all classes, also of images whose right class was not among the candidates.
     all_y : int array `[m]`
         Right classes of those.
+    at : int array `[n]` or None
+        Where among these m the n recorded images are; None: they are all of them.
+    all_weight : float array `[m]` or None
+        Weights of the m images; None if all count alike.
+    vectors : bool
+        Whether they are vectors rather than images.
     """
 
     log_prior: np.ndarray
@@ -58,12 +70,43 @@ class Recording:
     y: np.ndarray
     all_log_prior: np.ndarray
     all_y: np.ndarray
+    at: np.ndarray | None = None
+    all_weight: np.ndarray | None = None
+    vectors: bool = False
+
+    @property
+    def positions(self) -> np.ndarray:
+        """Where among the m images the n recorded ones are, int `[n]`."""
+        return np.arange(len(self.y)) if self.at is None else self.at
+
+    @property
+    def weight(self) -> np.ndarray | None:
+        """Weights of the recorded images, `[n]`; None if all count alike."""
+        return None if self.all_weight is None else self.all_weight[self.positions]
 
     @classmethod
     def join(cls, parts: list["Recording"]) -> "Recording":
         """Recordings of different images, made with different parts, as one."""
-        names = ("log_prior", "errors", "y", "all_log_prior", "all_y")
-        return replace(parts[0], **{name: np.concatenate([getattr(p, name) for p in parts]) for name in names})
+        names = ["log_prior", "errors", "y", "all_log_prior", "all_y"]
+        names += ["all_weight"] if parts[0].all_weight is not None else []
+        starts = np.cumsum([0, *(len(p.all_y) for p in parts[:-1])])
+        joined: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
+        at = np.concatenate([p.positions + start for p, start in zip(parts, starts, strict=True)])
+        return replace(parts[0], **joined, at=at)
+
+    def select(self, images: np.ndarray) -> "Recording":
+        """The recording of some of the m images, bool `[m]`."""
+        kept = images[self.positions]
+        return replace(
+            self,
+            log_prior=self.log_prior[kept],
+            errors=self.errors[kept],
+            y=self.y[kept],
+            all_log_prior=self.all_log_prior[images],
+            all_y=self.all_y[images],
+            at=(np.cumsum(images) - 1)[self.positions[kept]],
+            all_weight=None if self.all_weight is None else self.all_weight[images],
+        )
 
 
 @dataclass(frozen=True)
@@ -80,12 +123,15 @@ class Calibration:
         Most telling timesteps first.
     n_images : int
         How many images it rests on.
+    worth : Worth or None
+        What tier 2 adds to tier 1; None where that was not compared.
     """
 
     fusion: Fusion
     weighting: BinnedWeights | None
     order: TellingOrder
     n_images: int
+    worth: Worth | None = None
 
 
 def record(
@@ -98,6 +144,7 @@ def record(
     objective: str,
     batch_size: int | Literal["auto"] | None,
     seed: int,
+    weight: np.ndarray | None = None,
     progress: bool = False,
 ) -> Recording:
     """Run all recorded trials on all images, for as many candidates as are recorded.
@@ -116,6 +163,8 @@ def record(
         Right classes. Of images whose right class is not among the recorded candidates only the prior is kept.
     objective, batch_size, seed, progress
         As for `Reranker`.
+    weight : float array `[n]`, optional
+        Weights of the images; default: all count alike.
     """
     top = np.sort(np.argsort(-log_prior, axis=1, kind="stable")[:, :RECORDED_CLASSES], axis=1)
     hit = top == y[:, None]
@@ -137,7 +186,79 @@ def record(
         table[:] = result.evidence
     kept = np.take_along_axis(log_prior, top, axis=1)[usable][finite]
     position = hit[usable].argmax(axis=1)[finite]
-    return Recording(kept, errors, *reranker.levels(), position, log_prior, y)
+    vectors = len(denoiser.shape) == 1
+    return Recording(kept, errors, *reranker.levels(), position, log_prior, y, usable[finite], weight, vectors)
+
+
+def calibrate(
+    recording: Recording,
+    classes: np.ndarray,
+    allocation: Allocation,
+    top_k: int | None,
+    weighting: Weighting | None,
+    seed: int = 0,
+) -> Calibration:
+    """Fit all that labelled images teach, and find out whether tier 2 pays; where it does not, it is turned off.
+
+    Parameters
+    ----------
+    recording : Recording
+        What both tiers say of images that they have not seen.
+    classes : array `[C]`
+        The labels.
+    allocation, top_k, weighting
+        As for `fit_calibration`.
+    seed : int
+        Decides which images the comparison rests on at a time.
+    """
+    fitted = fit_calibration(recording, allocation, top_k, weighting)
+    answers = cross_answers(recording, allocation, top_k, weighting, seed)
+    off = harmed_classes(answers)
+    worth = Worth.of(answers.without(off), classes[off].tolist())
+    if not worth.pays:
+        worth = replace(Worth.of(answers), pays=False)  # of tier 2 as it would be
+    fusion = replace(fitted.fusion, pays=worth.pays, harmed=worth.harmed if worth.pays else ())
+    return replace(fitted, fusion=fusion, worth=worth)
+
+
+def cross_answers(
+    recording: Recording, allocation: Allocation, top_k: int | None, weighting: Weighting | None, seed: int
+) -> Answers:
+    """What tier 1 and both tiers say of the m images, with a calibration that was fitted on others than the image."""
+    n_recorded = recording.errors.shape[1]
+    if allocation.max_trials > n_recorded:  # more than can be replayed
+        allocation = FixedTrials(n_recorded)
+    m = len(recording.all_y)
+    part = np.random.default_rng(seed).permutation(m) % min(COMPARED_IN, m)
+    posterior = softmax(recording.log_prior, axis=1)
+    prior_alone, evaluations = np.ones(m), np.zeros(m, dtype=int)
+    for p in range(part.max() + 1):
+        others, mine = recording.select(part != p), part[recording.positions] == p
+        if not len(others.y):
+            continue
+        fitted = fit_calibration(others, allocation, top_k, weighting)
+        own = recording.select(part == p)
+        prior_alone[part == p] = fitted.fusion.prior_alone
+        posterior[mine], evaluations[recording.positions[mine]] = replay(
+            fitted.fusion, allocation, own.log_prior, _in_order(own, fitted, allocation, weighting), top_k
+        )
+    return _answers(recording, posterior, prior_alone, evaluations)
+
+
+def _answers(recording: Recording, posterior: np.ndarray, prior_alone: np.ndarray, evaluations: np.ndarray) -> Answers:
+    """Both tiers' answers to m images, from the posterior `[n, k]` of those that were recorded."""
+    m, n, at = np.arange(len(recording.all_y)), np.arange(len(recording.y)), recording.positions
+    prior = log_softmax(prior_alone[:, None] * recording.all_log_prior, axis=1)
+    leader = recording.all_log_prior.argmax(axis=1)
+    right, loss = np.stack([leader == recording.all_y] * 2), np.stack([-prior[m, recording.all_y]] * 2)
+    # The recorded candidates share what tier 1 gives all of them: [n, k] is a part of [m, C].
+    shared = logsumexp(prior_alone[at, None] * recording.log_prior, axis=1) - logsumexp(
+        prior_alone[at, None] * recording.all_log_prior[at], axis=1
+    )
+    loss[1, at] = -np.log(np.maximum(posterior[n, recording.y], 1e-12)) - shared
+    right[1, at] = posterior.argmax(axis=1) == recording.y
+    weight = np.ones(len(m)) if recording.all_weight is None else recording.all_weight
+    return Answers(leader, right, loss, evaluations, weight)
 
 
 def fit_calibration(
@@ -151,14 +272,29 @@ def fit_calibration(
     """
     learned = BinnedWeights.fit(recording.errors, recording.t, recording.y) if weighting is None else None
     weights = (learned or weighting)(recording.t, recording.alpha, recording.sigma)  # type: ignore[misc]
-    errors = recording.errors * weights[None, :, None]
-    order = TellingOrder.fit(paired_gaps(errors, recording.y), recording.t)
-    if allocation.fitted_order:
-        errors = errors[:, np.argsort(-order.at(recording.t), kind="stable")]
-    fusion = Fusion.fit(recording.log_prior, errors, recording.y, (recording.all_log_prior, recording.all_y))
+    order = TellingOrder.fit(paired_gaps(recording.errors * weights[None, :, None], recording.y), recording.t)
+    used = _order(order, recording, allocation)
+    unweighted, errors = recording.errors[:, used], (recording.errors * weights[None, :, None])[:, used]
+    alone = (recording.all_log_prior, recording.all_y)
+    fusion = Fusion.fit(recording.log_prior, errors, recording.y, alone, recording.weight, recording.all_weight)
     if allocation.max_trials <= errors.shape[1]:
         fusion = _sharpest(fusion, recording, errors, allocation, top_k)
-    return Calibration(fusion, learned, order, len(recording.y))
+    usual = UsualErrors.fit(unweighted, recording.t[used], weights[used], recording.vectors)
+    top = float(recording.all_log_prior.max(axis=1).mean())
+    return Calibration(replace(fusion, usual=usual, top_log_prior=top), learned, order, len(recording.y))
+
+
+def _order(order: TellingOrder, recording: Recording, allocation: Allocation) -> np.ndarray:
+    """The recorded trials in the order in which an allocation uses them, int `[T]`."""
+    return np.argsort(-order.at(recording.t), kind="stable") if allocation.fitted_order else np.arange(len(recording.t))
+
+
+def _in_order(
+    recording: Recording, fitted: Calibration, allocation: Allocation, weighting: Weighting | None
+) -> np.ndarray:
+    """Weighted errors `[n, T, k]` in the order in which an allocation uses the trials."""
+    weights = (fitted.weighting or weighting)(recording.t, recording.alpha, recording.sigma)  # type: ignore[misc]
+    return (recording.errors * weights[None, :, None])[:, _order(fitted.order, recording, allocation)]
 
 
 def _sharpest(
@@ -166,20 +302,22 @@ def _sharpest(
 ) -> Fusion:
     """The fusion whose replayed answers are the likeliest; as it is where that makes no difference."""
     options = [fusion, *(fusion.sharpened(factor) for factor in SHARPNESS)]
-    posteriors = [replay(option, allocation, recording.log_prior, errors, top_k) for option in options]
+    posteriors = [replay(option, allocation, recording.log_prior, errors, top_k)[0] for option in options]
     n = np.arange(len(recording.y))
-    likelihood = [np.log(np.maximum(p[n, recording.y], 1e-12)).mean() for p in posteriors]
+    likelihood = [
+        np.average(np.log(np.maximum(p[n, recording.y], 1e-12)), weights=recording.weight) for p in posteriors
+    ]
     return options[int(np.argmax(likelihood))]
 
 
 def replay(
     fusion: Fusion, allocation: Allocation, log_prior: np.ndarray, errors: np.ndarray, top_k: int | None = None
-) -> np.ndarray:
-    """Posterior `[n, k]` that an allocation ends with on recorded, weighted errors `[n, T, k]`.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior `[n, k]` that an allocation ends with on recorded, weighted errors `[n, T, k]`, and evaluations `[n]`.
 
     The same loop that asks a denoiser, here reading from a table.
     """
-    posterior = fusion.prior(log_prior)
+    posterior, evaluations = fusion.prior(log_prior), np.zeros(len(log_prior), dtype=int)
     candidates = shortlist(posterior, top_k)
     table = np.stack(
         [np.pad(e[:, c], ((0, 0), (0, e.shape[1] - len(c)))) for e, c in zip(errors, candidates, strict=True)]
@@ -190,4 +328,5 @@ def replay(
         for image, result in step.finished:
             c = list(result.candidates)
             posterior[image, c] = result.posterior * posterior[image, c].sum()
-    return posterior
+            evaluations[image] = result.evaluations
+    return posterior, evaluations

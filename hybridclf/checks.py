@@ -1,5 +1,6 @@
 """Checks of what users pass to the estimator, each with one error that says what to do."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -39,18 +40,30 @@ def check_parameters(clf: Any) -> None:
     check_whole("max_iter", clf.max_iter, 1)
     check_whole("n_iter_no_change", clf.n_iter_no_change, 1)
     check_batch_size(clf.batch_size)
-    if not is_whole(clf.cv, 2) and not (isinstance(clf.cv, float) and 0 < clf.cv < 1):
-        raise InvalidInputError(f"cv must be a number of folds >= 2 or a share between 0 and 1, got {clf.cv!r}")
+    _check_cv(clf.cv)
     check_number("validation_fraction", clf.validation_fraction, above=0, below=1)
     check_number("learning_rate", clf.learning_rate, above=0)
     check_number("wrong_class_weight", clf.wrong_class_weight, at_least=0)
     if clf.architecture not in ("auto", "mlp", "unet"):
         raise InvalidInputError(f'architecture must be "auto", "mlp" or "unet", got {clf.architecture!r}')
+    _check_class_weight(clf.class_weight)
+    if clf.n_jobs is not None and (not is_whole(abs(clf.n_jobs) if isinstance(clf.n_jobs, int) else clf.n_jobs, 1)):
+        raise InvalidInputError(f"n_jobs must be None or a whole number other than 0, got {clf.n_jobs!r}")
     check_allocation(clf.allocation)
     _check_dtype(clf.dtype, clf.denoiser)
     check_prompts(clf.prompts)
     if clf.image_shape is not None and not _is_shape(clf.image_shape):
         raise InvalidInputError(f"image_shape must be (H, W) or (H, W, C), got {clf.image_shape!r}")
+
+
+def _check_cv(cv: Any) -> None:
+    share = isinstance(cv, float) and 0 < cv < 1
+    splits = hasattr(cv, "split") or (isinstance(cv, Iterable) and not isinstance(cv, str))
+    if not (is_whole(cv, 2) or share or splits):
+        raise InvalidInputError(
+            "cv must be a number of folds >= 2, a share between 0 and 1, a scikit-learn splitter such as GroupKFold(), "
+            f"or an iterable of splits; got {cv!r}"
+        )
 
 
 def check_allocation(allocation: Any) -> None:
@@ -78,6 +91,13 @@ def check_batch_size(batch_size: Any) -> None:
     named = batch_size is None or (isinstance(batch_size, str) and batch_size == "auto")
     if not named and not is_whole(batch_size, 1):
         raise InvalidInputError(f'batch_size must be a whole number of at least 1, "auto" or None, got {batch_size!r}')
+
+
+def _check_class_weight(class_weight: Any) -> None:
+    if class_weight not in (None, "balanced") and not isinstance(class_weight, dict):
+        raise InvalidInputError(
+            f'class_weight must be None, "balanced" or a dict of a weight per label, got {class_weight!r}'
+        )
 
 
 def _check_dtype(dtype: Any, denoiser: Any) -> None:

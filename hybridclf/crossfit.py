@@ -5,18 +5,20 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold, train_test_split
+from joblib import Parallel, delayed
+from sklearn.exceptions import ConvergenceWarning
+from tqdm.auto import tqdm
 
 from .calibration import Recording, record
-from .errors import InvalidInputError, UncalibratedWarning
-from .fitting import Parts, Recipe, rows_of
-from .images import select
-from .proposing import column_of, log_proba
+from .errors import UncalibratedWarning
+from .fitting import Parts, Recipe, Sample
+from .proposing import aligned_log_proba
+from .splitting import Split, folds, hold_out
 
-__all__ = ["CrossFit", "aligned_log_proba"]
+__all__ = ["CrossFit"]
 
 MAX_RECORDED_IMAGES = 2000
-"""More images add nothing to a handful of fusion parameters, and are not recorded."""
+"""More images, of all folds together, add nothing to a handful of fusion parameters, and are not recorded."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class CrossFit:
         Decides folds, training and trials.
     objective, batch_size
         As for `Reranker`.
+    n_jobs : int or None
+        Folds at a time, as joblib counts them; threads, unless a `joblib.parallel_config` says otherwise.
+    progress : bool
+        Whether to show a progress bar for all of it.
     """
 
     recipe: Recipe
@@ -44,83 +50,96 @@ class CrossFit:
     seed: int
     objective: str
     batch_size: int | Literal["auto"] | None
+    n_jobs: int | None = None
+    progress: bool = False
 
-    def fit(self, images: Any, y: np.ndarray, cv: int | float) -> tuple[Parts, Recording | None]:
+    def fit(self, sample: Sample, cv: Any) -> tuple[Parts, Recording | None]:
         """Both tiers, and the recording; None if there is nothing to hold out.
 
         Parameters
         ----------
-        images : array or list of n images
-            All there are.
-        y : int array `[n]`
-            Class numbers.
-        cv : int or float
-            Number of folds, or share held out.
+        sample : Sample
+            All labelled images there are.
+        cv : int, float, splitter or iterable of splits
+            Folds, as for `splitting.folds`, or the share that is held out.
         """
         if not self.recipe.trains:
-            parts = self._parts(images, y)
-            return parts, self.record(parts, images, y)
-        smallest = int(np.bincount(y)[np.unique(y)].min())
-        if smallest < 2:
-            warnings.warn(
-                "a class has a single image, so none can be held out and the posterior stays uncalibrated; "
-                "give every class at least 2 images",
-                UncalibratedWarning,
-                stacklevel=3,
-            )
-            return self._parts(images, y), None
+            parts = self._parts(sample)
+            return parts, self.record(parts, sample, progress=self.progress)
         if isinstance(cv, float):
-            return self._hold_out(images, y, cv)
-        return self._fold(images, y, min(cv, smallest))
-
-    def _hold_out(self, images: Any, y: np.ndarray, share: float) -> tuple[Parts, Recording]:
-        try:
-            kept, out = train_test_split(np.arange(len(y)), test_size=share, random_state=self.seed, stratify=y)
-        except ValueError as error:
-            raise InvalidInputError(
-                f"cv={share} of {len(y)} images does not leave every class an image on both sides: {error}; use "
-                "another share, or a number of folds"
-            ) from error
-        lost = np.setdiff1d(y, y[kept])
-        if len(lost):
-            raise InvalidInputError(
-                f"cv={share} holds out every image of class {self.classes.tolist()[lost[0]]!r}; use a smaller share"
+            splits = [hold_out(sample.y, cv, self.seed, sample.groups)]
+        else:
+            splits = list(folds(sample.y, cv, self.seed, sample.groups))
+        if not splits or not len(splits[0][1]):
+            warnings.warn(
+                "no image can be held out, since every class has a single one, so nothing is calibrated and the answer "
+                "is tier 1's; give every class at least 2 images",
+                UncalibratedWarning,
+                stacklevel=4,
             )
-        parts = self._parts(select(images, kept), y[kept])
-        return parts, self.record(parts, select(images, out), y[out])
+            return self._parts(sample), None
+        n_trainings = 1 if isinstance(cv, float) else len(splits) + 1
+        total = n_trainings * self.recipe.training.max_iter if self.recipe.denoiser is None else None
+        with tqdm(total=total, unit="pass", leave=None, disable=not self.progress) as bar:
+            return self._hold_out(sample, splits[0], bar) if isinstance(cv, float) else self._fold(sample, splits, bar)
 
-    def _fold(self, images: Any, y: np.ndarray, n_splits: int) -> tuple[Parts, Recording]:
+    def _hold_out(self, sample: Sample, split: Split, bar: tqdm) -> tuple[Parts, Recording]:
+        kept, out = split
+        bar.set_description("fit")
+        parts = self._parts(sample, index=kept, bar=bar)
+        self._check_converged(parts)
+        bar.set_description("look at held-out images")
+        return parts, self.record(parts, sample.select(out))
+
+    def _fold(self, sample: Sample, splits: list[Split], bar: tqdm) -> tuple[Parts, Recording]:
         """Tiers fitted on everything, for as long as the folds found best, and recordings of the folds."""
-        recordings, n_iters = [], []
-        folds = StratifiedKFold(n_splits, shuffle=True, random_state=self.seed).split(y, y)
-        for i, (kept, out) in enumerate(folds):
-            parts = self._parts(select(images, kept), y[kept], seed=self.seed + 1 + i)
-            recordings.append(self.record(parts, select(images, out), y[out]))
-            n_iters += [parts.log.n_iter] if parts.log else []
+        limit = max(1, MAX_RECORDED_IMAGES // len(splits))
+
+        def fold(i: int, kept: np.ndarray, out: np.ndarray) -> tuple[Parts, Recording]:
+            bar.set_description(f"fold {i + 1} of {len(splits)}")
+            done = bar.n
+            parts = self._parts(sample, seed=self.seed + 1 + i, index=kept, bar=bar)
+            if parts.log is not None and self.n_jobs in (None, 1):
+                bar.update(self.recipe.training.max_iter - (bar.n - done))  # what early stopping saved
+            return parts, self.record(parts, sample.select(out), limit)
+
+        made = Parallel(n_jobs=self.n_jobs, prefer="threads")(
+            delayed(fold)(i, kept, out) for i, (kept, out) in enumerate(splits)
+        )
+        n_iters = [parts.log.n_iter for parts, _ in made if parts.log]
+        for parts, _ in made[:1]:
+            self._check_converged(parts)
+        bar.set_description("fit on all images")
         n_iter = round(float(np.median(n_iters))) if n_iters else None
-        return self._parts(images, y, n_iter=n_iter), Recording.join(recordings)
+        return self._parts(sample, n_iter=n_iter, bar=bar), Recording.join([recording for _, recording in made])
 
-    def _parts(self, images: Any, y: np.ndarray, seed: int | None = None, n_iter: int | None = None) -> Parts:
-        return self.recipe.fit(images, y, self.classes, self.seed if seed is None else seed, n_iter)
+    def _check_converged(self, parts: Parts) -> None:
+        """Warn if the denoiser's training ended at `max_iter` while its loss was still falling."""
+        if parts.log is not None and not parts.log.converged:
+            warnings.warn(
+                f"the denoiser's loss was still falling after max_iter={self.recipe.training.max_iter} passes; raise "
+                "max_iter",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
 
-    def record(self, parts: Parts, images: Any, y: np.ndarray) -> Recording:
-        """What the parts say of (at most `MAX_RECORDED_IMAGES` of) these images, whose class numbers are y `[n]`."""
-        chosen = np.random.default_rng(self.seed).permutation(len(y))[:MAX_RECORDED_IMAGES]
-        images, y = select(images, chosen), y[chosen]
+    def _parts(self, sample: Sample, seed: int | None = None, **options: Any) -> Parts:
+        return self.recipe.fit(sample, self.classes, self.seed if seed is None else seed, **options)
+
+    def record(self, parts: Parts, sample: Sample, limit: int | None = None, progress: bool = False) -> Recording:
+        """Ask both tiers about (at most so many of) these images, for a calibration."""
+        chosen = sample.select(
+            np.random.default_rng(self.seed).permutation(len(sample))[: limit or MAX_RECORDED_IMAGES]
+        )
         return record(
             parts.denoiser,
-            images,
+            chosen.items.images,
             self.classes,
-            aligned_log_proba(parts.proposer, images, self.classes),
-            y,
+            aligned_log_proba(parts.proposer, chosen.items, self.classes),
+            chosen.y,
             objective=self.objective,
             batch_size=self.batch_size,
             seed=self.seed,
-            progress=self.recipe.progress,
+            weight=chosen.weight,
+            progress=progress,
         )
-
-
-def aligned_log_proba(proposer: Any, images: Any, classes: np.ndarray) -> np.ndarray:
-    """Tier 1's log-probabilities `[n, C]` in the order of the classes `[C]`."""
-    X = images if getattr(proposer, "takes_images", False) else rows_of(images)
-    return log_proba(proposer, X)[:, column_of(proposer, classes)]

@@ -18,8 +18,8 @@ from . import __version__, metrics, plots
 from .allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
 from .estimator import HybridClassifier
 from .evidence import RerankResult
-from .fitting import rows_of
 from .fusion import Fusion
+from .proposing import rows_of
 from .report import Reliability, Report, Row, Trace
 
 __all__ = ["ALLOCATIONS", "HYBRID", "RIVAL", "TIER_1", "Answers", "Digits", "methods", "run", "split_digits", "write"]

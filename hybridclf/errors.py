@@ -17,6 +17,7 @@ from typing import Any
 
 __all__ = [
     "ClosedError",
+    "FallbackWarning",
     "HybridClfError",
     "InvalidInputError",
     "InvalidTypeError",
@@ -72,7 +73,11 @@ class MissingDependencyError(HybridClfError, ImportError):
 
 
 class UncalibratedWarning(UserWarning):
-    """The posterior is a ranking, not a probability, until `calibrate` has seen labelled images."""
+    """The posterior is no calibrated probability: nothing was calibrated, or for another tier 1."""
+
+
+class FallbackWarning(UserWarning):
+    """Tier 2 failed for most of the images, which have tier 1's answer."""
 
 
 def choices(known: Sequence[Any], limit: int = 10) -> str:

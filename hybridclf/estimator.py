@@ -1,26 +1,31 @@
 """HybridClassifier: two tiers as one scikit-learn classifier."""
 
+import copy
 import warnings
-from collections.abc import Sequence
-from typing import Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass, replace
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
+from sklearn.base import clone
+from sklearn.utils import Tags
+from sklearn.utils.metadata_routing import MetadataRouter
 from sklearn.utils.validation import check_is_fitted
 
 from .allocation import Allocation, Race
-from .calibration import Recording, fit_calibration
-from .checks import check_classes, check_labels, check_parameters, class_numbers
+from .calibration import Recording, calibrate
+from .checks import check_classes, check_labels, check_parameters, class_numbers, draw_seed
 from .crossfit import CrossFit
 from .devices import as_device
 from .errors import InvalidInputError, UncalibratedWarning
-from .fitting import Parts, Recipe
+from .fitting import Parts, Recipe, Sample
 from .fusion import Fusion
 from .models import LateConditionedDenoiser
 from .objectives import resolve_weighting
 from .predicting import TwoTierPredictor
-from .proposing import is_trained
+from .proposing import accepts_gaps, default_proposer, is_trained
+from .routing import metadata_of, router_of
 from .tiers import for_labels, resolve_tiers
 from .training import TrainingConfig
 
@@ -34,13 +39,14 @@ class HybridClassifier(TwoTierPredictor):
     ----------
     proposer : classifier, function, str or None
         Tier 1. Any scikit-learn classifier (with `predict_proba` or only `decision_function`), a string such as
-        "sklearn:SVC" for an installed adapter, or None for logistic regression. It is cloned and fitted, unless it is
-        wrapped in `sklearn.frozen.FrozenEstimator` or is no scikit-learn estimator at all: then it is used as it is.
-        That may be a function from n images to log-probabilities `[n, C]`, whose columns are the labels of
+        "sklearn:SVC" for an installed adapter, or None for logistic regression. What has `fit` and `get_params` is
+        cloned and fitted on X as the user gave it, column names, types and gaps included; what is wrapped in
+        `sklearn.frozen.FrozenEstimator` or is no estimator is used as it is. That may be a function from n images to
+        log-probabilities `[n, C]`, whose columns are the labels of
         `fit(None, labels)`, or else those in y, sorted.
     denoiser : Denoiser, str or None
         Tier 2. An object with the methods of `hybridclf.Denoiser`, a string for an adapter, or None to train a
-        late-conditioned one in `fit`.
+        late-conditioned one in `fit`. Clones of the classifier share the object.
     top_k : int or None
         Candidates that tier 1 hands over, at least 1; None: as many as it takes to leave 0.1 % of the prior outside.
     prompts : str, sequence of str or None
@@ -58,9 +64,12 @@ class HybridClassifier(TwoTierPredictor):
         (H, W) or (H, W, C) if X holds flattened images.
     architecture : "auto", "mlp" or "unet"
         Denoiser to train; "auto": an MLP for vectors and images of at most 256 numbers, else a U-Net.
-    cv : int or float
-        What the fusion is fitted on. An int: out-of-fold predictions of that many folds, both tiers refitted for each.
-        A float in (0, 1): that share of the images, held out of the training of both tiers for good.
+    cv : int, float, splitter or iterable of splits
+        What the fusion is fitted on. An int: out-of-fold predictions of that many folds, both tiers refitted for each;
+        so too for a scikit-learn splitter or its splits. A float in (0, 1): that share of the images, held out of the
+        training of both tiers for good. Images of one group (`fit(X, y, groups=…)`) are held out together.
+    class_weight : dict, "balanced" or None
+        Weights of the labels in the fit of tier 1, tier 2 and the fusion, as in scikit-learn.
     max_iter : int
         Passes over the data in the denoiser's training, at most.
     learning_rate : float
@@ -79,6 +88,8 @@ class HybridClassifier(TwoTierPredictor):
     dtype : str or None
         What these compute in, "float64" (a trained denoiser only), "float32", "bfloat16" or "float16". None: float64
         for an MLP, float32 for a U-Net, and for tiers named by a string what their adapters choose.
+    n_jobs : int or None
+        Folds that are fitted at a time, as in scikit-learn. The result does not depend on it.
     verbose : bool
         Whether to show progress bars.
     random_state : int, RandomState or None
@@ -95,6 +106,9 @@ class HybridClassifier(TwoTierPredictor):
     calibration_ : Calibration or None
         What was learned from labelled images beside the tiers; None if nothing was, and `predict_proba` then ranks
         but is no calibrated probability.
+    worth_ : Worth or None
+        What tier 2 adds to tier 1 on held-out images; as text, a sentence that says what to do. Where it does not pay,
+        `fit` turns it off, and the answer is tier 1's. None if nothing was calibrated.
     image_shape_ : tuple of int or None
         (H, W, C) or (d,) of one item; None where the tiers take images of any size.
     pixel_range_ : tuple of float or None
@@ -147,12 +161,14 @@ class HybridClassifier(TwoTierPredictor):
         weighting: str = "learned",
         image_shape: tuple[int, ...] | None = None,
         architecture: str = "auto",
-        cv: int | float = 3,
+        cv: Any = 3,
         max_iter: int = 150,
         learning_rate: float = 2e-3,
         wrong_class_weight: float = 1.0,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 30,
+        class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
+        n_jobs: int | None = None,
         batch_size: int | Literal["auto"] | None = None,
         device: str = "auto",
         dtype: str | None = None,
@@ -174,24 +190,96 @@ class HybridClassifier(TwoTierPredictor):
         self.wrong_class_weight = wrong_class_weight
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.class_weight = class_weight
+        self.n_jobs = n_jobs
         self.batch_size = batch_size
         self.device = device
         self.dtype = dtype
         self.verbose = verbose
         self.random_state = random_state
 
+    # --- parameters ---------------------------------------------------------------------------------------------------
+
+    __metadata_request__fit: ClassVar[dict[str, bool | None]] = {"sample_weight": None, "groups": True}
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Where `fit` sends what it is given beside X and y, for scikit-learn's metadata routing."""
+        return router_of(self)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The parameters by name; if deep, those of proposer and allocation too, as in `proposer__C`."""
+        params = super().get_params(deep=deep)
+        if deep:
+            if is_dataclass(self._race()):
+                params |= {f"allocation__{k}": v for k, v in asdict(self._race()).items()}
+            if self.proposer is None:
+                params |= {f"proposer__{k}": v for k, v in default_proposer()[-1].get_params().items()}
+        return params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by name, also nested ones such as `allocation__confidence` and `proposer__C`.
+
+        Of a fitted classifier `allocation`, `top_k`, `batch_size` and `verbose` take effect at once, the others with
+        the next `fit`.
+
+        Raises
+        ------
+        InvalidInputError
+            For a parameter that the allocation does not have.
+        ValueError
+            From scikit-learn, for any other name that there is not.
+        """
+        of_race = _pop_nested(params, "allocation")
+        of_default = _pop_nested(params, "proposer") if params.get("proposer", self.proposer) is None else {}
+        super().set_params(**params)
+        if of_race:
+            known = asdict(self._race())
+            if unknown := sorted(of_race.keys() - known.keys()):
+                raise InvalidInputError(f"{self._race()!r} has no {unknown[0]!r}; it has {', '.join(known)}")
+            self.allocation = replace(self._race(), **of_race)
+        if of_default:
+            proposer = default_proposer()
+            proposer[-1].set_params(**of_default)
+            self.proposer = proposer
+        return self
+
+    def _race(self) -> Any:
+        """The allocation, or the one that stands for None."""
+        return self.allocation or Race()
+
+    def __sklearn_clone__(self) -> Self:
+        """An unfitted copy; a denoiser that was given is shared, as nothing changes it."""
+        params = super().get_params(deep=False)
+        denoiser = params.pop("denoiser")
+        other = type(self)(denoiser=denoiser, **{name: clone(value, safe=False) for name, value in params.items()})
+        if hasattr(self, "_metadata_request"):
+            other._metadata_request = copy.deepcopy(self._metadata_request)
+        return other
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = accepts_gaps(self.proposer)
+        return tags
+
     # --- fitting ------------------------------------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
         """Fit both tiers and the fusion; the table in the class's notes says what that means for which parts.
+
+        A fit that fails or is interrupted leaves the classifier as it was.
 
         Parameters
         ----------
-        X : array `[n, d]`, `[n, H, W]`, `[n, H, W, C]`, list of n PIL images, or None
+        X : array `[n, d]`, `[n, H, W]`, `[n, H, W, C]`, data frame, list of n PIL images, or None
             Images or vectors, uint8 or real numbers in any fixed range; None for zero-shot use. PIL images mean 0 to
-            255, and for predictions are scaled to the range of the arrays that the model was fitted on.
+            255, and for predictions are scaled to the range of the arrays that the model was fitted on. A data frame
+            may hold text, and gaps where the proposer takes them: tier 2 sees the median of the column there, and of
+            text which value it is.
         y : array `[n]`
             Labels; with X=None the label names themselves.
+        **params
+            `sample_weight` `[n]` for both tiers and the fusion; `groups` `[n]`, which are held out together; anything
+            else goes to the proposer's `fit`. With scikit-learn's metadata routing, all goes where it is requested.
 
         Returns
         -------
@@ -204,22 +292,40 @@ class HybridClassifier(TwoTierPredictor):
         UnknownSpecError
             For a string that no adapter answers to.
         """
+        with torch.inference_mode(False), torch.enable_grad():
+            fitted = self._without_fit()._fit(X, y, params)
+        self.__dict__ = fitted.__dict__  # at once, now that all has succeeded
+        return self
+
+    def _without_fit(self) -> Self:
+        """A copy that shares the parameters and has nothing that `fit` left behind."""
+        other = copy.copy(self)
+        fitted = {name for name in vars(other) if name.endswith("_") or name in _FITTED}
+        other.__dict__ = {name: value for name, value in vars(other).items() if name not in fitted}
+        return other
+
+    def _fit(self, X: Any, y: Any, params: dict[str, Any]) -> Self:
         check_parameters(self)
         if X is None:
             check_labels(y)  # before gigabytes are read
         proposer, denoiser = resolve_tiers(self)
+        self._objective, self._weighting = self.objective, self.weighting
         if X is None:
             return self._fit_labels(proposer, denoiser, y)
         of_one_size = denoiser is None or isinstance(denoiser, LateConditionedDenoiser)
         self._takes_arrays = of_one_size or not getattr(proposer, "takes_images", False)
-        images, y = self._read_labelled(X, y, reset=True)
+        items, y = self._read_labelled(X, y, reset=True)
         self.classes_ = self._classes(proposer, y)
         numbers = class_numbers(y, self.classes_)
         check_classes(self.classes_, numbers, trains=denoiser is None)
-        self._seed = check_random_state(self.random_state).randint(2**31 - 1)
-        parts, recording = self._cross_fit(proposer, denoiser).fit(images, numbers, self.cv)
+        metadata = metadata_of(self, params, y)
+        self._seed = draw_seed(self.random_state)
+        sample = Sample(items, numbers, metadata.weight, metadata.groups)
+        parts, recording = self._cross_fit(proposer, denoiser, metadata.proposer).fit(sample, self.cv)
         self._keep(parts)
         self._calibrate(recording)
+        if recording is None:  # nothing says that tier 2 is better
+            self.fusion_ = Fusion(pays=False)
         return self
 
     def calibrate(self, X: Any, y: Any) -> Self:
@@ -236,12 +342,12 @@ class HybridClassifier(TwoTierPredictor):
         """
         check_is_fitted(self)
         check_parameters(self)
-        images, y = self._read_labelled(X, y)
-        parts = Parts(self.proposer_, self.denoiser_, None)
-        self._calibrate(self._cross_fit(*parts[:2]).record(parts, images, class_numbers(y, self.classes_)))
+        items, y = self._read_labelled(X, y)
+        sample, parts = Sample(items, class_numbers(y, self.classes_)), Parts(self.proposer_, self.denoiser_, None)
+        self._calibrate(self._cross_fit(*parts[:2]).record(parts, sample, progress=self.verbose))
         return self
 
-    def _cross_fit(self, proposer: Any, denoiser: Any) -> CrossFit:
+    def _cross_fit(self, proposer: Any, denoiser: Any, proposer_params: Mapping[str, Any] | None = None) -> CrossFit:
         training = TrainingConfig(
             max_iter=self.max_iter,
             learning_rate=self.learning_rate,
@@ -257,9 +363,17 @@ class HybridClassifier(TwoTierPredictor):
             validation_fraction=self.validation_fraction,
             device=as_device(self.device),
             dtype=dtype,
+            proposer_params=proposer_params or {},
+        )
+        return CrossFit(
+            recipe,
+            self.classes_,
+            self._seed,
+            self._objective,
+            self.batch_size,
+            n_jobs=self.n_jobs,
             progress=self.verbose,
         )
-        return CrossFit(recipe, self.classes_, self._seed, self.objective, self.batch_size)
 
     def _fit_labels(self, proposer: Any, denoiser: Any, labels: Any) -> Self:
         """Zero-shot: both parts as they are, for these labels."""
@@ -270,12 +384,10 @@ class HybridClassifier(TwoTierPredictor):
             )
         proposer, self.classes_ = for_labels(proposer, denoiser, labels)
         self._takes_arrays = not getattr(proposer, "takes_images", False)
-        self._seed = check_random_state(self.random_state).randint(2**31 - 1)
-        for name in ("n_features_in_", "feature_names_in_"):  # an earlier fit may have left them
-            self.__dict__.pop(name, None)
+        self._seed = draw_seed(self.random_state)
         shape = self.image_shape
         self.image_shape_ = None if shape is None else (*shape, 1)[:3]
-        self.pixel_range_ = None
+        self.pixel_range_ = self._table = None
         self._keep(Parts(proposer, denoiser, None))
         self._calibrate(None)
         return self
@@ -290,24 +402,33 @@ class HybridClassifier(TwoTierPredictor):
 
     def _keep(self, parts: Parts) -> None:
         self.proposer_, self.denoiser_ = parts.proposer, parts.denoiser
-        for name in ("n_iter_", "training_log_"):  # an earlier fit may have left them
-            self.__dict__.pop(name, None)
         if parts.log is not None:
             self.n_iter_ = parts.log.n_iter
             self.training_log_ = parts.log
 
     def _calibrate(self, recording: Recording | None) -> None:
-        self.calibration_, self.fusion_ = None, Fusion()
+        self.calibration_, self.worth_, self.fusion_ = None, None, Fusion()
         if recording is None:
             return
         if not len(recording.y):
             warnings.warn(
-                "no image has finite errors, its own class among them, so the posterior stays uncalibrated; "
-                "check what the denoiser predicts for these images",
+                "no image has finite errors, its own class among them, so nothing is calibrated and the answer is tier "
+                "1's; check what the denoiser predicts for these images",
                 UncalibratedWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
+            self.fusion_ = Fusion(pays=False)
             return
-        weighting = resolve_weighting(self.weighting)
-        self.calibration_ = fit_calibration(recording, self.allocation or Race(), self.top_k, weighting)
-        self.fusion_ = self.calibration_.fusion
+        weighting = resolve_weighting(self._weighting)
+        self.calibration_ = calibrate(recording, self.classes_, self._race(), self.top_k, weighting, self._seed)
+        self.fusion_, self.worth_ = self.calibration_.fusion, self.calibration_.worth
+
+
+_FITTED = ("_seed", "_takes_arrays", "_table", "_objective", "_weighting")
+"""What `fit` leaves behind, beside the attributes whose names end in "_"."""
+
+
+def _pop_nested(params: dict[str, Any], name: str) -> dict[str, Any]:
+    """Take those of the parameters out that belong to the named one, by their own names."""
+    prefix = f"{name}__"
+    return {key.removeprefix(prefix): params.pop(key) for key in list(params) if key.startswith(prefix)}

@@ -1,26 +1,61 @@
 """Fitting both tiers on one set of images: once for good, and once per fold for the fusion's sake."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, clone
-from sklearn.model_selection import train_test_split
+from sklearn.utils.validation import _check_method_params, has_fit_parameter
+from tqdm.auto import tqdm
 
 from .errors import InvalidInputError
-from .models import LateConditionedDenoiser, LateMLP, LateUNet
+from .images import Items
+from .models import LateConditionedDenoiser
+from .models.initialization import new_network
 from .models.late import LateConditioned
-from .proposing import is_trained
-from .training import TrainingConfig, TrainingLog, train
+from .proposing import is_trained, rows_of
+from .splitting import hold_out
+from .training import Examples, TrainingConfig, TrainingLog, train
 
-__all__ = ["Parts", "Recipe", "rows_of"]
+__all__ = ["Parts", "Recipe", "Sample"]
 
 SMALL_IMAGE = 256
 """Numbers in an image up to which an MLP is trained for it instead of a U-Net."""
 
 MIN_HELD_OUT = 10
 """Fewer images than this say nothing about when to stop; training then runs to its end."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Labelled items, to train both tiers on or to calibrate them with.
+
+    Attributes
+    ----------
+    items : Items
+        n items.
+    y : int array `[n]`
+        Class numbers.
+    weight : float array `[n]` or None
+        Weights, ≥ 0; None if all count alike.
+    groups : array `[n]` or None
+        Items of one group are held out together.
+    """
+
+    items: Items
+    y: np.ndarray
+    weight: np.ndarray | None = None
+    groups: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def select(self, index: np.ndarray) -> "Sample":
+        """Some of them."""
+        weight, groups = (None if v is None else v[index] for v in (self.weight, self.groups))
+        return Sample(self.items.select(index), self.y[index], weight, groups)
 
 
 class Parts(NamedTuple):
@@ -51,8 +86,8 @@ class Recipe:
         Where to train and run it.
     dtype : torch.dtype or None
         What to run it in; None: float64 for an MLP, float32 for a U-Net.
-    progress : bool
-        Whether to show progress bars.
+    proposer_params : mapping
+        Further arguments of the proposer's `fit`; arrays of one value per item are cut to the items of a fold.
     """
 
     proposer: Any
@@ -62,64 +97,88 @@ class Recipe:
     validation_fraction: float
     device: torch.device
     dtype: torch.dtype | None
-    progress: bool
+    proposer_params: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def trains(self) -> bool:
         """Whether fitting changes anything: False if both parts are trained already."""
         return self.denoiser is None or not is_trained(self.proposer)
 
-    def fit(self, images: Any, y: np.ndarray, classes: np.ndarray, seed: int, n_iter: int | None = None) -> Parts:
+    def fit(
+        self,
+        sample: Sample,
+        classes: np.ndarray,
+        seed: int,
+        *,
+        index: np.ndarray | None = None,
+        n_iter: int | None = None,
+        bar: tqdm | None = None,
+    ) -> Parts:
         """Fit both tiers.
 
         Parameters
         ----------
-        images : array `[n, d]` or `[n, H, W, C]`, or list of images
-            Training images.
-        y : int array `[n]`
-            Class numbers; every class has at least one image where a denoiser is trained.
+        sample : Sample
+            Labelled items; of every class at least one is trained on where a denoiser is trained.
         classes : array `[C]`
-            The labels they stand for.
+            The labels that the class numbers stand for.
         seed : int
             Decides everything.
+        index : int array, optional
+            Items to train on; default all.
         n_iter : int, optional
             Passes to train for; default: until the loss on held-out images stops falling.
+        bar : tqdm, optional
+            Moved by one with each pass of the denoiser's training.
         """
+        chosen = sample if index is None else sample.select(index)
         proposer = self.proposer
         if not is_trained(proposer):
-            proposer = _seeded(clone(proposer), seed).fit(rows_of(images), classes[y])
+            params = _check_method_params(sample.items.images, dict(self.proposer_params), index)
+            if chosen.weight is not None and has_fit_parameter(proposer, "sample_weight"):
+                params.setdefault("sample_weight", chosen.weight)
+            proposer = _seeded(clone(proposer), seed).fit(rows_of(chosen.items.given), classes[chosen.y], **params)
         if self.denoiser is not None:
             return Parts(proposer, self.denoiser, None)
-        denoiser, log = self._train(images, y, classes, seed, n_iter)
+        denoiser, log = self._train(chosen, classes, seed, n_iter, bar)
         return Parts(proposer, denoiser, log)
 
     def _train(
-        self, images: np.ndarray, y: np.ndarray, classes: np.ndarray, seed: int, n_iter: int | None
+        self, sample: Sample, classes: np.ndarray, seed: int, n_iter: int | None, bar: tqdm | None
     ) -> tuple[LateConditionedDenoiser, TrainingLog]:
+        images = sample.items.images
         mean, scale = _standard(images)
         network = self._network(images.shape[1:], len(classes), seed).to(self.device)
-        dtype = self.dtype or (torch.float64 if isinstance(network, LateMLP) else torch.float32)
+        dtype = self.dtype or (torch.float64 if network.config["kind"] == "mlp" else torch.float32)
         encoder = LateConditionedDenoiser(network, classes, mean, scale, torch.float32, self.device)
-        x0, labels = encoder.encode(images), torch.from_numpy(y).to(self.device)
+        examples = Examples(encoder.encode(images), self._sent(sample.y), self._sent(_relative(sample.weight)))
         config = replace(self.training, augment=images.ndim == 4)
         held_out = None
         if n_iter is not None:
             config = replace(config, max_iter=n_iter)
-        elif self.validation_fraction * len(y) >= MIN_HELD_OUT:
-            kept, out = train_test_split(np.arange(len(y)), test_size=self.validation_fraction, random_state=seed)
-            held_out, x0, labels = (x0[out], labels[out]), x0[kept], labels[kept]
+        elif self.validation_fraction * len(sample) >= MIN_HELD_OUT:
+            kept, out = hold_out(sample.y, self.validation_fraction, seed, sample.groups)
+            held_out = examples.select(out) if len(out) else None
+            examples = examples.select(kept)
         network.train().requires_grad_(True)
-        log = train(network, x0, labels, config, held_out=held_out, seed=seed, progress=self.progress)
+        log = train(network, examples, config, held_out=held_out, seed=seed, bar=bar)
         return LateConditionedDenoiser(network, classes, mean, scale, dtype, self.device), log
+
+    def _sent(self, values: np.ndarray | None) -> Any:
+        return None if values is None else torch.from_numpy(values).to(self.device)
 
     def _network(self, shape: tuple[int, ...], n_classes: int, seed: int) -> LateConditioned:
         """A new network for images `[H, W, C]` or vectors `[d]`, its weights decided by the seed."""
         small = len(shape) == 1 or np.prod(shape) <= SMALL_IMAGE
         mlp = self.architecture == "mlp" or (self.architecture == "auto" and small)
         first = shape if len(shape) == 1 else (shape[2], shape[0], shape[1])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return LateMLP(first, n_classes) if mlp else LateUNet(first, n_classes, levels=_levels(shape))
+        config = {"kind": "mlp"} if mlp else {"kind": "unet", "levels": _levels(shape)}
+        return new_network({**config, "shape": first, "n_classes": n_classes}, seed)
+
+
+def _relative(weight: np.ndarray | None) -> np.ndarray | None:
+    """Weights as shares of their mean, float32."""
+    return None if weight is None else (weight / weight.mean()).astype(np.float32)
 
 
 def _levels(shape: tuple[int, ...]) -> int:
@@ -147,9 +206,3 @@ def _seeded(estimator: BaseEstimator, seed: int) -> BaseEstimator:
     """The estimator with every random_state that was left open set to the seed."""
     open_states = [k for k, v in estimator.get_params().items() if k.split("__")[-1] == "random_state" and v is None]
     return estimator.set_params(**dict.fromkeys(open_states, seed))
-
-
-def rows_of(images: Any) -> np.ndarray:
-    """Images as flat float vectors `[n, d]`, which is what a scikit-learn classifier takes."""
-    array = np.asarray(images)
-    return array.reshape(len(array), -1).astype(float, copy=False)

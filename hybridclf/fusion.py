@@ -1,5 +1,6 @@
 """Prior and evidence become one posterior."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -7,6 +8,8 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from .bounds import check_number
+from .novelty import UsualErrors
+from .ports import Label
 
 __all__ = ["Fusion"]
 
@@ -38,6 +41,15 @@ class Fusion:
         first; ≥ 0.
     calibrated : bool
         Whether the parameters were fitted on labelled images.
+    usual : UsualErrors or None
+        Errors beyond which an image is novel, and the answer tier 1's; None to take any errors as evidence.
+    top_log_prior : float or None
+        Mean log-probability of tier 1's first class on the calibration images; tells another tier 1 from the one that
+        the fusion was fitted for.
+    pays : bool
+        Whether tier 2 is asked at all.
+    harmed : tuple of labels
+        Classes that tier 2 is not asked about where tier 1 ranks them first: held-out images of them are better off so.
     """
 
     prior_alone: float = 1.0
@@ -45,12 +57,19 @@ class Fusion:
     error_weight: float = 0.5
     correlation: float = 1.0
     calibrated: bool = False
+    usual: UsualErrors | None = None
+    top_log_prior: float | None = None
+    pays: bool = True
+    harmed: tuple[Label, ...] = ()
 
     def __post_init__(self) -> None:
         check_number("prior_alone", self.prior_alone, above=0)
         check_number("prior_weight", self.prior_weight, at_least=0)
         check_number("error_weight", self.error_weight, above=0)
         check_number("correlation", self.correlation, at_least=0)
+        if isinstance(self.usual, Mapping):  # from JSON
+            object.__setattr__(self, "usual", UsualErrors(**self.usual))
+        object.__setattr__(self, "harmed", tuple(self.harmed))
 
     def scores(self, log_prior: np.ndarray, sums: np.ndarray, n_trials: np.ndarray) -> np.ndarray:
         """Log-scores `[m, K]` from log prior `[m, K]`, summed errors `[m, K]` and trials `[m]`; -inf stays -inf."""
@@ -87,6 +106,10 @@ class Fusion:
         left = 1.0 - _total(np.where(alive, 0.0, frozen))
         return np.where(alive, _shares(np.where(alive, scores, -np.inf)) * left, frozen)
 
+    def asks(self, leader: Label) -> bool:
+        """Tell whether tier 2 is asked about an image that tier 1 takes for this class."""
+        return self.pays and leader not in self.harmed
+
     def prior(self, log_prior: np.ndarray) -> np.ndarray:
         """Tier 1's probabilities `[n, C]` at the fitted temperature, from its log-probabilities."""
         return softmax(self.prior_alone * log_prior, axis=1)
@@ -104,6 +127,8 @@ class Fusion:
         errors: np.ndarray,
         y: np.ndarray,
         alone: tuple[np.ndarray, np.ndarray] | None = None,
+        weight: np.ndarray | None = None,
+        weight_alone: np.ndarray | None = None,
     ) -> "Fusion":
         """Maximum-likelihood parameters from images that neither tier has seen in training.
 
@@ -121,17 +146,21 @@ class Fusion:
         alone : (float array `[m, K]`, int array `[m]`), optional
             Tier 1's log-probabilities of all classes, where those above are of some alone, and the right classes: what
             the prior without evidence is fitted on.
+        weight, weight_alone : float array `[n]` and `[m]`, optional
+            Weights of the images; default: all count alike.
         """
         counts = [n for n in _TRIAL_COUNTS if n <= errors.shape[1]]
         cumulative = np.cumsum(errors, axis=1, dtype=float)
         seen = [(np.full(len(y), n), cumulative[:, n - 1]) for n in counts]
         all_log_prior, all_y = (log_prior, y) if alone is None else alone
+        weight_alone = weight if alone is None else weight_alone
         start = np.log([1.0, 0.5, 1.0 / _typical_gap(cumulative[:, -1] / errors.shape[1], y), 0.5])
 
         def loss(theta: np.ndarray) -> float:
             fusion = cls(*np.exp(theta).tolist())
-            likelihoods = [_log_likelihood(fusion.scores(log_prior, s, n), y) for n, s in seen]
-            likelihood = np.mean([*likelihoods, _log_likelihood(fusion.prior_alone * all_log_prior, all_y)])
+            likelihoods = [_log_likelihood(fusion.scores(log_prior, s, n), y, weight) for n, s in seen]
+            without = _log_likelihood(fusion.prior_alone * all_log_prior, all_y, weight_alone)
+            likelihood = np.mean([*likelihoods, without])
             return float(-likelihood + np.square(theta - start).sum() / (2 * len(y)))  # a weak normal prior
 
         best = minimize(loss, start, method="L-BFGS-B", bounds=[(b - 6, b + 6) for b in start])
@@ -150,9 +179,9 @@ def _shares(scores: np.ndarray) -> np.ndarray:
     return weights / _total(weights)
 
 
-def _log_likelihood(scores: np.ndarray, y: np.ndarray) -> float:
-    """Mean log-probability of the right classes `[n]` under log-scores `[n, C]`."""
-    return float(log_softmax(scores, axis=1)[np.arange(len(y)), y].mean())
+def _log_likelihood(scores: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> float:
+    """Mean log-probability of the right classes `[n]` under log-scores `[n, C]`, weighted `[n]` if not alike."""
+    return float(np.average(log_softmax(scores, axis=1)[np.arange(len(y)), y], weights=weight))
 
 
 def _typical_gap(errors: np.ndarray, y: np.ndarray) -> float:

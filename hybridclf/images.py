@@ -1,15 +1,17 @@
 """What users pass as X, made into one array, vectors `[n, d]` or images `[n, H, W, C]`; and PIL images of any kind."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
-from sklearn.utils import check_array
+from sklearn.utils import _safe_indexing, check_array
 
 from .errors import InvalidInputError
 
 __all__ = [
+    "Items",
     "as_array",
     "as_pil",
     "convert",
@@ -182,5 +184,29 @@ def describe(shape: Sequence[int]) -> str:
 
 
 def select(images: Any, index: np.ndarray) -> Any:
-    """Some of the images, from an array or a list."""
-    return images[index] if hasattr(images, "dtype") else [images[i] for i in index]
+    """Some of the images or rows, from an array, a list or a table."""
+    return _safe_indexing(images, index)
+
+
+@dataclass(frozen=True)
+class Items:
+    """n items in the form that each tier takes.
+
+    Attributes
+    ----------
+    given : array, table or list of n items
+        For a scikit-learn tier 1: a table as the user passed it, with its column names, types and gaps; else as below.
+    images : array `[n, d]` or `[n, H, W, C]`, or list of n images
+        For tier 2, and for a tier 1 that takes images.
+    """
+
+    given: Any
+    images: Any
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def select(self, index: np.ndarray) -> "Items":
+        """Some of them."""
+        images = select(self.images, index)
+        return Items(images if self.given is self.images else select(self.given, index), images)

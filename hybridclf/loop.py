@@ -6,7 +6,7 @@ a batch into errors, an allocation judges, a fusion makes posteriors.
 """
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -28,6 +28,9 @@ ARRIVALS = 256
 
 FULL = 0.9
 """How full a batch must be to be begun ahead: what waits for errors of the one before could fill it."""
+
+GIVE_UP_AFTER = 3
+"""First batches without a single finite error after which `run` asks for no more."""
 
 _NO_BOUND = np.iinfo(np.int64).max
 
@@ -79,6 +82,9 @@ class Loop:
     ahead : int
         Batches that `run` begins, with other images, before it has the errors of the one before: a device that works by
         itself need not wait for the bookkeeping.
+    ceilings : float array `[max_trials + 1]`, optional
+        Highest usual sum of the best candidate's errors after 0, 1, … trials; an image that is beyond it is novel, and
+        done with tier 1's answer. Default: no bound.
     """
 
     def __init__(
@@ -89,6 +95,7 @@ class Loop:
         capacity: Capacity,
         n_candidates: int,
         ahead: int = 0,
+        ceilings: np.ndarray | None = None,
     ) -> None:
         self.allocation = allocation
         self.fusion = fusion
@@ -104,6 +111,8 @@ class Loop:
         self._budget = np.zeros(n_slots, dtype=np.int64)
         self._arrival = np.zeros(n_slots, dtype=int)
         self._arrivals = 0
+        self._ceilings = np.full(allocation.max_trials + 1, np.inf) if ceilings is None else ceilings
+        self._failures = 0.0  # batches before the first finite error, -inf after it
 
     @property
     def n_slots(self) -> int:
@@ -116,9 +125,12 @@ class Loop:
         return int((~self._window.occupied).sum())
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Step]:
-        """Rerank all tasks, yielding every step; tasks are drawn as room becomes free."""
+        """Rerank all tasks, yielding every step; tasks are drawn as room becomes free.
+
+        Where the first batches have no finite error at all, tier 1 answers the rest.
+        """
         queue, begun = iter(tasks), deque[tuple[Work, Pending]]()
-        while True:
+        while self._failures < GIVE_UP_AFTER:
             if arrivals := list(islice(queue, min(self.free, ARRIVALS))):
                 yield self.admit(arrivals)
             if work := self._next(len(begun), more=bool(arrivals)):
@@ -129,9 +141,21 @@ class Loop:
                 yield self.record(work, errors())
             elif not arrivals:
                 return
+        yield from self._give_up(queue)
+
+    def _give_up(self, queue: Iterator[Task]) -> Iterator[Step]:
+        """Let tier 1 answer the images under way, and those of the queue."""
+        while True:
+            yield self._judge(np.arange(0), {"fallback": np.flatnonzero(self._window.occupied)})
+            if not (arrivals := list(islice(queue, self.free))):
+                return
+            yield self.admit(arrivals)
 
     def admit(self, tasks: list[Task]) -> Step:
-        """Take in at most `free` images; those that their prior settles are finished at once."""
+        """Take in at most `free` images; those that need no tier 2 are finished at once.
+
+        Their prior settles them, or the fusion does not ask about their class.
+        """
         slots = np.flatnonzero(~self._window.occupied)[: len(tasks)]
         log_prior = np.full((len(tasks), self._window.log_prior.shape[1]), -np.inf)
         for i, task in enumerate(tasks):
@@ -144,7 +168,8 @@ class Loop:
         self._arrivals += len(slots)
         self._window.admit(slots, log_prior)
         self.evaluate.admit(slots, tasks)
-        return self._judge(slots)
+        asked = np.array([self.fusion.asks(task.candidates[int(np.argmax(task.log_prior))]) for task in tasks], bool)
+        return self._judge(slots[asked], {"off": slots[~asked]})
 
     def _next(self, n_begun: int, more: bool) -> Work | None:
         """The batch to begin now that so many have: a full one, or what there is unless more images may come."""
@@ -167,11 +192,19 @@ class Loop:
         n_rows = len(work.slot) - int(np.count_nonzero(self._window.begun[slots]))  # those that begin in this batch
         self._busy[slots] = False
         self._window.record(pair_slot, work.trial[work.row], work.candidate, errors, self.evaluate.n_prompts)
-        broken = np.unique(pair_slot[~np.isfinite(errors)])
+        finite = np.isfinite(errors)
+        self._failures = -np.inf if finite.any() else self._failures + 1
+        broken = np.unique(pair_slot[~finite])
         self._window.sums[broken] = 0.0  # tier 1 answers; an infinite sum has no posterior
-        due = slots[self._window.n_trials[slots] >= self._due[slots]]
+        due = np.setdiff1d(slots[self._window.n_trials[slots] >= self._due[slots]], broken)
+        novel = self._novel(due)
         n_pairs = len(work.row) * self.evaluate.n_prompts
-        return self._judge(np.setdiff1d(due, broken), broken, rows=n_rows, pairs=n_pairs)
+        return self._judge(due[~novel], {"fallback": broken, "novel": due[novel]}, rows=n_rows, pairs=n_pairs)
+
+    def _novel(self, slots: np.ndarray) -> np.ndarray:
+        """Tell which of the images in slots `[m]` have errors beyond what is usual under their best candidate."""
+        lowest = np.where(self._window.alive[slots], self._window.sums[slots], np.inf).min(axis=1)
+        return lowest > self._ceilings[self._window.n_trials[slots]]
 
     def settled(self, task: Task) -> RerankResult | None:
         """The result of an image that its prior settles, else None; for any thread, as it is not admitted."""
@@ -205,8 +238,13 @@ class Loop:
         trial = window.n_trials[slot] + ahead
         return Work(slot[:n_rows], self._image[slot[:n_rows]], trial[:n_rows], row, candidate)
 
-    def _judge(self, slots: np.ndarray, broken: np.ndarray | None = None, rows: int = 0, pairs: int = 0) -> Step:
-        """Let the allocation decide on these slots, and release the images that are done."""
+    def _judge(
+        self, slots: np.ndarray, aside: Mapping[str, np.ndarray] | None = None, rows: int = 0, pairs: int = 0
+    ) -> Step:
+        """Let the allocation decide on these slots, and release the images that are done.
+
+        Other slots are set aside, by reason: tier 1 answers them.
+        """
         window = self._window
         evidence = window.view(slots, self.fusion)
         keep = self.allocation.survivors(evidence) | evidence.leads
@@ -221,8 +259,9 @@ class Loop:
         self._due[slots] = np.minimum(due, evidence.n_trials + affordable)
         done = np.flatnonzero(reasons != "")
         finished = self._release(slots[done], reasons[done].tolist(), evidence.posterior[done])
-        if broken is not None and len(broken):
-            finished += self._release(broken, ["fallback"] * len(broken), self.fusion.prior(window.log_prior[broken]))
+        for reason, others in (aside or {}).items():
+            if len(others):
+                finished += self._release(others, [reason] * len(others), self.fusion.prior(window.log_prior[others]))
         return Step(images, evidence, evaluations, finished, rows, pairs)
 
     def _affordable(self, slots: np.ndarray) -> np.ndarray:

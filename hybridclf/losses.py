@@ -22,6 +22,7 @@ def denoising_loss(
     wrong_class_weight: float,
     rng: torch.Generator,
     times: tuple[float, float] = ALL_TIMES,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Denoising loss, plus the wrong-class term: raise the error under wrong classes.
 
@@ -43,6 +44,8 @@ def denoising_loss(
     times : (low, high)
         Range that nine times in ten are drawn from; every tenth is drawn from all of (0, 1), so that no error is ever
         asked for at a time that was never trained.
+    weight : Tensor `[B]`, optional
+        Weight of each image, one on average over the training images. Default: all count alike.
     """
     n, n_classes = len(x0), network.config["n_classes"]
     t = _times(n, times, rng).to(x0)
@@ -53,10 +56,11 @@ def denoising_loss(
     predicted = network(alpha * x0 + sigma * noise, t, row, labels.flatten())
     squared = (predicted - noise[row]).square().flatten(1)
     errors = squared.sum(1).view(labels.shape)
-    loss = errors[:, 0].mean() / squared.shape[1]
+    weight = torch.ones_like(errors[:, 0]) if weight is None else weight
+    loss = (weight * errors[:, 0]).mean() / squared.shape[1]
     if labels.shape[1] > 1:
         right = torch.zeros(n, dtype=torch.long, device=x0.device)
-        loss = loss + wrong_class_weight * F.cross_entropy(-errors / 2, right)
+        loss = loss + wrong_class_weight * (weight * F.cross_entropy(-errors / 2, right, reduction="none")).mean()
     return loss
 
 

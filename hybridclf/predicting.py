@@ -14,17 +14,19 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from . import catalog, persistence
 from .allocation import Allocation
 from .calibration import Calibration
-from .crossfit import aligned_log_proba
+from .checks import check_parameters
 from .errors import InvalidInputError
 from .evidence import RerankResult
 from .fusion import Fusion
-from .images import as_array, is_empty, is_image_list, is_pil_list, scaled, value_range
+from .images import Items, as_array, is_empty, is_image_list, is_pil_list, scaled, value_range
 from .loop import Step
 from .objectives import resolve_weighting
 from .ports import Label
-from .proposing import shortlist
+from .proposing import accepts_gaps, aligned_log_proba, shortlist
 from .reranker import Reranker
+from .tables import TableEncoder, is_numeric
 from .tiers import for_labels
+from .worth import Worth
 
 __all__ = ["TwoTierPredictor"]
 
@@ -52,7 +54,11 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
     image_shape_: tuple[int, ...] | None
     pixel_range_: tuple[float, float] | None
     n_features_in_: int
+    worth_: Worth | None
     _takes_arrays: bool
+    _table: TableEncoder | None
+    _objective: str
+    _weighting: str
     _seed: int
 
     # --- predicting ---------------------------------------------------------------------------------------------------
@@ -79,8 +85,8 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
     def stream(self, X: Any) -> Iterator[Step]:
         """The same as `rerank`, as a generator of its steps, to be watched."""
         check_is_fitted(self)
-        images = self._read(X)
-        return self.reranker().stream(images, *self._propose(images)[:2])
+        items = self._read(X)
+        return self.reranker().stream(items.images, *self._propose(items)[:2])
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Posterior `[n, C]` of all classes, rows sum to one; classes that were no candidates keep tier 1's share."""
@@ -89,9 +95,11 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
     def decide(self, X: Any) -> tuple[np.ndarray, list[RerankResult]]:
         """`predict_proba` and `rerank` at the cost of one: the posterior `[n, C]` and the n results behind it."""
         check_is_fitted(self)
-        images = self._read(X)
-        candidates, log_prior, posterior = self._propose(images)
-        results = self.reranker().rerank(images, candidates, log_prior, progress=self.verbose)
+        items = self._read(X)
+        candidates, log_prior, posterior = self._propose(items)
+        stage = self.reranker()
+        stage.check_prior = False  # it is that of the tier 1 which the fusion was fitted for
+        results = stage.rerank(items.images, candidates, log_prior, progress=self.verbose)
         number = {label: i for i, label in enumerate(self.classes_.tolist())}
         for row, result in zip(posterior, results, strict=True):
             columns = [number[label] for label in result.candidates]
@@ -118,13 +126,14 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
         `clf.reranker(FixedTrials(256), Fusion())` is the diffusion classifier alone, on the same weights and noise.
         """
         check_is_fitted(self)
+        check_parameters(self)  # set_params may have changed them
         learned = self.calibration_
         stage = Reranker(
             self.denoiser_,
             allocation=allocation or self.allocation,
             fusion=fusion or self.fusion_,
-            objective=self.objective,
-            weighting=resolve_weighting(self.weighting) or (learned.weighting if learned else None),
+            objective=self._objective,
+            weighting=resolve_weighting(self._weighting) or (learned.weighting if learned else None),
             order=learned.order if learned else None,
             batch_size=self.batch_size,
             random_state=self._seed,
@@ -160,9 +169,9 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
         other.proposer_, other.classes_ = for_labels(self.proposer_, self.denoiser_, labels)
         return other
 
-    def _propose(self, images: Any) -> tuple[list[list[Label]], list[np.ndarray], np.ndarray]:
+    def _propose(self, items: Items) -> tuple[list[list[Label]], list[np.ndarray], np.ndarray]:
         """Candidates of each image with their log prior, and tier 1's probabilities `[n, C]` of all classes."""
-        log_prior = aligned_log_proba(self.proposer_, images, self.classes_)
+        log_prior = aligned_log_proba(self.proposer_, items, self.classes_)
         prior = self.fusion_.prior(log_prior)
         chosen = shortlist(prior, self.top_k)
         return (
@@ -236,31 +245,49 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def _read(self, X: Any, reset: bool = False) -> Any:
-        """X as an array of the fitted shape, or as it is where both tiers take images of any size."""
+    def _read(self, X: Any, reset: bool = False) -> Items:
+        """X for either tier; images as an array of the fitted shape, or as they are where tiers take any size."""
         if is_empty(X):
             raise InvalidInputError("X is empty; give at least one image")
         if not self._takes_arrays:
             if reset:
-                self.image_shape_ = self.pixel_range_ = None
-            return X
-        if not is_image_list(X) and getattr(X, "ndim", 2) <= 2:
-            X = validate_data(self, X, reset=reset)
-        elif reset:
-            self.__dict__.pop("feature_names_in_", None)  # an earlier fit may have left them
+                self.image_shape_ = self.pixel_range_ = self._table = None
+            return Items(X, X)
+        table = not is_image_list(X) and getattr(X, "ndim", 2) <= 2
+        if table and (self._needs_encoder(X) if reset else self._table is not None):
+            return self._read_mixed(X, reset)
+        if table:
+            given, X = X, validate_data(self, X, reset=reset)
         images = as_array(X, self.image_shape if reset else self.image_shape_)
         if reset:
-            self.image_shape_ = images.shape[1:]
+            self._table, self.image_shape_, self.pixel_range_ = None, images.shape[1:], value_range(images)
             self.n_features_in_ = int(np.prod(self.image_shape_))
-            self.pixel_range_ = value_range(images)
-        return scaled(images, self.pixel_range_) if is_pil_list(X) else images
+        if is_pil_list(X):
+            images = scaled(images, self.pixel_range_)
+        return Items(given if table and hasattr(given, "shape") else images, images)
 
-    def _read_labelled(self, X: Any, y: Any, reset: bool = False) -> tuple[Any, np.ndarray]:
+    def _needs_encoder(self, X: Any) -> bool:
+        """Tell whether a table may have gaps, or has columns that are no numbers."""
+        return accepts_gaps(self.proposer) or (self.proposer is not None and not is_numeric(X))
+
+    def _read_mixed(self, X: Any, reset: bool) -> Items:
+        """A table with gaps or text: as it is for tier 1, as numbers for tier 2."""
+        validate_data(self, X, skip_check_array=True, reset=reset)
+        given = X if hasattr(X, "shape") else np.asarray(X)
+        if reset:
+            self._table = TableEncoder().fit(given)
+        assert self._table is not None
+        images = as_array(self._table.transform(given), self.image_shape if reset else self.image_shape_)
+        if reset:
+            self.image_shape_, self.pixel_range_ = images.shape[1:], value_range(images)
+        return Items(given, images)
+
+    def _read_labelled(self, X: Any, y: Any, reset: bool = False) -> tuple[Items, np.ndarray]:
         if y is None:
             raise InvalidInputError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        images = self._read(X, reset)
+        items = self._read(X, reset)
         y = column_or_1d(y, warn=True)
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
-        check_consistent_length(images, y)
-        return images, y
+        check_consistent_length(items.images, y)
+        return items, y

@@ -6,23 +6,28 @@ from typing import Any, Self
 import numpy as np
 import torch
 from scipy.special import log_softmax, logsumexp
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import get_tags
 
 from . import plugins
 from .errors import InvalidInputError, InvalidTypeError
+from .images import Items
 from .ports import Label
 
 __all__ = [
     "FunctionProposer",
+    "accepts_gaps",
+    "aligned_log_proba",
     "column_of",
     "default_proposer",
     "is_trained",
     "log_proba",
     "resolve_proposer",
+    "rows_of",
     "shortlist",
     "told",
 ]
@@ -68,7 +73,24 @@ def resolve_proposer(proposer: Any, options: Mapping[str, Any] | None = None) ->
         )
     if not proposes:
         return FunctionProposer(proposer)
+    if is_trained(proposer) and hasattr(proposer, "fit") and not hasattr(proposer, "classes_"):
+        _check_goes_by_labels(proposer)
     return clone(proposer) if hasattr(proposer, "__sklearn_clone__") else proposer
+
+
+def _check_goes_by_labels(proposer: Any) -> None:
+    """Check that a model which is neither fitted nor an estimator is one of images, whose `fit` takes labels alone.
+
+    Raises
+    ------
+    InvalidTypeError
+        If not: it can neither be cloned nor asked.
+    """
+    if not hasattr(proposer, "__sklearn_clone__") and not getattr(proposer, "takes_images", False):
+        raise InvalidTypeError(
+            f"proposer {proposer!r} is not fitted and cannot be cloned, since it has no get_params; let its class "
+            "inherit from sklearn.base.BaseEstimator, or fit it and pass FrozenEstimator(proposer)"
+        )
 
 
 class FunctionProposer:
@@ -128,9 +150,24 @@ class FunctionProposer:
             )
 
 
+def accepts_gaps(proposer: Any) -> bool:
+    """Tell whether a scikit-learn classifier, given or its parameter, is to judge for itself of nan in its input.
+
+    A pipeline or another meta-estimator says nothing of its parts, so it is asked.
+    """
+    if not hasattr(proposer, "fit") or getattr(proposer, "takes_images", False):
+        return False
+    if isinstance(proposer, Pipeline | MetaEstimatorMixin) or not hasattr(proposer, "__sklearn_tags__"):
+        return True
+    return bool(get_tags(proposer).input_tags.allow_nan)
+
+
 def is_trained(proposer: Any) -> bool:
-    """Whether `fit` leaves it as it is: frozen scikit-learn classifiers and anything without a `fit(X, y)`."""
-    return isinstance(proposer, FrozenEstimator) or not isinstance(proposer, BaseEstimator)
+    """Tell whether `fit` leaves a proposer as it is: a frozen classifier, or one that is no estimator.
+
+    An estimator has `fit` and `get_params`, whether it is scikit-learn's or, as CatBoost's, has the same methods.
+    """
+    return isinstance(proposer, FrozenEstimator) or not (hasattr(proposer, "fit") and hasattr(proposer, "get_params"))
 
 
 def told(proposer: Any, labels: np.ndarray) -> Any:
@@ -169,6 +206,31 @@ def log_proba(proposer: Any, X: Any) -> np.ndarray:
         margin = np.asarray(proposer.decision_function(X), dtype=float)
         values = log_softmax(np.stack([-margin, margin], axis=1) / 2 if margin.ndim == 1 else margin, axis=1)
     return np.maximum(values, LOG_FLOOR)
+
+
+def aligned_log_proba(proposer: Any, items: Any, classes: np.ndarray) -> np.ndarray:
+    """Tier 1's log-probabilities `[n, C]` of n items, in the order of the classes `[C]`.
+
+    Parameters
+    ----------
+    proposer : object
+        Tier 1.
+    items : Items, array or list of n images
+        What it is asked about.
+    classes : array `[C]`
+        The labels that the columns shall stand for.
+    """
+    items = items if isinstance(items, Items) else Items(items, items)
+    X = items.images if getattr(proposer, "takes_images", False) else rows_of(items.given)
+    return log_proba(proposer, X)[:, column_of(proposer, classes)]
+
+
+def rows_of(X: Any) -> Any:
+    """The rows `[n, d]` that a scikit-learn classifier takes: a table as it is, images as flat float vectors."""
+    if getattr(X, "ndim", 2) == 2 and hasattr(X, "shape"):
+        return X
+    array = np.asarray(X)
+    return array.reshape(len(array), -1).astype(float, copy=False)
 
 
 def column_of(proposer: Any, classes: Sequence[Label] | np.ndarray) -> np.ndarray:

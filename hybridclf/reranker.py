@@ -1,5 +1,6 @@
 """Reranker: a diffusion classifier as a re-ranking stage behind any classifier."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -15,7 +16,7 @@ from .batch_timing import default_batch_size, timed_batch_size
 from .checks import check_allocation, check_batch_size, draw_seed
 from .conditions import ConditionTable
 from .devices import Batches, receive, send
-from .errors import InvalidInputError
+from .errors import FallbackWarning, InvalidInputError, UncalibratedWarning
 from .evaluation import PairErrors, Rows, batch_capacity
 from .evidence import RerankResult
 from .foresight import Foresight
@@ -29,6 +30,9 @@ from .trials import TELLING_TRIALS, TellingOrder, TrialPlan
 from .work import Capacity, Pending, Work
 
 __all__ = ["Reranker"]
+
+ENOUGH_PRIORS, FAR_PRIOR = 30, 0.5
+"""Images that tell how sure a tier 1 is, and by how much its mean log-probability may differ from the fitted one's."""
 
 KEPT_LABELS = 1024
 """Labels whose conditions a loop keeps when no image under way asks for them any more."""
@@ -90,6 +94,7 @@ class Reranker:
         self._pair_errors = PairErrors(denoiser, objective, size)
         self._encoding = Batches(size)
         self.plan = self._plan(draw_seed(random_state), order)
+        self.check_prior = True  # a classifier that asks for its own tier 1 need not
         self._number: dict[Label, int] = {}
         self._conditions: Condition = {}
 
@@ -133,6 +138,8 @@ class Reranker:
         UnknownLabelError
             If the denoiser does not know a label.
         """
+        if log_prior is not None and self.check_prior:
+            self._warn_of_another_tier_1(log_prior)
         results: list[RerankResult | None] = [None] * len(candidates)
         with tqdm(total=len(candidates), desc="rerank", unit="image", leave=None, disable=not progress) as bar:
             spent = 0
@@ -142,7 +149,42 @@ class Reranker:
                     results[image] = result
                 bar.update(len(step.finished))
                 bar.set_postfix(evaluations=spent, refresh=False)
-        return [r for r in results if r is not None]
+        done = [r for r in results if r is not None]
+        self._warn_of_fallbacks(done)
+        return done
+
+    def _warn_of_another_tier_1(self, log_prior: Sequence[np.ndarray] | np.ndarray) -> None:
+        """Warn if tier 1 is far more or less sure than the one that the fusion was fitted for."""
+        usual = self.fusion.top_log_prior
+        tops = [np.max(prior) for prior in log_prior if len(prior)]
+        if usual is None or len(tops) < ENOUGH_PRIORS or not abs(np.mean(tops) - usual) > FAR_PRIOR:
+            return
+        warnings.warn(
+            f"tier 1's first class has probability {np.exp(np.mean(tops)):.2f} in the mean, where the fusion was fitted "
+            f"it had {np.exp(usual):.2f}: it was fitted for another tier 1, or for other data. Fit one for this tier 1: "
+            "HybridClassifier(FrozenEstimator(tier_1), denoiser).fit(X, y), on images that it was not trained on",
+            UncalibratedWarning,
+            stacklevel=3,
+        )
+
+    def _warn_of_fallbacks(self, results: list[RerankResult]) -> None:
+        """Warn once if tier 2 failed for most of the images that it was asked about."""
+        asked = [r for r in results if r.rows or r.stopped_by == "fallback"]
+        failed = sum(r.stopped_by == "fallback" for r in asked)
+        if 2 * failed <= len(asked) or not failed:
+            return
+        advice = (
+            'float16 overflows in some models: load it with precision="bf16" or "fp32", or pass '
+            'HybridClassifier(dtype="bfloat16")'
+            if self.denoiser.dtype == torch.float16
+            else "check the pixels' range, and what the denoiser predicts for these images"
+        )
+        warnings.warn(
+            f"tier 2 gave errors that are not finite for {failed} of {len(asked)} images, which have tier 1's answer; "
+            f"{advice}",
+            FallbackWarning,
+            stacklevel=3,
+        )
 
     def stream(
         self,
@@ -196,9 +238,17 @@ class Reranker:
             )
         evaluate = _DenoiserErrors(self, images, labels, n_candidates)
         capacity = batch_capacity(self.denoiser, self.batch_size)
-        loop = Loop(self.allocation, self.fusion, evaluate, capacity, n_candidates, ahead)
+        loop = Loop(self.allocation, self.fusion, evaluate, capacity, n_candidates, ahead, self._ceilings())
         evaluate.make_room(loop.n_slots)
         return loop
+
+    def _ceilings(self) -> np.ndarray | None:
+        """Highest usual sums of errors by trials, if the fusion knows what is usual."""
+        if self.fusion.usual is None:
+            return None
+        t, alpha, sigma = self.levels()
+        n = self.allocation.max_trials
+        return self.fusion.usual.ceilings(t[:n], self.weighting(t, alpha, sigma)[:n])
 
     @torch.inference_mode()
     def levels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

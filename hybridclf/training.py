@@ -5,8 +5,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
+from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -16,13 +17,18 @@ from .losses import ALL_TIMES, affine_jitter, denoising_loss
 from .models.late import LateConditioned
 from .optimizing import Optimizer
 
-__all__ = ["Trainer", "TrainingConfig", "TrainingLog", "check_finite", "train"]
+__all__ = ["Examples", "Trainer", "TrainingConfig", "TrainingLog", "check_finite", "train"]
 
-Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
-"""From a network, a batch of images `[B, …]`, their class numbers `[B]` and a source of chance to one number."""
+Loss = Callable[..., Tensor]
+"""From a network, a batch of images `[B, …]`, their class numbers `[B]`, a source of chance, and the images' weights
+`[B]` if they have any, to one number.
+"""
 
 CHECK_EVERY = 5
 """Passes from one look at the held-out loss to the next."""
+
+FIFTHS, FALL = 5, 0.05
+"""A loss that falls by more than this share from one fifth of the passes to the next, the last, had not settled."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +90,23 @@ class TrainingLog:
         Mean training loss of each pass.
     held_out : list of float
         Loss on held-out images after every `CHECK_EVERY` passes; empty without them.
+    settled : bool
+        Whether training ended because the held-out loss no longer fell.
     """
 
     n_iter: int = 0
     loss: list[float] = field(default_factory=list)
     held_out: list[float] = field(default_factory=list)
+    settled: bool = False
+
+    @property
+    def converged(self) -> bool:
+        """Whether the loss had settled: in the last fifth of the passes it is not clearly below the fifth before."""
+        losses = self.held_out if len(self.held_out) >= 2 * FIFTHS else self.loss
+        fifth = len(losses) // FIFTHS
+        if self.settled or not fifth:
+            return self.settled
+        return float(np.mean(losses[-fifth:])) > (1 - FALL) * float(np.mean(losses[-2 * fifth : -fifth]))
 
 
 class Trainer:
@@ -114,6 +132,8 @@ class Trainer:
         Length of the schedule.
     seed : int
         Decides batches and whatever the loss draws.
+    weight : Tensor `[n]`, optional
+        Weights of the images, handed on to the loss.
 
     Attributes
     ----------
@@ -134,9 +154,11 @@ class Trainer:
         config: TrainingConfig,
         n_steps: int,
         seed: int,
+        weight: Tensor | None = None,
     ) -> None:
         self.network, self.average = network.train(), copy.deepcopy(network).requires_grad_(False).eval()
         self.images, self.y, self.loss, self.config = images, y, loss, config
+        self.weight = weight
         self.n_steps, self.step = n_steps, 0
         self.rng = torch.Generator(images.device).manual_seed(seed)
         self._order = torch.empty(0, dtype=torch.long, device=images.device)
@@ -161,8 +183,9 @@ class Trainer:
     def _advance(self) -> Tensor:
         """One step; its loss."""
         batch = self._next_batch()
+        weight = () if self.weight is None else (self.weight[batch],)
         with torch.autocast(self.images.device.type, torch.bfloat16, enabled=self.config.bf16):
-            loss = self.loss(self._computed, self.images[batch], self.y[batch], self.rng)
+            loss = self.loss(self._computed, self.images[batch], self.y[batch], self.rng, *weight)
         self._optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self._parameters, 1.0)
@@ -239,15 +262,36 @@ def _warm_cosine(n_steps: int) -> Callable[[int], float]:
 # --- denoisers --------------------------------------------------------------------------------------------------------
 
 
+class Examples(NamedTuple):
+    """Images that a denoiser is trained on, or that are held out.
+
+    Attributes
+    ----------
+    x0 : Tensor `[n, *shape]`
+        Encoded images.
+    y : LongTensor `[n]`
+        Class numbers.
+    weight : Tensor `[n]` or None
+        Weights, one on average; None if all count alike.
+    """
+
+    x0: Tensor
+    y: Tensor
+    weight: Tensor | None = None
+
+    def select(self, index: Any) -> "Examples":
+        """Some of them."""
+        return Examples(self.x0[index], self.y[index], None if self.weight is None else self.weight[index])
+
+
 def train(
     network: LateConditioned,
-    x0: Tensor,
-    y: Tensor,
+    examples: Examples,
     config: TrainingConfig,
     *,
-    held_out: tuple[Tensor, Tensor] | None = None,
+    held_out: Examples | None = None,
     seed: int = 0,
-    progress: bool = False,
+    bar: tqdm | None = None,
 ) -> TrainingLog:
     """Train a network in place; it ends with averaged weights, the best on held-out images if there are any.
 
@@ -255,33 +299,33 @@ def train(
     ----------
     network : LateConditioned
         Trained where its parameters are.
-    x0 : Tensor `[n, *shape]`
-        Encoded images.
-    y : LongTensor `[n]`
-        Class numbers.
+    examples : Examples
+        What to train on.
     config : TrainingConfig
         How to train.
-    held_out : (x0, y), optional
-        Encoded images and class numbers for early stopping; without them training runs to `max_iter`.
+    held_out : Examples, optional
+        For early stopping; without them training runs to `max_iter`.
     seed : int
         Decides batches, noise and jitter.
-    progress : bool
-        Whether to show a progress bar.
+    bar : tqdm, optional
+        Progress bar that is moved by one with each pass.
     """
-    trainer = Trainer(network, x0, y, partial(_denoiser_loss, config), config, 0, seed)
+    x0, y, weight = examples
+    trainer = Trainer(network, x0, y, partial(_denoiser_loss, config), config, 0, seed, weight)
     trainer.n_steps = config.max_iter * trainer.steps_per_pass
     average = cast(LateConditioned, trainer.average)
     best, best_loss, log = None, math.inf, TrainingLog()
-    for loss in tqdm(
-        _passes(trainer), total=config.max_iter, desc="train denoiser", unit="pass", leave=None, disable=not progress
-    ):
+    for loss in _passes(trainer):
         log.loss.append(loss)
+        if bar is not None:
+            bar.update()
         if held_out is None or len(log.loss) % CHECK_EVERY:
             continue
-        log.held_out.append(_held_out_loss(average, *held_out, config))
+        log.held_out.append(_held_out_loss(average, held_out, config))
         if log.held_out[-1] < best_loss:
             best, best_loss, log.n_iter = copy.deepcopy(average.state_dict()), log.held_out[-1], len(log.loss)
         elif len(log.loss) - log.n_iter >= config.n_iter_no_change:
+            log.settled = True
             break
     log.n_iter = log.n_iter or len(log.loss)
     network.load_state_dict(best or average.state_dict())
@@ -289,10 +333,15 @@ def train(
 
 
 def _denoiser_loss(
-    config: TrainingConfig, network: LateConditioned, x0: Tensor, y: Tensor, rng: torch.Generator
+    config: TrainingConfig,
+    network: LateConditioned,
+    x0: Tensor,
+    y: Tensor,
+    rng: torch.Generator,
+    weight: Tensor | None = None,
 ) -> Tensor:
     images = affine_jitter(x0, rng) if config.augment else x0
-    return denoising_loss(network, images, y, config.wrong_class_weight, rng, config.times)
+    return denoising_loss(network, images, y, config.wrong_class_weight, rng, config.times, weight)
 
 
 def _passes(trainer: Trainer) -> Iterator[float]:
@@ -308,11 +357,15 @@ def _passes(trainer: Trainer) -> Iterator[float]:
 
 
 @torch.no_grad()
-def _held_out_loss(network: LateConditioned, x0: Tensor, y: Tensor, config: TrainingConfig) -> float:
-    """The training loss on held-out images `[n, *shape]` of classes `[n]`, each with the same noise every time."""
+def _held_out_loss(network: LateConditioned, held_out: Examples, config: TrainingConfig) -> float:
+    """The training loss on held-out images, each with the same noise every time."""
     rng = torch.Generator().manual_seed(0)
-    repeat = max(1, 256 // len(x0))
-    x0, y = x0.repeat_interleave(repeat, dim=0), y.repeat_interleave(repeat)
-    chunks = zip(x0.split(1024), y.split(1024), strict=True)
-    losses = [denoising_loss(network, x, c, config.wrong_class_weight, rng, config.times) * len(x) for x, c in chunks]
-    return float(sum(losses)) / len(x0)
+    n = len(held_out.x0)
+    repeated = torch.arange(n).repeat_interleave(max(1, 256 // n))
+    total = 0.0
+    for index in repeated.split(1024):
+        x0, y, weight = held_out.select(index)
+        total += float(denoising_loss(network, x0, y, config.wrong_class_weight, rng, config.times, weight)) * len(
+            index
+        )
+    return total / len(repeated)

@@ -118,7 +118,7 @@ def test_join_puts_images_together() -> None:
 def test_replay_of_fixed_trials_is_the_posterior_of_the_candidates(recording: Recording, top_k: int | None) -> None:
     """Candidates share their prior mass by the fusion's formula; all other classes keep tier 1's."""
     log_prior, errors = recording.log_prior[:50], recording.errors[:50]
-    final = replay(FUSED, FixedTrials(8), log_prior, errors, top_k)
+    final, _ = replay(FUSED, FixedTrials(8), log_prior, errors, top_k)
     np.testing.assert_allclose(final.sum(axis=1), 1)
     lengths = set()
     for p, prior, table in zip(final, log_prior, errors, strict=True):
@@ -137,7 +137,7 @@ def test_replay_of_fixed_trials_is_the_posterior_of_the_candidates(recording: Re
 def test_replay_of_a_race_leaves_alone_what_the_prior_settles(recording: Recording) -> None:
     first = FUSED.prior(recording.log_prior)
     sure = first.max(axis=1) >= 0.8
-    final = replay(FUSED, Race(0.8, 16), recording.log_prior, recording.errors)
+    final, _ = replay(FUSED, Race(0.8, 16), recording.log_prior, recording.errors)
     np.testing.assert_allclose(final.sum(axis=1), 1)
     assert 0 < sure.sum() < len(sure)
     changed = np.abs(final - first).max(axis=1) > 1e-12
@@ -157,6 +157,11 @@ def test_the_prior_alone_is_fitted_on_all_classes_and_images() -> None:
     assert confidence == pytest.approx((log_prior.argmax(axis=1) == y).mean(), abs=0.03)
 
 
+def bare(fusion: Fusion) -> Fusion:
+    """What maximum likelihood gives alone."""
+    return replace(fusion, usual=None, top_log_prior=None)
+
+
 def test_where_sharpness_makes_no_difference_the_fusion_stays() -> None:
     """Tier 1 is so sure of every image that the race never asks the denoiser."""
     recording = make_recording(50)
@@ -164,7 +169,7 @@ def test_where_sharpness_makes_no_difference_the_fusion_stays() -> None:
     recording = replace(recording, log_prior=sure, all_log_prior=sure)
     fitted = fit_calibration(recording, Race(max_trials=8), None, uniform_weights)
     errors = recording.errors[:, np.argsort(-fitted.order.at(recording.t), kind="stable")]
-    assert fitted.fusion == Fusion.fit(sure, errors, recording.y)
+    assert bare(fitted.fusion) == Fusion.fit(sure, errors, recording.y)
 
 
 def test_given_weights_are_used_and_not_learned(recording: Recording) -> None:
@@ -175,7 +180,7 @@ def test_given_weights_are_used_and_not_learned(recording: Recording) -> None:
     weights = heuristic_weights(recording.t, recording.alpha, recording.sigma)
     weighted = replace(recording, errors=recording.errors * weights[None, :, None])
     again = fit_calibration(weighted, allocation, None, uniform_weights)
-    assert again.fusion == fitted.fusion
+    assert bare(again.fusion) == bare(fitted.fusion)
     np.testing.assert_array_equal(again.order.discriminability, fitted.order.discriminability)
 
 
@@ -207,7 +212,7 @@ def test_confidence_means_what_it_says_at_the_moment_of_stopping(
     fitted = fit_calibration(recording, allocation, None, uniform_weights)
     fresh = make_recording(1500, seed=7)
     position = np.argsort(-fitted.order.at(fresh.t), kind="stable") if allocation.fitted_order else np.arange(32)
-    final = replay(fitted.fusion, allocation, fresh.log_prior, fresh.errors[:, position])
+    final, _ = replay(fitted.fusion, allocation, fresh.log_prior, fresh.errors[:, position])
     confidence, right = final.max(axis=1), final.argmax(axis=1) == fresh.y
     assert right.mean() == pytest.approx(confidence.mean(), abs=0.03)
     assert right.mean() > (fresh.log_prior.argmax(axis=1) == fresh.y).mean() + 0.1
@@ -220,7 +225,7 @@ def test_sharpness_is_chosen_on_replays(recording: Recording) -> None:
     errors = recording.errors[:, np.argsort(-fitted.order.at(recording.t), kind="stable")]  # as Race will use them
 
     def likelihood(fusion: Fusion) -> float:
-        posterior = replay(fusion, allocation, recording.log_prior, errors, 4)
+        posterior, _ = replay(fusion, allocation, recording.log_prior, errors, 4)
         return float(np.log(posterior[np.arange(len(recording.y)), recording.y]).mean())
 
     assert likelihood(fitted.fusion) > likelihood(Fusion.fit(recording.log_prior, errors, recording.y)) + 0.01
@@ -236,7 +241,7 @@ def test_an_allocation_longer_than_the_recording_is_fitted_without_replays(
     if isinstance(allocation, Race):  # Race alone takes the most telling times first
         position = np.argsort(-fitted.order.at(recording.t), kind="stable")
         assert (recording.t[position[:16]] > 0.5).all()
-    assert fitted.fusion == Fusion.fit(recording.log_prior, recording.errors[:, position], recording.y)
+    assert bare(fitted.fusion) == Fusion.fit(recording.log_prior, recording.errors[:, position], recording.y)
 
 
 def test_what_is_replayed_is_what_will_be_run(gaussian_denoiser: Callable[..., Any]) -> None:
@@ -253,7 +258,7 @@ def test_what_is_replayed_is_what_will_be_run(gaussian_denoiser: Callable[..., A
     assert fitted.weighting is not None
     errors = made.errors * fitted.weighting(made.t, made.alpha, made.sigma)[None, :, None]
     errors = errors[:, np.argsort(-fitted.order.at(made.t), kind="stable")]
-    expected = replay(fitted.fusion, race, made.log_prior, errors, 3)
+    expected, _ = replay(fitted.fusion, race, made.log_prior, errors, 3)
     stage = Reranker(
         denoiser,
         allocation=race,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
@@ -16,10 +17,11 @@ from sklearn.neighbors import KNeighborsClassifier
 from hybridclf import calibration
 from hybridclf import crossfit as module
 from hybridclf.calibration import Recording
-from hybridclf.crossfit import CrossFit, aligned_log_proba
-from hybridclf.errors import InvalidInputError, UncalibratedWarning
-from hybridclf.fitting import Parts, Recipe
-from hybridclf.images import select
+from hybridclf.crossfit import CrossFit
+from hybridclf.errors import UncalibratedWarning
+from hybridclf.fitting import Parts, Recipe, Sample
+from hybridclf.images import Items, select
+from hybridclf.proposing import aligned_log_proba
 from hybridclf.training import TrainingConfig
 
 CLASSES = np.array(["ant", "bee", "cow"])
@@ -43,13 +45,16 @@ def recipe(denoiser: Any) -> Recipe:
         validation_fraction=0.5,
         device=torch.device("cpu"),
         dtype=None,
-        progress=False,
     )
 
 
 @pytest.fixture(autouse=True)
 def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "RECORDED_TRIALS", 4)
+
+
+def sample(X: np.ndarray, y: np.ndarray) -> Sample:
+    return Sample(Items(X, X), y)
 
 
 def cross_fit(recipe: Recipe) -> CrossFit:
@@ -68,10 +73,11 @@ class Watched(Recipe):
     asked: list[int | None] = field(default_factory=list)
     made: list[Parts] = field(default_factory=list)
 
-    def fit(self, images: Any, y: np.ndarray, classes: np.ndarray, seed: int, n_iter: int | None = None) -> Parts:
-        self.seen.append(np.asarray(images))
-        self.asked.append(n_iter)
-        self.made.append(super().fit(images, y, classes, seed, n_iter))
+    def fit(self, sample: Sample, classes: np.ndarray, seed: int, **options: Any) -> Parts:
+        index = options.get("index")
+        self.seen.append(sample.items.images if index is None else sample.items.images[index])
+        self.asked.append(options.get("n_iter"))
+        self.made.append(super().fit(sample, classes, seed, **options))
         return self.made[-1]
 
 
@@ -89,7 +95,7 @@ class Memory(ClassifierMixin, BaseEstimator):
 
 @pytest.mark.parametrize("cv", [2, 3, 0.3])
 def test_a_memorising_proposer_is_recorded_at_chance(recipe: Recipe, cv: int | float) -> None:
-    parts, recording = cross_fit(recipe).fit(X, Y, cv)
+    parts, recording = cross_fit(recipe).fit(sample(X, Y), cv)
     assert recording is not None
     assert accuracy(aligned_log_proba(parts.proposer, X, CLASSES), Y) > 0.75  # it knows what it was fitted on
     assert accuracy(recording.log_prior, recording.y) < 0.6
@@ -97,7 +103,7 @@ def test_a_memorising_proposer_is_recorded_at_chance(recipe: Recipe, cv: int | f
 
 @pytest.mark.parametrize("cv", [2, 5, 0.25])
 def test_no_recorded_image_was_seen(recipe: Recipe, cv: int | float) -> None:
-    _, recording = cross_fit(replace(recipe, proposer=Memory())).fit(X, Y, cv)
+    _, recording = cross_fit(replace(recipe, proposer=Memory())).fit(sample(X, Y), cv)
     assert recording is not None
     assert (recording.log_prior.argmax(axis=1) == 2).all()
 
@@ -108,15 +114,15 @@ class Noting(CrossFit):
 
     recorded: list[tuple[int, bytes]] = field(default_factory=list)
 
-    def record(self, parts: Parts, images: Any, y: np.ndarray) -> Recording:
-        self.recorded.extend((id(parts.denoiser), row.tobytes()) for row in images)
-        return super().record(parts, images, y)
+    def record(self, parts: Parts, sample: Sample, limit: int | None = None, progress: bool = False) -> Recording:
+        self.recorded.extend((id(parts.denoiser), row.tobytes()) for row in sample.items.images)
+        return super().record(parts, sample, limit, progress)
 
 
 def test_the_denoisers_of_the_folds_are_trained_without_their_fold(recipe: Recipe) -> None:
     watched = Watched(**{**vars(recipe), "denoiser": None})
     noting = Noting(**vars(cross_fit(watched)))
-    noting.fit(X, Y, 3)
+    noting.fit(sample(X, Y), 3)
     rows = [row.tobytes() for row in X]
     fits = zip(watched.made, watched.seen, strict=True)
     trained_on = {id(parts.denoiser): {row.tobytes() for row in seen} for parts, seen in fits}
@@ -128,14 +134,14 @@ def test_the_denoisers_of_the_folds_are_trained_without_their_fold(recipe: Recip
 def test_final_tiers_are_trained_for_as_long_as_the_folds_found_best(recipe: Recipe) -> None:
     training = TrainingConfig(max_iter=15, n_iter_no_change=5)
     watched = Watched(**{**vars(recipe), "denoiser": None, "training": training})
-    parts, _ = cross_fit(watched).fit(X, Y, 3)
+    parts, _ = cross_fit(watched).fit(sample(X, Y), 3)
     found = [made.log.n_iter for made in watched.made[:3] if made.log is not None]
     assert watched.asked == [None, None, None, round(float(np.median(found)))]
     assert parts.log is not None and len(parts.log.loss) == watched.asked[-1]
 
 
 def test_every_image_is_recorded_once(recipe: Recipe) -> None:
-    _, recording = cross_fit(recipe).fit(X, Y, 4)
+    _, recording = cross_fit(recipe).fit(sample(X, Y), 4)
     assert recording is not None
     assert recording.log_prior.shape == (N, 3)
     assert recording.errors.shape[::2] == (N, 3)
@@ -143,21 +149,23 @@ def test_every_image_is_recorded_once(recipe: Recipe) -> None:
 
 
 def test_a_held_out_share_is_kept_from_the_final_tiers_too(recipe: Recipe) -> None:
-    parts, recording = cross_fit(recipe).fit(X, Y, 0.3)
+    parts, recording = cross_fit(recipe).fit(sample(X, Y), 0.3)
     assert recording is not None and len(recording.y) == 18
     assert parts.proposer.n_samples_fit_ == 42
     assert np.bincount(recording.y).tolist() == [6, 6, 6]  # stratified
 
 
-def test_a_share_that_leaves_nothing_of_a_class(recipe: Recipe) -> None:
+def test_a_share_leaves_every_class_an_image(recipe: Recipe) -> None:
     y = np.where(np.arange(N) < 2, 2, np.arange(N) % 2)
-    with pytest.raises(InvalidInputError, match=r"cv=0.8 holds out every image of class 'cow'; use a smaller share"):
-        cross_fit(recipe).fit(X, y, 0.8)
+    watched = Watched(**vars(recipe))
+    parts, recording = cross_fit(watched).fit(sample(X, y), 0.8)
+    assert set(parts.proposer.classes_) == set(CLASSES)
+    assert recording is not None and 44 <= len(recording.y) <= 48  # the last image of a class stays
 
 
 def test_given_tiers_are_recorded_on_all_images(recipe: Recipe, denoiser: Any) -> None:
     frozen = FrozenEstimator(GaussianNB().fit(X, CLASSES[Y]))
-    parts, recording = cross_fit(replace(recipe, proposer=frozen)).fit(X, Y, 3)
+    parts, recording = cross_fit(replace(recipe, proposer=frozen)).fit(sample(X, Y), 3)
     assert parts == (frozen, denoiser, None)
     assert recording is not None and len(recording.y) == N
 
@@ -165,38 +173,89 @@ def test_given_tiers_are_recorded_on_all_images(recipe: Recipe, denoiser: Any) -
 def test_a_given_tier_that_knows_more_classes_than_there_are_images_of(recipe: Recipe) -> None:
     frozen = FrozenEstimator(GaussianNB().fit(X, CLASSES[Y]))
     some = Y < 2
-    _, recording = cross_fit(replace(recipe, proposer=frozen)).fit(X[some], Y[some], 3)
+    _, recording = cross_fit(replace(recipe, proposer=frozen)).fit(sample(X[some], Y[some]), 3)
     assert recording is not None
     assert set(recording.y) == {0, 1}
     assert recording.log_prior.shape == (40, 3)
 
 
-def test_folds_are_no_more_than_the_images_of_the_smallest_class(recipe: Recipe) -> None:
+def test_a_class_with_fewer_images_than_folds_is_held_out_too(recipe: Recipe) -> None:
     y = np.where(np.arange(N) < 2, 2, np.arange(N) % 2)
     watched = Watched(**vars(recipe))
-    _, recording = cross_fit(watched).fit(X, y, 5)
-    assert [len(seen) for seen in watched.seen] == [30, 30, 60]
+    _, recording = cross_fit(watched).fit(sample(X, y), 5)
+    assert len(watched.seen) == 6
     assert recording is not None and len(recording.y) == N
 
 
-def test_a_class_with_a_single_image_leaves_nothing_to_hold_out(recipe: Recipe) -> None:
+def test_a_class_with_a_single_image_is_never_held_out(recipe: Recipe) -> None:
     y = np.where(np.arange(N) < 1, 2, np.arange(N) % 2)
-    with pytest.warns(UncalibratedWarning, match="a class has a single image.*at least 2 images"):
-        parts, recording = cross_fit(recipe).fit(X, y, 3)
+    watched = Watched(**vars(recipe))
+    _, recording = cross_fit(watched).fit(sample(X, y), 3)
+    assert all((seen == X[0]).all(axis=1).any() for seen in watched.seen)
+    assert recording is not None
+    assert np.bincount(recording.all_y).tolist() == np.bincount(y)[:2].tolist()
+
+
+def test_nothing_but_single_images_leaves_nothing_to_hold_out(recipe: Recipe) -> None:
+    with pytest.warns(UncalibratedWarning, match="no image can be held out.*give every class at least 2 images"):
+        parts, recording = cross_fit(recipe).fit(sample(X[:3], np.arange(3)), 3)
     assert recording is None
-    assert parts.proposer.n_samples_fit_ == N
+    assert parts.proposer.n_samples_fit_ == 3
 
 
-def test_recordings_are_bounded(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups_are_held_out_together(recipe: Recipe) -> None:
+    copies = np.repeat(X[:20], 3, axis=0)  # each image three times
+    y, groups = np.repeat(Y[:20], 3), np.repeat(np.arange(20), 3)
+    _, apart = cross_fit(replace(recipe, proposer=Memory())).fit(Sample(Items(copies, copies), y, None, groups), 4)
+    _, together = cross_fit(replace(recipe, proposer=Memory())).fit(sample(copies, y), 4)
+    assert apart is not None and together is not None
+    assert (apart.log_prior.argmax(axis=1) == 2).all()  # never seen
+    assert not (together.log_prior.argmax(axis=1) == 2).all()
+
+
+def test_weights_reach_tier_1_the_training_and_the_recording(recipe: Recipe) -> None:
+    weight = np.random.default_rng(3).uniform(0.1, 3, N)
+    weighted = Sample(Items(X, X), Y, weight)
+    training = TrainingConfig(max_iter=2)
+    plain, trained = (
+        cross_fit(replace(recipe, proposer=GaussianNB(), denoiser=None, training=training)).fit(s, 3)
+        for s in (sample(X, Y), weighted)
+    )
+    np.testing.assert_array_equal(
+        trained[0].proposer.theta_, GaussianNB().fit(X, CLASSES[Y], sample_weight=weight).theta_
+    )
+    first, other = (parts.denoiser.network.state_dict() for parts, _ in (plain, trained))
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+    assert trained[1] is not None and trained[1].all_weight is not None
+    np.testing.assert_allclose(np.sort(trained[1].all_weight), np.sort(weight))
+
+
+def test_threads_change_no_bit(recipe: Recipe) -> None:
+    training = TrainingConfig(max_iter=2)
+    one, two = (
+        replace(cross_fit(replace(recipe, denoiser=None, training=training)), n_jobs=n).fit(sample(X, Y), 3)
+        for n in (1, 2)
+    )
+    assert one[1] is not None and two[1] is not None
+    np.testing.assert_array_equal(one[1].errors, two[1].errors)
+
+
+def test_recordings_are_bounded_in_all(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_RECORDED_IMAGES", 7)
-    _, folds = cross_fit(recipe).fit(X, Y, 3)
-    _, held_out = cross_fit(recipe).fit(X, Y, 0.5)
-    assert folds is not None and len(folds.y) <= 3 * 7
+    _, in_folds = cross_fit(recipe).fit(sample(X, Y), 3)
+    _, held_out = cross_fit(recipe).fit(sample(X, Y), 0.5)
+    assert in_folds is not None and len(in_folds.y) <= 7
     assert held_out is not None and len(held_out.y) == 7
 
 
+def test_training_that_has_not_settled_is_said(recipe: Recipe) -> None:
+    short = replace(recipe, denoiser=None, training=TrainingConfig(max_iter=1))
+    with pytest.warns(ConvergenceWarning, match="still falling after max_iter=1 passes; raise max_iter"):
+        cross_fit(short).fit(sample(X, Y), 3)
+
+
 def test_the_seed_decides_the_folds(recipe: Recipe) -> None:
-    first, again, other = (replace(cross_fit(recipe), seed=s).fit(X, Y, 3)[1] for s in (1, 1, 2))
+    first, again, other = (replace(cross_fit(recipe), seed=s).fit(sample(X, Y), 3)[1] for s in (1, 1, 2))
     assert first is not None and again is not None and other is not None
     np.testing.assert_array_equal(first.errors, again.errors)
     np.testing.assert_array_equal(first.log_prior, again.log_prior)

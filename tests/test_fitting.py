@@ -16,8 +16,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from hybridclf.errors import InvalidInputError
-from hybridclf.fitting import MIN_HELD_OUT, Recipe, rows_of
+from hybridclf.fitting import MIN_HELD_OUT, Recipe, Sample
+from hybridclf.images import Items
 from hybridclf.models import LateMLP, LateUNet
+from hybridclf.proposing import rows_of
 from hybridclf.training import TrainingConfig
 
 CLASSES = np.array(["ant", "bee", "cow"])
@@ -34,12 +36,15 @@ def recipe() -> Recipe:
         validation_fraction=0.1,
         device=torch.device("cpu"),
         dtype=None,
-        progress=False,
     )
 
 
 def images(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0, 16, (30, *shape)) + Y.reshape(-1, *(1,) * len(shape))
+
+
+def sample(X: np.ndarray, y: np.ndarray) -> Sample:
+    return Sample(Items(X, X), y)
 
 
 def weights(denoiser: Any) -> np.ndarray:
@@ -48,7 +53,7 @@ def weights(denoiser: Any) -> np.ndarray:
 
 def test_both_tiers_are_trained(recipe: Recipe) -> None:
     given = recipe.proposer
-    proposer, denoiser, log = recipe.fit(images(5), Y, CLASSES, seed=0)
+    proposer, denoiser, log = recipe.fit(sample(images(5), Y), CLASSES, seed=0)
     assert recipe.trains
     assert proposer is not given and not hasattr(given, "classes_")
     np.testing.assert_array_equal(proposer.theta_, GaussianNB().fit(images(5), CLASSES[Y]).theta_)
@@ -61,7 +66,7 @@ def test_given_parts_stay_as_they_are(recipe: Recipe, gaussian_denoiser: Callabl
     denoiser = gaussian_denoiser(dict(zip(CLASSES.tolist(), np.eye(3, 5), strict=True)))
     both = replace(recipe, proposer=frozen, denoiser=denoiser)
     assert not both.trains
-    assert both.fit(images(5, seed=1), Y, CLASSES, seed=0) == (frozen, denoiser, None)
+    assert both.fit(sample(images(5, seed=1), Y), CLASSES, seed=0) == (frozen, denoiser, None)
     assert replace(recipe, proposer=frozen).trains
     assert replace(recipe, denoiser=denoiser).trains
 
@@ -69,7 +74,7 @@ def test_given_parts_stay_as_they_are(recipe: Recipe, gaussian_denoiser: Callabl
 @pytest.mark.parametrize("shape", [(5,), (8, 8, 1)])
 def test_the_seed_decides_everything(recipe: Recipe, shape: tuple[int, ...]) -> None:
     forest = replace(recipe, proposer=RandomForestClassifier(3), architecture="mlp")
-    first, again, other = (forest.fit(images(*shape), Y, CLASSES, seed=s) for s in (1, 1, 2))
+    first, again, other = (forest.fit(sample(images(*shape), Y), CLASSES, seed=s) for s in (1, 1, 2))
     np.testing.assert_array_equal(weights(first.denoiser), weights(again.denoiser))
     assert not np.array_equal(weights(first.denoiser), weights(other.denoiser))
     X = rows_of(images(*shape, seed=3))
@@ -79,15 +84,17 @@ def test_the_seed_decides_everything(recipe: Recipe, shape: tuple[int, ...]) -> 
 
 def test_training_leaves_the_global_random_state_alone(recipe: Recipe) -> None:
     before = torch.random.get_rng_state()
-    recipe.fit(images(5), Y, CLASSES, seed=0)
+    recipe.fit(sample(images(5), Y), CLASSES, seed=0)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_only_open_random_states_are_set(recipe: Recipe) -> None:
     pipeline = make_pipeline(StandardScaler(), RandomForestClassifier(2))
-    made = replace(recipe, proposer=pipeline).fit(images(5), Y, CLASSES, seed=7).proposer
+    made = replace(recipe, proposer=pipeline).fit(sample(images(5), Y), CLASSES, seed=7).proposer
     assert made[-1].random_state == 7
-    chosen = replace(recipe, proposer=LogisticRegression(random_state=3)).fit(images(5), Y, CLASSES, seed=7).proposer
+    chosen = (
+        replace(recipe, proposer=LogisticRegression(random_state=3)).fit(sample(images(5), Y), CLASSES, seed=7).proposer
+    )
     assert chosen.random_state == 3
 
 
@@ -104,14 +111,16 @@ def test_only_open_random_states_are_set(recipe: Recipe) -> None:
 def test_architecture(
     recipe: Recipe, architecture: str, shape: tuple[int, ...], network: type, dtype: torch.dtype
 ) -> None:
-    denoiser = replace(recipe, architecture=architecture).fit(images(*shape)[:3], Y[:3], CLASSES, seed=0).denoiser
+    denoiser = (
+        replace(recipe, architecture=architecture).fit(sample(images(*shape)[:3], Y[:3]), CLASSES, seed=0).denoiser
+    )
     assert type(denoiser.network) is network
     assert denoiser.dtype == next(denoiser.network.parameters()).dtype == dtype
     assert denoiser.encode(images(*shape)).shape == (30, *denoiser.shape)
 
 
 def test_dtype_is_what_the_trained_denoiser_computes_in(recipe: Recipe) -> None:
-    denoiser = replace(recipe, dtype=torch.bfloat16).fit(images(5), Y, CLASSES, seed=0).denoiser
+    denoiser = replace(recipe, dtype=torch.bfloat16).fit(sample(images(5), Y), CLASSES, seed=0).denoiser
     assert denoiser.dtype == next(denoiser.network.parameters()).dtype == torch.bfloat16
 
 
@@ -120,7 +129,9 @@ def test_dtype_is_what_the_trained_denoiser_computes_in(recipe: Recipe) -> None:
     [(8, 2), (10, 2), (12, 2), (14, 2), (16, 3), (28, 3)],  # down to 4, 5, 6, 7, 4 and 7 pixels
 )
 def test_levels_of_a_unet(recipe: Recipe, side: int, levels: int) -> None:
-    denoiser = replace(recipe, architecture="unet").fit(images(side, side, 1)[:3], Y[:3], CLASSES, seed=0).denoiser
+    denoiser = (
+        replace(recipe, architecture="unet").fit(sample(images(side, side, 1)[:3], Y[:3]), CLASSES, seed=0).denoiser
+    )
     assert denoiser.network.config["levels"] == levels
 
 
@@ -130,14 +141,14 @@ def test_levels_of_a_unet(recipe: Recipe, side: int, levels: int) -> None:
 )
 def test_what_a_unet_cannot_take(recipe: Recipe, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        replace(recipe, architecture="unet").fit(images(*shape), Y, CLASSES, seed=0)
+        replace(recipe, architecture="unet").fit(sample(images(*shape), Y), CLASSES, seed=0)
 
 
 @pytest.mark.parametrize("shape", [(5,), (8, 8, 2)])
 def test_images_are_standardised_by_feature_or_channel(recipe: Recipe, shape: tuple[int, ...]) -> None:
     X = images(*shape) * 10.0 ** np.arange(shape[-1])
     X[..., 0] = 7.0  # constant: centred, not blown up
-    x0 = replace(recipe, architecture="mlp").fit(X, Y, CLASSES, seed=0).denoiser.encode(X)
+    x0 = replace(recipe, architecture="mlp").fit(sample(X, Y), CLASSES, seed=0).denoiser.encode(X)
     x0 = x0.movedim(1, -1).reshape(-1, shape[-1])
     np.testing.assert_allclose(x0.mean(0), 0, atol=1e-9)
     np.testing.assert_allclose(x0.std(0, correction=0), [0, *[1] * (shape[-1] - 1)], atol=1e-9)
@@ -145,14 +156,14 @@ def test_images_are_standardised_by_feature_or_channel(recipe: Recipe, shape: tu
 
 def test_early_stopping_needs_images_to_look_at(recipe: Recipe) -> None:
     few = replace(recipe, training=TrainingConfig(max_iter=10), validation_fraction=(MIN_HELD_OUT - 1) / 30)
-    assert few.fit(images(5), Y, CLASSES, seed=0).log.held_out == []
+    assert few.fit(sample(images(5), Y), CLASSES, seed=0).log.held_out == []
     enough = replace(few, validation_fraction=MIN_HELD_OUT / 30)
-    assert len(enough.fit(images(5), Y, CLASSES, seed=0).log.held_out) == 2
+    assert len(enough.fit(sample(images(5), Y), CLASSES, seed=0).log.held_out) == 2
 
 
 def test_a_given_number_of_passes_is_run_on_all_images(recipe: Recipe) -> None:
     long = replace(recipe, training=TrainingConfig(max_iter=10), validation_fraction=0.5)
-    log = long.fit(images(5), Y, CLASSES, seed=0, n_iter=3).log
+    log = long.fit(sample(images(5), Y), CLASSES, seed=0, n_iter=3).log
     assert (log.n_iter, len(log.loss), log.held_out) == (3, 3, [])
 
 

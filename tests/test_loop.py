@@ -564,3 +564,61 @@ def _under_way(loop: Loop) -> set[int]:
 def _has_begun(result: RerankResult) -> bool:
     """A trial of which some errors are in."""
     return result.evaluations > np.isfinite(result.evidence).sum()
+
+
+# --- images that tier 1 answers ---------------------------------------------------------------------------------------
+
+
+def test_an_image_beyond_the_usual_errors_is_novel(error_table: Callable[..., np.ndarray]) -> None:
+    tasks, errors = make_tasks(30, 5), error_table(30, TRIALS, 5)
+    odd = np.arange(30) % 3 == 0
+    errors[odd] += 100
+    ceilings = np.append(np.inf, 20.0 * np.arange(1, TRIALS + 1))  # errors are about 10 a trial
+    plain = collect(Loop(FixedTrials(TRIALS), FUSED, Recorded(errors), Capacity(8, 40), 5).run(tasks))
+    loop = Loop(FixedTrials(TRIALS), FUSED, Recorded(errors), Capacity(8, 40), 5, ceilings=ceilings)
+    for i, result in collect(loop.run(tasks)).items():
+        if len(tasks[i].candidates) == 1 or not odd[i]:
+            same(result, plain[i])
+            continue
+        assert result.stopped_by == "novel"
+        np.testing.assert_allclose(result.posterior, softmax(FUSED.prior_alone * tasks[i].log_prior))
+        assert result.evaluations == TRIALS * len(tasks[i].candidates)
+
+
+def test_a_novel_image_costs_one_trial_of_a_race(error_table: Callable[..., np.ndarray]) -> None:
+    task, errors = Task(0, ("a", "b"), np.log([0.5, 0.5])), 1000 + error_table(1, TRIALS, 2)
+    ceilings = np.append(np.inf, np.full(TRIALS, 500.0))
+    loop = Loop(Race(0.99, TRIALS), FUSED, Recorded(errors), Capacity(8, 40), 2, ceilings=ceilings)
+    (result,) = collect(loop.run([task])).values()
+    assert (result.stopped_by, result.rows, result.ranking) == ("novel", 1, ("a", "b"))
+
+
+@pytest.mark.parametrize("fusion", [replace(FUSED, pays=False), replace(FUSED, harmed=("class 1", "class 3"))])
+def test_tier_2_is_not_asked_where_it_does_not_pay(fusion: Fusion, error_table: Callable[..., np.ndarray]) -> None:
+    tasks, evaluate = make_tasks(40, 5), Watched(error_table(40, TRIALS, 5))
+    results = collect(Loop(Race(0.999, TRIALS), fusion, evaluate, Capacity(8, 40), 5).run(tasks))
+    for i, result in results.items():
+        leader = tasks[i].candidates[int(np.argmax(tasks[i].log_prior))]
+        assert (result.stopped_by == "off") == (not fusion.pays or leader in fusion.harmed)
+        if result.stopped_by == "off":
+            assert result.evaluations == 0
+            np.testing.assert_allclose(result.posterior, softmax(FUSED.prior_alone * tasks[i].log_prior))
+    assert {image for image, _, _ in evaluate.asked} <= {i for i, r in results.items() if r.stopped_by != "off"}
+
+
+def test_a_model_without_a_finite_error_is_soon_asked_no_more(error_table: Callable[..., np.ndarray]) -> None:
+    tasks = [Task(i, tuple("abc"), np.log([0.5, 0.3, 0.2])) for i in range(500)]
+    evaluate = Watched(np.full_like(error_table(500, TRIALS, 3), np.nan))
+    results = collect(Loop(Race(0.99, TRIALS), FUSED, evaluate, Capacity(8, 24), 3).run(tasks))
+    assert len(evaluate.batches) == loop_module.GIVE_UP_AFTER
+    assert [results[i].stopped_by for i in range(500)] == ["fallback"] * 500
+    assert {r.ranking for r in results.values()} == {tuple("abc")}
+    assert sum(r.evaluations for r in results.values()) == len(evaluate.asked)
+
+
+def test_broken_images_do_not_stop_the_others(error_table: Callable[..., np.ndarray]) -> None:
+    tasks = [Task(i, tuple("abc"), np.log([0.5, 0.3, 0.2])) for i in range(100)]
+    errors = error_table(100, TRIALS, 3)
+    errors[20:90] = np.nan
+    results = collect(Loop(Race(0.99, TRIALS), FUSED, Recorded(errors), Capacity(8, 24), 3).run(tasks))
+    assert sorted(i for i, r in results.items() if r.stopped_by == "fallback") == list(range(20, 90))

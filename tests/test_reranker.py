@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from hybridclf.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
-from hybridclf.errors import HybridClfError, InvalidInputError, InvalidTypeError, UnknownLabelError
+from hybridclf.errors import (
+    FallbackWarning,
+    HybridClfError,
+    InvalidInputError,
+    InvalidTypeError,
+    UncalibratedWarning,
+    UnknownLabelError,
+)
 from hybridclf.evaluation import PADDED_TO
 from hybridclf.evidence import RerankResult
 from hybridclf.fusion import Fusion
@@ -527,3 +534,22 @@ def test_an_allocation_that_is_none_is_refused(
     for allocation in ("race", Race, 3):
         with pytest.raises(InvalidTypeError, match="allocation must be an object such as Race"):
             Reranker(gaussian_denoiser(means), allocation=allocation)  # type: ignore[arg-type]
+
+
+def test_a_fusion_of_another_tier_1_is_said(gaussian_denoiser: Callable[..., Any]) -> None:
+    denoiser = gaussian_denoiser(dict(zip("ab", np.eye(2), strict=True)))
+    fusion = Fusion(1.0, 0.5, 0.2, calibrated=True, top_log_prior=float(np.log(0.9)))
+    stage, images = Reranker(denoiser, allocation=FixedTrials(1), fusion=fusion), np.zeros((40, 2))
+    stage.rerank(images, ["ab"] * 40, np.log([[0.8, 0.2]] * 40))
+    stage.rerank(images, ["ab"] * 40)  # no tier 1 at all
+    with pytest.warns(UncalibratedWarning, match=r"probability 0.50 .* it had 0.90: it was fitted for another tier 1"):
+        stage.rerank(images, ["ab"] * 40, np.log([[0.5, 0.5]] * 40))
+    stage.rerank(images[:5], ["ab"] * 5, np.log([[0.5, 0.5]] * 5))  # too few to tell
+
+
+def test_a_model_that_overflows_is_warned_of_once(gaussian_denoiser: Callable[..., Any]) -> None:
+    broken = gaussian_denoiser(dict(zip("ab", np.full((2, 2), np.nan), strict=True)), dtype=torch.float16)
+    with pytest.warns(FallbackWarning, match=r'40 of 40 images.*float16 overflows.*precision="bf16"') as caught:
+        results = Reranker(broken, allocation=FixedTrials(1)).rerank(np.zeros((40, 2)), ["ab"] * 40)
+    assert len(caught) == 1
+    assert {r.stopped_by for r in results} == {"fallback"}

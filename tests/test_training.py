@@ -13,7 +13,7 @@ from hybridclf.errors import TrainingError
 from hybridclf.losses import affine_jitter, denoising_loss, distort, shift_and_mirror
 from hybridclf.models import LateConditioned, LateConditionedDenoiser, LateMLP, LateUNet
 from hybridclf.reranker import Reranker
-from hybridclf.training import CHECK_EVERY, Trainer, TrainingConfig, TrainingLog, train
+from hybridclf.training import CHECK_EVERY, Examples, Trainer, TrainingConfig, TrainingLog, train
 
 QUICK = TrainingConfig(max_iter=30, batch_size=64, learning_rate=5e-3)
 
@@ -47,7 +47,7 @@ def accuracy(network: LateConditioned, x0: Tensor, y: Tensor) -> float:
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_a_small_set_is_learned(weight: float) -> None:
     network = small()
-    log = train(network, *two_classes(256, 0), TrainingConfig(30, 64, 5e-3, wrong_class_weight=weight))
+    log = train(network, Examples(*two_classes(256, 0)), TrainingConfig(30, 64, 5e-3, wrong_class_weight=weight))
     assert len(log.loss) == log.n_iter == 30
     assert log.held_out == []
     assert log.loss[-1] < log.loss[0] - 0.1
@@ -62,7 +62,7 @@ def test_a_u_net_learns_too() -> None:
     x0[y == 1, :, 2:] += 1
     torch.manual_seed(0)
     network = LateUNet((1, 4, 4), 2, width=8)
-    train(network, x0[:64], y[:64], TrainingConfig(max_iter=40, batch_size=32, learning_rate=5e-3))
+    train(network, Examples(x0[:64], y[:64]), TrainingConfig(max_iter=40, batch_size=32, learning_rate=5e-3))
     assert accuracy(network, x0[64:, 0], y[64:]) > 0.9
 
 
@@ -72,7 +72,7 @@ def test_same_seed_same_weights() -> None:
     nets = [small() for _ in range(3)]
     before = torch.get_rng_state()
     for network, seed in zip(nets, (1, 1, 2), strict=True):
-        train(network, x0, y, config, seed=seed)
+        train(network, Examples(x0, y), config, seed=seed)
     assert torch.equal(torch.get_rng_state(), before)  # nobody else's random numbers are touched
     a, b, c = (network.state_dict() for network in nets)
     assert all(torch.equal(a[k], b[k]) for k in a)
@@ -84,7 +84,7 @@ def test_early_stopping_stops_and_keeps_the_best() -> None:
     few, many = two_classes(8, 0), two_classes(400, 1)
     config = TrainingConfig(400, 8, 1e-2, weight_decay=0.0, ema_decay=0.5, n_iter_no_change=20)
     network = small()
-    log = train(network, *few, config, held_out=many)
+    log = train(network, Examples(*few), config, held_out=Examples(*many))
     assert len(log.loss) < 400
     assert len(log.held_out) == len(log.loss) // CHECK_EVERY
     assert log.n_iter == CHECK_EVERY * (1 + int(np.argmin(log.held_out)))
@@ -98,8 +98,8 @@ def test_without_early_stopping_the_average_of_the_last_pass_is_kept() -> None:
     """An average that forgets at once is the network itself: training on from it changes little at a rate of zero."""
     x0, y = two_classes(64, 0)
     slow, quick = small(), small()
-    train(slow, x0, y, TrainingConfig(4, 16, 5e-3, ema_decay=0.99))
-    train(quick, x0, y, TrainingConfig(4, 16, 5e-3, ema_decay=0.0))
+    train(slow, Examples(x0, y), TrainingConfig(4, 16, 5e-3, ema_decay=0.99))
+    train(quick, Examples(x0, y), TrainingConfig(4, 16, 5e-3, ema_decay=0.0))
     start = small().state_dict()
 
     def moved(network: LateConditioned) -> float:
@@ -115,7 +115,7 @@ def test_the_average_is_that_of_the_steps() -> None:
     def final(n_steps: int, decay: float, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
         monkeypatch.setattr("hybridclf.training._warm_cosine", lambda _: lambda __: 1.0)
         network = small()
-        train(network, x0, y, TrainingConfig(n_steps, 16, 1e-2, ema_decay=decay), seed=4)
+        train(network, Examples(x0, y), TrainingConfig(n_steps, 16, 1e-2, ema_decay=decay), seed=4)
         return network.state_dict()
 
     with pytest.MonkeyPatch.context() as patch:
@@ -158,7 +158,7 @@ def test_the_wrong_class_term_tells_classes_apart() -> None:
 
     def gap(weight: float) -> float:
         network = small()
-        train(network, x0, y, TrainingConfig(20, 32, 5e-3, wrong_class_weight=weight))
+        train(network, Examples(x0, y), TrainingConfig(20, 32, 5e-3, wrong_class_weight=weight))
         rng = (torch.Generator().manual_seed(9) for _ in range(2))
         with torch.no_grad():
             right, wrong = (denoising_loss(network, x0, c, 0.0, next(rng)) for c in (y, 1 - y))
@@ -223,7 +223,7 @@ def test_augmented_training_runs() -> None:
     torch.manual_seed(0)
     network = LateUNet((1, 4, 4), 2, width=8)
     x0, y = torch.randn(16, 1, 4, 4), torch.arange(16) % 2
-    log = train(network, x0, y, TrainingConfig(max_iter=2, batch_size=8, augment=True))
+    log = train(network, Examples(x0, y), TrainingConfig(max_iter=2, batch_size=8, augment=True))
     assert isinstance(log, TrainingLog)
     assert all(math.isfinite(loss) for loss in log.loss)
 
@@ -267,11 +267,11 @@ def test_most_times_are_drawn_from_the_range() -> None:
 
 def test_bfloat16_trains_float32_weights() -> None:
     network = small()
-    log = train(network, *two_classes(256, 0), TrainingConfig(30, 64, 5e-3, bf16=True))
+    log = train(network, Examples(*two_classes(256, 0)), TrainingConfig(30, 64, 5e-3, bf16=True))
     assert all(p.dtype == torch.float32 for p in network.parameters())
     assert log.loss[-1] < log.loss[0] - 0.1
     exact = small()
-    train(exact, *two_classes(256, 0), TrainingConfig(30, 64, 5e-3))
+    train(exact, Examples(*two_classes(256, 0)), TrainingConfig(30, 64, 5e-3))
     assert not torch.equal(network.outlet.weight, exact.outlet.weight)
     assert accuracy(network, *two_classes(200, 1)) > 0.95
 
@@ -280,7 +280,7 @@ def test_a_diverged_training_says_so() -> None:
     x, y = torch.full((20, 1, 8, 8), torch.nan), torch.arange(20) % 2
     network = LateMLP((1, 8, 8), 2, width=16, depth=1)
     with pytest.raises(TrainingError, match="the training of the denoiser diverged: at step 1 its loss is nan"):
-        train(network, x, y, TrainingConfig(max_iter=2))
+        train(network, Examples(x, y), TrainingConfig(max_iter=2))
 
 
 @pytest.mark.slow

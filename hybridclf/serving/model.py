@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from ..crossfit import aligned_log_proba
 from ..errors import UnknownLabelError
 from ..estimator import HybridClassifier
 from ..ports import Label
-from ..proposing import column_of
+from ..proposing import aligned_log_proba, column_of
 
 __all__ = ["RequestLabels"]
 

@@ -1,0 +1,80 @@
+"""Errors that are usual for the classes a pair was calibrated on: beyond them an image is none of tier 2's business."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["UsualErrors"]
+
+QUANTILE = 0.99
+"""Share of the calibration images whose level of errors counts as usual."""
+
+VECTOR_SLACK, IMAGE_SLACK = 1.25, 12.0
+"""Factors on that level up to which items are still taken for usual.
+
+Noise on pixels raises the errors under all classes alike, and re-ranking gains most where there is much of it. Under
+the heaviest Gaussian noise of `benchmarks/cifar10.py` the level is 14, and of images that are nothing but noise 28. In
+a vector each number means something of its own: one that is five standard deviations off makes the level three, and
+answers that trust the errors worse than tier 1's.
+"""
+
+
+@dataclass(frozen=True)
+class UsualErrors:
+    """Level of the lowest error that calibration images had, by trials.
+
+    The level of an image after n trials is the lowest of its candidates' sums of errors, over the sum that is typical
+    for these n trials. It needs no label.
+
+    Parameters
+    ----------
+    times : tuple of float `[T]`
+        Times of the trials that were recorded, ascending.
+    typical : tuple of float `[T]`
+        Median over the calibration images of the lowest unweighted error in each of these trials.
+    limits : tuple of float `[L]`
+        Highest usual level after 1, 2, 4, … trials.
+    """
+
+    times: tuple[float, ...]
+    typical: tuple[float, ...]
+    limits: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("times", "typical", "limits"):  # lists, from JSON
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    @classmethod
+    def fit(cls, errors: np.ndarray, t: np.ndarray, weights: np.ndarray, vectors: bool = False) -> "UsualErrors":
+        """Learn what is usual from recorded errors.
+
+        Parameters
+        ----------
+        errors : float array `[n, T, k]`
+            Unweighted errors of n images, in the order in which the trials will be used.
+        t, weights : float array `[T]`
+            Times and weights of these trials.
+        vectors : bool
+            Whether the items are vectors rather than images.
+        """
+        typical = np.median(errors.min(axis=2), axis=0)
+        lowest = np.cumsum(errors * weights[:, None], axis=1, dtype=float).min(axis=2)
+        level = lowest / np.maximum(np.cumsum(typical * weights), 1e-12)
+        counts = 2 ** np.arange(int(np.log2(errors.shape[1])) + 1)
+        slack = VECTOR_SLACK if vectors else IMAGE_SLACK
+        limits = slack * np.quantile(level[:, counts - 1], QUANTILE, axis=0, method="higher")
+        ascending = np.argsort(t)
+        return cls(*(tuple(v.tolist()) for v in (t[ascending], typical[ascending], limits)))
+
+    def ceilings(self, t: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Highest usual sum of the best class's weighted errors after 0, 1, … T trials, float `[T + 1]`.
+
+        Parameters
+        ----------
+        t, weights : float array `[T]`
+            Times and weights of the trials, in the order in which they are used.
+        """
+        counts = np.log2(np.arange(len(t)) + 1)
+        limits = np.interp(counts, np.arange(len(self.limits)), self.limits)
+        typical = np.interp(t, self.times, self.typical)
+        return np.append(np.inf, limits * np.cumsum(typical * weights))

@@ -1,0 +1,82 @@
+"""Metadata of `HybridClassifier.fit`: weights, groups, and further arguments of the proposer and the splitter."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn import get_config
+from sklearn.utils import compute_sample_weight
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
+from sklearn.utils.validation import check_consistent_length
+
+from .errors import InvalidInputError
+
+__all__ = ["Metadata", "metadata_of", "router_of"]
+
+
+class Metadata(NamedTuple):
+    """What `fit` was given beside X and y.
+
+    Attributes
+    ----------
+    weight : float array `[n]` or None
+        Weights of the items, `class_weight` included.
+    groups : array `[n]` or None
+        Items of one group are held out together.
+    proposer : dict
+        Further arguments of the proposer's `fit`.
+    """
+
+    weight: np.ndarray | None
+    groups: np.ndarray | None
+    proposer: dict[str, Any]
+
+
+def router_of(clf: Any) -> MetadataRouter:
+    """Who gets which metadata: the classifier itself, the proposer's `fit` and the splitter's `split`."""
+    router = MetadataRouter(owner=clf).add_self_request(clf)
+    if hasattr(clf.proposer, "fit"):
+        router.add(proposer=clf.proposer, method_mapping=MethodMapping().add(caller="fit", callee="fit"))
+    if hasattr(clf.cv, "split"):
+        router.add(splitter=clf.cv, method_mapping=MethodMapping().add(caller="fit", callee="split"))
+    return router
+
+
+def metadata_of(clf: Any, params: dict[str, Any], y: np.ndarray) -> Metadata:
+    """The metadata of a call of `fit`.
+
+    With scikit-learn's metadata routing it goes where it is requested. Without it `sample_weight` goes to both tiers
+    and the fusion, `groups` to the splits, and anything else to the proposer's `fit`.
+
+    Raises
+    ------
+    InvalidInputError
+        For weights that are negative or no numbers.
+    ValueError
+        For lengths that differ from that of y.
+    """
+    params = {name: value for name, value in params.items() if value is not None}
+    given, groups = params.get("sample_weight"), params.get("groups")
+    if get_config()["enable_metadata_routing"]:
+        routed = process_routing(clf, "fit", **params)
+        proposer = dict(routed["proposer"]["fit"]) if "proposer" in routed else {}
+        groups = routed["splitter"]["split"].get("groups", groups) if "splitter" in routed else groups
+    else:
+        proposer = {name: value for name, value in params.items() if name not in ("sample_weight", "groups")}
+    if groups is not None:
+        groups = np.asarray(groups)
+        check_consistent_length(y, groups)
+    return Metadata(_weights(given, clf.class_weight, y), groups, proposer)
+
+
+def _weights(given: Any, class_weight: Any, y: np.ndarray) -> np.ndarray | None:
+    """Weights `[n]` of the items; None if all count alike."""
+    if given is None and class_weight is None:
+        return None
+    try:
+        weight = np.ones(len(y)) if given is None else np.asarray(given, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"sample_weight must be one number per item, got {given!r}") from error
+    check_consistent_length(y, weight)
+    if weight.ndim != 1 or not np.isfinite(weight).all() or (weight < 0).any() or not weight.any():
+        raise InvalidInputError("sample_weight must be one number >= 0 per item, not all of them 0")
+    return weight if class_weight is None else weight * compute_sample_weight(class_weight, y)

@@ -1,0 +1,82 @@
+"""Which images are held out: stratified by class, groups on one side, and never the last image of a class."""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check_cv, train_test_split
+
+__all__ = ["folds", "hold_out"]
+
+Split = tuple[np.ndarray, np.ndarray]
+"""Positions of the images to train on, and of those held out."""
+
+
+def folds(y: np.ndarray, cv: Any, seed: int, groups: np.ndarray | None = None) -> Iterator[Split]:
+    """Splits for cross-fitting.
+
+    An image whose class has no other image to train on is trained on in every fold, and held out in none. There is no
+    fold where nothing can be held out.
+
+    Parameters
+    ----------
+    y : int array `[n]`
+        Class numbers.
+    cv : int, splitter or iterable of splits
+        As scikit-learn's `check_cv` takes it. A number of folds that is above the size of the largest class is reduced
+        to it.
+    seed : int
+        Decides the folds that a number asks for.
+    groups : array `[n]`, optional
+        Images of one group are held out together.
+    """
+    if isinstance(cv, int | np.integer):
+        units = y if groups is None else y[np.unique(groups, return_index=True)[1]]
+        n_splits = min(int(cv), int(np.bincount(units).max()))
+        if n_splits < 2:
+            return
+        kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+        splitter = kind(n_splits, shuffle=True, random_state=seed)
+    else:
+        splitter = check_cv(cv, y, classifier=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class in y", UserWarning)
+        splits = list(splitter.split(np.zeros((len(y), 1)), y, groups))
+    for kept, out in splits:
+        kept, out = _keeping_classes(np.asarray(kept), np.asarray(out), y)
+        if len(out):
+            yield kept, out
+
+
+def hold_out(y: np.ndarray, share: float, seed: int, groups: np.ndarray | None = None) -> Split:
+    """One split that holds out a share of the images, of each class alike as far as its images allow.
+
+    Parameters
+    ----------
+    y : int array `[n]`
+        Class numbers.
+    share : float
+        In (0, 1).
+    seed : int
+        Decides the split.
+    groups : array `[n]`, optional
+        Images of one group are on one side.
+    """
+    names = np.arange(len(y)) if groups is None else groups
+    _, first, unit = np.unique(names, return_index=True, return_inverse=True)
+    kinds = y[first]  # a group counts for the class of its first image
+    common = np.flatnonzero(np.bincount(kinds)[kinds] > 1)
+    if not len(common):
+        return np.arange(len(y)), np.arange(0)
+    enough = min(share, 1 - share) * len(common) >= len(np.unique(kinds[common]))
+    strata = kinds[common] if enough else None  # with fewer places than classes, chance decides
+    _, chosen = train_test_split(common, test_size=share, random_state=seed, stratify=strata)
+    held = np.isin(unit, chosen)
+    return _keeping_classes(np.flatnonzero(~held), np.flatnonzero(held), y)
+
+
+def _keeping_classes(kept: np.ndarray, out: np.ndarray, y: np.ndarray) -> Split:
+    """The split with all images moved to `kept` whose class would have none there."""
+    lost = ~np.isin(y[out], y[kept])
+    return np.concatenate([kept, out[lost]]), out[~lost]

@@ -1,0 +1,89 @@
+"""Tables as numbers: what tier 2 sees of a table with gaps or text in it."""
+
+from typing import Any, Self
+
+import numpy as np
+
+__all__ = ["TableEncoder", "is_numeric"]
+
+MAX_VALUES = 50
+"""Most values of a text column that get a number each; rarer ones count as none of them."""
+
+
+class TableEncoder:
+    """Turns the columns of a table into numbers.
+
+    A column of numbers keeps them, and its gaps get its median. Any other column becomes one number per value, 1 where
+    the row has that value and 0 elsewhere; a gap or a value that was not seen in `fit` is 0 throughout.
+
+    Parameters
+    ----------
+    columns : list of float or list, optional
+        What `fit` learned: per column its median, or its values.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"age": [1.0, None, 3.0], "kind": ["cat", "dog", "cat"]})
+    >>> TableEncoder().fit(table).transform(table)
+    array([[1., 1., 0.],
+           [2., 0., 1.],
+           [3., 1., 0.]])
+    """
+
+    def __init__(self, columns: list[Any] | None = None) -> None:
+        self.columns = columns or []
+
+    def fit(self, table: Any) -> Self:
+        """Learn medians and values from a table `[n, d]`, a data frame or an array."""
+        self.columns = [_learn(column) for column in _columns(table)]
+        return self
+
+    def transform(self, table: Any) -> np.ndarray:
+        """The table `[n, d]` as numbers, float `[n, d']`."""
+        return np.column_stack(
+            [_encode(column, known) for column, known in zip(_columns(table), self.columns, strict=True)]
+        )
+
+
+def is_numeric(table: Any) -> bool:
+    """Tell whether every column of a data frame holds numbers; an array is left to scikit-learn's own checks."""
+    return not hasattr(table, "columns") or all(_as_numbers(column) is not None for column in _columns(table))
+
+
+def _columns(table: Any) -> list[np.ndarray]:
+    """The columns of a table, each an array `[n]`."""
+    if hasattr(table, "columns"):  # a data frame
+        return [np.asarray(table[name]) for name in table.columns]
+    return list(np.asarray(table).T)
+
+
+def _as_numbers(column: np.ndarray) -> np.ndarray | None:
+    """A column as float numbers, gaps as nan; None if it holds anything else."""
+    if column.dtype.kind in "biuf":
+        return column.astype(float)
+    if column.dtype.kind != "O" or not all(v is None or isinstance(v, int | float | np.number) for v in column):
+        return None
+    return np.array([np.nan if v is None else v for v in column], dtype=float)
+
+
+def _learn(column: np.ndarray) -> Any:
+    numbers = _as_numbers(column)
+    if numbers is None:
+        values, counts = np.unique(_as_text(column), return_counts=True)
+        return sorted(values[np.argsort(-counts, kind="stable")][:MAX_VALUES].tolist())
+    known = numbers[np.isfinite(numbers)]
+    return float(np.median(known)) if len(known) else 0.0
+
+
+def _encode(column: np.ndarray, known: Any) -> np.ndarray:
+    if isinstance(known, list):
+        return (_as_text(column)[:, None] == np.array(known)).astype(float)
+    numbers = _as_numbers(column)
+    if numbers is None:
+        numbers = np.full(len(column), np.nan)  # text where numbers were: as unknown as a gap
+    return np.where(np.isnan(numbers), known, numbers)
+
+
+def _as_text(column: np.ndarray) -> np.ndarray:
+    return np.array([str(value) for value in column])

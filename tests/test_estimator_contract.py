@@ -1,0 +1,353 @@
+"""What scikit-learn's users take for granted: metadata, tables, nested parameters, threads, failures, no harm."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+from hybridclf import FixedTrials, HybridClassifier, InvalidInputError, InvalidTypeError, Race, calibration
+
+QUICK = Race(max_trials=4)
+RNG = np.random.default_rng(0)
+N = 90
+Y = np.arange(N) % 3
+X = np.eye(3, 5)[Y] * 2 + RNG.standard_normal((N, 5))
+
+
+@pytest.fixture(autouse=True)
+def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "RECORDED_TRIALS", 4)
+
+
+@pytest.fixture
+def routing() -> Iterator[None]:
+    with sklearn.config_context(enable_metadata_routing=True):
+        yield
+
+
+@pytest.fixture
+def denoiser(gaussian_denoiser: Callable[..., Any]) -> Any:
+    return gaussian_denoiser(dict(enumerate(2 * np.eye(3, 5))), s=1.0)
+
+
+def quick(proposer: Any = None, denoiser: Any = None, **params: Any) -> HybridClassifier:
+    return HybridClassifier(
+        proposer, denoiser, **{"max_iter": 1, "cv": 2, "allocation": QUICK, "random_state": 0} | params
+    )
+
+
+class Noting(ClassifierMixin, BaseEstimator):
+    """Naive Bayes that notes what it is fitted and asked with."""
+
+    notes: ClassVar[list[tuple[str, Any, dict[str, Any]]]] = []
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, colour: str | None = None) -> "Noting":
+        self.notes.append(("fit", X, {"sample_weight": sample_weight, "colour": colour}))
+        self.model_ = GaussianNB(var_smoothing=0.1).fit(np.asarray(X, dtype=float), y)
+        self.classes_ = self.model_.classes_
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        self.notes.append(("ask", X, {}))
+        return self.model_.predict_proba(np.asarray(X, dtype=float))
+
+
+@pytest.fixture
+def noting() -> Noting:
+    Noting.notes = []
+    return Noting()
+
+
+# --- metadata ---------------------------------------------------------------------------------------------------------
+
+
+def test_weights_and_further_arguments_reach_tier_1(noting: Noting, denoiser: Any) -> None:
+    weight = RNG.uniform(0.5, 2, N)
+    quick(noting, denoiser).fit(X, Y, sample_weight=weight, colour="red")
+    fits = [(rows, extra) for kind, rows, extra in noting.notes if kind == "fit"]
+    assert [len(rows) for rows, _ in fits] == [45, 45, 90]
+    for rows, extra in fits:
+        assert extra["colour"] == "red"
+        position = [int(np.flatnonzero((row == X).all(axis=1))[0]) for row in rows]
+        np.testing.assert_array_equal(extra["sample_weight"], weight[position])
+
+
+def test_balanced_weights_are_scikit_learns(noting: Noting, denoiser: Any) -> None:
+    kept = (Y > 0) | (np.arange(N) < 15)
+    quick(noting, denoiser, class_weight="balanced").fit(X[kept], Y[kept])
+    _, _, extra = [note for note in noting.notes if note[0] == "fit"][-1]
+    expected = sklearn.utils.compute_sample_weight("balanced", Y[kept])
+    np.testing.assert_allclose(extra["sample_weight"], expected)
+
+
+def test_a_rare_class_gains_by_balanced_weights(denoiser: Any) -> None:
+    rare = (Y > 0) | (np.arange(N) < 12)
+    plain, balanced = (
+        quick(LogisticRegression(), denoiser, class_weight=w).fit(X[rare], Y[rare]).predict_proba(X)[:, 0].mean()
+        for w in (None, "balanced")
+    )
+    assert balanced > 1.5 * plain
+
+
+def test_groups_are_routed_to_the_splitter(noting: Noting, denoiser: Any, routing: None) -> None:
+    groups = np.arange(N) // 9
+    clf = quick(noting.set_fit_request(sample_weight=True, colour=True), denoiser, cv=GroupKFold(5))
+    clf.set_fit_request(sample_weight=True).fit(X, Y, groups=groups, sample_weight=np.ones(N), colour="red")
+    assert clf.calibration_ is not None and clf.calibration_.n_images == N
+    fits = [(rows, extra) for kind, rows, extra in noting.notes if kind == "fit"]
+    for rows, extra in fits[:-1]:
+        inside = {int(groups[np.flatnonzero((row == X).all(axis=1))[0]]) for row in rows}
+        assert len(rows) == 9 * len(inside)  # no group is torn apart
+        assert extra["colour"] == "red" and len(extra["sample_weight"]) == len(rows)
+
+
+def test_metadata_go_through_a_grid_search(noting: Noting, denoiser: Any, routing: None) -> None:
+    clf = quick(noting.set_fit_request(sample_weight=True), denoiser).set_fit_request(sample_weight=True)
+    search = GridSearchCV(clf, {"top_k": [2, 3]}, cv=GroupKFold(2))
+    search.fit(X, Y, groups=np.arange(N) // 3, sample_weight=np.ones(N))
+    assert all(extra["sample_weight"] is not None for kind, _, extra in noting.notes if kind == "fit")
+
+
+@pytest.mark.parametrize("weight", [-np.ones(N), np.zeros(N), np.full(N, np.nan), ["heavy"] * N, np.ones((N, 2))])
+def test_weights_that_cannot_be_used(weight: Any, denoiser: Any) -> None:
+    with pytest.raises(InvalidInputError, match="sample_weight must be one number"):
+        quick(GaussianNB(), denoiser).fit(X, Y, sample_weight=weight)
+
+
+def test_metadata_of_another_length(denoiser: Any) -> None:
+    for name in ("sample_weight", "groups"):
+        with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+            quick(GaussianNB(), denoiser).fit(X, Y, **{name: np.ones(N - 1)})
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def test_tier_1_gets_the_table_as_it_was_given(noting: Noting, denoiser: Any) -> None:
+    frame = pd.DataFrame(X.astype(np.float32), columns=list("abcde"))
+    quick(noting, denoiser).fit(frame, Y).predict(frame)
+    for _, rows, _ in noting.notes:
+        assert isinstance(rows, pd.DataFrame)
+        assert rows.columns.tolist() == list("abcde") and set(rows.dtypes) == {np.dtype(np.float32)}
+    quick(noting, denoiser).fit(X.astype(np.float32), Y).predict(X.astype(np.float32))
+    assert noting.notes[-1][1].dtype == np.float32
+
+
+def test_columns_by_name_and_text_columns() -> None:
+    frame = pd.DataFrame(X, columns=list("abcde")).assign(kind=np.array(["ox", "hen", "pig"])[Y])
+    columns = make_column_transformer((OneHotEncoder(), ["kind"]), ("passthrough", ["a", "b"]))
+    clf = quick(make_pipeline(columns, LogisticRegression())).fit(frame, Y)
+    assert clf.n_features_in_ == 6 and clf.image_shape_ == (8,)  # five numbers and three values
+    assert clf.score(frame, Y) == 1.0
+    with pytest.raises(ValueError, match="feature names should match"):
+        clf.predict(frame[["kind", *"abcde"]])
+
+
+def test_gaps_reach_a_proposer_that_takes_them(noting: Noting) -> None:
+    gappy = np.where(RNG.uniform(size=X.shape) < 0.1, np.nan, X)
+    forest = quick(HistGradientBoostingClassifier(max_iter=5)).fit(gappy, Y)
+    assert forest.score(gappy, Y) > 0.8
+    assert np.isfinite(forest.predict_proba(gappy)).all()
+    complete = quick(RandomForestClassifier(5)).fit(X, Y)  # gaps that come later
+    assert np.isfinite(complete.predict_proba(gappy)).all()
+    with pytest.raises(ValueError, match="contains NaN"):
+        quick(LogisticRegression()).fit(gappy, Y)
+    with pytest.raises(ValueError, match="contains NaN"):
+        quick().fit(X, Y).predict(gappy)
+
+
+# --- proposers that are no BaseEstimator ------------------------------------------------------------------------------
+
+
+class Foreign:
+    """A classifier with scikit-learn's methods and none of its classes, as CatBoost's."""
+
+    def __init__(self, smoothing: float = 0.1) -> None:
+        self.smoothing = smoothing
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        return {"smoothing": self.smoothing}
+
+    def set_params(self, **params: Any) -> "Foreign":
+        self.smoothing = params.get("smoothing", self.smoothing)
+        return self
+
+    def fit(self, X: Any, y: Any) -> "Foreign":
+        self.model = GaussianNB(var_smoothing=self.smoothing).fit(X, y)
+        self.classes_ = self.model.classes_
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        return self.model.predict_proba(X)
+
+
+class Stubborn:
+    """A classifier that cannot be cloned."""
+
+    def fit(self, X: Any, y: Any) -> "Stubborn":
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        return np.ones((len(X), 3)) / 3
+
+
+def test_what_has_fit_and_get_params_is_cloned_and_fitted(denoiser: Any) -> None:
+    given = Foreign()
+    clf = quick(given, denoiser).fit(X, Y)
+    assert not hasattr(given, "model") and clf.proposer_ is not given
+    np.testing.assert_allclose(clf.proposer_.model.theta_, GaussianNB(var_smoothing=0.1).fit(X, Y).theta_)
+
+
+def test_what_cannot_be_cloned_is_refused(denoiser: Any) -> None:
+    with pytest.raises(InvalidTypeError, match=r"has no get_params; let its class .* or fit it and pass Frozen"):
+        quick(Stubborn(), denoiser).fit(X, Y)
+
+
+# --- parameters -------------------------------------------------------------------------------------------------------
+
+
+def test_nested_parameters_of_the_defaults() -> None:
+    clf = HybridClassifier().set_params(proposer__C=0.1, allocation__confidence=0.9)
+    assert clf.proposer[-1].C == 0.1
+    assert clf.allocation == Race(confidence=0.9)
+    assert clone(clf).set_params(allocation__max_trials=3).allocation == Race(0.9, 3)
+    params = HybridClassifier(allocation=FixedTrials(3)).get_params()
+    assert params["allocation__n"] == 3 and params["proposer__C"] == 1.0
+    with pytest.raises(InvalidInputError, match="has no 'patience'; it has confidence, max_trials"):
+        clf.set_params(allocation__patience=3)
+    with pytest.raises(ValueError, match="Invalid parameter 'alpha'"):
+        HybridClassifier().set_params(proposer__alpha=3)
+
+
+def test_a_grid_over_the_defaults(denoiser: Any) -> None:
+    grid = {"proposer__C": [0.01, 1.0], "allocation__confidence": [0.8, 0.99]}
+    search = GridSearchCV(quick(None, denoiser, allocation=None), grid, cv=2).fit(X, Y)
+    assert len(search.cv_results_["params"]) == 4
+    assert search.best_estimator_.allocation.confidence == search.best_params_["allocation__confidence"]
+
+
+def test_clones_share_a_given_denoiser(denoiser: Any) -> None:
+    clf = quick(GaussianNB(), denoiser)
+    copy = clone(clf)
+    assert copy.denoiser is denoiser
+    assert copy.proposer is not clf.proposer
+    assert copy.get_params(deep=False).keys() == clf.get_params(deep=False).keys()
+
+
+def test_parameters_set_after_fit_are_checked_or_wait_for_the_next(denoiser: Any) -> None:
+    clf = quick(GaussianNB(var_smoothing=5.0), denoiser).fit(X, Y)
+    before = clf.predict_proba(X)
+    clf.set_params(objective="l1", weighting="uniform", class_weight="balanced", cv=3)
+    np.testing.assert_array_equal(clf.predict_proba(X), before)
+    for name, value in {"top_k": 0, "allocation": "race", "batch_size": -1}.items():
+        with pytest.raises((InvalidInputError, InvalidTypeError), match=name):
+            clone(clf).fit(X, Y).set_params(**{name: value}).predict(X)
+
+
+# --- threads and failures ---------------------------------------------------------------------------------------------
+
+
+def test_fits_in_threads_are_those_of_one_thread() -> None:
+    alone = [quick(random_state=seed).fit(X, Y).predict_proba(X) for seed in range(3)]
+    made: dict[int, np.ndarray] = {}
+
+    def fit(seed: int) -> None:
+        made[seed] = quick(random_state=seed).fit(X, Y).predict_proba(X)
+
+    threads = [threading.Thread(target=fit, args=(seed,)) for seed in range(3)]
+    torch.manual_seed(0)
+    state = torch.random.get_rng_state()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert torch.equal(torch.random.get_rng_state(), state)  # nobody touched torch's global generator
+    for seed, expected in enumerate(alone):
+        np.testing.assert_array_equal(made[seed], expected)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_fit_works_without_gradients_around_it(mode: Callable[[], Any]) -> None:
+    expected = quick().fit(X, Y).predict_proba(X)
+    with mode():
+        made = quick().fit(X, Y)
+        np.testing.assert_array_equal(made.predict_proba(X), expected)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_a_fit_that_fails_leaves_the_old_state(error: type[BaseException], denoiser: Any) -> None:
+    class Failing(GaussianNB):
+        def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+            raise error("no")
+
+    clf = quick(GaussianNB(), denoiser).fit(X, Y)
+    before, expected = dict(vars(clf)), clf.predict_proba(X)
+    clf.set_params(proposer=Failing())
+    with pytest.raises(error):
+        clf.fit(np.column_stack([X, X]), np.where(Y == 2, 7, Y))
+    assert {name for name, value in vars(clf).items() if value is not before[name]} == {"proposer"}
+    np.testing.assert_array_equal(clf.predict_proba(X), expected)
+    unfitted = quick(Failing(), denoiser)
+    with pytest.raises(error):
+        unfitted.fit(X, Y)
+    assert not [name for name in vars(unfitted) if name.endswith("_")]
+
+
+# --- do no harm -------------------------------------------------------------------------------------------------------
+
+
+def test_tier_2_is_off_where_held_out_images_say_that_it_does_not_pay(gaussian_denoiser: Callable[..., Any]) -> None:
+    wrong = gaussian_denoiser(dict(enumerate(2 * np.eye(3, 5)[[1, 2, 0]])), s=1.0)  # takes each class for another
+    clf = quick(LogisticRegression(), wrong).fit(X, Y)
+    assert clf.worth_ is not None and not clf.worth_.pays
+    assert str(clf.worth_).startswith("Re-ranking does not pay here and is off, use tier 1")
+    np.testing.assert_array_equal(clf.predict(X), clf.proposer_.predict(X))
+    assert {(r.stopped_by, r.evaluations) for r in clf.rerank(X)} == {("off", 0)}
+
+
+def test_worth_is_of_images_that_neither_tier_saw(denoiser: Any) -> None:
+    weak = FrozenEstimator(LogisticRegression(C=1e-3).fit(X, Y))
+    clf = quick(weak, denoiser, allocation=Race(max_trials=4)).fit(X, Y)
+    worth = clf.worth_
+    assert worth is not None and worth.pays and worth.n_images == N
+    assert worth.tier_1_accuracy.value == pytest.approx(weak.score(X, Y))
+    assert worth.hybrid_accuracy.value == pytest.approx(clf.score(X, Y), abs=0.05)
+    assert worth.fixed - worth.broken == pytest.approx(worth.accuracy_gain.value * N)
+
+
+@pytest.mark.parametrize("change", [lambda x: x * 1000, lambda x: x * 0 - 999, lambda x: x + 15, lambda x: x - 15])
+def test_input_far_outside_of_what_was_seen_gets_tier_1s_answer(change: Callable[[Any], Any], denoiser: Any) -> None:
+    clf = quick(LogisticRegression(C=0.01), denoiser).fit(X, Y)
+    assert clf.worth_ is not None and clf.worth_.pays
+    far = X.copy()
+    far[:, 4] = change(far[:, 4])
+    results = clf.rerank(far)
+    assert {r.stopped_by for r in results if r.evaluations} == {"novel"}
+    np.testing.assert_array_equal(clf.predict(far), clf.proposer_.predict(far))
+    usual = [r.stopped_by for r in clf.rerank(X)]
+    assert usual.count("novel") <= 0.05 * N
+
+
+def test_near_duplicates_in_one_group_do_not_make_tier_1_over_sure() -> None:
+    copies = np.repeat(X, 4, axis=0) + 0.02 * RNG.standard_normal((4 * N, 5))
+    y, groups = np.repeat(RNG.permutation(Y), 4), np.repeat(np.arange(N), 4)  # there is nothing to learn
+    fresh, fresh_y = RNG.standard_normal((300, 5)), np.arange(300) % 3
+    loss = {}
+    for name, metadata in {"grouped": {"groups": groups}, "torn": {}}.items():
+        clf = quick(RandomForestClassifier(20, random_state=0)).fit(copies, y, **metadata)
+        loss[name] = -np.log(np.maximum(clf.predict_proba(fresh)[np.arange(300), fresh_y], 1e-15)).mean()
+    assert loss["grouped"] < 1.2 < loss["torn"]  # log 3 is chance

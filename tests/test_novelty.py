@@ -1,0 +1,55 @@
+"""What is usual for the lowest error of an image, and images that are beyond it."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from hybridclf import Fusion
+from hybridclf.novelty import IMAGE_SLACK, QUANTILE, VECTOR_SLACK, UsualErrors
+
+T = 16
+TIMES = np.random.default_rng(0).permutation((np.arange(T) + 0.5) / T)  # in the order of use
+WEIGHTS = np.linspace(0.5, 2.0, T)
+
+
+@pytest.fixture(scope="module")
+def errors() -> np.ndarray:
+    """Errors `[n, T, k]` whose level differs by image and by time."""
+    rng = np.random.default_rng(1)
+    level = np.exp(0.3 * rng.standard_normal((400, 1, 1))) * (1 + TIMES[:, None])
+    return level * (3 + rng.uniform(0, 1, (400, T, 4)))
+
+
+@pytest.mark.parametrize(("vectors", "slack"), [(True, VECTOR_SLACK), (False, IMAGE_SLACK)])
+def test_the_ceiling_is_a_quantile_of_what_calibration_images_had(
+    errors: np.ndarray, vectors: bool, slack: float
+) -> None:
+    ceilings = UsualErrors.fit(errors, TIMES, WEIGHTS, vectors).ceilings(TIMES, WEIGHTS)
+    assert ceilings.shape == (T + 1,) and ceilings[0] == np.inf
+    for n in (1, 2, 4, 8, 16):  # where the limits were fitted; brute force
+        lowest = np.array([min((image[:n, c] * WEIGHTS[:n]).sum() for c in range(4)) for image in errors])
+        assert ceilings[n] == pytest.approx(slack * np.quantile(lowest, QUANTILE, method="higher"), rel=0.02)
+        if vectors:
+            assert (lowest > ceilings[n]).mean() <= 1 - QUANTILE
+    assert (np.diff(ceilings[1:]) > 0).all()
+
+
+def test_other_trials_are_judged_by_their_times(errors: np.ndarray) -> None:
+    usual = UsualErrors.fit(errors, TIMES, np.ones(T), True)
+    even = (np.arange(64) + 0.5) / 64
+    ceilings = usual.ceilings(even, np.ones(64))
+    assert ceilings[64] == pytest.approx(4 * usual.ceilings(TIMES, np.ones(T))[T], rel=0.05)
+    late, early = (usual.ceilings(np.full(8, t), np.ones(8))[-1] for t in (0.9, 0.1))
+    assert late > 1.4 * early  # as errors are larger there
+
+
+def test_weights_of_zero_make_nothing_novel(errors: np.ndarray) -> None:
+    ceilings = UsualErrors.fit(errors, TIMES, np.zeros(T)).ceilings(TIMES, np.zeros(T))
+    assert not (ceilings < 0.0).any()
+
+
+def test_a_fusion_with_it_goes_through_json(errors: np.ndarray) -> None:
+    fusion = Fusion(1.0, 0.5, 0.2, usual=UsualErrors.fit(errors, TIMES, WEIGHTS), harmed=("cat", "dog"), pays=True)
+    assert Fusion(**json.loads(json.dumps(asdict(fusion)))) == fusion

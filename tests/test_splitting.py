@@ -1,0 +1,82 @@
+"""What is held out: stratified, groups together, and never the last image of a class."""
+
+import numpy as np
+import pytest
+from sklearn.model_selection import GroupKFold, KFold, PredefinedSplit, StratifiedKFold
+
+from hybridclf.splitting import folds, hold_out
+
+Y = np.repeat([0, 1, 2], [40, 20, 10])
+
+
+def test_folds_are_scikit_learns() -> None:
+    ours = list(folds(Y, 5, seed=3))
+    theirs = StratifiedKFold(5, shuffle=True, random_state=3).split(Y, Y)
+    for (kept, out), (wanted_kept, wanted_out) in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(kept, wanted_kept)
+        np.testing.assert_array_equal(out, wanted_out)
+
+
+def test_a_class_with_one_image_is_always_trained_on() -> None:
+    y = np.append(Y, 3)
+    for kept, out in folds(y, 3, seed=0):
+        assert 70 in kept and 70 not in out
+        assert set(y[kept]) == {0, 1, 2, 3}
+    held = np.concatenate([out for _, out in folds(y, 3, seed=0)])
+    assert sorted(held) == list(range(70))  # everything else is held out once
+
+
+def test_a_small_class_is_spread_over_as_many_folds_as_it_has_images() -> None:
+    y = np.append(Y, [3, 3])
+    splits = list(folds(y, 5, seed=0))
+    assert len(splits) == 5
+    assert sorted(np.concatenate([out for _, out in splits])) == list(range(72))
+    assert all(set(y[kept]) == {0, 1, 2, 3} for kept, _ in splits)
+
+
+@pytest.mark.parametrize("y", [np.arange(6), np.zeros(1, dtype=int)])
+def test_nothing_can_be_held_out_of_single_images(y: np.ndarray) -> None:
+    assert list(folds(y, 3, seed=0)) == []
+    kept, out = hold_out(y, 0.5, seed=0)
+    assert len(kept) == len(y) and not len(out)
+
+
+def test_folds_keep_groups_together() -> None:
+    groups = np.random.default_rng(0).permutation(np.arange(70) // 2)
+    y = Y[np.unique(groups, return_index=True)[1]][groups]  # copies share their class
+    for kept, out in folds(y, 3, seed=0, groups=groups):
+        assert not set(groups[kept]) & set(groups[out])
+
+
+@pytest.mark.filterwarnings("ignore:The groups parameter is ignored:UserWarning")
+@pytest.mark.parametrize(
+    "cv", [KFold(4), GroupKFold(3), PredefinedSplit(np.arange(70) % 3), [(range(30), range(30, 50))]]
+)
+def test_any_splitter_will_do(cv: object) -> None:
+    splits = list(folds(Y, cv, seed=0, groups=np.arange(70) % 7))
+    assert splits
+    assert all(set(Y[kept]) >= set(Y[out]) for kept, out in splits)  # in order of class, KFold would lose some
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+def test_a_share_is_stratified(share: float) -> None:
+    kept, out = hold_out(Y, share, seed=1)
+    assert sorted([*kept, *out]) == list(range(70))
+    np.testing.assert_allclose(np.bincount(Y[out]), share * np.bincount(Y), atol=1)
+    assert not np.array_equal(out, hold_out(Y, share, seed=2)[1])
+    np.testing.assert_array_equal(out, hold_out(Y, share, seed=1)[1])
+
+
+def test_a_share_keeps_groups_together_and_rare_classes_in_training() -> None:
+    y, groups = np.append(Y, 3), np.append(np.arange(70) // 5, 99)
+    kept, out = hold_out(y, 0.3, seed=0, groups=groups)
+    assert not set(groups[kept]) & set(groups[out])
+    assert 70 in kept
+    assert 10 <= len(out) <= 30
+
+
+def test_more_classes_than_places() -> None:
+    y = np.repeat(np.arange(30), 2)
+    kept, out = hold_out(y, 0.1, seed=0)
+    assert 1 <= len(out) <= 8
+    assert set(y[kept]) == set(range(30))

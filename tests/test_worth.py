@@ -1,0 +1,75 @@
+"""Does tier 2 pay? The comparison against brute force, the decision, and the sentence."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from hybridclf.worth import ALPHA, Answers, Worth, harmed_classes
+
+
+def answers(n: int, fixed: int, broken: int, gain: float, leader: np.ndarray | None = None) -> Answers:
+    """n answers of which tier 2 fixes some, breaks some, and gains so much log loss on average."""
+    rng = np.random.default_rng(0)
+    before = np.arange(n) >= n // 4
+    before[:fixed] = False
+    after = before.copy()
+    after[:fixed] = True
+    after[n - broken :] = False
+    loss = rng.uniform(0.2, 1.0, n)
+    noise = 0.05 * rng.standard_normal(n)
+    return Answers(
+        leader=np.zeros(n, dtype=int) if leader is None else leader,
+        right=np.stack([before, after]),
+        loss=np.stack([loss, loss - gain - noise + noise.mean()]),
+        evaluations=np.full(n, 3),
+        weight=np.ones(n),
+    )
+
+
+def test_figures_are_those_of_brute_force() -> None:
+    made = answers(200, 12, 5, 0.1)
+    worth = Worth.of(made)
+    before, after = made.right
+    assert (worth.n_images, worth.fixed, worth.broken, worth.evaluations) == (200, 12, 5, 3.0)
+    assert worth.tier_1_accuracy.value == pytest.approx(before.mean())
+    assert worth.hybrid_accuracy.value == pytest.approx(after.mean())
+    assert worth.accuracy_gain.value == pytest.approx(7 / 200)
+    assert worth.accuracy_gain.low < 7 / 200 < worth.accuracy_gain.high
+    assert worth.log_loss_gain.value == pytest.approx(0.1)
+    error = (made.loss[0] - made.loss[1]).std() / np.sqrt(200)
+    assert worth.log_loss_gain.high - 0.1 == pytest.approx(1.96 * error)
+    assert asdict(worth)["pays"] is True
+
+
+def test_weights_count() -> None:
+    made = answers(200, 12, 5, 0.1)
+    weight = np.where(np.arange(200) < 100, 3.0, 1.0)
+    worth = Worth.of(made._replace(weight=weight))
+    assert worth.tier_1_log_loss.value == pytest.approx(np.average(made.loss[0], weights=weight))
+
+
+@pytest.mark.parametrize(
+    ("fixed", "broken", "gain", "pays"),
+    [(10, 2, 0.1, True), (2, 34, -0.1, False), (10, 2, -0.1, False), (2, 10, 0.1, False), (0, 0, 0.0, False)],
+)
+def test_it_pays_if_both_accuracy_and_log_loss_say_so(fixed: int, broken: int, gain: float, pays: bool) -> None:
+    worth = Worth.of(answers(400, fixed, broken, gain))
+    assert worth.pays is pays
+    sentence = str(worth)
+    assert sentence.startswith("Re-ranking pays" if pays else "Re-ranking does not pay here and is off, use tier 1")
+    assert f"{fixed} fixed, {broken} broken" in sentence
+
+
+def test_a_class_is_harmed_if_significantly_more_is_broken_than_fixed() -> None:
+    leader = np.where(np.arange(400) >= 380, 1, 0)  # what is broken is of class 1, what is fixed of class 0
+    made = answers(400, 15, 15, 0.01, leader)
+    assert binomtest(15, 15, alternative="greater").pvalue < ALPHA / 2
+    assert harmed_classes(made).tolist() == [1]
+    assert harmed_classes(answers(400, 15, 5, 0.01, leader)).tolist() == []  # 5 of 5 can be chance
+    without = made.without(np.array([1]))
+    assert Worth.of(without).broken == 0 and Worth.of(without).fixed == 15
+    assert without.evaluations.sum() == 3 * 380
+    np.testing.assert_array_equal(without.loss[:, leader == 1][0], without.loss[:, leader == 1][1])
+    assert "It is off for cat" in str(Worth.of(without, ["cat"]))

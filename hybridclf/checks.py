@@ -9,6 +9,7 @@ from sklearn.utils import check_random_state
 from .allocation import Allocation
 from .bounds import check_number, check_whole, is_whole
 from .errors import InvalidInputError, InvalidTypeError
+from .names import told_apart
 from .objectives import resolve_objective, resolve_weighting
 
 __all__ = [
@@ -133,41 +134,44 @@ def draw_seed(random_state: Any) -> int:
 
 
 def check_prompts(prompts: Any) -> None:
-    """Check that prompts are one template or several, or None.
+    """Check that prompts are one template or several, or None: strings with {}, or functions from a name to a prompt.
 
     Raises
     ------
     InvalidInputError
         If not.
     """
-    templates = [prompts] if isinstance(prompts, str) else prompts
+    templates = [prompts] if isinstance(prompts, str) or callable(prompts) else prompts
     if templates is None:
         return
     if not isinstance(templates, list | tuple) or not templates or not all(map(_is_template, templates)):
         raise InvalidInputError(
-            "prompts must be a template with {} where the label goes, such as 'a photo of a {}.', or a list of them; "
-            f"got {prompts!r}"
+            "prompts must be a template with {} where the label goes, such as 'a photo of a {}.', a function from a "
+            f"name to its prompt, or a list of them; got {prompts!r}"
         )
 
 
 def _is_template(template: Any) -> bool:
-    return isinstance(template, str) and "{}" in template
+    return callable(template) or (isinstance(template, str) and "{}" in template)
 
 
 def check_labels(labels: Any) -> np.ndarray:
     """Label names as the classes `[C]` that they ask for, in their order.
 
+    A name that repeats stands for that many classes, told apart by their positions: "crane (#134)", "crane (#517)".
+
     Raises
     ------
     InvalidInputError
-        For fewer than two, for one twice, or for one without a letter.
+        For fewer than two different ones, for one without a letter, or for one twice that is no string.
     """
     names = [] if labels is None or isinstance(labels, str) else list(labels)
-    if len(names) < 2 or len(set(names)) != len(names):
+    classes = told_apart(names)
+    if len(set(names)) < 2 or len(set(classes)) != len(classes):
         raise InvalidInputError(f"labels must be at least two different names, got {labels!r}")
     if any(isinstance(name, str) and not name.strip() for name in names):
         raise InvalidInputError(f"a label is empty, got {names!r}; give every class a name")
-    return np.asarray(names)
+    return np.asarray(classes)
 
 
 def class_numbers(y: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -89,9 +89,11 @@ def choose_classifier(
     Raises
     ------
     InvalidInputError
-        For labels without a model, a model beside spec strings, one of these without the other or without labels, and
-        whatever `HybridClassifier` refuses.
+        For a label twice, labels without a model, a model beside spec strings, one of these without the other or
+        without labels, and whatever `HybridClassifier` refuses.
     """
+    if labels is not None and len(set(labels)) < len(labels):  # a slip, where names are typed
+        raise InvalidInputError(f"labels must be at least two different names, got one of them twice: {labels!r}")
     if proposer is not None or denoiser is not None:
         if proposer is None or denoiser is None or labels is None or model is not None:
             raise InvalidInputError(

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -22,6 +22,7 @@ from .errors import InvalidInputError, UncalibratedWarning
 from .fitting import Parts, Recipe, Sample
 from .fusion import Fusion
 from .models import LateConditionedDenoiser
+from .names import Prompts
 from .objectives import resolve_weighting
 from .predicting import TwoTierPredictor
 from .proposing import accepts_gaps, default_proposer, is_trained
@@ -49,9 +50,9 @@ class HybridClassifier(TwoTierPredictor):
         late-conditioned one in `fit`. Clones of the classifier share the object.
     top_k : int or None
         Candidates that tier 1 hands over, at least 1; None: as many as it takes to leave 0.1 % of the prior outside.
-    prompts : str, sequence of str or None
-        Templates with {} where the label goes, for the tiers that are models of text and named by a string; None: the
-        adapters' own, "a photo of a {}.".
+    prompts : str, function, sequence of these or None
+        Templates with {} where the label goes, or functions from a label to its prompt, for the tiers that are models
+        of text and named by a string; None: the adapters' own, "a photo of a {}.". Functions cannot be saved.
     allocation : Allocation or None
         Which candidates get the next trial, and when to stop. None: `Race()`, or `PairedTTest()` while nothing is
         calibrated.
@@ -155,7 +156,7 @@ class HybridClassifier(TwoTierPredictor):
         denoiser: Any = None,
         *,
         top_k: int | None = None,
-        prompts: str | Sequence[str] | None = None,
+        prompts: Prompts | None = None,
         allocation: Allocation | None = None,
         objective: str = "l2",
         weighting: str = "learned",
@@ -276,10 +277,15 @@ class HybridClassifier(TwoTierPredictor):
             may hold text, and gaps where the proposer takes them: tier 2 sees the median of the column there, and of
             text which value it is.
         y : array `[n]`
+<<<<<<< HEAD
             Labels; with X=None the label names themselves.
         **params
             `sample_weight` `[n]` for both tiers and the fusion; `groups` `[n]`, which are held out together; anything
             else goes to the proposer's `fit`. With scikit-learn's metadata routing, all goes where it is requested.
+=======
+            Labels; with X=None the label names themselves. A name that repeats stands for as many classes, which models
+            of text cannot tell apart; their labels have their position behind the name, such as "crane (#517)".
+>>>>>>> 044e734 (open_clip: images as each model wants them, a cache and a revision, one message offline; names that repeat, function templates)
 
         Returns
         -------

@@ -31,6 +31,7 @@ from .devices import as_device
 from .errors import InvalidInputError, SavedModelError
 from .fusion import Fusion
 from .models import LateConditionedDenoiser, build
+from .names import Prompts
 from .objectives import BinnedWeights
 from .proposing import FunctionProposer, told
 from .tiers import check_prompts_used, loader_options
@@ -84,7 +85,7 @@ def load(
     cls: "type[HybridClassifier]",
     folder: str | Path,
     trusted: Sequence[str] = (),
-    prompts: str | Sequence[str] | None = None,
+    prompts: Prompts | None = None,
 ) -> "HybridClassifier":
     """Read a classifier that `save` wrote; see `HybridClassifier.load`."""
     folder = Path(folder)
@@ -224,6 +225,8 @@ def _plain(value: Any) -> Any:
     """numpy numbers and arrays as JSON can hold them."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
+    if callable(value):
+        raise SavedModelError(f"the function {value!r} cannot be saved; prompts that are texts with {{}} can")
     raise SavedModelError(f"{value!r} cannot be saved")
 
 

@@ -20,6 +20,7 @@ from .evidence import RerankResult
 from .fusion import Fusion
 from .images import Items, as_array, is_empty, is_image_list, is_pil_list, scaled, value_range
 from .loop import Step
+from .names import Prompts
 from .objectives import resolve_weighting
 from .ports import Label
 from .proposing import accepts_gaps, aligned_log_proba, shortlist
@@ -151,7 +152,8 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         labels : sequence of C labels
-            At least two. Any names, if both tiers are models of text; else some of the classes that both tiers know.
+            At least two different ones; a name that repeats gets its position behind it, "crane (#517)". Any names, if
+            both tiers are models of text; else some of the classes that both tiers know.
 
         Returns
         -------
@@ -161,7 +163,7 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
         Raises
         ------
         InvalidInputError
-            For fewer than two labels, for one twice or empty, or for some that a tier does not know or cannot tell
+            For fewer than two different labels, for an empty one, or for some that a tier does not know or cannot tell
             apart.
         """
         check_is_fitted(self)
@@ -202,7 +204,7 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
         persistence.save(self, folder)
 
     @classmethod
-    def load(cls, folder: str | Path, trusted: Sequence[str] = (), prompts: str | Sequence[str] | None = None) -> Self:
+    def load(cls, folder: str | Path, trusted: Sequence[str] = (), prompts: Prompts | None = None) -> Self:
         """Read a classifier that `save` wrote; it predicts exactly as the one that was saved.
 
         Parameters
@@ -211,7 +213,7 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
             The saved model.
         trusted : sequence of str
             Types in the saved proposer that may be loaded beyond those known to be safe.
-        prompts : str or sequence of str, optional
+        prompts : str, function or sequence of these, optional
             Templates to use in place of those that it was saved with.
 
         Raises
@@ -224,7 +226,7 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
         return cast(Self, persistence.load(cls, folder, trusted, prompts))
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, prompts: str | Sequence[str] | None = None) -> Self:
+    def from_pretrained(cls, name: str | Path, prompts: Prompts | None = None) -> Self:
         """An embedded model by name, such as "digits", or else a saved one by its folder; nothing is downloaded.
 
         Parameters

@@ -44,7 +44,7 @@ def for_labels(proposer: Any, denoiser: Any, labels: Any) -> tuple[Any, np.ndarr
     Raises
     ------
     InvalidInputError
-        For fewer than two labels, for one twice or empty, or for some that a tier does not know or cannot tell apart.
+        For fewer than two different labels, an empty one, or some that a tier does not know or cannot tell apart.
     """
     classes = check_labels(labels)
     proposer = told(proposer, classes)

@@ -30,7 +30,8 @@ def zero_shot(
     image : PIL image, path, uint8 array `[H, W]` or `[H, W, C]`, or list of them
         Of any size.
     candidate_labels : sequence of C str
-        At least two.
+        At least two different ones; one that repeats is answered under as many names, "crane (#0)" and "crane (#2)" by
+        their positions, all with the same score.
     hypothesis_template : str, optional
         Makes a prompt of a label, with {} where the label goes. Default: what the model was saved with.
     model : str or path

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 import torch
 
 from hybridclf.errors import InvalidInputError
+from hybridclf.names import Prompts, Template, name_of
 from hybridclf.ports import Label
 
 __all__ = ["as_dtype", "check_distinct", "check_templates", "fill", "same_twice", "warn_of_cut"]
@@ -27,29 +28,49 @@ def as_dtype(precision: str) -> torch.dtype:
     return PRECISIONS[precision]
 
 
-def check_templates(prompts: str | Sequence[str]) -> tuple[str, ...]:
+def check_templates(prompts: Prompts) -> tuple[Template, ...]:
     """The templates, one or several.
 
     Raises
     ------
     InvalidInputError
-        For none, or one without "{}".
+        For none, or one that is neither a function nor a text with "{}".
     """
-    templates = (prompts,) if isinstance(prompts, str) else tuple(prompts)
-    if not templates or not all(isinstance(t, str) and "{}" in t for t in templates):
+    templates = (prompts,) if isinstance(prompts, str) or callable(prompts) else prompts
+    known = isinstance(templates, list | tuple) and all(map(_is_template, templates))
+    if not known or not templates:
         raise InvalidInputError(
-            f"prompts must be templates with {{}} where the label goes, such as 'a photo of a {{}}.'; got {prompts!r}"
+            "prompts must be templates with {} where the label goes, such as 'a photo of a {}.', or functions from a "
+            f"name to its prompt; got {prompts!r}"
         )
-    return templates
+    return tuple(templates)
 
 
-def fill(templates: Sequence[str], labels: Sequence[Label]) -> list[str]:
-    """The prompts of each label, label by label, `[L·n]` for n templates."""
-    return [template.replace("{}", str(label)) for label in labels for template in templates]
+def _is_template(template: object) -> bool:
+    return callable(template) or (isinstance(template, str) and "{}" in template)
+
+
+def fill(templates: Sequence[Template], labels: Sequence[Label]) -> list[str]:
+    """The prompts of each label, label by label, `[L·n]` for n templates; `hybridclf.names.name_of` is what they name.
+
+    Raises
+    ------
+    InvalidInputError
+        For a function that returns no string.
+    """
+    prompts = [_prompt(template, name) for name in map(name_of, labels) for template in templates]
+    wrong = [prompt for prompt in prompts if not isinstance(prompt, str)]
+    if wrong:
+        raise InvalidInputError(f"a function among the prompts must return a string, got {wrong[0]!r}")
+    return prompts
+
+
+def _prompt(template: Template, name: str) -> str:
+    return template.replace("{}", name) if isinstance(template, str) else template(name)
 
 
 def check_distinct(labels: Sequence[Label], prompts: Sequence[str], readings: Sequence[Hashable]) -> None:
-    """Check that a model reads each label's prompts in another way.
+    """Check that a model reads each name's prompts in another way; labels of one name, told apart, may read the same.
 
     Parameters
     ----------
@@ -63,11 +84,15 @@ def check_distinct(labels: Sequence[Label], prompts: Sequence[str], readings: Se
     Raises
     ------
     InvalidInputError
-        If two labels read the same.
+        If two labels of different names read the same.
     """
-    same = same_twice(readings)
+    first: dict[Label, int] = {}
+    for position, label in enumerate(labels):
+        first.setdefault(name_of(label) if isinstance(label, str) else label, position)
+    shown = list(first.values())
+    same = same_twice([readings[i] for i in shown])
     if same:
-        i, j = same
+        i, j = (shown[k] for k in same)
         n = len(prompts) // len(labels)
         raise InvalidInputError(
             f"labels {labels[i]!r} and {labels[j]!r} read the same to the model, as {prompts[n * i]!r} and "

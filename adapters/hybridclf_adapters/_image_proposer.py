@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hybridclf.devices import Batches
 from hybridclf.errors import InvalidInputError, SavedModelError
 from hybridclf.images import as_pil, convert
+from hybridclf.names import told_apart
 
 from ._checks import as_dtype
 
@@ -120,8 +121,10 @@ class ImageProposer(ABC):
         return copy.copy(self)
 
 
-def labels_of(X: Any, y: Any) -> np.ndarray:
+def labels_of(X: Any, y: Any, repeats: bool = False) -> np.ndarray:
     """The classes `[C]` that `fit(X, y)` asks for: all in y, sorted, if there are images, else y itself.
+
+    With `repeats`, a name may be there several times beside others, and gets its position behind it.
 
     Raises
     ------
@@ -132,6 +135,9 @@ def labels_of(X: Any, y: Any) -> np.ndarray:
         raise InvalidInputError(f"labels must be a list of names such as ['cat', 'dog'], got {y!r}")
     labels = np.asarray(y)
     distinct = np.unique(labels)
+    if X is None and repeats and len(distinct) > 1:
+        labels = np.asarray(told_apart(labels.tolist()))
+        distinct = np.unique(labels)
     if X is None and len(distinct) < len(labels):
         raise InvalidInputError(f"labels must differ from each other, got {labels.tolist()}")
     return labels if X is None else distinct

@@ -5,8 +5,10 @@
 >>> proposer.fit(None, ["beagle", "pug"]).predict_proba(images)  # doctest: +SKIP
 """
 
+import os.path
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
@@ -19,54 +21,87 @@ from torch.nn.functional import normalize
 
 from hybridclf.devices import as_device
 from hybridclf.errors import HybridClfError, InvalidInputError, SavedModelError, UnknownSpecError, choices
+from hybridclf.names import Prompts, Template
 from hybridclf.ports import Label
 
 from ._checks import check_distinct, check_templates, fill, warn_of_cut
+from ._hub import asking_hub
 from ._image_proposer import (
     ImageProposer,
     check_options,
     labels_of,
     refusing_pickles,
 )
+from ._open_clip_images import check_image_options, of_file, of_tag, plain, tag_of
 
 __all__ = ["OpenClipProposer", "load"]
 
 KEPT_LABEL_SETS = 16
 """Label sets whose text features are kept."""
 
-_SCHEMAS = ("hf-hub:", "local-dir:")
+_HUB, _LOCAL = "hf-hub:", "local-dir:"
+
+_DAMAGE = (AssertionError, KeyError, OSError, RuntimeError, TypeError, ValueError, SafetensorError)
+"""How open_clip fails for a configuration or weights that are damaged, and a download that does."""
+
+_ADVICE = (
+    "type 'open_clip:MODEL/FILE' with a checkpoint file that is here, or 'open_clip:local-dir:FOLDER' with a model's "
+    "folder, its tokenizer in it if it has its own, or load it with cache_dir=FOLDER, a cache that has it"
+)
 
 
 def load(
     spec: str,
     *,
-    prompts: str | Sequence[str] = "a photo of a {}.",
+    prompts: Prompts = "a photo of a {}.",
     device: str = "auto",
     precision: str = "fp32",
     batch_size: int = 64,
+    image_mean: float | Sequence[float] | None = None,
+    image_std: float | Sequence[float] | None = None,
+    interpolation: str | None = None,
+    resize_mode: str | None = None,
+    cache_dir: str | Path | None = None,
+    revision: str | None = None,
 ) -> "OpenClipProposer":
     """A zero-shot proposer from an open_clip model; its weights are loaded now.
+
+    Images are prepared as the model's configuration has it, or the pretrained tag. For "MODEL/CHECKPOINT" it is the tag
+    in the file's name ("rn50_cc12m.safetensors"), or what all tags of the model agree on; what has to be assumed is
+    logged.
 
     Parameters
     ----------
     spec : str
         "MODEL/PRETRAINED" as `open_clip.list_pretrained()` has them, "MODEL/CHECKPOINT" with the path of a file
         ("RN50//home/me/rn50.safetensors"), "hf-hub:OWNER/REPO", or "local-dir:FOLDER" with an open_clip_config.json.
-    prompts : str or sequence of str
-        Templates with {} where the label goes; embeddings of several are averaged and renormalised.
+    prompts : str, function or sequence of them
+        Templates with {} where the label goes, or functions from a label to its prompt, as open_clip's
+        `OPENAI_IMAGENET_TEMPLATES` are; embeddings of several are averaged and renormalised.
     device : str
         "auto" (a GPU if there is one) or what torch calls the device.
     precision : "fp32", "fp16" or "bf16"
         As open_clip has it; embeddings are compared in float32.
     batch_size : int
         Images or prompts in one pass.
+    image_mean, image_std : float or three floats, optional
+        Mean and standard deviation of red, green and blue, of values from 0 to 1, that images are normalised by.
+    interpolation : "bicubic" or "bilinear", optional
+        How images are resized.
+    resize_mode : "shortest", "longest" or "squash", optional
+        What of an image the model sees: its middle, all of it padded to a square, or all of it distorted to one.
+    cache_dir : str or path, optional
+        Where downloads are kept. Default: the hub's own cache.
+    revision : str, optional
+        Branch, tag or commit on the hub. Default: its main branch.
 
     Raises
     ------
     UnknownSpecError
         For a model, pretrained tag or checkpoint that is not there.
     InvalidInputError
-        For weights that were trained with QuickGELU in a model without it, or options out of range.
+        For weights that were trained with QuickGELU in a model without it or the other way round, or options out of
+        range.
     SavedModelError
         For pickled objects instead of weights, and weights that cannot be downloaded or do not fit the model.
     """
@@ -74,17 +109,32 @@ def load(
 
     dtype = check_options(precision, batch_size)
     templates = check_templates(prompts)
+    given = check_image_options(image_mean, image_std, interpolation, resize_mode)
+    cache = _cache(cache_dir)
     name, pretrained = _resolve(spec)
+    _check_revision(spec, name, pretrained, revision)
+    images = given if pretrained is None else _images(name, pretrained, given)
     try:
-        with refusing_pickles(spec):
+        with refusing_pickles(spec), asking_hub(spec, _ADVICE) if _needs_hub(name, pretrained) else nullcontext():
+            source, checkpoint = _fetched(name, pretrained, cache, revision)
             model, transform = open_clip.create_model_from_pretrained(
-                name, pretrained=pretrained, device=as_device(device), precision=precision, pretrained_text=False
+                source,
+                pretrained=checkpoint,
+                device=as_device(device),
+                precision=precision,
+                pretrained_text=False,
+                image_mean=images.get("image_mean"),
+                image_std=images.get("image_std"),
+                image_interpolation=images.get("interpolation"),
+                image_resize_mode=images.get("resize_mode"),
+                cache_dir=cache,
             )
+            tokenizer = _tokenizer(name, source, cache, revision)
     except HybridClfError:
         raise
-    except (KeyError, OSError, RuntimeError, ValueError, SafetensorError) as error:  # damaged, or a failed download
+    except _DAMAGE as error:
         raise SavedModelError(f"{spec!r} cannot be loaded: {error}") from error
-    return OpenClipProposer(model, transform, open_clip.get_tokenizer(name), templates, dtype, batch_size)
+    return OpenClipProposer(model, transform, tokenizer, templates, dtype, batch_size)
 
 
 class OpenClipProposer(ImageProposer):
@@ -99,8 +149,8 @@ class OpenClipProposer(ImageProposer):
         The model's own preprocessing.
     tokenizer : function
         From n texts to tokens `[n, context_length]`.
-    prompts : tuple of str
-        Templates.
+    prompts : tuple of templates
+        Texts with {}, or functions.
     dtype, batch_size
         As for `ImageProposer`.
     """
@@ -110,7 +160,7 @@ class OpenClipProposer(ImageProposer):
         model: nn.Module,
         transform: Callable[[Image.Image], Tensor],
         tokenizer: Callable[..., Tensor],
-        prompts: tuple[str, ...],
+        prompts: tuple[Template, ...],
         dtype: torch.dtype,
         batch_size: int,
     ) -> None:
@@ -126,7 +176,9 @@ class OpenClipProposer(ImageProposer):
         X : images or None
             None if y is the label names themselves.
         y : sequence of labels
-            Label names; with images the label of each.
+            Label names; with images the label of each. A name that repeats, as two of open_clip's `IMAGENET_CLASSNAMES`
+            do, stands for as many classes, all equally likely, whose labels have their position in y behind the name,
+            counted from 0: "missile (#657)" and "missile (#744)".
 
         Returns
         -------
@@ -142,7 +194,7 @@ class OpenClipProposer(ImageProposer):
         UserWarning
             If a prompt is longer than what the model reads.
         """
-        classes = labels_of(X, y)
+        classes = labels_of(X, y, repeats=True)
         self._text = self._text_features(tuple(classes.tolist()))
         self.classes_ = classes
         return self
@@ -190,7 +242,7 @@ class OpenClipProposer(ImageProposer):
 
 def _resolve(spec: str) -> tuple[str, str | None]:
     """open_clip's model name and pretrained tag (or path of a checkpoint) that a spec stands for."""
-    if spec.startswith(_SCHEMAS):
+    if spec.startswith((_HUB, _LOCAL)):
         _check_folder(spec)
         return spec, None
     import open_clip
@@ -200,10 +252,92 @@ def _resolve(spec: str) -> tuple[str, str | None]:
         raise UnknownSpecError(_unknown_model(spec, name, open_clip.list_models()))
     if open_clip.is_pretrained_cfg(name, pretrained):
         _check_quick_gelu(name, pretrained)
-    elif not Path(pretrained).is_file():
+    elif Path(pretrained).is_file():
+        tag = tag_of(name, pretrained)
+        if tag:
+            _check_quick_gelu(name, tag, pretrained)
+    else:
         tags = choices(open_clip.list_pretrained_tags_by_model(name), 20) or "none"
         raise UnknownSpecError(f"{pretrained!r} is neither a checkpoint file nor a pretrained tag of {name}: {tags}")
     return name, pretrained
+
+
+def _images(name: str, pretrained: str, given: dict[str, Any]) -> dict[str, Any]:
+    """How images are prepared for a model's tag or checkpoint, as options of `load`; those given come first."""
+    import open_clip
+
+    if open_clip.is_pretrained_cfg(name, pretrained):
+        return {**of_tag(name, pretrained), **given}
+    return of_file(name, pretrained, given)
+
+
+def _cache(cache_dir: str | Path | None) -> str | None:
+    if cache_dir is None:
+        return None
+    if not isinstance(cache_dir, str | Path) or Path(cache_dir).expanduser().is_file():
+        raise InvalidInputError(f"cache_dir must be the path of a folder, got {cache_dir!r}")
+    return str(Path(cache_dir).expanduser())
+
+
+def _check_revision(spec: str, name: str, pretrained: str | None, revision: Any) -> None:
+    """Check that a revision is one, and of something on the hub."""
+    if revision is None:
+        return
+    if not isinstance(revision, str) or not revision:
+        raise InvalidInputError(f"revision must be a branch, tag or commit such as 'main', got {revision!r}")
+    import open_clip
+
+    if not name.startswith(_HUB) and not open_clip.get_pretrained_cfg(name, pretrained or "").get("hf_hub"):
+        raise InvalidInputError(f"revision={revision!r} is for models on the hub, and {spec!r} is none; leave it out")
+
+
+def _needs_hub(name: str, pretrained: str | None) -> bool:
+    """Whether a model needs anything from the hub or its cache: weights, a tokenizer, or a text tower's shape."""
+    import open_clip
+
+    if name.startswith(_HUB) or open_clip.is_pretrained_cfg(name, pretrained or ""):
+        return True
+    text = open_clip.get_model_config(name)["text_cfg"]
+    return bool(text.get("hf_model_name") or (text.get("hf_tokenizer_name") and not name.startswith(_LOCAL)))
+
+
+def _fetched(name: str, pretrained: str | None, cache: str | None, revision: str | None) -> tuple[str, str | None]:
+    """open_clip's name and checkpoint of a model that is here, downloaded if it was not."""
+    import open_clip
+    from open_clip.pretrained import download_pretrained_from_hf
+
+    if name.startswith(_HUB):
+        repository = name.removeprefix(_HUB)
+        config = Path(download_pretrained_from_hf(repository, "open_clip_config.json", revision, cache))
+        download_pretrained_from_hf(repository, revision=config.parent.name, cache_dir=cache)  # of the same commit
+        return f"{_LOCAL}{config.parent}", None
+    tag = open_clip.get_pretrained_cfg(name, pretrained or "")
+    if not tag:
+        return name, pretrained
+    if not tag.get("hf_hub"):
+        return name, open_clip.download_pretrained(tag, cache_dir=cache)
+    repository, file = os.path.split(tag["hf_hub"])
+    return name, download_pretrained_from_hf(repository, file or None, revision, cache)
+
+
+def _tokenizer(name: str, source: str, cache: str | None, revision: str | None) -> Callable[..., Tensor]:
+    """The tokenizer of a model, `source` being where it lies; one from the hub may have that of another repository."""
+    import open_clip
+    from open_clip.tokenizer import HFTokenizer
+
+    text = open_clip.get_model_config(source)["text_cfg"]
+    repository = text.get("hf_tokenizer_name")
+    if not name.startswith(_HUB) or not repository:
+        return open_clip.get_tokenizer(source, cache_dir=cache)
+    own = revision is not None and repository == name.removeprefix(_HUB)
+    return HFTokenizer(
+        repository,
+        context_length=text.get("context_length", 77),
+        cache_dir=cache,
+        tokenizer_mode=text.get("tokenizer_mode"),
+        **text.get("tokenizer_kwargs", {}),
+        **({"revision": revision} if own else {}),
+    )
 
 
 def _unknown_model(spec: str, name: str, known: list[str]) -> str:
@@ -226,13 +360,20 @@ def _check_folder(spec: str) -> None:
         raise UnknownSpecError(f"there are no weights in {folder}; put open_clip_model.safetensors there")
 
 
-def _check_quick_gelu(name: str, tag: str) -> None:
-    """Refuse weights that need another activation than the model has; open_clip only warns."""
+def _check_quick_gelu(name: str, tag: str, checkpoint: str | None = None) -> None:
+    """Refuse weights of a tag, or a checkpoint of it, that need another activation; open_clip only warns."""
     import open_clip
 
-    needs = open_clip.get_pretrained_cfg(name, tag).get("quick_gelu", False)
-    if needs and not open_clip.get_model_config(name).get("quick_gelu", False):
+    base, given = plain(name), checkpoint or tag
+    needs = open_clip.get_pretrained_cfg(base, tag).get("quick_gelu", False)
+    has = open_clip.get_model_config(name).get("quick_gelu", False)
+    if needs and not has:
         raise InvalidInputError(
             f"the weights {tag!r} were trained with QuickGELU, which {name} does not have, and would be wrong; "
-            f"type 'open_clip:{name}-quickgelu/{tag}'"
+            f"type 'open_clip:{name}-quickgelu/{given}'"
+        )
+    if name != base and not needs:
+        raise InvalidInputError(
+            f"the weights {tag!r} were trained without QuickGELU, which {name} has, and would be wrong; "
+            f"type 'open_clip:{base}/{given}'"
         )

@@ -2,17 +2,22 @@
 
 import ast
 import copy
+import hashlib
 import json
 import pickle
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import open_clip
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from tokenizers import Tokenizer
@@ -24,6 +29,7 @@ import hybridclf_adapters.open_clip
 from hybridclf import HybridClassifier
 from hybridclf.errors import InvalidInputError, SavedModelError, UnknownSpecError
 from hybridclf.proposing import is_trained, resolve_proposer
+from hybridclf_adapters._open_clip_images import OPTIONS, of_file
 from hybridclf_adapters.open_clip import OpenClipProposer, _check_quick_gelu, load
 
 NAME = "hybridclf-test-clip"
@@ -150,7 +156,43 @@ def test_fit_takes_names_in_order_or_the_labels_of_images(folder: Path, images: 
     assert proposer.fit(None, [3, 1]).classes_.tolist() == [3, 1]
 
 
-@pytest.mark.parametrize("labels", [None, [], "pug", ["pug", "pug"], ["pug", "Pug"], ["pug ", "pug"]])
+def test_names_that_repeat_and_functions_as_templates(folder: Path, images: list[Image.Image]) -> None:
+    """open_clip's own names of ImageNet's classes, two of which are there twice, in some of its own templates."""
+    names, short = open_clip.IMAGENET_CLASSNAMES, ("itap of a {}.", "art of the {}.")
+    templates = [template for template in open_clip.OPENAI_IMAGENET_TEMPLATES if template("{}") in short]
+    assert len(templates) == 2
+    proposer = load(f"{NAME}/{folder}/epoch_1.pt", prompts=templates, batch_size=500)
+    with pytest.warns(UserWarning, match="xoloitzcuintli"):  # cut off, by open_clip too
+        proposer.fit(None, names)
+    expected = by_hand(NAME, folder / "epoch_1.pt", images, names, templates)
+    np.testing.assert_allclose(proposer.predict_log_proba(images), expected, rtol=0, atol=2e-5)
+    classes = proposer.classes_.tolist()
+    assert len(set(classes)) == len(classes) == 1000
+    changed = {label: name for label, name in zip(classes, names, strict=True) if label != name}
+    assert changed == {
+        "missile (#657)": "missile",
+        "missile (#744)": "missile",
+        "sunglasses (#836)": "sunglasses",
+        "sunglasses (#837)": "sunglasses",
+    }
+    with pytest.warns(UserWarning, match="xoloitzcuintli"):
+        again = clone(proposer).fit(None, classes[::-1])  # labels told apart keep their names, wherever they are
+    np.testing.assert_allclose(again.predict_log_proba(images)[:, ::-1], expected, rtol=0, atol=2e-5)
+
+
+def test_functions_may_do_more_than_place_a_name(folder: Path, images: list[Image.Image]) -> None:
+    spec, kinds = (
+        f"{NAME}/{folder}/epoch_1.pt",
+        {"pug": "a pug, a dog", "beagle": "a beagle, a dog", "main coon": "a cat"},
+    )
+    proposer = load(spec, prompts=kinds.__getitem__).fit(None, LABELS)
+    expected = load(spec, prompts="{}").fit(None, list(kinds.values())).predict_log_proba(images)
+    np.testing.assert_array_equal(proposer.predict_log_proba(images), expected)
+    with pytest.raises(InvalidInputError, match="must return a string, got 3"):
+        load(spec, prompts=[len]).fit(None, ["pug", "cat"])
+
+
+@pytest.mark.parametrize("labels", [None, [], "pug", ["pug", "pug"], ["pug", "Pug"], ["pug ", "pug"], [3, 3, 1]])
 def test_labels_that_cannot_be_told_apart(proposer: OpenClipProposer, labels: Any) -> None:
     with pytest.raises(InvalidInputError):
         copy.copy(proposer).fit(None, labels)
@@ -203,7 +245,7 @@ def test_hugging_face_tokenizer_from_the_folder(folder: Path, images: list[Image
         proposer.fit(None, ["pug", "cat beagle pug cat"])
 
 
-@pytest.mark.parametrize("prompts", ["a photo", [], ["a {}", "a"], [3]])
+@pytest.mark.parametrize("prompts", ["a photo", [], ["a {}", "a"], [3], 3, None, {"a {}": 1}])
 def test_prompts_need_a_place_for_the_label(prompts: Any) -> None:
     with pytest.raises(InvalidInputError, match=r"\{\}"):
         load("RN50/openai", prompts=prompts)
@@ -247,9 +289,278 @@ def test_a_bare_folder_says_how_to_type_it(folder: Path) -> None:
         load(str(folder))
 
 
-def test_what_cannot_be_downloaded() -> None:
-    with pytest.raises(SavedModelError, match=r"'hf-hub:hybridclf/no-such-model' cannot be loaded: .*download"):
-        load("hf-hub:hybridclf/no-such-model")
+# --- how images are prepared ------------------------------------------------------------------------------------------
+
+NO_SCALING = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "interpolation": "bilinear", "resize_mode": "squash"}
+INCEPTIONS = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bicubic", "resize_mode": "longest"}
+
+
+def prepared(folder: Path, images: list[Image.Image], **options: Any) -> torch.Tensor:
+    """Images as open_clip prepares them for the small model if it is told so."""
+    path = str(folder / "open_clip_model.safetensors")
+    _, transform = open_clip.create_model_from_pretrained(NAME, pretrained=path, **options)
+    return torch.stack([transform(image) for image in images])
+
+
+def seen_by(proposer: OpenClipProposer, images: list[Image.Image]) -> torch.Tensor:
+    seen: list[torch.Tensor] = []
+    handle = proposer.model.visual.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    proposer.fit(None, LABELS).predict_log_proba(images)
+    handle.remove()
+    return torch.cat(seen)
+
+
+def as_options(config: dict[str, Any]) -> dict[str, Any]:
+    names = {"mean": "image_mean", "std": "image_std", "interpolation": "image_interpolation"}
+    return {names.get(key, "image_resize_mode"): value for key, value in config.items() if key != "hf_hub"}
+
+
+def test_checkpoints_are_shown_images_as_all_tags_of_their_model_want_them(
+    folder: Path, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, NAME, {"one": NO_SCALING, "two": dict(NO_SCALING)})
+    proposer = load(f"{NAME}/{folder}/open_clip_model.safetensors")
+    expected = prepared(folder, images, **as_options(NO_SCALING))
+    torch.testing.assert_close(seen_by(proposer, images), expected)
+    assert abs(expected - prepared(folder, images)).max() > 0.5  # which OpenAI's numbers would have made
+    assert not caplog.records
+
+
+def test_checkpoints_named_after_a_tag_are_its(
+    folder: Path, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tags = {"laion2b": NO_SCALING, "laion2b_e16": INCEPTIONS}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, NAME, tags)
+    for file, config in ((f"{NAME}-laion2b.safetensors", NO_SCALING), ("Laion2B-E16_v2.safetensors", INCEPTIONS)):
+        shutil.copy(folder / "open_clip_model.safetensors", folder / file)
+        torch.testing.assert_close(
+            seen_by(load(f"{NAME}/{folder / file}"), images), prepared(folder, images, **as_options(config))
+        )
+    assert not caplog.records
+
+
+def test_what_is_assumed_of_a_checkpoint_is_said_once(
+    folder: Path, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = f"{NAME}/{folder}/open_clip_model.safetensors"
+    tags = {
+        "one": INCEPTIONS,
+        "two": NO_SCALING,
+        "three": NO_SCALING | {"interpolation": "bicubic"},
+        "four": NO_SCALING,
+    }
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, NAME, tags)
+    expected = prepared(folder, images, **as_options(NO_SCALING))  # as most of them have it
+    torch.testing.assert_close(seen_by(load(spec), images), expected)
+    (message,) = caplog.messages
+    assert "assumed image_mean=(0.0, 0.0, 0.0), image_std=(1.0, 1.0, 1.0), interpolation='bilinear'" in message
+    assert "as most pretrained tags" in message and "'one', 'two', 'three', 'four'" in message
+    caplog.clear()
+    load(spec, image_mean=0, image_std=1, interpolation="bilinear")
+    assert "assumed resize_mode='squash'," in caplog.text
+    caplog.clear()
+    load(spec, resize_mode="squash", image_mean=0, image_std=1, interpolation="bilinear")
+    assert not caplog.records
+    monkeypatch.delitem(open_clip.pretrained._PRETRAINED, NAME)
+    torch.testing.assert_close(seen_by(load(spec), images), prepared(folder, images))
+    assert "as OpenAI's models have it" in caplog.text
+
+
+def test_every_pretrained_model_of_open_clips_as_a_file(caplog: pytest.LogCaptureFixture) -> None:
+    """By the name of its file, or that of the hub's cache; without it where all tags agree."""
+    for name, tag in open_clip.list_pretrained():
+        config, names = open_clip.get_pretrained_cfg(name, tag), ("mean", "std", "interpolation", "resize_mode")
+        expected = {option: config[key] for option, key in zip(OPTIONS, names, strict=True)}
+        assert of_file(name, f"models/{name}_{tag}.safetensors", {}) == expected
+        if config["url"]:
+            assert of_file(name, f"models/{Path(config['url']).name}", {}) == expected
+        repository = config["hf_hub"].rpartition("/")[0].replace("/", "--")
+        assert of_file(name, f"hub/models--{repository}/snapshots/0123/open_clip_model.safetensors", {}) == expected
+    assert not caplog.records
+    mobile, siglip = (of_file(name, "mine.pt", {}) for name in ("MobileCLIP2-S0", "ViT-B-16-SigLIP"))
+    assert mobile["image_mean"] == (0, 0, 0) and mobile["image_std"] == (1, 1, 1)
+    assert mobile["interpolation"] == "bilinear" and siglip["resize_mode"] == "squash"
+    assert siglip["image_mean"] == siglip["image_std"] == (0.5, 0.5, 0.5)
+    assert not caplog.records
+    assert of_file("ViT-H-14", "mine.pt", {})["resize_mode"] == "shortest"
+    assert "assumed resize_mode='shortest', as most pretrained tags of ViT-H-14" in caplog.text
+
+
+@pytest.mark.parametrize("form", ["{name}/{folder}/open_clip_model.safetensors", "local-dir:{folder}"])
+def test_options_come_before_everything(folder: Path, images: list[Image.Image], form: str) -> None:
+    spec = form.format(name=NAME, folder=folder)
+    options = {"image_mean": 0, "image_std": [0.5, 1, 2], "interpolation": "bicubic", "resize_mode": "longest"}
+    expected = prepared(
+        folder,
+        images,
+        image_mean=(0.0, 0.0, 0.0),
+        image_std=(0.5, 1.0, 2.0),
+        image_interpolation="bicubic",
+        image_resize_mode="longest",
+    )
+    torch.testing.assert_close(seen_by(load(spec, **options), images), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_mean": "0.5"}, "image_mean must be a number, or three"),
+        ({"image_mean": (0.5, 0.5)}, "image_mean must be a number, or three"),
+        ({"image_mean": [0.5, None, 0.5]}, "image_mean must be a number, or three"),
+        ({"image_std": float("nan")}, "image_std must be a number, or three"),
+        ({"image_std": 0}, "image_std must be above 0"),
+        ({"image_std": (1, -1, 1)}, "image_std must be above 0"),
+        ({"interpolation": "nearest"}, "interpolation must be one of 'bicubic', 'bilinear', got 'nearest'"),
+        ({"resize_mode": "crop"}, "resize_mode must be one of 'shortest', 'longest', 'squash', got 'crop'"),
+        ({"cache_dir": 3}, "cache_dir must be the path of a folder"),
+        ({"cache_dir": __file__}, "cache_dir must be the path of a folder"),
+        ({"revision": 3}, "revision must be a branch, tag or commit"),
+        ({"revision": ""}, "revision must be a branch, tag or commit"),
+    ],
+)
+def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        load("RN50-quickgelu/openai", **options)
+
+
+def test_an_image_size_that_is_not_the_checkpoints(folder: Path, images: list[Image.Image]) -> None:
+    """Position embeddings are interpolated, and images come in the model's size."""
+    name = f"{NAME}-48"
+    larger = {**CONFIG, "vision_cfg": {**CONFIG["vision_cfg"], "image_size": 48}}
+    (folder / f"{name}.json").write_text(json.dumps(larger))
+    open_clip.add_model_config(folder / f"{name}.json")
+    path = folder / "epoch_1.pt"
+    proposer = load(f"{name}/{path}", prompts=TEMPLATES).fit(None, LABELS)
+    assert seen_by(proposer, images).shape == (5, 3, 48, 48)
+    expected = by_hand(name, path, images, LABELS, TEMPLATES)
+    np.testing.assert_allclose(proposer.predict_log_proba(images), expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "better"),
+    [
+        ("RN50", "rn50-openai.safetensors", "RN50-quickgelu"),
+        ("ViT-H-14", "dfn5b.pt", "ViT-H-14-quickgelu"),
+        ("ViT-B-32-quickgelu", "vit-b-32-laion2b_s34b_b79k.pt", "ViT-B-32"),
+    ],
+)
+def test_files_that_need_another_activation_are_refused_by_name(
+    name: str, file: str, better: str, tmp_path: Path
+) -> None:
+    (tmp_path / file).touch()
+    with pytest.raises(InvalidInputError, match=f"type 'open_clip:{better}/{tmp_path}/{file}'"):
+        load(f"{name}/{tmp_path}/{file}")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"preprocess_cfg": {"interpolation": "nearest"}},
+        {"preprocess_cfg": {"resize_mode": "crop"}},
+        {"model_cfg": {**CONFIG, "nonsense": 1}},
+        {"model_cfg": {"embed_dim": 16}},
+    ],
+)
+def test_configurations_that_are_damaged(folder: Path, tmp_path: Path, damage: dict[str, Any]) -> None:
+    copied = Path(shutil.copytree(folder, tmp_path / "model"))
+    config = json.loads((copied / "open_clip_config.json").read_text()) | damage
+    (copied / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(SavedModelError, match="cannot be loaded"):
+        load(f"local-dir:{copied}")
+
+
+# --- the hub ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cached(folder: Path, tmp_path: Path) -> Path:
+    """A hub's cache with one repository: its main branch, and an older revision of other weights."""
+    repository = tmp_path / "cache" / "models--somebody--tiny"
+    state = load_file(folder / "open_clip_model.safetensors")
+    for revision, scale in (("main", 3.5), ("old", 1.0)):
+        commit = hashlib.sha1(revision.encode()).hexdigest()
+        snapshot = repository / "snapshots" / commit
+        snapshot.mkdir(parents=True)
+        shutil.copy(folder / "open_clip_config.json", snapshot)
+        save_file(state | {"logit_scale": torch.tensor(scale)}, snapshot / "open_clip_model.safetensors")
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / revision).write_text(commit)
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("spec", ["hf-hub:somebody/tiny", f"{NAME}/mine"])
+def test_what_is_cached_needs_no_network(
+    spec: str, cached: Path, folder: Path, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tag = {"hf_hub": "somebody/tiny/", **NO_SCALING}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, NAME, {"mine": tag})
+    new = load(spec, cache_dir=cached).fit(None, LABELS)
+    old = load(spec, cache_dir=str(cached), revision="old").fit(None, LABELS)
+    assert [model.model.logit_scale.item() for model in (new, old)] == [3.5, 1.0]
+    if spec.startswith("hf-hub:"):
+        expected = load(f"local-dir:{folder}").fit(None, LABELS).predict_log_proba(images)
+        np.testing.assert_array_equal(new.predict_log_proba(images), expected)
+    else:
+        torch.testing.assert_close(seen_by(new, images), prepared(folder, images, **as_options(NO_SCALING)))
+    with pytest.raises(SavedModelError, match="cannot be loaded"):
+        load(spec, cache_dir=cached, revision="newer")
+
+
+def test_revisions_are_of_what_is_on_the_hub(folder: Path) -> None:
+    for spec in (f"local-dir:{folder}", f"{NAME}/{folder}/epoch_1.pt"):
+        with pytest.raises(InvalidInputError, match=r"is for models on the hub.*leave it out"):
+            load(spec, revision="main")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["RN50-quickgelu/openai", "ViT-B-16-SigLIP/webli", "hf-hub:hybridclf/no-such-model", "roberta-ViT-B-32/FILE"],
+)
+@pytest.mark.parametrize("offline", [True, False])
+def test_without_a_network_one_message_says_what_to_type(
+    spec: str,
+    offline: bool,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """And nothing is tried again, which would take a minute: the hub's client logs that it does."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+    spec = spec.replace("FILE", str(folder / "laion2b_s12b_b32k.pt"))
+    (folder / "laion2b_s12b_b32k.pt").touch()
+    why = "HF_HUB_OFFLINE is set" if offline else "cannot be reached"
+    message = rf"'{spec}' cannot be loaded: it needs a download.*{why}.*MODEL/FILE.*local-dir:FOLDER.*cache_dir="
+    with pytest.raises(SavedModelError, match=message) as caught:
+        load(spec, cache_dir=tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not caplog.records and capfd.readouterr() == ("", "")
+    assert offline == huggingface_hub.constants.HF_HUB_OFFLINE
+
+
+def test_a_hub_that_answers_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        url = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
+        template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        with pytest.raises(SavedModelError, match=r"'hf-hub:somebody/tiny' cannot be loaded: .*open_clip_config\.json"):
+            load("hf-hub:somebody/tiny", cache_dir=tmp_path, revision="v2")
+        server.shutdown()
+    assert asked[1:] == ["/somebody/tiny/resolve/v2/open_clip_config.json"]
 
 
 class Trap:

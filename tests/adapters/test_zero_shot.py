@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from sklearn.base import clone
 
-from hybridclf import HybridClassifier, InvalidInputError, PairedTTest, calibration
+from hybridclf import HybridClassifier, InvalidInputError, PairedTTest, calibration, zero_shot
 from hybridclf.errors import SavedModelError
 from hybridclf_adapters import diffusers
 from hybridclf_adapters.open_clip import load as load_open_clip
@@ -114,6 +114,60 @@ def test_device_and_dtype_reach_both_tiers(specs: tuple[str, str], pictures: lis
     np.testing.assert_allclose(clf.predict_proba(pictures[:2]).sum(axis=1), 1)
     with pytest.raises(InvalidInputError, match="dtype='float64' is for a denoiser that is trained here"):
         HybridClassifier(*specs, dtype="float64").fit(None, LABELS)
+
+
+# --- names that repeat, and functions as templates --------------------------------------------------------------------
+
+CRANES = ["crane", "dog", "crane"]
+APART = ["crane (#0)", "dog", "crane (#2)"]
+
+
+def test_names_that_repeat_are_told_apart_by_their_positions(
+    specs: tuple[str, str], pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    clf = HybridClassifier(*specs, **QUICK).fit(None, CRANES)
+    assert clf.classes_.tolist() == APART
+    posterior = clf.predict_proba(pictures)
+    np.testing.assert_allclose(posterior.sum(axis=1), 1)
+    np.testing.assert_allclose(posterior[:, 0], posterior[:, 2], rtol=1e-4)  # what reads the same is as likely
+    prior = np.exp(clf.proposer_.predict_log_proba(pictures))
+    alone = np.exp(clf.with_labels(["crane", "dog"]).proposer_.predict_log_proba(pictures))
+    np.testing.assert_allclose(prior[:, 0] / prior[:, 1], alone[:, 0] / alone[:, 1], rtol=1e-4)  # no prompt has "(#0)"
+    conditions = clf.denoiser_.condition(APART)["text"]
+    np.testing.assert_array_equal(conditions, clf.denoiser_.condition(["crane", "dog", "crane"])["text"])
+    np.testing.assert_array_equal(conditions[0], clf.denoiser_.condition(["crane"])["text"][0])
+
+    clf.save(tmp_path / "model")
+    again = HybridClassifier.load(tmp_path / "model")
+    np.testing.assert_array_equal(again.predict_proba(pictures), posterior)
+    np.testing.assert_array_equal(clf.with_labels(CRANES).predict_proba(pictures), posterior)
+    np.testing.assert_array_equal(clf.with_labels(APART).predict_proba(pictures), posterior)
+    answer = zero_shot(pictures[0], CRANES, model=tmp_path / "model")
+    assert {entry["label"] for entry in answer} == set(APART)
+    clf.calibrate(pictures, APART * 2)
+    with pytest.raises(InvalidInputError, match="label 'crane' is not in the classes"):
+        clf.calibrate(pictures, CRANES * 2)
+
+
+@pytest.mark.parametrize("labels", [["crane", "crane"], ["crane", "Crane", "crane"], ["", "dog", ""], [1, 2, 1]])
+def test_repeated_names_that_are_no_classes(labels: list[Any], specs: tuple[str, str]) -> None:
+    with pytest.raises(InvalidInputError):
+        HybridClassifier(*specs, **QUICK).fit(None, labels)
+
+
+def test_functions_as_templates_reach_both_tiers(
+    specs: tuple[str, str], pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    def pet(name: str) -> str:
+        return f"a {name}, a pet."
+
+    expected = HybridClassifier(*specs, prompts=PROMPTS, **QUICK).fit(None, LABELS).predict_proba(pictures[:2])
+    for prompts in (pet, [pet], [lambda name: pet(name)]):
+        clf = clone(HybridClassifier(*specs, prompts=prompts, **QUICK)).fit(None, LABELS)
+        np.testing.assert_array_equal(clf.predict_proba(pictures[:2]), expected)
+    with pytest.raises(SavedModelError, match=r"the function .* cannot be saved; prompts that are texts with \{\} can"):
+        clf.save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 # --- other labels -----------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from hybridclf.ports import Condition, Label
 from ._checks import same_twice
 from ._diffusers_base import DiffusersDenoiser, TextDenoiser
 from ._diffusers_schedule import Schedule, flow_schedule
+from ._imagenet import imagenet, named
 
 __all__ = ["FAMILIES"]
 
@@ -188,13 +189,14 @@ class DiT(DiffusersDenoiser):
     def __init__(self, pipe: Any, *args: Any) -> None:
         super().__init__(pipe, *args)
         self.n_classes: int = self.network.config.num_embeds_ada_norm
-        self._numbers: dict[str, set[int]] = {}
-        for number, names in (pipe.config.get("id2label") or _imagenet(self.n_classes)).items():
-            for name in {names, *map(str.strip, names.split(","))}:
-                self._numbers.setdefault(name, set()).add(int(number))
+        own = {int(number): name for number, name in (pipe.config.get("id2label") or {}).items()}
+        unnamed = not own and self.n_classes == 1000  # `save_pretrained` leaves ImageNet's names out
+        _, self._numbers = imagenet() if unnamed else named(own)
 
     def condition(self, labels: Sequence[Label]) -> Condition:
         """Class numbers `[L]` of labels: numbers, or names as the pipeline's `id2label` has them.
+
+        A model of ImageNet's classes also takes their WordNet ids, and whatever a timm model of them is asked for.
 
         Raises
         ------
@@ -236,26 +238,17 @@ class DiT(DiffusersDenoiser):
     def _number(self, label: Label) -> int:
         if isinstance(label, int | np.integer) and 0 <= label < self.n_classes:
             return int(label)
-        numbers = self._numbers.get(label, set()) if isinstance(label, str) else set()
+        numbers = self._numbers.get(label, []) if isinstance(label, str) else []
         if len(numbers) == 1:
-            return next(iter(numbers))
+            return numbers[0]
         if numbers:
-            raise UnknownLabelError(f"{label!r} names the classes {sorted(numbers)}; give one of these numbers instead")
+            raise UnknownLabelError(f"{label!r} names the classes {numbers}; give one of these numbers instead")
         close = get_close_matches(str(label), self._numbers, n=3, cutoff=0.5)
         names = "class names and " if self._numbers else ""
         raise UnknownLabelError(
             f"the denoiser does not know {label!r}; it knows {names}the numbers 0 to {self.n_classes - 1}"
             + (f"; did you mean {' or '.join(map(repr, close))}?" if close else "")
         )
-
-
-def _imagenet(n_classes: int) -> Mapping[int, str]:
-    """Names of ImageNet's classes, for a DiT of so many that was saved without names, as `save_pretrained` does."""
-    if n_classes != 1000:
-        return {}
-    from timm.data import ImageNetInfo
-
-    return dict(enumerate(ImageNetInfo().label_descriptions()))
 
 
 FAMILIES: dict[str, type[DiffusersDenoiser]] = {

@@ -6,7 +6,6 @@ Importing this registers every pair that hybridclf ships: `timm.create_model("hy
 
 import runpy
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -45,6 +44,7 @@ from ._image_proposer import (
     labels_of,
     refusing_pickles,
 )
+from ._imagenet import imagenet, named
 from ._timm_models import HybridModel, register
 
 __all__ = ["HybridModel", "TimmProposer", "load", "main", "register"]
@@ -120,8 +120,8 @@ class TimmProposer(ImageProposer):
     ) -> None:
         super().__init__(model, transform, dtype, batch_size)
         self.mode = mode
-        self.names, synonyms = class_names(model)
-        self._columns_of = _lookup(self.names, synonyms)
+        self.names, columns = class_names(model)
+        self._columns_of: dict[Label, list[int]] = {i: [i] for i in range(len(self.names))} | columns
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Choose among the model's classes; nothing is trained, and images are not looked at.
@@ -172,7 +172,7 @@ class TimmProposer(ImageProposer):
         return self.model(pixels)[:, self._columns]
 
 
-def class_names(model: Any) -> tuple[list[Label], list[list[str]]]:
+def class_names(model: Any) -> tuple[list[Label], dict[Label, list[int]]]:
     """What a timm model calls its classes, and what else each may be called.
 
     The label names in its `pretrained_cfg`, ImageNet's if it has as many classes as one of ImageNet's subsets, or else
@@ -182,36 +182,20 @@ def class_names(model: Any) -> tuple[list[Label], list[list[str]]]:
     -------
     names : list `[num_classes]`
         All different.
-    synonyms : list `[num_classes]` of lists of str
-        May repeat.
+    columns : dict
+        Of each name that a class may be called by the columns it may stand for.
     """
     n_classes, given = model.num_classes, model.pretrained_cfg.get("label_names")
     subset = infer_imagenet_subset(model)
-    imagenet = ImageNetInfo(subset) if subset else None
-    if given and not (imagenet and list(given) == imagenet.label_names()):
+    if given and not (subset and list(given) == ImageNetInfo(subset).label_names()):
         info = CustomDatasetInfo(given)
-        named = [info.index_to_label_name(i) if info.has_label(i) else str(i) for i in range(n_classes)]
-        return _distinct(named, [str(i) for i in range(n_classes)]), [[] for _ in named]
-    if imagenet is None:
-        return list(range(n_classes)), [[] for _ in range(n_classes)]
-    lemmas, ids = imagenet.label_descriptions(), imagenet.label_names()
-    split = [[i, text, *map(str.strip, text.split(","))] for i, text in zip(ids, lemmas, strict=True)]
-    return _distinct(lemmas, ids), split
-
-
-def _distinct(names: Sequence[str], ids: Sequence[str]) -> list[Label]:
-    """The names, those that repeat with an id behind them."""
-    count = Counter(names)
-    return [f"{name} ({i})" if count[name] > 1 else name for name, i in zip(names, ids, strict=True)]
-
-
-def _lookup(names: Sequence[Label], synonyms: Sequence[Sequence[str]]) -> dict[Label, list[int]]:
-    """Columns by name; a class's own name comes before synonyms, and numbers count from 0."""
-    columns: dict[Label, list[int]] = {}
-    for i, others in enumerate(synonyms):
-        for name in dict.fromkeys(others):
-            columns.setdefault(name, []).append(i)
-    return columns | {i: [i] for i in range(len(names))} | {name: [i] for i, name in enumerate(names)}
+        own = {i: info.index_to_label_name(i) if info.has_label(i) else str(i) for i in range(n_classes)}
+        names, columns = named(own)
+    elif subset:
+        names, columns = imagenet(subset)
+    else:
+        return list(range(n_classes)), {}
+    return list(names.values()), {**columns}
 
 
 def _check_name(spec: str) -> None:

@@ -1,5 +1,9 @@
 """ "open_clip:RN50/openai" → object: spec strings, answered by adapters that are found through entry points.
 
+Options of the adapter may follow, as in "diffusers:FOLDER?variant=fp16&resolution=256": parameters of its function that
+have a default, read as their annotations say, with "%26" for an "&". They are a part of the spec string, are saved with
+it, and come before what `HybridClassifier` was given for both tiers.
+
 An adapter registers a function under the group `hybridclf.proposers`, `hybridclf.denoisers` or `hybridclf.engines`; the
 entry point's name is the part of the spec before the colon, and the function gets the part after it. If its signature
 has them, it also gets `prompts`, `device` and `precision`, as `HybridClassifier` was given them; what it then loads may
@@ -9,18 +13,33 @@ makes a new network for tier 1: `hybridclf.ports.Trainable` says how.
 """
 
 import inspect
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+from urllib.parse import parse_qsl, unquote
 
-from .errors import MissingDependencyError, SavedModelError, UnknownSpecError
+from .errors import InvalidInputError, MissingDependencyError, SavedModelError, UnknownSpecError
 
 __all__ = ["Kind", "adapters", "load", "offer", "portable", "resolved", "takes"]
 
 Kind = Literal["proposer", "denoiser", "trainable", "engine"]
+
+_OPTION = re.compile(r"[A-Za-z_]\w*=")
+
+_READERS: dict[Any, Callable[[str], Any]] = {
+    bool: lambda text: {"true": True, "false": False}[text.lower()],
+    int: int,
+    float: float,
+    Sequence[float]: lambda text: [float(value) for value in text.split(",")],
+    Path: Path,
+    str: str,
+}
+"""What is read from the text of an option, by type; the first that fits."""
 
 
 def adapters(kind: Kind) -> dict[str, EntryPoint]:
@@ -36,18 +55,22 @@ def load(kind: Kind, spec: str, **options: Any) -> Any:
     kind : "proposer", "denoiser", "trainable" or "engine"
         What is wanted.
     spec : str
-        "ADAPTER:NAME", for example "sklearn:LogisticRegression".
+        "ADAPTER:NAME", for example "sklearn:LogisticRegression", or "ADAPTER:NAME?OPTION=VALUE&OPTION=VALUE".
     **options
-        Passed on to the adapter.
+        Passed on to the adapter, but for those that the string has itself.
 
     Raises
     ------
     UnknownSpecError
         If the string is not of that form or no adapter has that name.
+    InvalidInputError
+        For an option in it that the adapter does not have, or a value that is none for it.
     MissingDependencyError
         If a package that the adapter needs is not installed.
     """
-    loader, rest = _loader(kind, spec)
+    base, query = _split(spec)
+    loader, rest = _loader(kind, base)
+    options |= _read_options(spec, query, loader)
     with _importing(spec):
         return loader(rest, **options)
 
@@ -60,7 +83,19 @@ def offer(kind: Kind, spec: str, options: Mapping[str, Any]) -> Any:
 
 def takes(kind: Kind, spec: str) -> frozenset[str]:
     """Names of the options that the adapter of a spec string takes, by the signature of its function."""
-    return frozenset(inspect.signature(_loader(kind, spec)[0]).parameters)
+    return frozenset(inspect.signature(_loader(kind, _split(spec)[0])[0]).parameters)
+
+
+def _split(spec: str, folder: Path = Path()) -> tuple[str, str]:
+    """A spec string and the options after its "?", "" for none.
+
+    The "?" is part of a path if something of that name is there; a path that is not absolute starts at `folder`.
+    """
+    base, _, query = spec.rpartition("?")
+    path = spec[base.rfind(":") + 1 :]
+    if not _OPTION.match(query) or os.path.exists(folder / path):
+        return spec, ""
+    return base, query
 
 
 def portable(spec: str, folder: Path) -> str:
@@ -73,11 +108,12 @@ def portable(spec: str, folder: Path) -> str:
     SavedModelError
         If a ".." is left in it, with which it would not be loaded.
     """
+    spec, query = _split(spec)
     head, colon, path = spec.rpartition(":")
     if _is_path(head, path):
         spec = f"{head}{colon}{Path(path).resolve()}"
     head, inside, path = spec.partition(f":{folder.resolve()}/")
-    return _without_parents(f"{head}:./{path}" if inside else spec, folder)
+    return _without_parents(_with_options(f"{head}:./{path}" if inside else spec, query), folder)
 
 
 def resolved(spec: str, folder: Path) -> str:
@@ -88,7 +124,8 @@ def resolved(spec: str, folder: Path) -> str:
     SavedModelError
         If such a path leaves the folder, or leads to nothing; if there is a ".." anywhere in the spec.
     """
-    head, colon, path = _without_parents(spec, folder).rpartition(":")
+    base, query = _split(_without_parents(spec, folder), folder)
+    head, colon, path = base.rpartition(":")
     if not path.startswith("./"):
         return spec
     part = (folder / path).resolve()
@@ -96,7 +133,11 @@ def resolved(spec: str, folder: Path) -> str:
         raise _leads_out(spec, folder)
     if not part.exists():
         raise SavedModelError(f"{folder} is incomplete: it has no {path[2:]}, which {spec!r} names; copy all of it")
-    return f"{head}{colon}{part}"
+    return _with_options(f"{head}{colon}{part}", query)
+
+
+def _with_options(base: str, query: str) -> str:
+    return f"{base}?{query}" if query else base
 
 
 def _is_path(head: str, path: str) -> bool:
@@ -111,7 +152,7 @@ def _is_path(head: str, path: str) -> bool:
 
 def _without_parents(spec: str, folder: Path) -> str:
     """The spec, checked: no ".." in it, whatever its adapter would take for a path."""
-    if ".." in re.split(r"[:/\\]", spec):
+    if ".." in re.split(r"[:/\\?&=]", unquote(spec)):
         raise _leads_out(spec, folder)
     return spec
 
@@ -132,6 +173,53 @@ def _loader(kind: Kind, spec: str) -> tuple[Callable[..., Any], str]:
         raise UnknownSpecError(f'{spec!r} is not a known {kind}; type "ADAPTER:NAME" with one of: {listed}')
     with _importing(spec):
         return known[name].load(), rest
+
+
+def _read_options(spec: str, query: str, loader: Callable[..., Any]) -> dict[str, Any]:
+    """The options in a spec string, by name, each of the type that the adapter's function says."""
+    known = _options_of(loader) if query else {}
+    options: dict[str, Any] = {}
+    for name, text in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):  # a "+" is no space here
+        if name not in known:
+            accepted = ", ".join(known) or "none"
+            raise InvalidInputError(
+                f"{spec!r} has an option {name!r} that its adapter does not take; it takes {accepted}"
+            )
+        if name in options:
+            raise InvalidInputError(f"{spec!r} has the option {name!r} twice; leave one out")
+        if not text:
+            raise InvalidInputError(f"{spec!r} gives no value for the option {name!r}; give one, or leave it out")
+        options[name] = _read(spec, name, text, known[name])
+    return options
+
+
+def _options_of(loader: Callable[..., Any]) -> dict[str, list[Any]]:
+    """The parameters of a function that may stand in a spec string, each with the types or values that are read."""
+    options = {}
+    for name, parameter in list(inspect.signature(loader, eval_str=True).parameters.items())[1:]:
+        untyped = parameter.annotation is parameter.empty
+        kinds = _kinds(type(parameter.default) if untyped else parameter.annotation)
+        if kinds and parameter.default is not parameter.empty:
+            options[name] = kinds
+    return options
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """The readable types and the values that an annotation allows, unions and literals taken apart."""
+    if get_origin(annotation) in (Union, UnionType, Literal):
+        return [kind for part in get_args(annotation) for kind in _kinds(part)]
+    return [annotation] if isinstance(annotation, str) or annotation in _READERS else []
+
+
+def _read(spec: str, name: str, text: str, kinds: list[Any]) -> Any:
+    """The value of an option: the first of the kinds that the text is; a string among them is a value itself."""
+    if text in kinds:
+        return text
+    for kind in [kind for kind in _READERS if kind in kinds]:
+        with suppress(KeyError, ValueError):
+            return _READERS[kind](text)
+    accepted = " or ".join(kind.__name__ if isinstance(kind, type) else repr(kind) for kind in kinds)
+    raise InvalidInputError(f"{spec!r}: the option {name!r} must be {accepted}, got {text!r}")
 
 
 @contextmanager

@@ -18,10 +18,13 @@ from ._diffusers_images import pixels
 from ._diffusers_schedule import Schedule, diffusion_schedule
 from ._diffusers_text import Embeddings, Reading
 
-__all__ = ["DiffusersDenoiser", "TextDenoiser", "keep_float32"]
+__all__ = ["DiffusersDenoiser", "TextDenoiser", "keep_float32", "quiet"]
 
 _READING = Lock()
 """Tokenizers are not made for several threads. One for all: a denoiser with its own could not be copied."""
+
+_UPCASTING = Lock()
+"""A VAE is in one type at a time."""
 
 
 class DiffusersDenoiser(ABC):
@@ -44,6 +47,8 @@ class DiffusersDenoiser(ABC):
     cost_unit: Literal["row", "pair"] = "pair"
     without: ClassVar[Mapping[str, Any]] = {}
     """What the pipeline can be loaded without, as keywords of `from_pretrained`: parts that only generation needs."""
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Parts that a pipeline of this family may have been made without."""
 
     def __init__(
         self,
@@ -107,8 +112,9 @@ class DiffusersDenoiser(ABC):
             For what is neither a PIL image nor a uint8 array.
         """
         x0 = torch.empty(len(images), *self.shape, dtype=self.dtype, device=self.device)
-        for i, image in enumerate(pixels(images, self.resolution)):
-            x0[i] = self._encode(send(image[None], self.device))[0]
+        with _upcast(getattr(self.pipe, "vae", None)):
+            for i, image in enumerate(pixels(images, self.resolution)):
+                x0[i] = self._encode(send(image[None], self.device))[0]
         return x0
 
     def noise_levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,10 +137,14 @@ class DiffusersDenoiser(ABC):
         return diffusion_schedule(self.pipe.scheduler)
 
     def _encode(self, image: Tensor) -> Tensor:
-        """Mean of the VAE's latents `[1, C, h, w]`, shifted and scaled, of an image `[1, 3, H, W]` in [-1, 1]."""
+        """Latents `[1, C, h, w]`, as the network was trained on them, of an image `[1, 3, H, W]` in [-1, 1]."""
         vae = self.pipe.vae
-        mean = vae.encode(image.to(vae.dtype)).latent_dist.mean
-        return (mean - (vae.config.shift_factor or 0)) * vae.config.scaling_factor
+        encoded = vae.encode(image.to(vae.dtype))
+        return self._scaled(encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mean, vae.config)
+
+    def _scaled(self, latents: Tensor, config: Mapping[str, Any]) -> Tensor:
+        """The VAE's own latents, shifted and scaled by its config: the inverse of what the pipeline decodes."""
+        return (latents - (config.get("shift_factor") or 0)) * config["scaling_factor"]
 
     def _resolution(self, resolution: int | None) -> int:
         unit, trained = self.pixels_per_latent * getattr(self.network.config, "patch_size", 1), self._trained_size()
@@ -198,7 +208,7 @@ class TextDenoiser(DiffusersDenoiser):
             return self._embeddings(prompts, self.device)
 
     def _embed(self, prompts: list[str]) -> Condition:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet():
             return self.embed(prompts)
 
 
@@ -217,8 +227,25 @@ def keep_float32(pipe: Any, dtype: torch.dtype) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what diffusers and transformers remark on prompts that are cut off: it was said before, once."""
+def _upcast(vae: Any) -> Iterator[None]:
+    """A VAE that would overflow in float16 in float32 meanwhile, as diffusers has it: a pipeline's own stays as it is.
+
+    Threads wait for each other.
+    """
+    if vae is None or vae.dtype != torch.float16 or not vae.config.force_upcast:
+        yield
+        return
+    with _UPCASTING:
+        vae.float()
+        try:
+            yield
+        finally:
+            vae.half()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the remarks of diffusers and transformers, where we say the same, or said it once."""
     import diffusers
     import transformers
 

@@ -52,6 +52,7 @@ class StableDiffusionXL(TextDenoiser):
     """Stable Diffusion XL: two text encoders, the pooled text and the image's size as added conditions."""
 
     without: ClassVar[Mapping[str, Any]] = {"feature_extractor": None, "image_encoder": None}
+    optional = ("text_encoder", "tokenizer")
 
     def tokenizers(self) -> list[tuple[Any, int]]:
         """Two of CLIP."""
@@ -71,12 +72,21 @@ class StableDiffusionXL(TextDenoiser):
         text = condition["text"]
         return self.network(x, timestep, encoder_hidden_states=text, added_cond_kwargs=added, return_dict=False)[0]
 
+    def _scaled(self, latents: Tensor, config: Mapping[str, Any]) -> Tensor:
+        """Of all families here, this one alone has pipelines that standardise the channels of latents, where told."""
+        mean, std = config.get("latents_mean"), config.get("latents_std")
+        if mean is None or std is None:
+            return super()._scaled(latents, config)
+        mean, std = (latents.new_tensor(value).view(-1, 1, 1) for value in (mean, std))
+        return (latents - mean) * config["scaling_factor"] / std
+
 
 class StableDiffusion3(TextDenoiser):
     """Stable Diffusion 3 and 3.5: flow matching; two CLIP encoders, and T5 unless the folder leaves it out."""
 
     weighting = staticmethod(velocity_weights)
     without: ClassVar[Mapping[str, Any]] = {"feature_extractor": None, "image_encoder": None}
+    optional = ("text_encoder_3", "tokenizer_3")
     t5_tokens: ClassVar[int] = 256
 
     def tokenizers(self) -> list[tuple[Any, int]]:

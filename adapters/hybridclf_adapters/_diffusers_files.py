@@ -1,0 +1,267 @@
+"""Saved pipelines as they lie on disk: whether one is there, is safe to read, and is whole; its networks, loaded."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from hybridclf.errors import SavedModelError, UnknownSpecError, choices
+
+from ._diffusers_base import quiet
+
+__all__ = ["INDEX", "check_files", "check_kind", "lacking", "load_networks", "pickled", "unreadable"]
+
+INDEX = "model_index.json"
+"""Lies in the folder of every saved pipeline, and names its parts."""
+
+PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
+
+_ADAPTED = re.compile("lora|base_layer", re.IGNORECASE)
+"""In the names of weights that a LoRA or another of peft's adapters has added or renamed."""
+
+_WEIGHTS = re.compile(
+    r"(.*/)?(diffusion_pytorch_)?model(-\d+-of-\d+)?(\.(?P<variant>[\w-]+?))?(-\d+-of-\d+)?\.safetensors"
+)
+"""Names of files of weights; the number of a shard comes before the variant in old ones."""
+
+_FUSE = "pipe.fuse_lora(); pipe.unload_lora_weights(); pipe.save_pretrained('FOLDER')"
+
+
+# --- what is no pipeline ----------------------------------------------------------------------------------------------
+
+
+def check_kind(spec: str) -> None:
+    """Check that a path does not name a part of a pipeline, a LoRA, or a checkpoint in a single file.
+
+    Raises
+    ------
+    UnknownSpecError
+        If it does; the error says how a pipeline is made of it.
+    """
+    path = Path(spec).expanduser()
+    if not path.exists() or (path / INDEX).exists():
+        return
+    for parent in path.absolute().parents[:2]:
+        if (parent / INDEX).exists():
+            raise UnknownSpecError(f"{spec!r} is a part of a pipeline; name the whole: {str(parent)!r}")
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    if any(file.name == "adapter_config.json" or _is_lora(file) for file in files):
+        raise _lora(spec, path)
+    for file in files:
+        if file.suffix in (".safetensors", *PICKLED):
+            raise _single_file(spec, file)
+
+
+def _is_lora(file: Path) -> bool:
+    if file.suffix != ".safetensors":
+        return file.stem == "pytorch_lora_weights"
+    try:
+        return any(map(_ADAPTED.search, _keys(file)))
+    except (OSError, SafetensorError):  # damaged
+        return False
+
+
+def _keys(file: Path) -> list[str]:
+    with safe_open(file, framework="pt") as weights:
+        return list(weights.keys())
+
+
+def _lora(spec: str, path: Path) -> UnknownSpecError:
+    config = path / "adapter_config.json"
+    base, peft, load = None, "", f"pipe.load_lora_weights({spec!r}); {_FUSE}"
+    if config.exists():  # peft's own form, which diffusers does not read; for another network it is that one's name
+        base = json.loads(config.read_text("utf-8")).get("base_model_name_or_path")
+        peft, merged = (
+            "from peft import PeftModel; ",
+            f"PeftModel.from_pretrained(pipe.unet, {spec!r}).merge_and_unload()",
+        )
+        load = f"pipe.unet = {merged}; pipe.save_pretrained('FOLDER')"
+    return UnknownSpecError(
+        f"{spec!r} is a LoRA, which is nothing without the pipeline that it was trained on. Put the two together once, "
+        "and name the new folder:\n"
+        f'python -c "{peft}from diffusers import DiffusionPipeline; '
+        f'pipe = DiffusionPipeline.from_pretrained({base or "BASE"!r}); {load}"\n'
+        "or give the pipeline with the LoRA loaded to hybridclf_adapters.diffusers.from_pipeline(pipe)"
+    )
+
+
+def _single_file(spec: str, file: Path) -> UnknownSpecError:
+    trust = " and it can run any code when read: only if you trust it," if file.suffix in PICKLED else ";"
+    return UnknownSpecError(
+        f"{spec!r} is a checkpoint in a single file, not the folder of a pipeline{trust} convert it once with the "
+        "class of its family, such as StableDiffusionXLPipeline, and name the new folder:\n"
+        'python -c "from diffusers import StableDiffusionPipeline; '
+        f"StableDiffusionPipeline.from_single_file({str(file)!r}).save_pretrained('FOLDER')\""
+    )
+
+
+def pickled(spec: str) -> SavedModelError:
+    """The error for weights that are pickled alone."""
+    return SavedModelError(
+        f"{spec!r} has weights that are not in safetensors but pickled, which can run any code when read. If you trust "
+        "them, convert them once, and load the new folder:\n"
+        'python -c "from diffusers import DiffusionPipeline as P; '
+        f"P.from_pretrained('{spec}').save_pretrained('converted')\""
+    )
+
+
+# --- what is not all there --------------------------------------------------------------------------------------------
+
+
+def lacking(spec: str, problem: str, advice: str = "copy or download all of it") -> SavedModelError:
+    """The error for a pipeline that is not whole."""
+    return SavedModelError(f"{spec!r} cannot be loaded: {problem}; {advice}")
+
+
+def unreadable(spec: str, names: Iterable[str]) -> SavedModelError:
+    """The error for a repository of these files, in which diffusers does not find safetensors of all networks."""
+    variants = _variants_of(names) - {""}
+    if variants:
+        return lacking(spec, "it has weights of another variant alone", _choose(spec, variants))
+    return pickled(spec)
+
+
+def _variants_of(names: Iterable[str]) -> set[str]:
+    """Variants of the weights in safetensors among these files, such as "fp16"; "" for plain ones."""
+    return {match["variant"] or "" for match in map(_WEIGHTS.fullmatch, names) if match}
+
+
+def check_files(spec: str, folder: Path, parts: Mapping[str, Any], variant: str | None) -> None:
+    """Check that a pipeline's parts are there, and the weights of its networks in safetensors.
+
+    Parameters
+    ----------
+    spec : str
+        For messages.
+    folder : Path
+        Of the pipeline.
+    parts : mapping from str to [library, class]
+        Those that are to be loaded, as in `model_index.json`.
+    variant : str, optional
+        As for diffusers' `from_pretrained`.
+
+    Raises
+    ------
+    SavedModelError
+        For weights that are pickled, incomplete, or of another variant alone.
+    """
+    found: set[str] = set()
+    for part in parts:
+        if not any((folder / part).glob("*")):
+            raise lacking(spec, f"it has no folder {part}")
+    for part in _networks(parts):
+        found |= _check_weights(spec, part, {path.name for path in (folder / part).iterdir()}, variant)
+        _check_shards(spec, folder / part)
+    if variant and variant not in found:
+        raise lacking(spec, f"it has no files of the variant {variant!r}", _choose(spec, found - {""}))
+
+
+def _networks(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """The classes of those parts that are networks of diffusers or transformers; no other is ever loaded here."""
+    import diffusers
+    import transformers
+
+    libraries: dict[str, Any] = {"diffusers": diffusers, "transformers": transformers}
+    kinds = {part: getattr(libraries.get(library), name, None) for part, (library, name) in parts.items()}
+    bases = {diffusers.ModelMixin, transformers.PreTrainedModel}
+    return {part: kind for part, kind in kinds.items() if bases & set(getattr(kind, "__mro__", ()))}
+
+
+def _check_weights(spec: str, part: str, names: set[str], variant: str | None) -> set[str]:
+    """The variants of a network's files, checked."""
+    variants = _variants_of(names)
+    if "adapter_config.json" in names:
+        raise lacking(spec, f"its {part} was saved with a LoRA that was not fused", f"before saving, type: {_FUSE}")
+    if not variants and any(name.endswith(PICKLED) for name in names):
+        raise pickled(spec)
+    if not variants:
+        raise lacking(spec, f"its {part} has no weights")
+    if variants.isdisjoint({"", variant}):
+        raise lacking(spec, f"its {part} has weights of another variant alone", _choose(spec, variants))
+    return variants
+
+
+def _choose(spec: str, variants: set[str]) -> str:
+    if not variants:
+        return "leave the variant out"
+    return " or ".join(f'type "diffusers:{spec}?variant={v}", or load(…, variant={v!r})' for v in sorted(variants))
+
+
+def _check_shards(spec: str, folder: Path) -> None:
+    """Check that the files of a network hold what its index, if it has one, says that they do.
+
+    diffusers takes the index's word for it, and leaves random what is not there.
+    """
+    for index in folder.glob("*.safetensors.index*.json"):
+        try:
+            weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
+            held = {name: set(_keys(folder / name)) for name in set(weight_map.values()) if (folder / name).exists()}
+        except (KeyError, OSError, SafetensorError, ValueError) as error:
+            raise lacking(spec, f"its {folder.name} cannot be read: {error}") from error
+        gone = sorted(set(weight_map.values()) - set(held))
+        if gone:
+            raise lacking(spec, f"its {folder.name} has no {choices(gone, 3)}")
+        missing = sorted(key for key, name in weight_map.items() if key not in held[name])
+        if missing:
+            raise lacking(spec, f"its {folder.name} lacks {_few(missing)}")
+
+
+# --- networks ---------------------------------------------------------------------------------------------------------
+
+
+def load_networks(
+    spec: str, folder: Path, parts: Mapping[str, Any], variant: str | None, **options: Any
+) -> dict[str, nn.Module]:
+    """The networks among the parts of a pipeline, each with all of its weights.
+
+    Parameters
+    ----------
+    spec, folder, parts, variant
+        As for `check_files`.
+    **options
+        For `from_pretrained` of each.
+
+    Raises
+    ------
+    SavedModelError
+        For weights that are missing, superfluous or of another shape: of these the libraries warn, and use random ones.
+    """
+    networks: dict[str, nn.Module] = {}
+    for part, kind in _networks(parts).items():
+        has_variant = variant in _variants_of(path.name for path in (folder / part).iterdir())
+        with quiet():
+            networks[part], report = kind.from_pretrained(
+                folder / part,
+                variant=variant if has_variant else None,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # to be told of all of them
+                output_loading_info=True,
+                **options,
+            )
+        _check_whole(spec, part, report)
+    return networks
+
+
+def _check_whole(spec: str, part: str, report: Mapping[str, Any]) -> None:
+    """Check that from a file to a network no weight was left over, by what `from_pretrained` reports."""
+    missing, unexpected = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
+    mismatched = sorted(key for key, *_ in report["mismatched_keys"])
+    problems = [
+        *([f"lacks {_few(missing)}"] if missing else []),
+        *([f"has {_few(unexpected)} for which there is no place"] if unexpected else []),
+        *([f"has {_few(mismatched)} in another shape than its config says"] if mismatched else []),
+    ]
+    if problems:
+        adapted = any(map(_ADAPTED.search, unexpected))
+        problem = f"its {part} {' and '.join(problems)}"
+        if adapted:
+            raise lacking(spec, f"{problem}, as of a LoRA that was not fused", f"before saving, type: {_FUSE}")
+        raise lacking(spec, problem, "copy or download all of it, or save it again")
+
+
+def _few(keys: list[str]) -> str:
+    return f"{len(keys)} {'weight' if len(keys) == 1 else 'weights'} ({choices(keys, 3)})"

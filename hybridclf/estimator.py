@@ -277,15 +277,11 @@ class HybridClassifier(TwoTierPredictor):
             may hold text, and gaps where the proposer takes them: tier 2 sees the median of the column there, and of
             text which value it is.
         y : array `[n]`
-<<<<<<< HEAD
-            Labels; with X=None the label names themselves.
+            Labels; with X=None the label names themselves. A name that repeats stands for as many classes, which models
+            of text cannot tell apart; their labels have their position behind the name, such as "crane (#517)".
         **params
             `sample_weight` `[n]` for both tiers and the fusion; `groups` `[n]`, which are held out together; anything
             else goes to the proposer's `fit`. With scikit-learn's metadata routing, all goes where it is requested.
-=======
-            Labels; with X=None the label names themselves. A name that repeats stands for as many classes, which models
-            of text cannot tell apart; their labels have their position behind the name, such as "crane (#517)".
->>>>>>> 044e734 (open_clip: images as each model wants them, a cache and a revision, one message offline; names that repeat, function templates)
 
         Returns
         -------

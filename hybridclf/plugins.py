@@ -29,7 +29,7 @@ __all__ = ["Kind", "adapters", "load", "offer", "portable", "resolved", "takes"]
 
 Kind = Literal["proposer", "denoiser", "trainable", "engine"]
 
-_OPTION = re.compile(r"[A-Za-z_]\w*=")
+_OPTIONS = re.compile(r"\?(?=[A-Za-z_]\w*=)")
 
 _READERS: dict[Any, Callable[[str], Any]] = {
     bool: lambda text: {"true": True, "false": False}[text.lower()],
@@ -91,11 +91,13 @@ def _split(spec: str, folder: Path = Path()) -> tuple[str, str]:
 
     The "?" is part of a path if something of that name is there; a path that is not absolute starts at `folder`.
     """
-    base, _, query = spec.rpartition("?")
-    path = spec[base.rfind(":") + 1 :]
-    if not _OPTION.match(query) or os.path.exists(folder / path):
+    marks = [match.start() for match in _OPTIONS.finditer(spec)]
+    if not marks:
         return spec, ""
-    return base, query
+    path = spec.rfind(":", 0, marks[0]) + 1
+    there = [end for end in (*marks, len(spec)) if os.path.exists(folder / spec[path:end])]
+    end = there[-1] if there else marks[0]
+    return spec[:end], spec[end + 1 :]
 
 
 def portable(spec: str, folder: Path) -> str:

@@ -1,17 +1,47 @@
 """Spec strings, answered through entry points as a third party would register them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hybridclf.errors import HybridClfError, MissingDependencyError, SavedModelError, UnknownSpecError
+from hybridclf.errors import (
+    HybridClfError,
+    InvalidInputError,
+    MissingDependencyError,
+    SavedModelError,
+    UnknownSpecError,
+)
 from hybridclf.plugins import adapters, load, offer, portable, resolved, takes
 
 ADAPTER = """
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, Optional
+
 LOADED = []
 
 def load(name, scale=1):
     return (name, scale)
+
+def typed(
+    name: str,
+    classes: Sequence[str] = (),
+    *,
+    size: int | None = None,
+    share: "float | None" = None,
+    mean: float | Sequence[float] | None = None,
+    test: bool = False,
+    mode: Optional[Literal["crop", "squash"]] = None,
+    prompts: str | Sequence[str] | Callable[[str], str] = "{}",
+    cache: str | Path | None = None,
+    needed: int,
+):
+    given = dict(size=size, share=share, mean=mean, test=test, mode=mode, prompts=prompts, cache=cache, needed=needed)
+    return name, {k: v for k, v in given.items() if v not in (None, False, "{}")}
+
+def bare(name):
+    return name
 """
 
 
@@ -23,7 +53,8 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
-        "[hybridclf.denoisers]\nmine = mine_adapter:load\n\n[hybridclf.proposers]\nbroken = no_such_module:load\n"
+        "[hybridclf.denoisers]\nmine = mine_adapter:load\ntyped = mine_adapter:typed\nbare = mine_adapter:bare\n\n"
+        "[hybridclf.proposers]\nbroken = no_such_module:load\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -51,6 +82,112 @@ def test_an_adapter_is_given_the_options_that_it_takes() -> None:
     assert offer("denoiser", "mine:a", options | {"scale": None}) == ("a", 1)
     with pytest.raises(TypeError, match="prompts"):
         load("denoiser", "mine:a", **options)
+
+
+# --- options in the string --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("third_party")
+@pytest.mark.parametrize(
+    ("query", "given"),
+    [
+        ("size=256", {"size": 256}),
+        ("size=256&share=0.5", {"size": 256, "share": 0.5}),
+        ("share=1", {"share": 1.0}),
+        ("mean=0.5", {"mean": 0.5}),
+        ("mean=0.48,0.46,0.41", {"mean": [0.48, 0.46, 0.41]}),
+        ("test=true", {"test": True}),
+        ("test=True", {"test": True}),
+        ("test=false", {}),
+        ("mode=squash", {"mode": "squash"}),
+        ("prompts=a photo of a {}: yes?", {"prompts": "a photo of a {}: yes?"}),
+        ("prompts=black %26 white, 1+1 {}, 50%25", {"prompts": "black & white, 1+1 {}, 50%"}),
+        ("prompts=x=y {}?size=3", {"prompts": "x=y {}?size=3"}),
+        ("cache=/a+b/c", {"cache": Path("/a+b/c")}),
+        ("prompts=" + "long {} " * 99, {"prompts": "long {} " * 99}),  # as a file's name too long
+    ],
+)
+def test_options_are_read_as_their_annotations_say(query: str, given: dict[str, Any]) -> None:
+    assert load("denoiser", f"typed:a/b:c?{query}", needed=1) == ("a/b:c", {"needed": 1} | given)
+
+
+@pytest.mark.usefixtures("third_party")
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        (
+            "sise=3",
+            r"option 'sise' that its adapter does not take; it takes size, share, mean, test, mode, prompts, cache$",
+        ),
+        ("name=b", "'name' that its adapter does not take"),
+        ("needed=3", "'needed' that its adapter does not take"),  # its caller's, not the user's
+        ("size=big", "'size' must be int, got 'big'"),
+        ("size=1.5", "'size' must be int, got '1.5'"),
+        ("mean=a,b", r"'mean' must be float or collections.abc.Sequence\[float\], got 'a,b'"),
+        ("test=1", "'test' must be bool, got '1'"),
+        ("mode=fit", "'mode' must be 'crop' or 'squash', got 'fit'"),
+        ("size=1&size=2", "'size' twice"),
+        ("size=", "no value for the option 'size'"),
+        ("size=1&test", "no value for the option 'test'"),
+    ],
+)
+def test_an_option_that_is_none_is_refused(query: str, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message) as e:
+        load("denoiser", f"typed:a?{query}", needed=1)
+    assert repr(f"typed:a?{query}") in str(e.value)
+
+
+@pytest.mark.usefixtures("third_party")
+def test_an_adapter_without_annotations_or_options() -> None:
+    assert load("denoiser", "mine:a?scale=3") == ("a", 3)
+    with pytest.raises(InvalidInputError, match="'scale' must be int"):
+        load("denoiser", "mine:a?scale=x")
+    with pytest.raises(InvalidInputError, match="does not take; it takes none"):
+        load("denoiser", "bare:a?scale=3")
+    for name in ("a?", "a?b", "?", "what?=1", "a?1=2"):
+        assert load("denoiser", f"bare:{name}") == name
+
+
+@pytest.mark.usefixtures("third_party")
+def test_an_option_in_the_string_comes_before_what_is_offered() -> None:
+    assert takes("denoiser", "mine:a?scale=3") == {"name", "scale"}
+    assert offer("denoiser", "mine:a?scale=3", {"scale": 4}) == ("a", 3)
+    assert offer("denoiser", "mine:a?scale=3", {"prompts": "a {}"}) == ("a", 3)
+
+
+@pytest.mark.usefixtures("third_party")
+def test_a_path_with_a_question_mark_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "what?scale=1"
+    (folder / "sd").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert load("denoiser", f"mine:{folder}") == (str(folder), 1)
+    assert load("denoiser", f"mine:{folder}?scale=3") == (str(folder), 3)
+    assert load("denoiser", "mine:what?scale=1/sd?scale=3") == ("what?scale=1/sd", 3)
+    for query in ("", "?scale=3"):
+        assert portable(f"mine:{folder}/sd{query}", folder) == f"mine:./sd{query}"
+        assert resolved(f"mine:./sd{query}", folder) == f"mine:{folder}/sd{query}"
+        assert resolved(portable(f"mine:./what?scale=1{query}", tmp_path), tmp_path) == f"mine:{folder}{query}"
+
+
+def test_options_stay_with_a_path_that_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model" / "sd").mkdir(parents=True)
+    query = "?variant=fp16&prompts=seen here: a/{}"
+    for path in (f"{tmp_path}/model/sd", "./model/sd", "model/sd"):
+        assert portable(f"diffusers:{path}{query}", tmp_path / "model") == f"diffusers:./sd{query}"
+    assert resolved(f"diffusers:./sd{query}", tmp_path / "model") == f"diffusers:{tmp_path}/model/sd{query}"
+    assert portable(f"diffusers:./sd{query}", tmp_path / "other") == f"diffusers:{tmp_path}/sd{query}"
+    assert portable(f"diffusers:owner/repo{query}", tmp_path) == f"diffusers:owner/repo{query}"
+    (tmp_path / "open").mkdir()
+    local = f"open_clip:local-dir:{tmp_path}/open?batch_size=2"
+    assert portable(local, tmp_path) == "open_clip:local-dir:./open?batch_size=2"
+    assert resolved("open_clip:local-dir:./open?batch_size=2", tmp_path) == local
+    for spec in ("diffusers:./sd?cache_dir=../x", "diffusers:./sd?cache_dir=%2e%2E/x", "diffusers:../sd?variant=fp16"):
+        with pytest.raises(SavedModelError, match="leads out of that folder"):
+            resolved(spec, tmp_path / "model")
+
+
+# --- paths in a saved model -------------------------------------------------------------------------------------------
 
 
 def test_a_path_inside_the_folder_of_a_saved_model_is_written_relative_to_it(tmp_path: Path) -> None:

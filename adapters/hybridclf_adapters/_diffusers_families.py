@@ -199,7 +199,7 @@ class DiT(DiffusersDenoiser):
     def __init__(self, pipe: Any, *args: Any) -> None:
         super().__init__(pipe, *args)
         self.n_classes: int = self.network.config.num_embeds_ada_norm
-        own = {int(number): name for number, name in (pipe.config.get("id2label") or {}).items()}
+        own = {int(number): name for number, name in (pipe.config.get("id2label") or _names(pipe.labels)).items()}
         unnamed = not own and self.n_classes == 1000  # `save_pretrained` leaves ImageNet's names out
         _, self._numbers = imagenet() if unnamed else named(own)
 
@@ -271,3 +271,11 @@ FAMILIES: dict[str, type[DiffusersDenoiser]] = {
     "DiTPipeline": DiT,
 }
 """By the `_class_name` in `model_index.json`."""
+
+
+def _names(labels: Mapping[str, int]) -> dict[int, str]:
+    """The names of each class, set apart by commas, from a loaded pipeline's numbers by name."""
+    names: dict[int, list[str]] = {}
+    for name, number in labels.items():
+        names.setdefault(number, []).append(name)
+    return {number: ", ".join(those) for number, those in names.items()}

@@ -161,9 +161,8 @@ class DiffusersDenoiser(ABC):
         return None if size is None else size * self.pixels_per_latent
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({str(self.pipe.name_or_path)!r}, {self.resolution} px, {self.dtype}, {self.device})"
-        )
+        name = str(self.pipe.name_or_path or type(self.pipe).__name__)
+        return f"{type(self).__name__}({name!r}, {self.resolution} px, {self.dtype}, {self.device})"
 
 
 class TextDenoiser(DiffusersDenoiser):
@@ -209,7 +208,8 @@ class TextDenoiser(DiffusersDenoiser):
 
     def _embed(self, prompts: list[str]) -> Condition:
         with torch.no_grad(), quiet():
-            return self.embed(prompts)
+            embedded = self.embed(prompts)
+        return {k: v.to(self.dtype) if v.is_floating_point() else v for k, v in embedded.items()}
 
 
 def keep_float32(pipe: Any, dtype: torch.dtype) -> None:

@@ -80,6 +80,30 @@ def vae(channels: int = 4, **options: Any) -> Any:
     )
 
 
+def tiny_vae(channels: int = 4) -> Any:
+    """Without a distribution of latents, and with a scale of its own."""
+    from diffusers import AutoencoderTiny
+
+    two = {"num_encoder_blocks": (1, 1), "num_decoder_blocks": (1, 1), "scaling_factor": 1.25}
+    return AutoencoderTiny(
+        encoder_block_out_channels=(16, 16), decoder_block_out_channels=(16, 16), latent_channels=channels, **two
+    )
+
+
+def asymmetric_vae() -> Any:
+    """With a bigger decoder, and a config of other names."""
+    from diffusers import AsymmetricAutoencoderKL
+
+    return AsymmetricAutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        down_block_out_channels=(16, 32),
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        up_block_out_channels=(16, 32),
+        norm_num_groups=8,
+        sample_size=16,
+    )
+
+
 def stable_diffusion(prediction: str = "epsilon", **options: Any) -> Any:
     import diffusers
 

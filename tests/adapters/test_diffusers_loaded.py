@@ -186,9 +186,8 @@ def test_it_re_ranks_in_a_classifier(pipe: Callable[..., Any], folder: Callable[
     X = np.stack([np.asarray(photo(i)) for i in range(4)])
 
     def answers(denoiser: Any) -> np.ndarray:
-        clf = HybridClassifier(
-            lambda images: np.full((len(images), 2), -np.log(2)), denoiser, allocation=FixedTrials(2)
-        )
+        options: dict[str, Any] = {"allocation": FixedTrials(2), "random_state": 0}
+        clf = HybridClassifier(lambda images: np.full((len(images), 2), -np.log(2)), denoiser, **options)
         return clf.fit(None, ["cat", "dog"]).predict_proba(X)
 
     made, saved = from_pipeline(pipe("sd-epsilon")), load(str(folder("sd-epsilon")), device="cpu")

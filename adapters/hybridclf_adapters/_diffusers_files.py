@@ -13,7 +13,7 @@ from hybridclf.errors import SavedModelError, UnknownSpecError, choices
 
 from ._diffusers_base import quiet
 
-__all__ = ["INDEX", "check_files", "check_kind", "lacking", "load_networks", "pickled", "unreadable"]
+__all__ = ["INDEX", "check_files", "check_kind", "lacking", "load_networks", "unreadable"]
 
 INDEX = "model_index.json"
 """Lies in the folder of every saved pipeline, and names its parts."""
@@ -75,11 +75,8 @@ def _lora(spec: str, path: Path) -> UnknownSpecError:
     base, peft, load = None, "", f"pipe.load_lora_weights({spec!r}); {_FUSE}"
     if config.exists():  # peft's own form, which diffusers does not read; for another network it is that one's name
         base = json.loads(config.read_text("utf-8")).get("base_model_name_or_path")
-        peft, merged = (
-            "from peft import PeftModel; ",
-            f"PeftModel.from_pretrained(pipe.unet, {spec!r}).merge_and_unload()",
-        )
-        load = f"pipe.unet = {merged}; pipe.save_pretrained('FOLDER')"
+        peft, merged = "from peft import PeftModel; ", f"PeftModel.from_pretrained(pipe.unet, {spec!r})"
+        load = f"pipe.unet = {merged}.merge_and_unload(); pipe.save_pretrained('FOLDER')"
     return UnknownSpecError(
         f"{spec!r} is a LoRA, which is nothing without the pipeline that it was trained on. Put the two together once, "
         "and name the new folder:\n"
@@ -99,7 +96,7 @@ def _single_file(spec: str, file: Path) -> UnknownSpecError:
     )
 
 
-def pickled(spec: str) -> SavedModelError:
+def _pickled(spec: str) -> SavedModelError:
     """The error for weights that are pickled alone."""
     return SavedModelError(
         f"{spec!r} has weights that are not in safetensors but pickled, which can run any code when read. If you trust "
@@ -122,7 +119,7 @@ def unreadable(spec: str, names: Iterable[str]) -> SavedModelError:
     variants = _variants_of(names) - {""}
     if variants:
         return lacking(spec, "it has weights of another variant alone", _choose(spec, variants))
-    return pickled(spec)
+    return _pickled(spec)
 
 
 def _variants_of(names: Iterable[str]) -> set[str]:
@@ -177,7 +174,7 @@ def _check_weights(spec: str, part: str, names: set[str], variant: str | None) -
     if "adapter_config.json" in names:
         raise lacking(spec, f"its {part} was saved with a LoRA that was not fused", f"before saving, type: {_FUSE}")
     if not variants and any(name.endswith(PICKLED) for name in names):
-        raise pickled(spec)
+        raise _pickled(spec)
     if not variants:
         raise lacking(spec, f"its {part} has no weights")
     if variants.isdisjoint({"", variant}):

@@ -82,8 +82,7 @@ def load(
     family = _family(spec, index)
     if issubclass(family, TextDenoiser):
         check_templates(prompts)  # before gigabytes are read
-    parts = {part: value for part, value in index.items() if isinstance(value, list)}
-    _check_parts(spec, family, {part: None if value == [None, None] else value for part, value in parts.items()})
+    _check_parts(spec, family, _parts_of(index))
     pipe = _loaded(spec, family, index, variant, source, dtype)
     return family(_settled(pipe, dtype, where), prompts, resolution, dtype, where)
 
@@ -167,6 +166,12 @@ def _family(spec: str, index: Mapping[str, Any]) -> type[DiffusersDenoiser]:
     return FAMILIES[name]
 
 
+def _parts_of(index: Mapping[str, Any]) -> dict[str, list[str] | None]:
+    """The parts of a pipeline, each with its library and its class; None for one that it was made without."""
+    pairs = {name: value for name, value in index.items() if name[0] != "_" and isinstance(value, list)}
+    return {name: None if value == [None, None] else value for name, value in pairs.items() if len(value) == 2}
+
+
 def _check_parts(spec: str, family: type[DiffusersDenoiser], parts: Mapping[str, Any]) -> None:
     """Check that a pipeline was not made without a part that is needed here, which is None then."""
     absent = [
@@ -186,8 +191,8 @@ def _loaded(
 ) -> Any:
     """The pipeline that an index describes, complete."""
     pipeline, folder = getattr(_import_diffusers(), index["_class_name"]), Path(spec).expanduser()
-    absent = {part: None for part, value in index.items() if value == [None, None]} | dict(family.without)
-    parts = {part: value for part, value in index.items() if isinstance(value, list) and part not in absent}
+    absent = {part: None for part, value in _parts_of(index).items() if value is None} | dict(family.without)
+    parts = {part: value for part, value in _parts_of(index).items() if part not in absent}
     names = {"id2label": {int(k): v for k, v in index["id2label"].items()}} if "id2label" in index else {}
     try:
         if not folder.is_dir():

@@ -207,6 +207,12 @@ def test_a_pipeline_that_was_made_without_a_part(copied: Callable[[str], Path], 
 # --- what is whole, though it does not look so ------------------------------------------------------------------------
 
 
+def test_lists_in_an_index_that_name_no_part(copied: Callable[[str], Path]) -> None:
+    folder = copied("sd-epsilon")
+    edit(folder / "model_index.json", _ignore_files=["unet/a.bin", "unet/b.bin"])
+    load(str(folder))
+
+
 def test_positions_that_old_versions_saved(original: Callable[[str], Path], copied: Callable[[str], Path]) -> None:
     folder = copied("sdxl")
     for part in ("text_encoder", "text_encoder_2"):

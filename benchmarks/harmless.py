@@ -1,9 +1,9 @@
 """Is the hybrid ever worse than its own tier 1? `python benchmarks/harmless.py` (about half an hour on one core).
 
 Twelve tables (four of scikit-learn's, eight made) and four proposers, each fitted with the defaults on 60 % of the rows
-and asked about the rest: as they are, and broken in four ways that happen in production. For every cell the hybrid minus
-its own tier 1, in accuracy and in log loss, with paired 95 % intervals; one-sided tests of harm (exact McNemar; paired t)
-are corrected by Holm's method over all cells. Fits are kept in WORK, so that an interrupted run goes on.
+and asked about the rest: as they are, and broken in four ways that happen in production. For every cell the hybrid
+minus its own tier 1, in accuracy and in log loss, with paired 95 % intervals. One-sided tests of harm (exact McNemar;
+paired t) are corrected by Holm's method over all cells. Fits are kept in WORK, so that an interrupted run goes on.
 
 - "× 1000": the most telling feature comes in another unit.
 - "-999": it comes as the code of a missing value.

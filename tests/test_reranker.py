@@ -542,7 +542,7 @@ def test_a_fusion_of_another_tier_1_is_said(gaussian_denoiser: Callable[..., Any
     stage, images = Reranker(denoiser, allocation=FixedTrials(1), fusion=fusion), np.zeros((40, 2))
     stage.rerank(images, ["ab"] * 40, np.log([[0.8, 0.2]] * 40))
     stage.rerank(images, ["ab"] * 40)  # no tier 1 at all
-    with pytest.warns(UncalibratedWarning, match=r"probability 0.50 .* it had 0.90: it was fitted for another tier 1"):
+    with pytest.warns(UncalibratedWarning, match=r"probability 0.50 .* it had 0.90: that was another tier 1"):
         stage.rerank(images, ["ab"] * 40, np.log([[0.5, 0.5]] * 40))
     stage.rerank(images[:5], ["ab"] * 5, np.log([[0.5, 0.5]] * 5))  # too few to tell
 

@@ -10,7 +10,7 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import save_for_hf
+from timm.models import get_pretrained_cfg, save_for_hf
 from torch import nn
 
 from hybridclf.errors import InvalidInputError, UnknownSpecError
@@ -21,7 +21,7 @@ SMALL = "small"
 """A ResNet of less than 0.5 M parameters."""
 
 SMALLEST = 64
-"""Fewest pixels a side that networks see: most make an image 32 times smaller. Images are enlarged by whole factors.
+"""Fewest pixels a side that networks see: most make an image 32 times smaller. Smaller images are enlarged.
 
 On CPUs bfloat16 goes wrong where a map is a single position (torch 2.15).
 """
@@ -51,20 +51,57 @@ def load(
     UnknownSpecError
         If timm has no model of that name.
     InvalidInputError
-        If that model takes images of one size alone.
+        If that model cannot be made for images of this size or larger.
     """
     architecture, arguments = ("resnet10t", RESNET) if name == SMALL else (name, {})
     if not timm.is_model(architecture):
         raise UnknownSpecError(f"timm has no model {name!r} to train; timm.list_models() lists them all")
-    network = timm.create_model(architecture, num_classes=len(classes), **arguments)
-    if network.pretrained_cfg.get("fixed_input_size"):
-        raise InvalidInputError(
-            f"timm's {name!r} takes images of one size alone; choose one for any size, such as resnet18"
-        )
-    zoom = math.ceil(SMALLEST / image_size)
-    network.pretrained_cfg.update(_input(zoom * image_size, mean, scale))
-    enlarging = [nn.Upsample(scale_factor=zoom, mode="bilinear")] if zoom > 1 else []
+    network, side, arguments = _made(architecture, image_size, len(classes), arguments)
+    network.pretrained_cfg.update(_input(side, mean, scale))
+    enlarging = [nn.Upsample(size=side, mode="bilinear")] if side > image_size else []
     return TimmTrainable(nn.Sequential(*enlarging, network), list(classes), arguments)
+
+
+def _made(
+    architecture: str, image_size: int, n_classes: int, arguments: dict[str, Any]
+) -> tuple[Any, int, dict[str, Any]]:
+    """A new network, the side of its images in pixels, and what it was created with beside the number of classes.
+
+    A network for images of a single size is made for the first that it can take, where patches and windows fit: the
+    smallest multiples of these images, then its own, which is all that some know.
+
+    Raises
+    ------
+    InvalidInputError
+        If it takes none of these.
+    """
+    smallest = math.ceil(SMALLEST / image_size) * image_size
+    config = get_pretrained_cfg(architecture)
+    if not (config and config.fixed_input_size):
+        return timm.create_model(architecture, num_classes=n_classes, **arguments), smallest, arguments
+    own = max(config.input_size[1:])
+    sides = [*range(smallest, own + 1, image_size)] or [smallest]
+    failures: list[Exception] = []
+    for side in [*sides, own] if own > image_size else sides:
+        sized = {**arguments, "img_size": side}
+        try:
+            network = timm.create_model(architecture, num_classes=n_classes, **sized)
+            _check_passes(network, side)
+        except (ArithmeticError, AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            failures.append(error)
+        else:
+            return network, side, sized
+    raise InvalidInputError(
+        f"timm's {architecture!r} cannot be made for images of {image_size} pixels a side ({failures[0]}); choose no "
+        f"more than its own {own}, or a network for any size, such as resnet18"
+    ) from failures[0]
+
+
+@torch.no_grad()
+def _check_passes(network: nn.Module, side: int) -> None:
+    """Pass one image of so many pixels a side; whatever the network raises where they do not fit."""
+    network.eval()(torch.zeros(1, 3, side, side))
+    network.train()
 
 
 class TimmTrainable:
@@ -119,6 +156,7 @@ def _input(image_size: int, mean: Sequence[float], scale: Sequence[float]) -> di
         "input_size": (3, image_size, image_size),
         "test_input_size": None,
         "crop_pct": 1.0,
+        "test_crop_pct": None,
         "crop_mode": "squash",
         "interpolation": "bilinear",
         "mean": tuple(value / 255 for value in mean),

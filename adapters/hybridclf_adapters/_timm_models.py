@@ -28,6 +28,12 @@ default_cfgs: dict[str, Any] = {}
 ROUNDING = 0.01
 """How far from whole numbers normalisation in float32 may leave the pixels of an 8-bit image."""
 
+NO_GRAPH = (
+    "how much a hybridclf model computes depends on the images, so that it is no graph: it cannot be traced, scripted "
+    "or exported; call it as it is (torch.compile leaves it so), or serve it by 'hybridclf serve'"
+)
+"""Why it is refused where torch wants a graph."""
+
 _GREY = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow converts
 _ANY_SIZE = (224, 224, 3)
 
@@ -35,8 +41,10 @@ _ANY_SIZE = (224, 224, 3)
 class HybridModel(nn.Module):
     """A fitted classifier as a timm model: normalised images in, log-posteriors out.
 
-    Networks found in the two tiers are submodules: `to`, `state_dict`, `train` and `eval` reach them, and they are
-    shared with the classifier. Nothing is differentiable.
+    Networks found in the two tiers are submodules: `to` and `state_dict` reach them, and they are shared with the
+    classifier. They stay in inference: `train` and `eval` change no answer. Nothing is differentiable, and there is no
+    graph: `torch.compile` leaves the model as it is, and tracing, scripting, exporting and training are refused. Its
+    features are its log-posteriors, for two tiers have no others in common; its head is the identity.
 
     Parameters
     ----------
@@ -51,8 +59,8 @@ class HybridModel(nn.Module):
     ----------
     estimator : classifier
         What answers.
-    num_classes, in_chans : int
-        Classes and channels.
+    num_classes, num_features, in_chans : int
+        Classes, as many features, and channels.
     pretrained_cfg, default_cfg : dict
         The configuration, under both of timm's names.
     """
@@ -61,11 +69,13 @@ class HybridModel(nn.Module):
         super().__init__()
         self.estimator = estimator
         self.pretrained_cfg = self.default_cfg = pretrained_cfg
-        self.num_classes = len(estimator.classes_)
+        self.num_classes = self.num_features = self.head_hidden_size = len(estimator.classes_)
         self.in_chans = in_chans or pretrained_cfg["input_size"][0]
         self._tiers = [getattr(estimator, name) for name in ("proposer_", "denoiser_") if hasattr(estimator, name)]
         for name, tier in zip(("proposer", "denoiser"), self._tiers, strict=False):
             self.add_module(name, nn.ModuleDict(_networks(tier)))
+        self.head = nn.Identity()
+        self.eval()
 
     @classmethod
     def from_estimator(cls, estimator: Any, **pretrained_cfg: Any) -> Self:
@@ -91,7 +101,7 @@ class HybridModel(nn.Module):
         config = model_config(getattr(estimator, "image_shape_", ()), estimator.classes_.tolist(), **pretrained_cfg)
         return cls(estimator, resolve_pretrained_cfg("hybridclf", config).to_dict())
 
-    @torch.no_grad()
+    @torch.compiler.disable(reason=NO_GRAPH)
     def forward(self, x: Tensor) -> Tensor:
         """Log-posteriors float32 `[B, num_classes]`, in the order of `estimator.classes_`.
 
@@ -104,14 +114,71 @@ class HybridModel(nn.Module):
         Raises
         ------
         InvalidInputError
-            For another shape.
+            For another shape, and where a graph or gradients are asked for.
         """
-        images = self._images(x)
-        if isinstance(self.estimator, hybridclf.HybridClassifier):
-            values = self.estimator.predict_log_proba(images)
-        else:
-            values = log_proba(self.estimator, images.reshape(len(images), -1))
+        self._check_use(x)
+        with torch.no_grad():
+            images = self._images(x)
+            if isinstance(self.estimator, hybridclf.HybridClassifier):
+                values = self.estimator.predict_log_proba(images)
+            else:
+                values = log_proba(self.estimator, images.reshape(len(images), -1))
         return torch.from_numpy(np.asarray(values, dtype=np.float32)).to(x.device)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The features `[B, num_features]`, which are the log-posteriors; parameters and errors as for `forward`."""
+        return self.forward(x)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Log-posteriors of features, which are the same."""
+        return self.head(x)
+
+    def get_classifier(self) -> nn.Module:
+        """The head: the identity."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Keep the classes; others cannot be had.
+
+        Raises
+        ------
+        InvalidInputError
+            For another number of them, or a kind of pooling.
+        """
+        if num_classes != self.num_classes or global_pool:
+            raise InvalidInputError(
+                f"the model decides among the {self.num_classes} classes that it was fitted on, got "
+                f"num_classes={num_classes}, global_pool={global_pool!r}; for others fit a HybridClassifier on them, "
+                "which HybridModel.from_estimator makes a timm model"
+            )
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Refuse what is for training.
+
+        Raises
+        ------
+        InvalidInputError
+            Unless it is to be off.
+        """
+        if enable:
+            raise _untrainable("gradients of the model have no checkpoints")
+
+    def train(self, mode: bool = True) -> Self:
+        """Set `training`, of this module alone: its networks stay in inference."""
+        super().train(False)
+        self.training = mode
+        return self
+
+    def __prepare_scriptable__(self) -> Self:
+        """Tell torch.jit.script that this is no graph."""
+        raise InvalidInputError(NO_GRAPH)
+
+    def _check_use(self, x: Any) -> None:
+        """Refuse to be traced or exported, and to be trained or differentiated."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or not isinstance(x, Tensor):
+            raise InvalidInputError(NO_GRAPH)
+        if torch.is_grad_enabled() and (self.training or x.requires_grad):
+            raise _untrainable("gradients are asked for, of a model that has none")
 
     def _images(self, x: Tensor) -> np.ndarray:
         """Images `[B, H, W, C]` in the range that the classifier was fitted on, from normalised ones `[B, C, H, W]`."""
@@ -121,7 +188,11 @@ class HybridModel(nn.Module):
         if not fits or (self.pretrained_cfg.get("fixed_input_size") and list(x.shape[2:]) != size):
             raise InvalidInputError(f"expected a batch [B, {channels}, {size[0]}, {size[1]}], got {list(x.shape)}")
         mean, std = (np.array(self.pretrained_cfg[name]) for name in ("mean", "std"))
-        values = x.detach().permute(0, 2, 3, 1).double().cpu().numpy() * std + mean
+        try:
+            normalised = x.detach().cpu().double().permute(0, 2, 3, 1).numpy()
+        except RuntimeError as error:  # a tensor without values, of the device "meta" or of torch's own tracing
+            raise InvalidInputError(NO_GRAPH) from error
+        values = normalised * std + mean
         return self._in_range((values @ _GREY)[..., None] if grey_from_rgb else values)
 
     def _in_range(self, values: np.ndarray) -> np.ndarray:
@@ -147,6 +218,13 @@ class HybridModel(nn.Module):
             if _networks(tier):
                 _follow(tier, fn)
         return self
+
+
+def _untrainable(what: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"{what}; call model.eval(), or use torch.inference_mode(), to predict, and to train a pair type 'hybridclf "
+        "train' or fit a HybridClassifier"
+    )
 
 
 def _networks(tier: Any) -> dict[str, nn.Module]:
@@ -247,11 +325,18 @@ def _entrypoint(name: str) -> Callable[..., HybridModel]:
         **kwargs: Any,
     ) -> HybridModel:
         config = resolve_pretrained_cfg(name, pretrained_cfg, pretrained_cfg_overlay).to_dict()
+        weights, place = (
+            config.pop("state_dict", None),
+            (kwargs.pop("device", None) or "cpu", kwargs.pop("dtype", None)),
+        )
         _check_arguments(name, config, kwargs)
         estimator = hybridclf.HybridClassifier.load(config["file"])
         if not pretrained:
             _forget(name, estimator)
-        return HybridModel(estimator, config, kwargs.get("in_chans")).cpu()
+        model = HybridModel(estimator, config, kwargs.get("in_chans"))
+        if weights:
+            model.load_state_dict(weights)
+        return model.to(*place)
 
     create.__name__ = create.__qualname__ = name
     globals()[name] = create  # where timm expects to find it
@@ -260,6 +345,11 @@ def _entrypoint(name: str) -> Callable[..., HybridModel]:
 
 def _check_arguments(name: str, config: dict[str, Any], kwargs: dict[str, Any]) -> None:
     """Refuse what would need another model than the trained one."""
+    if config.get("source"):
+        raise InvalidInputError(
+            f"{name} is more than its networks, which are all that timm writes into a folder or a repository; keep it "
+            "by HybridClassifier.save, and hybridclf_adapters.timm.register gives it a name"
+        )
     channels, *size = config["input_size"]
     allowed = {"num_classes": [config["num_classes"]], "in_chans": [channels, 3 if channels == 1 else channels]}
     allowed["img_size"] = [tuple(size), list(size), *(size[:1] if size[0] == size[1] else [])]

@@ -171,6 +171,7 @@ def refusing_pickles(spec: str) -> Iterator[None]:
         if "weights_only" not in str(error) and not isinstance(error, pickle.UnpicklingError):
             raise
         raise SavedModelError(
-            f"the weights of {spec!r} are pickled objects, which can run any code and are not loaded; if you trust "
-            "them, convert them once: safetensors.torch.save_file(the model's state_dict(), 'model.safetensors')"
+            f"the weights of {spec!r} are damaged, or pickled objects, which can run any code and are not loaded; if "
+            "you trust them, convert them once: safetensors.torch.save_file(the model's state_dict(), "
+            "'model.safetensors')"
         ) from error

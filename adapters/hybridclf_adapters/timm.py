@@ -1,4 +1,4 @@
-"""timm models as proposers, "timm:resnet50.a1_in1k", and hybridclf's own pairs as timm models.
+"""timm models as proposers, "timm:resnet50.a1_in1k" or "timm:MODEL/CHECKPOINT", and our own pairs as timm models.
 
 Importing this registers every pair that hybridclf ships: `timm.create_model("hybridclf_digits", pretrained=True)`.
 `python -m hybridclf_adapters.timm SCRIPT ARGS…` runs a script, such as timm's validate.py, that knows of them.
@@ -6,7 +6,8 @@ Importing this registers every pair that hybridclf ships: `timm.create_model("hy
 
 import runpy
 import sys
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
@@ -23,7 +24,7 @@ from timm.data import (
     infer_imagenet_subset,
     resolve_model_data_config,
 )
-from timm.models import get_pretrained_cfg, is_model_pretrained, parse_model_name
+from timm.models import get_pretrained_cfg, is_model_pretrained, load_state_dict, parse_model_name
 from torch import Tensor, nn
 
 from hybridclf.devices import as_device
@@ -49,16 +50,27 @@ from ._timm_models import HybridModel, register
 
 __all__ = ["HybridModel", "TimmProposer", "load", "main", "register"]
 
+WIDEST_EMBEDDING = 4096
+"""Most outputs that timm's weights without known classes may have to be an embedding; the widest has 1280 (ViT-bigG).
+
+More are classes that timm has no names for, such as Bamboo's 115,217.
+"""
+
 _MODES = {1: "L", 3: "RGB"}
 
 
 def load(spec: str, *, device: str = "auto", precision: str = "fp32", batch_size: int = 64) -> "TimmProposer":
     """A proposer from a timm classifier; its weights are loaded now.
 
+    Images are resized and cropped as timm recommends for tests, which may be larger than in training.
+
     Parameters
     ----------
     spec : str
-        A model as timm spells it: "resnet50.a1_in1k", "hf-hub:OWNER/REPO" or "local-dir:FOLDER".
+        A model as timm spells it, "resnet50.a1_in1k", "hf-hub:OWNER/REPO" or "local-dir:FOLDER"; or "MODEL/CHECKPOINT"
+        with the path of a file of weights, "resnet18//home/me/model_best.pth.tar". Then the number of classes is the
+        checkpoint's, and images are prepared as timm says of that model (for anything else save a folder by
+        `timm.models.save_for_hf`).
     device : str
         "auto" (a GPU if there is one) or what torch calls the device.
     precision : "fp32", "fp16" or "bf16"
@@ -69,25 +81,25 @@ def load(spec: str, *, device: str = "auto", precision: str = "fp32", batch_size
     Raises
     ------
     UnknownSpecError
-        For a model that is not there, or that timm has no weights for.
+        For a model or a checkpoint that is not there, or a model that timm has no weights for.
     InvalidInputError
         For a model without a classifier, one of images that are neither grey nor RGB, or options out of range.
     SavedModelError
-        For pickled objects instead of weights.
+        For pickled objects instead of weights, and weights that are damaged or do not fit the model.
     """
     dtype = check_options(precision, batch_size)
-    _check_name(spec)
+    name, checkpoint = _split(spec)
+    _check_name(name, needs_weights=checkpoint is None)
     try:
         with refusing_pickles(spec):
-            model = timm.create_model(spec, pretrained=True)
-    except FileNotFoundError as error:
-        raise UnknownSpecError(f"{spec!r} is no folder of a timm model: {error}") from error
+            model = _created(name, checkpoint)
     except HybridClfError:
         raise
-    except (KeyError, OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise SavedModelError(f"{spec!r} cannot be loaded: {error!r}; copy or download it again") from error
-    config = resolve_model_data_config(model)
-    _check_classifier(spec, model, config["input_size"][0])
+    except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
+        raise _unloadable(spec, error) from error
+    _check_classifier(spec, model)
+    config = _data_config(model)
+    _check_channels(spec, config["input_size"][0])
     mode = _MODES[config["input_size"][0]]
     return TimmProposer(model.to(as_device(device), dtype), create_transform(**config), dtype, batch_size, mode)
 
@@ -198,20 +210,89 @@ def class_names(model: Any) -> tuple[list[Label], dict[Label, list[int]]]:
     return list(names.values()), {**columns}
 
 
-def _check_name(spec: str) -> None:
-    """Check that timm has the model and weights for it."""
+def _split(spec: str) -> tuple[str, str | None]:
+    """A spec's model, and the path of the checkpoint if it is "MODEL/CHECKPOINT"."""
+    name, slash, checkpoint = spec.partition("/")
+    return (name, checkpoint) if slash and ":" not in name and timm.is_model(name) else (spec, None)
+
+
+def _created(name: str, path: str | None) -> nn.Module:
+    """timm's model of that name with its own weights, or those in a file, converted as timm does with its own.
+
+    Raises
+    ------
+    UnknownSpecError
+        If there is no such file.
+    """
+    if path is None:
+        return timm.create_model(name, pretrained=True)
+    if not Path(path).is_file():
+        raise UnknownSpecError(f"there is no checkpoint {path!r}; give the path of a .safetensors or .pth file")
+    weights = load_state_dict(path, weights_only=True)
+    overlay = {"state_dict": weights, **_head(weights, get_pretrained_cfg(name))}
+    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
+    model.pretrained_cfg.pop("state_dict", None)
+    return model
+
+
+def _head(weights: Mapping[str, Tensor], config: Any) -> dict[str, Any]:
+    """What timm's configuration must say for weights with another number of classes; empty if they have as many."""
+    layers = getattr(config, "classifier", None) or ()
+    layer = layers if isinstance(layers, str) else next(iter(layers), "")
+    if f"{layer}.weight" not in weights:
+        return {}
+    n_outputs = len(weights[f"{layer}.weight"])
+    as_timms = n_outputs == config.num_classes + (config.label_offset or 0)
+    return {} if as_timms else {"num_classes": n_outputs, "label_offset": None, "label_names": None}
+
+
+def _data_config(model: Any) -> dict[str, Any]:
+    """How timm prepares images for tests of a model; one that takes a single size gets that."""
+    config = dict(model.pretrained_cfg)
+    if config.get("fixed_input_size"):
+        config["test_input_size"] = None
+    if config.get("crop_mode") == "squash":  # all of the image, as `hybridclf train` saves; its base's test crop is not
+        config["test_crop_pct"] = None
+    for key in ("mean", "std"):  # of a grey model, saved with those of the RGB one that it was made from
+        values = config.get(key) or ()
+        if len(values) not in (0, 1, config["input_size"][0]):
+            config[key] = (sum(values) / len(values),)
+    return resolve_model_data_config(model, pretrained_cfg=config, use_test_size=True)
+
+
+def _unloadable(spec: str, error: Exception) -> HybridClfError:
+    """Our error for what timm raises where it cannot load."""
+    said = textwrap.shorten(str(error), 400, placeholder=" …")
+    if isinstance(error, FileNotFoundError) and spec.startswith("local-dir:"):
+        return UnknownSpecError(f"{spec!r} is no folder of a timm model: {said}")
+    if isinstance(error, KeyError):
+        return SavedModelError(
+            f"{spec!r} is no timm model: its config.json has no {said}; save one by timm.models.save_for_hf"
+        )
+    return SavedModelError(
+        f"{spec!r} cannot be loaded: {type(error).__name__}: {said}; copy or download it again if it is damaged, and "
+        "name the model that the weights were trained with (timm.models.save_for_hf keeps both, for "
+        "'timm:local-dir:FOLDER')"
+    )
+
+
+def _check_name(spec: str, needs_weights: bool) -> None:
+    """Check that timm has the model and, if need be, weights for it that are a classifier's, before any download."""
     try:
         source, name = parse_model_name(spec)
-        if source is None and timm.is_model(name):
-            get_pretrained_cfg(name)  # raises for a tag that is none of its
+        known = source is None and timm.is_model(name)
+        config = get_pretrained_cfg(name) if known else None  # raises for a tag that is none of its
     except (ValueError, RuntimeError) as error:
         raise UnknownSpecError(f"{error} {_with_weights(spec)}") from error
-    if source is None and not timm.is_model(name):
+    if source is None and not known:
         near = get_close_matches(name.partition(".")[0], timm.list_models(), n=3)
         hint = f"did you mean {choices(near)}?" if near else "timm.list_models() lists them all"
         raise UnknownSpecError(f"timm has no model {name!r}; {hint}")
-    if source is None and not is_model_pretrained(name):
+    if not known or not needs_weights:
+        return
+    if config is None or not is_model_pretrained(name):
         raise UnknownSpecError(f"timm has no weights for {name!r}. {_with_weights(name)}")
+    _check_outputs(spec, name, config, config.num_classes)
 
 
 def _with_weights(name: str) -> str:
@@ -219,11 +300,62 @@ def _with_weights(name: str) -> str:
     return f"It has weights for {choices(found)}." if found else ""
 
 
-def _check_classifier(spec: str, model: Any, channels: int) -> None:
-    if not model.num_classes:
+def _check_classifier(spec: str, model: Any) -> None:
+    """Check that a loaded model's outputs are classes, and as many as its configuration says.
+
+    Raises
+    ------
+    InvalidInputError
+        If they are not classes.
+    SavedModelError
+        If there is another number of them, for then its last layer was given random weights.
+    """
+    config = model.pretrained_cfg
+    name = ".".join(filter(None, (config.get("architecture"), config.get("tag"))))
+    registered = get_pretrained_cfg(name) if is_model_pretrained(name) else None
+    named = config.get("label_names")
+    if not model.num_classes or not named:
+        _check_outputs(spec, name, registered, model.num_classes)
+    n_named = len(named) if isinstance(named, (list, tuple)) else model.num_classes
+    for n, whose in ((config.get("num_classes", model.num_classes), "weights for"), (n_named, "names for")):
+        if n != model.num_classes:
+            raise SavedModelError(
+                f"{spec!r} has {whose} {n} classes and a model of {model.num_classes}; save it anew by "
+                "timm.models.save_for_hf"
+            )
+
+
+def _check_outputs(spec: str, name: str, registered: Any, n_outputs: int) -> None:
+    """Check that outputs are a classifier's, as far as timm's registry knows those of the weights of that name.
+
+    Raises
+    ------
+    InvalidInputError
+        For features alone, or an embedding such as that of CLIP's images.
+    """
+    if not n_outputs:
+        raise InvalidInputError(f"{spec!r} has no classifier, only features; {_labelled(name)}")
+    if registered and n_outputs == registered.num_classes and not _is_labelled(name):
         raise InvalidInputError(
-            f"{spec!r} has no classifier, only features; choose weights that end in in1k or the like"
+            f"the {n_outputs} outputs of {spec!r} are an embedding of the image, no classes; {_labelled(name)}, or for "
+            "any classes by their names an open_clip model, such as 'open_clip:ViT-B-32/openai'"
         )
+
+
+def _labelled(name: str) -> str:
+    """A hint at weights of a model that are a classifier's."""
+    found = [other for other in timm.list_pretrained(f"{name.partition('.')[0]}.*") if _is_labelled(other)]
+    return f"choose {choices(found, 5)}" if found else "choose weights that end in in1k or the like"
+
+
+def _is_labelled(name: str) -> bool:
+    """Whether the outputs of timm's weights of that name are classes."""
+    config = get_pretrained_cfg(name)
+    known = bool(config.label_names or infer_imagenet_subset({"num_classes": config.num_classes}))
+    return known or config.num_classes > WIDEST_EMBEDDING
+
+
+def _check_channels(spec: str, channels: int) -> None:
     if channels not in _MODES:
         raise InvalidInputError(
             f"{spec!r} takes images of {channels} channels; grey and RGB images are what can be given"

@@ -16,6 +16,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -24,16 +25,16 @@ from timm.data import (
     create_dataset,
     create_loader,
     create_transform,
-    resolve_input_data_config,
     resolve_model_data_config,
 )
-from timm.models import resolve_model_input_args, save_for_hf
+from timm.models import get_pretrained_cfg, save_for_hf
 
-from hybridclf import FixedTrials, HybridClassifier
+from hybridclf import FixedTrials, HybridClassifier, plugins
 from hybridclf.errors import InvalidInputError, InvalidTypeError, SavedModelError, UnknownLabelError, UnknownSpecError
+from hybridclf.models import LateConditionedDenoiser, LateUNet
 from hybridclf.proposing import is_trained, resolve_proposer
 from hybridclf_adapters._timm_models import PRETRAINED, register_folders
-from hybridclf_adapters.timm import HybridModel, TimmProposer, class_names, load, register
+from hybridclf_adapters.timm import HybridModel, TimmProposer, _is_labelled, class_names, load, register
 from tests.adapters.tiny_pair import specs_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +50,8 @@ def save(folder: Path, *, label_names: Any = None, **kwargs: Any) -> str:
     for parameter in model.get_classifier().parameters():
         torch.nn.init.normal_(parameter)  # the default is close to zero
     model.pretrained_cfg.update(input_size=(kwargs.get("in_chans", 3), 64, 64), crop_pct=0.8, interpolation="bilinear")
+    if kwargs.get("in_chans") == 1:
+        model.pretrained_cfg.update(mean=(0.45,), std=(0.25,))
     config = {"num_classes": model.num_classes} | ({"label_names": label_names} if label_names else {})
     save_for_hf(model, str(folder), model_config=config, model_args=kwargs, safe_serialization=True)
     return f"local-dir:{folder}"
@@ -113,6 +116,15 @@ def test_grey_models_get_grey_images(tmp_path: Path, images: list[Image.Image]) 
     np.testing.assert_allclose(proposer.predict_log_proba(images), expected, rtol=0, atol=1e-5)
 
 
+def test_grey_models_with_the_colours_of_rgb_ones(tmp_path: Path) -> None:
+    spec = save(tmp_path, num_classes=4, in_chans=1)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    saved["pretrained_cfg"] |= {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    pixels = load(spec).transform(Image.new("L", (64, 64), 255))
+    torch.testing.assert_close(pixels, torch.full((1, 64, 64), (1 - 0.5) / 0.25))
+
+
 def test_imagenet_names(imagenet: TimmProposer) -> None:
     names, _ = class_names(imagenet.model)
     info = ImageNetInfo()
@@ -164,6 +176,183 @@ def test_specs_that_name_nothing(spec: str, message: str) -> None:
         message = f"no weights for '{spec}'"
     with pytest.raises(UnknownSpecError, match=message):
         load(spec)
+
+
+def crops(folder: Path, **config: Any) -> tuple[str, Any, Any]:
+    """A model with more of timm's configuration: its spec, and what timm makes of an image in tests and by default."""
+    spec = save(folder, num_classes=4)
+    saved = json.loads((folder / "config.json").read_text())
+    saved["pretrained_cfg"] |= config
+    (folder / "config.json").write_text(json.dumps(saved))
+    model = timm.create_model(spec, pretrained=True)
+    made = (create_transform(**resolve_model_data_config(model, use_test_size=test)) for test in (True, False))
+    return spec, *made
+
+
+def test_the_size_and_crop_for_tests(tmp_path: Path, images: list[Image.Image]) -> None:
+    spec, for_tests, default = crops(tmp_path, test_input_size=(3, 96, 96), test_crop_pct=1.0)
+    x, other = for_tests(images[1]), default(images[1])
+    assert x.shape == (3, 96, 96) and other.shape == (3, 64, 64)
+    proposer = load(spec)
+    torch.testing.assert_close(proposer.transform(images[1]), x)
+    with torch.no_grad():
+        expected = proposer.model(torch.stack([for_tests(image) for image in images])).log_softmax(dim=1)
+    np.testing.assert_allclose(proposer.fit(None).predict_log_proba(images), expected, rtol=0, atol=1e-5)
+
+
+def test_the_crop_for_tests_alone(tmp_path: Path, images: list[Image.Image]) -> None:
+    spec, for_tests, default = crops(tmp_path, test_crop_pct=1.0)
+    assert not torch.equal(for_tests(images[0]), default(images[0]))
+    torch.testing.assert_close(load(spec).transform(images[0]), for_tests(images[0]))
+
+
+def test_a_model_of_one_size_gets_that_size(tmp_path: Path, images: list[Image.Image]) -> None:
+    model = timm.create_model("test_vit", num_classes=4, img_size=64)
+    save_for_hf(model, str(tmp_path), model_config={"num_classes": 4}, safe_serialization=True)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    saved["pretrained_cfg"] |= {"test_input_size": (3, 96, 96), "input_size": (3, 64, 64), "fixed_input_size": True}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    proposer = load(f"local-dir:{tmp_path}").fit(None)
+    assert proposer.transform(images[0]).shape == (3, 64, 64)
+    assert proposer.predict_log_proba(images).shape == (5, 4)
+
+
+def checkpoint(path: Path, n_classes: int = 5, name: str = "test_resnet", **kwargs: Any) -> torch.nn.Module:
+    """A small model with random weights, which are written to a file; ".pth" as timm's train.py has it."""
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=n_classes, **kwargs).eval()
+    for parameter in model.get_classifier().parameters():
+        torch.nn.init.normal_(parameter)  # the default is close to zero
+    if path.suffix == ".safetensors":
+        save_file(model.state_dict(), path)
+    else:
+        torch.save({"arch": name, "epoch": 3, "state_dict": model.state_dict()}, path)
+    return model
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_resnet.r160_in1k"])
+@pytest.mark.parametrize("file", ["model.safetensors", "last.pth", "model_best.pth.tar"])
+def test_a_checkpoint(tmp_path: Path, name: str, file: str, images: list[Image.Image]) -> None:
+    model = checkpoint(tmp_path / file, name=name.partition(".")[0])
+    proposer = load(f"{name}/{tmp_path / file}").fit(None)
+    assert proposer.classes_.tolist() == [0, 1, 2, 3, 4]
+    transform = create_transform(**resolve_model_data_config(model, use_test_size=True))
+    with torch.no_grad():
+        expected = model(torch.stack([transform(image) for image in images])).log_softmax(dim=1)
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(proposer.predict_log_proba(images), expected, rtol=0, atol=1e-4)
+    assert "state_dict" not in proposer.model.pretrained_cfg
+
+
+def test_a_checkpoint_of_imagenet_has_its_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint(Path("own.safetensors"), n_classes=1000)
+    proposer = plugins.load("proposer", "timm:test_resnet/own.safetensors").fit(None, ["goldfish"])
+    assert proposer.names[1] == "goldfish, Carassius auratus"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("test_resnet/nowhere.pth", "no checkpoint 'nowhere.pth'"),
+        ("test_resnet/", "no checkpoint"),
+        ("test_resnet/folder", "no checkpoint 'folder'"),
+        ("test_resnett/own.safetensors", "did you mean|hf-hub"),
+        ("test_resnet.nonesuch/own.safetensors", r"Invalid pretrained tag \(nonesuch\)"),
+    ],
+)
+def test_checkpoints_that_are_not_there(
+    spec: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    checkpoint(Path("own.safetensors"))
+    with pytest.raises(UnknownSpecError, match=message):
+        load(spec)
+
+
+def test_checkpoints_that_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint(Path("resnet.safetensors"))
+    with pytest.raises(SavedModelError, match=r"VisionTransformer.*trained with.*save_for_hf"):
+        load("test_vit/resnet.safetensors")
+    weights = timm.create_model("test_resnet").state_dict()
+    save_file({name: value for name, value in weights.items() if "layer1" not in name}, "part.safetensors")
+    with pytest.raises(SavedModelError, match=r"Missing key.*layer1"):
+        load("test_resnet/part.safetensors")
+    save_file(weights | {"fc.bias": torch.zeros(7)}, "two.safetensors")  # a weight for 1000 classes
+    with pytest.raises(SavedModelError, match=r"size mismatch for fc\.bias"):
+        load("test_resnet/two.safetensors")
+    torch.save([torch.zeros(3)], "list.pth")
+    torch.save({"state_dict": Trap()}, "trap.pth")
+    Path("text.pth").write_text("no weights")
+    Path("text.safetensors").write_text("no weights")
+    for file in ("list.pth", "trap.pth", "text.pth", "text.safetensors"):
+        with pytest.raises(SavedModelError, match=file):
+            load(f"test_resnet/{file}")
+    assert not Path("trapped").exists()
+
+
+@pytest.mark.parametrize("key", ["model_args", "label_names"])
+def test_a_configuration_for_another_number_of_classes(tmp_path: Path, key: str) -> None:
+    spec = save(tmp_path, num_classes=5)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    saved[key] = {"num_classes": 4} if key == "model_args" else NAMES[:4]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(SavedModelError, match=r"(5|4) classes and a model of (4|5)"):
+        load(spec)
+
+
+def test_a_folder_of_another_library(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip"}))
+    with pytest.raises(SavedModelError, match=r"no timm model.*'architecture'"):
+        load(f"local-dir:{tmp_path}")
+
+
+EMBEDDING = [
+    "vit_base_patch32_clip_224.openai",
+    "vit_base_patch16_clip_quickgelu_224",
+    "resnet50_clip.openai",
+    "convnext_base.clip_laion2b",
+    "eva02_base_patch16_clip_224.merged2b",
+    "fastvit_mci0.apple_mclip",
+    "vitamin_small_224.datacomp1b_clip",
+    "vit_pe_core_tiny_patch16_384.fb",
+]
+
+
+@pytest.mark.parametrize("name", EMBEDDING)
+def test_embeddings_are_no_classes(name: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"outputs of '{name}' are an embedding.*open_clip"):
+        load(name)  # which downloads nothing
+
+
+@pytest.mark.parametrize("name", ["vit_base_patch16_siglip_224.webli", "vit_small_patch14_dinov2.lvd142m"])
+def test_features_are_refused_before_they_are_downloaded(name: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"'{name}' has no classifier"):
+        load(name)
+
+
+def test_every_classifier_of_timm_is_taken_for_one() -> None:
+    found = timm.list_pretrained(exclude_filters="hybridclf_*")
+    refused = [name for name in found if get_pretrained_cfg(name).num_classes and not _is_labelled(name)]
+    assert {"vit_base_patch16_224.augreg_in21k", "vit_base_patch16_clip_224.openai_ft_in1k"}.isdisjoint(refused)
+    assert not [name for name in refused if re.search(r"in(1|12|21|22)k|inw21k|bamboo", name.partition(".")[2])]
+    assert all(re.search("clip|pe_core", name) for name in refused)  # towers for images beside ones for text
+
+
+def test_an_embedding_in_a_folder_or_a_file(tmp_path: Path) -> None:
+    name, size = "vit_xsmall_patch16_clip_224", {"depth": 1, "img_size": 32}
+    model = timm.create_model(f"{name}.tinyclip_yfcc15m", **size)
+    save_for_hf(model, str(tmp_path), model_args=size, safe_serialization=True)
+    with pytest.raises(InvalidInputError, match=r"512 outputs .* are an embedding"):
+        load(f"local-dir:{tmp_path}")
+    named = {"label_names": [f"class {i}" for i in range(512)]}
+    save_for_hf(model, str(tmp_path), model_config=named, model_args=size, safe_serialization=True)
+    assert load(f"local-dir:{tmp_path}").names[:2] == ["class 0", "class 1"]
+    model.reset_classifier(3)
+    save_for_hf(model, str(tmp_path), model_args=size, safe_serialization=True)
+    assert load(f"local-dir:{tmp_path}").names == [0, 1, 2]
 
 
 def test_features_without_a_classifier_are_refused(tmp_path: Path) -> None:
@@ -253,7 +442,7 @@ def embedded_names() -> set[str]:
 
 def test_registered(names: dict[str, Path]) -> None:
     for pretrained in (False, True):
-        assert timm.list_models("hybridclf_test_*", pretrained=pretrained) == list(names)
+        assert set(names) <= set(timm.list_models("hybridclf_test_*", pretrained=pretrained))
     assert all(map(timm.is_model_pretrained, names))
     for name, folder in names.items():
         with pytest.raises(InvalidInputError, match=f"{name!r} already"):
@@ -302,11 +491,14 @@ def test_timms_own_loaders(names: dict[str, Path], digits: HybridClassifier, tmp
     X, y = DIGITS.images[300:330], DIGITS.target[300:330]
     write_images(tmp_path, X, y)
     expected = digits.predict_log_proba(np.round(X * 255 / 16) * 16 / 255)
+    # as validate.py has it since timm 1.0.31, or before
+    resolve = getattr(timm.models, "resolve_model_input_args", lambda name, _, **kwargs: {"model_name": name, **kwargs})
+    resolve_data = getattr(timm.data, "resolve_input_data_config", resolve_model_data_config)
     order = np.argsort(y, kind="stable")
     for prefetch, mode in ((True, "L"), (True, "RGB"), (False, "L")):
         arguments = {"img_size": None, "in_chans": None, "input_size": None}
-        model = timm.create_model(**resolve_model_input_args("hybridclf_test_digits", arguments, pretrained=True))
-        config = resolve_input_data_config(model, arguments, use_test_size=True)
+        model = timm.create_model(**resolve("hybridclf_test_digits", arguments, pretrained=True))
+        config = resolve_data(model, arguments, use_test_size=True)
         loader = create_loader(
             create_dataset(name="", root=str(tmp_path), input_img_mode=mode),
             batch_size=16,
@@ -334,8 +526,6 @@ def test_module_habits(names: dict[str, Path]) -> None:
     x = torch.randn(4, 1, 8, 8)
     expected = model.eval()(x)
     assert not any(module.training for module in model.modules())
-    assert all(module.training for module in model.train().modules())
-    np.testing.assert_array_equal(model(x), expected)
 
     state = model.state_dict()
     other = timm.create_model("hybridclf_test_digits")
@@ -351,6 +541,114 @@ def test_module_habits(names: dict[str, Path]) -> None:
     assert model.estimator.denoiser_.dtype == torch.float64  # a copy is a copy
     np.testing.assert_allclose(twin(x), expected, atol=1e-2)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(model))(x), expected)
+
+
+@pytest.fixture
+def batch() -> torch.Tensor:
+    return torch.from_numpy(DIGITS.images[300:308] / 8 - 1).float()[:, None]
+
+
+@pytest.fixture(scope="module")
+def model(names: dict[str, Path]) -> HybridModel:
+    return timm.create_model("hybridclf_test_digits", pretrained=True)
+
+
+def test_training_mode_changes_no_answer(tmp_path: Path) -> None:
+    """Batch statistics and dropout, of a tier 1 that has both, stay out of it."""
+    spec = save(tmp_path, num_classes=2, label_names=["a", "b"], drop_rate=0.5)
+    means = {label: np.full((8, 8, 3), 100.0 + 50 * i) for i, label in enumerate("ab")}
+    denoiser = LateConditionedDenoiser(LateUNet((3, 8, 8), 2, width=16), list(means), np.zeros(3), np.ones(3))
+    clf = HybridClassifier(load(spec), denoiser, allocation=FixedTrials(2), random_state=0).fit(None, ["a", "b"])
+    model = HybridModel.from_estimator(clf)
+    assert not model.training
+    x = torch.rand(4, 3, 8, 8) * 2 - 1
+    expected, state = model(x), copy.deepcopy(model.state_dict())
+    assert model.train().training and not any(network.training for network in model.children())
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), expected, rtol=0, atol=0)
+    assert not model.eval().training
+    torch.testing.assert_close(model(x), expected, rtol=0, atol=0)
+    torch.testing.assert_close(model.state_dict(), state, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("options", [{"backend": "eager"}, {}, {"backend": "eager", "fullgraph": True}])
+def test_compiled_it_answers_as_it_is(model: HybridModel, batch: torch.Tensor, options: dict[str, Any]) -> None:
+    expected = model(batch)
+    torch.testing.assert_close(torch.compile(model, **options)(batch), expected, rtol=0, atol=0)
+    inplace = copy.deepcopy(model)
+    inplace.compile(**options)
+    torch.testing.assert_close(inplace(batch), expected, rtol=0, atol=0)
+
+
+def test_compiled_within_another_module(model: HybridModel, batch: torch.Tensor) -> None:
+    wrapped = torch.nn.Sequential(model, torch.nn.Softmax(dim=1))
+    torch.testing.assert_close(torch.compile(wrapped, backend="eager")(batch), model(batch).softmax(dim=1))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda model, x: torch.jit.script(model),
+        lambda model, x: torch.jit.trace(model, x),
+        lambda model, x: torch.export.export(model, (x,)),
+        lambda model, x: torch.fx.symbolic_trace(model),
+        lambda model, x: torch.vmap(model)(x[:, None]),
+        lambda model, x: model(x.to("meta")),
+    ],
+    ids=["script", "trace", "export", "fx", "vmap", "meta"],
+)
+def test_graphs_are_refused(model: HybridModel, batch: torch.Tensor, convert: Any) -> None:
+    with pytest.raises(InvalidInputError, match="no graph: it cannot be traced, scripted or exported"):
+        convert(model, batch)
+
+
+def test_training_is_refused(model: HybridModel, batch: torch.Tensor) -> None:
+    with pytest.raises(InvalidInputError, match=r"model\.eval\(\).*hybridclf train"):
+        copy.deepcopy(model).train()(batch)
+    with pytest.raises(InvalidInputError, match="gradients"):
+        model(batch.clone().requires_grad_())
+    with pytest.raises(InvalidInputError, match="gradients"):
+        model.set_grad_checkpointing()
+    model.set_grad_checkpointing(False)
+
+
+def test_features_are_the_log_posteriors(model: HybridModel, batch: torch.Tensor) -> None:
+    expected = model(batch)
+    features = model.forward_features(batch)
+    assert features.shape == (8, model.num_features) and model.head_hidden_size == model.num_features
+    for pre_logits in (False, True):
+        torch.testing.assert_close(model.forward_head(features, pre_logits=pre_logits), expected, rtol=0, atol=0)
+    torch.testing.assert_close(model.get_classifier()(features), expected, rtol=0, atol=0)
+    model.reset_classifier(10)
+    for others in ({"num_classes": 5}, {"num_classes": 0}, {"num_classes": 10, "global_pool": "max"}):
+        with pytest.raises(InvalidInputError, match="fit a HybridClassifier"):
+            model.reset_classifier(**others)
+    torch.testing.assert_close(model(batch), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_half_precision(model: HybridModel, batch: torch.Tensor, dtype: torch.dtype) -> None:
+    expected = model(batch).argmax(dim=1)
+    agreeing = (copy.deepcopy(model).to(dtype)(batch.to(dtype)).argmax(dim=1) == expected).float().mean()
+    assert agreeing >= 0.75
+    with torch.autocast("cpu", dtype):
+        assert model(batch).dtype == torch.float32
+
+
+def test_created_in_a_place_and_from_a_checkpoint(model: HybridModel, batch: torch.Tensor, tmp_path: Path) -> None:
+    name = "hybridclf_test_digits"
+    cast = timm.create_model(name, pretrained=True, device="cpu", dtype=torch.float32)
+    assert {p.dtype for p in cast.parameters()} == {torch.float32}
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    for made in (
+        timm.create_model(name, checkpoint_path=tmp_path / "w.safetensors"),
+        timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": model.state_dict()}),
+    ):
+        torch.testing.assert_close(made(batch), model(batch), rtol=0, atol=0)
+    save_for_hf(model, str(tmp_path / "hf"), safe_serialization=True)
+    with pytest.raises(InvalidInputError, match=r"HybridClassifier\.save"):
+        timm.create_model(f"local-dir:{tmp_path / 'hf'}", pretrained=True)
 
 
 @NEEDS_GPU

@@ -1,7 +1,9 @@
 """What has been seen so far of the images under way, and what comes out for each in the end."""
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 import numpy as np
 
@@ -10,7 +12,7 @@ from .ports import Label
 if TYPE_CHECKING:
     from .fusion import Fusion
 
-__all__ = ["Evidence", "PairedDifferences", "RerankResult", "Window"]
+__all__ = ["Evidence", "PairedDifferences", "RerankResult", "Window", "evidence_before"]
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,11 @@ class RerankResult:
     evidence: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evidence:
     """Evidence on m images at a moment of decision: all that an allocation gets to see.
+
+    It shows that moment for good, whatever comes of the images later.
 
     Attributes
     ----------
@@ -74,6 +78,8 @@ class Evidence:
     posterior: np.ndarray
     _window: "Window" = field(repr=False)
     _slots: np.ndarray = field(repr=False)
+    _moment: int = field(repr=False)
+    _kept: list[np.ndarray] = field(default_factory=list, repr=False)  # the errors, once the window has lost them
 
     @property
     def n_candidates(self) -> np.ndarray:
@@ -94,18 +100,31 @@ class Evidence:
 
     @property
     def errors(self) -> np.ndarray:
-        """The weighted errors, float32 `[m, max(n_trials), K]`, nan where nothing was evaluated.
+        """The weighted errors of these trials, float32 `[m, max(n_trials), K]`, nan where nothing was evaluated.
 
-        A copy, made when asked for; after the moment of decision the images may be gone.
+        A copy, made when asked for.
         """
-        return self._window.errors[self._slots, : self.n_trials.max(initial=0)]
+        return self._kept[0].copy() if self._kept else self._read()
+
+    def _read(self) -> np.ndarray:
+        errors = self._window.errors[self._slots, : self.n_trials.max(initial=0)]
+        errors[np.arange(errors.shape[1]) >= self.n_trials[:, None]] = np.nan  # of trials that came later
+        return errors
+
+    def _keep(self) -> None:
+        """Keep the errors: the window is about to reuse some of the slots."""
+        if not self._kept:
+            self._kept.append(self._read())
 
     def differences(self, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance, each `[m, K]`, over the trials of the errors minus those of one candidate `[m]`.
 
-        To be asked at the moment of decision. It is cheap where the reference is the one of the time before.
+        At the moment of decision it is cheap where the reference is the one of the time before.
         """
-        return self._window.differences(self._slots, reference, self.n_trials)
+        if self._moment == self._window.moment:
+            return self._window.differences(self._slots, reference, self.n_trials)
+        differences = PairedDifferences(self.errors)
+        return differences(np.arange(len(reference)), reference, self.n_trials)
 
 
 class PairedDifferences:
@@ -176,9 +195,16 @@ class Window:
         self.begun = np.zeros(n_slots, dtype=int)  # candidates that have their error in the trial after these
         self.pending = np.zeros(by_candidate)  # those errors
         self.evaluations = np.zeros(n_slots, dtype=int)
+        self.moment = 0  # counts what changes the errors
+        self._views: WeakSet[Evidence] = WeakSet()
 
     def admit(self, slots: np.ndarray, log_prior: np.ndarray) -> None:
         """Put new images with these log priors `[m, K]` (-inf padded) into free slots `[m]`."""
+        for view in list(self._views):
+            if np.isin(view._slots, slots).any():
+                view._keep()
+                self._views.discard(view)
+        self.moment += 1
         self.occupied[slots] = True
         self.log_prior[slots] = log_prior
         self.alive[slots] = np.isfinite(log_prior)
@@ -194,6 +220,7 @@ class Window:
 
         A trial counts once it has the errors of all candidates that are alive.
         """
+        self.moment += 1
         self.errors[slots, trials, candidates] = errors
         np.add.at(self.evaluations, slots, cost)
         now, n_new = np.unique(slots, return_counts=True)
@@ -210,10 +237,24 @@ class Window:
         """The evidence on the images in these slots, with the posterior that fusion makes of it."""
         log_prior, alive, n_trials, sums = (a[slots] for a in (self.log_prior, self.alive, self.n_trials, self.sums))
         posterior = fusion.posterior(log_prior, sums, n_trials, alive, self.frozen[slots])
-        return Evidence(log_prior, alive, n_trials, sums, posterior, self, slots)
+        evidence = Evidence(log_prior, alive, n_trials, sums, posterior, self, slots, self.moment)
+        self._views.add(evidence)
+        return evidence
 
     def drop(self, slots: np.ndarray, keep: np.ndarray, shares: np.ndarray) -> None:
         """Drop candidates that are not in keep `[m, K]`; each keeps its share `[m, K]` for good."""
         dropped = self.alive[slots] & ~keep
         self.frozen[slots] = np.where(dropped, shares, self.frozen[slots])
         self.alive[slots] &= keep
+
+
+def evidence_before(log_prior: np.ndarray, fusion: "Fusion") -> Evidence:
+    """The evidence on m images with these log priors `[m, K]` (-inf padded) before their first trial, in no window."""
+    n_trials, sums, (m, k) = np.zeros(len(log_prior), dtype=int), np.zeros_like(log_prior), log_prior.shape
+    posterior = fusion.posterior(log_prior, sums, n_trials)
+    return Evidence(log_prior, np.isfinite(log_prior), n_trials, sums, posterior, _empty(m, k), np.arange(m), 0)
+
+
+@lru_cache
+def _empty(n_slots: int, n_candidates: int) -> Window:
+    return Window(n_slots, 0, n_candidates)

@@ -13,10 +13,10 @@ from itertools import islice
 import numpy as np
 
 from .allocation import Allocation
-from .evidence import Evidence, RerankResult, Window
+from .evidence import Evidence, RerankResult, Window, evidence_before
 from .fusion import Fusion
 from .tasks import LOG_ZERO, Task, results_of
-from .work import Capacity, Evaluator, Pending, Recorded, Work
+from .work import Capacity, Evaluator, Pending, Work
 
 __all__ = ["Loop", "Step"]
 
@@ -208,10 +208,10 @@ class Loop:
 
     def settled(self, task: Task) -> RerankResult | None:
         """The result of an image that its prior settles, else None; for any thread, as it is not admitted."""
-        nothing, n_candidates = Recorded(np.empty((0, 0, 0))), self._window.log_prior.shape[1]
-        alone = Loop(self.allocation, self.fusion, nothing, Capacity(1, 1), n_candidates)
-        results = (result for _, result in alone.admit([task]).finished)
-        return next((result for result in results if result.stopped_by == "confident"), None)
+        evidence = evidence_before(np.maximum(task.log_prior, LOG_ZERO)[None], self.fusion)
+        if (self.allocation.survivors(evidence) | evidence.leads).sum() > 1:
+            return None
+        return results_of([task], evidence.posterior, ["confident"], [0], [evidence.errors[0]])[0]
 
     def best(self, image: int, stopped_by: str) -> RerankResult:
         """The answer so far for an image under way, which stays under way."""

@@ -149,6 +149,7 @@ class Reranker:
                     results[image] = result
                 bar.update(len(step.finished))
                 bar.set_postfix(evaluations=spent, refresh=False)
+                del step  # while it is there, its evidence is copied before the images' places are used again
         done = [r for r in results if r is not None]
         self._warn_of_fallbacks(done)
         return done

@@ -10,7 +10,7 @@ from scipy.special import log_softmax, softmax
 
 from hybridclf import loop as loop_module
 from hybridclf.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
-from hybridclf.evidence import RerankResult
+from hybridclf.evidence import Evidence, RerankResult
 from hybridclf.fusion import Fusion
 from hybridclf.loop import Loop, Step
 from hybridclf.tasks import Task
@@ -438,6 +438,43 @@ def test_steps_show_the_race_as_it_goes(error_table: Callable[..., np.ndarray]) 
     assert sorted(trials_of) == list(range(30))
 
 
+@each_allocation
+@pytest.mark.parametrize("capacity", [Capacity(4, 20), Capacity(4, 7, splits=True)])
+def test_steps_that_are_kept_show_what_was_known_then(
+    allocation: Allocation, capacity: Capacity, error_table: Callable[..., np.ndarray]
+) -> None:
+    """Places are used again, and errors come in behind those that a step knew."""
+    tasks, errors = make_tasks(30, 6), error_table(30, TRIALS, 6)
+    loop, then = Loop(allocation, FUSED, Recorded(errors), capacity, 6), []
+    reused = 0
+    for step in loop.run(tasks):
+        evidence = step.evidence
+        reference = np.zeros(len(step.images), dtype=int)
+        then.append((step, evidence.errors, *evidence.differences(reference), evidence.posterior.copy()))
+        reused += len(step.finished)
+    assert reused == 30 > loop.n_slots
+    for step, table, mean, variance, posterior in then:
+        evidence = step.evidence
+        np.testing.assert_array_equal(evidence.errors, table)
+        np.testing.assert_array_equal(evidence.posterior, posterior)
+        later = evidence.differences(np.zeros(len(step.images), dtype=int))
+        np.testing.assert_allclose(later, (mean, variance), atol=1e-9)
+        for row, image, n in zip(table, step.images, evidence.n_trials, strict=True):
+            k, seen = len(tasks[image].candidates), ~np.isnan(row)
+            np.testing.assert_array_equal(row[seen], errors[image, : len(row)][seen])
+            assert seen[:n, :k].any(axis=1).all() and not seen[n:].any() and not seen[:, k:].any()
+
+
+def test_steps_that_are_not_kept_are_not_copied(
+    monkeypatch: pytest.MonkeyPatch, error_table: Callable[..., np.ndarray]
+) -> None:
+    copied = []
+    monkeypatch.setattr(Evidence, "_keep", lambda self: copied.append(self))
+    loop = Loop(Race(0.99, TRIALS), FUSED, Recorded(error_table(30, TRIALS, 6)), Capacity(4, 20), 6)
+    assert sum(len(step) for step in map(lambda step: step.finished, loop.run(make_tasks(30, 6)))) == 30
+    assert not copied
+
+
 def test_no_tasks_no_steps() -> None:
     assert list(Loop(Race(), FUSED, Recorded(np.zeros((0, 1, 1))), Capacity(4, 4), 1).run([])) == []
 
@@ -564,6 +601,25 @@ def _under_way(loop: Loop) -> set[int]:
 def _has_begun(result: RerankResult) -> bool:
     """A trial of which some errors are in."""
     return result.evaluations > np.isfinite(result.evidence).sum()
+
+
+@each_allocation
+def test_what_a_prior_settles_is_told_beforehand(
+    allocation: Allocation, error_table: Callable[..., np.ndarray]
+) -> None:
+    tasks, errors = make_tasks(60, 6), error_table(60, TRIALS, 6)
+    loop = Loop(allocation, FUSED, Recorded(errors), Capacity(8, 40), 6)
+    results = collect(loop.run(tasks))
+    n_settled = 0
+    for task in tasks:
+        at_once, result = loop.settled(task), results[task.image]
+        assert (at_once is not None) == (result.rows == 0 and result.stopped_by == "confident")
+        if at_once is not None:
+            n_settled += 1
+            assert (at_once.ranking, at_once.evaluations, at_once.rows) == (result.ranking, 0, 0)
+            np.testing.assert_array_equal(at_once.posterior, result.posterior)
+            assert at_once.evidence.shape == (0, len(task.candidates))
+    assert n_settled > 0
 
 
 # --- images that tier 1 answers ---------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from .pair_training import PairSettings, Part, Task, denoiser_part, proposer_par
 from .persistence import read_description, restore_denoiser
 from .ports import Trainable
 from .training_run import TrainingRun
+from .writing import sync_folder, sync_tree
 
 __all__ = ["PairSettings", "n_to_fit_on", "train_pair"]
 
@@ -209,11 +210,15 @@ def _finish(
 def _publish(folder: Path, run: TrainingRun) -> None:
     """Move a saved model to where it belongs, and remove the checkpoints."""
     with writing(run.out):
+        sync_tree(folder)
         for path in sorted(folder.iterdir(), key=lambda path: path.name == "model.json"):  # which says it is complete
+            if path.name == "model.json":
+                sync_folder(run.out)
             target = run.out / path.name
             if target.is_dir():  # of an attempt that was interrupted here
                 shutil.rmtree(target)
             path.replace(target)
+        sync_folder(run.out)
         for part in run.log["n_steps"]:
             run.checkpoint(part).unlink(missing_ok=True)
 

@@ -1,22 +1,21 @@
 """Saving and loading a fitted HybridClassifier: JSON, safetensors and skops; never pickle.
 
 A saved model is a folder: `model.json` (settings, labels, calibration), `denoiser.safetensors` (a denoiser trained by
-us) and `proposer.skops` (a scikit-learn proposer). Parts that came from an adapter's spec string are saved as that
-string and loaded through the adapter again. A spec string whose path (what follows its last colon) starts with "./"
-names a part that lies in the folder itself, as in "open_clip:local-dir:./clip" and "diffusers:./sd"; ".." is refused.
+us), and `proposer.safetensors` (the default proposer) or `proposer.skops` (another scikit-learn classifier). Parts that
+came from an adapter's spec string are saved as that string and loaded through the adapter again. A spec string whose
+path (what follows its last colon) starts with "./" names a part that lies in the folder itself, as in
+"open_clip:local-dir:./clip" and "diffusers:./sd"; ".." is refused.
 """
 
 import json
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
-import skops.io
+import sklearn
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
@@ -30,23 +29,26 @@ from .checks import check_prompts
 from .devices import as_device
 from .errors import InvalidInputError, SavedModelError
 from .fusion import Fusion
+from .label_json import describe_labels, restore_labels
 from .models import LateConditionedDenoiser, build
 from .names import Prompts
 from .objectives import BinnedWeights
+from .proposer_files import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
 from .proposing import FunctionProposer, told
 from .tiers import check_prompts_used, loader_options
 from .trials import TellingOrder
+from .writing import make_folder, write_together
 
 if TYPE_CHECKING:
     from .estimator import HybridClassifier
 
 __all__ = ["FORMAT_VERSION", "load", "read_description", "restore_denoiser", "save"]
 
-FORMAT_VERSION = 1
-"""Version of the folder's layout; a newer one is refused."""
+FORMAT_VERSION = 2
+"""Version of the folder's layout: this one and older ones are read. In 1 the default proposer was a skops file too."""
 
-FILES = ("denoiser.safetensors", "proposer.skops", "model.json")
-"""Names of a saved model's files, the first two only if those parts are no spec strings; the last says: it is whole."""
+FILES = ("denoiser.safetensors", ARRAYS, SKOPS, "model.json")
+"""Names of a saved model's files, of which those of parts that are spec strings are missing; the last: it is whole."""
 
 _ALLOCATIONS: dict[str, type[Allocation]] = {a.__name__: a for a in (FixedTrials, PairedTTest, Race, Staged)}
 _FITTED = ("n_iter_", "n_features_in_", "feature_names_in_")
@@ -57,28 +59,15 @@ def save(clf: "HybridClassifier", folder: str | Path) -> None:
     folder = Path(folder)
     description = _describe(clf, folder)
     _check_target(folder, description)
+    arrays = skops = b""
+    if description["fitted_proposer"]:
+        default = dump_arrays(clf.proposer_) if clf.proposer is None else None
+        description["linear_proposer"], arrays = default or (None, b"")
+        skops = b"" if default else dump_skops(clf.proposer_)
     text = json.dumps(description, indent=1, default=_plain)
-    proposer = _dump_skops(clf.proposer_) if description["fitted_proposer"] else b""
     denoiser = b"" if isinstance(description["denoiser"], str) else dump_tensors(_tensors(clf.denoiser_))
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder, dict(zip(FILES, (denoiser, proposer, f"{text}\n".encode()), strict=True)))
-
-
-def _write(folder: Path, contents: dict[str, bytes]) -> None:
-    """Write `FILES` in that order, after all of them are on the disk under other names; empty ones are removed."""
-    written = {name: folder / f"{name}.part" for name, content in contents.items() if content}
-    try:
-        for name, part in written.items():
-            part.write_bytes(contents[name])
-        (folder / FILES[-1]).unlink(missing_ok=True)
-        for name in contents:
-            if name in written:
-                written[name].replace(folder / name)
-            else:
-                (folder / name).unlink(missing_ok=True)
-    finally:
-        for part in written.values():
-            part.unlink(missing_ok=True)
+    make_folder(folder)
+    write_together(folder, dict(zip(FILES, (denoiser, arrays, skops, f"{text}\n".encode()), strict=True)))
 
 
 def load(
@@ -149,13 +138,14 @@ def _describe(clf: "HybridClassifier", folder: Path) -> dict[str, Any]:
         "format": "hybridclf",
         "version": FORMAT_VERSION,
         "hybridclf": __version__,
+        "scikit-learn": sklearn.__version__,
         "parameters": parameters,
         "proposer": proposer if isinstance(proposer, str) else None,
         "default_proposer": proposer is None,
         "fitted_proposer": isinstance(clf.proposer_, BaseEstimator),
         "denoiser": denoiser if isinstance(denoiser, str) else _describe_denoiser(clf.denoiser_),
         "trained_denoiser": denoiser is None,
-        "classes": _describe_labels(clf.classes_),
+        "classes": describe_labels(clf.classes_),
         "image_shape": clf.image_shape_,
         "pixel_range": clf.pixel_range_,
         "takes_arrays": clf._takes_arrays,
@@ -191,12 +181,8 @@ def _describe_denoiser(denoiser: LateConditionedDenoiser) -> dict[str, Any]:
         "network": denoiser.network.config,
         "dtype": str(denoiser.dtype).removeprefix("torch."),
         "mirror": denoiser.mirror,
-        "classes": _describe_labels(denoiser.classes),
+        "classes": describe_labels(denoiser.classes),
     }
-
-
-def _describe_labels(labels: np.ndarray) -> dict[str, Any]:
-    return {"dtype": labels.dtype.str, "values": labels.tolist()}
 
 
 def _describe_calibration(calibration: Calibration) -> dict[str, Any]:
@@ -244,9 +230,9 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise SavedModelError(f"{folder} is not a saved model: it has no readable model.json") from error
     if not isinstance(saved, dict) or saved.get("format") != "hybridclf":
         raise SavedModelError(f"{folder} is not a saved model: its model.json is something else's")
-    if saved.get("version") != FORMAT_VERSION:
+    if saved.get("version") not in range(1, FORMAT_VERSION + 1):
         raise SavedModelError(
-            f"{folder} has format version {saved.get('version')}, this hybridclf {__version__} reads version "
+            f"{folder} has format version {saved.get('version')}, this hybridclf {__version__} reads versions up to "
             f"{FORMAT_VERSION}; upgrade hybridclf, or save the model again"
         )
     return saved
@@ -281,8 +267,14 @@ def _restore(
     named: dict[plugins.Kind, Any],
     trusted: Sequence[str],
 ) -> None:
-    clf.classes_ = _restore_labels(saved["classes"])
-    clf.proposer_ = named["proposer"] if "proposer" in named else _load_skops(folder / "proposer.skops", trusted)
+    clf.classes_ = restore_labels(saved["classes"])
+    version = saved.get("scikit-learn")
+    if "proposer" in named:
+        clf.proposer_ = named["proposer"]
+    elif linear := saved.get("linear_proposer"):
+        clf.proposer_ = load_arrays(folder, linear, version)
+    else:
+        clf.proposer_ = load_skops(folder, trusted, version)
     if clf.proposer is None and not saved["default_proposer"]:
         clf.proposer = clf.proposer_
     if "denoiser" in named:
@@ -306,13 +298,9 @@ def _restore_allocation(saved: dict[str, Any] | None) -> Allocation | None:
     return _ALLOCATIONS[arguments.pop("type")](**arguments)
 
 
-def _restore_labels(saved: dict[str, Any]) -> np.ndarray:
-    return np.array(saved["values"], dtype=saved["dtype"])
-
-
 def restore_denoiser(folder: Path, saved: dict[str, Any], device: torch.device) -> LateConditionedDenoiser:
     """The denoiser that a saved model's description speaks of, from the folder."""
-    classes = _restore_labels(saved["classes"])
+    classes = restore_labels(saved["classes"])
     tensors = load_file(folder / "denoiser.safetensors")
     mean, scale = tensors.pop("mean"), tensors.pop("scale")
     network = build(saved["network"])
@@ -324,23 +312,3 @@ def restore_denoiser(folder: Path, saved: dict[str, Any], device: torch.device) 
 def _restore_calibration(saved: dict[str, Any]) -> Calibration:
     weighting = None if saved["weighting"] is None else BinnedWeights(np.array(saved["weighting"]))
     return Calibration(Fusion(**saved["fusion"]), weighting, TellingOrder(np.array(saved["order"])), saved["n_images"])
-
-
-def _dump_skops(proposer: BaseEstimator) -> bytes:
-    try:
-        return skops.io.dumps(proposer)
-    except (TypeError, AttributeError, ValueError) as error:
-        raise SavedModelError(f"the proposer {proposer!r} cannot be saved: {error}") from error
-
-
-def _load_skops(path: Path, trusted: Sequence[str]) -> Any:
-    try:
-        unknown = sorted(set(skops.io.get_untrusted_types(file=path)) - set(trusted))
-        if not unknown:
-            return skops.io.load(path, trusted=list(trusted))
-    except (OSError, ValueError, KeyError, TypeError, BadZipFile, zlib.error) as error:
-        raise SavedModelError(f"{path} cannot be read: {error}; save the model again") from error
-    raise SavedModelError(
-        f"{path} holds objects of types that are not known to be safe: {unknown}; "
-        f"if you trust where it comes from, load it with trusted={unknown}"
-    )

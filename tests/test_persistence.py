@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,21 +12,30 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import pytest
-import skops.io
+import sklearn
 import torch
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_digits, make_blobs
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.svm import SVC
 
 from hybridclf import FixedTrials, HybridClassifier, PairedTTest, Race, Staged, calibration
 from hybridclf.catalog import pretrained_folder
 from hybridclf.errors import InvalidInputError, SavedModelError, UnknownSpecError
 from hybridclf.models import LateUNet
 from hybridclf.persistence import FORMAT_VERSION
+from hybridclf.proposer_files import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
+from hybridclf.proposing import default_proposer
 
 X, NUMBER = make_blobs(45, 6, centers=3, cluster_std=4.0, random_state=0)
 LABELS = np.array(["ant", "bee", "cow"])
@@ -85,6 +96,14 @@ def saved(model: HybridClassifier, tmp_path_factory: pytest.TempPathFactory) -> 
     """A saved model, not to be changed."""
     folder = tmp_path_factory.mktemp("saved") / "model"
     model.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def saved_bayes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One with a proposer that skops keeps, not to be changed."""
+    folder = tmp_path_factory.mktemp("saved") / "bayes"
+    fitted(GaussianNB()).save(folder)
     return folder
 
 
@@ -163,29 +182,233 @@ def test_feature_names_are_kept(tmp_path: Path) -> None:
         loaded.predict(frame[list("fedcba")])
 
 
-def test_a_proposer_of_types_that_are_not_known_to_be_safe_needs_trust(tmp_path: Path) -> None:
-    clf = fitted(RandomForestClassifier(3))
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+DAYS = np.array(["2020-01-01", "2021-05-05", "2022-03-03"])
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        *[DAYS.astype(f"M8[{unit}]") for unit in ("Y", "D", "s", "ns")],
+        DAYS.astype(">M8[us]"),
+        np.array([1, 2, 3], "m8[h]"),
+        np.array([1, 2, 3], np.float32),
+        np.array([1, 2, 2**64 - 1], np.uint64),
+        np.array([-1, 2, 3], ">i4"),
+        np.array(["ä", "b c", "d"], dtype=object),
+    ],
+    ids=lambda labels: labels.dtype.str,
+)
+def test_labels_come_back_as_they_were(labels: np.ndarray, tmp_path: Path) -> None:
+    clf = fitted(y=labels[NUMBER])
     clf.save(tmp_path / "model")
-    with pytest.raises(
-        SavedModelError, match=r"not known to be safe.*'sklearn.tree._tree.Tree'.*load it with trusted="
-    ):
+    loaded = HybridClassifier.load(tmp_path / "model")
+    for a, b in ((loaded.classes_, clf.classes_), (loaded.predict(X), clf.predict(X))):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(loaded.predict_proba(X), clf.predict_proba(X))
+
+
+class Shade(str):
+    """A label that is more than JSON can say."""
+
+
+@pytest.mark.parametrize(
+    ("labels", "what"),
+    [(np.array([1, 2, 3], np.longdouble), "longdouble"), (np.array([*map(Shade, "abc")], dtype=object), "Shade")],
+)
+def test_labels_that_json_cannot_hold_are_refused(labels: np.ndarray, what: str, tmp_path: Path) -> None:
+    with pytest.raises(SavedModelError, match=f"labels of type {what} cannot be saved; fit on strings, numbers or"):
+        fitted(y=labels[NUMBER]).save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+# --- proposers --------------------------------------------------------------------------------------------------------
+
+MIXED = ColumnTransformer(
+    [("scaled", StandardScaler(), [0, 1]), ("coded", OneHotEncoder(handle_unknown="ignore"), [2])]
+)
+
+
+class Own(GaussianNB):
+    """A classifier of the user's."""
+
+
+@pytest.mark.parametrize(
+    "proposer",
+    [
+        RandomForestClassifier(3),
+        GradientBoostingClassifier(n_estimators=3),
+        HistGradientBoostingClassifier(max_iter=3),
+        SVC(),
+        KNeighborsClassifier(3),
+        KNeighborsClassifier(3, algorithm="ball_tree"),
+        MLPClassifier(4, max_iter=5, solver="lbfgs"),
+        make_pipeline(MIXED, LogisticRegression()),
+        make_pipeline(FunctionTransformer(np.tanh), LogisticRegression()),
+        CalibratedClassifierCV(SVC(), cv=2),
+        CalibratedClassifierCV(RandomForestClassifier(3), cv=2, method="isotonic"),
+        FrozenEstimator(RandomForestClassifier(3, random_state=0).fit(X, LABELS[NUMBER])),
+    ],
+    ids=lambda proposer: type(proposer).__name__,
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_proposers_of_scikit_learn_load_without_ado(proposer: Any, tmp_path: Path) -> None:
+    clf = fitted(proposer)
+    clf.save(tmp_path / "model")
+    assert (tmp_path / "model" / SKOPS).exists()
+    loaded = HybridClassifier.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.predict_proba(X), clf.predict_proba(X))
+
+
+def test_a_proposer_of_types_that_are_not_known_to_be_safe_needs_trust(tmp_path: Path) -> None:
+    clf = fitted(Own())
+    clf.save(tmp_path / "model")
+    with pytest.raises(SavedModelError, match=r"not known to be safe.*test_persistence.Own.*load it with trusted="):
         HybridClassifier.load(tmp_path / "model")
     with pytest.raises(SavedModelError, match="not known to be safe"):
         HybridClassifier.load(tmp_path / "model", trusted=["some.other.Type"])
-    trusted = skops.io.get_untrusted_types(file=tmp_path / "model" / "proposer.skops")
-    loaded = HybridClassifier.load(tmp_path / "model", trusted=trusted)
+    loaded = HybridClassifier.load(tmp_path / "model", trusted=[f"{Own.__module__}.Own"])
     np.testing.assert_array_equal(loaded.predict_proba(X), clf.predict_proba(X))
+
+
+@pytest.mark.parametrize("transform", [np.savetxt, sklearn.datasets.load_files, sklearn.utils.shuffle])
+def test_functions_need_trust(transform: Any, tmp_path: Path) -> None:
+    """They would be called with what the model is asked about."""
+    (tmp_path / SKOPS).write_bytes(dump_skops(FunctionTransformer(transform)))
+    with pytest.raises(SavedModelError, match=f"not known to be safe.*{transform.__name__}"):
+        load_skops(tmp_path, (), None)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("left_child", 10**6), ("right_child", 0), ("feature", 6), ("feature", -2)]
+)
+def test_a_tree_that_leads_out_of_itself_is_refused(field: str, value: int, tmp_path: Path) -> None:
+    forest = RandomForestClassifier(3).fit(X, NUMBER)
+    tree = forest.estimators_[1].tree_
+    state = tree.__getstate__()
+    state["nodes"] = state["nodes"].copy()
+    state["nodes"][field][0] = value
+    tree.__setstate__(state)
+    (tmp_path / SKOPS).write_bytes(dump_skops(forest))
+    with pytest.raises(SavedModelError, match=r"an index in a sklearn.tree._tree.Tree leads out of it"):
+        load_skops(tmp_path, (), None)
+
+
+@pytest.mark.parametrize(("field", "value"), [("left", 10**6), ("right", 0), ("feature_idx", 6)])
+def test_a_boosted_tree_that_leads_out_of_itself_is_refused(field: str, value: int, tmp_path: Path) -> None:
+    boosted = HistGradientBoostingClassifier(max_iter=2, min_samples_leaf=3).fit(X, NUMBER)
+    boosted._predictors[1][0].nodes[field][0] = value
+    (tmp_path / SKOPS).write_bytes(dump_skops(boosted))
+    with pytest.raises(SavedModelError, match=r"an index in a .*HistGradientBoostingClassifier leads out of it"):
+        load_skops(tmp_path, (), None)
+
+
+def test_a_forest_of_wider_trees_is_refused(tmp_path: Path) -> None:
+    forest = RandomForestClassifier(3).fit(X, NUMBER)
+    forest.n_features_in_ = 2
+    (tmp_path / SKOPS).write_bytes(dump_skops(forest))
+    with pytest.raises(SavedModelError, match="leads out of it"):
+        load_skops(tmp_path, (), None)
+
+
+@pytest.mark.parametrize("place", range(2))
+def test_a_ball_tree_that_leads_out_of_itself_is_refused(place: int, tmp_path: Path) -> None:
+    neighbours = KNeighborsClassifier(3, algorithm="ball_tree", leaf_size=5).fit(X, NUMBER)
+    index, nodes = (np.asarray(array) for array in neighbours._tree.get_arrays()[1:3])
+    if place:
+        nodes["idx_end"][0] = 1000
+    else:
+        index[0] = -1
+    (tmp_path / SKOPS).write_bytes(dump_skops(neighbours))
+    with pytest.raises(SavedModelError, match="BallTree leads out of it"):
+        load_skops(tmp_path, (), None)
+
+
+def test_the_default_proposer_is_kept_as_arrays_of_public_attributes(saved: Path, model: HybridClassifier) -> None:
+    from safetensors.numpy import load_file
+
+    attributes = {name.removesuffix(".T").split(".")[1] for name in load_file(saved / ARRAYS)}
+    assert attributes == {"mean_", "scale_", "var_", "n_samples_seen_", "coef_", "intercept_", "n_iter_"}
+    loaded = HybridClassifier.load(saved).proposer_
+    for ours, theirs in zip(loaded, model.proposer_, strict=True):
+        assert vars(ours).keys() == vars(theirs).keys()
+        for name, value in vars(theirs).items():
+            np.testing.assert_array_equal(getattr(ours, name), value)
+    assert loaded[-1].coef_.flags.f_contiguous == model.proposer_[-1].coef_.flags.f_contiguous
+
+
+@pytest.mark.parametrize(
+    "params", [{"C": 0.5, "class_weight": "balanced"}, {"solver": "newton-cg", "tol": np.float64(0.1)}]
+)
+def test_parameters_of_the_default_proposer_are_kept(params: dict[str, Any], tmp_path: Path) -> None:
+    proposer = default_proposer()
+    proposer[-1].set_params(**params)
+    described = dump_arrays(proposer.fit(X, LABELS[NUMBER]))
+    assert described is not None
+    (tmp_path / ARRAYS).write_bytes(described[1])
+    loaded = load_arrays(tmp_path, json.loads(json.dumps(described[0])), None)
+    assert {name: getattr(loaded[-1], name) for name in params} == params
+    np.testing.assert_array_equal(loaded.predict_proba(X), proposer.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda proposer: proposer[-1].sparsify(),
+        lambda proposer: proposer[-1].set_params(random_state=np.random.RandomState(0)),
+        lambda proposer: proposer[-1].set_params(class_weight={0: 1.0}),
+        lambda proposer: proposer[0].set_output(transform="pandas"),
+        lambda proposer: setattr(proposer[0], "scale_", None),
+        lambda proposer: proposer.steps.insert(0, ("none", FunctionTransformer())),
+    ],
+)
+def test_what_arrays_cannot_hold_is_left_to_skops(change: Callable[[Any], Any]) -> None:
+    proposer = default_proposer().fit(X, LABELS[NUMBER])
+    change(proposer)
+    assert dump_arrays(proposer) is None
+
+
+def test_a_folder_of_the_first_version_loads(copied: Path, model: HybridClassifier) -> None:
+    """Where the default proposer was a skops file too, and the version of scikit-learn was not noted."""
+    (copied / ARRAYS).unlink()
+    (copied / SKOPS).write_bytes(dump_skops(model.proposer_))
+    change(copied, version=1, linear_proposer=None, **{"scikit-learn": None})
+    loaded = HybridClassifier.load(copied)
+    assert loaded.proposer is None
+    np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
+
+
+def test_another_version_of_scikit_learn_is_named_where_it_may_be_the_cause(copied: Path, saved_bayes: Path) -> None:
+    message = rf'saved under scikit-learn 0\.9.*under {sklearn.__version__}.*pip install "scikit-learn==0.9"'
+    change(copied, **{"scikit-learn": "0.9", "linear_proposer.parameters": {"logisticregression__gone": 1}})
+    with pytest.raises(SavedModelError, match=message):
+        HybridClassifier.load(copied)
+    bayes = shutil.copytree(saved_bayes, copied.parent / "bayes")
+    change(bayes, **{"scikit-learn": "0.9"})
+    HybridClassifier.load(bayes)
+    (bayes / SKOPS).write_bytes(b"PK")
+    with pytest.raises(SavedModelError, match=message):
+        HybridClassifier.load(bayes)
+
+
+def test_skops_is_not_imported_for_the_default_proposer() -> None:
+    code = "import sys; from hybridclf import HybridClassifier as H; H.from_pretrained('digits'); print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "sklearn" in run.stdout.split() and "skops" not in run.stdout.split()
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
 
 
-def test_the_folder_holds_json_safetensors_and_skops_and_no_pickle(saved: Path) -> None:
-    assert {p.name for p in saved.iterdir()} == {"model.json", "denoiser.safetensors", "proposer.skops"}
+def test_the_folder_holds_json_safetensors_and_skops_and_no_pickle(saved: Path, saved_bayes: Path) -> None:
+    assert {p.name for p in saved.iterdir()} == {"model.json", "denoiser.safetensors", ARRAYS}
+    assert {p.name for p in saved_bayes.iterdir()} == {"model.json", "denoiser.safetensors", SKOPS}
     assert json.loads((saved / "model.json").read_text(encoding="utf-8"))["version"] == FORMAT_VERSION
-    for path in saved.iterdir():
+    for path in (*saved.iterdir(), *saved_bayes.iterdir()):
         assert path.read_bytes()[:1] != b"\x80", f"{path} is a pickle"  # the opcode PROTO, which starts every pickle
-    assert (saved / "proposer.skops").read_bytes()[:2] == b"PK"
+    assert (saved_bayes / SKOPS).read_bytes()[:2] == b"PK"
 
 
 def test_saving_makes_the_folder_and_its_parents(model: HybridClassifier, tmp_path: Path) -> None:
@@ -340,24 +563,37 @@ def test_an_adapter_that_is_not_installed_is_no_damage(copied: Path) -> None:
         HybridClassifier.load(copied)
 
 
-@pytest.mark.parametrize("name", ["denoiser.safetensors", "proposer.skops"])
+@pytest.mark.parametrize("name", ["denoiser.safetensors", ARRAYS, SKOPS])
 @pytest.mark.parametrize("kept", [None, 0, 100, 0.5, 0.999])
-def test_a_missing_or_truncated_file(name: str, kept: float | None, copied: Path) -> None:
-    path = copied / name
+def test_a_missing_or_truncated_file(
+    name: str, kept: float | None, saved: Path, saved_bayes: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(saved_bayes if name == SKOPS else saved, tmp_path / "copy"))
+    path = folder / name
     content = path.read_bytes()
     if kept is None:
         path.unlink()
     else:
         path.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
     with pytest.raises(SavedModelError, match=r"is damaged|cannot be read"):
-        HybridClassifier.load(copied)
+        HybridClassifier.load(folder)
 
 
-def test_a_proposer_with_flipped_bytes(copied: Path) -> None:
-    content = bytearray((copied / "proposer.skops").read_bytes())
+def test_a_proposer_with_flipped_bytes(saved_bayes: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(saved_bayes, tmp_path / "copy")) / SKOPS
+    content = bytearray(path.read_bytes())
     content[200:260] = bytes(60)
-    (copied / "proposer.skops").write_bytes(bytes(content))
+    path.write_bytes(bytes(content))
     with pytest.raises(SavedModelError, match=r"proposer.skops cannot be read"):
+        HybridClassifier.load(path.parent)
+
+
+def test_arrays_of_another_proposer_are_refused(copied: Path) -> None:
+    described = dump_arrays(default_proposer().fit(X[:, :3], LABELS[NUMBER]))
+    assert described is not None
+    (copied / ARRAYS).write_bytes(described[1])
+    change(copied, **{"linear_proposer.classes.values": ["ant", "bee"], "linear_proposer.classes.dtype": "<U3"})
+    with pytest.raises(SavedModelError, match="its arrays do not fit together"):
         HybridClassifier.load(copied)
 
 

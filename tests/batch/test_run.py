@@ -315,7 +315,7 @@ def test_a_model_that_changes_under_way_stops_the_batch(begun: Callable[..., Any
     hashes = output.fingerprint(tmp_path / "model")
     job = Job(tmp_path / "in", tmp_path / "out", tmp_path / "model", hashes)
     Worker(job)
-    (tmp_path / "model" / "proposer.skops").unlink()
+    (tmp_path / "model" / "proposer.safetensors").unlink()
     with pytest.raises(SavedModelError, match="is not what it was when the batch began"):
         Worker(job)
 

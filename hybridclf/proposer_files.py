@@ -1,0 +1,186 @@
+"""Tier 1 in a saved model: the default proposer as plain arrays, any other scikit-learn classifier by skops.
+
+Plain arrays are read into scikit-learn's objects through their constructors and public attributes, so that any version
+of it can: what skops keeps are the private attributes of one version.
+"""
+
+import json
+import zlib
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import sklearn
+from safetensors.numpy import load_file
+from safetensors.numpy import save as dump_tensors
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
+
+from .errors import SavedModelError
+from .label_json import describe_labels, restore_labels
+from .proposing import default_proposer
+from .tree_checks import check_trees
+
+__all__ = ["ARRAYS", "SKOPS", "dump_arrays", "dump_skops", "load_arrays", "load_skops"]
+
+ARRAYS = "proposer.safetensors"
+"""Name of the file with the default proposer's arrays."""
+
+SKOPS = "proposer.skops"
+"""Name of the file with any other."""
+
+_FITTED = {
+    "standardscaler": ("mean_", "scale_", "var_", "n_samples_seen_"),
+    "logisticregression": ("coef_", "intercept_", "n_iter_"),
+}
+_DESCRIBED = {"n_features_in_", "feature_names_in_", "classes_"}
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, BadZipFile, zlib.error)
+
+
+# --- the default proposer ---------------------------------------------------------------------------------------------
+
+
+def dump_arrays(proposer: Any) -> tuple[dict[str, Any], bytes] | None:
+    """What JSON and safetensors hold of a fitted default proposer; None where they cannot hold all of it."""
+    plain = default_proposer()
+    if not isinstance(proposer, Pipeline) or [(k, type(v)) for k, v in proposer.steps] != [
+        (k, type(v)) for k, v in plain.steps
+    ]:
+        return None
+    usual = plain.get_params()
+    changed = {k: v for k, v in proposer.get_params().items() if "__" in k and v != usual[k]}
+    arrays = {f"{step}.{name}": getattr(proposer[step], name, None) for step in _FITTED for name in _FITTED[step]}
+    known = {step: {*vars(plain[step]), *names, *_DESCRIBED} for step, names in _FITTED.items()}
+    if (
+        not _is_plain(changed)
+        or any(array is None or np.asarray(array).dtype.kind not in "iuf" for array in arrays.values())
+        or any(vars(proposer[step]).keys() - known[step] for step in _FITTED)
+    ):
+        return None
+    description = {"parameters": changed, "classes": describe_labels(proposer.classes_)}
+    if hasattr(proposer, "feature_names_in_"):
+        description["feature_names"] = proposer.feature_names_in_.tolist()
+    return description, dump_tensors({k: v for name, array in arrays.items() for k, v in [_laid_out(name, array)]})
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON gives the value back."""
+    try:
+        return bool(json.loads(json.dumps(value, default=lambda number: number.item())) == value)
+    except (AttributeError, TypeError, ValueError):
+        return False
+
+
+def _laid_out(name: str, array: Any) -> tuple[str, np.ndarray]:
+    """An array under its name, or its transpose under one that says so: products sum up in the order of the memory."""
+    array = np.asarray(array)
+    if array.ndim == 2 and array.flags.f_contiguous and not array.flags.c_contiguous:
+        return f"{name}.T", array.T
+    return name, array
+
+
+def load_arrays(folder: Path, saved: dict[str, Any], version: str | None) -> Pipeline:
+    """The default proposer that `dump_arrays` described under that version of scikit-learn.
+
+    Raises
+    ------
+    SavedModelError
+        If the version here lacks one of its parameters, or the arrays do not fit together.
+    """
+    try:
+        proposer = default_proposer().set_params(**saved["parameters"])
+    except ValueError as error:
+        raise _unreadable(folder / ARRAYS, error, version) from error
+    arrays = load_file(folder / ARRAYS)
+    for step, names in _FITTED.items():
+        for name in names:
+            key = f"{step}.{name}"
+            value = arrays[f"{key}.T"].T if f"{key}.T" in arrays else arrays[key]
+            setattr(proposer[step], name, value if value.ndim else value[()])
+    scaler, regression = proposer[0], proposer[-1]
+    regression.classes_ = restore_labels(saved["classes"])
+    scaler.n_features_in_ = regression.n_features_in_ = len(scaler.mean_)
+    if "feature_names" in saved:
+        scaler.feature_names_in_ = np.array(saved["feature_names"], dtype=object)
+    n_rows = 1 if len(regression.classes_) == 2 else len(regression.classes_)
+    if regression.coef_.shape != (n_rows, len(scaler.mean_)) or regression.intercept_.shape != (n_rows,):
+        raise SavedModelError(f"{folder / ARRAYS} is damaged: its arrays do not fit together; save the model again")
+    return proposer
+
+
+# --- any other --------------------------------------------------------------------------------------------------------
+
+
+def dump_skops(proposer: BaseEstimator) -> bytes:
+    """A fitted classifier as skops writes it, once it could be read back.
+
+    Raises
+    ------
+    SavedModelError
+        If it cannot be written or read back.
+    """
+    import skops.io  # takes a second, which the default proposer need not wait for
+
+    try:
+        content = skops.io.dumps(proposer)
+        skops.io.loads(content, trusted=skops.io.get_untrusted_types(data=content))
+    except Exception as error:  # whatever the objects in it raise
+        raise SavedModelError(
+            f"the proposer {proposer!r} cannot be saved: {error}; leave out of it what cannot be kept in a file, "
+            "such as a lambda, or name it by a spec string (an entry point of the group hybridclf.proposers)"
+        ) from error
+    return content
+
+
+def load_skops(folder: Path, trusted: Sequence[str], version: str | None) -> Any:
+    """A classifier that `dump_skops` wrote under that version of scikit-learn, if it is known.
+
+    Raises
+    ------
+    SavedModelError
+        If it holds objects of types that are neither scikit-learn's own nor known to be safe nor `trusted`, or cannot
+        be read.
+    """
+    import skops.io  # takes a second, which the default proposer need not wait for
+
+    path = folder / SKOPS
+    try:
+        unknown = set(skops.io.get_untrusted_types(file=path)) - set(trusted)
+        own = set(filter(_is_sklearns, unknown))
+        if unknown == own:
+            proposer = skops.io.load(path, trusted=[*trusted, *own])
+            check_trees(proposer)
+            return proposer
+    except _DAMAGE as error:
+        raise _unreadable(path, error, version) from error
+    raise SavedModelError(
+        f"{path} holds objects of types that are not known to be safe: {sorted(unknown - own)}; "
+        f"if you trust where it comes from, load it with trusted={sorted(unknown - own)}"
+    )
+
+
+def _is_sklearns(name: str) -> bool:
+    """Whether a name is that of a type of scikit-learn's own, or of a score to select features by."""
+    if name == "numpy.dtype":
+        return True
+    module, _, attribute = name.rpartition(".")
+    if not module.startswith("sklearn.") or "test" in module:
+        return False
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError):
+        return False
+    own = getattr(found, "__module__", "").startswith("sklearn.")
+    return own and (isinstance(found, type) or module.startswith("sklearn.feature_selection."))
+
+
+def _unreadable(path: Path, error: Exception, version: str | None) -> SavedModelError:
+    if version not in (None, sklearn.__version__):
+        return SavedModelError(
+            f"{path} was saved under scikit-learn {version} and cannot be read under {sklearn.__version__}: {error}; "
+            f'pip install "scikit-learn=={version}", or fit and save the model again'
+        )
+    return SavedModelError(f"{path} cannot be read: {error}; save the model again")

@@ -1,0 +1,104 @@
+"""Checks of scikit-learn's trees that come from a file: it follows the indices in them without looking at their bounds.
+
+With indices out of bounds, a file made to harm could make a prediction read memory that is not its own.
+"""
+
+import gc
+from collections.abc import Iterator
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+
+__all__ = ["check_trees"]
+
+
+def check_trees(estimator: Any) -> None:
+    """Check every tree anywhere in an estimator.
+
+    Raises
+    ------
+    ValueError
+        If an index in one leads out of it.
+    """
+    for part in _parts(estimator):
+        name = f"{type(part).__module__}.{type(part).__qualname__}"
+        if name == "sklearn.tree._tree.Tree":
+            _check(_is_sound_tree(part), name)
+        elif name.startswith("sklearn.neighbors.") and hasattr(part, "get_arrays"):
+            _check(_is_sound_ball(*part.get_arrays()), name)
+        elif hasattr(part, "_predictors"):  # histogram boosting
+            for predictor in _parts(part._predictors):
+                if hasattr(predictor, "raw_left_cat_bitsets"):
+                    _check(_is_sound_predictor(predictor, part.n_features_in_), name)
+        elif hasattr(part, "tree_"):
+            _check(part.tree_.n_features == part.n_features_in_, name)
+        if hasattr(part, "estimators_") and not hasattr(part, "estimators_features_"):
+            _check(_share_their_width(part), name)
+
+
+def _check(sound: Any, name: str) -> None:
+    if not sound:
+        raise ValueError(f"an index in a {name} leads out of it")
+
+
+def _parts(root: Any) -> Iterator[Any]:
+    """An object and all that it is made of, each once; classes, modules and functions are not looked into."""
+    seen: dict[int, Any] = {}
+    left = [root]
+    while left:
+        part = left.pop()
+        if id(part) in seen or isinstance(part, type | ModuleType | FunctionType | BuiltinFunctionType):
+            continue
+        seen[id(part)] = part  # alive, so that no other object gets its id
+        yield part
+        objects = part.ravel().tolist() if isinstance(part, np.ndarray) and part.dtype == object else []
+        left += [*gc.get_referents(part), *objects]
+
+
+def _share_their_width(ensemble: Any) -> bool:
+    """Whether the trees in an ensemble, which are asked without a look at their input, were fitted on what it was."""
+    members = [member for member in _parts(ensemble.estimators_) if hasattr(member, "tree_")]
+    checked = type(ensemble).__module__ not in ("sklearn.ensemble._forest", "sklearn.ensemble._gb")
+    return checked or all(member.n_features_in_ == ensemble.n_features_in_ for member in members)
+
+
+def _is_sound_tree(tree: Any) -> bool:
+    if not 0 < tree.node_count <= tree.capacity:
+        return False
+    number, left = np.arange(tree.node_count), tree.children_left
+    inner = left != -1
+    children = np.stack([left, tree.children_right])[:, inner]
+    features = tree.feature[inner]
+    return bool(
+        ((children > number[inner]) & (children < tree.node_count)).all()
+        and ((features >= 0) & (features < tree.n_features)).all()
+    )
+
+
+def _is_sound_predictor(predictor: Any, n_features: int) -> bool:
+    nodes, n_bitsets = predictor.nodes, len(predictor.raw_left_cat_bitsets)
+    number, inner = np.arange(len(nodes)), nodes["is_leaf"] == 0
+    children = np.stack([nodes["left"], nodes["right"]]).astype(int)[:, inner]
+    features, categorical = nodes["feature_idx"][inner], nodes["is_categorical"] != 0
+    return bool(
+        len(nodes)
+        and ((children > number[inner]) & (children < len(nodes))).all()
+        and ((features >= 0) & (features < n_features)).all()
+        and (nodes["bitset_idx"][inner & categorical] < n_bitsets).all()
+    )
+
+
+def _is_sound_ball(data: Any, index: Any, nodes: Any, bounds: Any) -> bool:
+    """Whether a ball tree or a k-d tree leads to its own nodes and points alone."""
+    data, index, nodes, bounds = map(np.asarray, (data, index, nodes, bounds))
+    second_child = 2 * np.arange(len(nodes)) + 2
+    inner = nodes["is_leaf"] == 0
+    return bool(
+        len(index) == len(data)
+        and ((index >= 0) & (index < len(data))).all()
+        and ((nodes["idx_start"] >= 0) & (nodes["idx_start"] <= nodes["idx_end"])).all()
+        and (nodes["idx_end"] <= len(index)).all()
+        and (second_child[inner] < len(nodes)).all()
+        and bounds.shape[1:] == (len(nodes), data.shape[1])
+    )

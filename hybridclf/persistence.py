@@ -8,7 +8,7 @@ path (what follows its last colon) starts with "./" names a part that lies in th
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -35,8 +35,10 @@ from .names import Prompts
 from .objectives import BinnedWeights
 from .proposer_files import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
 from .proposing import FunctionProposer, told
+from .tables import TableEncoder
 from .tiers import check_prompts_used, loader_options
 from .trials import TellingOrder
+from .worth import Worth
 from .writing import make_folder, write_together
 
 if TYPE_CHECKING:
@@ -133,6 +135,10 @@ def _describe(clf: "HybridClassifier", folder: Path) -> dict[str, Any]:
     if not isinstance(parameters["random_state"], int | np.integer | None):
         parameters["random_state"] = None  # what it decided is in the seed
     parameters["allocation"] = _describe_allocation(parameters["allocation"])
+    if not isinstance(parameters["cv"], int | float | np.number):
+        parameters["cv"] = 3  # a splitter has done its work
+    if isinstance(parameters["class_weight"], Mapping):
+        parameters["class_weight"] = list(parameters["class_weight"].items())  # JSON's keys are texts
     calibration = clf.calibration_
     return {
         "format": "hybridclf",
@@ -149,8 +155,10 @@ def _describe(clf: "HybridClassifier", folder: Path) -> dict[str, Any]:
         "image_shape": clf.image_shape_,
         "pixel_range": clf.pixel_range_,
         "takes_arrays": clf._takes_arrays,
+        "table": None if clf._table is None else clf._table.columns,
         "seed": clf._seed,
         "fitted": {name: getattr(clf, name) for name in _FITTED if hasattr(clf, name)},
+        "asks_tier_2": clf.fusion_.pays,
         "calibration": None if calibration is None else _describe_calibration(calibration),
     }
 
@@ -192,6 +200,7 @@ def _describe_calibration(calibration: Calibration) -> dict[str, Any]:
         "weighting": None if weighting is None else weighting.values,
         "order": calibration.order.discriminability,
         "n_images": calibration.n_images,
+        "worth": None if calibration.worth is None else asdict(calibration.worth),
     }
 
 
@@ -242,6 +251,8 @@ def _unfitted(cls: "type[HybridClassifier]", folder: Path, saved: dict[str, Any]
     """A classifier with the saved settings, spec strings among them."""
     parameters = dict(saved["parameters"])
     parameters["allocation"] = _restore_allocation(parameters["allocation"])
+    if isinstance(parameters.get("class_weight"), list):
+        parameters["class_weight"] = dict(parameters["class_weight"])
     if parameters["image_shape"] is not None:
         parameters["image_shape"] = tuple(parameters["image_shape"])
     specs = {kind: saved[kind] for kind in ("proposer", "denoiser") if isinstance(saved[kind], str)}
@@ -285,10 +296,14 @@ def _restore(
     clf.image_shape_ = None if saved["image_shape"] is None else tuple(saved["image_shape"])
     clf.pixel_range_ = None if saved["pixel_range"] is None else tuple(saved["pixel_range"])
     clf._takes_arrays, clf._seed = saved["takes_arrays"], saved["seed"]
+    clf._table = None if saved.get("table") is None else TableEncoder(saved["table"])
+    clf._objective, clf._weighting = clf.objective, clf.weighting
     for name, value in saved["fitted"].items():
         setattr(clf, name, np.array(value, dtype=object) if name == "feature_names_in_" else value)
     clf.calibration_ = None if saved["calibration"] is None else _restore_calibration(saved["calibration"])
-    clf.fusion_ = Fusion() if clf.calibration_ is None else clf.calibration_.fusion
+    calibrated = clf.calibration_ is not None
+    clf.fusion_ = clf.calibration_.fusion if calibrated else Fusion(pays=saved.get("asks_tier_2", True))
+    clf.worth_ = clf.calibration_.worth if calibrated else None
 
 
 def _restore_allocation(saved: dict[str, Any] | None) -> Allocation | None:
@@ -311,4 +326,10 @@ def restore_denoiser(folder: Path, saved: dict[str, Any], device: torch.device) 
 
 def _restore_calibration(saved: dict[str, Any]) -> Calibration:
     weighting = None if saved["weighting"] is None else BinnedWeights(np.array(saved["weighting"]))
-    return Calibration(Fusion(**saved["fusion"]), weighting, TellingOrder(np.array(saved["order"])), saved["n_images"])
+    return Calibration(
+        Fusion(**saved["fusion"]),
+        weighting,
+        TellingOrder(np.array(saved["order"])),
+        saved["n_images"],
+        None if saved.get("worth") is None else Worth.from_dict(saved["worth"]),
+    )

@@ -1,8 +1,8 @@
 """Does tier 2 pay? Tier 1 alone against both tiers, on images that neither was trained on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import binomtest
@@ -109,6 +109,12 @@ class Worth:
             pays=bool(gain.value > MIN_Z * error and net >= 0 and fixed >= broken),
             harmed=tuple(harmed),
         )
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> "Worth":
+        """The comparison that `dataclasses.asdict` was made of, also by way of JSON."""
+        values = {name: Interval(**v) if isinstance(v, Mapping) else v for name, v in saved.items()}
+        return cls(**values | {"harmed": tuple(saved["harmed"])})
 
     def __str__(self) -> str:
         gain = self.accuracy_gain

@@ -19,7 +19,15 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from hybridclf import FixedTrials, HybridClassifier, InvalidInputError, InvalidTypeError, Race, calibration
+from hybridclf import (
+    FixedTrials,
+    HybridClassifier,
+    InvalidInputError,
+    InvalidTypeError,
+    Race,
+    UncalibratedWarning,
+    calibration,
+)
 
 QUICK = Race(max_trials=4)
 RNG = np.random.default_rng(0)
@@ -357,3 +365,27 @@ def test_near_duplicates_in_one_group_do_not_make_tier_1_over_sure() -> None:
         clf = quick(RandomForestClassifier(20, random_state=0)).fit(copies, y, **metadata)
         loss[name] = -np.log(np.maximum(clf.predict_proba(fresh)[np.arange(300), fresh_y], 1e-15)).mean()
     assert loss["grouped"] < 1.2 < loss["torn"]  # log 3 is chance
+
+
+# --- saved ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_fit_learned_survives_saving(tmp_path: Any) -> None:
+    frame = pd.DataFrame(X, columns=list("abcde")).assign(kind=np.array(["ox", None, "pig"])[Y])
+    settings: dict[str, Any] = {"cv": GroupKFold(2), "class_weight": {0: 1.0, 1: 2.0, 2: 1.0}}
+    clf = quick(HistGradientBoostingClassifier(categorical_features="from_dtype", max_iter=3), **settings)
+    clf.fit(frame.astype({"kind": "category"}), Y, groups=np.arange(N) // 5).save(tmp_path / "model")
+    loaded = HybridClassifier.load(tmp_path / "model")
+    assert (loaded.worth_, loaded.fusion_) == (clf.worth_, clf.fusion_)
+    assert loaded.class_weight == settings["class_weight"]
+    shown = frame.astype({"kind": "category"})
+    np.testing.assert_array_equal(loaded.predict_proba(shown), clf.predict_proba(shown))
+
+
+def test_tier_2_stays_off_in_a_saved_model(tmp_path: Any) -> None:
+    with pytest.warns(UncalibratedWarning):
+        clf = quick().fit(X[:3], Y[:3])
+    clf.save(tmp_path / "model")
+    loaded = HybridClassifier.load(tmp_path / "model")
+    assert loaded.worth_ is None and not loaded.fusion_.pays
+    assert {r.stopped_by for r in loaded.rerank(X)} == {"off"}

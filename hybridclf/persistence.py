@@ -301,9 +301,9 @@ def _restore(
     for name, value in saved["fitted"].items():
         setattr(clf, name, np.array(value, dtype=object) if name == "feature_names_in_" else value)
     clf.calibration_ = None if saved["calibration"] is None else _restore_calibration(saved["calibration"])
-    calibrated = clf.calibration_ is not None
-    clf.fusion_ = clf.calibration_.fusion if calibrated else Fusion(pays=saved.get("asks_tier_2", True))
-    clf.worth_ = clf.calibration_.worth if calibrated else None
+    learned = clf.calibration_
+    clf.fusion_ = Fusion(pays=saved.get("asks_tier_2", True)) if learned is None else learned.fusion
+    clf.worth_ = None if learned is None else learned.worth
 
 
 def _restore_allocation(saved: dict[str, Any] | None) -> Allocation | None:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,10 +13,10 @@ from .catalog import DEFAULT_MODEL
 from .errors import InvalidInputError
 from .estimator import HybridClassifier
 from .evidence import RerankResult
-from .files import as_item, check_image_shape, image_paths, try_image
+from .files import check_image_shape, image_paths, stretched, try_image
 from .ports import Label
 
-__all__ = ["FileAnswer", "Share", "answer_images", "choose_classifier", "classify_files"]
+__all__ = ["FileAnswer", "Share", "answer_images", "choose_classifier", "classify_files", "errors_of_missing"]
 
 BATCH = 256
 """Files that are held in memory at a time."""
@@ -70,6 +69,7 @@ def choose_classifier(
     proposer: str | None = None,
     denoiser: str | None = None,
     top_k: int | None = None,
+    device: str | None = None,
 ) -> HybridClassifier:
     """A classifier that is ready: two tiers by name, a saved model or an embedded one, asked about labels.
 
@@ -85,6 +85,8 @@ def choose_classifier(
         Spec strings of both tiers, in place of a model.
     top_k : int, optional
         Candidates that tier 1 hands over; default: as many as the model has it.
+    device : str, optional
+        "auto", or what torch calls it; default: the model's own.
 
     Raises
     ------
@@ -99,10 +101,11 @@ def choose_classifier(
             raise InvalidInputError(
                 "tiers by name come as a pair, with labels and without a model: give proposer, denoiser and labels"
             )
-        return HybridClassifier(proposer, denoiser, prompts=template, top_k=top_k, random_state=0).fit(None, labels)
+        clf = HybridClassifier(proposer, denoiser, prompts=template, top_k=top_k, random_state=0)
+        return clf.set_params(device=device or "auto").fit(None, labels)
     if model is None and labels is not None:
         raise InvalidInputError("labels need a model to tell them apart: give one, or a proposer and a denoiser")
-    clf = HybridClassifier.from_pretrained(model or DEFAULT_MODEL, prompts=template)
+    clf = HybridClassifier.from_pretrained(model or DEFAULT_MODEL, prompts=template, device=device)
     if top_k is not None:
         clf.set_params(top_k=top_k)
     return clf if labels is None else clf.with_labels(_own(labels, clf))
@@ -112,6 +115,13 @@ def _own(labels: Sequence[str], clf: HybridClassifier) -> list[Label]:
     """Labels as the classifier has them, numbers for example; others as they are."""
     known = {str(label): label for label in clf.classes_.tolist()}
     return [known.get(label, label) for label in labels]
+
+
+def errors_of_missing(files: Sequence[Path]) -> list[FileAnswer]:
+    """The answers for files of which none is there, for which no model is needed; none at all if one is there."""
+    if any(file.exists() and not file.is_dir() for file in files):
+        return []
+    return [FileAnswer(str(file), error=str(try_image(file))) for file in files]
 
 
 def classify_files(clf: HybridClassifier, paths: Iterable[str | Path], top: int = 3) -> Iterator[FileAnswer]:
@@ -158,11 +168,9 @@ def answer_images(
     -------
     list of FileAnswer `[n]`
     """
-    read = [_as_item(clf, image) for image in images]
-    items: Any = [item for item in read if not isinstance(item, InvalidInputError)]
-    decided = (
-        zip(*clf.decide(items if clf.image_shape_ is None else np.stack(items)), strict=True) if items else iter(())
-    )
+    read = [_small(clf, image) for image in images]
+    items = [item for item in read if not isinstance(item, InvalidInputError)]
+    decided = zip(*clf.decide(items), strict=True) if items else iter(())
     return [
         FileAnswer(path, error=str(item))
         if isinstance(item, InvalidInputError)
@@ -171,11 +179,11 @@ def answer_images(
     ]
 
 
-def _as_item(clf: "HybridClassifier", image: Image.Image | InvalidInputError) -> Any:
+def _small(clf: "HybridClassifier", image: Image.Image | InvalidInputError) -> Image.Image | InvalidInputError:
     if isinstance(image, InvalidInputError):
         return image
     try:
-        return as_item(image, clf.image_shape_, clf.pixel_range_)
+        return stretched(image, clf.image_shape_)
     except InvalidInputError as error:
         return error
 

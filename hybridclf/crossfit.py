@@ -7,11 +7,12 @@ from typing import Any, Literal
 import numpy as np
 from joblib import Parallel, delayed
 from sklearn.exceptions import ConvergenceWarning
-from tqdm.auto import tqdm
+from tqdm.std import tqdm
 
 from .calibration import Recording, record
 from .errors import UncalibratedWarning
 from .fitting import Parts, Recipe, Sample
+from .progress import progress_bar
 from .proposing import aligned_log_proba
 from .splitting import Split, folds, hold_out
 
@@ -80,7 +81,7 @@ class CrossFit:
             return self._parts(sample), None
         n_trainings = 1 if isinstance(cv, float) else len(splits) + 1
         total = n_trainings * self.recipe.training.max_iter if self.recipe.denoiser is None else None
-        with tqdm(total=total, unit="pass", leave=None, disable=not self.progress) as bar:
+        with progress_bar(total=total, unit="pass", leave=None, show=self.progress) as bar:
             return self._hold_out(sample, splits[0], bar) if isinstance(cv, float) else self._fold(sample, splits, bar)
 
     def _hold_out(self, sample: Sample, split: Split, bar: tqdm) -> tuple[Parts, Recording]:

@@ -12,13 +12,13 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.svm import SVC
-from tqdm.auto import tqdm
 
 from . import __version__, metrics, plots
 from .allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
 from .estimator import HybridClassifier
 from .evidence import RerankResult
 from .fusion import Fusion
+from .progress import progress_bar
 from .proposing import rows_of
 from .report import Reliability, Report, Row, Trace
 
@@ -122,7 +122,7 @@ def run(
     data = split_digits(seed, n_images)
     clf = HybridClassifier(max_iter=max_iter, random_state=seed, verbose=progress)
     answers: dict[str, Answers] = {}
-    with tqdm(total=len(allocations) + 4, desc="fit", unit="stage", disable=not progress) as bar:
+    with progress_bar(total=len(allocations) + 4, desc="fit", unit="stage", show=progress) as bar:
         clf.fit(data.train, data.train_labels)
         fit_seconds = perf_counter() - start
         for name, ask in methods(clf, data, allocations):

@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterable, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -10,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import InvalidInputError
-from .images import convert, describe, scaled, upright
+from .images import as_pil, convert, describe, scaled, upright
 
 __all__ = [
     "ENDINGS",
@@ -21,6 +22,8 @@ __all__ = [
     "image_paths",
     "open_image",
     "read_image",
+    "read_pictures",
+    "stretched",
     "try_image",
 ]
 
@@ -135,10 +138,59 @@ def as_item(image: Image.Image, shape: Sequence[int] | None, pixel_range: tuple[
     -------
     array `[H, W, C]`, uint8 for a range of 0 to 255 and else float; a PIL image for shape None
     """
+    small = stretched(image, shape)
+    return small if shape is None else scaled(np.asarray(small).reshape(*shape), pixel_range)
+
+
+def stretched(image: Image.Image, shape: Sequence[int] | None) -> Image.Image:
+    """An 8-bit image of the size and channels of a shape (H, W, C); RGB of its own size for None."""
     if shape is None:
         return convert(image, "RGB")
     height, width, channels = shape
     shrinks = image.width >= width and image.height >= height
     resample = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
-    pixels = np.asarray(convert(image, _MODES[channels]).resize((width, height), resample)).reshape(*shape)
-    return scaled(pixels, pixel_range)
+    return convert(image, _MODES[channels]).resize((width, height), resample)
+
+
+def read_pictures(X: Any, shape: Sequence[int] | None) -> Any:
+    """PIL images and image files among the items of X, made to fit a model; any other X as it is.
+
+    Parameters
+    ----------
+    X : anything
+        What a user gave. In a list, tuple, column or array with PIL images or paths every item is read; there may be
+        uint8 arrays among them.
+    shape : (H, W) or (H, W, C), (d,) or None
+        What the model takes: images are stretched to a size, and left as they are for any other shape.
+
+    Returns
+    -------
+    list of PIL images, or X
+
+    Raises
+    ------
+    InvalidInputError
+        For a file that cannot be read, which it names, an image that cannot be used, or one that is in no list.
+    """
+    if isinstance(X, str | PathLike | Image.Image):
+        raise InvalidInputError("X is one image; give a list of images: [image]")
+    items = list(X) if isinstance(X, list | tuple) or getattr(X, "ndim", None) == 1 else []
+    if not any(isinstance(item, str | PathLike | Image.Image) for item in items):
+        return X
+    if shape is not None and len(shape) > 1:
+        shape = (*shape, 1)[:3]
+        check_image_shape(shape)
+    return [_picture(item, f"image {i}", shape) for i, item in enumerate(items)]
+
+
+def _picture(item: Any, name: str, shape: Sequence[int] | None) -> Image.Image:
+    """An item as a PIL image; the error says which one it is."""
+    is_file = isinstance(item, str | PathLike)
+    try:
+        if is_file and Path(item).is_dir():
+            raise InvalidInputError("a folder; give the files in it")
+        image = open_image(Path(item)) if is_file else as_pil(item)
+        of_any_size = shape is None and not is_file  # which is the tiers' own to convert
+        return image if of_any_size or (shape is not None and len(shape) == 1) else stretched(image, shape)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{item if is_file else name}: {error}") from error

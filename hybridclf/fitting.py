@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import _check_method_params, has_fit_parameter
-from tqdm.auto import tqdm
+from tqdm.std import tqdm
 
 from .errors import InvalidInputError
 from .images import Items

@@ -1,5 +1,6 @@
 """What users pass as X, made into one array, vectors `[n, d]` or images `[n, H, W, C]`; and PIL images of any kind."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ __all__ = [
     "as_pil",
     "convert",
     "describe",
+    "in_range",
     "is_empty",
     "is_image_list",
     "is_pil_list",
@@ -170,6 +172,53 @@ def convert(image: Image.Image, mode: str) -> Image.Image:
 def value_range(array: np.ndarray) -> tuple[float, float]:
     """Lowest and highest value of images like these: 0 and 255 for uint8, else what they hold."""
     return (0.0, 255.0) if array.dtype == np.uint8 else (float(array.min()), float(array.max()))
+
+
+def in_range(images: np.ndarray, pixel_range: tuple[float, float]) -> np.ndarray:
+    """Images as a model takes them that was fitted on a range: uint8 and bool scaled to it, others as they are.
+
+    Parameters
+    ----------
+    images : array `[n, …]`
+        Pixels as a user gave them.
+    pixel_range : (low, high)
+        Black and white in what the model was fitted on.
+
+    Raises
+    ------
+    InvalidInputError
+        For uint8 with no value beyond `high`, which may be meant either way, and for other whole numbers far beyond it.
+
+    Warns
+    -----
+    UserWarning
+        For floats that look like 0 to 1 or 0 to 255 where the model was fitted on another range.
+    """
+    low, high = pixel_range
+    if images.dtype == bool:
+        return scaled(images * np.uint8(255), pixel_range)
+    if images.dtype == np.uint8:
+        _check_scale_is_plain(images, pixel_range)
+        return scaled(images, pixel_range)
+    lowest, highest = value_range(images)
+    held = f"the images hold {images.dtype} {lowest:g} to {highest:g}, and the model was fitted on {low:g} to {high:g}"
+    beyond = highest > high + (high - low)
+    if beyond and np.issubdtype(images.dtype, np.integer):
+        raise InvalidInputError(f"{held}; give uint8 or PIL images, whose 0 to 255 are scaled, or scale them yourself")
+    if lowest >= 0 and ((beyond and highest <= 255) or (low >= 0 and 0 < highest <= 1 and high >= 8)):
+        warnings.warn(f"{held}; if that is another scale, bring them to the model's", UserWarning, stacklevel=4)
+    return images
+
+
+def _check_scale_is_plain(images: np.ndarray, pixel_range: tuple[float, float]) -> None:
+    """Check that uint8 images are meant as 0 to 255: numbers no higher than the model's own may be those."""
+    highest = images.max()
+    if 0 < highest <= pixel_range[1] <= 127:
+        raise InvalidInputError(
+            f"the images are uint8, of which 0 to 255 would be scaled to the {pixel_range[0]:g} to {pixel_range[1]:g} "
+            f"that the model was fitted on, but hold nothing above {highest}; if they have the model's range, give "
+            "floats: X.astype(float); if they are that dark, give PIL images"
+        )
 
 
 def scaled(pixels: np.ndarray, pixel_range: tuple[float, float] | None) -> np.ndarray:

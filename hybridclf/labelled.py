@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
-from tqdm.auto import tqdm
 
 from . import parquet
 from .errors import InvalidInputError
 from .files import as_item, image_paths, open_image
+from .progress import progress_bar
 
 __all__ = ["DIGITS", "LabelledImages", "channel_statistics", "load_labelled", "split"]
 
@@ -95,7 +95,7 @@ def load_labelled(source: str | Path, size: int, progress: bool = False) -> Labe
     pixels = np.empty((found.n, size, size, 3), np.uint8)
     numbers: list[int] = []
     unreadable: list[str] = []
-    for item in tqdm(found.items, total=found.n, desc="read images", unit="image", leave=None, disable=not progress):
+    for item in progress_bar(found.items, total=found.n, desc="read images", unit="image", leave=None, show=progress):
         try:
             pixels[len(numbers)] = as_item(item.open(), (size, size, 3), None)
             numbers.append(item.y)

@@ -77,14 +77,17 @@ def load(
     folder: str | Path,
     trusted: Sequence[str] = (),
     prompts: Prompts | None = None,
+    device: str | None = None,
 ) -> "HybridClassifier":
     """Read a classifier that `save` wrote; see `HybridClassifier.load`."""
     folder = Path(folder)
     check_prompts(prompts)
+    if device is not None:
+        as_device(device)  # which checks it
     saved = read_description(folder)
     with _finding_damage(folder):
         clf = _unfitted(cls, folder, saved)
-        clf.device = _here(clf.device)
+        clf.device = device or _here(clf.device)
     if prompts is not None:
         clf.prompts = prompts
     named = _load_named(clf, saved)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import numpy as np
 
 from .errors import MissingDependencyError
+from .installing import pip_install
 from .metrics import Interval, accuracy
 from .report import Reliability, Row, Trace
 
@@ -64,7 +65,7 @@ def require_matplotlib() -> Any:
         import matplotlib.figure
     except ImportError as error:
         raise MissingDependencyError(
-            'pictures need matplotlib, which is not installed; type: pip install "hybridclf[plot]"'
+            f"pictures need matplotlib, which is not installed; type: {pip_install('plot')}"
         ) from error
     return matplotlib
 

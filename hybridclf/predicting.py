@@ -17,8 +17,9 @@ from .calibration import Calibration
 from .checks import check_parameters
 from .errors import InvalidInputError
 from .evidence import RerankResult
+from .files import read_pictures
 from .fusion import Fusion
-from .images import Items, as_array, is_empty, is_image_list, is_pil_list, scaled, value_range
+from .images import Items, as_array, in_range, is_empty, is_image_list, is_pil_list, scaled, value_range
 from .loop import Step
 from .names import Prompts
 from .objectives import resolve_weighting
@@ -204,7 +205,13 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
         persistence.save(self, folder)
 
     @classmethod
-    def load(cls, folder: str | Path, trusted: Sequence[str] = (), prompts: Prompts | None = None) -> Self:
+    def load(
+        cls,
+        folder: str | Path,
+        trusted: Sequence[str] = (),
+        prompts: Prompts | None = None,
+        device: str | None = None,
+    ) -> Self:
         """Read a classifier that `save` wrote; it predicts exactly as the one that was saved.
 
         Parameters
@@ -215,35 +222,37 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
             Types in the saved proposer that may be loaded beyond those known to be safe.
         prompts : str, function or sequence of these, optional
             Templates to use in place of those that it was saved with.
+        device : str, optional
+            "auto" or what torch calls the device. Default: what it was saved with, if that is here, else "auto".
 
         Raises
         ------
         SavedModelError
             If the folder is no saved model, is damaged, of a newer version, or needs types to be trusted.
         InvalidInputError
-            For prompts that neither tier reads.
+            For prompts that neither tier reads, or a device that is not here.
         """
-        return cast(Self, persistence.load(cls, folder, trusted, prompts))
+        return cast(Self, persistence.load(cls, folder, trusted, prompts, device))
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, prompts: Prompts | None = None) -> Self:
+    def from_pretrained(cls, name: str | Path, prompts: Prompts | None = None, device: str | None = None) -> Self:
         """An embedded model by name, such as "digits", or else a saved one by its folder; nothing is downloaded.
 
         Parameters
         ----------
         name : str or path
             `hybridclf models` lists the names.
-        prompts
+        prompts, device
             As for `load`.
 
         Raises
         ------
         InvalidInputError
-            If there is neither a model of that name nor such a folder, or for prompts that neither tier reads.
+            If there is neither a model of that name nor such a folder, or as for `load`.
         SavedModelError
             As for `load`.
         """
-        return cls.load(catalog.model_folder(name), prompts=prompts)
+        return cls.load(catalog.model_folder(name), prompts=prompts, device=device)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -251,6 +260,8 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
         """X for either tier; images as an array of the fitted shape, or as they are where tiers take any size."""
         if is_empty(X):
             raise InvalidInputError("X is empty; give at least one image")
+        shape = self.image_shape if reset else self.image_shape_
+        X = read_pictures(X, shape)
         if not self._takes_arrays:
             if reset:
                 self.image_shape_ = self.pixel_range_ = self._table = None
@@ -260,12 +271,14 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
             return self._read_mixed(X, reset)
         if table:
             given, X = X, validate_data(self, X, reset=reset)
-        images = as_array(X, self.image_shape if reset else self.image_shape_)
+        images = as_array(X, shape)
         if reset:
             self._table, self.image_shape_, self.pixel_range_ = None, images.shape[1:], value_range(images)
             self.n_features_in_ = int(np.prod(self.image_shape_))
         if is_pil_list(X):
             images = scaled(images, self.pixel_range_)
+        elif not table and self.pixel_range_ and not reset:  # in a table 255 is a number
+            images = in_range(images, self.pixel_range_)
         return Items(given if table and hasattr(given, "shape") else images, images)
 
     def _needs_encoder(self, X: Any) -> bool:

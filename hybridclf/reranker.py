@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from .allocation import Allocation, PairedTTest, Race
 from .batch_timing import default_batch_size, timed_batch_size
@@ -25,6 +24,7 @@ from .images import select
 from .loop import Loop, Step
 from .objectives import Weighting, uniform_weights
 from .ports import Condition, Denoiser, Label
+from .progress import progress_bar
 from .tasks import Task, as_log_prior, check_tasks, uniform_prior
 from .trials import TELLING_TRIALS, TellingOrder, TrialPlan
 from .work import Capacity, Pending, Work
@@ -141,7 +141,7 @@ class Reranker:
         if log_prior is not None and self.check_prior:
             self._warn_of_another_tier_1(log_prior)
         results: list[RerankResult | None] = [None] * len(candidates)
-        with tqdm(total=len(candidates), desc="rerank", unit="image", leave=None, disable=not progress) as bar:
+        with progress_bar(total=len(candidates), desc="rerank", unit="image", leave=None, show=progress) as bar:
             spent = 0
             for step in self.stream(images, candidates, log_prior):
                 spent += step.pairs

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm.std import tqdm
 
 from .errors import TrainingError
 from .losses import ALL_TIMES, affine_jitter, denoising_loss

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from .checkpoint import load_tensors, save_json, save_tensors, writing
 from .errors import TrainingError
+from .progress import progress_bar
 from .training import Trainer, TrainingConfig, check_finite
 
 __all__ = ["TrainingRun", "steps_in"]
@@ -210,7 +210,7 @@ class TrainingRun:
         size, saved, since = trainer.config.batch_size, time.monotonic(), time.monotonic()
         count: dict[str, Any] = {"total": trainer.n_steps * size, "initial": trainer.step * size}
         losses: list[Tensor] = []
-        with tqdm(**count, desc=f"train {part}", unit="image", unit_scale=True, disable=not progress) as bar:
+        with progress_bar(**count, desc=f"train {part}", unit="image", unit_scale=True, show=progress) as bar:
             for loss in trainer.run():
                 losses.append(loss)
                 bar.update(size)

@@ -5,13 +5,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from .catalog import model_folder
-from .errors import InvalidInputError
 from .estimator import HybridClassifier
-from .files import as_item, check_image_shape, open_image
+from .files import check_image_shape
 
 __all__ = ["zero_shot"]
 
@@ -60,7 +56,8 @@ def zero_shot(
     if not images:
         return []
     clf = _model(model_folder(model), hypothesis_template).with_labels(candidate_labels)
-    posterior = clf.predict_proba(_batch(images, clf))
+    check_image_shape(clf.image_shape_)
+    posterior = clf.predict_proba(images)
     answers = [_ranked(row, clf.classes_.tolist()) for row in posterior.tolist()]
     return answers if isinstance(image, list | tuple) else answers[0]
 
@@ -74,23 +71,6 @@ def _model(folder: Path, template: str | None) -> HybridClassifier:
 def _load(folder: Path, template: str | None, saved_at: int) -> HybridClassifier:
     """A saved model; loaded anew once it was saved again."""
     return HybridClassifier.load(folder, prompts=template)
-
-
-def _batch(images: list[Any], clf: HybridClassifier) -> Any:
-    """Images as the classifier takes them: as they are, or of the one size that it was fitted on."""
-    check_image_shape(clf.image_shape_)
-    items = [_item(image, clf) for image in images]
-    return items if clf.image_shape_ is None else np.stack(items)
-
-
-def _item(image: Any, clf: HybridClassifier) -> Any:
-    if isinstance(image, str | Path):
-        try:
-            image = open_image(image)
-        except InvalidInputError as error:
-            raise InvalidInputError(f"{image}: {error}") from error
-    sized = isinstance(image, Image.Image) and clf.image_shape_ is not None
-    return as_item(image, clf.image_shape_, clf.pixel_range_) if sized else image
 
 
 def _ranked(scores: list[float], labels: list[Any]) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from hybridclf.errors import (
     SavedModelError,
     UnknownSpecError,
 )
+from hybridclf.installing import pip_install
 
 from ._checks import as_dtype, check_templates
 from ._diffusers_base import DiffusersDenoiser, TextDenoiser, keep_float32
@@ -234,7 +235,7 @@ def _check_t5(spec: str) -> None:
         if found is None:
             raise MissingDependencyError(
                 f"{spec!r} reads prompts with a T5 tokenizer, which needs sentencepiece and protobuf; type: "
-                "pip install 'hybridclf[t5]'"
+                f"{pip_install('t5')}"
             )
 
 

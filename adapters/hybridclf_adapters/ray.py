@@ -1,4 +1,4 @@
-"""Ray: batches on a cluster, and the HTTP service on Ray Serve (pip install "hybridclf[ray]").
+"""Ray: batches on a cluster, and the HTTP service on Ray Serve (the extra `ray`).
 
 >>> from hybridclf_adapters import ray
 >>> hybridclf.batch.run("photos", "answers", "digits", engine=ray.load("auto"))  # doctest: +SKIP
@@ -21,6 +21,7 @@ from hybridclf.bounds import check_whole
 from hybridclf.catalog import model_folder
 from hybridclf.errors import HybridClfError, MissingDependencyError
 from hybridclf.estimator import HybridClassifier
+from hybridclf.installing import pip_install
 
 __all__ = ["deployment", "load", "run"]
 
@@ -173,5 +174,5 @@ def _require(module: str) -> Any:
     try:
         import_module(module)
     except ImportError as error:
-        raise MissingDependencyError(f'{error}; type: pip install "hybridclf[ray]"') from error
+        raise MissingDependencyError(f"{error}; type: {pip_install('ray')}") from error
     return import_module("ray")

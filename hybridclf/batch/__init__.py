@@ -5,12 +5,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from .. import __version__, persistence
 from ..catalog import model_folder
 from ..errors import InvalidInputError
 from ..files import check_image_shape
+from ..progress import progress_bar
 from .inputs import PART, Listing, Part, list_input
 from .output import claim, fingerprint, is_done, remove_leftovers, totals
 from .worker import TOP, Done, Engine, Job, Worker, local
@@ -49,7 +48,12 @@ class Summary:
 
 
 def run(
-    source: str | Path, output: str | Path, model: str | Path, engine: Engine = local, progress: bool = False
+    source: str | Path,
+    output: str | Path,
+    model: str | Path,
+    engine: Engine = local,
+    progress: bool = False,
+    device: str | None = None,
 ) -> Summary:
     """Classify all images of a source into Parquet parts; what is already there is not done again.
 
@@ -66,6 +70,8 @@ def run(
         `local`, or one such as `functools.partial(hybridclf_adapters.ray.run, actors=4)`.
     progress : bool
         Whether to show a progress bar.
+    device : str, optional
+        "auto", or what torch calls it, on every machine at work; default: the model's own.
 
     Returns
     -------
@@ -85,7 +91,7 @@ def run(
     _check_apart(Path(source), output)
     folder = model_folder(model).absolute()
     check_image_shape(persistence.read_description(folder)["image_shape"])
-    job = Job(listing.folder, output, folder, fingerprint(folder))
+    job = Job(listing.folder, output, folder, fingerprint(folder), device)
     claim(output, _manifest(job, listing))
     missing = [part for part in listing.parts if not is_done(output, part)]
     if missing:
@@ -112,7 +118,7 @@ def _manifest(job: Job, listing: Listing) -> dict[str, Any]:
 def _work(job: Job, missing: list[Part], n_images: int, engine: Engine, progress: bool) -> None:
     answered = errors = evaluations = 0
     initial = n_images - sum(map(len, missing))
-    with tqdm(total=n_images, initial=initial, desc="batch", unit="image", disable=not progress) as bar:
+    with progress_bar(total=n_images, initial=initial, desc="batch", unit="image", show=progress) as bar:
         for done in engine(job, missing):
             answered, errors = answered + done.answered, errors + done.errors
             evaluations += done.evaluations

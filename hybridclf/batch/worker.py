@@ -30,12 +30,15 @@ class Job:
         The saved model.
     fingerprint : mapping of str to str
         Hash of each of its files.
+    device : str or None
+        Where to compute, as torch calls it; None: where the model says.
     """
 
     source: Path
     output: Path
     model: Path
     fingerprint: Mapping[str, str]
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Worker:
         if fingerprint(job.model) != job.fingerprint:
             raise SavedModelError(f"{job.model} is not what it was when the batch began; put it back and start again")
         self.job = job
-        self.clf = HybridClassifier.load(job.model)
+        self.clf = HybridClassifier.load(job.model, device=job.device)
 
     def __call__(self, part: Part) -> Done:
         """Read, classify and write a part; done again, it is written again, the same."""

@@ -1,8 +1,11 @@
 """The command line: `hybridclf demo`, `classify` and so on. What they do is in the modules that they call."""
 
-from typing import Annotated
+import io
+import sys
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from .. import __version__
 from .batch import batch
@@ -14,10 +17,21 @@ from .train import train
 
 __all__ = ["app"]
 
+
+class _Program(TyperGroup):
+    """The command, whatever the encoding of its output: what this does not have is written as \\xff and the like."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*args, **kwargs)
+
+
 app = typer.Typer(
+    cls=_Program,
     help="A fast classifier proposes, a diffusion classifier settles what it leaves open.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..errors import InvalidInputError
-from .shared import AsJson, one_line_errors, short
+from .shared import AsJson, Device, Quiet, console, running, short, text
 
 if TYPE_CHECKING:
     from ..batch import Engine, Summary
@@ -33,18 +33,23 @@ def batch(
     actors: Annotated[
         int | None, typer.Option(min=1, help="Ray actors; default: one per GPU, or per core where there is none.")
     ] = None,
+    device: Device = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Classify many images into Parquet parts; killed and started again, it goes on where it was.
 
     An image that cannot be read is a row with an error.
     """
-    with one_line_errors():
+    with running(quiet, lambda: "interrupted; what is done is kept: repeat the command to go on"):
         from .. import batch as batches
 
         with redirect_stdout(sys.stderr):  # where Ray tells of its machines
-            summary = batches.run(source, output, model, _engine(engine, address, actors), progress=True)
-    typer.echo(json.dumps(asdict(summary)) if as_json else _summary_line(summary))
+            summary = batches.run(source, output, model, _engine(engine, address, actors), not quiet, device)
+    if as_json:
+        typer.echo(json.dumps(asdict(summary)))
+    else:
+        console().print(text(_summary_line(summary)))
 
 
 def _engine(name: str, address: str | None, actors: int | None) -> "Engine":

@@ -1,19 +1,22 @@
 """`hybridclf classify`."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from .shared import AsJson, console, one_line_errors, text
+from .shared import AsJson, Device, Quiet, console, running, text
 
 if TYPE_CHECKING:
     from ..classify import FileAnswer
+    from ..estimator import HybridClassifier
 
 
 def classify(
@@ -31,21 +34,40 @@ def classify(
         str | None,
         typer.Option(metavar="NAME|DIR", help="Embedded or saved model; default: cifar10, photographs."),
     ] = None,
+    device: Device = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Classify image files, one line per image; exit code 1 if a file could not be read.
 
     Models, and what to type for SPEC: see hybridclf models.
     """
-    with one_line_errors():
-        from ..classify import choose_classifier, classify_files
+    with running(quiet):
+        from ..classify import choose_classifier, classify_files, errors_of_missing
+        from ..files import image_paths
 
         names = None if labels is None else [name.strip() for name in labels.split(",")]
-        clf = choose_classifier(model, names, template, proposer, denoiser, top_k).set_params(verbose=True)
-        answers = classify_files(clf, paths)
+        files = image_paths(paths)
+        answers: Iterable[FileAnswer] = errors_of_missing(files)  # before a model is loaded
+        if not answers:
+            clf = choose_classifier(model, names, template, proposer, denoiser, top_k, device)
+            if model is proposer is None and not (quiet or as_json):
+                _print_limits(clf)
+            answers = classify_files(clf.set_params(verbose=not quiet), files)
         failed = _print_lines(answers) if as_json else _print_table(answers)
     if failed:
         raise typer.Exit(1)
+
+
+def _print_limits(clf: "HybridClassifier") -> None:
+    """Say what the model knows that nobody has chosen."""
+    from ..catalog import DEFAULT_MODEL
+
+    typer.echo(
+        f"No --model is named, so {DEFAULT_MODEL} answers: it knows {', '.join(clf.classes_)} and forces whatever else "
+        "a picture shows into one of these.",
+        err=True,
+    )
 
 
 def _print_lines(answers: "Iterable[FileAnswer]") -> int:
@@ -58,23 +80,55 @@ def _print_lines(answers: "Iterable[FileAnswer]") -> int:
 
 
 def _print_table(answers: "Iterable[FileAnswer]") -> int:
-    """A table of all answers; how many are errors."""
-    table, failed, spent = Table(box=SIMPLE_HEAD, pad_edge=False), 0, 0
-    table.add_column("file", overflow="fold")
-    for heading in ("label", "%", "next", "evaluations", "stopped by"):
-        table.add_column(heading, justify="right" if heading in ("%", "evaluations") else "left", overflow="fold")
-    for answer in answers:
-        table.add_row(*map(text, _cells(answer)), style=None if answer.error is None else "red")
-        failed += answer.error is not None
-        spent += answer.evaluations or 0
-    console().print(table)
-    console().print(f"{table.row_count - failed} images, {spent:,} evaluations", highlight=False)
+    """All answers, in a table if it fits without breaking a name; how many are errors."""
+    answers, screen = list(answers), console()
+    tables = (_table(answers, separator) for separator in (", ", ",\n"))
+    fitting = next((table for table in tables if _fits(table, screen)), None)
+    if fitting is not None:
+        screen.print(fitting)
+    else:
+        for answer in answers:
+            screen.print(_paragraph(answer), soft_wrap=True)
+    failed = sum(answer.error is not None for answer in answers)
+    spent = sum(answer.evaluations or 0 for answer in answers)
+    screen.print(f"{len(answers) - failed} images, {spent:,} evaluations")
     return failed
 
 
-def _cells(answer: "FileAnswer") -> list[str]:
+def _table(answers: "Sequence[FileAnswer]", separator: str) -> Table:
+    """A row per answer; only the reason of an error may be wrapped."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("file", "label", "%", "next", "evaluations"):
+        table.add_column(heading, justify="right" if heading in ("%", "evaluations") else "left", no_wrap=True)
+    table.add_column("stopped by")
+    for answer in answers:
+        table.add_row(*_cells(answer, separator), style=None if answer.error is None else "red")
+    return table
+
+
+def _fits(table: Table, screen: Console) -> bool:
+    return screen.measure(table, options=screen.options.update(max_width=10**6)).minimum <= screen.width
+
+
+def _paragraph(answer: "FileAnswer") -> Text:
+    """An answer for a narrow terminal: the file, and below it a line for each of what a table's row holds."""
+    path, label, probability, others, evaluations, reason = _cells(answer, "\n  ")
     if answer.error is not None:
-        return [answer.path, "error", "", "", "", answer.error]
-    others = ", ".join(f"{share.label} {100 * share.probability:.1f}" for share in answer.posterior[1:])
-    probability = f"{100 * (answer.probability or 0):.1f}"
-    return [answer.path, str(answer.label), probability, others, str(answer.evaluations), str(answer.stopped_by)]
+        return Text("\n  ").join([path, Text("error: ") + reason])
+    first = Text(f"{label} {probability} %")
+    cost = Text(f"{evaluations} evaluations, {reason}")
+    return Text("\n  ").join([path, first, *([others] if others else []), cost])
+
+
+def _cells(answer: "FileAnswer", separator: str) -> list[Text]:
+    if answer.error is not None:
+        return list(map(text, [answer.path, "error", "", "", "", answer.error]))
+    others = [text(f"{share.label} {100 * share.probability:.1f}") for share in answer.posterior[1:]]
+    return [
+        text(answer.path),
+        text(str(answer.label)),
+        Text(f"{100 * (answer.probability or 0):.1f}"),
+        Text(separator).join(others),
+        Text(str(answer.evaluations)),
+        Text(str(answer.stopped_by)),
+    ]

@@ -8,7 +8,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from .shared import AsJson, console, one_line_errors, short
+from .shared import AsJson, Quiet, console, running, short, text
 
 if TYPE_CHECKING:
     from ..metrics import Interval
@@ -20,24 +20,28 @@ def demo(
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the report and the pictures.")] = Path(
         "demo-report"
     ),
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare both tiers, alone and together, on handwritten digits; takes about two minutes."""
-    with one_line_errors():
+    with running(quiet):
         from .. import demo as demonstration
         from ..plots import require_matplotlib
 
         require_matplotlib()  # before the minutes are spent
         out.mkdir(parents=True, exist_ok=True)
-        report = demonstration.run(seed)
+        report = demonstration.run(seed, progress=not quiet)
         files = demonstration.write(report, out)
     if as_json:
         typer.echo(report.to_json())
         return
     screen = console()
     screen.print(_report_table(report))
-    screen.print(f"Fit in {report.fit_seconds:.0f} s, all in {report.seconds:.0f} s.", highlight=False)
-    screen.print(f"Written: {', '.join(map(str, files))}", highlight=False, markup=False, soft_wrap=True)
+    if quiet:
+        return
+    screen.print(f"Fit in {report.fit_seconds:.0f} s, all in {report.seconds:.0f} s. Written:")
+    for file in files:
+        screen.print(text(str(file)), soft_wrap=True)
 
 
 def _report_table(report: "Report") -> Table:

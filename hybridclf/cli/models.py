@@ -25,7 +25,9 @@ def models(as_json: AsJson = False) -> None:
 
 
 def _print_list(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    table = Table(*headings, box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, no_wrap=heading is not headings[-1])
     for row in rows:
         table.add_row(*map(text, row))
     console().print(table)

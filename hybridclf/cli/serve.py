@@ -1,11 +1,12 @@
 """`hybridclf serve`."""
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .shared import one_line_errors
+from .shared import Device, Quiet, running
 
 
 def serve(
@@ -18,18 +19,21 @@ def serve(
     max_body_bytes: Annotated[int, typer.Option(min=1, help="Size of a request.")] = 10 * 2**20,
     max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of an image.")] = 25_000_000,
     max_documents: Annotated[int, typer.Option(min=1, help="Labels in a request.")] = 100,
+    device: Device = None,
+    quiet: Quiet = False,
 ) -> None:
     """Rerank and classify over HTTP until SIGTERM; what was accepted by then is answered.
 
     POST /v1/rerank and /v1/classify, GET /healthz, /readyz and /metrics; /docs has examples.
     """
-    with one_line_errors():
+    with running(quiet):
         from .. import serving
         from ..estimator import HybridClassifier
 
         limits = serving.Limits(queue=max_queue, body_bytes=max_body_bytes, pixels=max_pixels, documents=max_documents)
         keys = [] if api_key_file is None else serving.read_keys(api_key_file)
-        clf = HybridClassifier.from_pretrained(model)
+        clf = HybridClassifier.from_pretrained(model, device=device)
         clf.batch_size = batch_size or clf.batch_size
         application = serving.create_app(clf, limits, name=Path(model).name, api_keys=keys)
-    serving.run(application, host, port)
+        if serving.run(application, host, port, "warning" if quiet else "info") == signal.SIGINT:
+            raise KeyboardInterrupt

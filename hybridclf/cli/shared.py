@@ -1,8 +1,11 @@
-"""What the commands have in common: errors in one line, and what is printed."""
+"""What the commands have in common: how they end, and what is printed."""
 
-from collections.abc import Iterator
+import sys
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from functools import partialmethod
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -10,25 +13,67 @@ from rich.text import Text
 
 from ..errors import HybridClfError
 
-__all__ = ["AsJson", "console", "one_line_errors", "short", "text"]
+__all__ = ["AsJson", "Device", "Quiet", "console", "running", "short", "text"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: the model's own.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show neither progress nor notes.")]
+
+_ENDLESS = 1_000_000
+"""Columns of what is no terminal."""
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Our errors say what to do: print them as one line and end with exit code 2."""
+def running(quiet: bool = False, when_interrupted: Callable[[], str] = lambda: "interrupted") -> Iterator[None]:
+    """Run what a command does; what goes wrong for a reason that its user can mend is told in one line.
+
+    That is exit code 2 for our errors and the system's, and 130 for Ctrl-C.
+
+    Parameters
+    ----------
+    quiet : bool
+        Whether to hide warnings and the progress bars of libraries.
+    when_interrupted : function
+        Makes the line to be printed at Ctrl-C.
+    """
+    try:
+        with warnings.catch_warnings(), _bars_of_libraries(shown=not quiet and sys.stderr.isatty()):
+            if quiet:
+                warnings.simplefilter("ignore")
+            yield
+    except HybridClfError as error:
+        _end(str(error), 2)
+    except BrokenPipeError:  # nobody reads on: the program ends without a word
+        raise
+    except OSError as error:
+        _end(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
+    except KeyboardInterrupt:
+        _end(when_interrupted(), 130)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    typer.echo(f"hybridclf: {' '.join(message.split())}", err=True)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _bars_of_libraries(shown: bool) -> Iterator[None]:
+    """Hide the bars of what says nothing of it itself: they are made of carriage returns, in a log too."""
+    from tqdm import tqdm
+
+    theirs = vars(tqdm)["__init__"]
+    if not shown:
+        tqdm.__init__ = partialmethod(theirs, disable=True)
     try:
         yield
-    except HybridClfError as error:
-        typer.echo(f"hybridclf: {' '.join(str(error).split())}", err=True)
-        raise typer.Exit(2) from error
+    finally:
+        tqdm.__init__ = theirs
 
 
 def console() -> Console:
-    """Standard output; as wide as it takes where nobody's window limits it."""
-    screen = Console()
-    return screen if screen.is_terminal else Console(width=1000)
+    """Standard output; of a terminal's width, or without end where it is none."""
+    screen = Console(highlight=False)
+    return screen if screen.is_terminal else Console(highlight=False, width=_ENDLESS)
 
 
 def short(value: float) -> str:

@@ -1,6 +1,7 @@
 """`hybridclf train`."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +9,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from .shared import console, one_line_errors, text
+from .shared import Quiet, console, running, text
 
 
 def train(
@@ -30,12 +31,13 @@ def train(
     ] = None,
     val: Annotated[float | None, typer.Option(help="Share of the images held out; default: 0.1.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    quiet: Quiet = False,
 ) -> None:
     """Train a classifier on your own images, for use with: hybridclf classify --model OUT
 
     Interrupt it when you like: --resume goes on as if nothing had happened. Losses and a picture are in OUT/training.
     """
-    with one_line_errors():
+    with running(quiet, lambda: _how_to_go_on(data, out, device)):
         from ..pair import train_pair
 
         settings = {
@@ -45,17 +47,32 @@ def train(
             "validation_fraction": val,
             "start_from": start_from,
         }
-        train_pair(data, out, resume=resume, device=device, progress=True, **settings)
-    _print_training(json.loads((out / "training" / "log.json").read_text(encoding="utf-8")))
-    console().print(f"Written: {out}", highlight=False, markup=False, soft_wrap=True)
+        train_pair(data, out, resume=resume, device=device, progress=not quiet, **settings)
+    log = json.loads((out / "training" / "log.json").read_text(encoding="utf-8"))
+    if not quiet:
+        _print_unreadable(log["unreadable"])
+    _print_worth(log["validation"])
+    if not quiet:
+        console().print(text(f"Written: {out}"), soft_wrap=True)
 
 
-def _print_training(log: dict[str, Any]) -> None:
-    """What was left out, and what the result is worth on held-out images."""
-    screen, found = console(), log["validation"]
-    if log["unreadable"]:
-        listed = "; ".join(log["unreadable"][:5])
-        screen.print(text(f"Left out, as unreadable: {len(log['unreadable'])} files ({listed})"))
+def _how_to_go_on(data: str, out: Path, device: str) -> str:
+    if not (out / "training" / "log.json").exists():
+        return "interrupted before the training began; nothing is kept"
+    command = ["hybridclf", "train", data, str(out), "--resume", *(["--device", device] if device != "auto" else [])]
+    return f"interrupted; go on with: {shlex.join(command)}"
+
+
+def _print_unreadable(files: list[str]) -> None:
+    if files:
+        console().print(f"Left out, as unreadable: {len(files)} files{', the first ones' if len(files) > 5 else ''}")
+    for file in files[:5]:
+        console().print(text(file), soft_wrap=True)
+
+
+def _print_worth(found: dict[str, Any]) -> None:
+    """The result on held-out images."""
+    screen = console()
     if not found["n"]:
         screen.print("No held-out images were left to measure the result on; hold out more with --val.")
         return

@@ -7,12 +7,13 @@
 from importlib import import_module
 
 from ..errors import MissingDependencyError
+from ..installing import pip_install
 
 try:
     for name in ("fastapi", "prometheus_client", "pydantic", "python_multipart", "uvicorn"):
         import_module(name)
 except ImportError as error:
-    raise MissingDependencyError(f'{error}; type: pip install "hybridclf[server]"') from error
+    raise MissingDependencyError(f"{error}; type: {pip_install('server')}") from error
 
 from .app import create_app
 from .auth import read_keys

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 __all__ = ["run"]
 
 
-def run(app: FastAPI, host: str = "127.0.0.1", port: int = 8000) -> None:
+def run(app: FastAPI, host: str = "127.0.0.1", port: int = 8000, log_level: str = "info") -> int | None:
     """Serve an application of `create_app` until SIGTERM or SIGINT, and return when it has drained.
 
     Parameters
@@ -17,12 +17,24 @@ def run(app: FastAPI, host: str = "127.0.0.1", port: int = 8000) -> None:
         What to serve.
     host, port : str, int
         Where to listen; port 0 for any that is free, which the log tells.
+    log_level : str
+        What to log: from "trace" to "critical".
+
+    Returns
+    -------
+    int or None
+        The signal that ended it.
     """
-    _DrainingServer(uvicorn.Config(app, host=host, port=port, access_log=False, timeout_keep_alive=30)).run()
+    config = uvicorn.Config(app, host, port, access_log=False, timeout_keep_alive=30, log_level=log_level)
+    server = _DrainingServer(config)
+    server.run()
+    return server.ended_by
 
 
 class _DrainingServer(uvicorn.Server):
     """Stops listening only when nothing that was accepted is left; a second signal stops it as uvicorn does."""
+
+    ended_by: int | None = None
 
     @property
     def _service(self) -> object:
@@ -33,7 +45,7 @@ class _DrainingServer(uvicorn.Server):
         if gate is None or gate.draining:
             super().handle_exit(sig, frame)
         else:
-            gate.draining = True
+            self.ended_by, gate.draining = sig, True
 
     async def on_tick(self, counter: int) -> bool:
         gate = getattr(self._service, "gate", None)

@@ -15,6 +15,7 @@ from . import parquet
 from .errors import InvalidInputError
 from .files import as_item, image_paths, open_image
 from .progress import progress_bar
+from .writing import in_utf8
 
 __all__ = ["DIGITS", "LabelledImages", "channel_statistics", "load_labelled", "split"]
 
@@ -131,7 +132,7 @@ def _same(image: Image.Image) -> Image.Image:
 
 def _in_folders(path: Path) -> _Source:
     folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-    names = [folder.name for folder in folders]
+    names = [in_utf8(folder.name) for folder in folders]
     if not folders:
         raise InvalidInputError(f"{path} has no subfolders; give {_LAYOUT}")
     if len(names) > 1 and _SPLITS.issuperset(name.lower() for name in names):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,14 +74,19 @@ def find(path: Path) -> ImageTable:
         If it is no Parquet, or has no column of images or not just one of labels.
     """
     files = [path] if path.is_file() else _parts(path)
-    tables = [opened(file) for file in files]
-    schema = tables[0].schema_arrow
+    schemas, counts = zip(*map(_described, files), strict=True)
+    schema = schemas[0]
     image = image_column(schema, files[0])
     label = _pick(files[0], "labels", schema, _holds_labels, ("label", "labels"))
     names = _names(schema, label)
     values = list(range(len(names))) if names else _values(files, label)
-    n_rows = sum(file.metadata.num_rows for file in tables)
-    return ImageTable(files, image, label, names or list(map(str, values)), values, n_rows)
+    return ImageTable(files, image, label, names or list(map(str, values)), values, sum(counts))
+
+
+def _described(path: Path) -> tuple[pa.Schema, int]:
+    """Schema and number of rows."""
+    with opened(path) as file:
+        return file.schema_arrow, file.metadata.num_rows
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -92,18 +98,21 @@ def _parts(folder: Path) -> list[Path]:
     return files
 
 
-def opened(path: Path) -> pq.ParquetFile:
-    """A Parquet file, open.
+@contextmanager
+def opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file, open; pyarrow cannot open names that are no UTF-8 by itself.
 
     Raises
     ------
     InvalidInputError
         If it is none.
     """
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise InvalidInputError(f"{path} cannot be read as Parquet: {error}") from error
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(pq.ParquetFile(stack.enter_context(path.open("rb"))))
+        except (pa.ArrowException, OSError) as error:
+            raise InvalidInputError(f"{path} cannot be read as Parquet: {error}") from error
+        yield file
 
 
 def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -1,11 +1,16 @@
-"""Files that are whole and on the disk, or not there."""
+"""Files that are whole and on the disk, or not there, and names that can be written into them."""
 
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["make_folder", "sync_folder", "sync_tree", "write_together", "write_whole"]
+__all__ = ["in_utf8", "make_folder", "sync_folder", "sync_tree", "write_together", "write_whole"]
+
+
+def in_utf8(text: str) -> str:
+    """Text that may stem from a file's name; bytes in it that are no UTF-8 are written as \\xff and the like."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def write_whole(path: Path, temporary: Path, write: Callable[[IO[bytes]], Any]) -> None:

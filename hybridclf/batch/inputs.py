@@ -160,7 +160,7 @@ def _read_rows(path: Path, rows: range) -> Iterator[Image.Image | InvalidInputEr
     """As `read`; where the file itself is damaged, the error stands for all rows from there on."""
     n_read = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as source, pq.ParquetFile(source) as file:
             for cell in _cells(file, image_column(file.schema_arrow, path), rows):
                 yield _try_cell(cell)
                 n_read += 1

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ..classify import FileAnswer
 from ..errors import InvalidInputError
-from ..writing import write_whole
+from ..writing import in_utf8, write_whole
 from .inputs import Part
 
 __all__ = [
@@ -115,9 +114,15 @@ def part_path(output: Path, number: int) -> Path:
 def is_done(output: Path, part: Part) -> bool:
     """Whether the part is there, whole and readable."""
     try:
-        return bool(pq.read_table(part_path(output, part.number)).num_rows == len(part))
+        return _read_part(output, part).num_rows == len(part)
     except (OSError, pa.ArrowException):
         return False
+
+
+def _read_part(output: Path, part: Part, columns: list[str] | None = None) -> pa.Table:
+    """A part as it was written; pyarrow cannot open names that are no UTF-8 by itself."""
+    with part_path(output, part.number).open("rb") as file:
+        return pq.read_table(file, columns=columns)
 
 
 @contextmanager
@@ -160,8 +165,8 @@ def attempt(output: Path, part: Part, run: str) -> Iterator[None]:
 def _contents(part: Part) -> str:
     """Which images a part has."""
     if part.rows is None:
-        return _unicode(f"{part.files[0]} to {part.files[-1]}")
-    return _unicode(f"{part.files[0]}, rows {part.rows[0]} to {part.rows[-1]}")
+        return in_utf8(f"{part.files[0]} to {part.files[-1]}")
+    return in_utf8(f"{part.files[0]}, rows {part.rows[0]} to {part.rows[-1]}")
 
 
 def write_part(output: Path, part: Part, answers: Sequence[FileAnswer], classes: np.ndarray) -> None:
@@ -191,20 +196,15 @@ def _schema(classes: np.ndarray) -> pa.Schema:
 def _row(row: int | None, answer: FileAnswer) -> dict[str, Any]:
     shares = answer.posterior or None
     return {
-        "path": _unicode(answer.path),
+        "path": in_utf8(answer.path),
         "row": row,
         "label": answer.label,
         "top_labels": shares and [share.label for share in shares],
         "top_posterior": shares and [share.probability for share in shares],
         "evaluations": answer.evaluations,
         "stopped_by": answer.stopped_by,
-        "error": answer.error and _unicode(answer.error),
+        "error": answer.error and in_utf8(answer.error),
     }
-
-
-def _unicode(text: str) -> str:
-    """Text that may stem from a file's name; bytes in it that are no UTF-8 are written as \\xff and the like."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def totals(output: Path, parts: Sequence[Part]) -> tuple[int, int, int]:
@@ -221,7 +221,7 @@ def totals(output: Path, parts: Sequence[Part]) -> tuple[int, int, int]:
             raise InvalidInputError(
                 f"{part_path(output, part.number)} is missing; is OUTPUT one folder that all machines share?"
             )
-        table = pq.read_table(part_path(output, part.number), columns=["evaluations", "error"])
+        table = _read_part(output, part, ["evaluations", "error"])
         rows += len(table)
         errors += len(table) - table["error"].null_count
         evaluations += sum(filter(None, table["evaluations"].to_pylist()))

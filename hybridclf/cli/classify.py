@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from .shared import AsJson, Device, Quiet, console, running, text
+from .shared import ENDLESS, AsJson, Device, Quiet, console, running, text
 
 if TYPE_CHECKING:
     from ..classify import FileAnswer
@@ -98,16 +98,19 @@ def _print_table(answers: "Iterable[FileAnswer]") -> int:
 def _table(answers: "Sequence[FileAnswer]", separator: str) -> Table:
     """A row per answer; only the reason of an error may be wrapped."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("file", "label", "%", "next", "evaluations"):
-        table.add_column(heading, justify="right" if heading in ("%", "evaluations") else "left", no_wrap=True)
+    rows = [_cells(answer, separator) for answer in answers]
+    for heading, cells in zip(("file", "label", "%", "next", "evaluations"), zip(*rows, strict=True), strict=False):
+        width = max(len(heading), *(line.cell_len for cell in cells for line in cell.split()))
+        justify: JustifyMethod = "right" if heading in ("%", "evaluations") else "left"
+        table.add_column(heading, justify=justify, no_wrap=True, min_width=width)
     table.add_column("stopped by")
-    for answer in answers:
-        table.add_row(*_cells(answer, separator), style=None if answer.error is None else "red")
+    for answer, row in zip(answers, rows, strict=True):
+        table.add_row(*row, style=None if answer.error is None else "red")
     return table
 
 
 def _fits(table: Table, screen: Console) -> bool:
-    return screen.measure(table, options=screen.options.update(max_width=10**6)).minimum <= screen.width
+    return Console(width=ENDLESS).measure(table).minimum <= screen.width
 
 
 def _paragraph(answer: "FileAnswer") -> Text:

@@ -13,13 +13,13 @@ from rich.text import Text
 
 from ..errors import HybridClfError
 
-__all__ = ["AsJson", "Device", "Quiet", "console", "running", "short", "text"]
+__all__ = ["ENDLESS", "AsJson", "Device", "Quiet", "console", "running", "short", "text"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: the model's own.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show neither progress nor notes.")]
 
-_ENDLESS = 1_000_000
+ENDLESS = 1_000_000
 """Columns of what is no terminal."""
 
 
@@ -73,7 +73,7 @@ def _bars_of_libraries(shown: bool) -> Iterator[None]:
 def console() -> Console:
     """Standard output; of a terminal's width, or without end where it is none."""
     screen = Console(highlight=False)
-    return screen if screen.is_terminal else Console(highlight=False, width=_ENDLESS)
+    return screen if screen.is_terminal else Console(highlight=False, width=ENDLESS)
 
 
 def short(value: float) -> str:
@@ -82,5 +82,7 @@ def short(value: float) -> str:
 
 
 def text(value: str) -> Text:
-    """Text to be shown as it is: no markup, and nothing in a file's name that moves the cursor or cannot be encoded."""
-    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value))
+    """Text to be shown as it is: no markup; what moves a cursor, or cannot be printed here, as \\x1b and the like."""
+    printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+    encoding = sys.stdout.encoding or "utf-8"
+    return Text(printable.encode(encoding, "backslashreplace").decode(encoding))

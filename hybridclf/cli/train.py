@@ -9,6 +9,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from ..errors import InvalidInputError
 from .shared import Quiet, console, running, text
 
 
@@ -40,6 +41,7 @@ def train(
     with running(quiet, lambda: _how_to_go_on(data, out, device)):
         from ..pair import train_pair
 
+        _check_name(out)
         settings = {
             "minutes": minutes,
             "wrong_class_weight": wrong_class_weight,
@@ -54,6 +56,14 @@ def train(
     _print_worth(log["validation"])
     if not quiet:
         console().print(text(f"Written: {out}"), soft_wrap=True)
+
+
+def _check_name(out: Path) -> None:
+    """Check that weights can be read from there in the end, which safetensors does not from every name."""
+    try:
+        str(out.resolve()).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"{out} has bytes in its name that are no UTF-8; choose another OUT") from error
 
 
 def _how_to_go_on(data: str, out: Path, device: str) -> str:

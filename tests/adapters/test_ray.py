@@ -43,7 +43,7 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_worke
 def test_without_ray_it_says_what_to_type(monkeypatch: pytest.MonkeyPatch, call: Callable[[], object]) -> None:
     for name in ("ray", "ray.data", "ray.serve"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MissingDependencyError, match=r'pip install "hybridclf\[ray\]"'):
+    with pytest.raises(MissingDependencyError, match=r'type: pip install "ray\[data,serve\]'):
         call()
 
 

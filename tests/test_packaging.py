@@ -115,6 +115,7 @@ def test_public_name_is_importable_and_documented(name: str) -> None:
 
 
 def test_public_names_are_listed_once() -> None:
+    assert dir(hybridclf) == sorted(hybridclf.__all__)
     assert len(hybridclf.__all__) == len(set(hybridclf.__all__))
 
 

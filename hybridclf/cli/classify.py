@@ -54,7 +54,7 @@ def classify(
             if model is proposer is None and not (quiet or as_json):
                 _print_limits(clf)
             answers = classify_files(clf.set_params(verbose=not quiet), files)
-        failed = _print_lines(answers) if as_json else _print_table(answers)
+        failed = _print_lines(answers) if as_json else _print_table(answers, console())
     if failed:
         raise typer.Exit(1)
 
@@ -79,9 +79,9 @@ def _print_lines(answers: "Iterable[FileAnswer]") -> int:
     return failed
 
 
-def _print_table(answers: "Iterable[FileAnswer]") -> int:
+def _print_table(answers: "Iterable[FileAnswer]", screen: Console) -> int:
     """All answers, in a table if it fits without breaking a name; how many are errors."""
-    answers, screen = list(answers), console()
+    answers = list(answers)
     tables = (_table(answers, separator) for separator in (", ", ",\n"))
     fitting = next((table for table in tables if _fits(table, screen)), None)
     if fitting is not None:

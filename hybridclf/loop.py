@@ -168,8 +168,12 @@ class Loop:
         self._arrivals += len(slots)
         self._window.admit(slots, log_prior)
         self.evaluate.admit(slots, tasks)
-        asked = np.array([self.fusion.asks(task.candidates[int(np.argmax(task.log_prior))]) for task in tasks], bool)
+        asked = np.array([self._asks(task) for task in tasks], dtype=bool)
         return self._judge(slots[asked], {"off": slots[~asked]})
+
+    def _asks(self, task: Task) -> bool:
+        """Whether tier 2 is asked where tier 1 puts its first class first."""
+        return self.fusion.asks(task.candidates[int(np.argmax(task.log_prior))])
 
     def _next(self, n_begun: int, more: bool) -> Work | None:
         """The batch to begin now that so many have: a full one, or what there is unless more images may come."""
@@ -207,11 +211,14 @@ class Loop:
         return lowest > self._ceilings[self._window.n_trials[slots]]
 
     def settled(self, task: Task) -> RerankResult | None:
-        """The result of an image that its prior settles, else None; for any thread, as it is not admitted."""
+        """The result of an image that needs no tier 2, else None; for any thread, as it is not admitted."""
         evidence = evidence_before(np.maximum(task.log_prior, LOG_ZERO)[None], self.fusion)
-        if (self.allocation.survivors(evidence) | evidence.leads).sum() > 1:
+        reason, posterior = "confident", evidence.posterior
+        if not self._asks(task):
+            reason, posterior = "off", self.fusion.prior(evidence.log_prior)
+        elif (self.allocation.survivors(evidence) | evidence.leads).sum() > 1:
             return None
-        return results_of([task], evidence.posterior, ["confident"], [0], [evidence.errors[0]])[0]
+        return results_of([task], posterior, [reason], [0], [evidence.errors[0]])[0]
 
     def best(self, image: int, stopped_by: str) -> RerankResult:
         """The answer so far for an image under way, which stays under way."""

@@ -162,7 +162,7 @@ def _describe(clf: "HybridClassifier", folder: Path) -> dict[str, Any]:
         "seed": clf._seed,
         "fitted": {name: getattr(clf, name) for name in _FITTED if hasattr(clf, name)},
         "asks_tier_2": clf.fusion_.pays,
-        "calibration": None if calibration is None else _describe_calibration(calibration),
+        "calibration": None if calibration is None else _describe_calibration(calibration, clf.classes_.dtype),
     }
 
 
@@ -196,15 +196,22 @@ def _describe_denoiser(denoiser: LateConditionedDenoiser) -> dict[str, Any]:
     }
 
 
-def _describe_calibration(calibration: Calibration) -> dict[str, Any]:
-    weighting = calibration.weighting
+def _describe_calibration(calibration: Calibration, labels: np.dtype) -> dict[str, Any]:
+    weighting, worth, fusion = calibration.weighting, calibration.worth, asdict(calibration.fusion)
     return {
-        "fusion": asdict(calibration.fusion),
+        "fusion": _describe_harmed(fusion, labels),
         "weighting": None if weighting is None else weighting.values,
         "order": calibration.order.discriminability,
         "n_images": calibration.n_images,
-        "worth": None if calibration.worth is None else asdict(calibration.worth),
+        "worth": None if worth is None else _describe_harmed(asdict(worth), labels),
     }
+
+
+def _describe_harmed(values: dict[str, Any], labels: np.dtype) -> dict[str, Any]:
+    """Values of which "harmed" are labels of that dtype; dates and spans of time are no values of JSON's."""
+    if labels.kind not in "mM":
+        return values
+    return values | {"harmed": describe_labels(np.array(values["harmed"], dtype=labels))}
 
 
 def _tensors(denoiser: LateConditionedDenoiser) -> dict[str, np.ndarray]:
@@ -327,12 +334,17 @@ def restore_denoiser(folder: Path, saved: dict[str, Any], device: torch.device) 
     return LateConditionedDenoiser(network, classes, mean, scale, dtype, device, saved.get("mirror", False))
 
 
+def _restore_harmed(saved: dict[str, Any]) -> dict[str, Any]:
+    harmed = saved.get("harmed", ())
+    return {**saved, "harmed": restore_labels(harmed).tolist() if isinstance(harmed, dict) else harmed}
+
+
 def _restore_calibration(saved: dict[str, Any]) -> Calibration:
-    weighting = None if saved["weighting"] is None else BinnedWeights(np.array(saved["weighting"]))
+    weighting, worth, fusion = saved["weighting"], saved.get("worth"), _restore_harmed(saved["fusion"])
     return Calibration(
-        Fusion(**saved["fusion"]),
-        weighting,
+        Fusion(**fusion),
+        None if weighting is None else BinnedWeights(np.array(weighting)),
         TellingOrder(np.array(saved["order"])),
         saved["n_images"],
-        None if saved.get("worth") is None else Worth.from_dict(saved["worth"]),
+        None if worth is None else Worth.from_dict(_restore_harmed(worth)),
     )

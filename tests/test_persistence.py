@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -207,6 +207,18 @@ def test_labels_come_back_as_they_were(labels: np.ndarray, tmp_path: Path) -> No
     for a, b in ((loaded.classes_, clf.classes_), (loaded.predict(X), clf.predict(X))):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(loaded.predict_proba(X), clf.predict_proba(X))
+
+
+@pytest.mark.parametrize("labels", [DAYS.astype("M8[D]"), DAYS.astype("M8[ns]"), LABELS, LABELS.astype(object)])
+def test_classes_that_tier_2_is_not_asked_about_come_back(labels: np.ndarray, tmp_path: Path) -> None:
+    clf = fitted(y=labels[NUMBER])
+    clf.fusion_ = replace(clf.fusion_, pays=True, harmed=tuple(labels[1:].tolist()))
+    worth = replace(clf.calibration_.worth, harmed=clf.fusion_.harmed)
+    clf.calibration_ = replace(clf.calibration_, fusion=clf.fusion_, worth=worth)
+    clf.save(tmp_path / "model")
+    loaded = HybridClassifier.load(tmp_path / "model")
+    assert loaded.fusion_.harmed == loaded.calibration_.worth.harmed == clf.fusion_.harmed
     np.testing.assert_array_equal(loaded.predict_proba(X), clf.predict_proba(X))
 
 

@@ -40,8 +40,8 @@ from hybridclf.checkpoint import save_json
 from hybridclf.devices import as_device
 from hybridclf.labelled import load_labelled
 from hybridclf.metrics import accuracy_difference
-from hybridclf.pair import FACTS, n_to_fit_on
-from hybridclf.pair_training import PairSettings, Task, worth_compiling
+from hybridclf.pair import stored_settings, trained_on
+from hybridclf.pair_training import Task, worth_compiling
 
 STAGED = Staged.preset("cifar10")
 EXHAUSTIVE, SHIFTED_TRIALS, TIMED_IMAGES, TIMED_TRIALS = 256, 16, 200, 4
@@ -67,8 +67,7 @@ class Benchmark:
         self.test = load_labelled(args.data / "cifar10-test.parquet", 32, progress=True)
         if list(self.test.classes) != self.clf.classes_.tolist():
             raise SystemExit(f"the pair knows {self.clf.classes_.tolist()}, the images {list(self.test.classes)}")
-        settings = json.loads((self.folder / "training" / "log.json").read_text(encoding="utf-8"))["settings"]
-        self.settings = PairSettings(**{name: value for name, value in settings.items() if name not in FACTS})
+        self.settings = stored_settings(json.loads((self.folder / "training" / "log.json").read_text(encoding="utf-8")))
         known = json.dumps([fingerprint(self.folder), args.compile]).encode() + self.test.pixels.tobytes()
         self.work = args.work / hashlib.sha256(known).hexdigest()[:12]  # of this pair and these images
         self.work.mkdir(parents=True, exist_ok=True)
@@ -84,12 +83,12 @@ class Benchmark:
         images = load_labelled(self.args.data / "cifar10-train.parquet", self.settings.image_size, progress=True)
         device = as_device("auto")
         compiles = self.has_rival and worth_compiling(self.settings.minutes, device)
-        return Task.of(images, device, True, self.settings, compiles)
+        return Task.of(images, device, True, self.settings, compiles, trained_on(self.folder))
 
     @cached_property
     def fitted_on(self) -> tuple[np.ndarray, np.ndarray]:
-        """Images and class numbers that the pair's fusion was fitted on."""
-        images, labels = self.task.some_held_out(slice(n_to_fit_on(self.task)))
+        """Images and class numbers to fit a fusion on, held out of the pair's training as those of its own were."""
+        images, labels = self.task.some_held_out(self.task.fit_on)
         return images, np.searchsorted(self.clf.classes_, labels)
 
     @cached_property

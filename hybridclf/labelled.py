@@ -1,11 +1,11 @@
 """Labelled images to train on: a folder per class, Parquet, or scikit-learn's digits, decoded once into one array."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,7 +17,7 @@ from .files import as_item, image_paths, open_image
 from .progress import progress_bar
 from .writing import in_utf8
 
-__all__ = ["DIGITS", "LabelledImages", "channel_statistics", "load_labelled", "split"]
+__all__ = ["DIGITS", "LabelledImages", "channel_statistics", "load_labelled"]
 
 DIGITS = "digits"
 """What stands for scikit-learn's handwritten digits where a path is expected."""
@@ -44,6 +44,8 @@ class LabelledImages:
         Class numbers; every class has an image.
     classes : list of C str
         What they stand for.
+    groups : int array `[n]`
+        Numbers ≥ 0 of the groups of images that belong together; an image that has none is one by itself.
     unreadable : tuple of str
         Files that were left out, each with what is wrong with it.
     """
@@ -51,6 +53,7 @@ class LabelledImages:
     pixels: np.ndarray
     y: np.ndarray
     classes: list[str]
+    groups: np.ndarray
     unreadable: tuple[str, ...] = ()
 
 
@@ -60,6 +63,7 @@ class _Item(NamedTuple):
     name: str
     open: Callable[[], Image.Image]
     y: int
+    group: Any = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class _Source:
     classes: list[str]
 
 
-def load_labelled(source: str | Path, size: int, progress: bool = False) -> LabelledImages:
+def load_labelled(source: str | Path, size: int, progress: bool = False, group: str | None = None) -> LabelledImages:
     """Read and decode labelled images.
 
     Parameters
@@ -83,38 +87,51 @@ def load_labelled(source: str | Path, size: int, progress: bool = False) -> Labe
         Side in pixels that images are stretched to.
     progress : bool
         Whether to show a progress bar.
+    group : str, optional
+        The Parquet column by which images belong together, as frames of one film do. Default: "group", if there is one.
 
     Raises
     ------
     InvalidInputError
         If there are fewer than two classes or one without an image, if more than `MAX_UNREADABLE` of the files are
-        damaged, or if all would take more than `MAX_BYTES`.
+        damaged, if all would take more than `MAX_BYTES`, or if there is no such column.
     """
-    found = _find(source)
+    found = _find(source, group)
     _check_classes(source, found)
     _check_memory(found.n, size)
     pixels = np.empty((found.n, size, size, 3), np.uint8)
     numbers: list[int] = []
+    groups: list[Any] = []
     unreadable: list[str] = []
     for item in progress_bar(found.items, total=found.n, desc="read images", unit="image", leave=None, show=progress):
         try:
             pixels[len(numbers)] = as_item(item.open(), (size, size, 3), None)
             numbers.append(item.y)
+            groups.append(item.group)
         except InvalidInputError as error:
             unreadable.append(f"{item.name}: {error}")
     y = np.array(numbers, dtype=np.int64)
     _check_read(found, y, unreadable)
-    return LabelledImages(pixels[: len(y)], y, found.classes, tuple(unreadable))
+    return LabelledImages(pixels[: len(y)], y, found.classes, _numbered(groups), tuple(unreadable))
 
 
-def _find(source: str | Path) -> _Source:
+def _numbered(groups: Sequence[Any]) -> np.ndarray:
+    """Numbers from 0 for groups, in the order in which they come up; None is a group of its own each time."""
+    numbers: dict[Any, int] = {}
+    keys = [(i, None) if group is None else group for i, group in enumerate(groups)]
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def _find(source: str | Path, group: str | None) -> _Source:
     path = Path(source)
+    if source != DIGITS and not path.exists():
+        raise InvalidInputError(f"there is no {path}; give {_LAYOUT}")
+    if source != DIGITS and (path.is_file() or any(path.glob("*.parquet"))):
+        return _in_parquet(path, group)
+    if group is not None:
+        raise InvalidInputError(f"{source} has no column {group!r}; only Parquet has columns to group images by")
     if source == DIGITS:
         return _digits()
-    if not path.exists():
-        raise InvalidInputError(f"there is no {path}; give {_LAYOUT}")
-    if path.is_file() or any(path.glob("*.parquet")):
-        return _in_parquet(path)
     return _in_folders(path)
 
 
@@ -146,14 +163,14 @@ def _in_folders(path: Path) -> _Source:
     return _Source(items, len(items), names)
 
 
-def _in_parquet(path: Path) -> _Source:
-    table = parquet.find(path)
+def _in_parquet(path: Path, group: str | None) -> _Source:
+    table = parquet.find(path, group)
     return _Source(_parquet_items(table), table.n_rows, table.classes)
 
 
 def _parquet_items(table: parquet.ImageTable) -> Iterator[_Item]:
-    for i, (content, y) in enumerate(table.rows()):
-        yield _Item(f"{table.name}, row {i}", partial(_decode, content), y)
+    for i, (content, y, group) in enumerate(table.rows()):
+        yield _Item(f"{table.name}, row {i}", partial(_decode, content), y, group)
 
 
 def _decode(content: bytes | None) -> Image.Image:
@@ -191,42 +208,6 @@ def _check_read(found: _Source, y: np.ndarray, unreadable: list[str]) -> None:
     missing = np.setdiff1d(np.arange(len(found.classes)), y)
     if len(missing):
         raise InvalidInputError(f"class {found.classes[missing[0]]!r} has no image that can be read; add some")
-
-
-def split(y: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which images to train on and which to hold out: that share of every class, and one of each at least.
-
-    Parameters
-    ----------
-    y : int array `[n]`
-        Class numbers.
-    share : float
-        Share held out, in (0, 1).
-    seed : int
-        Decides which.
-
-    Returns
-    -------
-    kept, out : int arrays
-        Positions: sorted, and in random order.
-
-    Raises
-    ------
-    InvalidInputError
-        If a class would have none left on either side.
-    """
-    rng, out = np.random.default_rng(seed), []
-    for number in np.unique(y):
-        members = rng.permutation(np.flatnonzero(y == number))
-        n_out = max(1, round(share * len(members)))
-        if n_out >= len(members):
-            raise InvalidInputError(
-                f"class number {number} has {len(members)} image(s), of which {n_out} would be held out and none left "
-                "to train on; add images, or hold out a smaller share"
-            )
-        out.append(members[:n_out])
-    held_out = rng.permutation(np.concatenate(out))
-    return np.setdiff1d(np.arange(len(y)), held_out), held_out
 
 
 def channel_statistics(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,10 +3,12 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, fields
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,19 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from . import (
+    calibration,
+    crossfit,
+    duplicates,
+    fusion,
+    holding_out,
+    losses,
+    objectives,
+    optimizing,
+    pair_training,
+    recipe,
+    training,
+)
 from .allocation import FixedTrials, Race
 from .catalog import model_folder
 from .checkpoint import writing
@@ -21,6 +36,7 @@ from .devices import as_device, has_bf16
 from .errors import InvalidInputError, MissingDependencyError, SavedModelError
 from .estimator import HybridClassifier
 from .fusion import Fusion
+from .holding_out import pack, unpack
 from .labelled import DIGITS, LabelledImages, load_labelled
 from .loss_picture import plot_losses
 from .models import LateConditionedDenoiser, LateUNet
@@ -30,10 +46,7 @@ from .ports import Trainable
 from .training_run import TrainingRun
 from .writing import sync_folder, sync_tree
 
-__all__ = ["PairSettings", "n_to_fit_on", "train_pair"]
-
-HELD_OUT = 500
-"""Held-out images that the fusion is fitted on, and others that the result is measured on, at most."""
+__all__ = ["PairSettings", "stored_settings", "train_pair", "trained_on"]
 
 TRIALS = 32
 """Trials of tier 2 alone where it is measured."""
@@ -60,6 +73,11 @@ def train_pair(
     **settings: Any,
 ) -> HybridClassifier:
     """Train a classifier on labelled images, both tiers and their fusion, into a folder.
+
+    Some images are held out, for the fusion and to measure the result. Copies of one picture (re-encoded, resized, a
+    little noisy, mirrored) and images of one `group` are held out together. Which ones they are follows from the
+    pictures and the seed, and not from other images, their order or names; what the pair in `start_from` was trained on
+    never is.
 
     Images are decoded once and held in memory, 4 GiB of them at most: more are refused. In training they are shifted
     by up to an eighth, rotated and scaled a little, a square of some is blanked and, digits apart, they are mirrored.
@@ -100,15 +118,20 @@ def train_pair(
     run = TrainingRun.resume(out, given) if resume else None
     if run is None:
         TrainingRun.check_free(out)
-    chosen = _settings(source, given if run is None else run.log["settings"])
+    own = {"image_size": 8} if source == DIGITS else {}
+    chosen = PairSettings(**own | given) if run is None else stored_settings(run.log)
     where = as_device(device)
-    images = load_labelled(source, chosen.image_size, progress)
+    images = load_labelled(source, chosen.image_size, progress, chosen.group)
     compiles = worth_compiling(chosen.minutes, where)
-    digest = _digest(images)
-    task = Task.of(images, where, source != DIGITS, chosen, compiles)
+    digest, decided = _digest(images), recipe.versions() | recipe.constants(_modules())
+    if run is not None:
+        run.require({"images": digest})
+        run.require_recipe(decided)
+    seen = _seen(chosen, images.classes) if run is None else run.log.get("seen")
+    task = Task.of(images, where, source != DIGITS, chosen, compiles, None if seen is None else unpack(seen))
     trainable = task.new_trainable()
     if run is None and chosen.start_from is not None:
-        network = _take_over(Path(chosen.start_from), digest, task, trainable)
+        network = _take_over(Path(chosen.start_from), task, trainable)
     else:
         network = task.new_denoiser(run.log["settings"].get("network") if run else None)
     values = (where.type, has_bf16(where), compiles, digest, network.config)
@@ -116,28 +139,72 @@ def train_pair(
     parts = proposer_part(task, trainable.network), denoiser_part(task, network)
     if run is None:  # all that can be refused has been
         first = {part.name: part.trainer for part in parts if chosen.start_from is not None}
-        run = TrainingRun.start(out, asdict(chosen) | facts, first)
+        more = {"recipe": decided, "trained_on": pack(task.digests)} | ({"seen": seen} if seen else {})
+        run = TrainingRun.start(out, asdict(chosen) | facts, first, **more)
     run.require(facts)
     run.log["unreadable"] = list(images.unreadable)
     _train(run, task, trainable, parts, progress)
     return HybridClassifier.load(out)
 
 
-def _take_over(folder: Path, images: str, task: Task, trainable: Trainable) -> LateUNet:
-    """Give a new tier 1 the weights of a pair in a folder, which may not have seen what is held out now; its tier 2.
+def _modules() -> list[ModuleType]:
+    """The modules whose constants decide what a training comes to."""
+    fitting = [calibration, crossfit, fusion, objectives]
+    return [sys.modules[__name__], duplicates, losses, optimizing, pair_training, holding_out, training, *fitting]
+
+
+def trained_on(folder: Path) -> np.ndarray:
+    """Digests uint32 of the images that a pair in a folder was trained on, and the pairs that it started from.
+
+    Raises
+    ------
+    SavedModelError
+        If its log does not say.
+    """
+    path = folder / "training" / "log.json"
+    try:
+        log = json.loads(path.read_text(encoding="utf-8"))
+        return np.union1d(unpack(log["trained_on"]), unpack(log.get("seen", "")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SavedModelError(
+            f"{path} does not say which images it was trained on, that they may not be held out"
+        ) from error
+
+
+def _seen(chosen: PairSettings, classes: list[str]) -> str | None:
+    """The packed digests of what the pair to start from was trained on, if there is one."""
+    if chosen.start_from is None:
+        return None
+    folder = Path(chosen.start_from)
+    with _a_pair_to_start_from(folder, chosen):
+        known = read_description(folder)["classes"]["values"]
+        if known != classes:
+            raise InvalidInputError(f"{folder} tells {known} apart, not {classes}")
+        return pack(trained_on(folder))
+
+
+@contextmanager
+def _a_pair_to_start_from(folder: Path, chosen: PairSettings) -> Iterator[None]:
+    """Turn what goes wrong in reading a folder into an error that says what to give instead."""
+    try:
+        yield
+    except (OSError, KeyError, TypeError, RuntimeError, SafetensorError, SavedModelError) as error:
+        raise InvalidInputError(
+            f"{folder} is no pair to start from: {error}; give the folder of one that was trained here, for images of "
+            f"{chosen.image_size} pixels"
+        ) from error
+
+
+def _take_over(folder: Path, task: Task, trainable: Trainable) -> LateUNet:
+    """Give a new tier 1 the weights of a pair in a folder; its tier 2.
 
     Raises
     ------
     InvalidInputError
-        If it holds no pair of these classes and sizes, one of another tier 1, or one that was trained on the images, of
-        that digest, that are now held out.
+        If it holds no pair of these sizes, or one of another tier 1.
     """
-    try:
+    with _a_pair_to_start_from(folder, task.settings):
         saved = read_description(folder)
-        classes = saved["classes"]["values"]
-        if classes != task.classes.tolist():
-            raise InvalidInputError(f"{folder} tells {classes} apart, not {task.classes.tolist()}")
-        _check_split(folder, images, task)
         trainable.load(folder / "proposer")
         earlier = restore_denoiser(folder, saved["denoiser"], torch.device("cpu")).network
         if earlier.config["shape"] != list(task.shape):
@@ -145,43 +212,28 @@ def _take_over(folder: Path, images: str, task: Task, trainable: Trainable) -> L
         network = task.new_denoiser(earlier.config)
         network.load_state_dict(earlier.state_dict())
         return network
-    except (OSError, KeyError, TypeError, RuntimeError, SafetensorError, SavedModelError) as error:
-        raise InvalidInputError(
-            f"{folder} is no pair to start from: {error}; give the folder of one that was trained here, for images of "
-            f"{task.settings.image_size} pixels"
-        ) from error
 
 
-def _check_split(folder: Path, images: str, task: Task) -> None:
-    """Check that a pair that was trained on these very images held out the same ones."""
-    log = folder / "training" / "log.json"
-    before = json.loads(log.read_text(encoding="utf-8"))["settings"] if log.exists() else {}
-    now = asdict(task.settings)
-    differs = [name for name in ("validation_fraction", "seed") if before.get(name) != now[name]]
-    if before.get("images") == images and differs:
-        names = " and ".join(f"{name} {before.get(name)}" for name in differs)
-        raise InvalidInputError(
-            f"{folder} was trained on images that would be held out now; hold out those that it did: {names}"
-        )
-
-
-def _settings(source: str | Path, given: dict[str, Any]) -> PairSettings:
-    """Settings from what was given, or stored together with facts."""
-    own = {"image_size": 8} if source == DIGITS else {}
-    return PairSettings(**own | {name: value for name, value in given.items() if name not in FACTS})
+def stored_settings(log: Mapping[str, Any]) -> PairSettings:
+    """Settings from the log of a training, where facts are among them."""
+    return PairSettings(
+        **{field.name: v for field in fields(PairSettings) if (v := log["settings"].get(field.name)) is not None}
+    )
 
 
 def _digest(images: LabelledImages) -> str:
-    """A short text that differs where the images or their labels do."""
+    """A short text that differs where the images, their labels or groups do."""
     digest = hashlib.blake2b("\n".join(images.classes).encode(), digest_size=16)
-    for array in (images.y, images.pixels):
+    for array in (images.y, images.groups, images.pixels):
         digest.update(array.data)
     return digest.hexdigest()
 
 
 def _train(run: TrainingRun, task: Task, trainable: Trainable, parts: Sequence[Part], progress: bool) -> None:
     """Both tiers one after the other, then the fusion; from what there is already."""
-    proposer, denoiser = (run.train(part.name, part.trainer, part.seconds, part.held_out, progress) for part in parts)
+    proposer, denoiser = (
+        run.train(part.name, part.trainer, part.seconds, part.held_out, progress, part.loss) for part in parts
+    )
     _finish(run, task, trainable, proposer, denoiser, progress)
 
 
@@ -197,6 +249,8 @@ def _finish(
             spec = trainable.save(proposer, folder / "proposer")
         clf = _calibrated(spec, network, task, progress)
         run.log["validation"] = _validate(clf, task)
+        if getattr(clf, "worth_", None) is not None:
+            run.log["worth"] = asdict(clf.worth_)
         with writing(folder):
             clf.set_params(device="auto", verbose=False).save(folder)
         run.write()
@@ -238,17 +292,12 @@ def _calibrated(spec: str, network: Any, task: Task, progress: bool) -> HybridCl
         verbose=progress,
         random_state=task.settings.seed,
     )
-    return clf.fit(*task.some_held_out(slice(n_to_fit_on(task))))
-
-
-def n_to_fit_on(task: Task) -> int:
-    """How many held-out images, the first ones, the fusion is fitted on: not more than half, but one of each class."""
-    return max(min(HELD_OUT, len(task.held_out) // 2), len(task.classes))
+    return clf.fit(*task.some_held_out(task.fit_on))
 
 
 def _validate(clf: HybridClassifier, task: Task) -> dict[str, float]:
     """Accuracy of each tier alone and of both on held-out images that the fusion was not fitted on, if any are left."""
-    images, labels = task.some_held_out(slice(max(n_to_fit_on(task), len(task.held_out) - HELD_OUT), None))
+    images, labels = task.some_held_out(task.measure_on)
     if not len(labels):
         return {"n": 0}
     candidates, stage = [clf.classes_.tolist()] * len(labels), clf.reranker(FixedTrials(TRIALS), Fusion())

@@ -1,6 +1,7 @@
 """The two trainings behind a pair: what each network is, and the loss that it is trained on."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,13 +14,15 @@ from torch import Tensor, nn
 
 from . import plugins
 from .devices import can_compile, has_bf16
+from .duplicates import duplicate_groups
 from .errors import InvalidInputError
-from .labelled import LabelledImages, channel_statistics, split
+from .holding_out import digests, join_groups, split, spread
+from .labelled import LabelledImages, channel_statistics
 from .losses import denoising_loss, distort, shift_and_mirror
 from .models import LateUNet
 from .models.late import build
 from .ports import Trainable
-from .training import Trainer, TrainingConfig
+from .training import Trainer, TrainerConfig
 
 __all__ = [
     "PairSettings",
@@ -63,6 +66,9 @@ After an hour on CIFAR-10 a single trial was right for 80 to 82 % of held-out im
 for 49 % at 0.79.
 """
 
+HELD_OUT = 500
+"""Held-out images that the fusion is fitted on, and others that the result is measured on, at most."""
+
 CHECKED = 500
 """Held-out images that the loss is looked at on, at most."""
 
@@ -91,6 +97,9 @@ class PairSettings:
     start_from : str or None
         A pair that was trained in this way before, for the same classes: a folder or the name of an embedded model. Its
         weights are the first; None: random ones.
+    group : str or None
+        Column of a Parquet file by which images belong together and are held out together, as frames of one film. None:
+        "group", if there is one.
     """
 
     minutes: float = 30.0
@@ -99,6 +108,7 @@ class PairSettings:
     validation_fraction: float = 0.1
     seed: int = 0
     start_from: str | None = None
+    group: str | None = None
 
     def __post_init__(self) -> None:
         _check("minutes", self.minutes, 0 < self.minutes < math.inf, "above 0 and finite")
@@ -127,12 +137,19 @@ def _check(name: str, value: float, fits: bool, accepted: str) -> None:
 
 @dataclass(frozen=True)
 class Task:
-    """What both trainings need: images uint8 `[n, S, S, 3]` and class numbers `[n]`, on the device that trains."""
+    """What both trainings need: images uint8 `[n, S, S, 3]` and class numbers `[n]`, on the device that trains.
+
+    Held-out images are those to fit the fusion on and those to measure the result on, as positions among them; copies
+    of one picture and images of one group are on one side together.
+    """
 
     pixels: Tensor
     y: Tensor
+    digests: np.ndarray
     held_out: Tensor
     held_out_y: Tensor
+    fit_on: np.ndarray
+    measure_on: np.ndarray
     classes: np.ndarray
     mean: np.ndarray
     scale: np.ndarray
@@ -142,20 +159,49 @@ class Task:
 
     @classmethod
     def of(
-        cls, images: LabelledImages, device: torch.device, mirror: bool, settings: PairSettings, compiles: bool = False
+        cls,
+        images: LabelledImages,
+        device: torch.device,
+        mirror: bool,
+        settings: PairSettings,
+        compiles: bool = False,
+        seen: np.ndarray | None = None,
     ) -> "Task":
         """Images split into those to train on and those held out, and moved to the device.
 
-        `compiles` says whether networks may be compiled.
+        Parameters
+        ----------
+        images : LabelledImages
+            All there are.
+        device : torch.device
+            What trains.
+        mirror : bool
+            Whether a mirrored picture shows the same.
+        settings : PairSettings
+            Of the training.
+        compiles : bool
+            Whether networks may be compiled.
+        seen : uint32 array, optional
+            Digests of images that are not held out, as an earlier training saw them.
+
+        Raises
+        ------
+        InvalidInputError
+            If classes or groups cannot be split so.
         """
-        kept, out = split(images.y, settings.validation_fraction, settings.seed)
+        digest = digests(images.pixels)
+        groups, kept, out = _hold_out(images, digest, mirror, settings, seen)
+        fit_on = _half(images.y[out], groups[out])
         pixels = images.pixels[kept]
         mean, scale = channel_statistics(pixels)
         return cls(
             pixels=torch.from_numpy(pixels).to(device),
             y=torch.from_numpy(images.y[kept]).to(device),
+            digests=digest[kept],
             held_out=torch.from_numpy(images.pixels[out]).to(device),
             held_out_y=torch.from_numpy(images.y[out]).to(device),
+            fit_on=fit_on,
+            measure_on=np.setdiff1d(np.arange(len(out)), fit_on)[:HELD_OUT],
             classes=np.array(images.classes),
             mean=mean,
             scale=scale,
@@ -174,12 +220,10 @@ class Task:
         mean, scale = (torch.from_numpy(v).float().to(pixels.device).view(3, 1, 1) for v in (self.mean, self.scale))
         return (pixels.permute(0, 3, 1, 2).float() - mean) / scale
 
-    def some_held_out(self, part: slice) -> tuple[np.ndarray, np.ndarray]:
-        """A part of the held-out images and their labels; the first C of them are one of each class."""
-        y = self.held_out_y.cpu().numpy()
-        first = np.unique(y, return_index=True)[1]
-        chosen = np.concatenate([first, np.setdiff1d(np.arange(len(y)), first)])[part]
-        return self.held_out[torch.from_numpy(chosen).to(self.device)].cpu().numpy(), self.classes[y[chosen]]
+    def some_held_out(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Held-out images at some positions `[m]`, and their labels."""
+        index = torch.from_numpy(chosen).to(self.device)
+        return self.held_out[index].cpu().numpy(), self.classes[self.held_out_y[index].cpu().numpy()]
 
     def new_trainable(self, spec: str = PROPOSER) -> Trainable:
         """A new classifier for these images, its weights decided by the seed."""
@@ -208,13 +252,44 @@ class Task:
         return 3, self.settings.image_size, self.settings.image_size
 
 
+def _hold_out(
+    images: LabelledImages, digest: np.ndarray, mirror: bool, settings: PairSettings, seen: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Groups of copies and of what belongs together, `[n]`; the images to train on, and those held out.
+
+    Pictures of one place or thing may all look like copies. If nothing could be held out then, only equal ones count.
+    """
+    share, seed = settings.validation_fraction, settings.seed
+    groups = join_groups(images.groups, duplicate_groups(images.pixels, mirror))
+    try:
+        return groups, *split(images.y, groups, digest, share, seed, images.classes, seen)
+    except InvalidInputError:
+        groups = join_groups(images.groups, np.unique(digest, return_inverse=True)[1])
+        held_out = split(images.y, groups, digest, share, seed, images.classes, seen)
+    warnings.warn(
+        "so many images are nearly equal that only equal ones are held out together: on held-out images the result "
+        "may look better than on new ones; name a column of groups, if there is one",
+        stacklevel=2,
+    )
+    return groups, *held_out
+
+
+def _half(y: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Positions of half of the held-out images, `HELD_OUT` at most, but one of each class: whole groups."""
+    counts = np.bincount(y)
+    wanted = np.maximum(1, np.round(min(0.5, HELD_OUT / len(y)) * counts)) * (counts > 0)
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    return spread(y, groups, first[group], wanted.astype(int), counts)
+
+
 class Part(NamedTuple):
-    """A training: its name, the seconds it is given, its trainer, and the loss on held-out images."""
+    """A training: its name, the seconds it is given, its trainer, the loss on held-out images, the loss's settings."""
 
     name: str
     seconds: float
     trainer: Trainer
     held_out: Callable[[nn.Module], float]
+    loss: Mapping[str, Any]
 
 
 def proposer_part(task: Task, network: nn.Module) -> Part:
@@ -224,39 +299,49 @@ def proposer_part(task: Task, network: nn.Module) -> Part:
 
 def classifier_part(name: str, minutes: float, task: Task, network: nn.Module) -> Part:
     """The training of a new classifier: cross-entropy."""
-    return _part(name, minutes, task, network, _classifier_loss)
+    return _part(name, minutes, task, network, _classifier_loss, {"label_smoothing": SMOOTHING})
 
 
 def denoiser_part(task: Task, network: LateUNet) -> Part:
     """Tier 2's training, of that new U-Net: the denoising loss and, if wanted, the wrong-class term."""
-    loss = partial(_denoiser_loss, task.settings.wrong_class_weight)
-    return _part("denoiser", (1 - PROPOSER_SHARE) * task.settings.minutes, task, network, loss)
+    options: dict[str, Any] = {"wrong_class_weight": task.settings.wrong_class_weight, "times": TIMES}
+    loss = partial(_denoiser_loss, **options)
+    return _part("denoiser", (1 - PROPOSER_SHARE) * task.settings.minutes, task, network, loss, options)
 
 
 def _classifier_loss(network: nn.Module, x0: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
     return F.cross_entropy(network(x0).float(), y, label_smoothing=SMOOTHING)
 
 
-def _denoiser_loss(wrong_class_weight: float, network: LateUNet, x0: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-    return denoising_loss(network, x0, y, wrong_class_weight, rng, TIMES)
+def _denoiser_loss(
+    network: LateUNet,
+    x0: Tensor,
+    y: Tensor,
+    rng: torch.Generator,
+    *,
+    wrong_class_weight: float,
+    times: tuple[float, float],
+) -> Tensor:
+    return denoising_loss(network, x0, y, wrong_class_weight, rng, times)
 
 
-def _config(task: Task, minutes: float) -> TrainingConfig:
+def _config(task: Task, minutes: float) -> TrainerConfig:
     """For batches that never leave a single image over, as one alone cannot be batch-normalised."""
     n, most = len(task.y), BATCH_SIZE.get(task.device.type, 128)
-    return TrainingConfig(
+    return TrainerConfig(
         batch_size=next(size for size in range(min(n, most), 1, -1) if n % size != 1),
         learning_rate=4e-3,
         weight_decay=0.05,
         ema_decay=0.999,
         bf16=has_bf16(task.device),
-        augment=True,
         muon=True,
         compiled=task.compiles and _pays(minutes, task.device),
     )
 
 
-def _part(name: str, minutes: float, task: Task, network: nn.Module, loss: PairLoss) -> Part:
+def _part(
+    name: str, minutes: float, task: Task, network: nn.Module, loss: PairLoss, options: Mapping[str, Any]
+) -> Part:
     """A training on images that are changed a little; held-out ones stay as they are, and so does their noise."""
 
     def augmented(network: nn.Module, pixels: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
@@ -271,9 +356,8 @@ def _part(name: str, minutes: float, task: Task, network: nn.Module, loss: PairL
 
     network = network.to(task.device).to(memory_format=torch.channels_last)
     config = _config(task, minutes)
-    return Part(
-        name, 60 * minutes, Trainer(network, task.pixels, task.y, augmented, config, 0, task.settings.seed), held_out
-    )
+    trainer = Trainer(network, task.pixels, task.y, augmented, config, 0, task.settings.seed)
+    return Part(name, 60 * minutes, trainer, held_out, options)
 
 
 def worth_compiling(minutes: float, device: torch.device) -> bool:

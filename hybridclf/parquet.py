@@ -28,6 +28,8 @@ class ImageTable:
         In the order of their names.
     image, label : str
         The two columns.
+    group : str or None
+        The column by which images belong together.
     classes : list of C str
         Names of the classes: those that the schema gives, or else the labels that occur, sorted.
     values : list of C labels
@@ -39,6 +41,7 @@ class ImageTable:
     files: list[Path]
     image: str
     label: str
+    group: str | None
     classes: list[str]
     values: list[Any]
     n_rows: int
@@ -48,8 +51,8 @@ class ImageTable:
         """The first file, for messages."""
         return str(self.files[0])
 
-    def rows(self) -> Iterator[tuple[bytes | None, int]]:
-        """The bytes of every image file (None where the table has none) and the number of its class.
+    def rows(self) -> Iterator[tuple[bytes | None, int, Any]]:
+        """The bytes of every image file (None where the table has none), the number of its class, and its group.
 
         Raises
         ------
@@ -58,20 +61,27 @@ class ImageTable:
         """
         number = {value: i for i, value in enumerate(self.values)}
         for path in self.files:
-            for batch in _batches(path, [self.image, self.label]):
+            for batch in _batches(path, [self.image, self.label, *([self.group] if self.group else [])]):
                 for row in batch.to_pylist():
                     if row[self.label] not in number:
                         raise InvalidInputError(f"{path} has the label {row[self.label]!r}, which is no class of it")
-                    yield (row[self.image] or {}).get("bytes"), number[row[self.label]]
+                    yield (row[self.image] or {}).get("bytes"), number[row[self.label]], row.get(self.group)
 
 
-def find(path: Path) -> ImageTable:
+def find(path: Path, group: str | None = None) -> ImageTable:
     """What the schema says of a Parquet file, or of the parts of one split in a folder.
+
+    Parameters
+    ----------
+    path : path
+        File or folder.
+    group : str, optional
+        The column by which images belong together. Default: "group", if there is one.
 
     Raises
     ------
     InvalidInputError
-        If it is no Parquet, or has no column of images or not just one of labels.
+        If it is no Parquet, has no column of images or not just one of labels, or no such group.
     """
     files = [path] if path.is_file() else _parts(path)
     schemas, counts = zip(*map(_described, files), strict=True)
@@ -80,7 +90,8 @@ def find(path: Path) -> ImageTable:
     label = _pick(files[0], "labels", schema, _holds_labels, ("label", "labels"))
     names = _names(schema, label)
     values = list(range(len(names))) if names else _values(files, label)
-    return ImageTable(files, image, label, names or list(map(str, values)), values, sum(counts))
+    group = _group(schema, group, files[0])
+    return ImageTable(files, image, label, group, names or list(map(str, values)), values, sum(counts))
 
 
 def _described(path: Path) -> tuple[pa.Schema, int]:
@@ -143,6 +154,19 @@ def _holds_images(kind: pa.DataType) -> bool:
 
 def _holds_labels(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _group(schema: pa.Schema, wanted: str | None, path: Path) -> str | None:
+    """The column of groups, if there is one."""
+    if wanted is None and "group" not in schema.names:
+        return None
+    name = wanted or "group"
+    usable = [field.name for field in schema if not pa.types.is_nested(field.type)]
+    if name not in usable:
+        raise InvalidInputError(
+            f"{path} has no column {name!r} of single values to group images by; it has {', '.join(usable)}"
+        )
+    return name
 
 
 def _pick(path: Path, what: str, schema: pa.Schema, fits: Any, usual: tuple[str, str]) -> str:

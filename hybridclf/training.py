@@ -17,7 +17,7 @@ from .losses import ALL_TIMES, affine_jitter, denoising_loss
 from .models.late import LateConditioned
 from .optimizing import Optimizer
 
-__all__ = ["Examples", "Trainer", "TrainingConfig", "TrainingLog", "check_finite", "train"]
+__all__ = ["Examples", "Trainer", "TrainerConfig", "TrainingConfig", "TrainingLog", "check_finite", "train"]
 
 Loss = Callable[..., Tensor]
 """From a network, a batch of images `[B, …]`, their class numbers `[B]`, a source of chance, and the images' weights
@@ -32,29 +32,19 @@ FIFTHS, FALL = 5, 0.05
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """How a network is trained.
+class TrainerConfig:
+    """How a network is trained, whatever its loss.
 
     Attributes
     ----------
-    max_iter : int
-        Passes over the data, at most.
     batch_size : int
         Images per step.
     learning_rate : float
         Peak of a schedule that warms up over the first steps and then falls along a cosine.
     weight_decay : float
         AdamW's.
-    wrong_class_weight : float
-        Weight of the cross-entropy over the candidates' errors beside the denoising loss (0: denoising alone).
     ema_decay : float
         Decay per step of the moving average of the weights, which is what is kept.
-    n_iter_no_change : int
-        Passes without a better held-out loss after which training stops.
-    augment : bool
-        Whether images are changed a little: in `train` by small rotations, scalings and shifts.
-    times : (low, high)
-        Range that most of the times are drawn from; see `denoising_loss`.
     bf16 : bool
         Whether the network computes in bfloat16 (autocast); weights and losses stay in float32.
     muon : bool
@@ -64,18 +54,38 @@ class TrainingConfig:
         then all of one size, and what is left over of a pass comes up in another.
     """
 
-    max_iter: int = 200
     batch_size: int = 128
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
-    wrong_class_weight: float = 1.0
     ema_decay: float = 0.99
-    n_iter_no_change: int = 30
-    augment: bool = False
-    times: tuple[float, float] = ALL_TIMES
     bf16: bool = False
     muon: bool = False
     compiled: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingConfig(TrainerConfig):
+    """How `train` trains a denoiser; beside the fields of `TrainerConfig`:
+
+    Attributes
+    ----------
+    max_iter : int
+        Passes over the data, at most.
+    wrong_class_weight : float
+        Weight of the cross-entropy over the candidates' errors beside the denoising loss (0: denoising alone).
+    n_iter_no_change : int
+        Passes without a better held-out loss after which training stops.
+    augment : bool
+        Whether images are changed a little, by small rotations, scalings and shifts.
+    times : (low, high)
+        Range that most of the times are drawn from; see `denoising_loss`.
+    """
+
+    max_iter: int = 200
+    wrong_class_weight: float = 1.0
+    n_iter_no_change: int = 30
+    augment: bool = False
+    times: tuple[float, float] = ALL_TIMES
 
 
 @dataclass
@@ -125,9 +135,8 @@ class Trainer:
         Class numbers, on the same device.
     loss : function
         From (network, batch of images, their class numbers, generator) to what is minimised.
-    config : TrainingConfig
-        Of it `batch_size`, `learning_rate`, `weight_decay`, `ema_decay`, `bf16`, `muon` and `compiled`; the rest is
-        the loss's.
+    config : TrainerConfig
+        How to train.
     n_steps : int
         Length of the schedule.
     seed : int
@@ -151,7 +160,7 @@ class Trainer:
         images: Tensor,
         y: Tensor,
         loss: Loss,
-        config: TrainingConfig,
+        config: TrainerConfig,
         n_steps: int,
         seed: int,
         weight: Tensor | None = None,

@@ -1,9 +1,11 @@
 """A training in a folder: settings, log and checkpoints, from which it goes on where it was interrupted."""
 
 import json
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from .checkpoint import load_tensors, save_json, save_tensors, writing
 from .errors import TrainingError
 from .progress import progress_bar
-from .training import Trainer, TrainingConfig, check_finite
+from .training import Trainer, check_finite
 
 __all__ = ["TrainingRun", "steps_in"]
 
@@ -35,15 +37,16 @@ WARM_UP, TIMED_STEPS, TIMED_SECONDS = 3, 5, 2.0
 class TrainingRun:
     """What is in the folder OUT/training while, and after, something is trained into OUT.
 
-    `log.json` holds the settings, the number of steps of each part, its losses and, in the end, how good the result is;
-    `PART.safetensors` is the checkpoint of a part.
+    `log.json` holds the settings, what else decides the result, the number of steps of each part, its losses and, in
+    the end, how good the result is; `PART.safetensors` is the checkpoint of a part.
 
     Parameters
     ----------
     out : path
         Where the result will be.
     log : dict
-        What is known so far: "settings"; "configs", "n_steps" and "losses" by part.
+        What is known so far: "settings"; "recipe", constants and versions by name; "configs", "n_steps" and "losses" by
+        part; and what is added to it.
     """
 
     def __init__(self, out: Path, log: dict[str, Any]) -> None:
@@ -51,7 +54,11 @@ class TrainingRun:
 
     @classmethod
     def start(
-        cls, out: Path, settings: Mapping[str, Any], first: Mapping[str, Trainer] = MappingProxyType({})
+        cls,
+        out: Path,
+        settings: Mapping[str, Any],
+        first: Mapping[str, Trainer] = MappingProxyType({}),
+        **more: Any,
     ) -> "TrainingRun":
         """A new training in a new or empty folder.
 
@@ -63,6 +70,8 @@ class TrainingRun:
             What decides the training, as plain JSON.
         first : mapping of str to Trainer
             Parts whose start is kept as their first checkpoint, as it does not follow from the settings.
+        **more
+            Further entries of the log, as plain JSON.
 
         Raises
         ------
@@ -71,7 +80,7 @@ class TrainingRun:
         """
         cls.check_free(out)
         is_new = not out.exists()
-        run = cls(out, {"settings": dict(settings), "configs": {}, "n_steps": {}, "losses": {}})
+        run = cls(out, {"settings": dict(settings), "recipe": {}, "configs": {}, "n_steps": {}, "losses": {}} | more)
         try:
             with writing(run.folder):
                 run.folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +130,8 @@ class TrainingRun:
             raise TrainingError(f"the training in {out} is finished; to train more, start anew in another folder")
         try:
             log = json.loads((out / "training" / "log.json").read_text(encoding="utf-8"))
-            run = cls(out, {name: log[name] for name in ("settings", "configs", "n_steps", "losses")})
+            run = cls(out, {"recipe": {}} | {name: log[name] for name in ("settings", "configs", "n_steps", "losses")})
+            run.log |= log
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TrainingError(f"{out} holds no training to resume; start one there without resuming") from error
         run.require(settings)
@@ -147,6 +157,31 @@ class TrainingRun:
                 "what you do not want to change), or start anew in another folder"
             )
 
+    def require_recipe(self, recipe: Mapping[str, Any]) -> None:
+        """Check that constants and versions, by name and as plain JSON, are those that the training began with.
+
+        Raises
+        ------
+        TrainingError
+            If not; it lists what differs.
+        """
+        self._require_same("recipe", self.log["recipe"], recipe)
+
+    def _require_same(self, what: str, stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """Check what the code decides; another version of it, or of a library, may do otherwise."""
+        names = dict.fromkeys([*stored, *now])
+        other = [
+            f"{name} was {stored.get(name)!r}, is {now.get(name)!r}"
+            for name in names
+            if stored.get(name) != now.get(name)
+        ]
+        if other:
+            raise TrainingError(
+                f"the training in {self.out} was started by another version of hybridclf or of its libraries, which "
+                f"trains differently ({what}): {'; '.join(other)}; resume it with that version, or start anew in "
+                "another folder"
+            )
+
     def write(self) -> None:
         """Write the log."""
         save_json(self.folder / "log.json", self.log)
@@ -158,8 +193,11 @@ class TrainingRun:
         seconds: float,
         held_out: Callable[[nn.Module], float],
         progress: bool = False,
+        loss: Mapping[str, Any] = MappingProxyType({}),
     ) -> nn.Module:
         """Train one part to its end, from its checkpoint if there is one; its averaged network.
+
+        Ctrl-C is obeyed after the step that it falls into, and a checkpoint.
 
         Parameters
         ----------
@@ -173,13 +211,18 @@ class TrainingRun:
             From the averaged network to its loss on held-out images; for the log alone.
         progress : bool
             Whether to show a progress bar.
+        loss : mapping
+            Settings of the trainer's loss, as plain JSON; for the log, and so that it is not resumed with others.
 
         Raises
         ------
         TrainingError
-            If the checkpoint can be read no more, or is refused by the disk.
+            If the checkpoint can be read no more, or is refused by the disk, or was trained in another way.
+        KeyboardInterrupt
+            After Ctrl-C.
         """
-        self._require_config(part, trainer.config)
+        config = json.loads(json.dumps(asdict(trainer.config) | dict(loss)))
+        self._require_same(part, self.log["configs"].setdefault(part, config), config)
         if part not in self.log["n_steps"]:
             self.log["n_steps"][part] = steps_in(trainer, seconds)
             self.write()
@@ -189,24 +232,25 @@ class TrainingRun:
             _restore(trainer, checkpoint)
         entries = [entry for entry in self.log["losses"].get(part, []) if entry["step"] <= trainer.step]
         self.log["losses"][part] = entries
-        self._run(part, trainer, held_out, progress)
+        with _interrupts_noted() as noted:
+            self._run(part, trainer, held_out, progress, noted)
+        if noted.is_set():
+            raise KeyboardInterrupt
         return trainer.average
-
-    def _require_config(self, part: str, config: TrainingConfig) -> None:
-        """Check that a part that is resumed is trained as it was; another version of the package may do otherwise."""
-        plain = json.loads(json.dumps(asdict(config)))
-        if self.log["configs"].setdefault(part, plain) != plain:
-            raise TrainingError(
-                f"the training of the {part} in {self.out} was started by another version of hybridclf, which trains "
-                "differently; resume it with that version, or start anew in another folder"
-            )
 
     def checkpoint(self, part: str) -> Path:
         """Where the checkpoint of a part lies."""
         return self.folder / f"{part}.safetensors"
 
-    def _run(self, part: str, trainer: Trainer, held_out: Callable[[nn.Module], float], progress: bool) -> None:
-        """Step by step, with a bar, entries in the log and checkpoints."""
+    def _run(
+        self,
+        part: str,
+        trainer: Trainer,
+        held_out: Callable[[nn.Module], float],
+        progress: bool,
+        interrupted: threading.Event,
+    ) -> None:
+        """Step by step, with a bar, entries in the log and checkpoints; the last ones when it is interrupted."""
         size, saved, since = trainer.config.batch_size, time.monotonic(), time.monotonic()
         count: dict[str, Any] = {"total": trainer.n_steps * size, "initial": trainer.step * size}
         losses: list[Tensor] = []
@@ -214,7 +258,7 @@ class TrainingRun:
             for loss in trainer.run():
                 losses.append(loss)
                 bar.update(size)
-                done = trainer.step == trainer.n_steps
+                done = trainer.step == trainer.n_steps or interrupted.is_set()
                 if trainer.step % LOG_EVERY and not done:
                     continue
                 entry = _entry(trainer, losses, since)
@@ -227,7 +271,32 @@ class TrainingRun:
                     self.write()  # first, as entries beyond the checkpoint are dropped again
                     save_tensors(self.checkpoint(part), trainer.state_dict())
                     saved = time.monotonic()
+                if done:
+                    return
                 losses, since = [], time.monotonic()
+
+
+@contextmanager
+def _interrupts_noted() -> Iterator[threading.Event]:
+    """Set an event at Ctrl-C instead of breaking off a step half done; a second Ctrl-C does break it off.
+
+    Whoever handles Ctrl-C in a way of their own goes on doing so.
+    """
+    noted = threading.Event()
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield noted
+        return
+
+    def note(*_: Any) -> None:
+        noted.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _entry(trainer: Trainer, losses: list[Tensor], since: float) -> dict[str, float]:

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from hybridclf import labelled
 from hybridclf.errors import InvalidInputError
-from hybridclf.labelled import channel_statistics, load_labelled, split
+from hybridclf.labelled import channel_statistics, load_labelled
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
@@ -184,18 +184,39 @@ def test_shared_cifar10(shared_data: Path) -> None:
     assert np.bincount(found.y).tolist() == [500] * 10
 
 
-# --- splitting --------------------------------------------------------------------------------------------------------
+# --- groups -----------------------------------------------------------------------------------------------------------
 
 
-def test_split_takes_its_share_of_every_class() -> None:
-    y = np.repeat([0, 1, 2], [40, 20, 3])
-    kept, out = split(y, 0.25, seed=0)
-    assert sorted([*kept, *out]) == list(range(63))
-    assert np.bincount(y[out]).tolist() == [10, 5, 1]
-    np.testing.assert_array_equal(split(y, 0.25, seed=0)[1], out)
-    assert set(split(y, 0.25, seed=1)[1]) != set(out)
-    with pytest.raises(InvalidInputError, match=r"class number 1 has 1 image"):
-        split(np.array([0, 0, 1]), 0.1, seed=0)
+@pytest.mark.parametrize(
+    "values", [["x", "y", "x", None, None], [7, 9, 7, None, None], [True, False, True, None, None]]
+)
+def test_a_column_says_what_belongs_together(tmp_path: Path, values: list[Any]) -> None:
+    labels = [0, 1, 1, 0, 1]
+    path = table(tmp_path / "x.parquet", labels, group=values)
+    assert load_labelled(path, 16).groups.tolist() == [0, 1, 0, 2, 3]
+    path = table(tmp_path / "y.parquet", labels, track=values)
+    assert load_labelled(path, 16).groups.tolist() == [0, 1, 2, 3, 4]
+    assert load_labelled(path, 16, group="track").groups.tolist() == [0, 1, 0, 2, 3]
+
+
+def test_groups_of_what_could_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labelled, "MAX_UNREADABLE", 0.5)
+    made = pq.read_table(table(tmp_path / "x.parquet", [0, 1, 0, 1], group=["a", "b", "b", "a"]))
+    rows = made.to_pylist()
+    rows[1]["image"]["bytes"] = b"no image"
+    pq.write_table(pa.Table.from_pylist(rows, schema=made.schema), tmp_path / "x.parquet")
+    assert load_labelled(tmp_path / "x.parquet", 16).groups.tolist() == [0, 1, 0]
+
+
+def test_groups_that_are_not_there(tmp_path: Path) -> None:
+    path = table(tmp_path / "x.parquet", [0, 1], track=[1, 2], tags=[["a"], ["b"]])
+    with pytest.raises(InvalidInputError, match=r"no column 'tracks' of single values.*it has label, track$"):
+        load_labelled(path, 16, group="tracks")
+    with pytest.raises(InvalidInputError, match=r"no column 'tags' of single values"):
+        load_labelled(path, 16, group="tags")
+    for source in (folder(tmp_path / "pictures", cat=1, dog=1), "digits"):
+        with pytest.raises(InvalidInputError, match=r"has no column 'track'; only Parquet has"):
+            load_labelled(source, 16, group="track")
 
 
 def test_channel_statistics() -> None:

@@ -2,10 +2,13 @@
 
 import json
 import resource
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +17,7 @@ from torch import Tensor, nn
 from hybridclf import training_run
 from hybridclf.checkpoint import load_tensors, save_tensors
 from hybridclf.errors import TrainingError
-from hybridclf.training import Trainer, TrainingConfig
+from hybridclf.training import Trainer, TrainerConfig
 from hybridclf.training_run import TrainingRun, steps_in
 
 SETTINGS = {"minutes": 1.0, "images": "abc"}
@@ -30,7 +33,7 @@ def trainer(seed: int = 0) -> Trainer:
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 9, 2))
     x, y = torch.randn(50, 3, 5, 5, generator=rng), torch.randint(2, (50,), generator=rng)
-    config = TrainingConfig(batch_size=16, learning_rate=1e-2, ema_decay=0.9)
+    config = TrainerConfig(batch_size=16, learning_rate=1e-2, ema_decay=0.9)
     return Trainer(network.to(memory_format=torch.channels_last), x, y, noisy_loss, config, 30, seed)
 
 
@@ -91,6 +94,60 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, step: int)
     losses = [[(e["step"], e["loss"]) for e in run.log["losses"]["part"]] for run in (whole, resumed)]
     assert losses[0] == losses[1]
     assert [s for s, _ in losses[0]] == [5, 10, 15, 20, 25, 30]
+
+
+def pressed_in(step: int, times: int = 1) -> Trainer:
+    """A trainer in whose loss Ctrl-C is pressed, in the middle of that step."""
+    pressed = trainer()
+
+    def loss(*arguments: Any) -> Tensor:
+        if pressed.step == step:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+        return noisy_loss(*arguments)
+
+    pressed.loss = loss
+    return pressed
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("step", [0, 3, 12, 29])
+def test_ctrl_c_finishes_the_step_and_keeps_it(tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = TrainingRun.start(tmp_path / "whole", SETTINGS)
+    expected = whole.train("part", trainer(), 60, no_check).state_dict()
+    monkeypatch.setattr(training_run, "SAVE_EVERY", 1e9)
+    run = TrainingRun.start(tmp_path / "parts", SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        run.train("part", pressed_in(step), 60, no_check)
+    assert int(load_tensors(run.checkpoint("part"))["step"]) == step + 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = TrainingRun.resume(tmp_path / "parts", SETTINGS)
+    assert resumed.log["losses"]["part"][-1]["step"] == step + 1
+    actual = resumed.train("part", trainer(), 60, no_check).state_dict()
+    assert all(torch.equal(actual[name], value) for name, value in expected.items())
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_second_ctrl_c_does_not_wait_for_the_step(tmp_path: Path) -> None:
+    run = TrainingRun.start(tmp_path / "out", SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        run.train("part", pressed_in(12, times=2), 60, no_check)
+    assert int(load_tensors(run.checkpoint("part"))["step"]) == 10
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("quick")
+def test_others_ways_with_ctrl_c_are_left_alone(tmp_path: Path) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        stepped = TrainingRun.start(tmp_path / "main", SETTINGS).train("part", pressed_in(12), 60, no_check)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert heard == [signal.SIGINT] and isinstance(stepped, nn.Module)
+    with ThreadPoolExecutor(1) as pool:  # which no signal reaches
+        run = TrainingRun.start(tmp_path / "thread", SETTINGS)
+        assert isinstance(pool.submit(run.train, "part", trainer(), 60, no_check).result(), nn.Module)
 
 
 @pytest.mark.usefixtures("quick")
@@ -225,5 +282,19 @@ def test_a_part_is_not_resumed_in_another_way(tmp_path: Path) -> None:
         run.train("part", interrupted_at(12), 60, no_check)
     again, other = TrainingRun.resume(tmp_path / "out", SETTINGS), trainer()
     other.config = replace(other.config, muon=True)
-    with pytest.raises(TrainingError, match="started by another version of hybridclf"):
+    with pytest.raises(
+        TrainingError, match=r"another version of hybridclf .*\(part\): muon was False, is True; resume it"
+    ):
         again.train("part", other, 60, no_check)
+    with pytest.raises(TrainingError, match=r"\(part\): smoothing was None, is 0\.1; resume it"):
+        again.train("part", trainer(), 60, no_check, loss={"smoothing": 0.1})
+    again.train("part", trainer(), 60, no_check)
+
+
+def test_constants_and_versions_are_compared_by_name(tmp_path: Path) -> None:
+    run = TrainingRun.start(tmp_path / "out", SETTINGS, recipe={"torch": "2.9", "a.TIMES": [0, 1], "a.GONE": 1})
+    run.require_recipe(run.log["recipe"])
+    with pytest.raises(
+        TrainingError, match=r"torch was '2\.9', is '3\.0'; a\.GONE was 1, is None; a\.NEW was None, is 2;"
+    ):
+        TrainingRun.resume(tmp_path / "out", {}).require_recipe({"torch": "3.0", "a.TIMES": [0, 1], "a.NEW": 2})

@@ -31,6 +31,9 @@ def train(
         int | None, typer.Option(help="Side that images are stretched to: 8 or a multiple of 16; default: 32.")
     ] = None,
     val: Annotated[float | None, typer.Option(help="Share of the images held out; default: 0.1.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Parquet column of what is held out together; default: group, if there is one.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -48,12 +51,15 @@ def train(
             "image_size": image_size,
             "validation_fraction": val,
             "start_from": start_from,
+            "group": group,
         }
-        train_pair(data, out, resume=resume, device=device, progress=not quiet, **settings)
+        clf = train_pair(data, out, resume=resume, device=device, progress=not quiet, **settings)
     log = json.loads((out / "training" / "log.json").read_text(encoding="utf-8"))
     if not quiet:
         _print_unreadable(log["unreadable"])
     _print_worth(log["validation"])
+    if clf.worth_ is not None:
+        console().print(text(str(clf.worth_)), soft_wrap=True)
     if not quiet:
         console().print(text(f"Written: {out}"), soft_wrap=True)
 

@@ -1,0 +1,39 @@
+"""What decides a training beside its settings: constants of the code, and versions."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from importlib.metadata import version
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import __version__
+
+__all__ = ["constants", "versions"]
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide what a training comes to, by name."""
+    return {"hybridclf": __version__, "timm": version("timm"), "torch": str(torch.__version__)}
+
+
+def constants(modules: Iterable[ModuleType]) -> dict[str, Any]:
+    """The constants of modules as plain JSON, by "module.NAME"; those that are no plain values are left out."""
+    found = {}
+    for module in modules:
+        for name, value in vars(module).items():
+            if name.isupper():
+                try:
+                    found[f"{module.__name__.rpartition('.')[2]}.{name}"] = json.loads(
+                        json.dumps(value, default=_plain)
+                    )
+                except TypeError:  # a function, or a table of them
+                    continue
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else asdict(value)

@@ -23,11 +23,13 @@ from . import (
     fusion,
     holding_out,
     losses,
+    novelty,
     objectives,
     optimizing,
     pair_training,
     recipe,
     training,
+    worth,
 )
 from .allocation import FixedTrials, Race
 from .catalog import model_folder
@@ -149,7 +151,7 @@ def train_pair(
 
 def _modules() -> list[ModuleType]:
     """The modules whose constants decide what a training comes to."""
-    fitting = [calibration, crossfit, fusion, objectives]
+    fitting = [calibration, crossfit, fusion, novelty, objectives, worth]
     return [sys.modules[__name__], duplicates, losses, optimizing, pair_training, holding_out, training, *fitting]
 
 
@@ -249,8 +251,8 @@ def _finish(
             spec = trainable.save(proposer, folder / "proposer")
         clf = _calibrated(spec, network, task, progress)
         run.log["validation"] = _validate(clf, task)
-        if getattr(clf, "worth_", None) is not None:
-            run.log["worth"] = asdict(clf.worth_)
+        if clf.worth_ is not None:
+            run.log["worth"] = asdict(clf.worth_) | {"sentence": str(clf.worth_)}
         with writing(folder):
             clf.set_params(device="auto", verbose=False).save(folder)
         run.write()

@@ -100,7 +100,8 @@ def test_the_command_says_what_it_did(trained: tuple[Path, Result], data: Path) 
     for text in ("tier 1 alone", "tier 2 alone, 32 trials", "hybrid,", "evaluations per image", f"Written: {out}"):
         assert text in result.stdout
     worth = json.loads((out / "training" / "log.json").read_text())["worth"]
-    assert f"of {worth['n_images']} held-out images" in result.stdout and {"pays", "fixed", "broken"} <= set(worth)
+    assert worth["sentence"] in result.stdout and f"of {worth['n_images']} held-out images" in worth["sentence"]
+    assert {"pays", "fixed", "broken", "log_loss_gain"} <= set(worth)
     for text in ("read images", "train proposer", "train denoiser", "image/s", "loss="):
         assert text in result.stderr
     log = json.loads((out / "training" / "log.json").read_text())

@@ -31,7 +31,7 @@ INNER = (1, 2, 6)
 
 def backward(net: nn.Module, step: int) -> None:
     x = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(step))
-    net(x).square().mean().backward()
+    net(x.to(next(net.parameters()).dtype)).square().mean().backward()
 
 
 def descend(net: nn.Module, step: Callable[[float], None], zero_grad: Callable[[], None], rates: list[float]) -> None:
@@ -47,23 +47,31 @@ def assert_same(ours: nn.Module, theirs: nn.Module, atol: float) -> None:
 
 
 def test_without_muon_it_is_adamw() -> None:
-    ours = network()
+    ours = network().double()  # where no gradient is so small that rounding turns AdamW's step around
     theirs, rates = copy.deepcopy(ours), [0.01, 0.02, 0.005]
     own = Optimizer(ours, weight_decay=0.1)
     descend(ours, own.step, own.zero_grad, rates)
-    other = torch.optim.AdamW(theirs.parameters(), weight_decay=0.1)
+    other = torch.optim.AdamW(theirs.parameters(), weight_decay=0.1, fused=False)
 
     def step(rate: float) -> None:
         other.param_groups[0]["lr"] = rate
         other.step()
 
     descend(theirs, step, other.zero_grad, rates)
-    assert_same(ours, theirs, atol=1e-6)
+    assert_same(ours, theirs, atol=1e-12)
 
 
+@pytest.mark.parametrize("able", [True, False])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_inner_layers_are_muons_on_matrices(memory_format: torch.memory_format) -> None:
-    """By hand: weights flattened, given to Muon, and put back."""
+def test_inner_layers_are_muons_on_matrices(
+    memory_format: torch.memory_format, able: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand: weights flattened, given to Muon, and put back.
+
+    Both sides run the same kernels, on any processor. Were the hand's AdamW not the fused one too, the weights that it
+    takes would differ by 1e-7, the next gradients as well, and bfloat16 would make some of that into 1e-3.
+    """
+    monkeypatch.setattr("hybridclf.optimizing.has_bf16", lambda device: able)
     ours = network(memory_format)
     theirs, rates = network(memory_format), [0.01, 0.02]
     own = Optimizer(ours, weight_decay=0.1, muon=True)
@@ -72,7 +80,7 @@ def test_inner_layers_are_muons_on_matrices(memory_format: torch.memory_format) 
     weights = [theirs[i].weight for i in INNER]
     matrices = [nn.Parameter(_matrix(w, memory_format)) for w in weights]
     others = [p for p in theirs.parameters() if all(p is not w for w in weights)]
-    adam = torch.optim.AdamW(others, weight_decay=0.1)
+    adam = torch.optim.AdamW(others, weight_decay=0.1, fused=True)
     muon = StackedMuon(matrices, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
 
     def step(rate: float) -> None:
@@ -141,7 +149,12 @@ def test_what_has_no_gradient_stays() -> None:
 
 @pytest.mark.parametrize("able", [True, False])
 def test_stacked_muon_is_torchs(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it computes in, it differs from torch's, in bfloat16, by no more than bfloat16 does."""
+    """Whatever it computes in, it differs from torch's, in bfloat16, by no more than bfloat16 does.
+
+    A number is rounded by 2^-9 at most, some fifteen products follow one another, and momentum adds three steps up: a
+    few roundings beside what the weights moved. A coefficient 10 % off, a step left out, or momentum that does not
+    look ahead makes 17 % and more.
+    """
     monkeypatch.setattr("hybridclf.optimizing.has_bf16", lambda device: able)
     torch.manual_seed(0)
     ours = [nn.Parameter(torch.randn(shape)) for shape in ((24, 60), (60, 24), (20, 20), (24, 60))]
@@ -157,5 +170,5 @@ def test_stacked_muon_is_torchs(able: bool, monkeypatch: pytest.MonkeyPatch) -> 
         for muon in pair:
             muon.step()
     for a, b, start in zip(ours, theirs, before, strict=True):
-        assert (a - b).norm() < 0.02 * (a - start).norm()
+        assert (a - b).norm() < 0.05 * (a - start).norm()
         torch.testing.assert_close(pair[0].state[a]["momentum_buffer"], pair[1].state[b]["momentum_buffer"])

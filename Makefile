@@ -1,19 +1,22 @@
-# make demo    the demonstration on handwritten digits; report in demo-report/
-# make test    the tests
-# make lint    ruff and mypy
-# make bench   speed and cost beside the published procedure, about 10 minutes on two cores; ARGS="--profile full"
-# make clean   remove all that was generated, except .venv
+# make demo          the demonstration on handwritten digits; report in demo-report/
+# make test          the tests
+# make test-lowest   those of them that other libraries matter to, with the lowest versions that pyproject.toml allows
+# make lint          ruff and mypy
+# make bench         speed and cost beside the published procedure, about 10 minutes on two cores; ARGS="--profile full"
+# make clean         remove all that was generated, except the environments
 #
-# Each makes .venv when it is missing: with uv when it is on the PATH, else with venv and pip.
+# Each makes .venv (test-lowest: .venv-lowest) when it is missing: with uv when it is on the PATH, else with venv and pip.
 # PYTHON=python3.12 chooses the interpreter; ARGS="…" is handed on to demo, test or bench.
 
 PYTHON ?=
 ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+LOWEST := .venv-lowest
+LOWEST_TESTS := $(addprefix tests/,adapters batch/test_inputs.py serving test_estimator_checks.py test_files.py test_images.py test_persistence.py test_plots.py)
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-lowest lint bench clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -21,6 +24,10 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(ARGS)
+
+# Old libraries are warned of by newer ones that they use: here that is no error.
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest -o filterwarnings=default --disable-warnings $(LOWEST_TESTS) $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
@@ -32,23 +39,27 @@ bench: $(INSTALLED)
 
 clean:
 	rm -rf build dist *.egg-info adapters/*.egg-info demo-report .pytest_cache .ruff_cache .mypy_cache
-	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name '.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+ENVIRONMENTS := .venv $(LOWEST)
 
 ifeq ($(UV),)
-$(BIN)/python: python = $(or $(PYTHON),python3)
-$(BIN)/python:
+$(ENVIRONMENTS:%=%/bin/python): python = $(or $(PYTHON),python3)
+$(ENVIRONMENTS:%=%/bin/python): %/bin/python:
 	@$(python) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed; choose one with: make PYTHON=python3.12 …")'
-	$(python) -m venv --clear .venv
+	$(python) -m venv --clear $*
 else
-$(BIN)/python:
-	uv venv --clear $(if $(PYTHON),--python $(PYTHON)) .venv
+$(ENVIRONMENTS:%=%/bin/python): %/bin/python:
+	uv venv --clear $(if $(PYTHON),--python $(PYTHON)) $*
 endif
 
-$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+.venv/.installed: constraints.txt
+$(LOWEST)/.installed: constraints-lowest.txt
+$(ENVIRONMENTS:%=%/.installed): %/.installed: pyproject.toml | %/bin/python
 ifeq ($(UV),)
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[plot,dev]' -c constraints.txt
+	@$*/bin/python -m pip --version >/dev/null 2>&1 || $*/bin/python -m ensurepip
+	$*/bin/python -m pip install --disable-pip-version-check -e '.[dev]' -c $(filter constraints%,$^)
 else
-	uv pip install --python $(BIN)/python -e '.[plot,dev]' -c constraints.txt
+	uv pip install --python $*/bin/python -e '.[dev]' -c $(filter constraints%,$^)
 endif
 	@touch $@

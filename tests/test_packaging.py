@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import hybridclf
 
@@ -117,6 +118,37 @@ def test_public_name_is_importable_and_documented(name: str) -> None:
 def test_public_names_are_listed_once() -> None:
     assert dir(hybridclf) == sorted(hybridclf.__all__)
     assert len(hybridclf.__all__) == len(set(hybridclf.__all__))
+
+
+def requirements() -> Iterator[Requirement]:
+    """Every dependency and those of all extras; what an extra takes from another comes there."""
+    lines = [*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)]
+    yield from (found for found in map(Requirement, lines) if found.name != "hybridclf")
+
+
+def pins(name: str) -> dict[str, Version]:
+    """The version of each package in a file of constraints."""
+    lines = [line for line in (ROOT / name).read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    return {canonicalize_name(package): Version(version) for package, version in (line.split("==") for line in lines)}
+
+
+@pytest.mark.parametrize("requirement", list(requirements()), ids=lambda found: found.name)
+def test_lower_bound_is_the_version_that_the_lowest_environment_has(requirement: Requirement) -> None:
+    (bound,) = requirement.specifier
+    assert bound.operator == ">=", f"{requirement}: state the lowest version that works, as name>=version"
+    assert pins("constraints-lowest.txt")[canonicalize_name(requirement.name)] == Version(bound.version)
+
+
+@pytest.mark.parametrize("requirement", list(requirements()), ids=lambda found: found.name)
+def test_the_versions_that_the_tests_ran_with_are_allowed(requirement: Requirement) -> None:
+    assert pins("constraints.txt")[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+def test_dev_has_every_extra() -> None:
+    """So that the tests run with all of them."""
+    extras = PROJECT["optional-dependencies"]
+    (own,) = (found for found in map(Requirement, extras["dev"]) if found.name == "hybridclf")
+    assert own.extras == extras.keys() - {"dev"}
 
 
 @pytest.mark.parametrize("package", SOURCES)

@@ -790,9 +790,9 @@ def test_images_of_another_or_of_mixed_size(trained: HybridClassifier) -> None:
     with pytest.raises(InvalidInputError, match="expected images of 8x8x1, got images of 8x8x3"):
         trained.predict(np.zeros((2, 8, 8, 3), dtype=np.uint8))
     mixed = [Image.new("L", (8, 8)), Image.new("L", (8, 9))]
-    for use in (lambda: trained.predict(mixed), lambda: HybridClassifier().fit(mixed, [0, 1])):
-        with pytest.raises(InvalidInputError, match=r"images must share one size.*resize them first"):
-            use()
+    assert trained.predict(mixed).shape == (2,)
+    with pytest.raises(InvalidInputError, match=r"images must share one size.*resize them first"):
+        HybridClassifier().fit(mixed, [0, 1])
 
 
 def test_an_image_shape_that_does_not_fit(blobs: Any) -> None:

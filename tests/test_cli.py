@@ -25,6 +25,7 @@ from hybridclf.allocation import FixedTrials
 from hybridclf.classify import FileAnswer, Share
 from hybridclf.cli import app
 from hybridclf.cli.classify import _print_table
+from hybridclf.installing import pip_install
 from hybridclf.training import Trainer
 from tests.adapters.tiny_pair import specs_of
 
@@ -512,7 +513,7 @@ def test_demo_without_matplotlib_says_what_to_type(tmp_path: Path, monkeypatch: 
     monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
     result = invoke("demo", "--out", tmp_path / "out")
     assert result.exit_code == 2
-    assert "pip install matplotlib" in result.stderr
+    assert pip_install("plot") in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
@@ -542,5 +543,5 @@ def test_serve_without_its_extra_says_what_to_type(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     result = invoke("serve")
     assert result.exit_code == 2
-    assert "pip install fastapi" in result.stderr
+    assert pip_install("server") in result.stderr
     assert len(result.stderr.splitlines()) == 1

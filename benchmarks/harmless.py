@@ -33,6 +33,7 @@ from sklearn.svm import SVC
 
 from hybridclf import HybridClassifier, metrics
 from hybridclf.checkpoint import save_json
+from hybridclf.devices import as_device
 from hybridclf.proposing import aligned_log_proba
 
 RESULTS = Path(__file__).parent / "results" / "harmless.json"
@@ -157,7 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Fit, measure, write, print."""
     args = _parser().parse_args(arguments)
     args.work.mkdir(parents=True, exist_ok=True)
-    report: dict[str, Any] = {"machine": machine("cpu"), "seed": args.seed, "fits": {}}
+    report: dict[str, Any] = {"machine": machine(as_device("cpu")), "seed": args.seed, "fits": {}}
     for name in args.sets:
         for proposer in args.proposers:
             path = args.work / f"{name}-{proposer}-{args.seed}.json"

@@ -29,8 +29,11 @@ RECORDED_TRIALS = TELLING_TRIALS
 RECORDED_CLASSES = 20
 """Candidates recorded per image: those with the most prior mass."""
 
-COMPARED_IN = 5
-"""Parts of the images for the comparison with tier 1: each is answered with a calibration fitted on the others."""
+COMPARED_IN, ENOUGH = (5, 2), 500
+"""Parts of the images for the comparison with tier 1, and of more images than these.
+
+Each part is answered with a calibration fitted on the others; half of many images is enough for one.
+"""
 
 SHARPNESS = np.geomspace(0.4, 1.6, 13)
 """Factors on the evidence's log-scores that are tried on replayed races."""
@@ -229,12 +232,12 @@ def cross_answers(
     if allocation.max_trials > n_recorded:  # more than can be replayed
         allocation = FixedTrials(n_recorded)
     m = len(recording.all_y)
-    part = np.random.default_rng(seed).permutation(m) % min(COMPARED_IN, m)
+    part = np.random.default_rng(seed).permutation(m) % min(COMPARED_IN[m > ENOUGH], m)
     posterior = softmax(recording.log_prior, axis=1)
     prior_alone, evaluations = np.ones(m), np.zeros(m, dtype=int)
     for p in range(part.max() + 1):
         others, mine = recording.select(part != p), part[recording.positions] == p
-        if not len(others.y):
+        if not len(others.y) or not mine.any():
             continue
         fitted = fit_calibration(others, allocation, top_k, weighting)
         own = recording.select(part == p)
@@ -319,9 +322,10 @@ def replay(
     """
     posterior, evaluations = fusion.prior(log_prior), np.zeros(len(log_prior), dtype=int)
     candidates = shortlist(posterior, top_k)
-    table = np.stack(
-        [np.pad(e[:, c], ((0, 0), (0, e.shape[1] - len(c)))) for e, c in zip(errors, candidates, strict=True)]
-    )
+    index = np.zeros(log_prior.shape, dtype=int)  # of each image's candidates, best first; what pads is never asked for
+    for row, c in zip(index, candidates, strict=True):
+        row[: len(c)] = c
+    table = np.take_along_axis(errors[:, : allocation.max_trials], index[:, None], axis=2)
     tasks = [Task(i, tuple(c.tolist()), log_prior[i, c]) for i, c in enumerate(candidates)]
     loop = Loop(allocation, fusion, Recorded(table), Capacity(512, 2**14), log_prior.shape[1])
     for step in loop.run(tasks):

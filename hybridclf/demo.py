@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -251,8 +251,10 @@ def _hardest(answers: Mapping[str, Answers], y: np.ndarray) -> int:
 
 def _trace(clf: HybridClassifier, data: Digits, i: int, answers: Mapping[str, Answers]) -> Trace:
     """Run test image i's race again, watching every step."""
-    steps = [step for step in clf.stream(data.test[i : i + 1]) if len(step.images)]
+    image, stage = data.test[i : i + 1], clf.reranker(fusion=replace(clf.fusion_, pays=True, harmed=()))
+    steps = [step for step in stage.stream(image, *clf.propose(image)) if len(step.images) or step.finished]
     ((_, result),) = steps[-1].finished
+    steps = [step for step in steps if len(step.images)]
     k = len(result.candidates)
     return Trace(
         number=int(data.test_numbers[i]),

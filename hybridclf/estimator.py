@@ -246,7 +246,7 @@ class HybridClassifier(TwoTierPredictor):
 
     def _race(self) -> Any:
         """The allocation, or the one that stands for None."""
-        return self.allocation or Race()
+        return Race() if self.allocation is None else self.allocation
 
     def __sklearn_clone__(self) -> Self:
         """An unfitted copy; a denoiser that was given is shared, as nothing changes it."""

@@ -29,8 +29,8 @@ ARRIVALS = 256
 FULL = 0.9
 """How full a batch must be to be begun ahead: what waits for errors of the one before could fill it."""
 
-GIVE_UP_AFTER = 3
-"""First batches without a single finite error after which `run` asks for no more."""
+GIVE_UP_AFTER = 32
+"""First images, none of them with a finite error, after which `run` asks for no more."""
 
 _NO_BOUND = np.iinfo(np.int64).max
 
@@ -112,7 +112,7 @@ class Loop:
         self._arrival = np.zeros(n_slots, dtype=int)
         self._arrivals = 0
         self._ceilings = np.full(allocation.max_trials + 1, np.inf) if ceilings is None else ceilings
-        self._failures = 0.0  # batches before the first finite error, -inf after it
+        self._failures = 0.0  # images before the first finite error, -inf after it
 
     @property
     def n_slots(self) -> int:
@@ -127,7 +127,7 @@ class Loop:
     def run(self, tasks: Iterable[Task]) -> Iterator[Step]:
         """Rerank all tasks, yielding every step; tasks are drawn as room becomes free.
 
-        Where the first batches have no finite error at all, tier 1 answers the rest.
+        Where the first images have no finite error at all, tier 1 answers the rest.
         """
         queue, begun = iter(tasks), deque[tuple[Work, Pending]]()
         while self._failures < GIVE_UP_AFTER:
@@ -197,8 +197,8 @@ class Loop:
         self._busy[slots] = False
         self._window.record(pair_slot, work.trial[work.row], work.candidate, errors, self.evaluate.n_prompts)
         finite = np.isfinite(errors)
-        self._failures = -np.inf if finite.any() else self._failures + 1
         broken = np.unique(pair_slot[~finite])
+        self._failures = -np.inf if finite.any() else self._failures + len(broken)
         self._window.sums[broken] = 0.0  # tier 1 answers; an infinite sum has no posterior
         due = np.setdiff1d(slots[self._window.n_trials[slots] >= self._due[slots]], broken)
         novel = self._novel(due)

@@ -277,9 +277,9 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
             self.n_features_in_ = int(np.prod(self.image_shape_))
         if is_pil_list(X):
             images = scaled(images, self.pixel_range_)
-        elif not table and self.pixel_range_ and not reset:  # in a table 255 is a number
+        elif images.ndim == 4 and self.pixel_range_ and not reset:  # in a table 255 is a number
             images = in_range(images, self.pixel_range_)
-        return Items(given if table and hasattr(given, "shape") else images, images)
+        return Items(given if table and images.ndim == 2 and hasattr(given, "shape") else images, images)
 
     def _needs_encoder(self, X: Any) -> bool:
         """Tell whether a table may have gaps, or has columns that are no numbers."""

@@ -138,12 +138,13 @@ class Reranker:
         UnknownLabelError
             If the denoiser does not know a label.
         """
+        steps = self.stream(images, candidates, log_prior)
         if log_prior is not None and self.check_prior:
             self._warn_of_another_tier_1(log_prior)
         results: list[RerankResult | None] = [None] * len(candidates)
         with progress_bar(total=len(candidates), desc="rerank", unit="image", leave=None, show=progress) as bar:
             spent = 0
-            for step in self.stream(images, candidates, log_prior):
+            for step in steps:
                 spent += step.pairs
                 for image, result in step.finished:
                     results[image] = result

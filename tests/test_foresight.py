@@ -81,6 +81,7 @@ def test_filling_up_changes_no_result_and_saves_batches(
         assert filling.batches == 1 if denoiser.cost_unit == "row" else filling.batches < padding.batches / 2
 
 
+@pytest.mark.filterwarnings("ignore:tier 2 gave errors:hybridclf.errors.FallbackWarning")
 def test_what_was_never_asked_for_cannot_break_an_answer(denoiser: Denoiser) -> None:
     """The errors of the second trial, t = 3/4, are not finite, but after the first everything is clear."""
     sure = Race(0.21, 2)

@@ -548,7 +548,8 @@ def test_a_fusion_of_another_tier_1_is_said(gaussian_denoiser: Callable[..., Any
 
 
 def test_a_model_that_overflows_is_warned_of_once(gaussian_denoiser: Callable[..., Any]) -> None:
-    broken = gaussian_denoiser(dict(zip("ab", np.full((2, 2), np.nan), strict=True)), dtype=torch.float16)
+    broken = gaussian_denoiser(dict(zip("ab", np.eye(2), strict=True)), dtype=torch.float16)
+    broken.predict = lambda x_t, t, row, condition: torch.full((len(row), 2), torch.inf, dtype=torch.float16)
     with pytest.warns(FallbackWarning, match=r'40 of 40 images.*float16 overflows.*precision="bf16"') as caught:
         results = Reranker(broken, allocation=FixedTrials(1)).rerank(np.zeros((40, 2)), ["ab"] * 40)
     assert len(caught) == 1

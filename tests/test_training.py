@@ -47,7 +47,11 @@ def accuracy(network: LateConditioned, x0: Tensor, y: Tensor) -> float:
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_a_small_set_is_learned(weight: float) -> None:
     network = small()
-    log = train(network, Examples(*two_classes(256, 0)), TrainingConfig(30, 64, 5e-3, wrong_class_weight=weight))
+    log = train(
+        network,
+        Examples(*two_classes(256, 0)),
+        TrainingConfig(max_iter=30, batch_size=64, learning_rate=5e-3, wrong_class_weight=weight),
+    )
     assert len(log.loss) == log.n_iter == 30
     assert log.held_out == []
     assert log.loss[-1] < log.loss[0] - 0.1
@@ -82,7 +86,9 @@ def test_same_seed_same_weights() -> None:
 def test_early_stopping_stops_and_keeps_the_best() -> None:
     """Eight images are soon known by heart, and then new ones are no longer explained."""
     few, many = two_classes(8, 0), two_classes(400, 1)
-    config = TrainingConfig(400, 8, 1e-2, weight_decay=0.0, ema_decay=0.5, n_iter_no_change=20)
+    config = TrainingConfig(
+        max_iter=400, batch_size=8, learning_rate=1e-2, weight_decay=0.0, ema_decay=0.5, n_iter_no_change=20
+    )
     network = small()
     log = train(network, Examples(*few), config, held_out=Examples(*many))
     assert len(log.loss) < 400
@@ -98,8 +104,8 @@ def test_without_early_stopping_the_average_of_the_last_pass_is_kept() -> None:
     """An average that forgets at once is the network itself: training on from it changes little at a rate of zero."""
     x0, y = two_classes(64, 0)
     slow, quick = small(), small()
-    train(slow, Examples(x0, y), TrainingConfig(4, 16, 5e-3, ema_decay=0.99))
-    train(quick, Examples(x0, y), TrainingConfig(4, 16, 5e-3, ema_decay=0.0))
+    train(slow, Examples(x0, y), TrainingConfig(max_iter=4, batch_size=16, learning_rate=5e-3, ema_decay=0.99))
+    train(quick, Examples(x0, y), TrainingConfig(max_iter=4, batch_size=16, learning_rate=5e-3, ema_decay=0.0))
     start = small().state_dict()
 
     def moved(network: LateConditioned) -> float:
@@ -115,7 +121,12 @@ def test_the_average_is_that_of_the_steps() -> None:
     def final(n_steps: int, decay: float, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
         monkeypatch.setattr("hybridclf.training._warm_cosine", lambda _: lambda __: 1.0)
         network = small()
-        train(network, Examples(x0, y), TrainingConfig(n_steps, 16, 1e-2, ema_decay=decay), seed=4)
+        train(
+            network,
+            Examples(x0, y),
+            TrainingConfig(max_iter=n_steps, batch_size=16, learning_rate=1e-2, ema_decay=decay),
+            seed=4,
+        )
         return network.state_dict()
 
     with pytest.MonkeyPatch.context() as patch:
@@ -158,7 +169,11 @@ def test_the_wrong_class_term_tells_classes_apart() -> None:
 
     def gap(weight: float) -> float:
         network = small()
-        train(network, Examples(x0, y), TrainingConfig(20, 32, 5e-3, wrong_class_weight=weight))
+        train(
+            network,
+            Examples(x0, y),
+            TrainingConfig(max_iter=20, batch_size=32, learning_rate=5e-3, wrong_class_weight=weight),
+        )
         rng = (torch.Generator().manual_seed(9) for _ in range(2))
         with torch.no_grad():
             right, wrong = (denoising_loss(network, x0, c, 0.0, next(rng)) for c in (y, 1 - y))
@@ -267,11 +282,15 @@ def test_most_times_are_drawn_from_the_range() -> None:
 
 def test_bfloat16_trains_float32_weights() -> None:
     network = small()
-    log = train(network, Examples(*two_classes(256, 0)), TrainingConfig(30, 64, 5e-3, bf16=True))
+    log = train(
+        network,
+        Examples(*two_classes(256, 0)),
+        TrainingConfig(max_iter=30, batch_size=64, learning_rate=5e-3, bf16=True),
+    )
     assert all(p.dtype == torch.float32 for p in network.parameters())
     assert log.loss[-1] < log.loss[0] - 0.1
     exact = small()
-    train(exact, Examples(*two_classes(256, 0)), TrainingConfig(30, 64, 5e-3))
+    train(exact, Examples(*two_classes(256, 0)), TrainingConfig(max_iter=30, batch_size=64, learning_rate=5e-3))
     assert not torch.equal(network.outlet.weight, exact.outlet.weight)
     assert accuracy(network, *two_classes(200, 1)) > 0.95
 

@@ -110,7 +110,15 @@ def pressed_in(step: int, times: int = 1) -> Trainer:
     return pressed
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C interrupts, also where the tests run in the background, which a shell makes deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("quick", "interruptible")
 @pytest.mark.parametrize("step", [0, 3, 12, 29])
 def test_ctrl_c_finishes_the_step_and_keeps_it(tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = TrainingRun.start(tmp_path / "whole", SETTINGS)
@@ -127,7 +135,7 @@ def test_ctrl_c_finishes_the_step_and_keeps_it(tmp_path: Path, step: int, monkey
     assert all(torch.equal(actual[name], value) for name, value in expected.items())
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "interruptible")
 def test_a_second_ctrl_c_does_not_wait_for_the_step(tmp_path: Path) -> None:
     run = TrainingRun.start(tmp_path / "out", SETTINGS)
     with pytest.raises(KeyboardInterrupt):

@@ -330,7 +330,7 @@ def replay(
     loop = Loop(allocation, fusion, Recorded(table), Capacity(512, 2**14), log_prior.shape[1])
     for step in loop.run(tasks):
         for image, result in step.finished:
-            c = list(result.candidates)
-            posterior[image, c] = result.posterior * posterior[image, c].sum()
+            columns = list(result.candidates)
+            posterior[image, columns] = result.posterior * posterior[image, columns].sum()
             evaluations[image] = result.evaluations
     return posterior, evaluations

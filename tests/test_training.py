@@ -1,6 +1,7 @@
 """Training: the loss against a re-statement, and small sets that must be learned."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,12 @@ from hybridclf.models import LateConditioned, LateConditionedDenoiser, LateMLP, 
 from hybridclf.reranker import Reranker
 from hybridclf.training import CHECK_EVERY, Examples, Trainer, TrainingConfig, TrainingLog, train
 
-QUICK = TrainingConfig(max_iter=30, batch_size=64, learning_rate=5e-3)
+
+def brief(max_iter: int, batch_size: int, learning_rate: float, **others: Any) -> TrainingConfig:
+    return TrainingConfig(max_iter=max_iter, batch_size=batch_size, learning_rate=learning_rate, **others)
+
+
+QUICK = brief(30, 64, 5e-3)
 
 
 def two_classes(n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -50,7 +56,7 @@ def test_a_small_set_is_learned(weight: float) -> None:
     log = train(
         network,
         Examples(*two_classes(256, 0)),
-        TrainingConfig(max_iter=30, batch_size=64, learning_rate=5e-3, wrong_class_weight=weight),
+        brief(30, 64, 5e-3, wrong_class_weight=weight),
     )
     assert len(log.loss) == log.n_iter == 30
     assert log.held_out == []
@@ -66,7 +72,7 @@ def test_a_u_net_learns_too() -> None:
     x0[y == 1, :, 2:] += 1
     torch.manual_seed(0)
     network = LateUNet((1, 4, 4), 2, width=8)
-    train(network, Examples(x0[:64], y[:64]), TrainingConfig(max_iter=40, batch_size=32, learning_rate=5e-3))
+    train(network, Examples(x0[:64], y[:64]), brief(40, 32, 5e-3))
     assert accuracy(network, x0[64:, 0], y[64:]) > 0.9
 
 
@@ -104,8 +110,8 @@ def test_without_early_stopping_the_average_of_the_last_pass_is_kept() -> None:
     """An average that forgets at once is the network itself: training on from it changes little at a rate of zero."""
     x0, y = two_classes(64, 0)
     slow, quick = small(), small()
-    train(slow, Examples(x0, y), TrainingConfig(max_iter=4, batch_size=16, learning_rate=5e-3, ema_decay=0.99))
-    train(quick, Examples(x0, y), TrainingConfig(max_iter=4, batch_size=16, learning_rate=5e-3, ema_decay=0.0))
+    train(slow, Examples(x0, y), brief(4, 16, 5e-3, ema_decay=0.99))
+    train(quick, Examples(x0, y), brief(4, 16, 5e-3, ema_decay=0.0))
     start = small().state_dict()
 
     def moved(network: LateConditioned) -> float:
@@ -124,7 +130,7 @@ def test_the_average_is_that_of_the_steps() -> None:
         train(
             network,
             Examples(x0, y),
-            TrainingConfig(max_iter=n_steps, batch_size=16, learning_rate=1e-2, ema_decay=decay),
+            brief(n_steps, 16, 1e-2, ema_decay=decay),
             seed=4,
         )
         return network.state_dict()
@@ -172,7 +178,7 @@ def test_the_wrong_class_term_tells_classes_apart() -> None:
         train(
             network,
             Examples(x0, y),
-            TrainingConfig(max_iter=20, batch_size=32, learning_rate=5e-3, wrong_class_weight=weight),
+            brief(20, 32, 5e-3, wrong_class_weight=weight),
         )
         rng = (torch.Generator().manual_seed(9) for _ in range(2))
         with torch.no_grad():
@@ -285,12 +291,12 @@ def test_bfloat16_trains_float32_weights() -> None:
     log = train(
         network,
         Examples(*two_classes(256, 0)),
-        TrainingConfig(max_iter=30, batch_size=64, learning_rate=5e-3, bf16=True),
+        brief(30, 64, 5e-3, bf16=True),
     )
     assert all(p.dtype == torch.float32 for p in network.parameters())
     assert log.loss[-1] < log.loss[0] - 0.1
     exact = small()
-    train(exact, Examples(*two_classes(256, 0)), TrainingConfig(max_iter=30, batch_size=64, learning_rate=5e-3))
+    train(exact, Examples(*two_classes(256, 0)), brief(30, 64, 5e-3))
     assert not torch.equal(network.outlet.weight, exact.outlet.weight)
     assert accuracy(network, *two_classes(200, 1)) > 0.95
 

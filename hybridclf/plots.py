@@ -47,7 +47,9 @@ FEW = 10
 SHARES = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
 """Ticks of an axis of log-odds, on which evidence adds up."""
 
-ENDS = {"confident": "sure enough", "budget": "no trials left", "fallback": "tier 1's answer stands"}
+ENDS = {"confident": "sure enough", "budget": "no trials left"} | dict.fromkeys(
+    ("fallback", "novel", "off"), "tier 1's answer stands"
+)
 """Why a race ended, in words."""
 
 P = ParamSpec("P")

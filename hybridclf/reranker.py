@@ -143,13 +143,14 @@ class Reranker:
             self._warn_of_another_tier_1(log_prior)
         results: list[RerankResult | None] = [None] * len(candidates)
         with progress_bar(total=len(candidates), desc="rerank", unit="image", leave=None, show=progress) as bar:
-            spent = 0
+            spent = novel = 0
             for step in steps:
                 spent += step.pairs
                 for image, result in step.finished:
                     results[image] = result
                 bar.update(len(step.finished))
-                bar.set_postfix(evaluations=spent, refresh=False)
+                novel += sum(result.stopped_by == "novel" for _, result in step.finished)
+                bar.set_postfix(evaluations=spent, novel=novel, refresh=False)
                 del step  # while it is there, its evidence is copied before the images' places are used again
         done = [r for r in results if r is not None]
         self._warn_of_fallbacks(done)

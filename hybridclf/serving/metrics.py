@@ -38,6 +38,9 @@ class Metrics:
         self.evaluations = Histogram(
             "hybridclf_evaluations_per_image", "Denoiser evaluations.", buckets=_EVALUATIONS, registry=registry
         )
+        self.stopped_by = Counter(
+            "hybridclf_images", "Images by why their re-ranking ended.", ["stopped_by"], registry=registry
+        )
         self.queue_seconds = Histogram(
             "hybridclf_queue_seconds", "Time of an image in the queue.", buckets=_SECONDS, registry=registry
         )
@@ -58,6 +61,7 @@ class Metrics:
     def answered(self, result: RerankResult, waited: float, under_way: float) -> None:
         """An image was answered after so many seconds in the queue and in the loop."""
         self.evaluations.observe(result.evaluations)
+        self.stopped_by.labels(result.stopped_by).inc()
         self.queue_seconds.observe(waited)
         self.loop_seconds.observe(under_way)
 

@@ -116,7 +116,10 @@ class Meta(BaseModel):
     """What an answer cost, and how it ended."""
 
     evaluations: Annotated[int, Field(description="Denoiser evaluations that were spent.")]
-    stopped_by: Annotated[str, Field(description='"confident", "budget", "deadline" or "fallback".')]
+    stopped_by: Annotated[
+        str,
+        Field(description='"confident", "budget" or "deadline"; with tier 1\'s answer "off", "novel" or "fallback".'),
+    ]
     degraded: Annotated[bool, Field(description="Whether this is less than the answer without deadline and failure.")]
 
 

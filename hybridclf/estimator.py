@@ -23,6 +23,7 @@ from .fitting import Parts, Recipe, Sample
 from .fusion import Fusion
 from .models import LateConditionedDenoiser
 from .names import Prompts
+from .novelty import UsualValues
 from .objectives import resolve_weighting
 from .predicting import TwoTierPredictor
 from .proposing import accepts_gaps, default_proposer, is_trained
@@ -317,6 +318,7 @@ class HybridClassifier(TwoTierPredictor):
         of_one_size = denoiser is None or isinstance(denoiser, LateConditionedDenoiser)
         self._takes_arrays = of_one_size or not getattr(proposer, "takes_images", False)
         items, y = self._read_labelled(X, y, reset=True)
+        self._usual = UsualValues.fit(items.images) if np.ndim(items.images) == 2 else None
         self.classes_ = self._classes(proposer, y)
         numbers = class_numbers(y, self.classes_)
         check_classes(self.classes_, numbers, trains=denoiser is None)
@@ -389,7 +391,7 @@ class HybridClassifier(TwoTierPredictor):
         self._seed = draw_seed(self.random_state)
         shape = self.image_shape
         self.image_shape_ = None if shape is None else (*shape, 1)[:3]
-        self.pixel_range_ = self._table = None
+        self.pixel_range_ = self._table = self._usual = None
         self._keep(Parts(proposer, denoiser, None))
         self._calibrate(None)
         return self
@@ -426,7 +428,7 @@ class HybridClassifier(TwoTierPredictor):
         self.fusion_, self.worth_ = self.calibration_.fusion, self.calibration_.worth
 
 
-_FITTED = ("_seed", "_takes_arrays", "_table", "_objective", "_weighting")
+_FITTED = ("_seed", "_takes_arrays", "_table", "_usual", "_objective", "_weighting")
 """What `fit` leaves behind, beside the attributes whose names end in "_"."""
 
 

@@ -12,7 +12,10 @@ from .ports import Label
 if TYPE_CHECKING:
     from .fusion import Fusion
 
-__all__ = ["Evidence", "PairedDifferences", "RerankResult", "Window", "evidence_before"]
+TIER_1_ANSWERS = ("fallback", "novel", "off")
+"""Reasons for stopping where the answer is tier 1's own, at its own temperature."""
+
+__all__ = ["TIER_1_ANSWERS", "Evidence", "PairedDifferences", "RerankResult", "Window", "evidence_before"]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+from scipy.special import softmax
 
 from .allocation import Allocation
 from .evidence import Evidence, RerankResult, Window, evidence_before
@@ -168,8 +169,11 @@ class Loop:
         self._arrivals += len(slots)
         self._window.admit(slots, log_prior)
         self.evaluate.admit(slots, tasks)
-        asked = np.array([self._asks(task) for task in tasks], dtype=bool)
-        return self._judge(slots[asked], {"off": slots[~asked]})
+        asked, novel = (
+            np.array([self._asks(task) for task in tasks], bool),
+            np.array([task.novel for task in tasks], bool),
+        )
+        return self._judge(slots[asked & ~novel], {"off": slots[~asked], "novel": slots[asked & novel]})
 
     def _asks(self, task: Task) -> bool:
         """Whether tier 2 is asked where tier 1 puts its first class first."""
@@ -215,7 +219,7 @@ class Loop:
         evidence = evidence_before(np.maximum(task.log_prior, LOG_ZERO)[None], self.fusion)
         reason, posterior = "confident", evidence.posterior
         if not self._asks(task):
-            reason, posterior = "off", self.fusion.prior(evidence.log_prior)
+            reason, posterior = "off", softmax(evidence.log_prior, axis=1)
         elif (self.allocation.survivors(evidence) | evidence.leads).sum() > 1:
             return None
         return results_of([task], posterior, [reason], [0], [evidence.errors[0]])[0]
@@ -268,7 +272,7 @@ class Loop:
         finished = self._release(slots[done], reasons[done].tolist(), evidence.posterior[done])
         for reason, others in (aside or {}).items():
             if len(others):
-                finished += self._release(others, [reason] * len(others), self.fusion.prior(window.log_prior[others]))
+                finished += self._release(others, [reason] * len(others), softmax(window.log_prior[others], axis=1))
         return Step(images, evidence, evaluations, finished, rows, pairs)
 
     def _affordable(self, slots: np.ndarray) -> np.ndarray:

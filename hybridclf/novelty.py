@@ -1,10 +1,10 @@
-"""Errors that are usual for the classes a pair was calibrated on: beyond them an image is none of tier 2's business."""
+"""What is usual for errors and for input: images beyond it are novel, and tier 1 answers them."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["UsualErrors"]
+__all__ = ["UsualErrors", "UsualValues"]
 
 QUANTILE = 0.99
 """Share of the calibration images whose level of errors counts as usual."""
@@ -78,3 +78,32 @@ class UsualErrors:
         limits = np.interp(counts, np.arange(len(self.limits)), self.limits)
         typical = np.interp(t, self.times, self.typical)
         return np.append(np.inf, limits * np.cumsum(typical * weights))
+
+
+class UsualValues:
+    """Ranges of the numbers in the vectors that a pair was fitted on; beyond them a vector is novel.
+
+    A range reaches from the second lowest to the second highest value of a column, and half its width further: what a
+    single row had is not usual.
+
+    Parameters
+    ----------
+    low, high : float array `[d]`
+        Ends of the ranges.
+    """
+
+    def __init__(self, low: np.ndarray, high: np.ndarray) -> None:
+        self.low, self.high = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
+
+    @classmethod
+    def fit(cls, vectors: np.ndarray) -> "UsualValues":
+        """Learn the ranges of vectors `[n, d]`."""
+        second = min(1, len(vectors) - 1)
+        vectors = vectors.astype(float)
+        low, high = np.partition(vectors, second, axis=0)[second], -np.partition(-vectors, second, axis=0)[second]
+        half = np.maximum(high - low, 0) / 2
+        return cls(low - half, high + half)
+
+    def novel(self, vectors: np.ndarray) -> np.ndarray:
+        """Tell which of the vectors `[m, d]` have a number out of its range, bool `[m]`."""
+        return np.any((vectors < self.low) | (vectors > self.high), axis=1)

@@ -32,6 +32,7 @@ from .fusion import Fusion
 from .label_json import describe_labels, restore_labels
 from .models import LateConditionedDenoiser, build
 from .names import Prompts
+from .novelty import UsualValues
 from .objectives import BinnedWeights
 from .proposer_files import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
 from .proposing import FunctionProposer, told
@@ -159,6 +160,7 @@ def _describe(clf: "HybridClassifier", folder: Path) -> dict[str, Any]:
         "pixel_range": clf.pixel_range_,
         "takes_arrays": clf._takes_arrays,
         "table": None if clf._table is None else clf._table.columns,
+        "usual_values": None if clf._usual is None else {"low": clf._usual.low, "high": clf._usual.high},
         "seed": clf._seed,
         "fitted": {name: getattr(clf, name) for name in _FITTED if hasattr(clf, name)},
         "asks_tier_2": clf.fusion_.pays,
@@ -307,6 +309,7 @@ def _restore(
     clf.pixel_range_ = None if saved["pixel_range"] is None else tuple(saved["pixel_range"])
     clf._takes_arrays, clf._seed = saved["takes_arrays"], saved["seed"]
     clf._table = None if saved.get("table") is None else TableEncoder(saved["table"])
+    clf._usual = None if saved.get("usual_values") is None else UsualValues(**saved["usual_values"])
     clf._objective, clf._weighting = clf.objective, clf.weighting
     for name, value in saved["fitted"].items():
         setattr(clf, name, np.array(value, dtype=object) if name == "feature_names_in_" else value)

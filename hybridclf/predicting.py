@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 import numpy as np
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
@@ -16,12 +17,13 @@ from .allocation import Allocation
 from .calibration import Calibration
 from .checks import check_parameters
 from .errors import InvalidInputError
-from .evidence import RerankResult
+from .evidence import TIER_1_ANSWERS, RerankResult
 from .files import read_pictures
 from .fusion import Fusion
 from .images import Items, as_array, in_range, is_empty, is_image_list, is_pil_list, scaled, value_range
 from .loop import Step
 from .names import Prompts
+from .novelty import UsualValues
 from .objectives import resolve_weighting
 from .ports import Label
 from .proposing import accepts_gaps, aligned_log_proba, shortlist
@@ -59,6 +61,7 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
     worth_: Worth | None
     _takes_arrays: bool
     _table: TableEncoder | None
+    _usual: UsualValues | None
     _objective: str
     _weighting: str
     _seed: int
@@ -88,7 +91,8 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
         """The same as `rerank`, as a generator of its steps, to be watched."""
         check_is_fitted(self)
         items = self._read(X)
-        return self.reranker().stream(items.images, *self._propose(items)[:2])
+        candidates, log_prior, _ = self._propose(items)
+        return self.reranker().stream(items.images, candidates, log_prior, self._novel(items))
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Posterior `[n, C]` of all classes, rows sum to one; classes that were no candidates keep tier 1's share."""
@@ -98,12 +102,16 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
         """`predict_proba` and `rerank` at the cost of one: the posterior `[n, C]` and the n results behind it."""
         check_is_fitted(self)
         items = self._read(X)
-        candidates, log_prior, posterior = self._propose(items)
+        candidates, log_prior, own = self._propose(items)
+        posterior = self.fusion_.prior(own)
         stage = self.reranker()
         stage.check_prior = False  # it is that of the tier 1 which the fusion was fitted for
-        results = stage.rerank(items.images, candidates, log_prior, progress=self.verbose)
+        results = stage.rerank(items.images, candidates, log_prior, novel=self._novel(items), progress=self.verbose)
         number = {label: i for i, label in enumerate(self.classes_.tolist())}
-        for row, result in zip(posterior, results, strict=True):
+        for row, log_p, result in zip(posterior, own, results, strict=True):
+            if result.stopped_by in TIER_1_ANSWERS:
+                row[:] = softmax(log_p)
+                continue
             columns = [number[label] for label in result.candidates]
             row[columns] = result.posterior * row[columns].sum()
         return posterior / posterior.sum(axis=1, keepdims=True), results
@@ -173,15 +181,19 @@ class TwoTierPredictor(ClassifierMixin, BaseEstimator):
         return other
 
     def _propose(self, items: Items) -> tuple[list[list[Label]], list[np.ndarray], np.ndarray]:
-        """Candidates of each image with their log prior, and tier 1's probabilities `[n, C]` of all classes."""
+        """Candidates of each image with their log prior, and tier 1's log-probabilities `[n, C]` of all classes."""
         log_prior = aligned_log_proba(self.proposer_, items, self.classes_)
         prior = self.fusion_.prior(log_prior)
         chosen = shortlist(prior, self.top_k)
         return (
             [self.classes_[c].tolist() for c in chosen],
             [p[c] for p, c in zip(log_prior, chosen, strict=True)],
-            prior,
+            log_prior,
         )
+
+    def _novel(self, items: Items) -> np.ndarray | None:
+        """Tell which vectors have numbers far from all that `fit` saw, bool `[n]`; None for images."""
+        return None if self._usual is None else self._usual.novel(items.images)
 
     # --- saving -------------------------------------------------------------------------------------------------------
 

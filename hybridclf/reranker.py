@@ -112,6 +112,7 @@ class Reranker:
         candidates: Sequence[Sequence[Label]],
         log_prior: Sequence[np.ndarray] | np.ndarray | None = None,
         *,
+        novel: np.ndarray | None = None,
         progress: bool = False,
     ) -> list[RerankResult]:
         """Rank each image's candidates.
@@ -124,6 +125,8 @@ class Reranker:
             The classes to compare, image by image; lengths may differ.
         log_prior : n float sequences, optional
             Tier 1's log-probabilities of these candidates; default uniform.
+        novel : bool array `[n]`, optional
+            Images that are known to be unlike all that was calibrated on: tier 1 answers them. Default: none.
         progress : bool
             Whether to show a progress bar.
 
@@ -138,19 +141,19 @@ class Reranker:
         UnknownLabelError
             If the denoiser does not know a label.
         """
-        steps = self.stream(images, candidates, log_prior)
+        steps = self.stream(images, candidates, log_prior, novel)
         if log_prior is not None and self.check_prior:
             self._warn_of_another_tier_1(log_prior)
         results: list[RerankResult | None] = [None] * len(candidates)
         with progress_bar(total=len(candidates), desc="rerank", unit="image", leave=None, show=progress) as bar:
-            spent = novel = 0
+            spent = n_novel = 0
             for step in steps:
                 spent += step.pairs
                 for image, result in step.finished:
                     results[image] = result
                 bar.update(len(step.finished))
-                novel += sum(result.stopped_by == "novel" for _, result in step.finished)
-                bar.set_postfix(evaluations=spent, novel=novel, refresh=False)
+                n_novel += sum(result.stopped_by == "novel" for _, result in step.finished)
+                bar.set_postfix(evaluations=spent, novel=n_novel, refresh=False)
                 del step  # while it is there, its evidence is copied before the images' places are used again
         done = [r for r in results if r is not None]
         self._warn_of_fallbacks(done)
@@ -194,6 +197,7 @@ class Reranker:
         images: Any,
         candidates: Sequence[Sequence[Label]],
         log_prior: Sequence[np.ndarray] | np.ndarray | None = None,
+        novel: np.ndarray | None = None,
     ) -> Iterator[Step]:
         """The same as `rerank`, as a generator of its steps, to be watched: parameters and errors as there."""
         if log_prior is None:
@@ -204,7 +208,11 @@ class Reranker:
                 "give one of each per image"
             )
         pairs = enumerate(zip(candidates, log_prior, strict=True))
-        tasks = [Task(i, tuple(labels), as_log_prior(prior, f"image {i}")) for i, (labels, prior) in pairs]
+        far = np.zeros(len(candidates), dtype=bool) if novel is None else novel
+        tasks = [
+            Task(i, tuple(labels), as_log_prior(prior, f"image {i}"), novel=bool(far[i]))
+            for i, (labels, prior) in pairs
+        ]
         check_tasks(tasks)
         return self._run(images, tasks)
 

@@ -44,6 +44,8 @@ class Task:
         What it may cost; None for no bound but the allocation's.
     condition : Condition `[k, …]` or None
         The candidates' conditions, where the evaluator may not have them yet.
+    novel : bool
+        Whether it is known to be unlike all that was calibrated on: tier 1 answers.
     """
 
     image: int
@@ -51,6 +53,7 @@ class Task:
     log_prior: np.ndarray
     max_evaluations: int | None = None
     condition: Condition | None = None
+    novel: bool = False
 
 
 def uniform_prior(candidates: Sequence[Label]) -> np.ndarray:

@@ -67,8 +67,8 @@ class Worth:
     evaluations : float
         Evaluations per image.
     pays : bool
-        Whether tier 2 is used: its gain in log loss is at least one standard error above zero, and it fixes no fewer
-        images than it breaks.
+        Whether tier 2 is used. It has to fix no fewer images than it breaks, and to gain log loss, by one standard
+        error at least, or accuracy, with an interval above zero and log loss not worse by one standard error.
     harmed : tuple of labels
         Classes that it is not asked about, since it breaks significantly more of their images than it fixes.
     """
@@ -94,19 +94,19 @@ class Worth:
         fixed, broken = int((after & ~before).sum()), int((before & ~after).sum())
         share = weight / weight.sum()
         net = float(share @ (after.astype(float) - before))
-        error = (gain.high - gain.low) / (2 * 1.96)
+        accuracy_gain = metrics.accuracy_difference(after, before)
         return cls(
             n_images=len(weight),
             tier_1_accuracy=metrics.accuracy(before),
             hybrid_accuracy=metrics.accuracy(after),
-            accuracy_gain=metrics.accuracy_difference(after, before),
+            accuracy_gain=accuracy_gain,
             tier_1_log_loss=_mean(loss, weight),
             hybrid_log_loss=_mean(new_loss, weight),
             log_loss_gain=gain,
             fixed=fixed,
             broken=broken,
             evaluations=float(answers.evaluations.mean()),
-            pays=bool(gain.value > MIN_Z * error and net >= 0 and fixed >= broken),
+            pays=_pays(gain, accuracy_gain, net, fixed - broken),
             harmed=tuple(harmed),
         )
 
@@ -145,6 +145,14 @@ def harmed_classes(answers: Answers) -> np.ndarray:
         if broken > fixed and binomtest(broken, fixed + broken, alternative="greater").pvalue < ALPHA / len(leaders):
             harmed.append(c)
     return np.array(harmed, dtype=int)
+
+
+def _pays(log_loss_gain: Interval, accuracy_gain: Interval, net: float, n_fixed_more: int) -> bool:
+    """Decide whether tier 2 is used; `net` is the weighted gain in accuracy."""
+    error = (log_loss_gain.high - log_loss_gain.low) / (2 * 1.96)
+    gains_log_loss = log_loss_gain.value > MIN_Z * error
+    gains_accuracy = accuracy_gain.low > 0 and log_loss_gain.value > -MIN_Z * error
+    return bool(net >= 0 and n_fixed_more >= 0 and (gains_log_loss or gains_accuracy))
 
 
 def _mean(values: np.ndarray, weight: np.ndarray) -> Interval:

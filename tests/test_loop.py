@@ -382,7 +382,7 @@ def test_errors_that_are_not_finite_fall_back_to_tier_1(
 
     hit = results.pop(3)
     assert hit.stopped_by == "fallback"
-    prior = softmax(FUSED.prior_alone * tasks[3].log_prior)
+    prior = softmax(tasks[3].log_prior)
     np.testing.assert_allclose(hit.posterior, prior)
     assert hit.ranking == tuple("abcd"[i] for i in np.argsort(-prior))
     assert 0 <= hit.evaluations - 4 * hit.rows < (4 if capacity.splits else 1)  # of a trial that was cut short
@@ -638,7 +638,7 @@ def test_an_image_beyond_the_usual_errors_is_novel(error_table: Callable[..., np
             same(result, plain[i])
             continue
         assert result.stopped_by == "novel"
-        np.testing.assert_allclose(result.posterior, softmax(FUSED.prior_alone * tasks[i].log_prior))
+        np.testing.assert_allclose(result.posterior, softmax(tasks[i].log_prior))
         assert result.evaluations == TRIALS * len(tasks[i].candidates)
 
 
@@ -659,7 +659,7 @@ def test_tier_2_is_not_asked_where_it_does_not_pay(fusion: Fusion, error_table: 
         assert (result.stopped_by == "off") == (not fusion.pays or leader in fusion.harmed)
         if result.stopped_by == "off":
             assert result.evaluations == 0
-            np.testing.assert_allclose(result.posterior, softmax(FUSED.prior_alone * tasks[i].log_prior))
+            np.testing.assert_allclose(result.posterior, softmax(tasks[i].log_prior))
     assert {image for image, _, _ in evaluate.asked} <= {i for i, r in results.items() if r.stopped_by != "off"}
 
 

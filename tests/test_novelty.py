@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hybridclf import Fusion
-from hybridclf.novelty import IMAGE_SLACK, QUANTILE, VECTOR_SLACK, UsualErrors
+from hybridclf.novelty import IMAGE_SLACK, QUANTILE, VECTOR_SLACK, UsualErrors, UsualValues
 
 T = 16
 TIMES = np.random.default_rng(0).permutation((np.arange(T) + 0.5) / T)  # in the order of use
@@ -53,3 +53,20 @@ def test_weights_of_zero_make_nothing_novel(errors: np.ndarray) -> None:
 def test_a_fusion_with_it_goes_through_json(errors: np.ndarray) -> None:
     fusion = Fusion(1.0, 0.5, 0.2, usual=UsualErrors.fit(errors, TIMES, WEIGHTS), harmed=("cat", "dog"), pays=True)
     assert Fusion(**json.loads(json.dumps(asdict(fusion)))) == fusion
+
+
+def test_values_beyond_the_second_extreme_and_half_the_width_are_novel() -> None:
+    rng = np.random.default_rng(2)
+    vectors = np.column_stack([rng.uniform(0, 10, 200), np.arange(200) == 7, rng.standard_normal(200)])
+    usual = UsualValues.fit(vectors)
+    second = np.sort(vectors[:, 0])[[1, -2]]
+    assert usual.low[0] == pytest.approx(second[0] - (second[1] - second[0]) / 2)
+    assert usual.high[0] == pytest.approx(second[1] + (second[1] - second[0]) / 2)
+    seen = vectors[np.arange(200) != 7]
+    assert not usual.novel(seen).any()
+    for column, value in ((0, 1e4), (0, -999.0), (1, 1.0), (2, 10.0)):  # the 1 was in a single row
+        far = seen.copy()
+        far[:, column] = value
+        assert usual.novel(far).all()
+    again = UsualValues(usual.low.tolist(), usual.high.tolist())
+    np.testing.assert_array_equal(again.novel(vectors), usual.novel(vectors))

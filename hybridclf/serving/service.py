@@ -9,10 +9,11 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from ..errors import ClosedError, InvalidInputError
 from ..estimator import HybridClassifier
-from ..evidence import RerankResult
+from ..evidence import TIER_1_ANSWERS, RerankResult
 from ..files import check_image_shape
 from ..live import AsyncReranker
 from ..ports import Label
@@ -78,9 +79,20 @@ class Answer:
 
 @dataclass(frozen=True)
 class _HandedIn:
-    """An image in the loop: the prior of its labels `[L]`, which of them are candidates, and what will come of it."""
+    """An image in the loop.
+
+    Attributes
+    ----------
+    prior, own : float array `[L]`
+        Tier 1's probabilities of the labels, at the fusion's temperature and at its own.
+    candidates : int array `[k]`
+        Which of the labels tier 2 compares.
+    future : Future
+        The result to come.
+    """
 
     prior: np.ndarray
+    own: np.ndarray
     candidates: np.ndarray
     future: Future[RerankResult]
 
@@ -160,7 +172,9 @@ class Service:
             raise
         except Exception:
             _log.exception("the denoiser failed on an image; tier 1 answers")
-            return Answer(handed_in.prior, 0, "fallback")
+            return Answer(handed_in.own, 0, "fallback")
+        if result.stopped_by in TIER_1_ANSWERS:
+            return Answer(handed_in.own, result.evaluations, result.stopped_by)
         posterior = handed_in.prior.copy()
         posterior[handed_in.candidates] = result.posterior * posterior[handed_in.candidates].sum()
         return Answer(posterior / posterior.sum(), result.evaluations, result.stopped_by)
@@ -181,7 +195,7 @@ class Service:
             deadline=question.seconds_left,
             max_evaluations=question.max_evaluations,
         )
-        return _HandedIn(self._prior(log_prior), candidates, future)
+        return _HandedIn(self._prior(log_prior), softmax(np.maximum(log_prior, LOG_ZERO)), candidates, future)
 
     def _prior(self, log_prior: np.ndarray) -> np.ndarray:
         """Tier 1's probabilities `[L]` of the labels."""

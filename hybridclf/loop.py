@@ -169,10 +169,8 @@ class Loop:
         self._arrivals += len(slots)
         self._window.admit(slots, log_prior)
         self.evaluate.admit(slots, tasks)
-        asked, novel = (
-            np.array([self._asks(task) for task in tasks], bool),
-            np.array([task.novel for task in tasks], bool),
-        )
+        asked = np.array([self._asks(task) for task in tasks], dtype=bool)
+        novel = np.array([task.novel for task in tasks], dtype=bool)
         return self._judge(slots[asked & ~novel], {"off": slots[~asked], "novel": slots[asked & novel]})
 
     def _asks(self, task: Task) -> bool:

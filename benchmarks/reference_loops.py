@@ -19,7 +19,7 @@ from torch import Tensor
 from hybridclf import Denoiser
 from hybridclf.models import LateConditionedDenoiser
 from hybridclf.ports import Condition, Label, take
-from hybridclf.trials import TrialPlan
+from hybridclf.reranking.trials import TrialPlan
 
 __all__ = ["BATCH", "Answer", "ReferenceLoops"]
 

@@ -28,9 +28,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from hybridclf import HybridClassifier
-from hybridclf.evidence import RerankResult
 from hybridclf.files import as_item, image_paths, open_image
 from hybridclf.plots import BLUE, GREY, STYLE, VERMILLION, require_matplotlib
+from hybridclf.reranking.evidence import RerankResult
 
 RESULTS = Path(__file__).parent / "results"
 MOST_IMAGES = 2000

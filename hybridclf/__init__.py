@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
     from .errors import (
         ClosedError,
         FallbackWarning,
@@ -24,16 +23,16 @@ if TYPE_CHECKING:
         UnknownSpecError,
     )
     from .estimator import HybridClassifier
-    from .evidence import Evidence, RerankResult
-    from .fusion import Fusion
     from .live import AsyncReranker
     from .pair import train_pair
     from .ports import Denoiser, Proposer
     from .reranker import Reranker
+    from .reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
+    from .reranking.evidence import Evidence, RerankResult
+    from .reranking.fusion import Fusion
     from .zeroshot import zero_shot
 
 _HOMES = {
-    "allocation": ("Allocation", "FixedTrials", "PairedTTest", "Race", "Staged"),
     "errors": (
         "ClosedError",
         "FallbackWarning",
@@ -49,12 +48,13 @@ _HOMES = {
         "UnknownSpecError",
     ),
     "estimator": ("HybridClassifier",),
-    "evidence": ("Evidence", "RerankResult"),
-    "fusion": ("Fusion",),
     "live": ("AsyncReranker",),
     "pair": ("train_pair",),
     "ports": ("Denoiser", "Proposer"),
     "reranker": ("Reranker",),
+    "reranking.allocation": ("Allocation", "FixedTrials", "PairedTTest", "Race", "Staged"),
+    "reranking.evidence": ("Evidence", "RerankResult"),
+    "reranking.fusion": ("Fusion",),
     "zeroshot": ("zero_shot",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

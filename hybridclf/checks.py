@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from .allocation import Allocation
 from .bounds import check_number, check_whole, is_whole
 from .errors import InvalidInputError, InvalidTypeError
 from .names import told_apart
 from .objectives import resolve_objective, resolve_weighting
+from .reranking.allocation import Allocation
 
 __all__ = [
     "check_allocation",

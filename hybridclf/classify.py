@@ -12,9 +12,9 @@ from .bounds import check_whole
 from .catalog import DEFAULT_MODEL
 from .errors import InvalidInputError
 from .estimator import HybridClassifier
-from .evidence import RerankResult
 from .files import check_image_shape, image_paths, stretched, try_image
 from .ports import Label
+from .reranking.evidence import RerankResult
 
 __all__ = ["FileAnswer", "Share", "answer_images", "choose_classifier", "classify_files", "errors_of_missing"]
 

@@ -14,13 +14,13 @@ from sklearn.model_selection import train_test_split
 from sklearn.svm import SVC
 
 from . import __version__, metrics, plots
-from .allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
 from .estimator import HybridClassifier
-from .evidence import RerankResult
-from .fusion import Fusion
 from .progress import progress_bar
 from .proposing import rows_of
 from .report import Reliability, Report, Row, Trace
+from .reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
+from .reranking.evidence import RerankResult
+from .reranking.fusion import Fusion
 
 __all__ = ["ALLOCATIONS", "HYBRID", "RIVAL", "TIER_1", "Answers", "Digits", "methods", "run", "split_digits", "write"]
 

@@ -13,20 +13,20 @@ from sklearn.utils import Tags
 from sklearn.utils.metadata_routing import MetadataRouter
 from sklearn.utils.validation import check_is_fitted
 
-from .allocation import Allocation, Race
 from .calibration import Recording, calibrate
 from .checks import check_classes, check_labels, check_parameters, class_numbers, draw_seed
 from .crossfit import CrossFit
 from .devices import as_device
 from .errors import InvalidInputError, UncalibratedWarning
 from .fitting import Parts, Recipe, Sample
-from .fusion import Fusion
 from .models import LateConditionedDenoiser
 from .names import Prompts
-from .novelty import UsualValues
 from .objectives import resolve_weighting
 from .predicting import TwoTierPredictor
 from .proposing import accepts_gaps, default_proposer, is_trained
+from .reranking.allocation import Allocation, Race
+from .reranking.fusion import Fusion
+from .reranking.novelty import UsualValues
 from .routing import metadata_of, router_of
 from .tiers import for_labels, resolve_tiers
 from .training import TrainingConfig

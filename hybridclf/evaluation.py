@@ -9,7 +9,7 @@ from torch import Tensor
 from .devices import Batches, send
 from .objectives import BOUNDS, Transition, check_objective, resolve_objective
 from .ports import Condition, Denoiser, VarianceDenoiser, take
-from .work import Capacity
+from .reranking.batches import Capacity
 
 __all__ = ["PairErrors", "Rows", "batch_capacity"]
 

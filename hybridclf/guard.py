@@ -3,8 +3,8 @@
 import numpy as np
 
 from .errors import InvalidInputError
-from .tasks import Task
-from .work import Evaluator, Pending, Work
+from .reranking.batches import Evaluator, Pending, Work
+from .reranking.tasks import Task
 
 __all__ = ["FAILING", "Guarded"]
 

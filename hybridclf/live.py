@@ -18,12 +18,12 @@ import numpy as np
 from .alarms import Alarms
 from .bounds import check_number, check_whole
 from .errors import ClosedError, InvalidInputError, QueueFullError
-from .evidence import RerankResult
 from .guard import Guarded
 from .ports import Label
 from .promises import Answer, Observer, Request, keep, take_out, telling
 from .reranker import Reranker
-from .tasks import Task, as_log_prior, check_task, prior_result, uniform_prior
+from .reranking.evidence import RerankResult
+from .reranking.tasks import Task, as_log_prior, check_task, prior_result, uniform_prior
 
 __all__ = ["AsyncReranker"]
 

@@ -20,10 +20,8 @@ from . import (
     calibration,
     crossfit,
     duplicates,
-    fusion,
     holding_out,
     losses,
-    novelty,
     objectives,
     optimizing,
     pair_training,
@@ -31,13 +29,11 @@ from . import (
     training,
     worth,
 )
-from .allocation import FixedTrials, Race
 from .catalog import model_folder
 from .checkpoint import writing
 from .devices import as_device, has_bf16
 from .errors import InvalidInputError, MissingDependencyError, SavedModelError
 from .estimator import HybridClassifier
-from .fusion import Fusion
 from .holding_out import pack, unpack
 from .labelled import DIGITS, LabelledImages, load_labelled
 from .loss_picture import plot_losses
@@ -45,6 +41,9 @@ from .models import LateConditionedDenoiser, LateUNet
 from .pair_training import PairSettings, Part, Task, denoiser_part, proposer_part, worth_compiling
 from .persistence import read_description, restore_denoiser
 from .ports import Trainable
+from .reranking import fusion, novelty
+from .reranking.allocation import FixedTrials, Race
+from .reranking.fusion import Fusion
 from .training_run import TrainingRun
 from .writing import sync_folder, sync_tree
 

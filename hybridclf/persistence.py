@@ -23,22 +23,22 @@ from safetensors.numpy import save as dump_tensors
 from sklearn.base import BaseEstimator
 
 from . import __version__, plugins
-from .allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
 from .calibration import Calibration
 from .checks import check_prompts
 from .devices import as_device
 from .errors import InvalidInputError, SavedModelError
-from .fusion import Fusion
 from .label_json import describe_labels, restore_labels
 from .models import LateConditionedDenoiser, build
 from .names import Prompts
-from .novelty import UsualValues
 from .objectives import BinnedWeights
 from .proposer_files import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
 from .proposing import FunctionProposer, told
+from .reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
+from .reranking.fusion import Fusion
+from .reranking.novelty import UsualValues
+from .reranking.trials import TellingOrder
 from .tables import TableEncoder
 from .tiers import check_prompts_used, loader_options
-from .trials import TellingOrder
 from .worth import Worth
 from .writing import make_folder, write_together
 

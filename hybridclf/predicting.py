@@ -13,21 +13,21 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import catalog, persistence
-from .allocation import Allocation
 from .calibration import Calibration
 from .checks import check_parameters
 from .errors import InvalidInputError
-from .evidence import TIER_1_ANSWERS, RerankResult
 from .files import read_pictures
-from .fusion import Fusion
 from .images import Items, as_array, in_range, is_empty, is_image_list, is_pil_list, scaled, value_range
-from .loop import Step
 from .names import Prompts
-from .novelty import UsualValues
 from .objectives import resolve_weighting
 from .ports import Label
 from .proposing import accepts_gaps, aligned_log_proba, shortlist
 from .reranker import Reranker
+from .reranking.allocation import Allocation
+from .reranking.evidence import TIER_1_ANSWERS, RerankResult
+from .reranking.fusion import Fusion
+from .reranking.loop import Step
+from .reranking.novelty import UsualValues
 from .tables import TableEncoder, is_numeric
 from .tiers import for_labels
 from .worth import Worth

@@ -10,24 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .allocation import Allocation, PairedTTest, Race
 from .batch_timing import default_batch_size, timed_batch_size
 from .checks import check_allocation, check_batch_size, draw_seed
 from .conditions import ConditionTable
 from .devices import Batches, receive, send
 from .errors import FallbackWarning, InvalidInputError, UncalibratedWarning
 from .evaluation import PairErrors, Rows, batch_capacity
-from .evidence import RerankResult
 from .foresight import Foresight
-from .fusion import Fusion
 from .images import select
-from .loop import Loop, Step
 from .objectives import Weighting, uniform_weights
 from .ports import Condition, Denoiser, Label
 from .progress import progress_bar
-from .tasks import Task, as_log_prior, check_tasks, uniform_prior
-from .trials import TELLING_TRIALS, TellingOrder, TrialPlan
-from .work import Capacity, Pending, Work
+from .reranking.allocation import Allocation, PairedTTest, Race
+from .reranking.batches import Capacity, Pending, Work
+from .reranking.evidence import RerankResult
+from .reranking.fusion import Fusion
+from .reranking.loop import Loop, Step
+from .reranking.tasks import Task, as_log_prior, check_tasks, uniform_prior
+from .reranking.trials import TELLING_TRIALS, TellingOrder, TrialPlan
 
 __all__ = ["Reranker"]
 

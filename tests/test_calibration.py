@@ -10,12 +10,12 @@ import torch
 from scipy.special import log_softmax, softmax
 
 from hybridclf import calibration as module
-from hybridclf.allocation import FixedTrials, PairedTTest, Race, Staged
 from hybridclf.calibration import Recording, fit_calibration, record, replay
-from hybridclf.fusion import Fusion
 from hybridclf.objectives import BinnedWeights, heuristic_weights, paired_gaps, uniform_weights
 from hybridclf.reranker import Reranker
-from hybridclf.trials import TellingOrder, even_order
+from hybridclf.reranking.allocation import FixedTrials, PairedTTest, Race, Staged
+from hybridclf.reranking.fusion import Fusion
+from hybridclf.reranking.trials import TellingOrder, even_order
 
 FUSED = Fusion(prior_alone=0.8, prior_weight=0.6, error_weight=0.7, correlation=0.25, calibrated=True)
 

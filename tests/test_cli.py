@@ -21,11 +21,11 @@ from typer.testing import CliRunner
 
 import hybridclf
 from hybridclf import HybridClassifier, demo
-from hybridclf.allocation import FixedTrials
 from hybridclf.classify import FileAnswer, Share
 from hybridclf.cli import app
 from hybridclf.cli.classify import _print_table
 from hybridclf.installing import pip_install
+from hybridclf.reranking.allocation import FixedTrials
 from hybridclf.training import Trainer
 from tests.adapters.tiny_pair import specs_of
 

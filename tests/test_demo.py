@@ -12,8 +12,8 @@ from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 
 from hybridclf import demo
-from hybridclf.allocation import FixedTrials, PairedTTest
 from hybridclf.report import Report
+from hybridclf.reranking.allocation import FixedTrials, PairedTTest
 
 PICTURES = ("cost-accuracy.png", "reliability.png", "race.png")
 

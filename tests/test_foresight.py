@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from hybridclf import foresight as foresight_module
-from hybridclf.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
-from hybridclf.evidence import RerankResult
 from hybridclf.foresight import DEPTH, Foresight
-from hybridclf.fusion import Fusion
 from hybridclf.models import LateConditionedDenoiser, LateUNet
 from hybridclf.ports import Denoiser
 from hybridclf.reranker import Reranker
-from hybridclf.work import Capacity, Work
+from hybridclf.reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
+from hybridclf.reranking.batches import Capacity, Work
+from hybridclf.reranking.evidence import RerankResult
+from hybridclf.reranking.fusion import Fusion
 
 LABELS = ("ant", "bee", "cow", "dog", "elk")
 FUSED = Fusion(prior_alone=1.0, prior_weight=0.6, error_weight=0.4, correlation=0.1, calibrated=True)

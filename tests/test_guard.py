@@ -5,13 +5,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from hybridclf.allocation import FixedTrials
 from hybridclf.errors import InvalidInputError
-from hybridclf.fusion import Fusion
 from hybridclf.guard import FAILING, Guarded
-from hybridclf.loop import Loop
-from hybridclf.tasks import Task
-from hybridclf.work import Capacity, Pending, Recorded, Work
+from hybridclf.reranking.allocation import FixedTrials
+from hybridclf.reranking.batches import Capacity, Pending, Recorded, Work
+from hybridclf.reranking.fusion import Fusion
+from hybridclf.reranking.loop import Loop
+from hybridclf.reranking.tasks import Task
 
 
 class Breaking(Recorded):

@@ -18,13 +18,13 @@ from scipy.special import softmax
 from sklearn.datasets import load_digits
 
 from hybridclf import reranker as reranker_module
-from hybridclf.allocation import Allocation, FixedTrials, PairedTTest, Race
 from hybridclf.errors import ClosedError, InvalidInputError, QueueFullError, UnknownLabelError
 from hybridclf.estimator import HybridClassifier
-from hybridclf.evidence import Evidence, RerankResult
-from hybridclf.fusion import Fusion
 from hybridclf.live import AsyncReranker
 from hybridclf.reranker import Reranker
+from hybridclf.reranking.allocation import Allocation, FixedTrials, PairedTTest, Race
+from hybridclf.reranking.evidence import Evidence, RerankResult
+from hybridclf.reranking.fusion import Fusion
 
 LABELS = ("ant", "bee", "cow", "dog", "elk")
 FUSED = Fusion(prior_alone=1.0, prior_weight=0.6, error_weight=0.4, correlation=0.1, calibrated=True)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from hybridclf.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
 from hybridclf.errors import (
     FallbackWarning,
     HybridClfError,
@@ -19,14 +18,15 @@ from hybridclf.errors import (
     UnknownLabelError,
 )
 from hybridclf.evaluation import PADDED_TO
-from hybridclf.evidence import RerankResult
-from hybridclf.fusion import Fusion
 from hybridclf.models import LateConditionedDenoiser, LateUNet
 from hybridclf.objectives import BinnedWeights, heuristic_weights
 from hybridclf.ports import Denoiser
 from hybridclf.reranker import Reranker
-from hybridclf.tasks import Task
-from hybridclf.trials import TellingOrder
+from hybridclf.reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
+from hybridclf.reranking.evidence import RerankResult
+from hybridclf.reranking.fusion import Fusion
+from hybridclf.reranking.tasks import Task
+from hybridclf.reranking.trials import TellingOrder
 
 LABELS = ("ant", "bee", "cow", "dog", "elk")
 FUSED = Fusion(prior_alone=1.0, prior_weight=0.6, error_weight=0.4, correlation=0.1, calibrated=True)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hybridclf.allocation import FixedTrials
 from hybridclf.devices import can_compile
 from hybridclf.errors import TrainingError
 from hybridclf.losses import affine_jitter, denoising_loss, distort, shift_and_mirror
 from hybridclf.models import LateConditioned, LateConditionedDenoiser, LateMLP, LateUNet
 from hybridclf.reranker import Reranker
+from hybridclf.reranking.allocation import FixedTrials
 from hybridclf.training import CHECK_EVERY, Examples, Trainer, TrainingConfig, TrainingLog, train
 
 

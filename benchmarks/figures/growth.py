@@ -28,7 +28,7 @@ from sklearn.naive_bayes import GaussianNB
 from timing import medians
 
 from hybridclf import FixedTrials, HybridClassifier, Staged
-from hybridclf.loop import WINDOW_BYTES, Step
+from hybridclf.reranking.loop import WINDOW_BYTES, Step
 
 from .common import COLOURS, Line, styled
 from .workloads import late_mlp

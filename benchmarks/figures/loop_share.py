@@ -12,9 +12,9 @@ from timing import flops, medians, ratio_range, recorded, timings
 
 from hybridclf import Denoiser, FixedTrials, Fusion, Reranker
 from hybridclf.evaluation import batch_capacity
-from hybridclf.loop import Loop
-from hybridclf.tasks import Task
-from hybridclf.work import Capacity, Recorded
+from hybridclf.reranking.batches import Capacity, Recorded
+from hybridclf.reranking.loop import Loop
+from hybridclf.reranking.tasks import Task
 
 from .common import COLOURS, Line, styled
 from .workloads import WORKLOADS, Workload

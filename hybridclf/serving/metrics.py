@@ -3,8 +3,8 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from ..evidence import RerankResult
 from ..live import AsyncReranker
+from ..reranking.evidence import RerankResult
 from .gate import Gate
 
 __all__ = ["Metrics"]

@@ -13,12 +13,12 @@ from scipy.special import softmax
 
 from ..errors import ClosedError, InvalidInputError
 from ..estimator import HybridClassifier
-from ..evidence import TIER_1_ANSWERS, RerankResult
 from ..files import check_image_shape
 from ..live import AsyncReranker
 from ..ports import Label
 from ..proposing import shortlist
-from ..tasks import LOG_ZERO
+from ..reranking.evidence import TIER_1_ANSWERS, RerankResult
+from ..reranking.tasks import LOG_ZERO
 from .gate import Gate
 from .images import read_item
 from .limits import Limits

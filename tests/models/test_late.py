@@ -15,7 +15,7 @@ from hybridclf.errors import InvalidInputError, UnknownLabelError
 from hybridclf.models import LateConditioned, LateConditionedDenoiser, LateMLP, LateUNet, build
 from hybridclf.models.denoiser import cosine_levels, scattered
 from hybridclf.ports import Denoiser, take
-from hybridclf.trials import TrialPlan
+from hybridclf.reranking.trials import TrialPlan
 
 N_CLASSES = 5
 NETWORKS: dict[str, dict[str, Any]] = {

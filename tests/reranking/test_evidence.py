@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hybridclf.evidence import PairedDifferences, Window
-from hybridclf.fusion import Fusion
+from hybridclf.reranking.fusion import Fusion
+from hybridclf.reranking.window import PairedDifferences, Window
 
 
 def test_paired_differences_are_numpys_whatever_the_reference(error_table: Callable[..., np.ndarray]) -> None:

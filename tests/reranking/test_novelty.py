@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hybridclf import Fusion
-from hybridclf.novelty import IMAGE_SLACK, QUANTILE, VECTOR_SLACK, UsualErrors, UsualValues
+from hybridclf.reranking.novelty import IMAGE_SLACK, QUANTILE, VECTOR_SLACK, UsualErrors, UsualValues
 
 T = 16
 TIMES = np.random.default_rng(0).permutation((np.arange(T) + 0.5) / T)  # in the order of use

@@ -9,13 +9,13 @@ import pytest
 from scipy.special import log_softmax
 from scipy.stats import ttest_rel
 
-from hybridclf.allocation import PRESETS, Allocation, FixedTrials, PairedTTest, Race, Staged
 from hybridclf.errors import InvalidInputError, InvalidTypeError
-from hybridclf.evidence import RerankResult
-from hybridclf.fusion import Fusion
-from hybridclf.loop import Loop
-from hybridclf.tasks import Task
-from hybridclf.work import Capacity, Recorded
+from hybridclf.reranking.allocation import PRESETS, Allocation, FixedTrials, PairedTTest, Race, Staged
+from hybridclf.reranking.batches import Capacity, Recorded
+from hybridclf.reranking.evidence import RerankResult
+from hybridclf.reranking.fusion import Fusion
+from hybridclf.reranking.loop import Loop
+from hybridclf.reranking.tasks import Task
 
 FUSED = Fusion(prior_alone=0.8, prior_weight=0.6, error_weight=0.7, correlation=0.1, calibrated=True)
 

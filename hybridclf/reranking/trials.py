@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .errors import InvalidInputError
+from ..errors import InvalidInputError
 
 __all__ = ["TELLING_TRIALS", "TellingOrder", "TrialPlan", "even_order"]
 

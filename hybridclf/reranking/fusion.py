@@ -7,9 +7,9 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-from .bounds import check_number
+from ..bounds import check_number
+from ..ports import Label
 from .novelty import UsualErrors
-from .ports import Label
 
 __all__ = ["Fusion"]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from .bounds import check_whole, is_whole
-from .errors import InvalidInputError
+from ..bounds import check_whole, is_whole
+from ..errors import InvalidInputError
+from ..ports import Condition, Label
 from .evidence import RerankResult
 from .fusion import Fusion
-from .ports import Condition, Label
 
 __all__ = [
     "LOG_ZERO",

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from hybridclf import loop as loop_module
-from hybridclf.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
-from hybridclf.evidence import Evidence, RerankResult
-from hybridclf.fusion import Fusion
-from hybridclf.loop import Loop, Step
-from hybridclf.tasks import Task
-from hybridclf.work import Capacity, Pending, Recorded, Work
+from hybridclf.reranking import loop as loop_module
+from hybridclf.reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
+from hybridclf.reranking.batches import Capacity, Pending, Recorded, Work
+from hybridclf.reranking.evidence import Evidence, RerankResult
+from hybridclf.reranking.fusion import Fusion
+from hybridclf.reranking.loop import Loop, Step
+from hybridclf.reranking.tasks import Task
 
 FUSED = Fusion(prior_alone=0.9, prior_weight=0.5, error_weight=0.8, correlation=0.1, calibrated=True)
 ALLOCATIONS = [FixedTrials(7), Staged((4, 2, 1), (2, 5, 12)), PairedTTest(0.05, 3, 12), Race(0.95, 12)]

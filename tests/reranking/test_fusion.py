@@ -8,7 +8,7 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from hybridclf.errors import InvalidInputError
-from hybridclf.fusion import Fusion
+from hybridclf.reranking.fusion import Fusion
 
 FITTED = Fusion(prior_alone=0.8, prior_weight=0.6, error_weight=0.7, correlation=0.25, calibrated=True)
 

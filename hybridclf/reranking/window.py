@@ -1,133 +1,16 @@
-"""What has been seen so far of the images under way, and what comes out for each in the end."""
+"""Slots of the images under way: their errors so far, and the differences between candidates."""
 
-from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 import numpy as np
 
-from .ports import Label
+from .evidence import Evidence
 
 if TYPE_CHECKING:
     from .fusion import Fusion
 
-TIER_1_ANSWERS = ("fallback", "novel", "off")
-"""Reasons for stopping where the answer is tier 1's own, at its own temperature."""
-
-__all__ = ["TIER_1_ANSWERS", "Evidence", "PairedDifferences", "RerankResult", "Window", "evidence_before"]
-
-
-@dataclass(frozen=True)
-class RerankResult:
-    """The answer for one image, with what it cost and what it rests on.
-
-    Attributes
-    ----------
-    candidates : tuple of labels `[k]`
-        The classes that were compared, as handed over.
-    posterior : float array `[k]`
-        Share of each candidate; sums to one.
-    ranking : tuple of labels `[k]`
-        The candidates, best first.
-    evaluations : int
-        Denoiser predictions (image, trial, class) that were asked for; with several prompts per class, one for each.
-        What a batch would else have been padded with does not count (`Foresight`).
-    rows : int
-        Trials that were asked for; for a late-conditioned denoiser this is the cost.
-    stopped_by : str
-        "confident" (one candidate left), "budget" (no trials or evaluations left) or "deadline" (the best answer so
-        far, from a live server). The answer is tier 1's where it is "fallback" (an error was not finite), "novel"
-        (errors beyond what calibration images had: the image is unlike all of them) or "off" (held-out images say that
-        tier 2 does not pay, or not for tier 1's first class).
-    evidence : float32 array `[rows, k]`
-        Weighted error of each candidate in each trial, in the order of the trials; nan once it was dropped. Of a trial
-        that was cut short ("deadline", "fallback") the errors count as evaluations, but are neither row nor evidence.
-    """
-
-    candidates: tuple[Label, ...]
-    posterior: np.ndarray
-    ranking: tuple[Label, ...]
-    evaluations: int
-    rows: int
-    stopped_by: str
-    evidence: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """Evidence on m images at a moment of decision: all that an allocation gets to see.
-
-    It shows that moment for good, whatever comes of the images later.
-
-    Attributes
-    ----------
-    log_prior : float array `[m, K]`
-        Tier 1's log-probabilities of the candidates; -inf pads short candidate lists.
-    alive : bool array `[m, K]`
-        Candidates not dropped yet.
-    n_trials : int array `[m]`
-        Trials each image has seen.
-    sums : float array `[m, K]`
-        Sum of the weighted errors over these trials (of dropped candidates: until they were dropped).
-    posterior : float array `[m, K]`
-        Shares of the candidates so far; rows sum to one.
-    """
-
-    log_prior: np.ndarray
-    alive: np.ndarray
-    n_trials: np.ndarray
-    sums: np.ndarray
-    posterior: np.ndarray
-    _window: "Window" = field(repr=False)
-    _slots: np.ndarray = field(repr=False)
-    _moment: int = field(repr=False)
-    _kept: list[np.ndarray] = field(default_factory=list, repr=False)  # the errors, once the window has lost them
-
-    @property
-    def n_candidates(self) -> np.ndarray:
-        """How many candidates each image came with, int `[m]`."""
-        return np.isfinite(self.log_prior).sum(axis=1)
-
-    @property
-    def mean_errors(self) -> np.ndarray:
-        """Mean weighted error `[m, K]` over the trials so far; inf for candidates that are out."""
-        mean = self.sums / np.maximum(self.n_trials, 1)[:, None]
-        return np.where(self.alive, mean, np.inf)
-
-    @property
-    def leads(self) -> np.ndarray:
-        """Which candidate has the largest share of those that are not out, bool `[m, K]`, one per image."""
-        leader = np.where(self.alive, self.posterior, -1.0).argmax(axis=1)
-        return np.arange(self.alive.shape[1]) == leader[:, None]
-
-    @property
-    def errors(self) -> np.ndarray:
-        """The weighted errors of these trials, float32 `[m, max(n_trials), K]`, nan where nothing was evaluated.
-
-        A copy, made when asked for.
-        """
-        return self._kept[0].copy() if self._kept else self._read()
-
-    def _read(self) -> np.ndarray:
-        errors = self._window.errors[self._slots, : self.n_trials.max(initial=0)]
-        errors[np.arange(errors.shape[1]) >= self.n_trials[:, None]] = np.nan  # of trials that came later
-        return errors
-
-    def _keep(self) -> None:
-        """Keep the errors: the window is about to reuse some of the slots."""
-        if not self._kept:
-            self._kept.append(self._read())
-
-    def differences(self, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and variance, each `[m, K]`, over the trials of the errors minus those of one candidate `[m]`.
-
-        At the moment of decision it is cheap where the reference is the one of the time before.
-        """
-        if self._moment == self._window.moment:
-            return self._window.differences(self._slots, reference, self.n_trials)
-        differences = PairedDifferences(self.errors)
-        return differences(np.arange(len(reference)), reference, self.n_trials)
+__all__ = ["PairedDifferences", "Window"]
 
 
 class PairedDifferences:
@@ -249,15 +132,3 @@ class Window:
         dropped = self.alive[slots] & ~keep
         self.frozen[slots] = np.where(dropped, shares, self.frozen[slots])
         self.alive[slots] &= keep
-
-
-def evidence_before(log_prior: np.ndarray, fusion: "Fusion") -> Evidence:
-    """The evidence on m images with these log priors `[m, K]` (-inf padded) before their first trial, in no window."""
-    n_trials, sums, (m, k) = np.zeros(len(log_prior), dtype=int), np.zeros_like(log_prior), log_prior.shape
-    posterior = fusion.posterior(log_prior, sums, n_trials)
-    return Evidence(log_prior, np.isfinite(log_prior), n_trials, sums, posterior, _empty(m, k), np.arange(m), 0)
-
-
-@lru_cache
-def _empty(n_slots: int, n_candidates: int) -> Window:
-    return Window(n_slots, 0, n_candidates)

@@ -14,10 +14,11 @@ import numpy as np
 from scipy.special import softmax
 
 from .allocation import Allocation
-from .evidence import Evidence, RerankResult, Window, evidence_before
+from .batches import Capacity, Evaluator, Pending, Work
+from .evidence import Evidence, RerankResult, evidence_before
 from .fusion import Fusion
 from .tasks import LOG_ZERO, Task, results_of
-from .work import Capacity, Evaluator, Pending, Work
+from .window import Window
 
 __all__ = ["Loop", "Step"]
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from hybridclf import trials
 from hybridclf.errors import InvalidInputError
-from hybridclf.trials import TellingOrder, TrialPlan, even_order
+from hybridclf.reranking import trials
+from hybridclf.reranking.trials import TellingOrder, TrialPlan, even_order
 
 SIZES = [*range(1, 40), 100, 250, 256, 1000]
 

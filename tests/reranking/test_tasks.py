@@ -8,8 +8,8 @@ import pytest
 from scipy.special import softmax
 
 from hybridclf.errors import InvalidInputError
-from hybridclf.fusion import Fusion
-from hybridclf.tasks import Task, as_log_prior, check_task, check_tasks, prior_result
+from hybridclf.reranking.fusion import Fusion
+from hybridclf.reranking.tasks import Task, as_log_prior, check_task, check_tasks, prior_result
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
+from sklearn.utils import check_random_state
+
 from .errors import InvalidInputError
 
-__all__ = ["check_number", "check_whole", "is_whole"]
+__all__ = ["check_number", "check_whole", "draw_seed", "is_whole"]
 
 
 def is_whole(value: Any, lowest: int) -> bool:
@@ -55,3 +57,21 @@ def check_number(
         bounds = {"of at least": at_least, "above": above, "below": below}
         wanted = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
         raise InvalidInputError(f"{name} must be a finite number {wanted}, got {value!r}")
+
+
+def draw_seed(random_state: Any) -> int:
+    """The seed in [0, 2**31 - 1) that a `random_state` decides.
+
+    Raises
+    ------
+    InvalidInputError
+        For anything but a whole number in [0, 2**32), a `numpy.random.RandomState` and None.
+    """
+    try:
+        if not isinstance(random_state, bool):
+            return int(check_random_state(random_state).randint(2**31 - 1))
+    except (TypeError, ValueError):
+        pass
+    raise InvalidInputError(
+        f"random_state must be a whole number below 2**32, a numpy.random.RandomState or None, got {random_state!r}"
+    )

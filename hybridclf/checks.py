@@ -4,24 +4,16 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_random_state
 
 from .bounds import check_number, check_whole, is_whole
-from .errors import InvalidInputError, InvalidTypeError
+from .denoising.batch_size import check_batch_size
+from .denoising.objectives import resolve_objective
+from .denoising.weighting import resolve_weighting
+from .errors import InvalidInputError
 from .names import told_apart
-from .objectives import resolve_objective, resolve_weighting
-from .reranking.allocation import Allocation
+from .reranking.allocation import check_allocation
 
-__all__ = [
-    "check_allocation",
-    "check_batch_size",
-    "check_classes",
-    "check_labels",
-    "check_parameters",
-    "check_prompts",
-    "class_numbers",
-    "draw_seed",
-]
+__all__ = ["check_classes", "check_labels", "check_parameters", "check_prompts", "class_numbers"]
 
 
 def check_parameters(clf: Any) -> None:
@@ -67,33 +59,6 @@ def _check_cv(cv: Any) -> None:
         )
 
 
-def check_allocation(allocation: Any) -> None:
-    """Check that an allocation is one, or None.
-
-    Raises
-    ------
-    InvalidTypeError
-        If not.
-    """
-    if allocation is not None and not isinstance(allocation, Allocation):
-        raise InvalidTypeError(
-            f"allocation must be an object such as Race() or Staged((5, 1), (50, 500)), got {allocation!r}"
-        )
-
-
-def check_batch_size(batch_size: Any) -> None:
-    """Check a denoiser's batch size.
-
-    Raises
-    ------
-    InvalidInputError
-        For anything but a whole number of at least 1, "auto" and None.
-    """
-    named = batch_size is None or (isinstance(batch_size, str) and batch_size == "auto")
-    if not named and not is_whole(batch_size, 1):
-        raise InvalidInputError(f'batch_size must be a whole number of at least 1, "auto" or None, got {batch_size!r}')
-
-
 def _check_class_weight(class_weight: Any) -> None:
     if class_weight not in (None, "balanced") and not isinstance(class_weight, dict):
         raise InvalidInputError(
@@ -113,24 +78,6 @@ def _check_dtype(dtype: Any, denoiser: Any) -> None:
 
 def _is_shape(shape: Any) -> bool:
     return isinstance(shape, tuple | list) and len(shape) in (2, 3) and all(is_whole(side, 1) for side in shape)
-
-
-def draw_seed(random_state: Any) -> int:
-    """The seed in [0, 2**31 - 1) that a `random_state` decides.
-
-    Raises
-    ------
-    InvalidInputError
-        For anything but a whole number in [0, 2**32), a `numpy.random.RandomState` and None.
-    """
-    try:
-        if not isinstance(random_state, bool):
-            return int(check_random_state(random_state).randint(2**31 - 1))
-    except (TypeError, ValueError):
-        pass
-    raise InvalidInputError(
-        f"random_state must be a whole number below 2**32, a numpy.random.RandomState or None, got {random_state!r}"
-    )
 
 
 def check_prompts(prompts: Any) -> None:

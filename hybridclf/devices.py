@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .errors import HybridClfError, InvalidInputError, MissingDependencyError
+from .errors import InvalidInputError, MissingDependencyError
 
-__all__ = ["Batches", "as_device", "can_compile", "check_compiles", "has_bf16", "receive", "send"]
+__all__ = ["as_device", "can_compile", "check_compiles", "has_bf16", "receive", "send"]
 
 
 def as_device(device: str) -> torch.device:
@@ -85,47 +85,3 @@ def receive(values: Tensor) -> Callable[[], Tensor]:
         return host
 
     return wait
-
-
-class Batches:
-    """Work in batches; when the device's memory runs out they get half the size, and keep it.
-
-    Parameters
-    ----------
-    size : int
-        Items in a batch, at least 1.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def __call__(self, function: Callable[[int, int], Tensor], n_items: int) -> list[Tensor]:
-        """What a function makes of n items, batch by batch.
-
-        Parameters
-        ----------
-        function : function
-            From a position and a size to the results `[m, …]` of the m items from that position on, as many as make
-            a batch of that size.
-        n_items : int
-            How many items there are.
-
-        Raises
-        ------
-        HybridClfError
-            If not even one item fits.
-        """
-        results: list[Tensor] = []
-        start = 0
-        while start < n_items:
-            try:
-                results.append(function(start, self.size))
-                start += len(results[-1])
-            except torch.OutOfMemoryError as error:
-                if self.size == 1:
-                    raise HybridClfError(
-                        "the device has no memory for a single item; choose another device, a smaller model or "
-                        "smaller images"
-                    ) from error
-                self.size //= 2
-        return results

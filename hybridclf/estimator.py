@@ -13,15 +13,16 @@ from sklearn.utils import Tags
 from sklearn.utils.metadata_routing import MetadataRouter
 from sklearn.utils.validation import check_is_fitted
 
+from .bounds import draw_seed
 from .calibration import Recording, calibrate
-from .checks import check_classes, check_labels, check_parameters, class_numbers, draw_seed
+from .checks import check_classes, check_labels, check_parameters, class_numbers
 from .crossfit import CrossFit
+from .denoising.weighting import resolve_weighting
 from .devices import as_device
 from .errors import InvalidInputError, UncalibratedWarning
 from .fitting import Parts, Recipe, Sample
 from .models import LateConditionedDenoiser
 from .names import Prompts
-from .objectives import resolve_weighting
 from .predicting import TwoTierPredictor
 from .proposing import accepts_gaps, default_proposer, is_trained
 from .reranking.allocation import Allocation, Race

@@ -16,21 +16,10 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from . import (
-    calibration,
-    crossfit,
-    duplicates,
-    holding_out,
-    losses,
-    objectives,
-    optimizing,
-    pair_training,
-    recipe,
-    training,
-    worth,
-)
+from . import calibration, crossfit, duplicates, holding_out, losses, optimizing, pair_training, recipe, training, worth
 from .catalog import model_folder
 from .checkpoint import writing
+from .denoising import objectives
 from .devices import as_device, has_bf16
 from .errors import InvalidInputError, MissingDependencyError, SavedModelError
 from .estimator import HybridClassifier

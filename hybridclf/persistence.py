@@ -25,12 +25,12 @@ from sklearn.base import BaseEstimator
 from . import __version__, plugins
 from .calibration import Calibration
 from .checks import check_prompts
+from .denoising.weighting import BinnedWeights
 from .devices import as_device
 from .errors import InvalidInputError, SavedModelError
 from .label_json import describe_labels, restore_labels
 from .models import LateConditionedDenoiser, build
 from .names import Prompts
-from .objectives import BinnedWeights
 from .proposer_files import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
 from .proposing import FunctionProposer, told
 from .reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged

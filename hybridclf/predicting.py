@@ -15,11 +15,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from . import catalog, persistence
 from .calibration import Calibration
 from .checks import check_parameters
+from .denoising.weighting import resolve_weighting
 from .errors import InvalidInputError
 from .files import read_pictures
 from .images import Items, as_array, in_range, is_empty, is_image_list, is_pil_list, scaled, value_range
 from .names import Prompts
-from .objectives import resolve_weighting
 from .ports import Label
 from .proposing import accepts_gaps, aligned_log_proba, shortlist
 from .reranker import Reranker

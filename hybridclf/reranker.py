@@ -2,27 +2,21 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from .batch_timing import default_batch_size, timed_batch_size
-from .checks import check_allocation, check_batch_size, draw_seed
-from .conditions import ConditionTable
-from .devices import Batches, receive, send
+from .bounds import draw_seed
+from .denoising.batch_size import Batches, check_batch_size, default_batch_size, timed_batch_size
+from .denoising.conditions import ConditionTable
+from .denoising.evaluator import PairErrors, _DenoiserErrors, batch_capacity
+from .denoising.weighting import Weighting, uniform_weights
 from .errors import FallbackWarning, InvalidInputError, UncalibratedWarning
-from .evaluation import PairErrors, Rows, batch_capacity
-from .foresight import Foresight
-from .images import select
-from .objectives import Weighting, uniform_weights
 from .ports import Condition, Denoiser, Label
 from .progress import progress_bar
-from .reranking.allocation import Allocation, PairedTTest, Race
-from .reranking.batches import Capacity, Pending, Work
+from .reranking.allocation import Allocation, PairedTTest, Race, check_allocation
 from .reranking.evidence import RerankResult
 from .reranking.fusion import Fusion
 from .reranking.loop import Loop, Step
@@ -33,9 +27,6 @@ __all__ = ["Reranker"]
 
 ENOUGH_PRIORS, FAR_PRIOR = 30, 0.5
 """Images that tell how sure a tier 1 is, and by how much its mean log-probability may differ from the fitted one's."""
-
-KEPT_LABELS = 1024
-"""Labels whose conditions a loop keeps when no image under way asks for them any more."""
 
 
 class Reranker:
@@ -247,7 +238,17 @@ class Reranker:
                 'batch_size="auto" is timed on labels, which a live service has none of at its start; call '
                 "reranker.condition(labels) first, or give a number"
             )
-        evaluate = _DenoiserErrors(self, images, labels, n_candidates)
+        table, weight = ConditionTable(*self.condition(labels)), self.weighting(*self.levels())
+        evaluate = _DenoiserErrors(
+            self._pair_errors,
+            self._encoding,
+            self.plan,
+            weight,
+            table,
+            images,
+            n_candidates,
+            self.allocation.max_trials,
+        )
         capacity = batch_capacity(self.denoiser, self.batch_size)
         loop = Loop(self.allocation, self.fusion, evaluate, capacity, n_candidates, ahead, self._ceilings())
         evaluate.make_room(loop.n_slots)
@@ -286,107 +287,3 @@ class Reranker:
 
     def __repr__(self) -> str:
         return f"Reranker({type(self.denoiser).__name__}, {self.allocation}, {self.fusion})"
-
-
-class _DenoiserErrors:
-    """Evaluator that asks the denoiser: encodes each image once, noises rows, weights the errors of pairs."""
-
-    def __init__(self, reranker: Reranker, images: Any, labels: Sequence[Label], n_candidates: int) -> None:
-        self.denoiser, self.plan = reranker.denoiser, reranker.plan
-        self.pair_errors, self.encoding = reranker._pair_errors, reranker._encoding
-        self.images = images
-        self.n_candidates = n_candidates
-        self.table = ConditionTable(*reranker.condition(labels))
-        self.weight = reranker.weighting(*reranker.levels())  # of each trial
-        self.foresight = Foresight(reranker.allocation.max_trials, n_candidates)
-        self.share = 0.0
-
-    @property
-    def n_prompts(self) -> int:
-        """Prompts of each class."""
-        return self.table.n_prompts
-
-    def make_room(self, n_slots: int) -> None:
-        """Room for the encoded images of so many slots."""
-        self.x0 = torch.zeros(n_slots, *self.denoiser.shape, dtype=self.denoiser.dtype, device=self.denoiser.device)
-        self.encoded = np.zeros(n_slots, dtype=bool)
-        self.labels = np.zeros((n_slots, self.n_candidates), dtype=int)
-
-    def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
-        self.encoded[slots] = False
-        self.foresight.forget(slots)
-        for slot, task in zip(slots, tasks, strict=True):
-            if task.condition is not None:
-                self._learn(task.candidates, task.condition)
-            self.labels[slot, : len(task.candidates)] = self.table.numbers(task.candidates)
-
-    def release(self, slots: np.ndarray) -> None:
-        self.labels[slots] = 0  # any number will do: what was there is asked for no more
-
-    def _learn(self, labels: Sequence[Label], condition: Condition) -> None:
-        """Take in the labels of a task; when they have become many, those that no slot holds are forgotten."""
-        if len(self.table) > KEPT_LABELS:
-            self.labels = self.table.forget(np.unique(self.labels))[self.labels]
-        self.table.add(labels, condition)
-
-    def __call__(self, work: Work) -> Pending:
-        capacity, self.share = self._capacity(), 0.0
-        if self.denoiser.dtype == torch.float64:  # whose batches are not padded
-            self.share = capacity.share(work)
-            return self._begin(work)
-        errors = self.foresight.known(work)
-        wanted = np.isnan(errors)
-        if not wanted.any():
-            return lambda: errors
-        filled = self.foresight.filled(work, wanted, capacity)
-        self.share = capacity.share(filled)
-        wait, n_wanted = self._begin(filled), int(wanted.sum())
-
-        def get() -> np.ndarray:
-            found = wait()
-            if len(found) > n_wanted:
-                self.foresight.keep(filled, found, n_wanted)
-            errors[wanted] = found[:n_wanted]
-            return errors
-
-        return get
-
-    def _capacity(self) -> Capacity:
-        """What fits into one batch of the denoiser; a prompt is a pair there."""
-        capacity = batch_capacity(self.denoiser, self.pair_errors.batches.size)
-        return replace(capacity, pairs=max(1, capacity.pairs // self.n_prompts))
-
-    @torch.inference_mode()
-    def _begin(self, work: Work) -> Pending:
-        """The batch on its way to the device."""
-        self._encode(work)
-        label = self.labels[work.slot[work.row], work.candidate]
-        n = self.n_prompts
-        prompt = (label[:, None] * n + np.arange(n)).ravel()
-        errors = self.pair_errors(self._noised(work), work.row.repeat(n), prompt, self.table.prompts)
-        wait, weight = receive(errors.view(-1, n).mean(dim=1)), self.weight[work.trial[work.row]]
-        return lambda: wait().numpy() * weight
-
-    def _encode(self, work: Work) -> None:
-        """Encode the images that are seen for the first time; those that the prior settles never are."""
-        new = ~self.encoded[work.slot]
-        slots, first = np.unique(work.slot[new], return_index=True)
-        if len(slots):
-            images = select(self.images, work.image[new][first])
-            x0 = self.encoding(lambda start, size: self.denoiser.encode(images[start : start + size]), len(slots))
-            self.x0[self._sent(slots)] = torch.cat(x0).to(self.x0)
-            self.encoded[slots] = True
-
-    def _noised(self, work: Work) -> Rows:
-        trials, inverse = np.unique(work.trial, return_inverse=True)
-        x0 = self.x0[self._sent(work.slot)]
-        exact = torch.promote_types(x0.dtype, torch.float32)  # half precision would blur the times
-        t = self._sent(self.plan.timesteps(work.trial), exact)
-        noise = self._sent(self.plan.noise(trials), exact)[self._sent(inverse)]
-        alpha, sigma = self.denoiser.noise_levels(t)
-        across = (-1,) + (1,) * (x0.ndim - 1)
-        x_t = alpha.view(across) * x0 + sigma.view(across) * noise
-        return Rows(t, alpha, sigma, x0, noise, x_t.to(x0.dtype))
-
-    def _sent(self, values: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
-        return send(torch.from_numpy(values), self.denoiser.device, dtype)

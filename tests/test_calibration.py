@@ -11,7 +11,7 @@ from scipy.special import log_softmax, softmax
 
 from hybridclf import calibration as module
 from hybridclf.calibration import Recording, fit_calibration, record, replay
-from hybridclf.objectives import BinnedWeights, heuristic_weights, paired_gaps, uniform_weights
+from hybridclf.denoising.weighting import BinnedWeights, heuristic_weights, paired_gaps, uniform_weights
 from hybridclf.reranker import Reranker
 from hybridclf.reranking.allocation import FixedTrials, PairedTTest, Race, Staged
 from hybridclf.reranking.fusion import Fusion

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from hybridclf.devices import Batches, as_device, receive, send
+from hybridclf.denoising.batch_size import Batches
+from hybridclf.devices import as_device, receive, send
 from hybridclf.errors import HybridClfError
 
 

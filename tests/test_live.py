@@ -17,7 +17,7 @@ import torch
 from scipy.special import softmax
 from sklearn.datasets import load_digits
 
-from hybridclf import reranker as reranker_module
+from hybridclf.denoising import evaluator
 from hybridclf.errors import ClosedError, InvalidInputError, QueueFullError, UnknownLabelError
 from hybridclf.estimator import HybridClassifier
 from hybridclf.live import AsyncReranker
@@ -516,7 +516,7 @@ def test_new_labels_are_conditioned_before_the_loop_sees_them(gated: Gate, image
 def test_labels_that_nobody_asks_for_any_more_are_forgotten(
     monkeypatch: pytest.MonkeyPatch, gaussian_denoiser: Callable[..., Any]
 ) -> None:
-    monkeypatch.setattr(reranker_module, "KEPT_LABELS", 6)
+    monkeypatch.setattr(evaluator, "KEPT_LABELS", 6)
     rng = np.random.default_rng(0)
     means = {f"class {i}": rng.standard_normal(3) for i in range(60)}
     lists = [[f"class {c}" for c in rng.permutation(60)[: rng.integers(2, 6)]] for _ in range(50)]

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from hybridclf.denoising.evaluator import PADDED_TO
+from hybridclf.denoising.weighting import BinnedWeights, heuristic_weights
 from hybridclf.errors import (
     FallbackWarning,
     HybridClfError,
@@ -17,9 +19,7 @@ from hybridclf.errors import (
     UncalibratedWarning,
     UnknownLabelError,
 )
-from hybridclf.evaluation import PADDED_TO
 from hybridclf.models import LateConditionedDenoiser, LateUNet
-from hybridclf.objectives import BinnedWeights, heuristic_weights
 from hybridclf.ports import Denoiser
 from hybridclf.reranker import Reranker
 from hybridclf.reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hybridclf.denoising.weighting import velocity_weights
 from hybridclf.devices import send
 from hybridclf.errors import InvalidInputError, UnknownLabelError
-from hybridclf.objectives import velocity_weights
 from hybridclf.ports import Condition, Label
 
 from ._checks import same_twice

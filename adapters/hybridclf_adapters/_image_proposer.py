@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 
-from hybridclf.devices import Batches
+from hybridclf.denoising.batch_size import Batches
 from hybridclf.errors import InvalidInputError, SavedModelError
 from hybridclf.images import as_pil, convert
 from hybridclf.names import told_apart

@@ -8,8 +8,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from hybridclf import Allocation, FixedTrials, Fusion, HybridClassifier
+from hybridclf.denoising.weighting import uniform_weights
 from hybridclf.metrics import Interval, accuracy, expected_calibration_error
-from hybridclf.objectives import uniform_weights
 from hybridclf.reranking.batches import Capacity, Recorded
 from hybridclf.reranking.loop import Loop
 from hybridclf.reranking.tasks import Task

@@ -9,7 +9,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from hybridclf import Allocation, FixedTrials, Fusion, HybridClassifier, PairedTTest, Race, Staged, foresight
+from hybridclf import Allocation, FixedTrials, Fusion, HybridClassifier, PairedTTest, Race, Staged
+from hybridclf.denoising import lookahead
 from hybridclf.models import LateConditionedDenoiser
 from hybridclf.ports import Condition
 
@@ -76,9 +77,9 @@ def one_by_one(
 ) -> dict[str, float]:
     """Mean number of batches of an image that comes alone, and what it would be if they were padded with nothing."""
     batches = []
-    for depth in (foresight.DEPTH, 0):
+    for depth in (lookahead.DEPTH, 0):
         denoiser.batches = 0
-        with patch.object(foresight, "DEPTH", depth):
+        with patch.object(lookahead, "DEPTH", depth):
             for i in range(len(images)):
                 fill(clf, denoiser, images[i : i + 1], allocation)
         batches.append(denoiser.batches / len(images))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from timing import flops, medians, ratio_range, recorded, timings
 
 from hybridclf import Denoiser, FixedTrials, Fusion, Reranker
-from hybridclf.evaluation import batch_capacity
+from hybridclf.denoising.evaluator import batch_capacity
 from hybridclf.reranking.batches import Capacity, Recorded
 from hybridclf.reranking.loop import Loop
 from hybridclf.reranking.tasks import Task

@@ -18,7 +18,7 @@ from ..bounds import check_number, check_whole
 from ..errors import InvalidInputError, InvalidTypeError
 from .evidence import Evidence
 
-__all__ = ["PRESETS", "Allocation", "FixedTrials", "PairedTTest", "Race", "Staged"]
+__all__ = ["PRESETS", "Allocation", "FixedTrials", "PairedTTest", "Race", "Staged", "check_allocation"]
 
 
 class Allocation(ABC):
@@ -243,3 +243,17 @@ class Race(Allocation):
         sure = share.max(axis=1, keepdims=True) >= self.confidence
         matters = share >= (1 - self.confidence) / evidence.n_candidates[:, None]
         return evidence.alive & (evidence.leads | (matters & ~sure))
+
+
+def check_allocation(allocation: Any) -> None:
+    """Check that an allocation is one, or None.
+
+    Raises
+    ------
+    InvalidTypeError
+        If not.
+    """
+    if allocation is not None and not isinstance(allocation, Allocation):
+        raise InvalidTypeError(
+            f"allocation must be an object such as Race() or Staged((5, 1), (50, 500)), got {allocation!r}"
+        )

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from hybridclf import Denoiser, FixedTrials, HybridClassifier, InvalidInputError, Reranker, Staged
+from hybridclf.denoising.evaluator import PairErrors, Rows
 from hybridclf.devices import can_compile
-from hybridclf.evaluation import PairErrors, Rows
 from hybridclf.ports import take
 from hybridclf_adapters.diffusers import load
 from tests.adapters.tiny_diffusers import PIPELINES, save, stable_diffusion, stable_diffusion_3

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from hybridclf import foresight as foresight_module
-from hybridclf.foresight import DEPTH, Foresight
+from hybridclf.denoising import lookahead as foresight_module
+from hybridclf.denoising.lookahead import DEPTH, Foresight
 from hybridclf.models import LateConditionedDenoiser, LateUNet
 from hybridclf.ports import Denoiser
 from hybridclf.reranker import Reranker

@@ -6,20 +6,18 @@ import torch
 from scipy.stats import norm
 from torch.distributions import Normal, kl_divergence
 
-from hybridclf.errors import InvalidInputError
-from hybridclf.evaluation import PADDED_TO
-from hybridclf.objectives import (
+from hybridclf.denoising.evaluator import PADDED_TO
+from hybridclf.denoising.objectives import OBJECTIVES, Transition, resolve_objective
+from hybridclf.denoising.weighting import (
     MAX_WEIGHT,
-    OBJECTIVES,
     BinnedWeights,
-    Transition,
     heuristic_weights,
     paired_gaps,
-    resolve_objective,
     resolve_weighting,
     uniform_weights,
     velocity_weights,
 )
+from hybridclf.errors import InvalidInputError
 
 LINES = {
     "l2": lambda d: (d**2).sum(),

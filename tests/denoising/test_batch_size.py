@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from hybridclf import AsyncReranker, FixedTrials, HybridClassifier, Reranker, batch_timing
-from hybridclf.batch_timing import default_batch_size, timed_batch_size
+from hybridclf import AsyncReranker, FixedTrials, HybridClassifier, Reranker
+from hybridclf.denoising import batch_size
+from hybridclf.denoising.batch_size import default_batch_size, timed_batch_size
 from hybridclf.errors import InvalidInputError
 
 
@@ -36,7 +37,7 @@ class Clocked:
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Clocked], int]:
     def time(denoiser: Clocked) -> int:
-        monkeypatch.setattr(batch_timing, "perf_counter", lambda: denoiser.now)
+        monkeypatch.setattr(batch_size, "perf_counter", lambda: denoiser.now)
         return timed_batch_size(denoiser, "a")  # type: ignore[arg-type]
 
     return time
@@ -97,7 +98,7 @@ def test_a_reranker_takes_it(
 def test_a_real_network_is_timed_and_kept() -> None:
     clf = HybridClassifier.from_pretrained("digits").set_params(batch_size="auto")
     size = clf.reranker().batch_size
-    assert size in batch_timing.SIZES and clf.reranker().batch_size == size
+    assert size in batch_size.SIZES and clf.reranker().batch_size == size
 
 
 @pytest.mark.parametrize("size", [0, -3, 2.5, True, "all"])

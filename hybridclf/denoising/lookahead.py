@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .reranking.batches import Capacity, Work
+from ..reranking.batches import Capacity, Work
 
 __all__ = ["Foresight"]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from .ports import Condition, Label, n_prompts, take
+from ..ports import Condition, Label, n_prompts, take
 
 __all__ = ["ConditionTable"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hybridclf.conditions import ConditionTable
+from hybridclf.denoising.conditions import ConditionTable
 from hybridclf.ports import Condition, take
 
 

@@ -1,16 +1,20 @@
-"""How many rows or pairs go into a batch: by the denoiser's kind and device, or by a short timing."""
+"""How many rows or evaluations go into a batch, and fewer when the device's memory runs out."""
 
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
+from typing import Any
 from weakref import finalize
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from .ports import Condition, Denoiser, Label, take
+from ..bounds import is_whole
+from ..errors import HybridClfError, InvalidInputError
+from ..ports import Condition, Denoiser, Label, take
 
-__all__ = ["default_batch_size", "timed_batch_size"]
+__all__ = ["Batches", "check_batch_size", "default_batch_size", "timed_batch_size"]
 
 SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -106,3 +110,60 @@ def _seconds(function: Callable[[], None], device: torch.device) -> float:
             torch.cuda.current_stream(device).synchronize()  # of the whole device would end another thread's recording
         times.append(perf_counter() - start)
     return min(times[1:])
+
+
+class Batches:
+    """Work in batches; when the device's memory runs out they get half the size, and keep it.
+
+    Parameters
+    ----------
+    size : int
+        Items in a batch, at least 1.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, function: Callable[[int, int], Tensor], n_items: int) -> list[Tensor]:
+        """What a function makes of n items, batch by batch.
+
+        Parameters
+        ----------
+        function : function
+            From a position and a size to the results `[m, …]` of the m items from that position on, as many as make
+            a batch of that size.
+        n_items : int
+            How many items there are.
+
+        Raises
+        ------
+        HybridClfError
+            If not even one item fits.
+        """
+        results: list[Tensor] = []
+        start = 0
+        while start < n_items:
+            try:
+                results.append(function(start, self.size))
+                start += len(results[-1])
+            except torch.OutOfMemoryError as error:
+                if self.size == 1:
+                    raise HybridClfError(
+                        "the device has no memory for a single item; choose another device, a smaller model or "
+                        "smaller images"
+                    ) from error
+                self.size //= 2
+        return results
+
+
+def check_batch_size(batch_size: Any) -> None:
+    """Check a denoiser's batch size.
+
+    Raises
+    ------
+    InvalidInputError
+        For anything but a whole number of at least 1, "auto" and None.
+    """
+    named = batch_size is None or (isinstance(batch_size, str) and batch_size == "auto")
+    if not named and not is_whole(batch_size, 1):
+        raise InvalidInputError(f'batch_size must be a whole number of at least 1, "auto" or None, got {batch_size!r}')

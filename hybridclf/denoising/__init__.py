@@ -1,0 +1,1 @@
+"""Asking the denoiser: errors under an objective, their weights, and batches that fit the device."""

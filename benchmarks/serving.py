@@ -28,7 +28,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from hybridclf import HybridClassifier
-from hybridclf.files import as_item, image_paths, open_image
+from hybridclf.data.image_files import as_item, image_paths, open_image
 from hybridclf.plots import BLUE, GREY, STYLE, VERMILLION, require_matplotlib
 from hybridclf.reranking.evidence import RerankResult
 

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy.special import log_softmax, logsumexp, softmax
 
+from .data.arrays import select
 from .denoising.weighting import BinnedWeights, Weighting, paired_gaps, uniform_weights
-from .images import select
 from .ports import Denoiser, Label
 from .proposing import shortlist
 from .reranker import Reranker

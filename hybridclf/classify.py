@@ -10,9 +10,9 @@ from sklearn.utils import gen_batches
 
 from .bounds import check_whole
 from .catalog import DEFAULT_MODEL
+from .data.image_files import check_image_shape, image_paths, stretched, try_image
 from .errors import InvalidInputError
 from .estimator import HybridClassifier
-from .files import check_image_shape, image_paths, stretched, try_image
 from .ports import Label
 from .reranking.evidence import RerankResult
 

@@ -10,8 +10,8 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import _check_method_params, has_fit_parameter
 from tqdm.std import tqdm
 
+from .data.arrays import Items
 from .errors import InvalidInputError
-from .images import Items
 from .models import LateConditionedDenoiser
 from .models.initialization import new_network
 from .models.late import LateConditioned

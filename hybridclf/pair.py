@@ -16,15 +16,16 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from . import calibration, crossfit, duplicates, holding_out, losses, optimizing, pair_training, recipe, training, worth
+from . import calibration, crossfit, losses, optimizing, pair_training, recipe, training, worth
 from .catalog import model_folder
 from .checkpoint import writing
+from .data import duplicates, holding_out
+from .data.datasets import DIGITS, LabelledImages, load_labelled
+from .data.holding_out import pack, unpack
 from .denoising import objectives
 from .devices import as_device, has_bf16
 from .errors import InvalidInputError, MissingDependencyError, SavedModelError
 from .estimator import HybridClassifier
-from .holding_out import pack, unpack
-from .labelled import DIGITS, LabelledImages, load_labelled
 from .loss_picture import plot_losses
 from .models import LateConditionedDenoiser, LateUNet
 from .pair_training import PairSettings, Part, Task, denoiser_part, proposer_part, worth_compiling
@@ -76,7 +77,7 @@ def train_pair(
     Parameters
     ----------
     source : path or "digits"
-        As for `labelled.load_labelled`.
+        As for `datasets.load_labelled`.
     out : path
         A new or empty folder, or the one of a training that is to be resumed. In the end `HybridClassifier.load` takes
         it; how the training went is in its subfolder "training".

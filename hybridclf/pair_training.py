@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import plugins
+from .data.datasets import LabelledImages, channel_statistics
+from .data.duplicates import duplicate_groups
+from .data.holding_out import digests, join_groups, split, spread
 from .devices import can_compile, has_bf16
-from .duplicates import duplicate_groups
 from .errors import InvalidInputError
-from .holding_out import digests, join_groups, split, spread
-from .labelled import LabelledImages, channel_statistics
 from .losses import denoising_loss, distort, shift_and_mirror
 from .models import LateUNet
 from .models.late import build

@@ -25,6 +25,7 @@ from sklearn.base import BaseEstimator
 from . import __version__, plugins
 from .calibration import Calibration
 from .checks import check_prompts
+from .data.tables import TableEncoder
 from .denoising.weighting import BinnedWeights
 from .devices import as_device
 from .errors import InvalidInputError, SavedModelError
@@ -37,7 +38,6 @@ from .reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, St
 from .reranking.fusion import Fusion
 from .reranking.novelty import UsualValues
 from .reranking.trials import TellingOrder
-from .tables import TableEncoder
 from .tiers import check_prompts_used, loader_options
 from .worth import Worth
 from .writing import make_folder, write_together

@@ -15,10 +15,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from . import catalog, persistence
 from .calibration import Calibration
 from .checks import check_parameters
+from .data.arrays import Items, as_array, in_range, is_empty, is_image_list, is_pil_list, scaled, value_range
+from .data.image_files import read_pictures
+from .data.tables import TableEncoder, is_numeric
 from .denoising.weighting import resolve_weighting
 from .errors import InvalidInputError
-from .files import read_pictures
-from .images import Items, as_array, in_range, is_empty, is_image_list, is_pil_list, scaled, value_range
 from .names import Prompts
 from .ports import Label
 from .proposing import accepts_gaps, aligned_log_proba, shortlist
@@ -28,7 +29,6 @@ from .reranking.evidence import TIER_1_ANSWERS, RerankResult
 from .reranking.fusion import Fusion
 from .reranking.loop import Step
 from .reranking.novelty import UsualValues
-from .tables import TableEncoder, is_numeric
 from .tiers import for_labels
 from .worth import Worth
 

@@ -14,8 +14,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
 
 from . import plugins
+from .data.arrays import Items
 from .errors import InvalidInputError, InvalidTypeError
-from .images import Items
 from .ports import Label
 
 __all__ = [

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from .catalog import model_folder
+from .data.image_files import check_image_shape
 from .estimator import HybridClassifier
-from .files import check_image_shape
 
 __all__ = ["zero_shot"]
 

@@ -19,7 +19,7 @@ from sklearn.datasets import load_sample_image
 import hybridclf_adapters.timm  # noqa: F401, registers the embedded models
 from hybridclf import HybridClassifier
 from hybridclf.catalog import pretrained_folder
-from hybridclf.labelled import load_labelled
+from hybridclf.data.datasets import load_labelled
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 

@@ -18,9 +18,9 @@ from hybridclf import calibration
 from hybridclf import crossfit as module
 from hybridclf.calibration import Recording
 from hybridclf.crossfit import CrossFit
+from hybridclf.data.arrays import Items, select
 from hybridclf.errors import UncalibratedWarning
 from hybridclf.fitting import Parts, Recipe, Sample
-from hybridclf.images import Items, select
 from hybridclf.proposing import aligned_log_proba
 from hybridclf.training import TrainingConfig
 

@@ -15,9 +15,9 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from hybridclf.data.arrays import Items
 from hybridclf.errors import InvalidInputError
 from hybridclf.fitting import MIN_HELD_OUT, Recipe, Sample
-from hybridclf.images import Items
 from hybridclf.models import LateMLP, LateUNet
 from hybridclf.proposing import rows_of
 from hybridclf.training import TrainingConfig

@@ -23,10 +23,10 @@ from typer.testing import CliRunner
 from hybridclf import HybridClassifier, __version__, pair_training, train_pair, training_run
 from hybridclf.catalog import model_folder
 from hybridclf.cli import app
+from hybridclf.data.datasets import load_labelled
+from hybridclf.data.holding_out import digests, unpack
+from hybridclf.data.image_files import open_image
 from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
-from hybridclf.files import open_image
-from hybridclf.holding_out import digests, unpack
-from hybridclf.labelled import load_labelled
 from hybridclf.pair import RACE, TOP_K, PairSettings, trained_on
 from hybridclf.pair_training import Task, denoiser_part
 from hybridclf.training import Trainer
@@ -367,7 +367,7 @@ def test_what_ran_is_in_the_log(data: Path, tmp_path: Path, monkeypatch: pytest.
         ("hybridclf.pair.TOP_K", 3, "pair.TOP_K was 5, is 3"),
         ("hybridclf.losses.MAX_CANDIDATES", 4, "losses.MAX_CANDIDATES was 10, is 4"),
         ("hybridclf.optimizing.MUON", {}, "optimizing.MUON was {'nesterov': True"),
-        ("hybridclf.duplicates.TOLERANCE", 0.5, "duplicates.TOLERANCE was 0.08, is 0.5"),
+        ("hybridclf.data.duplicates.TOLERANCE", 0.5, "duplicates.TOLERANCE was 0.08, is 0.5"),
         ("hybridclf.recipe.__version__", "9.0", f"hybridclf was '{__version__}', is '9.0'"),
     ],
 )

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hybridclf.images import as_pil, convert
+from hybridclf.data.arrays import as_pil, convert
 
 __all__ = ["pixels", "shortest_edge_crop"]
 

@@ -13,9 +13,9 @@ from PIL import Image
 from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 
+from hybridclf.data.arrays import as_pil, convert
 from hybridclf.denoising.batch_size import Batches
 from hybridclf.errors import InvalidInputError, SavedModelError
-from hybridclf.images import as_pil, convert
 from hybridclf.names import told_apart
 
 from ._checks import as_dtype

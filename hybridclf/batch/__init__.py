@@ -7,8 +7,8 @@ from typing import Any
 
 from .. import __version__, persistence
 from ..catalog import model_folder
+from ..data.image_files import check_image_shape
 from ..errors import InvalidInputError
-from ..files import check_image_shape
 from ..progress import progress_bar
 from .inputs import PART, Listing, Part, list_input
 from .output import claim, fingerprint, is_done, remove_leftovers, totals

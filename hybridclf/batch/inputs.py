@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from ..data.image_files import ENDINGS, files_in, try_image
+from ..data.parquet import image_column, opened
 from ..errors import InvalidInputError
-from ..files import ENDINGS, files_in, try_image
-from ..parquet import image_column, opened
 
 __all__ = ["PART", "Listing", "Part", "list_input", "read"]
 

@@ -44,7 +44,7 @@ def classify(
     """
     with running(quiet):
         from ..classify import choose_classifier, classify_files, errors_of_missing
-        from ..files import image_paths
+        from ..data.image_files import image_paths
 
         names = None if labels is None else [name.strip() for name in labels.split(",")]
         files = image_paths(paths)

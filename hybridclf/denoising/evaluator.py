@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.arrays import select
 from ..devices import receive, send
-from ..images import select
 from ..ports import Condition, Denoiser, Label, VarianceDenoiser, take
 from ..reranking.batches import Capacity, Pending, Work
 from ..reranking.tasks import Task

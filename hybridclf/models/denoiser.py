@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.arrays import as_array
 from ..devices import check_compiles, send
 from ..errors import UnknownLabelError, choices
-from ..images import as_array
 from ..ports import Condition, Label
 from .graphed import GraphedTrunk
 from .late import LateConditioned
@@ -98,7 +98,7 @@ class LateConditionedDenoiser:
         self.compiled = True
 
     def encode(self, images: Any) -> Tensor:
-        """Standardised images `[n, *shape]`, channels first, from anything `images.as_array` reads.
+        """Standardised images `[n, *shape]`, channels first, from anything `arrays.as_array` reads.
 
         Raises
         ------

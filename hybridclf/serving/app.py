@@ -16,9 +16,9 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from .. import __version__
+from ..data.image_files import check_image_shape
 from ..errors import InvalidInputError
 from ..estimator import HybridClassifier
-from ..files import check_image_shape
 from ..ports import Label
 from . import schemas
 from .auth import ApiKeys

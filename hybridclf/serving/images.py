@@ -5,9 +5,9 @@ import binascii
 from io import BytesIO
 from typing import Any
 
+from ..data.image_files import as_item, read_image
 from ..errors import InvalidInputError
 from ..estimator import HybridClassifier
-from ..files import as_item, read_image
 
 __all__ = ["data_of", "read_item"]
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
+from ..data.image_files import check_image_shape
 from ..errors import ClosedError, InvalidInputError
 from ..estimator import HybridClassifier
-from ..files import check_image_shape
 from ..live import AsyncReranker
 from ..ports import Label
 from ..proposing import shortlist

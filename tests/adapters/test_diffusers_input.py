@@ -364,7 +364,7 @@ def test_an_array_of_images_and_a_list_are_the_same() -> None:
 
 
 def test_sixteen_bits_alpha_and_orientation_are_seen_to(original: Callable[[str], Path]) -> None:
-    """As `images.as_pil` and `convert` have it: the model sees the picture that a viewer shows."""
+    """As `arrays.as_pil` and `convert` have it: the model sees the picture that a viewer shows."""
     denoiser, picture = load(str(original("sd-epsilon")), device="cpu"), noise(20, 30)
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90° clockwise to view

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from hybridclf import HybridClassifier
-from hybridclf.files import as_item, read_image
+from hybridclf.data.image_files import as_item, read_image
 from hybridclf.guard import FAILING
 from hybridclf.serving import create_app
 from tests.serving.processes import Server, picture, uri

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from hybridclf.data.arrays import as_array, as_pil, convert, describe, is_empty, is_image_list, upright, value_range
 from hybridclf.errors import InvalidInputError
-from hybridclf.images import as_array, as_pil, convert, describe, is_empty, is_image_list, upright, value_range
 
 GREY = np.random.default_rng(0).integers(0, 256, (5, 4, 6), dtype=np.uint8)
 COLOUR = np.random.default_rng(1).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from sklearn.utils import _safe_indexing, check_array
 
-from .errors import InvalidInputError
+from ..errors import InvalidInputError
 
 __all__ = [
     "Items",

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from hybridclf.data.holding_out import digests, join_groups, pack, split, spread, unpack
 from hybridclf.errors import InvalidInputError
-from hybridclf.holding_out import digests, join_groups, pack, split, spread, unpack
 
 CLASSES = ["ant", "bee", "cat"]
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
-from hybridclf.duplicates import duplicate_groups
-from hybridclf.labelled import load_labelled
+from hybridclf.data.datasets import load_labelled
+from hybridclf.data.duplicates import duplicate_groups
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 

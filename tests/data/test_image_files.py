@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from hybridclf.data.image_files import ENDINGS, FORMATS, as_item, check_image_shape, image_paths, open_image, read_image
 from hybridclf.errors import InvalidInputError
-from hybridclf.files import ENDINGS, FORMATS, as_item, check_image_shape, image_paths, open_image, read_image
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from ..errors import InvalidInputError
+from ..progress import progress_bar
+from ..writing import in_utf8
 from . import parquet
-from .errors import InvalidInputError
-from .files import as_item, image_paths, open_image
-from .progress import progress_bar
-from .writing import in_utf8
+from .image_files import as_item, image_paths, open_image
 
 __all__ = ["DIGITS", "LabelledImages", "channel_statistics", "load_labelled"]
 

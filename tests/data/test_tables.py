@@ -6,7 +6,7 @@ import pytest
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder
 
-from hybridclf.tables import TableEncoder, is_numeric
+from hybridclf.data.tables import TableEncoder, is_numeric
 
 TABLE = pd.DataFrame(
     {

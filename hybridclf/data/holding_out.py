@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from .errors import InvalidInputError
+from ..errors import InvalidInputError
 
 __all__ = ["digests", "join_groups", "pack", "split", "spread", "unpack"]
 

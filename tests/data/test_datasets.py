@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from hybridclf import labelled
+from hybridclf.data import datasets
+from hybridclf.data.datasets import channel_statistics, load_labelled
 from hybridclf.errors import InvalidInputError
-from hybridclf.labelled import channel_statistics, load_labelled
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
@@ -84,7 +84,7 @@ def test_a_few_damaged_files_are_left_out_and_named(tmp_path: Path, monkeypatch:
         InvalidInputError, match=r"1 of 6 images cannot be read, more than 5%; the first: .*1\.png: not an"
     ):
         load_labelled(tmp_path, 16)
-    monkeypatch.setattr(labelled, "MAX_UNREADABLE", 0.2)
+    monkeypatch.setattr(datasets, "MAX_UNREADABLE", 0.2)
     found = load_labelled(tmp_path, 16)
     np.testing.assert_array_equal(found.pixels, np.delete(PICTURES, 1, axis=0))
     assert found.y.tolist() == [0, 0, 1, 1, 1]
@@ -93,7 +93,7 @@ def test_a_few_damaged_files_are_left_out_and_named(tmp_path: Path, monkeypatch:
 
 
 def test_a_class_whose_only_files_are_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labelled, "MAX_UNREADABLE", 0.5)
+    monkeypatch.setattr(datasets, "MAX_UNREADABLE", 0.5)
     folder(tmp_path, cat=3, dog=1)
     (tmp_path / "dog" / "0.png").write_bytes(b"")
     with pytest.raises(InvalidInputError, match="'dog' has no image that can be read"):
@@ -119,7 +119,7 @@ def test_what_a_folder_must_hold(tmp_path: Path) -> None:
 def test_more_than_memory_holds_is_refused_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(labelled, "MAX_BYTES", 6 * 3 * 16**2 - 1)
+    monkeypatch.setattr(datasets, "MAX_BYTES", 6 * 3 * 16**2 - 1)
     folder(tmp_path, cat=3, dog=3)
     (tmp_path / "cat" / "0.png").write_bytes(b"would be found damaged")
     with pytest.raises(InvalidInputError, match=r"6 images of 16x16 pixels take .* smaller image size, or give fewer"):
@@ -200,7 +200,7 @@ def test_a_column_says_what_belongs_together(tmp_path: Path, values: list[Any]) 
 
 
 def test_groups_of_what_could_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labelled, "MAX_UNREADABLE", 0.5)
+    monkeypatch.setattr(datasets, "MAX_UNREADABLE", 0.5)
     made = pq.read_table(table(tmp_path / "x.parquet", [0, 1, 0, 1], group=["a", "b", "b", "a"]))
     rows = made.to_pylist()
     rows[1]["image"]["bytes"] = b"no image"

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .errors import InvalidInputError
+from ..errors import InvalidInputError
 
 __all__ = ["ImageTable", "find", "image_column", "opened"]
 

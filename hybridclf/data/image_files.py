@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from .errors import InvalidInputError
-from .images import as_pil, convert, describe, scaled, upright
+from ..errors import InvalidInputError
+from .arrays import as_pil, convert, describe, scaled, upright
 
 __all__ = [
     "ENDINGS",

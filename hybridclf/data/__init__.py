@@ -1,0 +1,1 @@
+"""Reading images: arrays, image files, Parquet tables, and data sets with labels."""

@@ -20,7 +20,7 @@ from .devices import can_compile, has_bf16
 from .errors import InvalidInputError
 from .losses import denoising_loss, distort, shift_and_mirror
 from .models import LateUNet
-from .models.late import build
+from .models.factory import build
 from .ports import Trainable
 from .training import Trainer, TrainerConfig
 

@@ -1,7 +1,8 @@
 """Denoisers we train ourselves: late-conditioned, so that one trunk pass serves every candidate of a row."""
 
 from .denoiser import LateConditionedDenoiser
-from .late import LateConditioned, build
+from .factory import build
+from .late import LateConditioned
 from .mlp import LateMLP
 from .unet import LateUNet
 

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from .late import ClassModulation, LateConditioned, build
+from .factory import build
+from .late import ClassModulation, LateConditioned
 
 __all__ = ["new_network"]
 

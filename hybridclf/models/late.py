@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LateConditioned", "TimeEmbedding", "build", "start_at_zero"]
+__all__ = ["LateConditioned", "TimeEmbedding", "start_at_zero"]
 
 
 class LateConditioned(nn.Module, ABC):
@@ -74,12 +74,3 @@ class ClassModulation(nn.Module):
     def forward(self, features: Tensor, label: Tensor) -> Tensor:
         scale, shift = self.table(label).view(len(label), 2, -1, *(1,) * (features.ndim - 2)).unbind(1)
         return torch.addcmul(shift, features, 1 + scale)
-
-
-def build(config: dict[str, Any]) -> LateConditioned:
-    """The network a `config` describes: {"kind": "mlp" or "unet", …its arguments}."""
-    from .mlp import LateMLP
-    from .unet import LateUNet
-
-    arguments = dict(config)
-    return {"mlp": LateMLP, "unet": LateUNet}[arguments.pop("kind")](**arguments)

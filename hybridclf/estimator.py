@@ -30,7 +30,7 @@ from .reranking.fusion import Fusion
 from .reranking.novelty import UsualValues
 from .routing import metadata_of, router_of
 from .tiers import for_labels, resolve_tiers
-from .training import TrainingConfig
+from .training.denoiser import TrainingConfig
 
 __all__ = ["HybridClassifier"]
 

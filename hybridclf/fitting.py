@@ -17,7 +17,8 @@ from .models.initialization import new_network
 from .models.late import LateConditioned
 from .proposing import is_trained, rows_of
 from .splitting import hold_out
-from .training import Examples, TrainingConfig, TrainingLog, train
+from .training.denoiser import TrainingConfig, TrainingLog, train
+from .training.trainer import Examples
 
 __all__ = ["Parts", "Recipe", "Sample"]
 

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from . import calibration, crossfit, losses, optimizing, pair_training, recipe, training, worth
+from . import calibration, crossfit, pair_training, recipe, worth
 from .catalog import model_folder
 from .checkpoint import writing
 from .data import duplicates, holding_out
@@ -34,6 +34,7 @@ from .ports import Trainable
 from .reranking import fusion, novelty
 from .reranking.allocation import FixedTrials, Race
 from .reranking.fusion import Fusion
+from .training import losses, optimizer, trainer
 from .training_run import TrainingRun
 from .writing import sync_folder, sync_tree
 
@@ -141,7 +142,7 @@ def train_pair(
 def _modules() -> list[ModuleType]:
     """The modules whose constants decide what a training comes to."""
     fitting = [calibration, crossfit, fusion, novelty, objectives, worth]
-    return [sys.modules[__name__], duplicates, losses, optimizing, pair_training, holding_out, training, *fitting]
+    return [sys.modules[__name__], duplicates, losses, optimizer, pair_training, holding_out, trainer, *fitting]
 
 
 def trained_on(folder: Path) -> np.ndarray:

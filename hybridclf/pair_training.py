@@ -18,11 +18,12 @@ from .data.duplicates import duplicate_groups
 from .data.holding_out import digests, join_groups, split, spread
 from .devices import can_compile, has_bf16
 from .errors import InvalidInputError
-from .losses import denoising_loss, distort, shift_and_mirror
 from .models import LateUNet
 from .models.factory import build
 from .ports import Trainable
-from .training import Trainer, TrainerConfig
+from .training.augmentation import distort, shift_and_mirror
+from .training.losses import denoising_loss
+from .training.trainer import Trainer, TrainerConfig
 
 __all__ = [
     "PairSettings",

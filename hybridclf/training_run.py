@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .checkpoint import load_tensors, save_json, save_tensors, writing
 from .errors import TrainingError
 from .progress import progress_bar
-from .training import Trainer, check_finite
+from .training.trainer import Trainer, check_finite
 
 __all__ = ["TrainingRun", "steps_in"]
 

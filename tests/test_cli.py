@@ -26,7 +26,7 @@ from hybridclf.cli import app
 from hybridclf.cli.classify import _print_table
 from hybridclf.installing import pip_install
 from hybridclf.reranking.allocation import FixedTrials
-from hybridclf.training import Trainer
+from hybridclf.training.trainer import Trainer
 from tests.adapters.tiny_pair import specs_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -164,7 +164,7 @@ def interrupt(*_: Any, **__: Any) -> None:
         ("hybridclf.batch.list_input", ("batch", "a", "b", "--model", "digits"), "repeat the command to go on"),
         ("hybridclf.pair.load_labelled", ("train", "digits", "{tmp}/out"), "before the training began"),
         (
-            "hybridclf.training.Trainer._advance",
+            "hybridclf.training.trainer.Trainer._advance",
             ("train", "digits", "{tmp}/my out", "--minutes", "0.1", "--device", "cpu", "-q"),
             "hybridclf train digits '{tmp}/my out' --resume --device cpu",
         ),

@@ -22,7 +22,7 @@ from hybridclf.data.arrays import Items, select
 from hybridclf.errors import UncalibratedWarning
 from hybridclf.fitting import Parts, Recipe, Sample
 from hybridclf.proposing import aligned_log_proba
-from hybridclf.training import TrainingConfig
+from hybridclf.training.denoiser import TrainingConfig
 
 CLASSES = np.array(["ant", "bee", "cow"])
 N = 60

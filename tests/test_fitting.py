@@ -20,7 +20,7 @@ from hybridclf.errors import InvalidInputError
 from hybridclf.fitting import MIN_HELD_OUT, Recipe, Sample
 from hybridclf.models import LateMLP, LateUNet
 from hybridclf.proposing import rows_of
-from hybridclf.training import TrainingConfig
+from hybridclf.training.denoiser import TrainingConfig
 
 CLASSES = np.array(["ant", "bee", "cow"])
 Y = np.arange(30) % 3

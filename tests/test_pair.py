@@ -29,7 +29,7 @@ from hybridclf.data.image_files import open_image
 from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
 from hybridclf.pair import RACE, TOP_K, PairSettings, trained_on
 from hybridclf.pair_training import Task, denoiser_part
-from hybridclf.training import Trainer
+from hybridclf.training.trainer import Trainer
 
 COLOURS = {"blue": (60, 60, 220), "green": (60, 220, 60), "red": (220, 60, 60)}
 MINUTES = 1.5
@@ -365,8 +365,8 @@ def test_what_ran_is_in_the_log(data: Path, tmp_path: Path, monkeypatch: pytest.
         ),
         ("hybridclf.pair_training.SMOOTHING", 0.2, "pair_training.SMOOTHING was 0.1, is 0.2"),
         ("hybridclf.pair.TOP_K", 3, "pair.TOP_K was 5, is 3"),
-        ("hybridclf.losses.MAX_CANDIDATES", 4, "losses.MAX_CANDIDATES was 10, is 4"),
-        ("hybridclf.optimizing.MUON", {}, "optimizing.MUON was {'nesterov': True"),
+        ("hybridclf.training.losses.MAX_CANDIDATES", 4, "losses.MAX_CANDIDATES was 10, is 4"),
+        ("hybridclf.training.optimizer.MUON", {}, "optimizing.MUON was {'nesterov': True"),
         ("hybridclf.data.duplicates.TOLERANCE", 0.5, "duplicates.TOLERANCE was 0.08, is 0.5"),
         ("hybridclf.recipe.__version__", "9.0", f"hybridclf was '{__version__}', is '9.0'"),
     ],

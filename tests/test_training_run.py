@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hybridclf import training_run
 from hybridclf.checkpoint import load_tensors, save_tensors
 from hybridclf.errors import TrainingError
-from hybridclf.training import Trainer, TrainerConfig
+from hybridclf.training.trainer import Trainer, TrainerConfig
 from hybridclf.training_run import TrainingRun, steps_in
 
 SETTINGS = {"minutes": 1.0, "images": "abc"}

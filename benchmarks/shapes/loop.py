@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from hybridclf.optimizing import Optimizer
+from hybridclf.training.optimizer import Optimizer
 
 SAVE_EVERY = 120.0
 """Seconds between checkpoints."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hybridclf.optimizing import Optimizer, StackedMuon
+from hybridclf.training.optimizer import Optimizer, StackedMuon
 
 
 def network(memory_format: torch.memory_format = torch.contiguous_format) -> nn.Sequential:
@@ -71,7 +71,7 @@ def test_inner_layers_are_muons_on_matrices(
     Both sides run the same kernels, on any processor. Were the hand's AdamW not the fused one too, the weights that it
     takes would differ by 1e-7, the next gradients as well, and bfloat16 would make some of that into 1e-3.
     """
-    monkeypatch.setattr("hybridclf.optimizing.has_bf16", lambda device: able)
+    monkeypatch.setattr("hybridclf.training.optimizer.has_bf16", lambda device: able)
     ours = network(memory_format)
     theirs, rates = network(memory_format), [0.01, 0.02]
     own = Optimizer(ours, weight_decay=0.1, muon=True)
@@ -155,7 +155,7 @@ def test_stacked_muon_is_torchs(able: bool, monkeypatch: pytest.MonkeyPatch) -> 
     few roundings beside what the weights moved. A coefficient 10 % off, a step left out, or momentum that does not
     look ahead makes 17 % and more.
     """
-    monkeypatch.setattr("hybridclf.optimizing.has_bf16", lambda device: able)
+    monkeypatch.setattr("hybridclf.training.optimizer.has_bf16", lambda device: able)
     torch.manual_seed(0)
     ours = [nn.Parameter(torch.randn(shape)) for shape in ((24, 60), (60, 24), (20, 20), (24, 60))]
     theirs = copy.deepcopy(ours)

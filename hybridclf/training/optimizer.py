@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .devices import has_bf16
+from ..devices import has_bf16
 
 __all__ = ["Optimizer", "StackedMuon"]
 

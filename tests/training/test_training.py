@@ -10,11 +10,13 @@ from torch import Tensor
 
 from hybridclf.devices import can_compile
 from hybridclf.errors import TrainingError
-from hybridclf.losses import affine_jitter, denoising_loss, distort, shift_and_mirror
 from hybridclf.models import LateConditioned, LateConditionedDenoiser, LateMLP, LateUNet
 from hybridclf.reranker import Reranker
 from hybridclf.reranking.allocation import FixedTrials
-from hybridclf.training import CHECK_EVERY, Examples, Trainer, TrainingConfig, TrainingLog, train
+from hybridclf.training.augmentation import affine_jitter, distort, shift_and_mirror
+from hybridclf.training.denoiser import CHECK_EVERY, TrainingConfig, TrainingLog, train
+from hybridclf.training.losses import denoising_loss
+from hybridclf.training.trainer import Examples, Trainer
 
 
 def brief(max_iter: int, batch_size: int, learning_rate: float, **others: Any) -> TrainingConfig:
@@ -125,7 +127,7 @@ def test_the_average_is_that_of_the_steps() -> None:
     x0, y = two_classes(16, 0)
 
     def final(n_steps: int, decay: float, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
-        monkeypatch.setattr("hybridclf.training._warm_cosine", lambda _: lambda __: 1.0)
+        monkeypatch.setattr("hybridclf.training.trainer._warm_cosine", lambda _: lambda __: 1.0)
         network = small()
         train(
             network,

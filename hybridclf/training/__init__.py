@@ -1,0 +1,1 @@
+"""Training networks: the trainer, its optimiser, the denoising loss and image augmentation."""

@@ -34,7 +34,7 @@ from sklearn.svm import SVC
 from hybridclf import HybridClassifier, metrics
 from hybridclf.checkpoint import save_json
 from hybridclf.devices import as_device
-from hybridclf.proposing import aligned_log_proba
+from hybridclf.proposer import aligned_log_proba
 
 RESULTS = Path(__file__).parent / "results" / "harmless.json"
 CLEAN = "clean"

@@ -10,7 +10,7 @@ from scipy.special import log_softmax, logsumexp, softmax
 from .data.arrays import select
 from .denoising.weighting import BinnedWeights, Weighting, paired_gaps, uniform_weights
 from .ports import Denoiser, Label
-from .proposing import shortlist
+from .proposer import shortlist
 from .reranker import Reranker
 from .reranking.allocation import Allocation, FixedTrials
 from .reranking.batches import Capacity, Recorded

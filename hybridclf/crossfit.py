@@ -13,7 +13,7 @@ from .calibration import Recording, record
 from .errors import UncalibratedWarning
 from .fitting import Parts, Recipe, Sample
 from .progress import progress_bar
-from .proposing import aligned_log_proba
+from .proposer import aligned_log_proba
 from .splitting import Split, folds, hold_out
 
 __all__ = ["CrossFit"]

@@ -16,7 +16,7 @@ from sklearn.svm import SVC
 from . import __version__, metrics, plots
 from .estimator import HybridClassifier
 from .progress import progress_bar
-from .proposing import rows_of
+from .proposer import rows_of
 from .report import Reliability, Report, Row, Trace
 from .reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
 from .reranking.evidence import RerankResult

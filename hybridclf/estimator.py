@@ -24,7 +24,7 @@ from .fitting import Parts, Recipe, Sample
 from .models import LateConditionedDenoiser
 from .names import Prompts
 from .predicting import TwoTierPredictor
-from .proposing import accepts_gaps, default_proposer, is_trained
+from .proposer import accepts_gaps, default_proposer, is_trained
 from .reranking.allocation import Allocation, Race
 from .reranking.fusion import Fusion
 from .reranking.novelty import UsualValues

@@ -15,7 +15,7 @@ from .errors import InvalidInputError
 from .models import LateConditionedDenoiser
 from .models.initialization import new_network
 from .models.late import LateConditioned
-from .proposing import is_trained, rows_of
+from .proposer import is_trained, rows_of
 from .splitting import hold_out
 from .training.denoiser import TrainingConfig, TrainingLog, train
 from .training.trainer import Examples

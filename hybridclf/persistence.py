@@ -32,8 +32,8 @@ from .errors import InvalidInputError, SavedModelError
 from .label_json import describe_labels, restore_labels
 from .models import LateConditionedDenoiser, build
 from .names import Prompts
+from .proposer import FunctionProposer, told
 from .proposer_files import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
-from .proposing import FunctionProposer, told
 from .reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
 from .reranking.fusion import Fusion
 from .reranking.novelty import UsualValues

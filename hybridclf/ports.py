@@ -33,7 +33,7 @@ With n prompts per label it is `[L·n, …]`, label by label.
 class Proposer(Protocol):
     """Tier 1: scikit-learn's own classifier protocol, so any fitted classifier is a proposer.
 
-    `predict_log_proba` is preferred; `hybridclf.proposing.log_proba` also takes `predict_proba` or
+    `predict_log_proba` is preferred; `hybridclf.proposer.log_proba` also takes `predict_proba` or
     `decision_function` where a classifier has nothing better. A proposer whose `takes_images` is true gets
     images as the user passed them (arrays or PIL images); all others get flat vectors, float `[n, d]`.
     One that goes by label names has `fit(None, labels)`, which only sets `classes_`, and `__sklearn_clone__`, whose

@@ -22,7 +22,7 @@ from .denoising.weighting import resolve_weighting
 from .errors import InvalidInputError
 from .names import Prompts
 from .ports import Label
-from .proposing import accepts_gaps, aligned_log_proba, shortlist
+from .proposer import accepts_gaps, aligned_log_proba, shortlist
 from .reranker import Reranker
 from .reranking.allocation import Allocation
 from .reranking.evidence import TIER_1_ANSWERS, RerankResult

@@ -21,7 +21,7 @@ from sklearn.pipeline import Pipeline
 
 from .errors import SavedModelError
 from .label_json import describe_labels, restore_labels
-from .proposing import default_proposer
+from .proposer import default_proposer
 from .tree_checks import check_trees
 
 __all__ = ["ARRAYS", "SKOPS", "dump_arrays", "dump_skops", "load_arrays", "load_skops"]

@@ -9,7 +9,7 @@ from . import plugins
 from .checks import check_labels
 from .denoising.objectives import check_objective
 from .errors import InvalidInputError, InvalidTypeError
-from .proposing import resolve_proposer, told
+from .proposer import resolve_proposer, told
 
 __all__ = ["check_prompts_used", "for_labels", "loader_options", "resolve_denoiser", "resolve_tiers"]
 

@@ -21,7 +21,7 @@ from hybridclf.crossfit import CrossFit
 from hybridclf.data.arrays import Items, select
 from hybridclf.errors import UncalibratedWarning
 from hybridclf.fitting import Parts, Recipe, Sample
-from hybridclf.proposing import aligned_log_proba
+from hybridclf.proposer import aligned_log_proba
 from hybridclf.training.denoiser import TrainingConfig
 
 CLASSES = np.array(["ant", "bee", "cow"])

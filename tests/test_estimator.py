@@ -36,7 +36,7 @@ from hybridclf.errors import (
     UnknownSpecError,
 )
 from hybridclf.models import LateConditionedDenoiser, LateMLP, LateUNet
-from hybridclf.proposing import aligned_log_proba
+from hybridclf.proposer import aligned_log_proba
 
 QUICK = Race(max_trials=8)
 LABELS = np.array(["ant", "bee", "cow", "dog"])

@@ -19,7 +19,7 @@ from hybridclf.data.arrays import Items
 from hybridclf.errors import InvalidInputError
 from hybridclf.fitting import MIN_HELD_OUT, Recipe, Sample
 from hybridclf.models import LateMLP, LateUNet
-from hybridclf.proposing import rows_of
+from hybridclf.proposer import rows_of
 from hybridclf.training.denoiser import TrainingConfig
 
 CLASSES = np.array(["ant", "bee", "cow"])

@@ -34,8 +34,8 @@ from hybridclf.catalog import pretrained_folder
 from hybridclf.errors import InvalidInputError, SavedModelError, UnknownSpecError
 from hybridclf.models import LateUNet
 from hybridclf.persistence import FORMAT_VERSION
+from hybridclf.proposer import default_proposer
 from hybridclf.proposer_files import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
-from hybridclf.proposing import default_proposer
 
 X, NUMBER = make_blobs(45, 6, centers=3, cluster_std=4.0, random_state=0)
 LABELS = np.array(["ant", "bee", "cow"])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import hybridclf  # its estimator is imported when a model is made, not when this is
 from hybridclf.errors import InvalidInputError, InvalidTypeError
 from hybridclf.models import LateConditionedDenoiser, build
-from hybridclf.proposing import log_proba
+from hybridclf.proposer import log_proba
 
 __all__ = ["PRETRAINED", "HybridModel", "default_cfgs", "register", "register_folders"]
 

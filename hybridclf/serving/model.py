@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from ..errors import UnknownLabelError
 from ..estimator import HybridClassifier
 from ..ports import Label
-from ..proposing import aligned_log_proba, column_of
+from ..proposer import aligned_log_proba, column_of
 
 __all__ = ["RequestLabels"]
 

@@ -16,7 +16,7 @@ from ..errors import ClosedError, InvalidInputError
 from ..estimator import HybridClassifier
 from ..live import AsyncReranker
 from ..ports import Label
-from ..proposing import shortlist
+from ..proposer import shortlist
 from ..reranking.evidence import TIER_1_ANSWERS, RerankResult
 from ..reranking.tasks import LOG_ZERO
 from .gate import Gate

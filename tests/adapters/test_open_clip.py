@@ -28,7 +28,7 @@ from transformers import PreTrainedTokenizerFast
 import hybridclf_adapters.open_clip
 from hybridclf import HybridClassifier
 from hybridclf.errors import InvalidInputError, SavedModelError, UnknownSpecError
-from hybridclf.proposing import is_trained, resolve_proposer
+from hybridclf.proposer import is_trained, resolve_proposer
 from hybridclf_adapters._open_clip_images import OPTIONS, of_file
 from hybridclf_adapters.open_clip import OpenClipProposer, _check_quick_gelu, load
 

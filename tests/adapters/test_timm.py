@@ -32,7 +32,7 @@ from timm.models import get_pretrained_cfg, save_for_hf
 from hybridclf import FixedTrials, HybridClassifier, plugins
 from hybridclf.errors import InvalidInputError, InvalidTypeError, SavedModelError, UnknownLabelError, UnknownSpecError
 from hybridclf.models import LateConditionedDenoiser, LateUNet
-from hybridclf.proposing import is_trained, resolve_proposer
+from hybridclf.proposer import is_trained, resolve_proposer
 from hybridclf_adapters._timm_models import PRETRAINED, register_folders
 from hybridclf_adapters.timm import HybridModel, TimmProposer, _is_labelled, class_names, load, register
 from tests.adapters.tiny_pair import specs_of

@@ -17,7 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 
 from hybridclf.errors import InvalidInputError, InvalidTypeError, UnknownSpecError
-from hybridclf.proposing import (
+from hybridclf.proposer import (
     LOG_FLOOR,
     OPEN_MASS,
     FunctionProposer,

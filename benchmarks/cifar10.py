@@ -33,12 +33,12 @@ from tqdm.auto import tqdm
 
 from hybridclf import FixedTrials, Fusion, HybridClassifier, PairedTTest, Staged
 from hybridclf.batch.output import fingerprint
-from hybridclf.calibration import RECORDED_TRIALS, fit_calibration
-from hybridclf.calibration import record as record_labelled
 from hybridclf.catalog import model_folder
 from hybridclf.checkpoint import save_json
 from hybridclf.data.datasets import load_labelled
 from hybridclf.devices import as_device
+from hybridclf.fitting.calibration import RECORDED_TRIALS, fit_calibration
+from hybridclf.fitting.calibration import record as record_labelled
 from hybridclf.metrics import accuracy_difference
 from hybridclf.pair import stored_settings, trained_on
 from hybridclf.pair_training import Task, worth_compiling

@@ -23,8 +23,8 @@ from shapes.tasks import Questions, attribute_questions, single_questions, swap_
 from tqdm.auto import tqdm
 
 from hybridclf import FixedTrials, HybridClassifier, Reranker, Staged
-from hybridclf.calibration import RECORDED_TRIALS, Calibration, Recording, fit_calibration
 from hybridclf.devices import can_compile
+from hybridclf.fitting.calibration import RECORDED_TRIALS, Calibration, Recording, fit_calibration
 from hybridclf.metrics import accuracy, accuracy_difference
 
 TRIALS = 32

@@ -14,13 +14,14 @@ from sklearn.utils.metadata_routing import MetadataRouter
 from sklearn.utils.validation import check_is_fitted
 
 from .bounds import draw_seed
-from .calibration import Recording, calibrate
-from .checks import check_classes, check_labels, check_parameters, class_numbers
-from .crossfit import CrossFit
 from .denoising.weighting import resolve_weighting
 from .devices import as_device
 from .errors import InvalidInputError, UncalibratedWarning
-from .fitting import Parts, Recipe, Sample
+from .fitting.calibration import Recording, calibrate
+from .fitting.cross_fit import CrossFit, Parts, Recipe, Sample
+from .fitting.routing import metadata_of, router_of
+from .fitting.tiers import for_labels, resolve_tiers
+from .fitting.validation import check_classes, check_labels, check_parameters, class_numbers
 from .models import LateConditionedDenoiser
 from .names import Prompts
 from .predicting import TwoTierPredictor
@@ -28,8 +29,6 @@ from .proposer import accepts_gaps, default_proposer, is_trained
 from .reranking.allocation import Allocation, Race
 from .reranking.fusion import Fusion
 from .reranking.novelty import UsualValues
-from .routing import metadata_of, router_of
-from .tiers import for_labels, resolve_tiers
 from .training.denoiser import TrainingConfig
 
 __all__ = ["HybridClassifier"]

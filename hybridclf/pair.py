@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from . import calibration, crossfit, pair_training, recipe, worth
+from . import pair_training, recipe
 from .catalog import model_folder
 from .checkpoint import writing
 from .data import duplicates, holding_out
@@ -26,6 +26,7 @@ from .denoising import objectives
 from .devices import as_device, has_bf16
 from .errors import InvalidInputError, MissingDependencyError, SavedModelError
 from .estimator import HybridClassifier
+from .fitting import calibration, cross_fit, worth
 from .loss_picture import plot_losses
 from .models import LateConditionedDenoiser, LateUNet
 from .pair_training import PairSettings, Part, Task, denoiser_part, proposer_part, worth_compiling
@@ -141,7 +142,7 @@ def train_pair(
 
 def _modules() -> list[ModuleType]:
     """The modules whose constants decide what a training comes to."""
-    fitting = [calibration, crossfit, fusion, novelty, objectives, worth]
+    fitting = [calibration, cross_fit, fusion, novelty, objectives, worth]
     return [sys.modules[__name__], duplicates, losses, optimizer, pair_training, holding_out, trainer, *fitting]
 
 

@@ -23,12 +23,14 @@ from safetensors.numpy import save as dump_tensors
 from sklearn.base import BaseEstimator
 
 from . import __version__, plugins
-from .calibration import Calibration
-from .checks import check_prompts
 from .data.tables import TableEncoder
 from .denoising.weighting import BinnedWeights
 from .devices import as_device
 from .errors import InvalidInputError, SavedModelError
+from .fitting.calibration import Calibration
+from .fitting.tiers import check_prompts_used, loader_options
+from .fitting.validation import check_prompts
+from .fitting.worth import Worth
 from .label_json import describe_labels, restore_labels
 from .models import LateConditionedDenoiser, build
 from .names import Prompts
@@ -38,8 +40,6 @@ from .reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, St
 from .reranking.fusion import Fusion
 from .reranking.novelty import UsualValues
 from .reranking.trials import TellingOrder
-from .tiers import check_prompts_used, loader_options
-from .worth import Worth
 from .writing import make_folder, write_together
 
 if TYPE_CHECKING:

@@ -13,13 +13,15 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import catalog, persistence
-from .calibration import Calibration
-from .checks import check_parameters
 from .data.arrays import Items, as_array, in_range, is_empty, is_image_list, is_pil_list, scaled, value_range
 from .data.image_files import read_pictures
 from .data.tables import TableEncoder, is_numeric
 from .denoising.weighting import resolve_weighting
 from .errors import InvalidInputError
+from .fitting.calibration import Calibration
+from .fitting.tiers import for_labels
+from .fitting.validation import check_parameters
+from .fitting.worth import Worth
 from .names import Prompts
 from .ports import Label
 from .proposer import accepts_gaps, aligned_log_proba, shortlist
@@ -29,8 +31,6 @@ from .reranking.evidence import TIER_1_ANSWERS, RerankResult
 from .reranking.fusion import Fusion
 from .reranking.loop import Step
 from .reranking.novelty import UsualValues
-from .tiers import for_labels
-from .worth import Worth
 
 __all__ = ["TwoTierPredictor"]
 

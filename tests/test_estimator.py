@@ -25,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
-from hybridclf import FixedTrials, HybridClassifier, PairedTTest, Race, Staged, calibration
+from hybridclf import FixedTrials, HybridClassifier, PairedTTest, Race, Staged
 from hybridclf.errors import (
     FallbackWarning,
     HybridClfError,
@@ -35,6 +35,7 @@ from hybridclf.errors import (
     UnknownLabelError,
     UnknownSpecError,
 )
+from hybridclf.fitting import calibration
 from hybridclf.models import LateConditionedDenoiser, LateMLP, LateUNet
 from hybridclf.proposer import aligned_log_proba
 

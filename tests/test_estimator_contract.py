@@ -19,15 +19,8 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from hybridclf import (
-    FixedTrials,
-    HybridClassifier,
-    InvalidInputError,
-    InvalidTypeError,
-    Race,
-    UncalibratedWarning,
-    calibration,
-)
+from hybridclf import FixedTrials, HybridClassifier, InvalidInputError, InvalidTypeError, Race, UncalibratedWarning
+from hybridclf.fitting import calibration
 
 QUICK = Race(max_trials=4)
 RNG = np.random.default_rng(0)

@@ -29,9 +29,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
-from hybridclf import FixedTrials, HybridClassifier, PairedTTest, Race, Staged, calibration
+from hybridclf import FixedTrials, HybridClassifier, PairedTTest, Race, Staged
 from hybridclf.catalog import pretrained_folder
 from hybridclf.errors import InvalidInputError, SavedModelError, UnknownSpecError
+from hybridclf.fitting import calibration
 from hybridclf.models import LateUNet
 from hybridclf.persistence import FORMAT_VERSION
 from hybridclf.proposer import default_proposer

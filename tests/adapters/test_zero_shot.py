@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from sklearn.base import clone
 
-from hybridclf import HybridClassifier, InvalidInputError, PairedTTest, calibration, zero_shot
+from hybridclf import HybridClassifier, InvalidInputError, PairedTTest, zero_shot
 from hybridclf.errors import SavedModelError
+from hybridclf.fitting import calibration
 from hybridclf_adapters import diffusers
 from hybridclf_adapters.open_clip import load as load_open_clip
 from tests.adapters.tiny_diffusers import dit, save

@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy.special import log_softmax, softmax
 
-from hybridclf import calibration as module
-from hybridclf.calibration import Recording, fit_calibration, record, replay
 from hybridclf.denoising.weighting import BinnedWeights, heuristic_weights, paired_gaps, uniform_weights
+from hybridclf.fitting import calibration as module
+from hybridclf.fitting.calibration import Recording, fit_calibration, record, replay
 from hybridclf.reranker import Reranker
 from hybridclf.reranking.allocation import FixedTrials, PairedTTest, Race, Staged
 from hybridclf.reranking.fusion import Fusion

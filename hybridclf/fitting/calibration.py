@@ -7,18 +7,18 @@ from typing import Any, Literal
 import numpy as np
 from scipy.special import log_softmax, logsumexp, softmax
 
-from .data.arrays import select
-from .denoising.weighting import BinnedWeights, Weighting, paired_gaps, uniform_weights
-from .ports import Denoiser, Label
-from .proposer import shortlist
-from .reranker import Reranker
-from .reranking.allocation import Allocation, FixedTrials
-from .reranking.batches import Capacity, Recorded
-from .reranking.fusion import Fusion
-from .reranking.loop import Loop
-from .reranking.novelty import UsualErrors
-from .reranking.tasks import Task
-from .reranking.trials import TELLING_TRIALS, TellingOrder
+from ..data.arrays import select
+from ..denoising.weighting import BinnedWeights, Weighting, paired_gaps, uniform_weights
+from ..ports import Denoiser, Label
+from ..proposer import shortlist
+from ..reranker import Reranker
+from ..reranking.allocation import Allocation, FixedTrials
+from ..reranking.batches import Capacity, Recorded
+from ..reranking.fusion import Fusion
+from ..reranking.loop import Loop
+from ..reranking.novelty import UsualErrors
+from ..reranking.tasks import Task
+from ..reranking.trials import TELLING_TRIALS, TellingOrder
 from .worth import Answers, Worth, harmed_classes
 
 __all__ = ["Calibration", "Recording", "calibrate", "cross_answers", "fit_calibration", "record", "replay"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import GroupKFold, KFold, PredefinedSplit, StratifiedKFold
 
-from hybridclf.splitting import folds, hold_out
+from hybridclf.fitting.splitting import folds, hold_out
 
 Y = np.repeat([0, 1, 2], [40, 20, 10])
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from . import plugins
-from .checks import check_labels
-from .denoising.objectives import check_objective
-from .errors import InvalidInputError, InvalidTypeError
-from .proposer import resolve_proposer, told
+from .. import plugins
+from ..denoising.objectives import check_objective
+from ..errors import InvalidInputError, InvalidTypeError
+from ..proposer import resolve_proposer, told
+from .validation import check_labels
 
 __all__ = ["check_prompts_used", "for_labels", "loader_options", "resolve_denoiser", "resolve_tiers"]
 

@@ -8,7 +8,7 @@ from sklearn.utils import compute_sample_weight
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.validation import check_consistent_length
 
-from .errors import InvalidInputError
+from ..errors import InvalidInputError
 
 __all__ = ["Metadata", "metadata_of", "router_of"]
 

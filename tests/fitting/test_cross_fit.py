@@ -14,13 +14,12 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 
-from hybridclf import calibration
-from hybridclf import crossfit as module
-from hybridclf.calibration import Recording
-from hybridclf.crossfit import CrossFit
 from hybridclf.data.arrays import Items, select
 from hybridclf.errors import UncalibratedWarning
-from hybridclf.fitting import Parts, Recipe, Sample
+from hybridclf.fitting import calibration
+from hybridclf.fitting import cross_fit as module
+from hybridclf.fitting.calibration import Recording
+from hybridclf.fitting.cross_fit import CrossFit, Parts, Recipe, Sample
 from hybridclf.proposer import aligned_log_proba
 from hybridclf.training.denoiser import TrainingConfig
 

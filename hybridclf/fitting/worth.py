@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import binomtest
 
-from . import metrics
-from .metrics import Interval
-from .ports import Label
+from .. import metrics
+from ..metrics import Interval
+from ..ports import Label
 
 __all__ = ["Answers", "Worth", "harmed_classes"]
 

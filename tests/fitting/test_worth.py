@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from hybridclf.worth import ALPHA, Answers, Worth, harmed_classes
+from hybridclf.fitting.worth import ALPHA, Answers, Worth, harmed_classes
 
 
 def answers(n: int, fixed: int, broken: int, gain: float, leader: np.ndarray | None = None) -> Answers:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         UnknownSpecError,
     )
     from .estimator import HybridClassifier
-    from .live import AsyncReranker
+    from .live.async_reranker import AsyncReranker
     from .pair import train_pair
     from .ports import Denoiser, Proposer
     from .reranker import Reranker
@@ -48,7 +48,7 @@ _HOMES = {
         "UnknownSpecError",
     ),
     "estimator": ("HybridClassifier",),
-    "live": ("AsyncReranker",),
+    "live.async_reranker": ("AsyncReranker",),
     "pair": ("train_pair",),
     "ports": ("Denoiser", "Proposer"),
     "reranker": ("Reranker",),

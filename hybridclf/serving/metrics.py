@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from ..live import AsyncReranker
+from ..live.async_reranker import AsyncReranker
 from ..reranking.evidence import RerankResult
 from .gate import Gate
 

@@ -14,7 +14,7 @@ from scipy.special import softmax
 from ..data.image_files import check_image_shape
 from ..errors import ClosedError, InvalidInputError
 from ..estimator import HybridClassifier
-from ..live import AsyncReranker
+from ..live.async_reranker import AsyncReranker
 from ..ports import Label
 from ..proposer import shortlist
 from ..reranking.evidence import TIER_1_ANSWERS, RerankResult

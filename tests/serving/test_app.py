@@ -15,7 +15,7 @@ from PIL import Image
 
 from hybridclf import HybridClassifier
 from hybridclf.data.image_files import as_item, read_image
-from hybridclf.guard import FAILING
+from hybridclf.live.fault_isolation import FAILING
 from hybridclf.serving import create_app
 from tests.serving.processes import Server, picture, uri
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from .errors import InvalidInputError
-from .reranking.batches import Evaluator, Pending, Work
-from .reranking.tasks import Task
+from ..errors import InvalidInputError
+from ..reranking.batches import Evaluator, Pending, Work
+from ..reranking.tasks import Task
 
 __all__ = ["FAILING", "Guarded"]
 

@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from .alarms import Alarms
-from .bounds import check_number, check_whole
-from .errors import ClosedError, InvalidInputError, QueueFullError
-from .guard import Guarded
-from .ports import Label
-from .promises import Answer, Observer, Request, keep, take_out, telling
-from .reranker import Reranker
-from .reranking.evidence import RerankResult
-from .reranking.tasks import Task, as_log_prior, check_task, prior_result, uniform_prior
+from ..bounds import check_number, check_whole
+from ..errors import ClosedError, InvalidInputError, QueueFullError
+from ..ports import Label
+from ..reranker import Reranker
+from ..reranking.evidence import RerankResult
+from ..reranking.tasks import Task, as_log_prior, check_task, prior_result, uniform_prior
+from .deadlines import Alarms
+from .fault_isolation import Guarded
+from .requests import Answer, Observer, Request, keep, take_out, telling
 
 __all__ = ["AsyncReranker"]
 

@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 from hybridclf.denoising import evaluator
 from hybridclf.errors import ClosedError, InvalidInputError, QueueFullError, UnknownLabelError
 from hybridclf.estimator import HybridClassifier
-from hybridclf.live import AsyncReranker
+from hybridclf.live.async_reranker import AsyncReranker
 from hybridclf.reranker import Reranker
 from hybridclf.reranking.allocation import Allocation, FixedTrials, PairedTTest, Race
 from hybridclf.reranking.evidence import Evidence, RerankResult
@@ -427,7 +427,7 @@ def test_a_program_that_forgets_to_close_ends() -> None:
         "clf = HybridClassifier.from_pretrained('digits'); stage = AsyncReranker(clf.reranker(FixedTrials(4000)));"
         "[stage.submit(image, range(10)) for image in load_digits().images[:100]]; print('end')"
     )
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
 

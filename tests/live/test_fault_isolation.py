@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hybridclf.errors import InvalidInputError
-from hybridclf.guard import FAILING, Guarded
+from hybridclf.live.fault_isolation import FAILING, Guarded
 from hybridclf.reranking.allocation import FixedTrials
 from hybridclf.reranking.batches import Capacity, Pending, Recorded, Work
 from hybridclf.reranking.fusion import Fusion

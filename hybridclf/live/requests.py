@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Protocol
 
-from .reranking.evidence import RerankResult
-from .reranking.tasks import Task
+from ..reranking.evidence import RerankResult
+from ..reranking.tasks import Task
 
 __all__ = ["Answer", "Observer", "Request", "keep", "take_out", "telling"]
 

@@ -7,7 +7,7 @@ from time import monotonic
 import numpy as np
 import pytest
 
-from hybridclf.alarms import Alarms
+from hybridclf.live.deadlines import Alarms
 
 
 def test_alarms_ring_in_order_and_never_early() -> None:

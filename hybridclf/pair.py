@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from . import pair_training, recipe
+from .atomic import sync_folder, sync_tree
 from .catalog import model_folder
 from .checkpoint import writing
 from .data import duplicates, holding_out
@@ -37,7 +38,6 @@ from .reranking.allocation import FixedTrials, Race
 from .reranking.fusion import Fusion
 from .training import losses, optimizer, trainer
 from .training_run import TrainingRun
-from .writing import sync_folder, sync_tree
 
 __all__ = ["PairSettings", "stored_settings", "train_pair", "trained_on"]
 

@@ -23,6 +23,7 @@ from safetensors.numpy import save as dump_tensors
 from sklearn.base import BaseEstimator
 
 from . import __version__, plugins
+from .atomic import make_folder, write_together
 from .data.tables import TableEncoder
 from .denoising.weighting import BinnedWeights
 from .devices import as_device
@@ -40,7 +41,6 @@ from .reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, St
 from .reranking.fusion import Fusion
 from .reranking.novelty import UsualValues
 from .reranking.trials import TellingOrder
-from .writing import make_folder, write_together
 
 if TYPE_CHECKING:
     from .estimator import HybridClassifier

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..atomic import in_utf8, write_whole
 from ..classify import FileAnswer
 from ..errors import InvalidInputError
-from ..writing import in_utf8, write_whole
 from .inputs import Part
 
 __all__ = [

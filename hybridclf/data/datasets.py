@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from ..atomic import in_utf8
 from ..errors import InvalidInputError
 from ..progress import progress_bar
-from ..writing import in_utf8
 from . import parquet
 from .image_files import as_item, image_paths, open_image
 

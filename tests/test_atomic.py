@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hybridclf.writing import make_folder, sync_tree, write_together, write_whole
+from hybridclf.atomic import make_folder, sync_tree, write_together, write_whole
 
 OLD = {"a": b"old a", "b": b"old b", "sign": b"old"}
 NEW = {"a": b"new a", "b": b"", "c": b"new c", "sign": b"new"}

@@ -33,7 +33,6 @@ from tqdm.auto import tqdm
 
 from hybridclf import FixedTrials, Fusion, HybridClassifier, PairedTTest, Staged
 from hybridclf.batch.output import fingerprint
-from hybridclf.catalog import model_folder
 from hybridclf.checkpoint import save_json
 from hybridclf.data.datasets import load_labelled
 from hybridclf.devices import as_device
@@ -42,6 +41,7 @@ from hybridclf.fitting.calibration import record as record_labelled
 from hybridclf.metrics import accuracy_difference
 from hybridclf.pair import stored_settings, trained_on
 from hybridclf.pair_training import Task, worth_compiling
+from hybridclf.pretrained.catalog import model_folder
 
 STAGED = Staged.preset("cifar10")
 EXHAUSTIVE, SHIFTED_TRIALS, TIMED_IMAGES, TIMED_TRIALS = 256, 16, 200, 4

@@ -9,11 +9,11 @@ from PIL import Image
 from sklearn.utils import gen_batches
 
 from .bounds import check_whole
-from .catalog import DEFAULT_MODEL
 from .data.image_files import check_image_shape, image_paths, stretched, try_image
 from .errors import InvalidInputError
 from .estimator import HybridClassifier
 from .ports import Label
+from .pretrained.catalog import DEFAULT_MODEL
 from .reranking.evidence import RerankResult
 
 __all__ = ["FileAnswer", "Share", "answer_images", "choose_classifier", "classify_files", "errors_of_missing"]

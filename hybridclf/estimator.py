@@ -16,7 +16,7 @@ from sklearn.utils.metadata_routing import MetadataRouter
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from . import catalog, persistence
+from . import persistence
 from .bounds import draw_seed
 from .data.arrays import Items, as_array, in_range, is_empty, is_image_list, is_pil_list, scaled, value_range
 from .data.image_files import read_pictures
@@ -33,6 +33,7 @@ from .fitting.worth import Worth
 from .models import LateConditionedDenoiser
 from .names import Prompts
 from .ports import Label
+from .pretrained import catalog
 from .proposer import accepts_gaps, aligned_log_proba, default_proposer, is_trained, shortlist
 from .reranker import Reranker
 from .reranking.allocation import Allocation, Race

@@ -18,7 +18,6 @@ from torch import nn
 
 from . import pair_training, recipe
 from .atomic import sync_folder, sync_tree
-from .catalog import model_folder
 from .checkpoint import writing
 from .data import duplicates, holding_out
 from .data.datasets import DIGITS, LabelledImages, load_labelled
@@ -33,6 +32,7 @@ from .models import LateConditionedDenoiser, LateUNet
 from .pair_training import PairSettings, Part, Task, denoiser_part, proposer_part, worth_compiling
 from .persistence import read_description, restore_denoiser
 from .ports import Trainable
+from .pretrained.catalog import model_folder
 from .reranking import fusion, novelty
 from .reranking.allocation import FixedTrials, Race
 from .reranking.fusion import Fusion

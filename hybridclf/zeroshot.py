@@ -5,9 +5,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .catalog import model_folder
 from .data.image_files import check_image_shape
 from .estimator import HybridClassifier
+from .pretrained.catalog import model_folder
 
 __all__ = ["zero_shot"]
 

@@ -159,8 +159,8 @@ def interrupt(*_: Any, **__: Any) -> None:
     ("where", "arguments", "message"),
     [
         ("hybridclf.demo.run", ("demo", "--out", "{tmp}/out"), "interrupted"),
-        ("hybridclf.catalog.pretrained_folder", ("classify", "{tmp}"), "interrupted"),
-        ("hybridclf.catalog.pretrained_folder", ("serve",), "interrupted"),
+        ("hybridclf.pretrained.catalog.pretrained_folder", ("classify", "{tmp}"), "interrupted"),
+        ("hybridclf.pretrained.catalog.pretrained_folder", ("serve",), "interrupted"),
         ("hybridclf.batch.list_input", ("batch", "a", "b", "--model", "digits"), "repeat the command to go on"),
         ("hybridclf.pair.load_labelled", ("train", "digits", "{tmp}/out"), "before the training began"),
         (

@@ -21,7 +21,6 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from hybridclf import HybridClassifier, __version__, pair_training, train_pair, training_run
-from hybridclf.catalog import model_folder
 from hybridclf.cli import app
 from hybridclf.data.datasets import load_labelled
 from hybridclf.data.holding_out import digests, unpack
@@ -29,6 +28,7 @@ from hybridclf.data.image_files import open_image
 from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
 from hybridclf.pair import RACE, TOP_K, PairSettings, trained_on
 from hybridclf.pair_training import Task, denoiser_part
+from hybridclf.pretrained.catalog import model_folder
 from hybridclf.training.trainer import Trainer
 
 COLOURS = {"blue": (60, 60, 220), "green": (60, 220, 60), "red": (220, 60, 60)}

@@ -30,11 +30,11 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from sklearn.svm import SVC
 
 from hybridclf import FixedTrials, HybridClassifier, PairedTTest, Race, Staged
-from hybridclf.catalog import pretrained_folder
 from hybridclf.errors import InvalidInputError, SavedModelError, UnknownSpecError
 from hybridclf.fitting import calibration
 from hybridclf.models import LateUNet
 from hybridclf.persistence import FORMAT_VERSION
+from hybridclf.pretrained.catalog import pretrained_folder
 from hybridclf.proposer import default_proposer
 from hybridclf.proposer_files import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
 

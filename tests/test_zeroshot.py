@@ -11,8 +11,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import hybridclf
-from hybridclf import HybridClassifier, PairedTTest, catalog, zeroshot
+from hybridclf import HybridClassifier, PairedTTest, zeroshot
 from hybridclf.errors import InvalidInputError, SavedModelError
+from hybridclf.pretrained import catalog
 from tests.adapters.tiny_pair import specs_of
 
 LABELS = ["hen", "fox", "cat"]

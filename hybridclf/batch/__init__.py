@@ -6,9 +6,9 @@ from time import perf_counter
 from typing import Any
 
 from .. import __version__, persistence
-from ..catalog import model_folder
 from ..data.image_files import check_image_shape
 from ..errors import InvalidInputError
+from ..pretrained.catalog import model_folder
 from ..progress import progress_bar
 from .inputs import PART, Listing, Part, list_input
 from .output import claim, fingerprint, is_done, remove_leftovers, totals

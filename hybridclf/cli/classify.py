@@ -61,7 +61,7 @@ def classify(
 
 def _print_limits(clf: "HybridClassifier") -> None:
     """Say what the model knows that nobody has chosen."""
-    from ..catalog import DEFAULT_MODEL
+    from ..pretrained.catalog import DEFAULT_MODEL
 
     typer.echo(
         f"No --model is named, so {DEFAULT_MODEL} answers: it knows {', '.join(clf.classes_)} and forces whatever else "

@@ -13,7 +13,7 @@ from .shared import AsJson, console, text
 
 def models(as_json: AsJson = False) -> None:
     """List the embedded models, and the adapters with what their spec strings look like."""
-    from .. import catalog
+    from ..pretrained import catalog
 
     embedded, adapters = catalog.models(), catalog.adapters()
     if as_json:

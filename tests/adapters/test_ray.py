@@ -25,8 +25,8 @@ from sklearn.datasets import load_digits
 
 from hybridclf import HybridClassifier
 from hybridclf.batch import Job, Part
-from hybridclf.catalog import pretrained_folder
 from hybridclf.errors import InvalidInputError, MissingDependencyError, SavedModelError
+from hybridclf.pretrained.catalog import pretrained_folder
 from hybridclf_adapters import ray
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
-from . import plugins
-from .errors import InvalidInputError
+from .. import plugins
+from ..errors import InvalidInputError
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -24,7 +24,7 @@ __all__ = [
 DEFAULT_MODEL = "cifar10"
 """The embedded model that is asked where none is named."""
 
-_PRETRAINED = Path(__file__).parent / "pretrained"
+_PRETRAINED = Path(__file__).parent
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 import hybridclf_adapters.timm  # noqa: F401, registers the embedded models
 from hybridclf import FixedTrials, HybridClassifier, Reranker, zero_shot
-from hybridclf.catalog import pretrained_folder
+from hybridclf.pretrained.catalog import pretrained_folder
 from hybridclf.shapes import COLOURS, HELD_OUT, SHAPES, Scene, Thing, caption, draw, phrase, scenes, swapped
 
 SEED = 4 * 10**6

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hybridclf import catalog
 from hybridclf.errors import InvalidInputError
+from hybridclf.pretrained import catalog
 
 
 def test_a_name_comes_before_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

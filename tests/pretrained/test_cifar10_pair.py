@@ -18,8 +18,8 @@ from sklearn.datasets import load_sample_image
 
 import hybridclf_adapters.timm  # noqa: F401, registers the embedded models
 from hybridclf import HybridClassifier
-from hybridclf.catalog import pretrained_folder
 from hybridclf.data.datasets import load_labelled
+from hybridclf.pretrained.catalog import pretrained_folder
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 

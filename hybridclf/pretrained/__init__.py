@@ -1,0 +1,1 @@
+"""The embedded models, and the catalogue of what there is to choose from."""

@@ -17,7 +17,7 @@ from timing import class_cost, loop_share
 from tqdm import tqdm
 
 from hybridclf import FixedTrials, Fusion, HybridClassifier, Race, metrics
-from hybridclf.demo import ALLOCATIONS, HYBRID, RIVAL, TIER_1, Answers, Digits, methods, split_digits
+from hybridclf.demo.digits import ALLOCATIONS, HYBRID, RIVAL, TIER_1, Answers, Digits, methods, split_digits
 
 SEEDS = range(5)
 EXHAUSTIVE, STAGED, T_TEST = ALLOCATIONS

@@ -20,10 +20,11 @@ from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
 import hybridclf
-from hybridclf import HybridClassifier, demo
+from hybridclf import HybridClassifier
 from hybridclf.classify import FileAnswer, Share
 from hybridclf.cli import app
 from hybridclf.cli.classify import _print_table
+from hybridclf.demo import digits as demo
 from hybridclf.installing import pip_install
 from hybridclf.reranking.allocation import FixedTrials
 from hybridclf.training.trainer import Trainer
@@ -158,7 +159,7 @@ def interrupt(*_: Any, **__: Any) -> None:
 @pytest.mark.parametrize(
     ("where", "arguments", "message"),
     [
-        ("hybridclf.demo.run", ("demo", "--out", "{tmp}/out"), "interrupted"),
+        ("hybridclf.demo.digits.run", ("demo", "--out", "{tmp}/out"), "interrupted"),
         ("hybridclf.pretrained.catalog.pretrained_folder", ("classify", "{tmp}"), "interrupted"),
         ("hybridclf.pretrained.catalog.pretrained_folder", ("serve",), "interrupted"),
         ("hybridclf.batch.list_input", ("batch", "a", "b", "--model", "digits"), "repeat the command to go on"),

@@ -13,7 +13,7 @@ import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from hybridclf.plots import BLUE, GREEN, ORANGE, PURPLE, STYLE, VERMILLION
+from hybridclf.demo.plots import BLUE, GREEN, ORANGE, PURPLE, STYLE, VERMILLION
 
 __all__ = ["COLOURS", "Line", "bars", "machine", "styled"]
 

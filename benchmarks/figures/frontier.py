@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from timing import flops, medians
 
 from hybridclf import Allocation, FixedTrials, Fusion, HybridClassifier, PairedTTest, Race, RerankResult, Staged
-from hybridclf.demo import Digits, split_digits
+from hybridclf.demo.digits import Digits, split_digits
 
 from .common import COLOURS, Line, styled
 

@@ -11,8 +11,8 @@ from rich.table import Table
 from .shared import AsJson, Quiet, console, running, short, text
 
 if TYPE_CHECKING:
+    from ..demo.report import Report, Row
     from ..metrics import Interval
-    from ..report import Report, Row
 
 
 def demo(
@@ -25,8 +25,8 @@ def demo(
 ) -> None:
     """Compare both tiers, alone and together, on handwritten digits; takes about two minutes."""
     with running(quiet):
-        from .. import demo as demonstration
-        from ..plots import require_matplotlib
+        from ..demo import digits as demonstration
+        from ..demo.plots import require_matplotlib
 
         require_matplotlib()  # before the minutes are spent
         out.mkdir(parents=True, exist_ok=True)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
-from .errors import MissingDependencyError
-from .installing import pip_install
-from .metrics import Interval, accuracy
+from ..errors import MissingDependencyError
+from ..installing import pip_install
+from ..metrics import Interval, accuracy
 from .report import Reliability, Row, Trace
 
 if TYPE_CHECKING:

@@ -13,14 +13,15 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.svm import SVC
 
-from . import __version__, metrics, plots
-from .estimator import HybridClassifier
-from .progress import progress_bar
-from .proposer import rows_of
+from .. import __version__, metrics
+from ..estimator import HybridClassifier
+from ..progress import progress_bar
+from ..proposer import rows_of
+from ..reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
+from ..reranking.evidence import RerankResult
+from ..reranking.fusion import Fusion
+from . import plots
 from .report import Reliability, Report, Row, Trace
-from .reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
-from .reranking.evidence import RerankResult
-from .reranking.fusion import Fusion
 
 __all__ = ["ALLOCATIONS", "HYBRID", "RIVAL", "TIER_1", "Answers", "Digits", "methods", "run", "split_digits", "write"]
 

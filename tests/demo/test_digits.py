@@ -11,8 +11,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 
-from hybridclf import demo
-from hybridclf.report import Report
+from hybridclf.demo import digits as demo
+from hybridclf.demo.report import Report
 from hybridclf.reranking.allocation import FixedTrials, PairedTTest
 
 PICTURES = ("cost-accuracy.png", "reliability.png", "race.png")

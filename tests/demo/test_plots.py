@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from hybridclf import plots
+from hybridclf.demo import plots
+from hybridclf.demo.report import Reliability, Row, Trace
 from hybridclf.errors import MissingDependencyError
 from hybridclf.metrics import Interval, expected_calibration_error, reliability_bins
-from hybridclf.report import Reliability, Row, Trace
 
 
 def make_row(method: str, value: float, evaluations: float) -> Row:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .metrics import Bins, Interval
-from .ports import Label
+from ..metrics import Bins, Interval
+from ..ports import Label
 
 __all__ = ["Reliability", "Report", "Row", "Trace"]
 

@@ -33,14 +33,14 @@ from tqdm.auto import tqdm
 
 from hybridclf import FixedTrials, Fusion, HybridClassifier, PairedTTest, Staged
 from hybridclf.batch.output import fingerprint
-from hybridclf.checkpoint import save_json
 from hybridclf.data.datasets import load_labelled
 from hybridclf.devices import as_device
 from hybridclf.fitting.calibration import RECORDED_TRIALS, fit_calibration
 from hybridclf.fitting.calibration import record as record_labelled
 from hybridclf.metrics import accuracy_difference
-from hybridclf.pair import stored_settings, trained_on
-from hybridclf.pair_training import Task, worth_compiling
+from hybridclf.pair_training.checkpoint import save_json
+from hybridclf.pair_training.recipe import Task, worth_compiling
+from hybridclf.pair_training.train_pair import stored_settings, trained_on
 from hybridclf.pretrained.catalog import model_folder
 
 STAGED = Staged.preset("cifar10")

@@ -19,9 +19,9 @@ from figures.common import machine
 from tqdm.auto import tqdm
 
 from hybridclf import train_pair
-from hybridclf.checkpoint import save_json
 from hybridclf.devices import as_device
 from hybridclf.metrics import accuracy
+from hybridclf.pair_training.checkpoint import save_json
 
 VARIANTS = {"with the wrong-class term": 1.0, "without": 0.0}
 """Its weight, by variant."""

@@ -32,8 +32,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from hybridclf import HybridClassifier, metrics
-from hybridclf.checkpoint import save_json
 from hybridclf.devices import as_device
+from hybridclf.pair_training.checkpoint import save_json
 from hybridclf.proposer import aligned_log_proba
 
 RESULTS = Path(__file__).parent / "results" / "harmless.json"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     )
     from .estimator import HybridClassifier
     from .live.async_reranker import AsyncReranker
-    from .pair import train_pair
+    from .pair_training.train_pair import train_pair
     from .ports import Denoiser, Proposer
     from .reranker import Reranker
     from .reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
@@ -49,7 +49,7 @@ _HOMES = {
     ),
     "estimator": ("HybridClassifier",),
     "live.async_reranker": ("AsyncReranker",),
-    "pair": ("train_pair",),
+    "pair_training.train_pair": ("train_pair",),
     "ports": ("Denoiser", "Proposer"),
     "reranker": ("Reranker",),
     "reranking.allocation": ("Allocation", "FixedTrials", "PairedTTest", "Race", "Staged"),

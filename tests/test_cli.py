@@ -163,7 +163,11 @@ def interrupt(*_: Any, **__: Any) -> None:
         ("hybridclf.pretrained.catalog.pretrained_folder", ("classify", "{tmp}"), "interrupted"),
         ("hybridclf.pretrained.catalog.pretrained_folder", ("serve",), "interrupted"),
         ("hybridclf.batch.list_input", ("batch", "a", "b", "--model", "digits"), "repeat the command to go on"),
-        ("hybridclf.pair.load_labelled", ("train", "digits", "{tmp}/out"), "before the training began"),
+        (
+            "hybridclf.pair_training.train_pair.load_labelled",
+            ("train", "digits", "{tmp}/out"),
+            "before the training began",
+        ),
         (
             "hybridclf.training.trainer.Trainer._advance",
             ("train", "digits", "{tmp}/my out", "--minutes", "0.1", "--device", "cpu", "-q"),

@@ -13,8 +13,8 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from hybridclf import plugins
-from hybridclf.pair_training import PROPOSER_SHARE, Task, classifier_part
-from hybridclf.training_run import TrainingRun
+from hybridclf.pair_training.recipe import PROPOSER_SHARE, Task, classifier_part
+from hybridclf.pair_training.run import TrainingRun
 
 NAME = "timm:resnet18"
 """At 64 pixels about as many FLOPs as one row of the pair's U-Net."""

@@ -42,7 +42,7 @@ def train(
     Interrupt it when you like: --resume goes on as if nothing had happened. Losses and a picture are in OUT/training.
     """
     with running(quiet, lambda: _how_to_go_on(data, out, device)):
-        from ..pair import train_pair
+        from ..pair_training.train_pair import train_pair
 
         _check_name(out)
         settings = {

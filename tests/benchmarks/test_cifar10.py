@@ -18,17 +18,9 @@ from PIL import Image
 from scipy.special import log_softmax
 from sklearn.datasets import load_digits, load_sample_image
 
-from hybridclf import (
-    Allocation,
-    FixedTrials,
-    Fusion,
-    HybridClassifier,
-    PairedTTest,
-    Staged,
-    pair_training,
-    training_run,
-)
-from hybridclf.pair import train_pair
+from hybridclf import Allocation, FixedTrials, Fusion, HybridClassifier, PairedTTest, Staged
+from hybridclf.pair_training import recipe, run
+from hybridclf.pair_training.train_pair import train_pair
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +153,8 @@ def test_the_whole_benchmark_runs_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On a pair that is trained for a moment, with a rival, small sizes, and an interruption in the middle."""
-    monkeypatch.setattr(pair_training, "UNET", pair_training.UNET | {"width": 16, "head_width": 16})
-    monkeypatch.setattr(training_run, "steps_in", lambda trainer, seconds: 12)
+    monkeypatch.setattr(recipe, "UNET", recipe.UNET | {"width": 16, "head_width": 16})
+    monkeypatch.setattr(run, "steps_in", lambda trainer, seconds: 12)
     monkeypatch.setattr(cifar10, "STAGED", Staged((2, 1), (3, 20)))
     monkeypatch.setattr(cifar10, "FAMILIES", {"noise": ("Gaussian noise",), "digital": ("contrast",)})
     monkeypatch.setattr(cifar10.pictures, "FAMILIES", {"noise": ("Gaussian noise",), "digital": ("contrast",)})
@@ -196,8 +188,8 @@ def test_the_whole_benchmark_runs_and_resumes(
 
 
 def test_the_recipe_is_trained_with_the_term_and_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pair_training, "UNET", pair_training.UNET | {"width": 16, "head_width": 16})
-    monkeypatch.setattr(training_run, "steps_in", lambda trainer, seconds: 6)
+    monkeypatch.setattr(recipe, "UNET", recipe.UNET | {"width": 16, "head_width": 16})
+    monkeypatch.setattr(run, "steps_in", lambda trainer, seconds: 6)
     monkeypatch.setattr(cifar10_recipe, "RESULTS", tmp_path / "out")
     blobs(tmp_path / "cifar10-train.parquet", 90, 0)
     cifar10_recipe.main([str(tmp_path), str(tmp_path / "work"), "--minutes", "1"])

@@ -12,18 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import plugins
-from .data.datasets import LabelledImages, channel_statistics
-from .data.duplicates import duplicate_groups
-from .data.holding_out import digests, join_groups, split, spread
-from .devices import can_compile, has_bf16
-from .errors import InvalidInputError
-from .models import LateUNet
-from .models.factory import build
-from .ports import Trainable
-from .training.augmentation import distort, shift_and_mirror
-from .training.losses import denoising_loss
-from .training.trainer import Trainer, TrainerConfig
+from .. import plugins
+from ..data.datasets import LabelledImages, channel_statistics
+from ..data.duplicates import duplicate_groups
+from ..data.holding_out import digests, join_groups, split, spread
+from ..devices import can_compile, has_bf16
+from ..errors import InvalidInputError
+from ..models import LateUNet
+from ..models.factory import build
+from ..ports import Trainable
+from ..training.augmentation import distort, shift_and_mirror
+from ..training.losses import denoising_loss
+from ..training.trainer import Trainer, TrainerConfig
 
 __all__ = [
     "PairSettings",

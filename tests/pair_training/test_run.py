@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hybridclf import training_run
-from hybridclf.checkpoint import load_tensors, save_tensors
 from hybridclf.errors import TrainingError
+from hybridclf.pair_training import run as training_run
+from hybridclf.pair_training.checkpoint import load_tensors, save_tensors
+from hybridclf.pair_training.run import TrainingRun, steps_in
 from hybridclf.training.trainer import Trainer, TrainerConfig
-from hybridclf.training_run import TrainingRun, steps_in
 
 SETTINGS = {"minutes": 1.0, "images": "abc"}
 

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import TrainingError
+from ..progress import progress_bar
+from ..training.trainer import Trainer, check_finite
 from .checkpoint import load_tensors, save_json, save_tensors, writing
-from .errors import TrainingError
-from .progress import progress_bar
-from .training.trainer import Trainer, check_finite
 
 __all__ = ["TrainingRun", "steps_in"]
 

@@ -10,8 +10,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from .atomic import write_whole
-from .errors import TrainingError
+from ..atomic import write_whole
+from ..errors import TrainingError
 
 __all__ = ["load_tensors", "save_json", "save_tensors", "writing"]
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .demo.plots import BLUE, FAINT, INK, VERMILLION, _figure, _styled
+from ..demo.plots import BLUE, FAINT, INK, VERMILLION, _figure, _styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,14 +20,16 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 from typer.testing import CliRunner
 
-from hybridclf import HybridClassifier, __version__, pair_training, train_pair, training_run
+from hybridclf import HybridClassifier, __version__, train_pair
 from hybridclf.cli import app
 from hybridclf.data.datasets import load_labelled
 from hybridclf.data.holding_out import digests, unpack
 from hybridclf.data.image_files import open_image
 from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
-from hybridclf.pair import RACE, TOP_K, PairSettings, trained_on
-from hybridclf.pair_training import Task, denoiser_part
+from hybridclf.pair_training import recipe
+from hybridclf.pair_training import run as training_run
+from hybridclf.pair_training.recipe import Task, denoiser_part
+from hybridclf.pair_training.train_pair import RACE, TOP_K, PairSettings, trained_on
 from hybridclf.pretrained.catalog import model_folder
 from hybridclf.training.trainer import Trainer
 
@@ -61,7 +63,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small() -> Iterator[None]:
     """A narrow U-Net, eighty steps a minute, and a checkpoint every ten."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pair_training, "UNET", pair_training.UNET | {"width": 16, "head_width": 16})
+        patch.setattr(recipe, "UNET", recipe.UNET | {"width": 16, "head_width": 16})
         patch.setattr(training_run, "steps_in", lambda trainer, seconds: round(seconds * 80 / 60))
         patch.setattr(training_run, "LOG_EVERY", 10)
         patch.setattr(training_run, "SAVE_EVERY", 0.0)
@@ -176,7 +178,7 @@ def task_of(source: Path | str, out: Path, monkeypatch: pytest.MonkeyPatch, **se
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("hybridclf.pair._train", stop)
+        patch.setattr("hybridclf.pair_training.train_pair._train", stop)
         with pytest.raises(KeyboardInterrupt):
             train_pair(source, out, **settings)
     return seen[0]
@@ -260,7 +262,7 @@ def test_a_training_that_started_from_a_pair_needs_it_no_more(
     trained: tuple[Path, Result], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interrupted before any step of it, and resumed, it comes out the same, byte for byte, by that pair's network."""
-    monkeypatch.setattr(pair_training, "DEPTH", {"cpu": 2})  # of new ones
+    monkeypatch.setattr(recipe, "DEPTH", {"cpu": 2})  # of new ones
     source = shutil.copytree(trained[0], tmp_path / "source")
     options = ("--minutes", "0.3", "--image-size", "8", "--val", "0.2")
     assert invoke(data, tmp_path / "whole", *options, "--from", source).exit_code == 0
@@ -348,8 +350,8 @@ def test_what_ran_is_in_the_log(data: Path, tmp_path: Path, monkeypatch: pytest.
     proposer, denoiser = log["configs"]["proposer"], log["configs"]["denoiser"]
     assert set(proposer) == used | {"label_smoothing"} and set(denoiser) == used | {"wrong_class_weight", "times"}
     assert denoiser["wrong_class_weight"] == log["settings"]["wrong_class_weight"] == 0
-    assert denoiser["times"] == list(pair_training.TIMES) == log["recipe"]["pair_training.TIMES"]
-    assert proposer["label_smoothing"] == pair_training.SMOOTHING
+    assert denoiser["times"] == list(recipe.TIMES) == log["recipe"]["pair_training.TIMES"]
+    assert proposer["label_smoothing"] == recipe.SMOOTHING
     expected = {"hybridclf": __version__, "torch": torch.__version__, "losses.MAX_CANDIDATES": 10, "pair.TOP_K": TOP_K}
     assert log["recipe"] | expected == log["recipe"]
     assert log["recipe"]["pair.RACE"]["confidence"] == RACE.confidence
@@ -359,16 +361,16 @@ def test_what_ran_is_in_the_log(data: Path, tmp_path: Path, monkeypatch: pytest.
     ("name", "value", "message"),
     [
         (
-            "hybridclf.pair_training.TIMES",
+            "hybridclf.pair_training.recipe.TIMES",
             (0.1, 0.9),
             r"pair_training.TIMES was [0.02, 0.35], is [0.1, 0.9]; resume it",
         ),
-        ("hybridclf.pair_training.SMOOTHING", 0.2, "pair_training.SMOOTHING was 0.1, is 0.2"),
-        ("hybridclf.pair.TOP_K", 3, "pair.TOP_K was 5, is 3"),
+        ("hybridclf.pair_training.recipe.SMOOTHING", 0.2, "pair_training.SMOOTHING was 0.1, is 0.2"),
+        ("hybridclf.pair_training.train_pair.TOP_K", 3, "pair.TOP_K was 5, is 3"),
         ("hybridclf.training.losses.MAX_CANDIDATES", 4, "losses.MAX_CANDIDATES was 10, is 4"),
         ("hybridclf.training.optimizer.MUON", {}, "optimizing.MUON was {'nesterov': True"),
         ("hybridclf.data.duplicates.TOLERANCE", 0.5, "duplicates.TOLERANCE was 0.08, is 0.5"),
-        ("hybridclf.recipe.__version__", "9.0", f"hybridclf was '{__version__}', is '9.0'"),
+        ("hybridclf.pair_training.provenance.__version__", "9.0", f"hybridclf was '{__version__}', is '9.0'"),
     ],
 )
 def test_a_training_is_not_resumed_by_other_constants(

@@ -16,28 +16,29 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from . import pair_training, recipe
-from .atomic import sync_folder, sync_tree
+from ..atomic import sync_folder, sync_tree
+from ..data import duplicates, holding_out
+from ..data.datasets import DIGITS, LabelledImages, load_labelled
+from ..data.holding_out import pack, unpack
+from ..denoising import objectives
+from ..devices import as_device, has_bf16
+from ..errors import InvalidInputError, MissingDependencyError, SavedModelError
+from ..estimator import HybridClassifier
+from ..fitting import calibration, cross_fit, worth
+from ..models import LateConditionedDenoiser, LateUNet
+from ..persistence import read_description, restore_denoiser
+from ..ports import Trainable
+from ..pretrained.catalog import model_folder
+from ..reranking import fusion, novelty
+from ..reranking.allocation import FixedTrials, Race
+from ..reranking.fusion import Fusion
+from ..training import losses, optimizer, trainer
+from . import provenance
+from . import recipe as pair_training
 from .checkpoint import writing
-from .data import duplicates, holding_out
-from .data.datasets import DIGITS, LabelledImages, load_labelled
-from .data.holding_out import pack, unpack
-from .denoising import objectives
-from .devices import as_device, has_bf16
-from .errors import InvalidInputError, MissingDependencyError, SavedModelError
-from .estimator import HybridClassifier
-from .fitting import calibration, cross_fit, worth
-from .loss_picture import plot_losses
-from .models import LateConditionedDenoiser, LateUNet
-from .pair_training import PairSettings, Part, Task, denoiser_part, proposer_part, worth_compiling
-from .persistence import read_description, restore_denoiser
-from .ports import Trainable
-from .pretrained.catalog import model_folder
-from .reranking import fusion, novelty
-from .reranking.allocation import FixedTrials, Race
-from .reranking.fusion import Fusion
-from .training import losses, optimizer, trainer
-from .training_run import TrainingRun
+from .loss_plot import plot_losses
+from .recipe import PairSettings, Part, Task, denoiser_part, proposer_part, worth_compiling
+from .run import TrainingRun
 
 __all__ = ["PairSettings", "stored_settings", "train_pair", "trained_on"]
 
@@ -116,7 +117,7 @@ def train_pair(
     where = as_device(device)
     images = load_labelled(source, chosen.image_size, progress, chosen.group)
     compiles = worth_compiling(chosen.minutes, where)
-    digest, decided = _digest(images), recipe.versions() | recipe.constants(_modules())
+    digest, decided = _digest(images), provenance.versions() | provenance.constants(_modules())
     if run is not None:
         run.require({"images": digest})
         run.require_recipe(decided)

@@ -1,0 +1,1 @@
+"""Training a pair on labelled images: both networks, their fusion, checkpoints and the log."""

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 import hybridclf
 from hybridclf import HybridClassifier
-from hybridclf.classify import FileAnswer, Share
+from hybridclf.batch.answers import FileAnswer, Share
 from hybridclf.cli import app
 from hybridclf.cli.classify import _print_table
 from hybridclf.demo import digits as demo
@@ -282,7 +282,7 @@ def test_quiet_shows_the_answers_alone(model: Path, images: Path, tmp_path: Path
 
 
 def test_files_that_are_missing_cost_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hybridclf.classify.choose_classifier", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("hybridclf.cli.classifier.choose_classifier", lambda *_: pytest.fail("a model was loaded"))
     result = invoke("classify", tmp_path / "gone.png", tmp_path)
     assert result.exit_code == 1
     assert "No such file" in result.stdout and "a folder with no image in it" in result.stdout

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from hybridclf import HybridClassifier
-from hybridclf.classify import classify_files
+from hybridclf.batch.answers import classify_files
 from hybridclf.errors import InvalidInputError
 
 DIGITS = load_digits()

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..atomic import in_utf8, write_whole
-from ..classify import FileAnswer
 from ..errors import InvalidInputError
+from .answers import FileAnswer
 from .inputs import Part
 
 __all__ = [

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..classify import answer_images
 from ..errors import SavedModelError
 from ..estimator import HybridClassifier
+from .answers import answer_images
 from .inputs import Part, read
 from .output import fingerprint, write_part
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from .shared import ENDLESS, AsJson, Device, Quiet, console, running, text
 
 if TYPE_CHECKING:
-    from ..classify import FileAnswer
+    from ..batch.answers import FileAnswer
     from ..estimator import HybridClassifier
 
 
@@ -43,8 +43,9 @@ def classify(
     Models, and what to type for SPEC: see hybridclf models.
     """
     with running(quiet):
-        from ..classify import choose_classifier, classify_files, errors_of_missing
+        from ..batch.answers import classify_files, errors_of_missing
         from ..data.image_files import image_paths
+        from .classifier import choose_classifier
 
         names = None if labels is None else [name.strip() for name in labels.split(",")]
         files = image_paths(paths)

@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from hybridclf import HybridClassifier
-from hybridclf.classify import BATCH, FileAnswer, classify_files
+from hybridclf.batch.answers import BATCH, FileAnswer, classify_files
 from hybridclf.errors import InvalidInputError
 
 
@@ -61,7 +61,7 @@ def test_only_unreadable_files(clf: HybridClassifier) -> None:
 def test_answers_come_batch_by_batch(clf: HybridClassifier, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in_one = list(classify_files(clf, [folder]))
     assert len(in_one) < BATCH
-    monkeypatch.setattr("hybridclf.classify.BATCH", 4)
+    monkeypatch.setattr("hybridclf.batch.answers.BATCH", 4)
     answers = classify_files(clf, [folder, "missing.png"])
     first = next(answers)
     for path in folder.iterdir():

@@ -23,8 +23,8 @@ from ..ports import Label
 from . import schemas
 from .auth import ApiKeys
 from .bodies import read_body, read_classify, unless_gone
+from .errors import Refusal, as_refusal
 from .limits import Limits
-from .refusals import Refusal, as_refusal
 from .schemas import ClassifyRequest, ClassifyResponse, RerankRequest, RerankResponse
 from .service import Answer, Question, Service
 

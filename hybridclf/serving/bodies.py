@@ -9,8 +9,8 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartParser
 
 from ..errors import InvalidInputError
+from .errors import Refusal
 from .limits import Limits
-from .refusals import Refusal
 from .schemas import ClassifyRequest
 
 __all__ = ["read_body", "read_classify", "unless_gone"]

@@ -19,11 +19,11 @@ from ..ports import Label
 from ..proposer import shortlist
 from ..reranking.evidence import TIER_1_ANSWERS, RerankResult
 from ..reranking.tasks import LOG_ZERO
-from .gate import Gate
+from .admission import Gate
 from .images import read_item
+from .labels import RequestLabels
 from .limits import Limits
-from .metrics import Metrics
-from .model import RequestLabels
+from .prometheus import Metrics
 
 __all__ = ["Answer", "Question", "Service"]
 

@@ -5,7 +5,7 @@ import pytest
 
 from hybridclf import RerankResult
 
-Metrics = pytest.importorskip("hybridclf.serving.metrics").Metrics
+Metrics = pytest.importorskip("hybridclf.serving.prometheus").Metrics
 
 
 def test_images_are_counted_by_why_they_ended() -> None:

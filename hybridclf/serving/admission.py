@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .refusals import Refusal
+from .errors import Refusal
 
 __all__ = ["Gate"]
 

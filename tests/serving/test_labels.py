@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from hybridclf import HybridClassifier, InvalidInputError, PairedTTest, UnknownLabelError
 from hybridclf.serving import Limits
-from hybridclf.serving.model import RequestLabels
+from hybridclf.serving.labels import RequestLabels
 from hybridclf.serving.service import Question, Service
 from tests.adapters.tiny_pair import specs_of
 

@@ -5,7 +5,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from ..live.async_reranker import AsyncReranker
 from ..reranking.evidence import RerankResult
-from .gate import Gate
+from .admission import Gate
 
 __all__ = ["Metrics"]
 

@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hybridclf import HybridClassifier
+from hybridclf.data.shapes import caption, draw, scenes
 from hybridclf.devices import has_bf16
-from hybridclf.shapes import caption, draw, scenes
 
 SEED = 0
 HELD_OUT_SEED = 10**6

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from hybridclf.shapes import caption, draw, scenes, wrong_caption
+from hybridclf.data.shapes import caption, draw, scenes, wrong_caption
 
 PART = 4000
 CAPTIONS = 4

@@ -9,7 +9,19 @@ from itertools import count, islice
 
 import numpy as np
 
-from hybridclf.shapes import COLOURS, HELD_OUT, SHAPES, TEXTURES, Scene, Thing, caption, draw, phrase, scenes, swapped
+from hybridclf.data.shapes import (
+    COLOURS,
+    HELD_OUT,
+    SHAPES,
+    TEXTURES,
+    Scene,
+    Thing,
+    caption,
+    draw,
+    phrase,
+    scenes,
+    swapped,
+)
 
 SWAPS = ("objects", "colours", "textures", "relation")
 

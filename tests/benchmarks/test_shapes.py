@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from train_shapes import Ingredients, Recipe, choose_words, read_tokens, save_pair, train_unet, written_autoencoder
 
 from hybridclf import FixedTrials, HybridClassifier
-from hybridclf.shapes import HELD_OUT, RELATIONS, caption, draw, scenes
+from hybridclf.data.shapes import HELD_OUT, RELATIONS, caption, draw, scenes
 from hybridclf_adapters import diffusers
 from hybridclf_adapters.open_clip import load as load_open_clip
 

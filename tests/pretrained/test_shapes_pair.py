@@ -18,8 +18,8 @@ from safetensors import safe_open
 
 import hybridclf_adapters.timm  # noqa: F401, registers the embedded models
 from hybridclf import FixedTrials, HybridClassifier, Reranker, zero_shot
+from hybridclf.data.shapes import COLOURS, HELD_OUT, SHAPES, Scene, Thing, caption, draw, phrase, scenes, swapped
 from hybridclf.pretrained.catalog import pretrained_folder
-from hybridclf.shapes import COLOURS, HELD_OUT, SHAPES, Scene, Thing, caption, draw, phrase, scenes, swapped
 
 SEED = 4 * 10**6
 """Of scenes that neither training nor benchmark has drawn."""

@@ -6,7 +6,7 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 
-from hybridclf.shapes import (
+from hybridclf.data.shapes import (
     COLOURS,
     EXCHANGED,
     HELD_OUT,

@@ -32,15 +32,15 @@ from .fitting.calibration import Calibration
 from .fitting.tiers import check_prompts_used, loader_options
 from .fitting.validation import check_prompts
 from .fitting.worth import Worth
-from .label_json import describe_labels, restore_labels
 from .models import LateConditionedDenoiser, build
 from .names import Prompts
 from .proposer import FunctionProposer, told
-from .proposer_files import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
 from .reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
 from .reranking.fusion import Fusion
 from .reranking.novelty import UsualValues
 from .reranking.trials import TellingOrder
+from .saving.labels import describe_labels, restore_labels
+from .saving.proposers import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
 
 if TYPE_CHECKING:
     from .estimator import HybridClassifier

@@ -36,7 +36,7 @@ from hybridclf.models import LateUNet
 from hybridclf.persistence import FORMAT_VERSION
 from hybridclf.pretrained.catalog import pretrained_folder
 from hybridclf.proposer import default_proposer
-from hybridclf.proposer_files import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
+from hybridclf.saving.proposers import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
 
 X, NUMBER = make_blobs(45, 6, centers=3, cluster_std=4.0, random_state=0)
 LABELS = np.array(["ant", "bee", "cow"])

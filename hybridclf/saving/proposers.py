@@ -19,10 +19,10 @@ from safetensors.numpy import save as dump_tensors
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
-from .errors import SavedModelError
-from .label_json import describe_labels, restore_labels
-from .proposer import default_proposer
-from .tree_checks import check_trees
+from ..errors import SavedModelError
+from ..proposer import default_proposer
+from .labels import describe_labels, restore_labels
+from .trees import check_trees
 
 __all__ = ["ARRAYS", "SKOPS", "dump_arrays", "dump_skops", "load_arrays", "load_skops"]
 

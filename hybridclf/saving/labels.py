@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import SavedModelError
+from ..errors import SavedModelError
 
 __all__ = ["describe_labels", "restore_labels"]
 

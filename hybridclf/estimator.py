@@ -17,7 +17,6 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import persistence
-from .bounds import draw_seed
 from .data.arrays import Items, as_array, in_range, is_empty, is_image_list, is_pil_list, scaled, value_range
 from .data.image_files import read_pictures
 from .data.tables import TableEncoder, is_numeric
@@ -31,7 +30,6 @@ from .fitting.tiers import for_labels, resolve_tiers
 from .fitting.validation import check_classes, check_labels, check_parameters, class_numbers
 from .fitting.worth import Worth
 from .models import LateConditionedDenoiser
-from .names import Prompts
 from .ports import Label
 from .pretrained import catalog
 from .proposer import accepts_gaps, aligned_log_proba, default_proposer, is_trained, shortlist
@@ -42,6 +40,8 @@ from .reranking.fusion import Fusion
 from .reranking.loop import Step
 from .reranking.novelty import UsualValues
 from .training.denoiser import TrainingConfig
+from .utils.bounds import draw_seed
+from .utils.names import Prompts
 
 __all__ = ["HybridClassifier"]
 

@@ -33,7 +33,6 @@ from .fitting.tiers import check_prompts_used, loader_options
 from .fitting.validation import check_prompts
 from .fitting.worth import Worth
 from .models import LateConditionedDenoiser, build
-from .names import Prompts
 from .proposer import FunctionProposer, told
 from .reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
 from .reranking.fusion import Fusion
@@ -41,6 +40,7 @@ from .reranking.novelty import UsualValues
 from .reranking.trials import TellingOrder
 from .saving.labels import describe_labels, restore_labels
 from .saving.proposers import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
+from .utils.names import Prompts
 
 if TYPE_CHECKING:
     from .estimator import HybridClassifier

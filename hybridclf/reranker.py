@@ -8,20 +8,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from .bounds import draw_seed
 from .denoising.batch_size import Batches, check_batch_size, default_batch_size, timed_batch_size
 from .denoising.conditions import ConditionTable
 from .denoising.evaluator import PairErrors, _DenoiserErrors, batch_capacity
 from .denoising.weighting import Weighting, uniform_weights
 from .errors import FallbackWarning, InvalidInputError, UncalibratedWarning
 from .ports import Condition, Denoiser, Label
-from .progress import progress_bar
 from .reranking.allocation import Allocation, PairedTTest, Race, check_allocation
 from .reranking.evidence import RerankResult
 from .reranking.fusion import Fusion
 from .reranking.loop import Loop, Step
 from .reranking.tasks import Task, as_log_prior, check_tasks, uniform_prior
 from .reranking.trials import TELLING_TRIALS, TellingOrder, TrialPlan
+from .utils.bounds import draw_seed
+from .utils.progress import progress_bar
 
 __all__ = ["Reranker"]
 

@@ -25,9 +25,9 @@ from hybridclf.batch.answers import FileAnswer, Share
 from hybridclf.cli import app
 from hybridclf.cli.classify import _print_table
 from hybridclf.demo import digits as demo
-from hybridclf.installing import pip_install
 from hybridclf.reranking.allocation import FixedTrials
 from hybridclf.training.trainer import Trainer
+from hybridclf.utils.installing import pip_install
 from tests.adapters.tiny_pair import specs_of
 
 ROOT = Path(__file__).resolve().parents[1]

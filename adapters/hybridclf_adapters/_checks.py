@@ -6,8 +6,8 @@ from collections.abc import Hashable, Sequence
 import torch
 
 from hybridclf.errors import InvalidInputError
-from hybridclf.names import Prompts, Template, name_of
 from hybridclf.ports import Label
+from hybridclf.utils.names import Prompts, Template, name_of
 
 __all__ = ["as_dtype", "check_distinct", "check_templates", "fill", "same_twice", "warn_of_cut"]
 
@@ -51,7 +51,7 @@ def _is_template(template: object) -> bool:
 
 
 def fill(templates: Sequence[Template], labels: Sequence[Label]) -> list[str]:
-    """The prompts of each label, label by label, `[L·n]` for n templates; `hybridclf.names.name_of` is what they name.
+    """The prompts of each label, label by label, `[L·n]` for n templates; `hybridclf.utils.names.name_of` is what they name.
 
     Raises
     ------

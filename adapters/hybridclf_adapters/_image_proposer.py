@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hybridclf.data.arrays import as_pil, convert
 from hybridclf.denoising.batch_size import Batches
 from hybridclf.errors import InvalidInputError, SavedModelError
-from hybridclf.names import told_apart
+from hybridclf.utils.names import told_apart
 
 from ._checks import as_dtype
 

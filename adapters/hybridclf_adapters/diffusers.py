@@ -23,7 +23,7 @@ from hybridclf.errors import (
     SavedModelError,
     UnknownSpecError,
 )
-from hybridclf.installing import pip_install
+from hybridclf.utils.installing import pip_install
 
 from ._checks import as_dtype, check_templates
 from ._diffusers_base import DiffusersDenoiser, TextDenoiser, keep_float32

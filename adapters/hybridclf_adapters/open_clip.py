@@ -21,8 +21,8 @@ from torch.nn.functional import normalize
 
 from hybridclf.devices import as_device
 from hybridclf.errors import HybridClfError, InvalidInputError, SavedModelError, UnknownSpecError, choices
-from hybridclf.names import Prompts, Template
 from hybridclf.ports import Label
+from hybridclf.utils.names import Prompts, Template
 
 from ._checks import check_distinct, check_templates, fill, warn_of_cut
 from ._hub import asking_hub

@@ -17,11 +17,11 @@ from uuid import uuid4
 
 from hybridclf.batch import Done, Engine, Job, Part, Worker
 from hybridclf.batch.output import attempt
-from hybridclf.bounds import check_whole
 from hybridclf.errors import HybridClfError, MissingDependencyError
 from hybridclf.estimator import HybridClassifier
-from hybridclf.installing import pip_install
 from hybridclf.pretrained.catalog import model_folder
+from hybridclf.utils.bounds import check_whole
+from hybridclf.utils.installing import pip_install
 
 __all__ = ["deployment", "load", "run"]
 

@@ -9,7 +9,7 @@ from .. import __version__, persistence
 from ..data.image_files import check_image_shape
 from ..errors import InvalidInputError
 from ..pretrained.catalog import model_folder
-from ..progress import progress_bar
+from ..utils.progress import progress_bar
 from .inputs import PART, Listing, Part, list_input
 from .output import claim, fingerprint, is_done, remove_leftovers, totals
 from .worker import TOP, Done, Engine, Job, Worker, local

@@ -8,12 +8,12 @@ import numpy as np
 from PIL import Image
 from sklearn.utils import gen_batches
 
-from ..bounds import check_whole
 from ..data.image_files import check_image_shape, image_paths, stretched, try_image
 from ..errors import InvalidInputError
 from ..estimator import HybridClassifier
 from ..ports import Label
 from ..reranking.evidence import RerankResult
+from ..utils.bounds import check_whole
 
 __all__ = ["FileAnswer", "Share", "answer_images", "classify_files", "errors_of_missing"]
 

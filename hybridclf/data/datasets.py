@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 from ..atomic import in_utf8
 from ..errors import InvalidInputError
-from ..progress import progress_bar
+from ..utils.progress import progress_bar
 from . import parquet
 from .image_files import as_item, image_paths, open_image
 

@@ -15,11 +15,11 @@ from sklearn.svm import SVC
 
 from .. import __version__, metrics
 from ..estimator import HybridClassifier
-from ..progress import progress_bar
 from ..proposer import rows_of
 from ..reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
 from ..reranking.evidence import RerankResult
 from ..reranking.fusion import Fusion
+from ..utils.progress import progress_bar
 from . import plots
 from .report import Reliability, Report, Row, Trace
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import numpy as np
 
 from ..errors import MissingDependencyError
-from ..installing import pip_install
 from ..metrics import Interval, accuracy
+from ..utils.installing import pip_install
 from .report import Reliability, Row, Trace
 
 if TYPE_CHECKING:

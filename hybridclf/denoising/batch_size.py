@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..bounds import is_whole
 from ..errors import HybridClfError, InvalidInputError
 from ..ports import Condition, Denoiser, Label, take
+from ..utils.bounds import is_whole
 
 __all__ = ["Batches", "check_batch_size", "default_batch_size", "timed_batch_size"]
 

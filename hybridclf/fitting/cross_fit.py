@@ -18,10 +18,10 @@ from ..errors import InvalidInputError, UncalibratedWarning
 from ..models import LateConditionedDenoiser
 from ..models.initialization import new_network
 from ..models.late import LateConditioned
-from ..progress import progress_bar
 from ..proposer import aligned_log_proba, is_trained, rows_of
 from ..training.denoiser import TrainingConfig, TrainingLog, train
 from ..training.trainer import Examples
+from ..utils.progress import progress_bar
 from .calibration import Recording, record
 from .splitting import Split, folds, hold_out
 

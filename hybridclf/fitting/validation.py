@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from ..bounds import check_number, check_whole, is_whole
 from ..denoising.batch_size import check_batch_size
 from ..denoising.objectives import resolve_objective
 from ..denoising.weighting import resolve_weighting
 from ..errors import InvalidInputError
-from ..names import told_apart
 from ..reranking.allocation import check_allocation
+from ..utils.bounds import check_number, check_whole, is_whole
+from ..utils.names import told_apart
 
 __all__ = ["check_classes", "check_labels", "check_parameters", "check_prompts", "class_numbers"]
 

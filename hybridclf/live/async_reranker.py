@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from ..bounds import check_number, check_whole
 from ..errors import ClosedError, InvalidInputError, QueueFullError
 from ..ports import Label
 from ..reranker import Reranker
 from ..reranking.evidence import RerankResult
 from ..reranking.tasks import Task, as_log_prior, check_task, prior_result, uniform_prior
+from ..utils.bounds import check_number, check_whole
 from .deadlines import Alarms
 from .fault_isolation import Guarded
 from .requests import Answer, Observer, Request, keep, take_out, telling

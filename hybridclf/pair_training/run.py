@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import TrainingError
-from ..progress import progress_bar
 from ..training.trainer import Trainer, check_finite
+from ..utils.progress import progress_bar
 from .checkpoint import load_tensors, save_json, save_tensors, writing
 
 __all__ = ["TrainingRun", "steps_in"]

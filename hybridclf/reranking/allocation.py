@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.special import stdtr
 
-from ..bounds import check_number, check_whole
 from ..errors import InvalidInputError, InvalidTypeError
+from ..utils.bounds import check_number, check_whole
 from .evidence import Evidence
 
 __all__ = ["PRESETS", "Allocation", "FixedTrials", "PairedTTest", "Race", "Staged", "check_allocation"]

@@ -7,8 +7,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-from ..bounds import check_number
 from ..ports import Label
+from ..utils.bounds import check_number
 from .novelty import UsualErrors
 
 __all__ = ["Fusion"]

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..bounds import check_whole, is_whole
 from ..errors import InvalidInputError
 from ..ports import Condition, Label
+from ..utils.bounds import check_whole, is_whole
 from .evidence import RerankResult
 from .fusion import Fusion
 

@@ -7,7 +7,7 @@
 from importlib import import_module
 
 from ..errors import MissingDependencyError
-from ..installing import pip_install
+from ..utils.installing import pip_install
 
 try:
     for name in ("fastapi", "prometheus_client", "pydantic", "python_multipart", "uvicorn"):

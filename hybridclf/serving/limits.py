@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from ..bounds import check_number, check_whole
+from ..utils.bounds import check_number, check_whole
 
 __all__ = ["Limits"]
 

@@ -15,7 +15,7 @@ from timm.data import ImageNetInfo
 
 from hybridclf import HybridClassifier
 from hybridclf.errors import InvalidInputError, UnknownLabelError
-from hybridclf.names import name_of
+from hybridclf.utils.names import name_of
 from hybridclf_adapters import diffusers
 from hybridclf_adapters._imagenet import imagenet
 from hybridclf_adapters.timm import TimmProposer

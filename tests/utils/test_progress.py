@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from hybridclf.progress import progress_bar
+from hybridclf.utils.progress import progress_bar
 
 
 class Terminal(io.StringIO):

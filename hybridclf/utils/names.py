@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from .ports import Label
+from ..ports import Label
 
 __all__ = ["Prompts", "Template", "name_of", "told_apart"]
 

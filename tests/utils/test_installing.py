@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import pytest
 
-from hybridclf import installing
+from hybridclf.utils import installing
 
 
 def test_the_packages_of_an_extra_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

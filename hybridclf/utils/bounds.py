@@ -6,7 +6,7 @@ from typing import Any
 
 from sklearn.utils import check_random_state
 
-from .errors import InvalidInputError
+from ..errors import InvalidInputError
 
 __all__ = ["check_number", "check_whole", "draw_seed", "is_whole"]
 

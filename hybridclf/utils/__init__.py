@@ -1,0 +1,1 @@
+"""Small helpers of all folders: checks of numbers, names of classes, progress bars, install commands."""

@@ -30,7 +30,7 @@ from hybridclf.training.trainer import Trainer
 from hybridclf.utils.installing import pip_install
 from tests.adapters.tiny_pair import specs_of
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def invoke(*arguments: str | Path) -> Result:

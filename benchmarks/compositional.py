@@ -1,4 +1,4 @@
-"""What prompts mean to the shapes pair: `python benchmarks/compositional.py [FOLDER]` (an hour on one core).
+"""What prompts mean to the shapes pair: `python -m benchmarks.compositional [FOLDER]` (an hour on one core).
 
 CLIP alone, diffusion alone and the hybrid, same weights, same pictures, on scenes that training never saw, half of them
 with combinations of a colour and a shape that it never saw. Writes `benchmarks/results/compositional.json` and a
@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import log_softmax
-from shapes.intervals import in_percent, mean_interval
-from shapes.tasks import Questions, attribute_questions, single_questions, swap_questions
 from tqdm.auto import tqdm
 
+from benchmarks.shapes.intervals import in_percent, mean_interval
+from benchmarks.shapes.tasks import Questions, attribute_questions, single_questions, swap_questions
 from hybridclf import FixedTrials, HybridClassifier, Reranker, Staged
 from hybridclf.devices import can_compile
 from hybridclf.fitting.calibration import RECORDED_TRIALS, Calibration, Recording, fit_calibration

@@ -1,8 +1,8 @@
 """What each part of the shapes U-Net's recipe is worth: short trainings of equal length, with all of it and without.
 
-    python benchmarks/shapes_recipe.py WORK [--pair hybridclf/pretrained/shapes] [--steps 500] [--batch 32]
+    python -m benchmarks.shapes_recipe WORK [--pair hybridclf/pretrained/shapes] [--steps 500] [--batch 32]
 
-WORK is for the scenes, which `benchmarks/train_shapes.py --start PAIR` can use as well, and for the variants; what is
+WORK is for the scenes, which `recipes/train_shapes.py --start PAIR` can use as well, and for the variants; what is
 there already is read. Tier 1, its tokenizer and the autoencoder are the pair's. So short a training learns what words
 mean of single things rather than how they bind: single things are what it is given, and what it is asked about. Which
 of two phrases does a picture of one thing have that training never saw? In 16 trials, without tier 1 and without
@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from shapes import models
-from shapes.intervals import in_percent, mean_interval
-from shapes.tasks import Questions, changed_questions
 from tqdm.auto import tqdm
-from train_shapes import SEED, Ingredients, Recipe, prepare, train_unet
 
+from benchmarks.shapes import models
+from benchmarks.shapes.intervals import in_percent, mean_interval
+from benchmarks.shapes.tasks import Questions, changed_questions
 from hybridclf import FixedTrials, Reranker
 from hybridclf_adapters import diffusers
+from recipes.train_shapes import SEED, Ingredients, Recipe, prepare, train_unet
 
 TRIALS = 16
 QUESTIONS_SEED = 5 * 10**6

@@ -7,22 +7,29 @@ import subprocess
 import sys
 from pathlib import Path
 
-import compositional
 import numpy as np
 import open_clip
 import pytest
-import shapes_recipe
 import torch
 from PIL import Image
-from shapes import data, models, tasks
-from shapes.loop import fit
 from torch import Tensor, nn
-from train_shapes import Ingredients, Recipe, choose_words, read_tokens, save_pair, train_unet, written_autoencoder
 
+from benchmarks import compositional, shapes_recipe
+from benchmarks.shapes import data, models, tasks
+from benchmarks.shapes.loop import fit
 from hybridclf import FixedTrials, HybridClassifier
 from hybridclf.data.shapes import HELD_OUT, RELATIONS, caption, draw, scenes
 from hybridclf_adapters import diffusers
 from hybridclf_adapters.open_clip import load as load_open_clip
+from recipes.train_shapes import (
+    Ingredients,
+    Recipe,
+    choose_words,
+    read_tokens,
+    save_pair,
+    train_unet,
+    written_autoencoder,
+)
 
 SENTENCES = ["a small striped red circle left of an orange crescent", "a photo of a cyan star above a ring"]
 
@@ -186,7 +193,7 @@ def test_an_interrupted_training_goes_on_exactly(tmp_path: Path) -> None:
 
     first, second = linear(), linear()
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("shapes.loop.SAVE_EVERY", 0.0)
+        patch.setattr("benchmarks.shapes.loop.SAVE_EVERY", 0.0)
         fit(tmp_path / "part", first, killed, 30, learning_rate=0.1)
     resumed = fit(tmp_path / "part", second, losses(second), 30, learning_rate=0.1)  # type: ignore[arg-type]
     for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):

@@ -1,6 +1,6 @@
 """Train the shapes pair: a small CLIP and a small Stable Diffusion, on captioned pictures that are drawn here.
 
-    python benchmarks/train_shapes.py WORK [--out hybridclf/pretrained/shapes] [--steps 4000 --batch 48 ...]
+    python -m recipes.train_shapes WORK [--out hybridclf/pretrained/shapes] [--steps 4000 --batch 48 ...]
 
 It goes on where it was interrupted; all it needs is in WORK. The losses are in WORK/*.log. With a WORK of its own,
 `--start PAIR` trains the U-Net of an earlier pair further.
@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from shapes import data, models
-from shapes.loop import fit
-from shapes.tasks import single_things
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks.shapes import data, models
+from benchmarks.shapes.loop import fit
+from benchmarks.shapes.tasks import single_things
 from hybridclf import HybridClassifier
 from hybridclf.data.shapes import caption, draw, scenes
 from hybridclf.devices import has_bf16

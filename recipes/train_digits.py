@@ -1,4 +1,4 @@
-"""Make the embedded digits pair: `python benchmarks/train_digits.py` (about two minutes on two cores).
+"""Make the embedded digits pair: `python recipes/train_digits.py` (about two minutes on two cores).
 
 Trains on three quarters of scikit-learn's handwritten digits, reports on the rest, and writes the model with its card
 into the package.
@@ -26,7 +26,7 @@ A two-tier classifier of handwritten digits (8x8 grey pixels, 0-16), for `Hybrid
   below alone.
 - **Recipe**: `HybridClassifier(random_state=0)` with its defaults: logistic regression proposes, a late-conditioned
   MLP ({parameters:,} parameters) re-ranks, the fusion is fitted on three out-of-fold parts. Made by
-  `python benchmarks/train_digits.py`.
+  `python recipes/train_digits.py`.
 - **Figures** on the {n_test} images, with 95 % Wilson intervals: tier 1 {tier_1}; hybrid {hybrid}, {evaluations:.1f}
   evaluations per image, expected calibration error {ece:.4f}.
 - **Limits**: digits centred in 8x8 pixels, bright on dark, as in that set; nothing else is a digit to it, and it has

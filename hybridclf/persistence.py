@@ -37,7 +37,7 @@ from .proposer import FunctionProposer, told
 from .reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
 from .reranking.fusion import Fusion
 from .reranking.novelty import UsualValues
-from .reranking.trials import TellingOrder
+from .reranking.trials import InformativeOrder
 from .saving.labels import describe_labels, restore_labels
 from .saving.proposers import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
 from .utils.names import Prompts
@@ -347,7 +347,7 @@ def _restore_calibration(saved: dict[str, Any]) -> Calibration:
     return Calibration(
         Fusion(**fusion),
         None if weighting is None else BinnedWeights(np.array(weighting)),
-        TellingOrder(np.array(saved["order"])),
+        InformativeOrder(np.array(saved["order"])),
         saved["n_images"],
         None if worth is None else Worth.from_dict(_restore_harmed(worth)),
     )

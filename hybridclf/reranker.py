@@ -19,7 +19,7 @@ from .reranking.evidence import RerankResult
 from .reranking.fusion import Fusion
 from .reranking.loop import Loop, Step
 from .reranking.tasks import Task, as_log_prior, check_tasks, uniform_prior
-from .reranking.trials import TELLING_TRIALS, TellingOrder, TrialPlan
+from .reranking.trials import INFORMATIVE_TRIALS, InformativeOrder, TrialPlan
 from .utils.bounds import draw_seed
 from .utils.progress import progress_bar
 
@@ -45,7 +45,7 @@ class Reranker:
         The error between noise and predicted noise; the last two are for a denoiser that has learned its variance.
     weighting : Weighting, optional
         Timestep weights of the errors. Default: those that the denoiser was trained with, if it says so, else uniform.
-    order : TellingOrder, optional
+    order : InformativeOrder, optional
         A fitted order of trials, used by allocations that allow one (Race).
     batch_size : int or "auto", optional
         Rows (late-conditioned denoisers) or pairs (others) in one batch, halved for good where the device's memory
@@ -69,7 +69,7 @@ class Reranker:
         fusion: Fusion | None = None,
         objective: str = "l2",
         weighting: Weighting | None = None,
-        order: TellingOrder | None = None,
+        order: InformativeOrder | None = None,
         batch_size: int | Literal["auto"] | None = None,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
@@ -89,12 +89,12 @@ class Reranker:
         self._number: dict[Label, int] = {}
         self._conditions: Condition = {}
 
-    def _plan(self, seed: int, order: TellingOrder | None) -> TrialPlan:
+    def _plan(self, seed: int, order: InformativeOrder | None) -> TrialPlan:
         """Evenly spaced trials; with a fitted order more of them than are used, so that only telling ones are."""
         n_trials = self.allocation.max_trials
         if order is None or not self.allocation.fitted_order:
             return TrialPlan(n_trials, self.denoiser.shape, seed)
-        n_trials = max(n_trials, TELLING_TRIALS)
+        n_trials = max(n_trials, INFORMATIVE_TRIALS)
         return TrialPlan(n_trials, self.denoiser.shape, seed, order(n_trials))
 
     def rerank(

@@ -26,7 +26,7 @@ from hybridclf.reranking.allocation import Allocation, FixedTrials, PairedTTest,
 from hybridclf.reranking.evidence import RerankResult
 from hybridclf.reranking.fusion import Fusion
 from hybridclf.reranking.tasks import Task
-from hybridclf.reranking.trials import TellingOrder
+from hybridclf.reranking.trials import InformativeOrder
 
 LABELS = ("ant", "bee", "cow", "dog", "elk")
 FUSED = Fusion(prior_alone=1.0, prior_weight=0.6, error_weight=0.4, correlation=0.1, calibrated=True)
@@ -454,7 +454,7 @@ def test_a_denoiser_that_breaks_on_one_image_harms_no_other(
 def test_only_race_uses_a_fitted_order(
     gaussian_denoiser: Callable[..., Denoiser], means: dict[str, np.ndarray]
 ) -> None:
-    order = TellingOrder(np.array([0.0, 3.0, 1.0]))
+    order = InformativeOrder(np.array([0.0, 3.0, 1.0]))
     raced = Reranker(gaussian_denoiser(means), allocation=Race(0.9, 9), order=order)
     t, alpha, sigma = raced.levels()
     assert set(np.round(t[:3] * 9 - 0.5)) == {3, 4, 5}

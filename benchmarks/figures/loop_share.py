@@ -12,7 +12,7 @@ from timing import flops, medians, ratio_range, recorded, timings
 
 from hybridclf import Denoiser, FixedTrials, Fusion, Reranker
 from hybridclf.denoising.evaluator import batch_capacity
-from hybridclf.reranking.batches import Capacity, Recorded
+from hybridclf.reranking.batches import Capacity, ReplayEvaluator
 from hybridclf.reranking.loop import Loop
 from hybridclf.reranking.tasks import Task
 
@@ -101,7 +101,7 @@ def bookkeeping(allocation: FixedTrials, capacity: Capacity, table: np.ndarray, 
     """The loop over errors `[n, T, K]` recorded before, in batches of that capacity, begun so far ahead."""
     n, _, n_classes = table.shape
     tasks = [Task(i, tuple(range(n_classes)), np.zeros(n_classes)) for i in range(n)]
-    for _ in Loop(allocation, Fusion(), Recorded(table), capacity, n_classes, ahead).run(tasks):
+    for _ in Loop(allocation, Fusion(), ReplayEvaluator(table), capacity, n_classes, ahead).run(tasks):
         pass
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..data.arrays import select
 from ..devices import receive, send
 from ..ports import Condition, Denoiser, Label, VarianceDenoiser, take
-from ..reranking.batches import Capacity, Pending, Work
+from ..reranking.batches import Batch, Capacity, Pending
 from ..reranking.tasks import Task
 from ..reranking.trials import TrialPlan
 from .batch_size import Batches
@@ -187,7 +187,7 @@ class _DenoiserErrors:
             self.labels = self.table.forget(np.unique(self.labels))[self.labels]
         self.table.add(labels, condition)
 
-    def __call__(self, work: Work) -> Pending:
+    def __call__(self, work: Batch) -> Pending:
         """Begin a batch; a function that waits for the weighted errors `[P]` of its evaluations."""
         capacity, self.share = self._capacity(), 0.0
         if self.denoiser.dtype == torch.float64:  # whose batches are not padded
@@ -216,7 +216,7 @@ class _DenoiserErrors:
         return replace(capacity, pairs=max(1, capacity.pairs // self.n_prompts))
 
     @torch.inference_mode()
-    def _begin(self, work: Work) -> Pending:
+    def _begin(self, work: Batch) -> Pending:
         """The batch on its way to the device."""
         self._encode(work)
         label = self.labels[work.slot[work.row], work.candidate]
@@ -226,7 +226,7 @@ class _DenoiserErrors:
         wait, weight = receive(errors.view(-1, n).mean(dim=1)), self.weight[work.trial[work.row]]
         return lambda: wait().numpy() * weight
 
-    def _encode(self, work: Work) -> None:
+    def _encode(self, work: Batch) -> None:
         """Encode the images that are seen for the first time; those that the prior settles never are."""
         new = ~self.encoded[work.slot]
         slots, first = np.unique(work.slot[new], return_index=True)
@@ -236,7 +236,7 @@ class _DenoiserErrors:
             self.x0[self._sent(slots)] = torch.cat(x0).to(self.x0)
             self.encoded[slots] = True
 
-    def _noised(self, work: Work) -> Rows:
+    def _noised(self, work: Batch) -> Rows:
         trials, inverse = np.unique(work.trial, return_inverse=True)
         x0 = self.x0[self._sent(work.slot)]
         exact = torch.promote_types(x0.dtype, torch.float32)  # half precision would blur the times

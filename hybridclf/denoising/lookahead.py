@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..reranking.batches import Capacity, Work
+from ..reranking.batches import Batch, Capacity
 
 __all__ = ["Foresight"]
 
@@ -30,7 +30,7 @@ class Foresight:
         self._keys = np.empty(0, dtype=np.int64)  # ascending
         self._errors = np.empty(0)
 
-    def known(self, work: Work) -> np.ndarray:
+    def known(self, work: Batch) -> np.ndarray:
         """Errors `[P]` of a batch's pairs, nan where they are yet to be evaluated."""
         if not len(self._keys):
             return np.full(len(work.row), np.nan)
@@ -38,7 +38,7 @@ class Foresight:
         at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         return np.where(self._keys[at] == keys, self._errors[at], np.nan)
 
-    def filled(self, work: Work, wanted: np.ndarray, capacity: Capacity) -> Work:
+    def filled(self, work: Batch, wanted: np.ndarray, capacity: Capacity) -> Batch:
         """Those pairs of a batch that are wanted, bool `[P]`, and after them further trials of the same images."""
         rows, row = np.unique(work.row[wanted], return_inverse=True)
         slot, image, trial, candidate = work.slot[rows], work.image[rows], work.trial[rows], work.candidate[wanted]
@@ -49,7 +49,7 @@ class Foresight:
         source = np.repeat(last, n_more)  # the row that each further one is like
         begins = np.cumsum(n_pairs) - n_pairs
         pairs = np.repeat(source, n_pairs[source])
-        return Work(
+        return Batch(
             np.append(slot, slot[source]),
             np.append(image, image[source]),
             np.append(trial, trial[source] + 1 + _count(n_more)),
@@ -57,7 +57,7 @@ class Foresight:
             np.append(candidate, candidate[begins[pairs] + _count(n_pairs[source])]),
         )
 
-    def keep(self, work: Work, errors: np.ndarray, n_asked: int) -> None:
+    def keep(self, work: Batch, errors: np.ndarray, n_asked: int) -> None:
         """Keep the errors `[P]` of a batch beyond those that were asked for; earlier ones of its images are used up."""
         self.forget(np.unique(work.slot[work.row[n_asked:]]))
         keys = np.append(self._keys, self._key(work)[n_asked:])
@@ -71,7 +71,7 @@ class Foresight:
         stays = ~np.isin(self._keys // (self.max_trials * self.n_candidates), slots)
         self._keys, self._errors = self._keys[stays], self._errors[stays]
 
-    def _key(self, work: Work) -> np.ndarray:
+    def _key(self, work: Batch) -> np.ndarray:
         """A number `[P]` for each (slot, trial, candidate)."""
         row = work.slot * self.max_trials + work.trial
         return row[work.row] * self.n_candidates + work.candidate

@@ -13,17 +13,17 @@ from ..ports import Denoiser, Label
 from ..proposer import shortlist
 from ..reranker import Reranker
 from ..reranking.allocation import Allocation, FixedTrials
-from ..reranking.batches import Capacity, Recorded
+from ..reranking.batches import Capacity, ReplayEvaluator
 from ..reranking.fusion import Fusion
 from ..reranking.loop import Loop
 from ..reranking.novelty import UsualErrors
 from ..reranking.tasks import Task
-from ..reranking.trials import TELLING_TRIALS, TellingOrder
+from ..reranking.trials import INFORMATIVE_TRIALS, InformativeOrder
 from .worth import Answers, Worth, harmed_classes
 
 __all__ = ["Calibration", "Recording", "calibrate", "cross_answers", "fit_calibration", "record", "replay"]
 
-RECORDED_TRIALS = TELLING_TRIALS
+RECORDED_TRIALS = INFORMATIVE_TRIALS
 """Trials recorded per image: those that a fitted order chooses from, so that what is replayed is what will be run."""
 
 RECORDED_CLASSES = 20
@@ -122,7 +122,7 @@ class Calibration:
         How prior and evidence make a posterior.
     weighting : BinnedWeights or None
         Learned timestep weights; None where the weights were given.
-    order : TellingOrder
+    order : InformativeOrder
         Most telling timesteps first.
     n_images : int
         How many images it rests on.
@@ -132,7 +132,7 @@ class Calibration:
 
     fusion: Fusion
     weighting: BinnedWeights | None
-    order: TellingOrder
+    order: InformativeOrder
     n_images: int
     worth: Worth | None = None
 
@@ -275,7 +275,7 @@ def fit_calibration(
     """
     learned = BinnedWeights.fit(recording.errors, recording.t, recording.y) if weighting is None else None
     weights = (learned or weighting)(recording.t, recording.alpha, recording.sigma)  # type: ignore[misc]
-    order = TellingOrder.fit(paired_gaps(recording.errors * weights[None, :, None], recording.y), recording.t)
+    order = InformativeOrder.fit(paired_gaps(recording.errors * weights[None, :, None], recording.y), recording.t)
     used = _order(order, recording, allocation)
     unweighted, errors = recording.errors[:, used], (recording.errors * weights[None, :, None])[:, used]
     alone = (recording.all_log_prior, recording.all_y)
@@ -287,7 +287,7 @@ def fit_calibration(
     return Calibration(replace(fusion, usual=usual, top_log_prior=top), learned, order, len(recording.y))
 
 
-def _order(order: TellingOrder, recording: Recording, allocation: Allocation) -> np.ndarray:
+def _order(order: InformativeOrder, recording: Recording, allocation: Allocation) -> np.ndarray:
     """The recorded trials in the order in which an allocation uses them, int `[T]`."""
     return np.argsort(-order.at(recording.t), kind="stable") if allocation.fitted_order else np.arange(len(recording.t))
 
@@ -327,7 +327,7 @@ def replay(
         row[: len(c)] = c
     table = np.take_along_axis(errors[:, : allocation.max_trials], index[:, None], axis=2)
     tasks = [Task(i, tuple(c.tolist()), log_prior[i, c]) for i, c in enumerate(candidates)]
-    loop = Loop(allocation, fusion, Recorded(table), Capacity(512, 2**14), log_prior.shape[1])
+    loop = Loop(allocation, fusion, ReplayEvaluator(table), Capacity(512, 2**14), log_prior.shape[1])
     for step in loop.run(tasks):
         for image, result in step.finished:
             columns = list(result.candidates)

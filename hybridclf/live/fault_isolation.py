@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..errors import InvalidInputError
-from ..reranking.batches import Evaluator, Pending, Work
+from ..reranking.batches import Batch, Evaluator, Pending
 from ..reranking.tasks import Task
 
 __all__ = ["FAILING", "Guarded"]
@@ -58,7 +58,7 @@ class Guarded:
         """The images in these slots `[m]` have left."""
         self.evaluate.release(slots)
 
-    def __call__(self, work: Work) -> Pending:
+    def __call__(self, work: Batch) -> Pending:
         """Errors `[P]` of the batch's pairs, already there; nan where evaluating them raised."""
         errors = self._errors(work)
         failures = [self.failures.get(image) for image in set(work.image.tolist())]
@@ -68,7 +68,7 @@ class Guarded:
             self.lost_in_a_row += 1
         return lambda: errors
 
-    def _errors(self, work: Work) -> np.ndarray:
+    def _errors(self, work: Batch) -> np.ndarray:
         try:
             return self.evaluate(work)()
         except Exception as error:
@@ -76,17 +76,17 @@ class Guarded:
                 return self._failed(work, error)
         return np.concatenate([self._errors(part) for part in _by_image(work)])
 
-    def _failed(self, work: Work, error: Exception) -> np.ndarray:
+    def _failed(self, work: Batch, error: Exception) -> np.ndarray:
         self.failures[int(work.image[0])] = error
         return np.full(len(work.row), np.nan)
 
 
-def _by_image(work: Work) -> list[Work]:
+def _by_image(work: Batch) -> list[Batch]:
     """The batch in parts of one image each, in order: rows of an image are neighbours."""
     ends = np.flatnonzero(np.diff(work.slot)) + 1
     rows = np.split(np.arange(len(work.slot)), ends)
     pairs = np.split(np.arange(len(work.row)), np.searchsorted(work.row, ends))
     return [
-        Work(work.slot[r], work.image[r], work.trial[r], work.row[p] - r[0], work.candidate[p])
+        Batch(work.slot[r], work.image[r], work.trial[r], work.row[p] - r[0], work.candidate[p])
         for r, p in zip(rows, pairs, strict=True)
     ]

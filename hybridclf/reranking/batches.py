@@ -8,7 +8,7 @@ import numpy as np
 
 from .tasks import Task
 
-__all__ = ["Capacity", "Evaluator", "Pending", "Recorded", "Work"]
+__all__ = ["Batch", "Capacity", "Evaluator", "Pending", "ReplayEvaluator"]
 
 Pending = Callable[[], np.ndarray]
 """Waits for the errors `[P]` of a batch, which a device may still be at, and returns them."""
@@ -31,7 +31,7 @@ class Capacity:
     pairs: int
     splits: bool = False
 
-    def share(self, work: "Work") -> float:
+    def share(self, work: "Batch") -> float:
         """How full a batch is, in (0, 1]: of rows or of pairs, whichever is fuller."""
         return min(1.0, max(len(work.slot) / self.rows, len(work.row) / self.pairs))
 
@@ -54,7 +54,7 @@ class Capacity:
 
 
 @dataclass(frozen=True)
-class Work:
+class Batch:
     """One batch of R rows and P pairs; pairs are sorted by row, and not all of a row's need be in one batch.
 
     Attributes
@@ -93,7 +93,7 @@ class Evaluator(Protocol):
         """The images in these slots `[m]` have left."""
         ...
 
-    def __call__(self, work: Work) -> Pending:
+    def __call__(self, work: Batch) -> Pending:
         """Begin a batch; a function that waits for the weighted errors `[P]` of its pairs.
 
         Other slots may be admitted to and released meanwhile.
@@ -101,7 +101,7 @@ class Evaluator(Protocol):
         ...
 
 
-class Recorded:
+class ReplayEvaluator:
     """Errors recorded before, played back: for fitting and for comparing allocations at no cost.
 
     Parameters
@@ -122,6 +122,6 @@ class Recorded:
     def release(self, slots: np.ndarray) -> None:
         """Nothing to clear away."""
 
-    def __call__(self, work: Work) -> Pending:
+    def __call__(self, work: Batch) -> Pending:
         """The recorded errors `[P]`, once they are called for."""
         return lambda: self.errors[work.image[work.row], work.trial[work.row], work.candidate]

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import softmax
 
 from .allocation import Allocation
-from .batches import Capacity, Evaluator, Pending, Work
+from .batches import Batch, Capacity, Evaluator, Pending
 from .evidence import Evidence, RerankResult, evidence_before
 from .fusion import Fusion
 from .tasks import LOG_ZERO, Task, results_of
@@ -131,7 +131,7 @@ class Loop:
 
         Where the first images have no finite error at all, tier 1 answers the rest.
         """
-        queue, begun = iter(tasks), deque[tuple[Work, Pending]]()
+        queue, begun = iter(tasks), deque[tuple[Batch, Pending]]()
         while self._failures < GIVE_UP_AFTER:
             if arrivals := list(islice(queue, min(self.free, ARRIVALS))):
                 yield self.admit(arrivals)
@@ -178,7 +178,7 @@ class Loop:
         """Whether tier 2 is asked where tier 1 puts its first class first."""
         return self.fusion.asks(task.candidates[int(np.argmax(task.log_prior))])
 
-    def _next(self, n_begun: int, more: bool) -> Work | None:
+    def _next(self, n_begun: int, more: bool) -> Batch | None:
         """The batch to begin now that so many have: a full one, or what there is unless more images may come."""
         if n_begun > self.ahead or not self._idle.any():
             return None
@@ -192,7 +192,7 @@ class Loop:
         """Images under way that no batch has, bool `[n_slots]`."""
         return self._window.occupied & ~self._busy
 
-    def record(self, work: Work, errors: np.ndarray) -> Step:
+    def record(self, work: Batch, errors: np.ndarray) -> Step:
         """Note the errors `[P]` of a batch, and judge the images whose trials are in."""
         errors = np.asarray(errors)
         slots, pair_slot = np.unique(work.slot), work.slot[work.row]
@@ -234,7 +234,7 @@ class Loop:
         assert not self._busy[slots].any(), "errors of an image that was evicted would go to the one after it"
         self._free(slots)
 
-    def fill(self) -> Work:
+    def fill(self) -> Batch:
         """The next batch: rows of the images under way that no batch has, first come first served."""
         window = self._window
         slots = np.flatnonzero(self._idle)
@@ -246,7 +246,7 @@ class Loop:
         row, candidate = self.capacity.fitting(window.alive[slot], begun)
         n_rows = int(row[-1]) + 1
         trial = window.n_trials[slot] + ahead
-        return Work(slot[:n_rows], self._image[slot[:n_rows]], trial[:n_rows], row, candidate)
+        return Batch(slot[:n_rows], self._image[slot[:n_rows]], trial[:n_rows], row, candidate)
 
     def _judge(
         self, slots: np.ndarray, aside: Mapping[str, np.ndarray] | None = None, rows: int = 0, pairs: int = 0

@@ -8,9 +8,9 @@ from numpy.typing import ArrayLike
 
 from ..errors import InvalidInputError
 
-__all__ = ["TELLING_TRIALS", "TellingOrder", "TrialPlan", "even_order"]
+__all__ = ["INFORMATIVE_TRIALS", "InformativeOrder", "TrialPlan", "even_order"]
 
-TELLING_TRIALS = 64
+INFORMATIVE_TRIALS = 64
 """Trials from which a fitted order takes the most telling ones; also how many are recorded to fit it."""
 
 _NOISE_CACHE_BYTES = 64 * 2**20
@@ -82,7 +82,7 @@ class TrialPlan:
         return noise
 
 
-class TellingOrder:
+class InformativeOrder:
     """A fitted order of trials: the timesteps that tell classes apart best come first.
 
     Parameters
@@ -95,7 +95,7 @@ class TellingOrder:
         self.discriminability = np.asarray(discriminability, dtype=float)
 
     @classmethod
-    def fit(cls, gaps: np.ndarray, t: np.ndarray, n_bins: int = 16) -> "TellingOrder":
+    def fit(cls, gaps: np.ndarray, t: np.ndarray, n_bins: int = 16) -> "InformativeOrder":
         """From the gaps `[n, T, …]` between wrong errors and the right one, in trials at times t `[T]`."""
         centres = (np.arange(n_bins) + 0.5) / n_bins
         index = np.clip((t * n_bins).astype(int), 0, n_bins - 1)

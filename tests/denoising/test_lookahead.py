@@ -14,7 +14,7 @@ from hybridclf.models import LateConditionedDenoiser, LateUNet
 from hybridclf.ports import Denoiser
 from hybridclf.reranker import Reranker
 from hybridclf.reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
-from hybridclf.reranking.batches import Capacity, Work
+from hybridclf.reranking.batches import Batch, Capacity
 from hybridclf.reranking.evidence import RerankResult
 from hybridclf.reranking.fusion import Fusion
 
@@ -99,13 +99,13 @@ def test_float64_is_neither_padded_nor_filled_up(gaussian_denoiser: Callable[...
     assert exact.rows == sum(r.rows for r in results) and exact.pairs == sum(r.evaluations for r in results)
 
 
-def work(slot: list[int], trial: list[int], candidates: list[list[int]]) -> Work:
+def work(slot: list[int], trial: list[int], candidates: list[list[int]]) -> Batch:
     """A batch of these rows."""
     row = np.repeat(np.arange(len(slot)), [len(c) for c in candidates])
-    return Work(np.array(slot), np.array(slot) + 100, np.array(trial), row, np.concatenate(candidates))
+    return Batch(np.array(slot), np.array(slot) + 100, np.array(trial), row, np.concatenate(candidates))
 
 
-def triples(batch: Work) -> list[tuple[int, int, int]]:
+def triples(batch: Batch) -> list[tuple[int, int, int]]:
     columns = (batch.slot[batch.row], batch.trial[batch.row], batch.candidate)
     return list(zip(*(column.tolist() for column in columns), strict=True))
 

@@ -15,7 +15,7 @@ from hybridclf.fitting.calibration import Recording, fit_calibration, record, re
 from hybridclf.reranker import Reranker
 from hybridclf.reranking.allocation import FixedTrials, PairedTTest, Race, Staged
 from hybridclf.reranking.fusion import Fusion
-from hybridclf.reranking.trials import TellingOrder, even_order
+from hybridclf.reranking.trials import InformativeOrder, even_order
 
 FUSED = Fusion(prior_alone=0.8, prior_weight=0.6, error_weight=0.7, correlation=0.25, calibrated=True)
 
@@ -202,7 +202,7 @@ def test_weights_are_learned_where_single_trials_say_little() -> None:
     recording = make_recording(600, early=0.6, late=0.06)
     values = BinnedWeights.fit(recording.errors, recording.t, recording.y, n_bins=4).values
     assert values[:2].min() > 4 * values[2:].max()
-    assert (TellingOrder.fit(paired_gaps(recording.errors, recording.y), recording.t, 2)(32)[:16] < 16).all()
+    assert (InformativeOrder.fit(paired_gaps(recording.errors, recording.y), recording.t, 2)(32)[:16] < 16).all()
 
 
 @pytest.mark.parametrize("allocation", [Race(0.99, 32), FixedTrials(4), Staged((3, 1), (2, 8))])

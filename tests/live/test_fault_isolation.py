@@ -8,20 +8,20 @@ import pytest
 from hybridclf.errors import InvalidInputError
 from hybridclf.live.fault_isolation import FAILING, Guarded
 from hybridclf.reranking.allocation import FixedTrials
-from hybridclf.reranking.batches import Capacity, Pending, Recorded, Work
+from hybridclf.reranking.batches import Batch, Capacity, Pending, ReplayEvaluator
 from hybridclf.reranking.fusion import Fusion
 from hybridclf.reranking.loop import Loop
 from hybridclf.reranking.tasks import Task
 
 
-class Breaking(Recorded):
+class Breaking(ReplayEvaluator):
     """Recorded errors; a batch with one of these images in it raises."""
 
     def __init__(self, errors: np.ndarray, poison: set[int]) -> None:
         super().__init__(errors)
         self.poison = poison
 
-    def __call__(self, work: Work) -> Pending:
+    def __call__(self, work: Batch) -> Pending:
         if found := self.poison.intersection(work.image.tolist()):
             raise ArithmeticError(f"image {min(found)}")
         return super().__call__(work)
@@ -36,7 +36,7 @@ def test_only_the_images_that_raise_fall_back(poison: set[int], error_table: Cal
         dict(
             pair for step in Loop(FixedTrials(6), Fusion(), e, Capacity(10, 33), 5).run(tasks) for pair in step.finished
         )
-        for e in (guarded, Recorded(errors))
+        for e in (guarded, ReplayEvaluator(errors))
     )
     assert {i for i, result in found.items() if result.stopped_by == "fallback"} == poison
     assert {i: str(error) for i, error in guarded.failures.items()} == {i: f"image {i}" for i in poison}
@@ -45,10 +45,10 @@ def test_only_the_images_that_raise_fall_back(poison: set[int], error_table: Cal
         assert found[i].ranking == clean[i].ranking
 
 
-def one_trial(*images: int) -> Work:
+def one_trial(*images: int) -> Batch:
     """A batch of the first trial and the first candidate of these images."""
     first = np.zeros(len(images), dtype=int)
-    return Work(np.arange(len(images)), np.array(images), first, np.arange(len(images)), first)
+    return Batch(np.arange(len(images)), np.array(images), first, np.arange(len(images)), first)
 
 
 def test_it_is_failing_while_batch_after_batch_is_lost(error_table: Callable[..., np.ndarray]) -> None:
@@ -70,8 +70,8 @@ def test_it_is_failing_while_batch_after_batch_is_lost(error_table: Callable[...
 
 
 def test_images_that_are_none_do_not_make_it_fail(error_table: Callable[..., np.ndarray]) -> None:
-    class Refusing(Recorded):
-        def __call__(self, work: Work) -> Pending:
+    class Refusing(ReplayEvaluator):
+        def __call__(self, work: Batch) -> Pending:
             raise InvalidInputError("no image")
 
     guarded = Guarded(Refusing(error_table(12, 6, 5)))

@@ -11,7 +11,7 @@ from scipy.stats import ttest_rel
 
 from hybridclf.errors import InvalidInputError, InvalidTypeError
 from hybridclf.reranking.allocation import PRESETS, Allocation, FixedTrials, PairedTTest, Race, Staged
-from hybridclf.reranking.batches import Capacity, Recorded
+from hybridclf.reranking.batches import Capacity, ReplayEvaluator
 from hybridclf.reranking.evidence import RerankResult
 from hybridclf.reranking.fusion import Fusion
 from hybridclf.reranking.loop import Loop
@@ -30,7 +30,7 @@ def rerank(
     """Results `[n]` on recorded errors `[n, T, K]`; candidates are the numbers 0 … K - 1."""
     n, _, k = errors.shape
     prior = np.full((n, k), -math.log(k)) if log_prior is None else log_prior
-    loop = Loop(allocation, fusion or Fusion(), Recorded(errors), capacity or Capacity(7, 40), k)
+    loop = Loop(allocation, fusion or Fusion(), ReplayEvaluator(errors), capacity or Capacity(7, 40), k)
     results = {}
     for step in loop.run(Task(i, tuple(range(k)), prior[i]) for i in range(n)):
         results.update(step.finished)

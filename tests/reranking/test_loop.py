@@ -10,7 +10,7 @@ from scipy.special import log_softmax, softmax
 
 from hybridclf.reranking import loop as loop_module
 from hybridclf.reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
-from hybridclf.reranking.batches import Capacity, Pending, Recorded, Work
+from hybridclf.reranking.batches import Batch, Capacity, Pending, ReplayEvaluator
 from hybridclf.reranking.evidence import Evidence, RerankResult
 from hybridclf.reranking.fusion import Fusion
 from hybridclf.reranking.loop import Loop, Step
@@ -23,15 +23,15 @@ TRIALS = 12
 each_allocation = pytest.mark.parametrize("allocation", ALLOCATIONS, ids=lambda a: type(a).__name__)
 
 
-class Deferred(Recorded):
+class Deferred(ReplayEvaluator):
     """Recorded errors of a device that works by itself: remembers which batches were begun and not yet waited for."""
 
     def __init__(self, errors: np.ndarray) -> None:
         super().__init__(errors)
-        self.under_way: list[Work] = []
+        self.under_way: list[Batch] = []
         self.most_under_way = 0
 
-    def __call__(self, work: Work) -> Pending:
+    def __call__(self, work: Batch) -> Pending:
         for other in self.under_way:
             assert not set(work.image.tolist()) & set(other.image.tolist())
         self.under_way.append(work)
@@ -45,19 +45,19 @@ class Deferred(Recorded):
         return wait
 
 
-class Watched(Recorded):
+class Watched(ReplayEvaluator):
     """Recorded errors that remember what they were asked."""
 
     def __init__(self, errors: np.ndarray) -> None:
         super().__init__(errors)
-        self.batches: list[Work] = []
+        self.batches: list[Batch] = []
         self.slots: set[int] = set()
 
     def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
         self.slots.update(slots.tolist())
         assert len(slots) == len(tasks)
 
-    def __call__(self, work: Work) -> Pending:
+    def __call__(self, work: Batch) -> Pending:
         self.batches.append(work)
         return super().__call__(work)
 
@@ -180,14 +180,16 @@ def test_results_depend_on_their_own_image_alone(
 ) -> None:
     """To the last bit, whatever the order, the companions (longer candidate lists among them) and the batch size."""
     tasks, errors = make_tasks(20, 5) + make_tasks(40, 33)[20:], error_table(40, TRIALS, 33)
-    together = collect(Loop(allocation, FUSED, Recorded(errors), Capacity(64, 600), 33).run(tasks))
+    together = collect(Loop(allocation, FUSED, ReplayEvaluator(errors), Capacity(64, 600), 33).run(tasks))
     assert sorted(together) == list(range(40))
     shuffled = [tasks[i] for i in np.random.default_rng(0).permutation(40)]
     for capacity in (Capacity(1, 1), Capacity(3, 50), Capacity(100, 35)):
-        for image, result in collect(Loop(allocation, FUSED, Recorded(errors), capacity, 33).run(shuffled)).items():
+        for image, result in collect(
+            Loop(allocation, FUSED, ReplayEvaluator(errors), capacity, 33).run(shuffled)
+        ).items():
             same(result, together[image])
     for task in tasks:
-        alone = Loop(allocation, FUSED, Recorded(errors), Capacity(16, 100), len(task.candidates))
+        alone = Loop(allocation, FUSED, ReplayEvaluator(errors), Capacity(16, 100), len(task.candidates))
         same(collect(alone.run([task]))[task.image], together[task.image])
 
 
@@ -215,7 +217,9 @@ def test_tasks_are_drawn_as_room_becomes_free(allocation: Allocation, error_tabl
 
 def test_window_is_bounded_by_memory(monkeypatch: pytest.MonkeyPatch, error_table: Callable[..., np.ndarray]) -> None:
     errors = error_table(30, TRIALS, 6)
-    wide = collect(Loop(FixedTrials(TRIALS), FUSED, Recorded(errors), Capacity(16, 96), 6).run(make_tasks(30, 6)))
+    wide = collect(
+        Loop(FixedTrials(TRIALS), FUSED, ReplayEvaluator(errors), Capacity(16, 96), 6).run(make_tasks(30, 6))
+    )
     monkeypatch.setattr(loop_module, "WINDOW_BYTES", 3 * 4 * TRIALS * 6)  # three tables of 12 float32 trials x 6
     evaluate = Watched(errors)
     narrow = Loop(FixedTrials(TRIALS), FUSED, evaluate, Capacity(16, 96), 6)
@@ -233,7 +237,7 @@ def test_an_image_that_is_done_makes_room_at_once(error_table: Callable[..., np.
     errors[1:, :, 1] += 50  # clear from the first trial
     errors[0, :, 1] = errors[0, :, 0]  # never clear
     tasks = [Task(i, ("a", "b"), np.log([0.5, 0.5])) for i in range(41)]
-    order = [image for step in Loop(Race(0.99, 40), FUSED, Recorded(errors), Capacity(2, 4), 2).run(tasks)
+    order = [image for step in Loop(Race(0.99, 40), FUSED, ReplayEvaluator(errors), Capacity(2, 4), 2).run(tasks)
              for image, _ in step.finished]  # fmt: skip
     assert order == [*range(1, 40), 0, 40] or order == [*range(1, 41), 0]
 
@@ -244,7 +248,7 @@ def test_rows_that_go_on_in_the_next_batch_fill_it_and_change_nothing(
     capacity: Capacity, allocation: Allocation, error_table: Callable[..., np.ndarray]
 ) -> None:
     tasks, errors = make_tasks(80, 9), error_table(80, TRIALS, 9)
-    whole = collect(Loop(allocation, FUSED, Recorded(errors), Capacity(8, 40), 9).run(tasks))
+    whole = collect(Loop(allocation, FUSED, ReplayEvaluator(errors), Capacity(8, 40), 9).run(tasks))
     evaluate, waiting, steps = Watched(errors), list(tasks), []
 
     def draw() -> Iterator[Task]:
@@ -280,7 +284,7 @@ def test_batches_begun_ahead_change_no_result(
     monkeypatch.setattr(loop_module, "ARRIVALS", arrivals)
     tasks, errors = make_tasks(80, 9), error_table(80, TRIALS, 9)
     errors[3, 1] = np.nan
-    waited = collect(Loop(allocation, FUSED, Recorded(errors), Capacity(8, 40), 9).run(tasks))
+    waited = collect(Loop(allocation, FUSED, ReplayEvaluator(errors), Capacity(8, 40), 9).run(tasks))
     evaluate = Deferred(errors)
     results = collect(Loop(allocation, FUSED, evaluate, capacity, 9, ahead).run(tasks))
     assert evaluate.most_under_way == 1 + ahead and not evaluate.under_way
@@ -318,7 +322,7 @@ def test_a_full_batch_does_not_wait_until_all_places_are_taken(
 
 
 def test_an_image_that_a_batch_has_cannot_be_evicted(error_table: Callable[..., np.ndarray]) -> None:
-    loop = Loop(FixedTrials(TRIALS), FUSED, Recorded(error_table(9, TRIALS, 5)), Capacity(8, 40), 5, ahead=1)
+    loop = Loop(FixedTrials(TRIALS), FUSED, ReplayEvaluator(error_table(9, TRIALS, 5)), Capacity(8, 40), 5, ahead=1)
     steps = loop.run([Task(i, tuple(range(5)), np.full(5, -math.log(5))) for i in range(9)])
     while not next(steps).pairs:
         pass
@@ -330,7 +334,7 @@ def _noting(begun: list[tuple[int, float]], evaluate: Deferred, loop: Loop) -> L
     """The loop; of every batch it notes how many were under way when it began, and how full it is."""
 
     class Noting(Deferred):
-        def __call__(self, work: Work) -> Pending:
+        def __call__(self, work: Batch) -> Pending:
             begun.append((len(self.under_way), loop.capacity.share(work)))
             return super().__call__(work)
 
@@ -375,10 +379,10 @@ def test_errors_that_are_not_finite_fall_back_to_tier_1(
     errors = error_table(20, TRIALS, 4)
     rng = np.random.default_rng(0)
     tasks = [Task(i, tuple("abcd"), np.log(rng.dirichlet(np.full(4, 50)))) for i in range(20)]
-    clean = collect(Loop(allocation, FUSED, Recorded(errors), Capacity(6, 20), 4).run(tasks))
+    clean = collect(Loop(allocation, FUSED, ReplayEvaluator(errors), Capacity(6, 20), 4).run(tasks))
     broken = errors.copy()
     broken[3, 1, 2 if which == "one candidate" else slice(None)] = value
-    results = collect(Loop(allocation, FUSED, Recorded(broken), capacity, 4).run(tasks))
+    results = collect(Loop(allocation, FUSED, ReplayEvaluator(broken), capacity, 4).run(tasks))
 
     hit = results.pop(3)
     assert hit.stopped_by == "fallback"
@@ -395,7 +399,9 @@ def test_an_error_that_is_not_finite_in_the_last_trial_still_falls_back(error_ta
     errors[1, 3, 0] = np.nan
     tasks = [Task(i, tuple("abc"), np.log([0.2, 0.5, 0.3])) for i in range(3)]
     for allocation in (FixedTrials(4), Race(0.9999, 4)):
-        results = collect(Loop(allocation, FUSED, Recorded(errors), Capacity(9, 27), 3).run(tasks))  # each image once
+        results = collect(
+            Loop(allocation, FUSED, ReplayEvaluator(errors), Capacity(9, 27), 3).run(tasks)
+        )  # each image once
         assert [results[i].stopped_by == "fallback" for i in range(3)] == [False, True, False]
         assert results[1].ranking == ("b", "c", "a")
 
@@ -404,7 +410,7 @@ def test_a_prior_of_zero_can_be_overruled_by_evidence(error_table: Callable[...,
     errors = error_table(1, 5, 3)
     errors[:, :, 1] -= 5000
     tasks = [Task(0, ("a", "b", "c"), np.array([0.0, -np.inf, -np.inf]))]
-    result = collect(Loop(FixedTrials(5), FUSED, Recorded(errors), Capacity(4, 12), 3).run(tasks))[0]
+    result = collect(Loop(FixedTrials(5), FUSED, ReplayEvaluator(errors), Capacity(4, 12), 3).run(tasks))[0]
     assert np.isfinite(result.posterior).all()
     assert result.ranking[0] == "b"
 
@@ -413,14 +419,14 @@ def test_ties_go_to_the_candidate_that_was_listed_first() -> None:
     errors = np.ones((1, 4, 3), dtype=np.float32)
     tasks = [Task(0, ("z", "m", "a"), np.full(3, -math.log(3)))]
     for allocation in (FixedTrials(4), Staged((2,), (4,)), PairedTTest(0.05, 2, 4), Race(0.9, 4)):
-        result = collect(Loop(allocation, Fusion(), Recorded(errors), Capacity(4, 12), 3).run(tasks))[0]
+        result = collect(Loop(allocation, Fusion(), ReplayEvaluator(errors), Capacity(4, 12), 3).run(tasks))[0]
         assert result.ranking[0] == "z"
 
 
 def test_steps_show_the_race_as_it_goes(error_table: Callable[..., np.ndarray]) -> None:
     tasks, errors = make_tasks(30, 6), error_table(30, TRIALS, 6)
     trials_of: dict[int, list[int]] = {}
-    for step in Loop(Race(0.99, TRIALS), FUSED, Recorded(errors), Capacity(8, 40), 6).run(tasks):
+    for step in Loop(Race(0.99, TRIALS), FUSED, ReplayEvaluator(errors), Capacity(8, 40), 6).run(tasks):
         evidence = step.evidence
         assert len(step.images) == len(evidence.posterior) == len(step.evaluations)
         np.testing.assert_allclose(evidence.posterior.sum(axis=1), 1)
@@ -445,7 +451,7 @@ def test_steps_that_are_kept_show_what_was_known_then(
 ) -> None:
     """Places are used again, and errors come in behind those that a step knew."""
     tasks, errors = make_tasks(30, 6), error_table(30, TRIALS, 6)
-    loop, then = Loop(allocation, FUSED, Recorded(errors), capacity, 6), []
+    loop, then = Loop(allocation, FUSED, ReplayEvaluator(errors), capacity, 6), []
     reused = 0
     for step in loop.run(tasks):
         evidence = step.evidence
@@ -470,13 +476,13 @@ def test_steps_that_are_not_kept_are_not_copied(
 ) -> None:
     copied = []
     monkeypatch.setattr(Evidence, "_keep", lambda self: copied.append(self))
-    loop = Loop(Race(0.99, TRIALS), FUSED, Recorded(error_table(30, TRIALS, 6)), Capacity(4, 20), 6)
+    loop = Loop(Race(0.99, TRIALS), FUSED, ReplayEvaluator(error_table(30, TRIALS, 6)), Capacity(4, 20), 6)
     assert sum(len(step) for step in map(lambda step: step.finished, loop.run(make_tasks(30, 6)))) == 30
     assert not copied
 
 
 def test_no_tasks_no_steps() -> None:
-    assert list(Loop(Race(), FUSED, Recorded(np.zeros((0, 1, 1))), Capacity(4, 4), 1).run([])) == []
+    assert list(Loop(Race(), FUSED, ReplayEvaluator(np.zeros((0, 1, 1))), Capacity(4, 4), 1).run([])) == []
 
 
 # --- what a live server asks of it ------------------------------------------------------------------------------------
@@ -489,9 +495,9 @@ def test_an_image_costs_no_more_than_its_bound(
     capacity: Capacity, allocation: Allocation, bound: int, error_table: Callable[..., np.ndarray]
 ) -> None:
     tasks, errors = make_tasks(60, 6), error_table(60, TRIALS, 6)
-    free = collect(Loop(allocation, FUSED, Recorded(errors), Capacity(8, 40), 6).run(tasks))
+    free = collect(Loop(allocation, FUSED, ReplayEvaluator(errors), Capacity(8, 40), 6).run(tasks))
     bounded = [replace(task, max_evaluations=bound) if task.image % 2 else task for task in tasks]
-    results = collect(Loop(allocation, FUSED, Recorded(errors), capacity, 6).run(bounded))
+    results = collect(Loop(allocation, FUSED, ReplayEvaluator(errors), capacity, 6).run(bounded))
     for task in bounded:
         result, k = results[task.image], len(task.candidates)
         if task.max_evaluations is None or free[task.image].evaluations <= bound:
@@ -505,7 +511,7 @@ def test_an_image_costs_no_more_than_its_bound(
             np.testing.assert_allclose(result.posterior, softmax(FUSED.prior_alone * task.log_prior))
 
 
-class Tripled(Recorded):
+class Tripled(ReplayEvaluator):
     """As if every class had three prompts."""
 
     n_prompts = 3
@@ -527,8 +533,8 @@ def test_the_best_answer_so_far_is_what_the_evidence_says(
 ) -> None:
     """Errors of a trial that has begun, and not all of them yet, are spent but no evidence."""
     tasks, errors = make_tasks(8, 6, seed=3), error_table(8, TRIALS, 6)
-    undisturbed = collect(Loop(allocation, FUSED, Recorded(errors), Capacity(8, 40), 6).run(tasks))
-    loop = Loop(allocation, FUSED, Recorded(errors), capacity, 6)
+    undisturbed = collect(Loop(allocation, FUSED, ReplayEvaluator(errors), Capacity(8, 40), 6).run(tasks))
+    loop = Loop(allocation, FUSED, ReplayEvaluator(errors), capacity, 6)
     results = dict(loop.admit(tasks).finished)
     seen = 0
     while loop.free < loop.n_slots:
@@ -557,8 +563,8 @@ def test_the_best_answer_so_far_is_what_the_evidence_says(
 
 def test_evicted_images_make_room_and_change_nothing(error_table: Callable[..., np.ndarray]) -> None:
     tasks, errors = make_tasks(30, 6), error_table(30, TRIALS, 6)
-    undisturbed = collect(Loop(FixedTrials(7), FUSED, Recorded(errors), Capacity(8, 40), 6).run(tasks))
-    loop = Loop(FixedTrials(7), FUSED, Recorded(errors), Capacity(8, 40), 6)
+    undisturbed = collect(Loop(FixedTrials(7), FUSED, ReplayEvaluator(errors), Capacity(8, 40), 6).run(tasks))
+    loop = Loop(FixedTrials(7), FUSED, ReplayEvaluator(errors), Capacity(8, 40), 6)
     results = dict(loop.admit(tasks[:8]).finished)
     gone = [task.image for task in tasks[:8] if task.image not in results][:3]
     work = loop.fill()
@@ -575,8 +581,8 @@ def test_evicted_images_make_room_and_change_nothing(error_table: Callable[..., 
 
 def test_a_slot_forgets_the_trial_that_an_evicted_image_had_begun(error_table: Callable[..., np.ndarray]) -> None:
     tasks, errors = make_tasks(30, 6), error_table(30, TRIALS, 6)
-    undisturbed = collect(Loop(FixedTrials(7), FUSED, Recorded(errors), Capacity(8, 40), 6).run(tasks))
-    loop = Loop(FixedTrials(7), FUSED, Recorded(errors), Capacity(2, 5, splits=True), 6)
+    undisturbed = collect(Loop(FixedTrials(7), FUSED, ReplayEvaluator(errors), Capacity(8, 40), 6).run(tasks))
+    loop = Loop(FixedTrials(7), FUSED, ReplayEvaluator(errors), Capacity(2, 5, splits=True), 6)
     results: dict[int, RerankResult] = {}
     evicted, waiting = set(), list(tasks)
     while waiting or loop.free < loop.n_slots:
@@ -608,7 +614,7 @@ def test_what_a_prior_settles_is_told_beforehand(
     allocation: Allocation, error_table: Callable[..., np.ndarray]
 ) -> None:
     tasks, errors = make_tasks(60, 6), error_table(60, TRIALS, 6)
-    loop = Loop(allocation, replace(FUSED, harmed=("class 3",)), Recorded(errors), Capacity(8, 40), 6)
+    loop = Loop(allocation, replace(FUSED, harmed=("class 3",)), ReplayEvaluator(errors), Capacity(8, 40), 6)
     results = collect(loop.run(tasks))
     reasons = set()
     for task in tasks:
@@ -631,8 +637,8 @@ def test_an_image_beyond_the_usual_errors_is_novel(error_table: Callable[..., np
     odd = np.arange(30) % 3 == 0
     errors[odd] += 100
     ceilings = np.append(np.inf, 20.0 * np.arange(1, TRIALS + 1))  # errors are about 10 a trial
-    plain = collect(Loop(FixedTrials(TRIALS), FUSED, Recorded(errors), Capacity(8, 40), 5).run(tasks))
-    loop = Loop(FixedTrials(TRIALS), FUSED, Recorded(errors), Capacity(8, 40), 5, ceilings=ceilings)
+    plain = collect(Loop(FixedTrials(TRIALS), FUSED, ReplayEvaluator(errors), Capacity(8, 40), 5).run(tasks))
+    loop = Loop(FixedTrials(TRIALS), FUSED, ReplayEvaluator(errors), Capacity(8, 40), 5, ceilings=ceilings)
     for i, result in collect(loop.run(tasks)).items():
         if len(tasks[i].candidates) == 1 or not odd[i]:
             same(result, plain[i])
@@ -645,7 +651,7 @@ def test_an_image_beyond_the_usual_errors_is_novel(error_table: Callable[..., np
 def test_a_novel_image_costs_one_trial_of_a_race(error_table: Callable[..., np.ndarray]) -> None:
     task, errors = Task(0, ("a", "b"), np.log([0.5, 0.5])), 1000 + error_table(1, TRIALS, 2)
     ceilings = np.append(np.inf, np.full(TRIALS, 500.0))
-    loop = Loop(Race(0.99, TRIALS), FUSED, Recorded(errors), Capacity(8, 40), 2, ceilings=ceilings)
+    loop = Loop(Race(0.99, TRIALS), FUSED, ReplayEvaluator(errors), Capacity(8, 40), 2, ceilings=ceilings)
     (result,) = collect(loop.run([task])).values()
     assert (result.stopped_by, result.rows, result.ranking) == ("novel", 1, ("a", "b"))
 
@@ -677,5 +683,5 @@ def test_broken_images_do_not_stop_the_others(error_table: Callable[..., np.ndar
     tasks = [Task(i, tuple("abc"), np.log([0.5, 0.3, 0.2])) for i in range(100)]
     errors = error_table(100, TRIALS, 3)
     errors[20:90] = np.nan
-    results = collect(Loop(Race(0.99, TRIALS), FUSED, Recorded(errors), Capacity(8, 24), 3).run(tasks))
+    results = collect(Loop(Race(0.99, TRIALS), FUSED, ReplayEvaluator(errors), Capacity(8, 24), 3).run(tasks))
     assert sorted(i for i, r in results.items() if r.stopped_by == "fallback") == list(range(20, 90))

@@ -5,7 +5,7 @@ import pytest
 
 from hybridclf.errors import InvalidInputError
 from hybridclf.reranking import trials
-from hybridclf.reranking.trials import TellingOrder, TrialPlan, even_order
+from hybridclf.reranking.trials import InformativeOrder, TrialPlan, even_order
 
 SIZES = [*range(1, 40), 100, 250, 256, 1000]
 
@@ -81,7 +81,7 @@ def test_noise_is_standard_normal() -> None:
 def test_telling_order_fits_d_prime_by_time() -> None:
     t = np.array([0.1, 0.2, 0.6, 0.7, 0.9])
     gaps = np.array([[1.0, 3.0, 5.0, 5.0, 0.0], [2.0, 2.0, 7.0, 3.0, 2.0]])
-    order = TellingOrder.fit(gaps, t, n_bins=2)
+    order = InformativeOrder.fit(gaps, t, n_bins=2)
     late = gaps[:, 2:]
     expected = [2.0 / np.sqrt(0.5), late.mean() / late.std()]
     np.testing.assert_allclose(order.discriminability, expected)
@@ -90,16 +90,16 @@ def test_telling_order_fits_d_prime_by_time() -> None:
 
 def test_telling_order_reads_unseen_bins_off_their_neighbours() -> None:
     gaps = np.array([[1.0, 6.0], [3.0, 10.0]])  # d′ = 2 and 4
-    order = TellingOrder.fit(gaps, np.array([0.1, 0.9]), n_bins=5)
+    order = InformativeOrder.fit(gaps, np.array([0.1, 0.9]), n_bins=5)
     np.testing.assert_allclose(order.discriminability, [2, 2.5, 3, 3.5, 4])
 
 
 def test_telling_order_puts_telling_times_first_and_keeps_the_even_order_among_equals() -> None:
-    telling = TellingOrder(np.array([1.0, 3.0, 2.0, 0.0]))
+    telling = InformativeOrder(np.array([1.0, 3.0, 2.0, 0.0]))
     order = telling(64)
     times = (order + 0.5) / 64
     assert sorted(order) == list(range(64))
     expected = [i for quarter in (1, 2, 0, 3) for i in even_order(64) if i // 16 == quarter]
     assert order.tolist() == expected
     assert (np.diff(telling.at(times)) <= 0).all()
-    assert np.array_equal(TellingOrder(np.ones(4))(50), even_order(50))
+    assert np.array_equal(InformativeOrder(np.ones(4))(50), even_order(50))

@@ -10,7 +10,7 @@ import torch
 
 from .denoising.batch_size import Batches, check_batch_size, default_batch_size, timed_batch_size
 from .denoising.conditions import ConditionTable
-from .denoising.evaluator import PairErrors, _DenoiserErrors, batch_capacity
+from .denoising.evaluator import DenoiserEvaluator, EvaluationErrors, batch_capacity
 from .denoising.weighting import Weighting, uniform_weights
 from .errors import FallbackWarning, InvalidInputError, UncalibratedWarning
 from .ports import Condition, Denoiser, Label
@@ -82,7 +82,7 @@ class Reranker:
         check_batch_size(batch_size)
         self.untimed = batch_size == "auto"  # until there are labels to time it on
         size = default_batch_size(denoiser) if batch_size in (None, "auto") else int(batch_size)
-        self._pair_errors = PairErrors(denoiser, objective, size)
+        self._pair_errors = EvaluationErrors(denoiser, objective, size)
         self._encoding = Batches(size)
         self.plan = self._plan(draw_seed(random_state), order)
         self.check_prior = True  # a classifier that asks for its own tier 1 need not
@@ -239,7 +239,7 @@ class Reranker:
                 "reranker.condition(labels) first, or give a number"
             )
         table, weight = ConditionTable(*self.condition(labels)), self.weighting(*self.levels())
-        evaluate = _DenoiserErrors(
+        evaluate = DenoiserEvaluator(
             self._pair_errors,
             self._encoding,
             self.plan,

@@ -19,7 +19,7 @@ from .conditions import ConditionTable
 from .lookahead import Foresight
 from .objectives import BOUNDS, Transition, check_objective, resolve_objective
 
-__all__ = ["PairErrors", "Rows", "batch_capacity"]
+__all__ = ["DenoiserEvaluator", "EvaluationErrors", "Rows", "batch_capacity"]
 
 PAIRS_PER_ROW = 16
 """Pairs that a batch counted in rows may hold, for each of its rows."""
@@ -47,7 +47,7 @@ def batch_capacity(denoiser: Denoiser, batch_size: int) -> Capacity:
     return Capacity(batch_size, batch_size * (PAIRS_PER_ROW if by_row else 1), splits=not by_row)
 
 
-class PairErrors:
+class EvaluationErrors:
     """Errors of pairs under one objective.
 
     Parameters
@@ -117,12 +117,12 @@ KEPT_LABELS = 1024
 """Labels whose conditions a loop keeps when no image under way asks for them any more."""
 
 
-class _DenoiserErrors:
+class DenoiserEvaluator:
     """Asks the denoiser: encodes each image once, noises rows, and weights the errors of their evaluations.
 
     Parameters
     ----------
-    pair_errors : PairErrors
+    pair_errors : EvaluationErrors
         Errors of a batch under the objective.
     encoding : Batches
         Batches in which images are encoded.
@@ -142,7 +142,7 @@ class _DenoiserErrors:
 
     def __init__(
         self,
-        pair_errors: PairErrors,
+        pair_errors: EvaluationErrors,
         encoding: Batches,
         plan: TrialPlan,
         weight: np.ndarray,

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from hybridclf import Denoiser, FixedTrials, HybridClassifier, InvalidInputError, Reranker, Staged
-from hybridclf.denoising.evaluator import PairErrors, Rows
+from hybridclf.denoising.evaluator import EvaluationErrors, Rows
 from hybridclf.devices import can_compile
 from hybridclf.ports import take
 from hybridclf_adapters.diffusers import load
@@ -555,7 +555,7 @@ def test_dits_bound_at_the_first_levels(denoiser: Callable[[str], Any], pipe: Ca
     alpha, sigma = it.noise_levels(t)
     x_t = alpha.view(-1, 1, 1, 1) * x0 + sigma.view(-1, 1, 1, 1) * noise
     rows, both = Rows(t, alpha, sigma, x0, noise, x_t), np.arange(2)
-    first, second = PairErrors(it, "vlb", 2)(rows, both, both * 0, it.condition([3])).tolist()
+    first, second = EvaluationErrors(it, "vlb", 2)(rows, both, both * 0, it.condition([3])).tolist()
     assert second == pytest.approx(plain_bound(pipe("dit"), x0[:1], 3, 1, noise[:1]), rel=5e-3)
 
     predicted, log_variance = it.predict_variance(x_t[:1], t[:1], torch.tensor([0]), it.condition([3]))

@@ -33,7 +33,7 @@ from .fitting.tiers import check_prompts_used, loader_options
 from .fitting.validation import check_prompts
 from .fitting.worth import Worth
 from .models import LateConditionedDenoiser, build
-from .proposer import FunctionProposer, told
+from .proposer import FunctionProposer, with_labels
 from .reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
 from .reranking.fusion import Fusion
 from .reranking.novelty import UsualValues
@@ -94,7 +94,7 @@ def load(
     named = _load_named(clf, saved)
     with _finding_damage(folder):
         _restore(clf, folder, saved, named, trusted)
-    clf.proposer_ = told(clf.proposer_, clf.classes_)
+    clf.proposer_ = with_labels(clf.proposer_, clf.classes_)
     return clf
 
 

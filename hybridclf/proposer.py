@@ -29,7 +29,7 @@ __all__ = [
     "resolve_proposer",
     "rows_of",
     "shortlist",
-    "told",
+    "with_labels",
 ]
 
 LOG_FLOOR = -30.0
@@ -170,7 +170,7 @@ def is_trained(proposer: Any) -> bool:
     return isinstance(proposer, FrozenEstimator) or not (hasattr(proposer, "fit") and hasattr(proposer, "get_params"))
 
 
-def told(proposer: Any, labels: np.ndarray) -> Any:
+def with_labels(proposer: Any, labels: np.ndarray) -> Any:
     """The proposer of these labels `[C]`.
 
     One that goes by label names, as its `fit(None, labels)` and a `__sklearn_clone__` whose copies share the model

@@ -27,7 +27,7 @@ from hybridclf.proposer import (
     log_proba,
     resolve_proposer,
     shortlist,
-    told,
+    with_labels,
 )
 
 X, Y = make_blobs(120, 5, centers=4, cluster_std=3.0, random_state=0)
@@ -158,11 +158,11 @@ def test_a_function_proposes(kind: Any) -> None:
 
 
 def test_a_function_is_told_its_columns_once() -> None:
-    proposer = told(FunctionProposer(uniform), np.array(["dog", "ant", "cow", "bee"]))
+    proposer = with_labels(FunctionProposer(uniform), np.array(["dog", "ant", "cow", "bee"]))
     assert proposer.classes_.tolist() == ["dog", "ant", "cow", "bee"]
-    assert told(proposer, np.array(["ant", "dog"])).classes_.tolist() == ["dog", "ant", "cow", "bee"]
+    assert with_labels(proposer, np.array(["ant", "dog"])).classes_.tolist() == ["dog", "ant", "cow", "bee"]
     with pytest.raises(InvalidInputError, match="label 'elk' is not in the proposer's classes"):
-        told(proposer, np.array(["ant", "elk"]))
+        with_labels(proposer, np.array(["ant", "elk"]))
 
 
 @pytest.mark.filterwarnings("error")

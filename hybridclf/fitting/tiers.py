@@ -8,7 +8,7 @@ import numpy as np
 from .. import plugins
 from ..denoising.objectives import check_objective
 from ..errors import InvalidInputError, InvalidTypeError
-from ..proposer import resolve_proposer, told
+from ..proposer import resolve_proposer, with_labels
 from .validation import check_labels
 
 __all__ = ["check_prompts_used", "for_labels", "loader_options", "resolve_denoiser", "resolve_tiers"]
@@ -47,7 +47,7 @@ def for_labels(proposer: Any, denoiser: Any, labels: Any) -> tuple[Any, np.ndarr
         For fewer than two different labels, an empty one, or some that a tier does not know or cannot tell apart.
     """
     classes = check_labels(labels)
-    proposer = told(proposer, classes)
+    proposer = with_labels(proposer, classes)
     denoiser.condition(classes.tolist())  # what it cannot tell apart is refused now, not with the first image
     return proposer, classes
 

@@ -24,7 +24,7 @@ from .denoising.weighting import resolve_weighting
 from .devices import as_device
 from .errors import InvalidInputError, UncalibratedWarning
 from .fitting.calibration import Calibration, Recording, calibrate
-from .fitting.cross_fit import CrossFit, Parts, Recipe, Sample
+from .fitting.cross_fit import CrossFit, FittedTiers, Sample, TierFitter
 from .fitting.routing import metadata_of, router_of
 from .fitting.tiers import for_labels, resolve_tiers
 from .fitting.validation import check_classes, check_labels, check_parameters, class_numbers
@@ -364,7 +364,10 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         check_parameters(self)
         items, y = self._read_labelled(X, y)
-        sample, parts = Sample(items, class_numbers(y, self.classes_)), Parts(self.proposer_, self.denoiser_, None)
+        sample, parts = (
+            Sample(items, class_numbers(y, self.classes_)),
+            FittedTiers(self.proposer_, self.denoiser_, None),
+        )
         self._calibrate(self._cross_fit(*parts[:2]).record(parts, sample, progress=self.verbose))
         return self
 
@@ -376,7 +379,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
             n_iter_no_change=self.n_iter_no_change,
         )
         dtype = None if self.dtype is None else getattr(torch, self.dtype)
-        recipe = Recipe(
+        recipe = TierFitter(
             proposer=proposer,
             denoiser=denoiser,
             architecture=self.architecture,
@@ -409,7 +412,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         shape = self.image_shape
         self.image_shape_ = None if shape is None else (*shape, 1)[:3]
         self.pixel_range_ = self._table = self._usual = None
-        self._keep(Parts(proposer, denoiser, None))
+        self._keep(FittedTiers(proposer, denoiser, None))
         self._calibrate(None)
         return self
 
@@ -421,7 +424,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
             proposer.fit(None, np.unique(y))
         return np.asarray(proposer.classes_)
 
-    def _keep(self, parts: Parts) -> None:
+    def _keep(self, parts: FittedTiers) -> None:
         self.proposer_, self.denoiser_ = parts.proposer, parts.denoiser
         if parts.log is not None:
             self.n_iter_ = parts.log.n_iter

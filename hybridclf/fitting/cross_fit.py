@@ -25,7 +25,7 @@ from ..utils.progress import progress_bar
 from .calibration import Recording, record
 from .splitting import Split, folds, hold_out
 
-__all__ = ["CrossFit", "Parts", "Recipe", "Sample"]
+__all__ = ["CrossFit", "FittedTiers", "Sample", "TierFitter"]
 
 SMALL_IMAGE = 256
 """Numbers in an image up to which an MLP is trained for it instead of a U-Net."""
@@ -64,7 +64,7 @@ class Sample:
         return Sample(self.items.select(index), self.y[index], weight, groups)
 
 
-class Parts(NamedTuple):
+class FittedTiers(NamedTuple):
     """Both tiers, and how the denoiser's training went (None where it was given)."""
 
     proposer: Any
@@ -73,7 +73,7 @@ class Parts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TierFitter:
     """How to fit both tiers.
 
     Attributes
@@ -119,7 +119,7 @@ class Recipe:
         index: np.ndarray | None = None,
         n_iter: int | None = None,
         bar: tqdm | None = None,
-    ) -> Parts:
+    ) -> FittedTiers:
         """Fit both tiers.
 
         Parameters
@@ -145,9 +145,9 @@ class Recipe:
                 params.setdefault("sample_weight", chosen.weight)
             proposer = _seeded(clone(proposer), seed).fit(rows_of(chosen.items.given), classes[chosen.y], **params)
         if self.denoiser is not None:
-            return Parts(proposer, self.denoiser, None)
+            return FittedTiers(proposer, self.denoiser, None)
         denoiser, log = self._train(chosen, classes, seed, n_iter, bar)
-        return Parts(proposer, denoiser, log)
+        return FittedTiers(proposer, denoiser, log)
 
     def _train(
         self, sample: Sample, classes: np.ndarray, seed: int, n_iter: int | None, bar: tqdm | None
@@ -228,7 +228,7 @@ class CrossFit:
 
     Attributes
     ----------
-    recipe : Recipe
+    recipe : TierFitter
         How to fit the tiers.
     classes : array `[C]`
         The labels.
@@ -242,7 +242,7 @@ class CrossFit:
         Whether to show a progress bar for all of it.
     """
 
-    recipe: Recipe
+    recipe: TierFitter
     classes: np.ndarray
     seed: int
     objective: str
@@ -250,7 +250,7 @@ class CrossFit:
     n_jobs: int | None = None
     progress: bool = False
 
-    def fit(self, sample: Sample, cv: Any) -> tuple[Parts, Recording | None]:
+    def fit(self, sample: Sample, cv: Any) -> tuple[FittedTiers, Recording | None]:
         """Both tiers, and the recording; None if there is nothing to hold out.
 
         Parameters
@@ -280,7 +280,7 @@ class CrossFit:
         with progress_bar(total=total, unit="pass", leave=None, show=self.progress) as bar:
             return self._hold_out(sample, splits[0], bar) if isinstance(cv, float) else self._fold(sample, splits, bar)
 
-    def _hold_out(self, sample: Sample, split: Split, bar: tqdm) -> tuple[Parts, Recording]:
+    def _hold_out(self, sample: Sample, split: Split, bar: tqdm) -> tuple[FittedTiers, Recording]:
         kept, out = split
         bar.set_description("fit")
         parts = self._parts(sample, index=kept, bar=bar)
@@ -288,11 +288,11 @@ class CrossFit:
         bar.set_description("look at held-out images")
         return parts, self.record(parts, sample.select(out))
 
-    def _fold(self, sample: Sample, splits: list[Split], bar: tqdm) -> tuple[Parts, Recording]:
+    def _fold(self, sample: Sample, splits: list[Split], bar: tqdm) -> tuple[FittedTiers, Recording]:
         """Tiers fitted on everything, for as long as the folds found best, and recordings of the folds."""
         limit = max(1, MAX_RECORDED_IMAGES // len(splits))
 
-        def fold(i: int, kept: np.ndarray, out: np.ndarray) -> tuple[Parts, Recording]:
+        def fold(i: int, kept: np.ndarray, out: np.ndarray) -> tuple[FittedTiers, Recording]:
             bar.set_description(f"fold {i + 1} of {len(splits)}")
             done = bar.n
             parts = self._parts(sample, seed=self.seed + 1 + i, index=kept, bar=bar)
@@ -310,7 +310,7 @@ class CrossFit:
         n_iter = round(float(np.median(n_iters))) if n_iters else None
         return self._parts(sample, n_iter=n_iter, bar=bar), Recording.join([recording for _, recording in made])
 
-    def _check_converged(self, parts: Parts) -> None:
+    def _check_converged(self, parts: FittedTiers) -> None:
         """Warn if the denoiser's training ended at `max_iter` while its loss was still falling."""
         if parts.log is not None and not parts.log.converged:
             warnings.warn(
@@ -320,10 +320,10 @@ class CrossFit:
                 stacklevel=5,
             )
 
-    def _parts(self, sample: Sample, seed: int | None = None, **options: Any) -> Parts:
+    def _parts(self, sample: Sample, seed: int | None = None, **options: Any) -> FittedTiers:
         return self.recipe.fit(sample, self.classes, self.seed if seed is None else seed, **options)
 
-    def record(self, parts: Parts, sample: Sample, limit: int | None = None, progress: bool = False) -> Recording:
+    def record(self, parts: FittedTiers, sample: Sample, limit: int | None = None, progress: bool = False) -> Recording:
         """Ask both tiers about (at most so many of) these images, for a calibration."""
         chosen = sample.select(
             np.random.default_rng(self.seed).permutation(len(sample))[: limit or MAX_RECORDED_IMAGES]

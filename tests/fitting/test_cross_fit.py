@@ -19,7 +19,7 @@ from hybridclf.errors import UncalibratedWarning
 from hybridclf.fitting import calibration
 from hybridclf.fitting import cross_fit as module
 from hybridclf.fitting.calibration import Recording
-from hybridclf.fitting.cross_fit import CrossFit, Parts, Recipe, Sample
+from hybridclf.fitting.cross_fit import CrossFit, FittedTiers, Sample, TierFitter
 from hybridclf.proposer import aligned_log_proba
 from hybridclf.training.denoiser import TrainingConfig
 
@@ -35,8 +35,8 @@ def denoiser(gaussian_denoiser: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture
-def recipe(denoiser: Any) -> Recipe:
-    return Recipe(
+def recipe(denoiser: Any) -> TierFitter:
+    return TierFitter(
         proposer=KNeighborsClassifier(1),
         denoiser=denoiser,
         architecture="auto",
@@ -56,7 +56,7 @@ def sample(X: np.ndarray, y: np.ndarray) -> Sample:
     return Sample(Items(X, X), y)
 
 
-def cross_fit(recipe: Recipe) -> CrossFit:
+def cross_fit(recipe: TierFitter) -> CrossFit:
     return CrossFit(recipe, CLASSES, seed=0, objective="l2", batch_size=None)
 
 
@@ -65,14 +65,14 @@ def accuracy(log_prior: np.ndarray, y: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class Watched(Recipe):
+class Watched(TierFitter):
     """A recipe that notes what it is asked to fit on, and what came of it."""
 
     seen: list[np.ndarray] = field(default_factory=list)
     asked: list[int | None] = field(default_factory=list)
-    made: list[Parts] = field(default_factory=list)
+    made: list[FittedTiers] = field(default_factory=list)
 
-    def fit(self, sample: Sample, classes: np.ndarray, seed: int, **options: Any) -> Parts:
+    def fit(self, sample: Sample, classes: np.ndarray, seed: int, **options: Any) -> FittedTiers:
         index = options.get("index")
         self.seen.append(sample.items.images if index is None else sample.items.images[index])
         self.asked.append(options.get("n_iter"))
@@ -93,7 +93,7 @@ class Memory(ClassifierMixin, BaseEstimator):
 
 
 @pytest.mark.parametrize("cv", [2, 3, 0.3])
-def test_a_memorising_proposer_is_recorded_at_chance(recipe: Recipe, cv: int | float) -> None:
+def test_a_memorising_proposer_is_recorded_at_chance(recipe: TierFitter, cv: int | float) -> None:
     parts, recording = cross_fit(recipe).fit(sample(X, Y), cv)
     assert recording is not None
     assert accuracy(aligned_log_proba(parts.proposer, X, CLASSES), Y) > 0.75  # it knows what it was fitted on
@@ -101,7 +101,7 @@ def test_a_memorising_proposer_is_recorded_at_chance(recipe: Recipe, cv: int | f
 
 
 @pytest.mark.parametrize("cv", [2, 5, 0.25])
-def test_no_recorded_image_was_seen(recipe: Recipe, cv: int | float) -> None:
+def test_no_recorded_image_was_seen(recipe: TierFitter, cv: int | float) -> None:
     _, recording = cross_fit(replace(recipe, proposer=Memory())).fit(sample(X, Y), cv)
     assert recording is not None
     assert (recording.log_prior.argmax(axis=1) == 2).all()
@@ -113,12 +113,12 @@ class Noting(CrossFit):
 
     recorded: list[tuple[int, bytes]] = field(default_factory=list)
 
-    def record(self, parts: Parts, sample: Sample, limit: int | None = None, progress: bool = False) -> Recording:
+    def record(self, parts: FittedTiers, sample: Sample, limit: int | None = None, progress: bool = False) -> Recording:
         self.recorded.extend((id(parts.denoiser), row.tobytes()) for row in sample.items.images)
         return super().record(parts, sample, limit, progress)
 
 
-def test_the_denoisers_of_the_folds_are_trained_without_their_fold(recipe: Recipe) -> None:
+def test_the_denoisers_of_the_folds_are_trained_without_their_fold(recipe: TierFitter) -> None:
     watched = Watched(**{**vars(recipe), "denoiser": None})
     noting = Noting(**vars(cross_fit(watched)))
     noting.fit(sample(X, Y), 3)
@@ -130,7 +130,7 @@ def test_the_denoisers_of_the_folds_are_trained_without_their_fold(recipe: Recip
     assert trained_on[id(watched.made[-1].denoiser)] == set(rows)  # the final one sees them all
 
 
-def test_final_tiers_are_trained_for_as_long_as_the_folds_found_best(recipe: Recipe) -> None:
+def test_final_tiers_are_trained_for_as_long_as_the_folds_found_best(recipe: TierFitter) -> None:
     training = TrainingConfig(max_iter=15, n_iter_no_change=5)
     watched = Watched(**{**vars(recipe), "denoiser": None, "training": training})
     parts, _ = cross_fit(watched).fit(sample(X, Y), 3)
@@ -139,7 +139,7 @@ def test_final_tiers_are_trained_for_as_long_as_the_folds_found_best(recipe: Rec
     assert parts.log is not None and len(parts.log.loss) == watched.asked[-1]
 
 
-def test_every_image_is_recorded_once(recipe: Recipe) -> None:
+def test_every_image_is_recorded_once(recipe: TierFitter) -> None:
     _, recording = cross_fit(recipe).fit(sample(X, Y), 4)
     assert recording is not None
     assert recording.log_prior.shape == (N, 3)
@@ -147,14 +147,14 @@ def test_every_image_is_recorded_once(recipe: Recipe) -> None:
     assert np.bincount(recording.y).tolist() == [20, 20, 20]
 
 
-def test_a_held_out_share_is_kept_from_the_final_tiers_too(recipe: Recipe) -> None:
+def test_a_held_out_share_is_kept_from_the_final_tiers_too(recipe: TierFitter) -> None:
     parts, recording = cross_fit(recipe).fit(sample(X, Y), 0.3)
     assert recording is not None and len(recording.y) == 18
     assert parts.proposer.n_samples_fit_ == 42
     assert np.bincount(recording.y).tolist() == [6, 6, 6]  # stratified
 
 
-def test_a_share_leaves_every_class_an_image(recipe: Recipe) -> None:
+def test_a_share_leaves_every_class_an_image(recipe: TierFitter) -> None:
     y = np.where(np.arange(N) < 2, 2, np.arange(N) % 2)
     watched = Watched(**vars(recipe))
     parts, recording = cross_fit(watched).fit(sample(X, y), 0.8)
@@ -162,14 +162,14 @@ def test_a_share_leaves_every_class_an_image(recipe: Recipe) -> None:
     assert recording is not None and 44 <= len(recording.y) <= 48  # the last image of a class stays
 
 
-def test_given_tiers_are_recorded_on_all_images(recipe: Recipe, denoiser: Any) -> None:
+def test_given_tiers_are_recorded_on_all_images(recipe: TierFitter, denoiser: Any) -> None:
     frozen = FrozenEstimator(GaussianNB().fit(X, CLASSES[Y]))
     parts, recording = cross_fit(replace(recipe, proposer=frozen)).fit(sample(X, Y), 3)
     assert parts == (frozen, denoiser, None)
     assert recording is not None and len(recording.y) == N
 
 
-def test_a_given_tier_that_knows_more_classes_than_there_are_images_of(recipe: Recipe) -> None:
+def test_a_given_tier_that_knows_more_classes_than_there_are_images_of(recipe: TierFitter) -> None:
     frozen = FrozenEstimator(GaussianNB().fit(X, CLASSES[Y]))
     some = Y < 2
     _, recording = cross_fit(replace(recipe, proposer=frozen)).fit(sample(X[some], Y[some]), 3)
@@ -178,7 +178,7 @@ def test_a_given_tier_that_knows_more_classes_than_there_are_images_of(recipe: R
     assert recording.log_prior.shape == (40, 3)
 
 
-def test_a_class_with_fewer_images_than_folds_is_held_out_too(recipe: Recipe) -> None:
+def test_a_class_with_fewer_images_than_folds_is_held_out_too(recipe: TierFitter) -> None:
     y = np.where(np.arange(N) < 2, 2, np.arange(N) % 2)
     watched = Watched(**vars(recipe))
     _, recording = cross_fit(watched).fit(sample(X, y), 5)
@@ -186,7 +186,7 @@ def test_a_class_with_fewer_images_than_folds_is_held_out_too(recipe: Recipe) ->
     assert recording is not None and len(recording.y) == N
 
 
-def test_a_class_with_a_single_image_is_never_held_out(recipe: Recipe) -> None:
+def test_a_class_with_a_single_image_is_never_held_out(recipe: TierFitter) -> None:
     y = np.where(np.arange(N) < 1, 2, np.arange(N) % 2)
     watched = Watched(**vars(recipe))
     _, recording = cross_fit(watched).fit(sample(X, y), 3)
@@ -195,14 +195,14 @@ def test_a_class_with_a_single_image_is_never_held_out(recipe: Recipe) -> None:
     assert np.bincount(recording.all_y).tolist() == np.bincount(y)[:2].tolist()
 
 
-def test_nothing_but_single_images_leaves_nothing_to_hold_out(recipe: Recipe) -> None:
+def test_nothing_but_single_images_leaves_nothing_to_hold_out(recipe: TierFitter) -> None:
     with pytest.warns(UncalibratedWarning, match="no image can be held out.*give every class at least 2 images"):
         parts, recording = cross_fit(recipe).fit(sample(X[:3], np.arange(3)), 3)
     assert recording is None
     assert parts.proposer.n_samples_fit_ == 3
 
 
-def test_groups_are_held_out_together(recipe: Recipe) -> None:
+def test_groups_are_held_out_together(recipe: TierFitter) -> None:
     copies = np.repeat(X[:20], 3, axis=0)  # each image three times
     y, groups = np.repeat(Y[:20], 3), np.repeat(np.arange(20), 3)
     _, apart = cross_fit(replace(recipe, proposer=Memory())).fit(Sample(Items(copies, copies), y, None, groups), 4)
@@ -212,7 +212,7 @@ def test_groups_are_held_out_together(recipe: Recipe) -> None:
     assert not (together.log_prior.argmax(axis=1) == 2).all()
 
 
-def test_weights_reach_tier_1_the_training_and_the_recording(recipe: Recipe) -> None:
+def test_weights_reach_tier_1_the_training_and_the_recording(recipe: TierFitter) -> None:
     weight = np.random.default_rng(3).uniform(0.1, 3, N)
     weighted = Sample(Items(X, X), Y, weight)
     training = TrainingConfig(max_iter=2)
@@ -229,7 +229,7 @@ def test_weights_reach_tier_1_the_training_and_the_recording(recipe: Recipe) -> 
     np.testing.assert_allclose(np.sort(trained[1].all_weight), np.sort(weight))
 
 
-def test_threads_change_no_bit(recipe: Recipe) -> None:
+def test_threads_change_no_bit(recipe: TierFitter) -> None:
     training = TrainingConfig(max_iter=2)
     one, two = (
         replace(cross_fit(replace(recipe, denoiser=None, training=training)), n_jobs=n).fit(sample(X, Y), 3)
@@ -239,7 +239,7 @@ def test_threads_change_no_bit(recipe: Recipe) -> None:
     np.testing.assert_array_equal(one[1].errors, two[1].errors)
 
 
-def test_recordings_are_bounded_in_all(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recordings_are_bounded_in_all(recipe: TierFitter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_RECORDED_IMAGES", 7)
     _, in_folds = cross_fit(recipe).fit(sample(X, Y), 3)
     _, held_out = cross_fit(recipe).fit(sample(X, Y), 0.5)
@@ -247,13 +247,13 @@ def test_recordings_are_bounded_in_all(recipe: Recipe, monkeypatch: pytest.Monke
     assert held_out is not None and len(held_out.y) == 7
 
 
-def test_training_that_has_not_settled_is_said(recipe: Recipe) -> None:
+def test_training_that_has_not_settled_is_said(recipe: TierFitter) -> None:
     short = replace(recipe, denoiser=None, training=TrainingConfig(max_iter=1))
     with pytest.warns(ConvergenceWarning, match="still falling after max_iter=1 passes; raise max_iter"):
         cross_fit(short).fit(sample(X, Y), 3)
 
 
-def test_the_seed_decides_the_folds(recipe: Recipe) -> None:
+def test_the_seed_decides_the_folds(recipe: TierFitter) -> None:
     first, again, other = (replace(cross_fit(recipe), seed=s).fit(sample(X, Y), 3)[1] for s in (1, 1, 2))
     assert first is not None and again is not None and other is not None
     np.testing.assert_array_equal(first.errors, again.errors)

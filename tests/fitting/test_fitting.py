@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from hybridclf.data.arrays import Items
 from hybridclf.errors import InvalidInputError
-from hybridclf.fitting.cross_fit import MIN_HELD_OUT, Recipe, Sample
+from hybridclf.fitting.cross_fit import MIN_HELD_OUT, Sample, TierFitter
 from hybridclf.models import LateMLP, LateUNet
 from hybridclf.proposer import rows_of
 from hybridclf.training.denoiser import TrainingConfig
@@ -27,8 +27,8 @@ Y = np.arange(30) % 3
 
 
 @pytest.fixture
-def recipe() -> Recipe:
-    return Recipe(
+def recipe() -> TierFitter:
+    return TierFitter(
         proposer=GaussianNB(),
         denoiser=None,
         architecture="auto",
@@ -51,7 +51,7 @@ def weights(denoiser: Any) -> np.ndarray:
     return torch.cat([v.double().flatten() for v in denoiser.network.state_dict().values()]).numpy()
 
 
-def test_both_tiers_are_trained(recipe: Recipe) -> None:
+def test_both_tiers_are_trained(recipe: TierFitter) -> None:
     given = recipe.proposer
     proposer, denoiser, log = recipe.fit(sample(images(5), Y), CLASSES, seed=0)
     assert recipe.trains
@@ -61,7 +61,7 @@ def test_both_tiers_are_trained(recipe: Recipe) -> None:
     assert log is not None and log.n_iter == 1
 
 
-def test_given_parts_stay_as_they_are(recipe: Recipe, gaussian_denoiser: Callable[..., Any]) -> None:
+def test_given_parts_stay_as_they_are(recipe: TierFitter, gaussian_denoiser: Callable[..., Any]) -> None:
     frozen = FrozenEstimator(GaussianNB().fit(images(5), CLASSES[Y]))
     denoiser = gaussian_denoiser(dict(zip(CLASSES.tolist(), np.eye(3, 5), strict=True)))
     both = replace(recipe, proposer=frozen, denoiser=denoiser)
@@ -72,7 +72,7 @@ def test_given_parts_stay_as_they_are(recipe: Recipe, gaussian_denoiser: Callabl
 
 
 @pytest.mark.parametrize("shape", [(5,), (8, 8, 1)])
-def test_the_seed_decides_everything(recipe: Recipe, shape: tuple[int, ...]) -> None:
+def test_the_seed_decides_everything(recipe: TierFitter, shape: tuple[int, ...]) -> None:
     forest = replace(recipe, proposer=RandomForestClassifier(3), architecture="mlp")
     first, again, other = (forest.fit(sample(images(*shape), Y), CLASSES, seed=s) for s in (1, 1, 2))
     np.testing.assert_array_equal(weights(first.denoiser), weights(again.denoiser))
@@ -82,13 +82,13 @@ def test_the_seed_decides_everything(recipe: Recipe, shape: tuple[int, ...]) -> 
     assert not np.array_equal(first.proposer.predict_proba(X), other.proposer.predict_proba(X))
 
 
-def test_training_leaves_the_global_random_state_alone(recipe: Recipe) -> None:
+def test_training_leaves_the_global_random_state_alone(recipe: TierFitter) -> None:
     before = torch.random.get_rng_state()
     recipe.fit(sample(images(5), Y), CLASSES, seed=0)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_only_open_random_states_are_set(recipe: Recipe) -> None:
+def test_only_open_random_states_are_set(recipe: TierFitter) -> None:
     pipeline = make_pipeline(StandardScaler(), RandomForestClassifier(2))
     made = replace(recipe, proposer=pipeline).fit(sample(images(5), Y), CLASSES, seed=7).proposer
     assert made[-1].random_state == 7
@@ -109,7 +109,7 @@ def test_only_open_random_states_are_set(recipe: Recipe) -> None:
     ],
 )
 def test_architecture(
-    recipe: Recipe, architecture: str, shape: tuple[int, ...], network: type, dtype: torch.dtype
+    recipe: TierFitter, architecture: str, shape: tuple[int, ...], network: type, dtype: torch.dtype
 ) -> None:
     denoiser = (
         replace(recipe, architecture=architecture).fit(sample(images(*shape)[:3], Y[:3]), CLASSES, seed=0).denoiser
@@ -119,7 +119,7 @@ def test_architecture(
     assert denoiser.encode(images(*shape)).shape == (30, *denoiser.shape)
 
 
-def test_dtype_is_what_the_trained_denoiser_computes_in(recipe: Recipe) -> None:
+def test_dtype_is_what_the_trained_denoiser_computes_in(recipe: TierFitter) -> None:
     denoiser = replace(recipe, dtype=torch.bfloat16).fit(sample(images(5), Y), CLASSES, seed=0).denoiser
     assert denoiser.dtype == next(denoiser.network.parameters()).dtype == torch.bfloat16
 
@@ -128,7 +128,7 @@ def test_dtype_is_what_the_trained_denoiser_computes_in(recipe: Recipe) -> None:
     ("side", "levels"),
     [(8, 2), (10, 2), (12, 2), (14, 2), (16, 3), (28, 3)],  # down to 4, 5, 6, 7, 4 and 7 pixels
 )
-def test_levels_of_a_unet(recipe: Recipe, side: int, levels: int) -> None:
+def test_levels_of_a_unet(recipe: TierFitter, side: int, levels: int) -> None:
     denoiser = (
         replace(recipe, architecture="unet").fit(sample(images(side, side, 1)[:3], Y[:3]), CLASSES, seed=0).denoiser
     )
@@ -139,13 +139,13 @@ def test_levels_of_a_unet(recipe: Recipe, side: int, levels: int) -> None:
     ("shape", "message"),
     [((64,), "image_shape=\\(H, W\\)"), ((9, 8, 1), "even sides.*9x8"), ((6, 6, 1), "at least 8 pixels, got 6x6")],
 )
-def test_what_a_unet_cannot_take(recipe: Recipe, shape: tuple[int, ...], message: str) -> None:
+def test_what_a_unet_cannot_take(recipe: TierFitter, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         replace(recipe, architecture="unet").fit(sample(images(*shape), Y), CLASSES, seed=0)
 
 
 @pytest.mark.parametrize("shape", [(5,), (8, 8, 2)])
-def test_images_are_standardised_by_feature_or_channel(recipe: Recipe, shape: tuple[int, ...]) -> None:
+def test_images_are_standardised_by_feature_or_channel(recipe: TierFitter, shape: tuple[int, ...]) -> None:
     X = images(*shape) * 10.0 ** np.arange(shape[-1])
     X[..., 0] = 7.0  # constant: centred, not blown up
     x0 = replace(recipe, architecture="mlp").fit(sample(X, Y), CLASSES, seed=0).denoiser.encode(X)
@@ -154,14 +154,14 @@ def test_images_are_standardised_by_feature_or_channel(recipe: Recipe, shape: tu
     np.testing.assert_allclose(x0.std(0, correction=0), [0, *[1] * (shape[-1] - 1)], atol=1e-9)
 
 
-def test_early_stopping_needs_images_to_look_at(recipe: Recipe) -> None:
+def test_early_stopping_needs_images_to_look_at(recipe: TierFitter) -> None:
     few = replace(recipe, training=TrainingConfig(max_iter=10), validation_fraction=(MIN_HELD_OUT - 1) / 30)
     assert few.fit(sample(images(5), Y), CLASSES, seed=0).log.held_out == []
     enough = replace(few, validation_fraction=MIN_HELD_OUT / 30)
     assert len(enough.fit(sample(images(5), Y), CLASSES, seed=0).log.held_out) == 2
 
 
-def test_a_given_number_of_passes_is_run_on_all_images(recipe: Recipe) -> None:
+def test_a_given_number_of_passes_is_run_on_all_images(recipe: TierFitter) -> None:
     long = replace(recipe, training=TrainingConfig(max_iter=10), validation_fraction=0.5)
     log = long.fit(sample(images(5), Y), CLASSES, seed=0, n_iter=3).log
     assert (log.n_iter, len(log.loss), log.held_out) == (3, 3, [])

@@ -21,9 +21,9 @@ from ..reranker import Reranker
 from ..reranking.evidence import RerankResult
 from ..reranking.tasks import Task, as_log_prior, check_task, prior_result, uniform_prior
 from ..utils.bounds import check_number, check_whole
-from .deadlines import Alarms
-from .fault_isolation import Guarded
-from .requests import Answer, Observer, Request, keep, take_out, telling
+from .deadlines import Deadlines
+from .fault_isolation import FaultIsolation
+from .requests import Answer, Observer, Request, cancel_submitted, logged_failures, resolve
 
 __all__ = ["AsyncReranker"]
 
@@ -74,7 +74,7 @@ class AsyncReranker:
         self.reranker, self.max_candidates, self.observer = reranker, max_candidates, observer
         self._images: dict[int, Any] = {}
         self._loop = reranker.loop(self._images, (), max_candidates)
-        self._evaluate = Guarded(self._loop.evaluate)
+        self._evaluate = FaultIsolation(self._loop.evaluate)
         self._loop.evaluate = self._evaluate
         self._known = frozenset(reranker.condition(())[0])
         self._encoding = Lock()
@@ -85,7 +85,7 @@ class AsyncReranker:
         self._under_way: dict[int, Request] = {}
         self._given_up: list[int] = []
         self._closed = False
-        self._alarms = Alarms(self._expire)
+        self._alarms = Deadlines(self._expire)
         self._thread = Thread(target=self._run, name="hybridclf-reranker", daemon=True)
         self._thread.start()
         atexit.register(self.close, drain=False)
@@ -141,7 +141,7 @@ class AsyncReranker:
         request = Request(self._task(candidates, log_prior, max_evaluations), image, arrived)
         number = request.task.image
         if (settled := self._loop.settled(request.task)) is not None:
-            keep([(request, settled)], self.observer)
+            resolve([(request, settled)], self.observer)
             return request.future
         with self._changed:
             self._check_open()
@@ -169,7 +169,7 @@ class AsyncReranker:
         try:
             return await asyncio.wrap_future(await asyncio.shield(job))
         except asyncio.CancelledError:
-            job.add_done_callback(take_out)
+            job.add_done_callback(cancel_submitted)
             raise
 
     def _check_open(self) -> None:
@@ -258,17 +258,17 @@ class AsyncReranker:
                 return not self._closed
             settled = self._let_in()
             work = self._loop.fill() if self._under_way else None
-        keep(settled, self.observer)
+        resolve(settled, self.observer)
         if work is None:
             return True
         start = monotonic()
         errors = self._loop.evaluate(work)()
         if self.observer and (share := self._evaluate.share):
-            with telling():
+            with logged_failures():
                 self.observer.batch(share, monotonic() - start)
         with self._changed:
             done = self._done(self._loop.record(work, errors).finished)
-        keep(done, self.observer)
+        resolve(done, self.observer)
         return True
 
     def _let_in(self) -> list[Answer]:
@@ -319,7 +319,7 @@ class AsyncReranker:
             requests = [*self._waiting.values(), *self._under_way.values()]
             self._waiting.clear()
             self._under_way.clear()
-        keep([(request, error) for request in requests], self.observer)
+        resolve([(request, error) for request in requests], self.observer)
 
     # --- deadlines and cancellation -----------------------------------------------------------------------------------
 
@@ -334,7 +334,7 @@ class AsyncReranker:
                 self._changed.notify()
             else:
                 return
-        keep([(request, result)], self.observer)
+        resolve([(request, result)], self.observer)
 
     def _withdraw(self, number: int, future: Future[RerankResult]) -> None:
         """Clear up after a future is done; if it was cancelled, its image leaves."""

@@ -5,13 +5,13 @@ from heapq import heapify, heappop, heappush
 from threading import Condition, Lock, Thread, current_thread
 from time import monotonic
 
-__all__ = ["Alarms"]
+__all__ = ["Deadlines"]
 
 LONGEST_WAIT = 3600.0
 """Seconds; longer waits are cut in pieces, as the operating system bounds them."""
 
 
-class Alarms:
+class Deadlines:
     """Calls `ring(number)` on a thread of its own when the time that was set for a number has come.
 
     Parameters

@@ -6,13 +6,13 @@ from ..errors import InvalidInputError
 from ..reranking.batches import Batch, Evaluator, Pending
 from ..reranking.tasks import Task
 
-__all__ = ["FAILING", "Guarded"]
+__all__ = ["FAILING", "FaultIsolation"]
 
 FAILING = 5
 """Batches lost in a row after which it is no longer the images' fault."""
 
 
-class Guarded:
+class FaultIsolation:
     """An evaluator whose exceptions cost only the images that cause them: their errors are nan.
 
     A batch that raises is evaluated again image by image, which tells who it was.

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ..reranking.evidence import RerankResult
 from ..reranking.tasks import Task
 
-__all__ = ["Answer", "Observer", "Request", "keep", "take_out", "telling"]
+__all__ = ["Answer", "Observer", "Request", "cancel_submitted", "logged_failures", "resolve"]
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ Answer = tuple[Request, RerankResult | Exception]
 """A request, and what came of it."""
 
 
-def keep(answers: Iterable[Answer], observer: Observer | None) -> None:
+def resolve(answers: Iterable[Answer], observer: Observer | None) -> None:
     """Keep promises. To be called by whoever took the requests out of the books, so that each is kept once."""
     now = monotonic()
     for request, answer in answers:
@@ -55,13 +55,13 @@ def keep(answers: Iterable[Answer], observer: Observer | None) -> None:
             continue
         if observer:
             admitted = now if request.admitted is None else request.admitted
-            with telling():
+            with logged_failures():
                 observer.answered(answer, admitted - request.arrived, now - admitted)
         request.future.set_result(answer)
 
 
 @contextmanager
-def telling() -> Iterator[None]:
+def logged_failures() -> Iterator[None]:
     """Tell an observer; what goes wrong there is its own affair."""
     try:
         yield
@@ -69,7 +69,7 @@ def telling() -> Iterator[None]:
         _log.exception("an observer has failed")
 
 
-def take_out(job: asyncio.Future[Future[RerankResult]]) -> None:
+def cancel_submitted(job: asyncio.Future[Future[RerankResult]]) -> None:
     """Take the image out again that a job handed in for nobody."""
     if not job.cancelled() and job.exception() is None:
         job.result().cancel()

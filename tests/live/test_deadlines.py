@@ -7,12 +7,12 @@ from time import monotonic
 import numpy as np
 import pytest
 
-from hybridclf.live.deadlines import Alarms
+from hybridclf.live.deadlines import Deadlines
 
 
 def test_alarms_ring_in_order_and_never_early() -> None:
     rung: SimpleQueue[tuple[int, float]] = SimpleQueue()
-    alarms = Alarms(lambda number: rung.put((number, monotonic())))
+    alarms = Deadlines(lambda number: rung.put((number, monotonic())))
     now = monotonic()
     after = np.random.default_rng(0).permutation(30) / 100
     for number, seconds in enumerate(after):
@@ -26,7 +26,7 @@ def test_alarms_ring_in_order_and_never_early() -> None:
 
 def test_an_earlier_alarm_overtakes_and_a_cancelled_one_is_silent() -> None:
     rung: SimpleQueue[int] = SimpleQueue()
-    alarms = Alarms(rung.put)
+    alarms = Deadlines(rung.put)
     alarms.set(1, monotonic() + 1e9)
     alarms.set(2, monotonic() + 0.2)
     alarms.set(3, monotonic() - 1)
@@ -40,7 +40,7 @@ def test_an_earlier_alarm_overtakes_and_a_cancelled_one_is_silent() -> None:
 
 
 def test_cancelled_alarms_take_no_room() -> None:
-    alarms = Alarms(lambda number: None)
+    alarms = Deadlines(lambda number: None)
     for number in range(10_000):
         alarms.set(number, monotonic() + 1e6)
         alarms.cancel(number)
@@ -56,7 +56,7 @@ def test_close_ends_the_thread(from_alarm: bool) -> None:
         alarms.close()
         ready.set()
 
-    alarms = Alarms(ring)
+    alarms = Deadlines(ring)
     if from_alarm:
         alarms.set(0, monotonic())
         assert ready.wait(10)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hybridclf.errors import InvalidInputError
-from hybridclf.live.fault_isolation import FAILING, Guarded
+from hybridclf.live.fault_isolation import FAILING, FaultIsolation
 from hybridclf.reranking.allocation import FixedTrials
 from hybridclf.reranking.batches import Batch, Capacity, Pending, ReplayEvaluator
 from hybridclf.reranking.fusion import Fusion
@@ -31,7 +31,7 @@ class Breaking(ReplayEvaluator):
 def test_only_the_images_that_raise_fall_back(poison: set[int], error_table: Callable[..., np.ndarray]) -> None:
     errors = error_table(12, 6, 5)
     tasks = [Task(i, tuple("abcde"[: 2 + i % 4]), np.zeros(2 + i % 4)) for i in range(12)]
-    guarded = Guarded(Breaking(errors, poison))
+    guarded = FaultIsolation(Breaking(errors, poison))
     found, clean = (
         dict(
             pair for step in Loop(FixedTrials(6), Fusion(), e, Capacity(10, 33), 5).run(tasks) for pair in step.finished
@@ -53,7 +53,7 @@ def one_trial(*images: int) -> Batch:
 
 def test_it_is_failing_while_batch_after_batch_is_lost(error_table: Callable[..., np.ndarray]) -> None:
     breaking = Breaking(error_table(12, 6, 5), {1, 2, 3})
-    guarded = Guarded(breaking)
+    guarded = FaultIsolation(breaking)
 
     def lose(batches: int) -> None:
         for _ in range(batches):
@@ -74,7 +74,7 @@ def test_images_that_are_none_do_not_make_it_fail(error_table: Callable[..., np.
         def __call__(self, work: Batch) -> Pending:
             raise InvalidInputError("no image")
 
-    guarded = Guarded(Refusing(error_table(12, 6, 5)))
+    guarded = FaultIsolation(Refusing(error_table(12, 6, 5)))
     for _ in range(2 * FAILING):
         guarded(one_trial(0, 1))()
     assert not guarded.failing

@@ -39,7 +39,7 @@ from hybridclf.fitting.calibration import RECORDED_TRIALS, fit_calibration
 from hybridclf.fitting.calibration import record as record_labelled
 from hybridclf.metrics import accuracy_difference
 from hybridclf.pair_training.checkpoint import save_json
-from hybridclf.pair_training.recipe import Task, worth_compiling
+from hybridclf.pair_training.recipe import TrainingData, worth_compiling
 from hybridclf.pair_training.train_pair import stored_settings, trained_on
 from hybridclf.pretrained.catalog import model_folder
 
@@ -78,12 +78,12 @@ class Benchmark:
         return self.args.rival is not None
 
     @cached_property
-    def task(self) -> Task:
+    def task(self) -> TrainingData:
         """The images that the pair was trained on, and those that were held out."""
         images = load_labelled(self.args.data / "cifar10-train.parquet", self.settings.image_size, progress=True)
         device = as_device("auto")
         compiles = self.has_rival and worth_compiling(self.settings.minutes, device)
-        return Task.of(images, device, True, self.settings, compiles, trained_on(self.folder))
+        return TrainingData.of(images, device, True, self.settings, compiles, trained_on(self.folder))
 
     @cached_property
     def fitted_on(self) -> tuple[np.ndarray, np.ndarray]:

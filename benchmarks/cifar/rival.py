@@ -13,14 +13,14 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from hybridclf import plugins
-from hybridclf.pair_training.recipe import PROPOSER_SHARE, Task, classifier_part
+from hybridclf.pair_training.recipe import PROPOSER_SHARE, TrainingData, classifier_job
 from hybridclf.pair_training.run import TrainingRun
 
 NAME = "timm:resnet18"
 """At 64 pixels about as many FLOPs as one row of the pair's U-Net."""
 
 
-def trained(task: Task, folder: Path, minutes: float | None = None) -> Any:
+def trained(task: TrainingData, folder: Path, minutes: float | None = None) -> Any:
     """The rival as a proposer, from a folder that is the task's own; its training goes on where it stopped.
 
     It takes so many minutes; None: as many as tier 2's.
@@ -31,7 +31,7 @@ def trained(task: Task, folder: Path, minutes: float | None = None) -> Any:
         resumes = (folder / "training" / "log.json").exists()
         run = TrainingRun.resume(folder, {}) if resumes else TrainingRun.start(folder, {"minutes": minutes})
         trainable = task.new_trainable(NAME)
-        part = classifier_part("rival", minutes, task, trainable.network)
+        part = classifier_job("rival", minutes, task, trainable.network)
         network = run.train(part.name, part.trainer, part.seconds, part.held_out, True)
         trainable.save(network, folder / "model.part")
         (folder / "model.part").rename(folder / "model")

@@ -26,12 +26,12 @@ from ..training.losses import denoising_loss
 from ..training.trainer import Trainer, TrainerConfig
 
 __all__ = [
+    "Job",
     "PairSettings",
-    "Part",
-    "Task",
-    "classifier_part",
-    "denoiser_part",
-    "proposer_part",
+    "TrainingData",
+    "classifier_job",
+    "denoiser_job",
+    "proposer_job",
     "worth_compiling",
 ]
 
@@ -137,7 +137,7 @@ def _check(name: str, value: float, fits: bool, accepted: str) -> None:
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingData:
     """What both trainings need: images uint8 `[n, S, S, 3]` and class numbers `[n]`, on the device that trains.
 
     Held-out images are those to fit the fusion on and those to measure the result on, as positions among them; copies
@@ -167,7 +167,7 @@ class Task:
         settings: PairSettings,
         compiles: bool = False,
         seen: np.ndarray | None = None,
-    ) -> "Task":
+    ) -> "TrainingData":
         """Images split into those to train on and those held out, and moved to the device.
 
         Parameters
@@ -283,7 +283,7 @@ def _half(y: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return spread(y, groups, first[group], wanted.astype(int), counts)
 
 
-class Part(NamedTuple):
+class Job(NamedTuple):
     """A training: its name, the seconds it is given, its trainer, the loss on held-out images, the loss's settings."""
 
     name: str
@@ -293,21 +293,21 @@ class Part(NamedTuple):
     loss: Mapping[str, Any]
 
 
-def proposer_part(task: Task, network: nn.Module) -> Part:
+def proposer_job(task: TrainingData, network: nn.Module) -> Job:
     """Tier 1's training, of that new network."""
-    return classifier_part("proposer", PROPOSER_SHARE * task.settings.minutes, task, network)
+    return classifier_job("proposer", PROPOSER_SHARE * task.settings.minutes, task, network)
 
 
-def classifier_part(name: str, minutes: float, task: Task, network: nn.Module) -> Part:
+def classifier_job(name: str, minutes: float, task: TrainingData, network: nn.Module) -> Job:
     """The training of a new classifier: cross-entropy."""
-    return _part(name, minutes, task, network, _classifier_loss, {"label_smoothing": SMOOTHING})
+    return _job(name, minutes, task, network, _classifier_loss, {"label_smoothing": SMOOTHING})
 
 
-def denoiser_part(task: Task, network: LateUNet) -> Part:
+def denoiser_job(task: TrainingData, network: LateUNet) -> Job:
     """Tier 2's training, of that new U-Net: the denoising loss and, if wanted, the wrong-class term."""
     options: dict[str, Any] = {"wrong_class_weight": task.settings.wrong_class_weight, "times": TIMES}
     loss = partial(_denoiser_loss, **options)
-    return _part("denoiser", (1 - PROPOSER_SHARE) * task.settings.minutes, task, network, loss, options)
+    return _job("denoiser", (1 - PROPOSER_SHARE) * task.settings.minutes, task, network, loss, options)
 
 
 def _classifier_loss(network: nn.Module, x0: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
@@ -326,7 +326,7 @@ def _denoiser_loss(
     return denoising_loss(network, x0, y, wrong_class_weight, rng, times)
 
 
-def _config(task: Task, minutes: float) -> TrainerConfig:
+def _config(task: TrainingData, minutes: float) -> TrainerConfig:
     """For batches that never leave a single image over, as one alone cannot be batch-normalised."""
     n, most = len(task.y), BATCH_SIZE.get(task.device.type, 128)
     return TrainerConfig(
@@ -340,9 +340,9 @@ def _config(task: Task, minutes: float) -> TrainerConfig:
     )
 
 
-def _part(
-    name: str, minutes: float, task: Task, network: nn.Module, loss: PairLoss, options: Mapping[str, Any]
-) -> Part:
+def _job(
+    name: str, minutes: float, task: TrainingData, network: nn.Module, loss: PairLoss, options: Mapping[str, Any]
+) -> Job:
     """A training on images that are changed a little; held-out ones stay as they are, and so does their noise."""
 
     def augmented(network: nn.Module, pixels: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
@@ -358,7 +358,7 @@ def _part(
     network = network.to(task.device).to(memory_format=torch.channels_last)
     config = _config(task, minutes)
     trainer = Trainer(network, task.pixels, task.y, augmented, config, 0, task.settings.seed)
-    return Part(name, 60 * minutes, trainer, held_out, options)
+    return Job(name, 60 * minutes, trainer, held_out, options)
 
 
 def worth_compiling(minutes: float, device: torch.device) -> bool:

@@ -37,7 +37,7 @@ from . import provenance
 from . import recipe as pair_training
 from .checkpoint import writing
 from .loss_plot import plot_losses
-from .recipe import PairSettings, Part, Task, denoiser_part, proposer_part, worth_compiling
+from .recipe import Job, PairSettings, TrainingData, denoiser_job, proposer_job, worth_compiling
 from .run import TrainingRun
 
 __all__ = ["PairSettings", "stored_settings", "train_pair", "trained_on"]
@@ -122,7 +122,7 @@ def train_pair(
         run.require({"images": digest})
         run.require_recipe(decided)
     seen = _seen(chosen, images.classes) if run is None else run.log.get("seen")
-    task = Task.of(images, where, source != DIGITS, chosen, compiles, None if seen is None else unpack(seen))
+    task = TrainingData.of(images, where, source != DIGITS, chosen, compiles, None if seen is None else unpack(seen))
     trainable = task.new_trainable()
     if run is None and chosen.start_from is not None:
         network = _take_over(Path(chosen.start_from), task, trainable)
@@ -130,7 +130,7 @@ def train_pair(
         network = task.new_denoiser(run.log["settings"].get("network") if run else None)
     values = (where.type, has_bf16(where), compiles, digest, network.config)
     facts: dict[str, Any] = dict(zip(FACTS, values, strict=True))
-    parts = proposer_part(task, trainable.network), denoiser_part(task, network)
+    parts = proposer_job(task, trainable.network), denoiser_job(task, network)
     if run is None:  # all that can be refused has been
         first = {part.name: part.trainer for part in parts if chosen.start_from is not None}
         more = {"recipe": decided, "trained_on": pack(task.digests)} | ({"seen": seen} if seen else {})
@@ -189,7 +189,7 @@ def _a_pair_to_start_from(folder: Path, chosen: PairSettings) -> Iterator[None]:
         ) from error
 
 
-def _take_over(folder: Path, task: Task, trainable: Trainable) -> LateUNet:
+def _take_over(folder: Path, task: TrainingData, trainable: Trainable) -> LateUNet:
     """Give a new tier 1 the weights of a pair in a folder; its tier 2.
 
     Raises
@@ -223,7 +223,7 @@ def _digest(images: LabelledImages) -> str:
     return digest.hexdigest()
 
 
-def _train(run: TrainingRun, task: Task, trainable: Trainable, parts: Sequence[Part], progress: bool) -> None:
+def _train(run: TrainingRun, task: TrainingData, trainable: Trainable, parts: Sequence[Job], progress: bool) -> None:
     """Both tiers one after the other, then the fusion; from what there is already."""
     proposer, denoiser = (
         run.train(part.name, part.trainer, part.seconds, part.held_out, progress, part.loss) for part in parts
@@ -232,7 +232,7 @@ def _train(run: TrainingRun, task: Task, trainable: Trainable, parts: Sequence[P
 
 
 def _finish(
-    run: TrainingRun, task: Task, trainable: Trainable, proposer: nn.Module, network: nn.Module, progress: bool
+    run: TrainingRun, task: TrainingData, trainable: Trainable, proposer: nn.Module, network: nn.Module, progress: bool
 ) -> None:
     """Fit the fusion, measure and save: first beside, then in its place as a whole."""
     folder = run.folder / "model"
@@ -271,7 +271,7 @@ def _publish(folder: Path, run: TrainingRun) -> None:
             run.checkpoint(part).unlink(missing_ok=True)
 
 
-def _calibrated(spec: str, network: Any, task: Task, progress: bool) -> HybridClassifier:
+def _calibrated(spec: str, network: Any, task: TrainingData, progress: bool) -> HybridClassifier:
     """The two tiers as one classifier, with a fusion from held-out images; weights as they are kept: halves."""
     network = network.to(memory_format=torch.contiguous_format).half().float()
     denoiser = LateConditionedDenoiser(
@@ -289,7 +289,7 @@ def _calibrated(spec: str, network: Any, task: Task, progress: bool) -> HybridCl
     return clf.fit(*task.some_held_out(task.fit_on))
 
 
-def _validate(clf: HybridClassifier, task: Task) -> dict[str, float]:
+def _validate(clf: HybridClassifier, task: TrainingData) -> dict[str, float]:
     """Accuracy of each tier alone and of both on held-out images that the fusion was not fitted on, if any are left."""
     images, labels = task.some_held_out(task.measure_on)
     if not len(labels):

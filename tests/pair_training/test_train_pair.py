@@ -28,7 +28,7 @@ from hybridclf.data.image_files import open_image
 from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
 from hybridclf.pair_training import recipe
 from hybridclf.pair_training import run as training_run
-from hybridclf.pair_training.recipe import Task, denoiser_part
+from hybridclf.pair_training.recipe import TrainingData, denoiser_job
 from hybridclf.pair_training.train_pair import RACE, TOP_K, PairSettings, trained_on
 from hybridclf.pretrained.catalog import model_folder
 from hybridclf.training.trainer import Trainer
@@ -169,11 +169,11 @@ def test_a_training_does_not_start_from_a_pair_for_other_classes_or_sizes(
         train_pair(other, tmp_path / "out", image_size=32, start_from=renamed(trained[0], tmp_path / "renamed"))
 
 
-def task_of(source: Path | str, out: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Task:
+def task_of(source: Path | str, out: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> TrainingData:
     """What would be trained, of a training that is interrupted before it begins."""
-    seen: list[Task] = []
+    seen: list[TrainingData] = []
 
-    def stop(run: Any, task: Task, *_: Any) -> None:
+    def stop(run: Any, task: TrainingData, *_: Any) -> None:
         seen.append(task)
         raise KeyboardInterrupt
 
@@ -542,8 +542,8 @@ def test_digits_are_small_and_not_mirrored(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(("size", "patch"), [(8, 1), (16, 1), (32, 2), (64, 4)])
 def test_the_denoiser_sees_a_grid_of_patches(size: int, patch: int) -> None:
     images = load_labelled("digits", size)
-    task = Task.of(images, torch.device("cpu"), False, PairSettings(image_size=size, validation_fraction=0.9))
-    part = denoiser_part(task, task.new_denoiser())
+    task = TrainingData.of(images, torch.device("cpu"), False, PairSettings(image_size=size, validation_fraction=0.9))
+    part = denoiser_job(task, task.new_denoiser())
     assert part.trainer.network.config["patch"] == patch
     noise = part.trainer.average(task.encode(task.pixels[:2]), torch.tensor([0.2, 0.7]), torch.arange(2), task.y[:2])
     assert noise.shape == (2, 3, size, size)
@@ -551,9 +551,9 @@ def test_the_denoiser_sees_a_grid_of_patches(size: int, patch: int) -> None:
 
 def test_it_is_deeper_where_a_gpu_trains_it(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = PairSettings(image_size=8, validation_fraction=0.9)
-    task = Task.of(load_labelled("digits", 8), torch.device("cpu"), False, settings)
+    task = TrainingData.of(load_labelled("digits", 8), torch.device("cpu"), False, settings)
     assert task.new_denoiser().config["depth"] == 1
-    monkeypatch.setattr(Task, "device", torch.device("cuda"))
+    monkeypatch.setattr(TrainingData, "device", torch.device("cuda"))
     assert task.new_denoiser().config["depth"] == 2
 
 
@@ -561,7 +561,7 @@ def test_a_batch_never_leaves_one_image_over() -> None:
     """Which could not be batch-normalised."""
     images = load_labelled("digits", 8)
     for n in (129, 128, 3, 2):
-        task = Task.of(images, torch.device("cpu"), False, PairSettings(image_size=8))
-        few = Task(**vars(task) | {"pixels": task.pixels[:n], "y": task.y[:n]})
-        size = denoiser_part(few, few.new_denoiser()).trainer.config.batch_size
+        task = TrainingData.of(images, torch.device("cpu"), False, PairSettings(image_size=8))
+        few = TrainingData(**vars(task) | {"pixels": task.pixels[:n], "y": task.y[:n]})
+        size = denoiser_job(few, few.new_denoiser()).trainer.config.batch_size
         assert 2 <= size <= 128 and n % size != 1

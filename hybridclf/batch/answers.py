@@ -15,14 +15,14 @@ from ..ports import Label
 from ..reranking.evidence import RerankResult
 from ..utils.bounds import check_whole
 
-__all__ = ["FileAnswer", "Share", "answer_images", "classify_files", "errors_of_missing"]
+__all__ = ["FileAnswer", "LabelProbability", "answer_images", "classify_files", "errors_of_missing"]
 
 BATCH = 256
 """Files that are held in memory at a time."""
 
 
 @dataclass(frozen=True)
-class Share:
+class LabelProbability:
     """A label and its posterior."""
 
     label: Label
@@ -41,7 +41,7 @@ class FileAnswer:
         The one with the highest posterior.
     probability : float or None
         That posterior.
-    posterior : tuple of Share
+    posterior : tuple of LabelProbability
         The few labels with the highest posterior, best first.
     evaluations, rows : int or None
         What the answer cost.
@@ -54,7 +54,7 @@ class FileAnswer:
     path: str
     label: Label | None = None
     probability: float | None = None
-    posterior: tuple[Share, ...] = ()
+    posterior: tuple[LabelProbability, ...] = ()
     evaluations: int | None = None
     rows: int | None = None
     stopped_by: str | None = None
@@ -134,7 +134,7 @@ def _small(clf: "HybridClassifier", image: Image.Image | InvalidInputError) -> I
 
 def _answer(path: str, posterior: np.ndarray, result: RerankResult, classes: np.ndarray, top: int) -> FileAnswer:
     best = np.argsort(-posterior, kind="stable")[:top]
-    shares = tuple(map(Share, classes[best].tolist(), posterior[best].tolist()))
+    shares = tuple(map(LabelProbability, classes[best].tolist(), posterior[best].tolist()))
     return FileAnswer(
         path=path,
         label=shares[0].label,

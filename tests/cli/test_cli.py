@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 import hybridclf
 from hybridclf import HybridClassifier
-from hybridclf.batch.answers import FileAnswer, Share
+from hybridclf.batch.answers import FileAnswer, LabelProbability
 from hybridclf.cli import app
 from hybridclf.cli.classify import _print_table
 from hybridclf.demo import digits as demo
@@ -301,7 +301,7 @@ def test_a_device_that_is_not_here(device: str, images: Path, tmp_path: Path) ->
 )
 def test_names_are_not_broken_on_a_narrow_terminal(path: str) -> None:
     names = ["golden retriever", "west highland terrier", "old english sheepdog"]
-    shares = tuple(Share(label, 0.3) for label in names)
+    shares = tuple(LabelProbability(label, 0.3) for label in names)
     answer = FileAnswer(path, names[0], 0.3, shares, 12, 3, "confident")
     file = io.StringIO()
     screen = Console(width=80, file=file, force_terminal=True, color_system=None)

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 from .errors import Refusal
 
-__all__ = ["Gate"]
+__all__ = ["Admission"]
 
 
-class Gate:
+class Admission:
     """Counts the images in the server; used on the event loop alone.
 
     Parameters

@@ -5,16 +5,16 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from ..live.async_reranker import AsyncReranker
 from ..reranking.evidence import RerankResult
-from .admission import Gate
+from .admission import Admission
 
-__all__ = ["Metrics"]
+__all__ = ["ServerMetrics"]
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _EVALUATIONS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 _SHARES = tuple(i / 10 for i in range(1, 11))
 
 
-class Metrics:
+class ServerMetrics:
     """The metrics of one server; it watches its reranker."""
 
     content_type = CONTENT_TYPE_LATEST
@@ -48,7 +48,7 @@ class Metrics:
             "hybridclf_loop_seconds", "Time of an image in the loop.", buckets=_SECONDS, registry=registry
         )
 
-    def watch(self, stage: AsyncReranker, gate: Gate) -> None:
+    def watch(self, stage: AsyncReranker, gate: Admission) -> None:
         """Read queue and loop whenever the metrics are asked for."""
         self.queue_depth.set_function(lambda: max(0, gate.inside - stage.under_way))
         self.under_way.set_function(lambda: stage.under_way)

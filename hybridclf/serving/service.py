@@ -19,11 +19,11 @@ from ..ports import Label
 from ..proposer import shortlist
 from ..reranking.evidence import TIER_1_ANSWERS, RerankResult
 from ..reranking.tasks import LOG_ZERO
-from .admission import Gate
+from .admission import Admission
 from .images import read_item
 from .labels import RequestLabels
 from .limits import Limits
-from .prometheus import Metrics
+from .prometheus import ServerMetrics
 
 __all__ = ["Answer", "Question", "Service"]
 
@@ -117,14 +117,14 @@ class Service:
         check_image_shape(clf.image_shape_)
         self.clf, self.limits = clf, limits
         self.labels = RequestLabels(clf)
-        self.metrics = Metrics()
+        self.metrics = ServerMetrics()
         self.stage = AsyncReranker(
             clf.reranker(),
             max_queue=limits.queue,
             max_candidates=max(limits.documents, len(clf.classes_)),
             observer=self.metrics,
         )
-        self.gate = Gate(self.stage.capacity)
+        self.gate = Admission(self.stage.capacity)
         self.metrics.watch(self.stage, self.gate)
         self._pool = ThreadPoolExecutor(limits.decoders, "hybridclf-decode")
 

@@ -168,6 +168,9 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
     pixel_range_: tuple[float, float] | None
     worth_: Worth | None
 
+    _table: TableEncoder | None
+    _usual: UsualValues | None
+
     def __init__(
         self,
         proposer: Any = None,

@@ -51,7 +51,7 @@ def _is_template(template: object) -> bool:
 
 
 def fill(templates: Sequence[Template], labels: Sequence[Label]) -> list[str]:
-    """The prompts of each label, label by label, `[L·n]` for n templates; `hybridclf.utils.names.name_of` is what they name.
+    """The prompts of each label, label by label, `[L·n]` for n templates; `utils.names.name_of` is what they name.
 
     Raises
     ------

@@ -1,21 +1,20 @@
 """The result for one image, and the evidence that an allocation sees at a moment of decision."""
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..ports import Label
-from .window import PairedDifferences, Window
+from .differences import PairedDifferences
 
 if TYPE_CHECKING:
-    from .fusion import Fusion
+    from .window import Window
 
 TIER_1_ANSWERS = ("fallback", "novel", "off")
 """Reasons for stopping where the answer is tier 1's own, at its own temperature."""
 
-__all__ = ["TIER_1_ANSWERS", "Evidence", "RerankResult", "evidence_before"]
+__all__ = ["TIER_1_ANSWERS", "Evidence", "RerankResult"]
 
 
 @dataclass(frozen=True)
@@ -128,15 +127,3 @@ class Evidence:
             return self._window.differences(self._slots, reference, self.n_trials)
         differences = PairedDifferences(self.errors)
         return differences(np.arange(len(reference)), reference, self.n_trials)
-
-
-def evidence_before(log_prior: np.ndarray, fusion: "Fusion") -> Evidence:
-    """The evidence on m images with these log priors `[m, K]` (-inf padded) before their first trial, in no window."""
-    n_trials, sums, (m, k) = np.zeros(len(log_prior), dtype=int), np.zeros_like(log_prior), log_prior.shape
-    posterior = fusion.posterior(log_prior, sums, n_trials)
-    return Evidence(log_prior, np.isfinite(log_prior), n_trials, sums, posterior, _empty(m, k), np.arange(m), 0)
-
-
-@lru_cache
-def _empty(n_slots: int, n_candidates: int) -> Window:
-    return Window(n_slots, 0, n_candidates)

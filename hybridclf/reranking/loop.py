@@ -15,10 +15,10 @@ from scipy.special import softmax
 
 from .allocation import Allocation
 from .batches import Batch, Capacity, Evaluator, Pending
-from .evidence import Evidence, RerankResult, evidence_before
+from .evidence import Evidence, RerankResult
 from .fusion import Fusion
 from .tasks import LOG_ZERO, Task, results_of
-from .window import Window
+from .window import Window, evidence_before
 
 __all__ = ["Loop", "Step"]
 

@@ -1,60 +1,18 @@
 """Slots of the images under way: their errors so far, and the differences between candidates."""
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 import numpy as np
 
+from .differences import PairedDifferences
 from .evidence import Evidence
 
 if TYPE_CHECKING:
     from .fusion import Fusion
 
-__all__ = ["PairedDifferences", "Window"]
-
-
-class PairedDifferences:
-    """Mean and variance of each candidate's errors minus those of a reference, by slot.
-
-    They are brought up to date trial by trial (Welford's algorithm), so that a test after every trial reads an error
-    once; a slot starts over when its reference changes.
-
-    Parameters
-    ----------
-    errors : float32 array `[n_slots, n_trials, n_candidates]`
-        The table that is being filled.
-    """
-
-    def __init__(self, errors: np.ndarray) -> None:
-        n_slots, _, n_candidates = errors.shape
-        self.errors = errors
-        self.reference = np.full(n_slots, -1)
-        self.n_trials = np.zeros(n_slots, dtype=int)
-        self.mean = np.zeros((n_slots, n_candidates))
-        self.squares = np.zeros((n_slots, n_candidates))
-
-    def forget(self, slots: np.ndarray) -> None:
-        """These slots `[m]` hold new images."""
-        self.reference[slots] = -1
-
-    def __call__(self, slots: np.ndarray, reference: np.ndarray, n_trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and variance `[m, K]` over the first `n_trials` `[m]`, against the candidates `reference` `[m]`."""
-        changed = slots[self.reference[slots] != reference]
-        self.mean[changed] = self.squares[changed] = 0.0
-        self.n_trials[changed] = 0
-        self.reference[slots] = reference
-        while len(behind := slots[self.n_trials[slots] < n_trials]):
-            self._add(behind)
-        return self.mean[slots], self.squares[slots] / np.maximum(n_trials - 1, 1)[:, None]
-
-    def _add(self, slots: np.ndarray) -> None:
-        """Take in one more trial of each of these slots."""
-        errors = self.errors[slots, self.n_trials[slots]].astype(float)
-        difference = errors - np.take_along_axis(errors, self.reference[slots, None], axis=1)
-        self.n_trials[slots] += 1
-        surprise = difference - self.mean[slots]
-        self.mean[slots] += surprise / self.n_trials[slots, None]
-        self.squares[slots] += surprise * (difference - self.mean[slots])
+__all__ = ["Window", "evidence_before"]
 
 
 class Window:
@@ -132,3 +90,15 @@ class Window:
         dropped = self.alive[slots] & ~keep
         self.frozen[slots] = np.where(dropped, shares, self.frozen[slots])
         self.alive[slots] &= keep
+
+
+def evidence_before(log_prior: np.ndarray, fusion: "Fusion") -> Evidence:
+    """The evidence on m images with these log priors `[m, K]` (-inf padded) before their first trial, in no window."""
+    n_trials, sums, (m, k) = np.zeros(len(log_prior), dtype=int), np.zeros_like(log_prior), log_prior.shape
+    posterior = fusion.posterior(log_prior, sums, n_trials)
+    return Evidence(log_prior, np.isfinite(log_prior), n_trials, sums, posterior, _empty(m, k), np.arange(m), 0)
+
+
+@lru_cache
+def _empty(n_slots: int, n_candidates: int) -> Window:
+    return Window(n_slots, 0, n_candidates)

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from hybridclf.reranking.differences import PairedDifferences
 from hybridclf.reranking.fusion import Fusion
-from hybridclf.reranking.window import PairedDifferences, Window
+from hybridclf.reranking.window import Window
 
 
 def test_paired_differences_are_numpys_whatever_the_reference(error_table: Callable[..., np.ndarray]) -> None:

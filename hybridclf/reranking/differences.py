@@ -1,0 +1,49 @@
+"""Paired differences of errors: their mean and variance over the trials, brought up to date trial by trial."""
+
+import numpy as np
+
+__all__ = ["PairedDifferences"]
+
+
+class PairedDifferences:
+    """Mean and variance of each candidate's errors minus those of a reference, by slot.
+
+    They are brought up to date trial by trial (Welford's algorithm), so that a test after every trial reads an error
+    once; a slot starts over when its reference changes.
+
+    Parameters
+    ----------
+    errors : float32 array `[n_slots, n_trials, n_candidates]`
+        The table that is being filled.
+    """
+
+    def __init__(self, errors: np.ndarray) -> None:
+        n_slots, _, n_candidates = errors.shape
+        self.errors = errors
+        self.reference = np.full(n_slots, -1)
+        self.n_trials = np.zeros(n_slots, dtype=int)
+        self.mean = np.zeros((n_slots, n_candidates))
+        self.squares = np.zeros((n_slots, n_candidates))
+
+    def forget(self, slots: np.ndarray) -> None:
+        """These slots `[m]` hold new images."""
+        self.reference[slots] = -1
+
+    def __call__(self, slots: np.ndarray, reference: np.ndarray, n_trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance `[m, K]` over the first `n_trials` `[m]`, against the candidates `reference` `[m]`."""
+        changed = slots[self.reference[slots] != reference]
+        self.mean[changed] = self.squares[changed] = 0.0
+        self.n_trials[changed] = 0
+        self.reference[slots] = reference
+        while len(behind := slots[self.n_trials[slots] < n_trials]):
+            self._add(behind)
+        return self.mean[slots], self.squares[slots] / np.maximum(n_trials - 1, 1)[:, None]
+
+    def _add(self, slots: np.ndarray) -> None:
+        """Take in one more trial of each of these slots."""
+        errors = self.errors[slots, self.n_trials[slots]].astype(float)
+        difference = errors - np.take_along_axis(errors, self.reference[slots, None], axis=1)
+        self.n_trials[slots] += 1
+        surprise = difference - self.mean[slots]
+        self.mean[slots] += surprise / self.n_trials[slots, None]
+        self.squares[slots] += surprise * (difference - self.mean[slots])

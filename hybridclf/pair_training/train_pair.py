@@ -20,7 +20,7 @@ from ..atomic import sync_folder, sync_tree
 from ..data import duplicates, holding_out
 from ..data.datasets import DIGITS, LabelledImages, load_labelled
 from ..data.holding_out import pack, unpack
-from ..denoising import objectives
+from ..denoising import objectives, weighting
 from ..devices import as_device, has_bf16
 from ..errors import InvalidInputError, MissingDependencyError, SavedModelError
 from ..estimator import HybridClassifier
@@ -32,9 +32,9 @@ from ..pretrained.catalog import model_folder
 from ..reranking import fusion, novelty
 from ..reranking.allocation import FixedTrials, Race
 from ..reranking.fusion import Fusion
-from ..training import losses, optimizer, trainer
-from . import provenance
-from . import recipe as pair_training
+from ..training import augmentation, losses, optimizer, trainer
+from ..training import denoiser as denoiser_training
+from . import provenance, recipe
 from .checkpoint import writing
 from .loss_plot import plot_losses
 from .recipe import Job, PairSettings, TrainingData, denoiser_job, proposer_job, worth_compiling
@@ -143,8 +143,9 @@ def train_pair(
 
 def _modules() -> list[ModuleType]:
     """The modules whose constants decide what a training comes to."""
-    fitting = [calibration, cross_fit, fusion, novelty, objectives, worth]
-    return [sys.modules[__name__], duplicates, losses, optimizer, pair_training, holding_out, trainer, *fitting]
+    fitting = [calibration, cross_fit, fusion, novelty, objectives, weighting, worth]
+    training = [augmentation, denoiser_training, losses, optimizer, trainer]
+    return [sys.modules[__name__], duplicates, holding_out, recipe, *training, *fitting]
 
 
 def trained_on(folder: Path) -> np.ndarray:

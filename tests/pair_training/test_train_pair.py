@@ -350,11 +350,16 @@ def test_what_ran_is_in_the_log(data: Path, tmp_path: Path, monkeypatch: pytest.
     proposer, denoiser = log["configs"]["proposer"], log["configs"]["denoiser"]
     assert set(proposer) == used | {"label_smoothing"} and set(denoiser) == used | {"wrong_class_weight", "times"}
     assert denoiser["wrong_class_weight"] == log["settings"]["wrong_class_weight"] == 0
-    assert denoiser["times"] == list(recipe.TIMES) == log["recipe"]["pair_training.TIMES"]
+    assert denoiser["times"] == list(recipe.TIMES) == log["recipe"]["recipe.TIMES"]
     assert proposer["label_smoothing"] == recipe.SMOOTHING
-    expected = {"hybridclf": __version__, "torch": torch.__version__, "losses.MAX_CANDIDATES": 10, "pair.TOP_K": TOP_K}
+    expected = {
+        "hybridclf": __version__,
+        "torch": torch.__version__,
+        "losses.MAX_CANDIDATES": 10,
+        "train_pair.TOP_K": TOP_K,
+    }
     assert log["recipe"] | expected == log["recipe"]
-    assert log["recipe"]["pair.RACE"]["confidence"] == RACE.confidence
+    assert log["recipe"]["train_pair.RACE"]["confidence"] == RACE.confidence
 
 
 @pytest.mark.parametrize(
@@ -363,12 +368,12 @@ def test_what_ran_is_in_the_log(data: Path, tmp_path: Path, monkeypatch: pytest.
         (
             "hybridclf.pair_training.recipe.TIMES",
             (0.1, 0.9),
-            r"pair_training.TIMES was [0.02, 0.35], is [0.1, 0.9]; resume it",
+            r"recipe.TIMES was [0.02, 0.35], is [0.1, 0.9]; resume it",
         ),
-        ("hybridclf.pair_training.recipe.SMOOTHING", 0.2, "pair_training.SMOOTHING was 0.1, is 0.2"),
-        ("hybridclf.pair_training.train_pair.TOP_K", 3, "pair.TOP_K was 5, is 3"),
+        ("hybridclf.pair_training.recipe.SMOOTHING", 0.2, "recipe.SMOOTHING was 0.1, is 0.2"),
+        ("hybridclf.pair_training.train_pair.TOP_K", 3, "train_pair.TOP_K was 5, is 3"),
         ("hybridclf.training.losses.MAX_CANDIDATES", 4, "losses.MAX_CANDIDATES was 10, is 4"),
-        ("hybridclf.training.optimizer.MUON", {}, "optimizing.MUON was {'nesterov': True"),
+        ("hybridclf.training.optimizer.MUON", {}, "optimizer.MUON was {'nesterov': True"),
         ("hybridclf.data.duplicates.TOLERANCE", 0.5, "duplicates.TOLERANCE was 0.08, is 0.5"),
         ("hybridclf.pair_training.provenance.__version__", "9.0", f"hybridclf was '{__version__}', is '9.0'"),
     ],

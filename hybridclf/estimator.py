@@ -339,10 +339,13 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         self._takes_arrays = of_one_size or not getattr(proposer, "takes_images", False)
         items, y = self._read_labelled(X, y, reset=True)
         self._usual = UsualValues.fit(items.images) if np.ndim(items.images) == 2 else None
+        metadata = metadata_of(self, params, y)
+        if metadata.weight is not None and not metadata.weight.all():  # what weighs nothing is not there
+            kept = np.flatnonzero(metadata.weight)
+            items, y, metadata = items.select(kept), y[kept], metadata.select(kept, len(y))
         self.classes_ = self._classes(proposer, y)
         numbers = class_numbers(y, self.classes_)
         check_classes(self.classes_, numbers, trains=denoiser is None)
-        metadata = metadata_of(self, params, y)
         self._seed = draw_seed(self.random_state)
         sample = Sample(items, numbers, metadata.weight, metadata.groups)
         parts, recording = self._cross_fit(proposer, denoiser, metadata.proposer).fit(sample, self.cv)
@@ -673,7 +676,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
             self.n_features_in_ = int(np.prod(self.image_shape_))
         if is_pil_list(X):
             images = scaled(images, self.pixel_range_)
-        elif images.ndim == 4 and self.pixel_range_ and not reset:  # in a table 255 is a number
+        elif (images.ndim == 4 or not table) and self.pixel_range_ and not reset:  # in a table 255 is a number
             images = in_range(images, self.pixel_range_)
         return Items(given if table and images.ndim == 2 and hasattr(given, "shape") else images, images)
 

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn import get_config
 from sklearn.utils import compute_sample_weight
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
-from sklearn.utils.validation import check_consistent_length
+from sklearn.utils.validation import _check_method_params, check_consistent_length
 
 from ..errors import InvalidInputError
 
@@ -29,6 +29,11 @@ class Metadata(NamedTuple):
     weight: np.ndarray | None
     groups: np.ndarray | None
     proposer: dict[str, Any]
+
+    def select(self, kept: np.ndarray, n: int) -> "Metadata":
+        """Those of some of the n items."""
+        weight, groups = (None if v is None else v[kept] for v in (self.weight, self.groups))
+        return Metadata(weight, groups, _check_method_params(np.empty(n), self.proposer, kept))
 
 
 def router_of(clf: Any) -> MetadataRouter:

@@ -5,11 +5,11 @@ import pytest
 
 from hybridclf import RerankResult
 
-Metrics = pytest.importorskip("hybridclf.serving.prometheus").Metrics
+ServerMetrics = pytest.importorskip("hybridclf.serving.prometheus").ServerMetrics
 
 
 def test_images_are_counted_by_why_they_ended() -> None:
-    metrics = Metrics()
+    metrics = ServerMetrics()
     for reason in ("novel", "confident", "novel"):
         result = RerankResult(("a", "b"), np.array([0.6, 0.4]), ("a", "b"), 2, 1, reason, np.zeros((1, 2)))
         metrics.answered(result, 0.01, 0.02)

@@ -343,6 +343,10 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         if metadata.weight is not None and not metadata.weight.all():  # what weighs nothing is not there
             kept = np.flatnonzero(metadata.weight)
             items, y, metadata = items.select(kept), y[kept], metadata.select(kept, len(y))
+            if len(np.unique(y)) < 2:
+                raise InvalidInputError(
+                    f"sample_weight is above 0 for the one class {y.tolist()[0]!r}; give weight to at least 2 classes"
+                )
         self.classes_ = self._classes(proposer, y)
         numbers = class_numbers(y, self.classes_)
         check_classes(self.classes_, numbers, trains=denoiser is None)

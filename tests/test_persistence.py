@@ -114,6 +114,18 @@ def copied(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "copy"))
 
 
+def test_arrays_of_the_default_proposer_that_are_views_are_saved_as_they_read(tmp_path: Path) -> None:
+    """scikit-learn 1.6 keeps coefficients and intercepts as columns of one array."""
+    clf = fitted()
+    regression = clf.proposer_[-1]
+    both = np.column_stack([regression.coef_, regression.intercept_])
+    regression.coef_, regression.intercept_ = both[:, :-1], both[:, -1]
+    clf.save(tmp_path / "model")
+    loaded = HybridClassifier.load(tmp_path / "model").proposer_[-1]
+    np.testing.assert_array_equal(loaded.coef_, regression.coef_)
+    np.testing.assert_array_equal(loaded.intercept_, regression.intercept_)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loaded_model_is_the_saved_one_to_the_last_bit(kind: str, tmp_path: Path) -> None:
     clf = KINDS[kind]()

@@ -79,7 +79,7 @@ def _laid_out(name: str, array: Any) -> tuple[str, np.ndarray]:
     array = np.asarray(array)
     if array.ndim == 2 and array.flags.f_contiguous and not array.flags.c_contiguous:
         return f"{name}.T", array.T
-    return name, array
+    return name, np.array(array, order="C")  # of a view safetensors would write the memory that it lies in
 
 
 def load_arrays(folder: Path, saved: dict[str, Any], version: str | None) -> Pipeline:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from figures import fill, frontier, growth, loop_share, side_by_side, tiers
+from figures import frontier, growth, loop_share, side_by_side, tiers
 from figures.common import Line, machine
 from tqdm.auto import tqdm
 
@@ -21,7 +21,6 @@ FIGURES: dict[str, Any] = {
     "frontier": frontier,
     "loop-share": loop_share,
     "growth": growth,
-    "fill": fill,
     "tiers": tiers,
 }
 PROFILES = ("small", "full")

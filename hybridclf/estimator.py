@@ -94,8 +94,8 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         Share of the training images held out for early stopping, in (0, 1).
     n_iter_no_change : int
         Passes without a better held-out loss after which training stops.
-    batch_size : int, "auto" or None
-        Denoiser batch in re-ranking; None: chosen by its type and device; "auto": by a short timing.
+    batch_size : int or None
+        Denoiser batch in re-ranking; None: chosen by its type and device.
     device : str
         "auto" (a GPU if there is one) or what torch calls the device: where a denoiser is trained and run, and where
         tiers that are named by a string are loaded.
@@ -191,7 +191,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         n_iter_no_change: int = 30,
         class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
         n_jobs: int | None = None,
-        batch_size: int | Literal["auto"] | None = None,
+        batch_size: int | None = None,
         device: str = "auto",
         dtype: str | None = None,
         verbose: bool = False,

@@ -3,12 +3,12 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
-from .denoising.batch_size import Batches, check_batch_size, default_batch_size, timed_batch_size
+from .denoising.batch_size import Batches, check_batch_size, default_batch_size
 from .denoising.conditions import ConditionTable
 from .denoising.evaluator import DenoiserEvaluator, EvaluationErrors, batch_capacity
 from .denoising.weighting import Weighting, uniform_weights
@@ -20,6 +20,7 @@ from .reranking.fusion import Fusion
 from .reranking.loop import Loop, Step
 from .reranking.tasks import Task, as_log_prior, check_tasks, uniform_prior
 from .reranking.trials import INFORMATIVE_TRIALS, InformativeOrder, TrialPlan
+from .reranking.window import Window
 from .utils.bounds import draw_seed
 from .utils.progress import progress_bar
 
@@ -47,10 +48,9 @@ class Reranker:
         Timestep weights of the errors. Default: those that the denoiser was trained with, if it says so, else uniform.
     order : InformativeOrder, optional
         A fitted order of trials, used by allocations that allow one (Race).
-    batch_size : int or "auto", optional
-        Rows (late-conditioned denoisers) or pairs (others) in one batch, halved for good where the device's memory
-        runs out. "auto": by a short timing, see `timed_batch_size`. Default: `default_batch_size`, which depends on the
-        denoiser's kind and device alone, so that answers repeat.
+    batch_size : int, optional
+        Rows (late-conditioned denoisers) or evaluations (others) in one batch, halved for good where the device's
+        memory runs out. Default: by the denoiser's kind and device alone, so that answers repeat.
     random_state : int, RandomState or None
         Decides the noise of all trials.
 
@@ -70,7 +70,7 @@ class Reranker:
         objective: str = "l2",
         weighting: Weighting | None = None,
         order: InformativeOrder | None = None,
-        batch_size: int | Literal["auto"] | None = None,
+        batch_size: int | None = None,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.denoiser = denoiser
@@ -80,9 +80,8 @@ class Reranker:
         own: Weighting = getattr(denoiser, "weighting", uniform_weights)
         self.weighting = own if weighting is None else weighting
         check_batch_size(batch_size)
-        self.untimed = batch_size == "auto"  # until there are labels to time it on
-        size = default_batch_size(denoiser) if batch_size in (None, "auto") else int(batch_size)
-        self._pair_errors = EvaluationErrors(denoiser, objective, size)
+        size = default_batch_size(denoiser) if batch_size is None else int(batch_size)
+        self._evaluation_errors = EvaluationErrors(denoiser, objective, size)
         self._encoding = Batches(size)
         self.plan = self._plan(draw_seed(random_state), order)
         self.check_prior = True  # a classifier that asks for its own tier 1 need not
@@ -90,7 +89,7 @@ class Reranker:
         self._conditions: Condition = {}
 
     def _plan(self, seed: int, order: InformativeOrder | None) -> TrialPlan:
-        """Evenly spaced trials; with a fitted order more of them than are used, so that only telling ones are."""
+        """Evenly spaced trials; with a fitted order more of them than are used, so that only informative ones are."""
         n_trials = self.allocation.max_trials
         if order is None or not self.allocation.fitted_order:
             return TrialPlan(n_trials, self.denoiser.shape, seed)
@@ -139,7 +138,7 @@ class Reranker:
         with progress_bar(total=len(candidates), desc="rerank", unit="image", leave=None, show=progress) as bar:
             spent = n_novel = 0
             for step in steps:
-                spent += step.pairs
+                spent += step.batch_evaluations
                 for image, result in step.finished:
                     results[image] = result
                 bar.update(len(step.finished))
@@ -198,11 +197,10 @@ class Reranker:
                 f"got {len(images)} images, {len(candidates)} candidate lists and {len(log_prior)} log priors; "
                 "give one of each per image"
             )
-        pairs = enumerate(zip(candidates, log_prior, strict=True))
         far = np.zeros(len(candidates), dtype=bool) if novel is None else novel
         tasks = [
             Task(i, tuple(labels), as_log_prior(prior, f"image {i}"), novel=bool(far[i]))
-            for i, (labels, prior) in pairs
+            for i, (labels, prior) in enumerate(zip(candidates, log_prior, strict=True))
         ]
         check_tasks(tasks)
         return self._run(images, tasks)
@@ -227,32 +225,20 @@ class Reranker:
             Length of the longest candidate list to come.
         ahead : int
             Batches that its `run` begins before it has the errors of the one before.
-
-        Raises
-        ------
-        InvalidInputError
-            Without labels, if the batch size is yet to be timed.
         """
-        if self.untimed and not labels:
-            raise InvalidInputError(
-                'batch_size="auto" is timed on labels, which a live service has none of at its start; call '
-                "reranker.condition(labels) first, or give a number"
-            )
-        table, weight = ConditionTable(*self.condition(labels)), self.weighting(*self.levels())
+        capacity = batch_capacity(self.denoiser, self.batch_size)
+        window = Window.for_batches(capacity, self.allocation.max_trials, n_candidates, ahead)
         evaluate = DenoiserEvaluator(
-            self._pair_errors,
+            self._evaluation_errors,
             self._encoding,
             self.plan,
-            weight,
-            table,
+            self.weighting(*self.levels()),
+            ConditionTable(*self.condition(labels)),
             images,
+            window.n_slots,
             n_candidates,
-            self.allocation.max_trials,
         )
-        capacity = batch_capacity(self.denoiser, self.batch_size)
-        loop = Loop(self.allocation, self.fusion, evaluate, capacity, n_candidates, ahead, self._ceilings())
-        evaluate.make_room(loop.n_slots)
-        return loop
+        return Loop(self.allocation, self.fusion, evaluate, capacity, window, ahead, self._ceilings())
 
     def _ceilings(self) -> np.ndarray | None:
         """Highest usual sums of errors by trials, if the fusion knows what is usual."""
@@ -272,14 +258,11 @@ class Reranker:
 
     @property
     def batch_size(self) -> int:
-        """Rows or pairs in one batch."""
-        return self._pair_errors.batches.size
+        """Rows or evaluations in one batch."""
+        return self._evaluation_errors.batches.size
 
     def condition(self, labels: Sequence[Label]) -> tuple[dict[Label, int], Condition]:
         """The denoiser's condition `[L, …]`, and where in it each label is; kept while later labels are among these."""
-        if self.untimed and labels:
-            self._pair_errors.batches.size = self._encoding.size = timed_batch_size(self.denoiser, labels[0])
-            self.untimed = False
         if not self._number.keys() >= set(labels):
             self._conditions = self.denoiser.condition(list(labels))
             self._number = {label: i for i, label in enumerate(labels)}

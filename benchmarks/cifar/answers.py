@@ -13,6 +13,7 @@ from hybridclf.metrics import Interval, accuracy, expected_calibration_error
 from hybridclf.reranking.batches import Capacity, ReplayEvaluator
 from hybridclf.reranking.loop import Loop
 from hybridclf.reranking.tasks import Task
+from hybridclf.reranking.window import Window
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,9 @@ def recorded(clf: HybridClassifier, images: np.ndarray, n_trials: int, folder: P
 def replay(errors: np.ndarray, log_prior: np.ndarray, allocation: Allocation, fusion: Fusion) -> Answers:
     """What an allocation makes of recorded errors `[n, T, C]` under a prior `[n, C]`."""
     n, _, n_classes = errors.shape
-    loop = Loop(allocation, fusion, ReplayEvaluator(errors), Capacity(512, 2**14), n_classes)
+    capacity = Capacity(512, 2**14)
+    window = Window.for_batches(capacity, allocation.max_trials, n_classes)
+    loop = Loop(allocation, fusion, ReplayEvaluator(errors), capacity, window)
     posterior, costs = np.empty((n, n_classes)), np.empty((2, n), dtype=int)
     tasks = [Task(i, tuple(range(n_classes)), prior) for i, prior in enumerate(log_prior)]
     for step in loop.run(tasks):

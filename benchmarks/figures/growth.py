@@ -28,7 +28,8 @@ from sklearn.naive_bayes import GaussianNB
 from timing import medians
 
 from hybridclf import FixedTrials, HybridClassifier, Staged
-from hybridclf.reranking.loop import WINDOW_BYTES, Step
+from hybridclf.reranking.loop import Step
+from hybridclf.reranking.window import WINDOW_BYTES
 
 from .common import COLOURS, Line, styled
 from .workloads import late_mlp

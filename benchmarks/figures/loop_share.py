@@ -15,6 +15,7 @@ from hybridclf.denoising.evaluator import batch_capacity
 from hybridclf.reranking.batches import Capacity, ReplayEvaluator
 from hybridclf.reranking.loop import Loop
 from hybridclf.reranking.tasks import Task
+from hybridclf.reranking.window import Window
 
 from .common import COLOURS, Line, styled
 from .workloads import WORKLOADS, Workload
@@ -101,7 +102,8 @@ def bookkeeping(allocation: FixedTrials, capacity: Capacity, table: np.ndarray, 
     """The loop over errors `[n, T, K]` recorded before, in batches of that capacity, begun so far ahead."""
     n, _, n_classes = table.shape
     tasks = [Task(i, tuple(range(n_classes)), np.zeros(n_classes)) for i in range(n)]
-    for _ in Loop(allocation, Fusion(), ReplayEvaluator(table), capacity, n_classes, ahead).run(tasks):
+    window = Window.for_batches(capacity, allocation.max_trials, n_classes, ahead)
+    for _ in Loop(allocation, Fusion(), ReplayEvaluator(table), capacity, window, ahead).run(tasks):
         pass
 
 

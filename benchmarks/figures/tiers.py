@@ -1,4 +1,4 @@
-"""Figure 6: tier 1's share of a whole call, and what starting up costs over what it rests on."""
+"""Figure 5: tier 1's share of a whole call, and what starting up costs over what it rests on."""
 
 import os
 import subprocess

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from itertools import compress
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from scipy.special import log_softmax, logsumexp, softmax
@@ -19,6 +19,7 @@ from ..reranking.loop import Loop
 from ..reranking.novelty import UsualErrors
 from ..reranking.tasks import Task
 from ..reranking.trials import INFORMATIVE_TRIALS, InformativeOrder
+from ..reranking.window import Window
 from .worth import Answers, Worth, harmed_classes
 
 __all__ = ["Calibration", "Recording", "calibrate", "cross_answers", "fit_calibration", "record", "replay"]
@@ -145,7 +146,7 @@ def record(
     y: np.ndarray,
     *,
     objective: str,
-    batch_size: int | Literal["auto"] | None,
+    batch_size: int | None,
     seed: int,
     weight: np.ndarray | None = None,
     progress: bool = False,
@@ -327,7 +328,9 @@ def replay(
         row[: len(c)] = c
     table = np.take_along_axis(errors[:, : allocation.max_trials], index[:, None], axis=2)
     tasks = [Task(i, tuple(c.tolist()), log_prior[i, c]) for i, c in enumerate(candidates)]
-    loop = Loop(allocation, fusion, ReplayEvaluator(table), Capacity(512, 2**14), log_prior.shape[1])
+    capacity = Capacity(512, 2**14)
+    window = Window.for_batches(capacity, allocation.max_trials, log_prior.shape[1])
+    loop = Loop(allocation, fusion, ReplayEvaluator(table), capacity, window)
     for step in loop.run(tasks):
         for image, result in step.finished:
             columns = list(result.candidates)

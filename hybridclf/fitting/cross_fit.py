@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -246,7 +246,7 @@ class CrossFit:
     classes: np.ndarray
     seed: int
     objective: str
-    batch_size: int | Literal["auto"] | None
+    batch_size: int | None
     n_jobs: int | None = None
     progress: bool = False
 

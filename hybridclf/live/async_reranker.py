@@ -78,7 +78,7 @@ class AsyncReranker:
         self._loop.evaluate = self._evaluate
         self._known = frozenset(reranker.condition(())[0])
         self._encoding = Lock()
-        self.capacity = self._loop.n_slots + max_queue
+        self.capacity = self._loop.window.n_slots + max_queue
         self._numbers = count()
         self._changed = Condition(Lock())
         self._waiting: OrderedDict[int, Request] = OrderedDict()
@@ -257,17 +257,17 @@ class AsyncReranker:
             if not self._waiting and not self._under_way:
                 return not self._closed
             settled = self._let_in()
-            work = self._loop.fill() if self._under_way else None
+            batch = self._loop.fill() if self._under_way else None
         resolve(settled, self.observer)
-        if work is None:
+        if batch is None:
             return True
         start = monotonic()
-        errors = self._loop.evaluate(work)()
-        if self.observer and (share := self._evaluate.share):
+        errors = self._loop.evaluate(batch)()
+        if self.observer:
             with logged_failures():
-                self.observer.batch(share, monotonic() - start)
+                self.observer.batch(self._loop.capacity.fullness(batch), monotonic() - start)
         with self._changed:
-            done = self._done(self._loop.record(work, errors).finished)
+            done = self._done(self._loop.record(batch, errors).finished)
         resolve(done, self.observer)
         return True
 

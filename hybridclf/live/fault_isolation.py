@@ -45,11 +45,6 @@ class FaultIsolation:
         """Prompts of each class."""
         return self.evaluate.n_prompts
 
-    @property
-    def share(self) -> float:
-        """How full the last batch was, by what the device was given in it."""
-        return self.evaluate.share
-
     def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
         """New images were put into these slots `[m]`."""
         self.evaluate.admit(slots, tasks)
@@ -58,35 +53,35 @@ class FaultIsolation:
         """The images in these slots `[m]` have left."""
         self.evaluate.release(slots)
 
-    def __call__(self, work: Batch) -> Pending:
+    def __call__(self, batch: Batch) -> Pending:
         """Errors `[P]` of the batch's pairs, already there; nan where evaluating them raised."""
-        errors = self._errors(work)
-        failures = [self.failures.get(image) for image in set(work.image.tolist())]
+        errors = self._errors(batch)
+        failures = [self.failures.get(image) for image in set(batch.image.tolist())]
         if None in failures:
             self.lost_in_a_row = 0
         elif not all(isinstance(failure, InvalidInputError) for failure in failures):  # images that are none
             self.lost_in_a_row += 1
         return lambda: errors
 
-    def _errors(self, work: Batch) -> np.ndarray:
+    def _errors(self, batch: Batch) -> np.ndarray:
         try:
-            return self.evaluate(work)()
+            return self.evaluate(batch)()
         except Exception as error:
-            if len(np.unique(work.slot)) == 1:
-                return self._failed(work, error)
-        return np.concatenate([self._errors(part) for part in _by_image(work)])
+            if len(np.unique(batch.slot)) == 1:
+                return self._failed(batch, error)
+        return np.concatenate([self._errors(part) for part in _by_image(batch)])
 
-    def _failed(self, work: Batch, error: Exception) -> np.ndarray:
-        self.failures[int(work.image[0])] = error
-        return np.full(len(work.row), np.nan)
+    def _failed(self, batch: Batch, error: Exception) -> np.ndarray:
+        self.failures[int(batch.image[0])] = error
+        return np.full(len(batch.row), np.nan)
 
 
-def _by_image(work: Batch) -> list[Batch]:
+def _by_image(batch: Batch) -> list[Batch]:
     """The batch in parts of one image each, in order: rows of an image are neighbours."""
-    ends = np.flatnonzero(np.diff(work.slot)) + 1
-    rows = np.split(np.arange(len(work.slot)), ends)
-    pairs = np.split(np.arange(len(work.row)), np.searchsorted(work.row, ends))
+    ends = np.flatnonzero(np.diff(batch.slot)) + 1
+    rows = np.split(np.arange(len(batch.slot)), ends)
+    pairs = np.split(np.arange(len(batch.row)), np.searchsorted(batch.row, ends))
     return [
-        Batch(work.slot[r], work.image[r], work.trial[r], work.row[p] - r[0], work.candidate[p])
+        Batch(batch.slot[r], batch.image[r], batch.trial[r], batch.row[p] - r[0], batch.candidate[p])
         for r, p in zip(rows, pairs, strict=True)
     ]

@@ -17,10 +17,10 @@ from .late import LateConditioned
 
 __all__ = ["LateConditionedDenoiser", "cosine_levels"]
 
-HEAD_PAIRS = {"cpu": 64, "cuda": 1024}
-"""Pairs in one pass of the head, by device: bounds its memory, and fixes its shape whatever the batch.
+HEAD_EVALUATIONS = {"cpu": 64, "cuda": 1024}
+"""Evaluations in one pass of the head, by device: bounds its memory.
 
-A U-Net with ten classes made 82,000 rows a second of 32x32 pixels on an H100, with passes of 64 pairs 33,000.
+A U-Net with ten classes made 82,000 rows a second of 32x32 pixels on an H100, with passes of 64 evaluations 33,000.
 """
 
 
@@ -31,7 +31,7 @@ def cosine_levels(t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class LateConditionedDenoiser:
-    """Denoiser port of a network trained by us: one trunk pass per row, one light head per pair.
+    """Denoiser port of a network trained by us: one trunk pass per row, one light head per evaluation.
 
     Parameters
     ----------
@@ -77,11 +77,6 @@ class LateConditionedDenoiser:
         self.mean, self.scale = np.asarray(mean, dtype=float), np.asarray(scale, dtype=float)
         self.shape: tuple[int, ...] = tuple(network.config["shape"])
         self._number = {label: i for i, label in enumerate(self.classes.tolist())}
-
-    @property
-    def head_pairs(self) -> int:
-        """Pairs in one pass of the head."""
-        return HEAD_PAIRS.get(self.device.type, HEAD_PAIRS["cpu"])
 
     def compile(self) -> None:
         """Compile the network (torch.compile) for all predictions to come, for jobs of many minutes.
@@ -134,7 +129,7 @@ class LateConditionedDenoiser:
         return cosine_levels(t)
 
     def predict(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> Tensor:
-        """Predicted noise `[P, *shape]`: a trunk for R rows, a head for P pairs in passes of fixed size."""
+        """Predicted noise `[E, *shape]`: a trunk for R rows, a light head for E evaluations."""
         try:
             return self._predict(x_t, t, row, condition)
         except torch.OutOfMemoryError:
@@ -150,18 +145,12 @@ class LateConditionedDenoiser:
     def _passes(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> Tensor:
         network, (trunk, head) = self.network, _parts(type(self.network), self.compiled)
         features, common = self._graphed(x_t, t) if self._takes_graph(x_t) else trunk(network, x_t, t)
-        label = condition["label"]
-        if self.dtype == torch.float64:
-            return common[row] + head(network, features[row], label)
-        n_pairs, size = len(row), self.head_pairs
-        row, label = (torch.cat([v, v[-1:].expand(-n_pairs % size)]) for v in (row, label))
-        parts = [
-            common[r] + head(network, features[r], c) for r, c in zip(row.split(size), label.split(size), strict=True)
-        ]
-        return torch.cat(parts)[:n_pairs]
+        size = HEAD_EVALUATIONS.get(self.device.type, HEAD_EVALUATIONS["cpu"])
+        passes = zip(row.split(size), condition["label"].split(size), strict=True)
+        return torch.cat([common[r] + head(network, features[r], label) for r, label in passes])
 
     def _takes_graph(self, x_t: Tensor) -> bool:
-        """Whether the trunk may run as a graph: shapes come again (in float64 nothing is padded), gradients do not."""
+        """Tell if the trunk may run as a graph: its shapes come again (not in float64, where no batch is padded)."""
         repeats = self.dtype != torch.float64 and not self.compiled and not torch.is_autocast_enabled("cuda")
         return self.graphs and x_t.is_cuda and repeats and torch.is_inference_mode_enabled()
 

@@ -12,8 +12,8 @@ from .late import LateConditioned
 
 __all__ = ["GraphedTrunk"]
 
-KEPT = 2
-"""Graphs that are kept, each with memory of its own: a reranker's batches have one shape."""
+KEPT = 12
+"""Graphs that are kept, each with memory of its own: a reranker's batches are powers of two of rows, up to 1,024."""
 
 _ONE_BY_ONE = Lock()
 """Graphs are recorded one at a time in a process, and each has one place for what goes in and comes out."""

@@ -1,4 +1,4 @@
-"""The work of one batch: what it may hold, what is in it, and what turns it into errors."""
+"""One batch: its capacity, its content, and the evaluator that computes its errors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,32 +11,38 @@ from .tasks import Task
 __all__ = ["Batch", "Capacity", "Evaluator", "Pending", "ReplayEvaluator"]
 
 Pending = Callable[[], np.ndarray]
-"""Waits for the errors `[P]` of a batch, which a device may still be at, and returns them."""
+"""Waits for the errors `[E]` of a batch, which a device may still be computing, and returns them."""
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """The most rows and pairs that one batch holds.
+    """The most rows and evaluations that one batch holds.
 
     Attributes
     ----------
-    rows, pairs : int
+    rows, evaluations : int
         At least 1 each.
     splits : bool
-        Whether a row may begin in one batch and go on in the next, which fills batches where cost is counted in pairs.
-        Otherwise one row is always allowed, whatever its pairs.
+        Whether a row may begin in one batch and go on in the next, which fills batches where cost is counted in
+        evaluations. Otherwise one row is always allowed, whatever its evaluations.
     """
 
     rows: int
-    pairs: int
+    evaluations: int
     splits: bool = False
 
-    def share(self, work: "Batch") -> float:
-        """How full a batch is, in (0, 1]: of rows or of pairs, whichever is fuller."""
-        return min(1.0, max(len(work.slot) / self.rows, len(work.row) / self.pairs))
+    def fullness(self, batch: "Batch") -> float:
+        """How full a batch is, in (0, 1]: of rows or of evaluations, whichever is fuller."""
+        return min(1.0, max(len(batch.slot) / self.rows, len(batch.row) / self.evaluations))
 
-    def fitting(self, alive: np.ndarray, begun: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Row and candidate of each pair that makes it into a batch, both `[P]`, of rows in order.
+    def select(self, alive: np.ndarray, begun: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Row and candidate of each evaluation that goes into a batch, both `[E]`, rows in order.
+
+        For 5 evaluations, of three rows of which the first has begun (x: had by an earlier batch; .: dropped):
+
+            alive      A B C    A . C    A B .
+            begun      x
+            selected     B C    A   C    A         if rows may be split, else the last row waits
 
         Parameters
         ----------
@@ -46,23 +52,24 @@ class Capacity:
             How many of them an earlier batch had.
         """
         ends = (alive.sum(axis=1) - begun).cumsum()
-        n_rows = max(1, int(np.searchsorted(ends, self.pairs, side="right")) + self.splits)
+        n_rows = max(1, int(np.searchsorted(ends, self.evaluations, side="right")) + self.splits)
         row, candidate = np.nonzero(alive[:n_rows])
-        left = np.arange(len(row)) - np.searchsorted(row, row) >= begun[row]
-        n_pairs = self.pairs if self.splits else len(row)
-        return row[left][:n_pairs], candidate[left][:n_pairs]
+        nth = np.arange(len(row)) - np.searchsorted(row, row)  # 0, 1, … within each row
+        left = nth >= begun[row]
+        limit = self.evaluations if self.splits else len(row)
+        return row[left][:limit], candidate[left][:limit]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch of R rows and P pairs; pairs are sorted by row, and not all of a row's need be in one batch.
+    """One batch of R rows and E evaluations, sorted by row; a row's evaluations may be split between two batches.
 
     Attributes
     ----------
     slot, image, trial : int array `[R]`
-        Where each row's image is kept, its number, and the position of the trial in the plan's order.
-    row, candidate : int array `[P]`
-        The row of each pair and the position of its class in the image's candidate list.
+        Slot of each row's image, its number, and the position of the trial in the plan's order.
+    row, candidate : int array `[E]`
+        Row of each evaluation, and the position of its class in the image's candidate list.
     """
 
     slot: np.ndarray
@@ -73,16 +80,11 @@ class Batch:
 
 
 class Evaluator(Protocol):
-    """What turns work into errors: a denoiser, or a table of errors recorded before."""
+    """Computes the errors of a batch: with a denoiser, or from a table of errors recorded before."""
 
     @property
     def n_prompts(self) -> int:
         """Prompts of each class: the evaluations that one error costs."""
-        ...
-
-    @property
-    def share(self) -> float:
-        """How full the last batch was, by what the device was given in it; 0 if all errors were known."""
         ...
 
     def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
@@ -93,8 +95,8 @@ class Evaluator(Protocol):
         """The images in these slots `[m]` have left."""
         ...
 
-    def __call__(self, work: Batch) -> Pending:
-        """Begin a batch; a function that waits for the weighted errors `[P]` of its pairs.
+    def __call__(self, batch: Batch) -> Pending:
+        """Begin a batch, and return a function that waits for its weighted errors `[E]`.
 
         Other slots may be admitted to and released meanwhile.
         """
@@ -102,7 +104,7 @@ class Evaluator(Protocol):
 
 
 class ReplayEvaluator:
-    """Errors recorded before, played back: for fitting and for comparing allocations at no cost.
+    """Plays back errors recorded before: for fitting, and for comparing allocations at no cost.
 
     Parameters
     ----------
@@ -111,7 +113,6 @@ class ReplayEvaluator:
     """
 
     n_prompts = 1
-    share = 0.0
 
     def __init__(self, errors: np.ndarray) -> None:
         self.errors = errors
@@ -122,6 +123,6 @@ class ReplayEvaluator:
     def release(self, slots: np.ndarray) -> None:
         """Nothing to clear away."""
 
-    def __call__(self, work: Batch) -> Pending:
-        """The recorded errors `[P]`, once they are called for."""
-        return lambda: self.errors[work.image[work.row], work.trial[work.row], work.candidate]
+    def __call__(self, batch: Batch) -> Pending:
+        """A function that returns the recorded errors `[E]`."""
+        return lambda: self.errors[batch.image[batch.row], batch.trial[batch.row], batch.candidate]

@@ -26,14 +26,13 @@ class RerankResult:
     candidates : tuple of labels `[k]`
         The classes that were compared, as handed over.
     posterior : float array `[k]`
-        Share of each candidate; sums to one.
+        Posterior probability of each candidate; sums to one.
     ranking : tuple of labels `[k]`
         The candidates, best first.
     evaluations : int
-        Denoiser predictions (image, trial, class) that were asked for; with several prompts per class, one for each.
-        What a batch would else have been padded with does not count (`Foresight`).
+        Denoiser predictions (image, trial, class); with several prompts per class, one for each.
     rows : int
-        Trials that were asked for; for a late-conditioned denoiser this is the cost.
+        Trials; for a late-conditioned denoiser this is the cost.
     stopped_by : str
         "confident" (one candidate left), "budget" (no trials or evaluations left) or "deadline" (the best answer so
         far, from a live server). The answer is tier 1's where it is "fallback" (an error was not finite), "novel"
@@ -70,7 +69,7 @@ class Evidence:
     sums : float array `[m, K]`
         Sum of the weighted errors over these trials (of dropped candidates: until they were dropped).
     posterior : float array `[m, K]`
-        Shares of the candidates so far; rows sum to one.
+        Posterior of the candidates so far; rows sum to one.
     """
 
     log_prior: np.ndarray
@@ -96,7 +95,7 @@ class Evidence:
 
     @property
     def leads(self) -> np.ndarray:
-        """Which candidate has the largest share of those that are not out, bool `[m, K]`, one per image."""
+        """True for the live candidate with the largest posterior, bool `[m, K]`, one per image."""
         leader = np.where(self.alive, self.posterior, -1.0).argmax(axis=1)
         return np.arange(self.alive.shape[1]) == leader[:, None]
 

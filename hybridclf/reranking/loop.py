@@ -1,8 +1,12 @@
 """The one reranking loop: continuous batching of images, candidates and trials.
 
-Images come in with their candidates, rows of all images under way fill one batch, and finished images
-leave at once and make room. The loop knows neither models nor images: an `Evaluator` turns the work of
-a batch into errors, an allocation judges, a fusion makes posteriors.
+Images come in with their candidates, rows of all images under way fill one batch, and finished images leave at once
+and make room:
+
+    admit ─► fill ─► evaluate ─► record ─► (done? leave) ─► fill ─► …
+
+The loop knows neither models nor images: an `Evaluator` computes the errors of a batch, an allocation decides, a fusion
+makes posteriors, a window holds what is known of each image.
 """
 
 from collections import deque
@@ -22,45 +26,40 @@ from .window import Window, evidence_before
 
 __all__ = ["Loop", "Step"]
 
-WINDOW_BYTES = 256 * 2**20
-"""Bound on the error tables of the images under way."""
-
 ARRIVALS = 256
 """Images that are admitted at a time: a device that works by itself need not wait until all places are taken."""
 
 FULL = 0.9
-"""How full a batch must be to be begun ahead: what waits for errors of the one before could fill it."""
+"""Least fullness of a batch that is begun ahead: images that wait for errors of the one before could fill it."""
 
 GIVE_UP_AFTER = 32
 """First images, none of them with a finite error, after which `run` asks for no more."""
 
-_NO_BOUND = np.iinfo(np.int64).max
-
 
 @dataclass(frozen=True)
 class Step:
-    """What one turn of the loop did: everything one might watch.
+    """One turn of the loop: everything one might watch.
 
     Attributes
     ----------
     images : int array `[m]`
         Numbers of the images that were judged.
     evidence : Evidence
-        What was known of these m images at that moment.
+        The evidence on these m images at that moment.
     evaluations : int array `[m]`
-        What they had cost so far.
+        Evaluations that each had cost so far.
     finished : list of (int, RerankResult)
         Images that are done, by number.
-    rows, pairs : int
-        Denoiser work of this turn: rows that began in it, and pairs; a pair is an evaluation.
+    batch_rows, batch_evaluations : int
+        Denoiser work of this turn: rows that began in it, and evaluations.
     """
 
     images: np.ndarray
     evidence: Evidence
     evaluations: np.ndarray
     finished: list[tuple[int, RerankResult]]
-    rows: int = 0
-    pairs: int = 0
+    batch_rows: int = 0
+    batch_evaluations: int = 0
 
 
 class Loop:
@@ -72,20 +71,20 @@ class Loop:
     Parameters
     ----------
     allocation : Allocation
-        Who gets the next trial, and when to stop.
+        Decides which candidates get the next trial, and when to stop.
     fusion : Fusion
-        What makes posteriors of evidence.
+        Turns prior and evidence into posteriors.
     evaluate : Evaluator
-        What makes errors of work.
+        Computes the errors of a batch.
     capacity : Capacity
         Size of a batch.
-    n_candidates : int
-        Length of the longest candidate list to come.
+    window : Window
+        Slots of the images under way.
     ahead : int
         Batches that `run` begins, with other images, before it has the errors of the one before: a device that works by
         itself need not wait for the bookkeeping.
     ceilings : float array `[max_trials + 1]`, optional
-        Highest usual sum of the best candidate's errors after 0, 1, … trials; an image that is beyond it is novel, and
+        Highest usual sum of the best candidate's errors after 0, 1, … trials; an image beyond it is novel, and
         done with tier 1's answer. Default: no bound.
     """
 
@@ -95,7 +94,7 @@ class Loop:
         fusion: Fusion,
         evaluate: Evaluator,
         capacity: Capacity,
-        n_candidates: int,
+        window: Window,
         ahead: int = 0,
         ceilings: np.ndarray | None = None,
     ) -> None:
@@ -103,28 +102,15 @@ class Loop:
         self.fusion = fusion
         self.evaluate = evaluate
         self.capacity = capacity
+        self.window = window
         self.ahead = ahead
-        n_slots = min(capacity.rows * (1 + ahead), max(1, WINDOW_BYTES // (4 * allocation.max_trials * n_candidates)))
-        self._window = Window(n_slots, allocation.max_trials, n_candidates)
-        self._tasks = np.full(n_slots, None)
-        self._image = np.zeros(n_slots, dtype=int)
-        self._busy = np.zeros(n_slots, dtype=bool)  # in a batch whose errors are not there yet
-        self._due = np.zeros(n_slots, dtype=int)
-        self._budget = np.zeros(n_slots, dtype=np.int64)
-        self._arrival = np.zeros(n_slots, dtype=int)
-        self._arrivals = 0
         self._ceilings = np.full(allocation.max_trials + 1, np.inf) if ceilings is None else ceilings
         self._failures = 0.0  # images before the first finite error, -inf after it
 
     @property
-    def n_slots(self) -> int:
-        """Images that can be under way at a time."""
-        return len(self._tasks)
-
-    @property
     def free(self) -> int:
         """How many more images can be admitted."""
-        return int((~self._window.occupied).sum())
+        return int((~self.window.occupied).sum())
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Step]:
         """Rerank all tasks, yielding every step; tasks are drawn as room becomes free.
@@ -135,20 +121,30 @@ class Loop:
         while self._failures < GIVE_UP_AFTER:
             if arrivals := list(islice(queue, min(self.free, ARRIVALS))):
                 yield self.admit(arrivals)
-            if work := self._next(len(begun), more=bool(arrivals)):
-                self._busy[work.slot] = True
-                begun.append((work, self.evaluate(work)))
+            if batch := self._next(len(begun), more=bool(arrivals)):
+                self.window.busy[batch.slot] = True
+                begun.append((batch, self.evaluate(batch)))
             elif begun and not arrivals:
-                work, errors = begun.popleft()
-                yield self.record(work, errors())
+                batch, errors = begun.popleft()
+                yield self.record(batch, errors())
             elif not arrivals:
                 return
         yield from self._give_up(queue)
 
+    def _next(self, n_begun: int, more: bool) -> Batch | None:
+        """The batch to begin now that so many have: a full one, or any if no more images may come."""
+        slots = self.window.idle
+        if n_begun > self.ahead or not len(slots):
+            return None
+        batch, n_rows = self.fill(), (self.window.due - self.window.n_trials)[slots].sum()
+        fullness = self.capacity.fullness(batch)
+        full = fullness == 1 or n_rows > len(batch.slot)
+        return batch if full or (not more and fullness >= (FULL if n_begun else 0)) else None
+
     def _give_up(self, queue: Iterator[Task]) -> Iterator[Step]:
         """Let tier 1 answer the images under way, and those of the queue."""
         while True:
-            yield self._judge(np.arange(0), {"fallback": np.flatnonzero(self._window.occupied)})
+            yield self._judge(np.arange(0), {"fallback": np.flatnonzero(self.window.occupied)})
             if not (arrivals := list(islice(queue, self.free))):
                 return
             yield self.admit(arrivals)
@@ -158,60 +154,57 @@ class Loop:
 
         Their prior settles them, or the fusion does not ask about their class.
         """
-        slots = np.flatnonzero(~self._window.occupied)[: len(tasks)]
-        log_prior = np.full((len(tasks), self._window.log_prior.shape[1]), -np.inf)
-        for i, task in enumerate(tasks):
-            log_prior[i, : len(task.log_prior)] = np.maximum(task.log_prior, LOG_ZERO)
-        self._tasks[slots] = tasks
-        self._image[slots] = [task.image for task in tasks]
-        bounds = (task.max_evaluations for task in tasks)
-        self._budget[slots] = [_NO_BOUND if bound is None else min(bound, _NO_BOUND) for bound in bounds]
-        self._arrival[slots] = self._arrivals + np.arange(len(slots))
-        self._arrivals += len(slots)
-        self._window.admit(slots, log_prior)
+        slots = self.window.admit(tasks)
         self.evaluate.admit(slots, tasks)
         asked = np.array([self._asks(task) for task in tasks], dtype=bool)
         novel = np.array([task.novel for task in tasks], dtype=bool)
         return self._judge(slots[asked & ~novel], {"off": slots[~asked], "novel": slots[asked & novel]})
 
     def _asks(self, task: Task) -> bool:
-        """Whether tier 2 is asked where tier 1 puts its first class first."""
+        """Tell if tier 2 is asked where tier 1 puts its first class first."""
         return self.fusion.asks(task.candidates[int(np.argmax(task.log_prior))])
 
-    def _next(self, n_begun: int, more: bool) -> Batch | None:
-        """The batch to begin now that so many have: a full one, or what there is unless more images may come."""
-        if n_begun > self.ahead or not self._idle.any():
-            return None
-        work, n_rows = self.fill(), (self._due - self._window.n_trials)[self._idle].sum()
-        share = self.capacity.share(work)
-        full = share == 1 or n_rows > len(work.slot)
-        return work if full or (not more and share >= (FULL if n_begun else 0)) else None
+    def fill(self) -> Batch:
+        """The next batch: rows of the images under way that no batch has, first come first served.
 
-    @property
-    def _idle(self) -> np.ndarray:
-        """Images under way that no batch has, bool `[n_slots]`."""
-        return self._window.occupied & ~self._busy
+        Images a and b have three candidates, and a is due two more trials. Seven evaluations fill a batch that may
+        split rows:
 
-    def record(self, work: Batch, errors: np.ndarray) -> Step:
-        """Note the errors `[P]` of a batch, and judge the images whose trials are in."""
-        errors = np.asarray(errors)
-        slots, pair_slot = np.unique(work.slot), work.slot[work.row]
-        n_rows = len(work.slot) - int(np.count_nonzero(self._window.begun[slots]))  # those that begin in this batch
-        self._busy[slots] = False
-        self._window.record(pair_slot, work.trial[work.row], work.candidate, errors, self.evaluate.n_prompts)
+            row        0      1      2
+            image      a      a      b
+            trial      4      5      0
+            evaluated  A B C  A B C  A      B and C of b's trial 0 go first in the next batch
+        """
+        window = self.window
+        slots = window.idle
+        n_rows = np.minimum(window.due[slots] - window.n_trials[slots], self.capacity.rows)
+        slot = np.repeat(slots, n_rows)[: self.capacity.rows]
+        # 0, 1, … within each image: its first row continues a trial that an earlier batch may have begun
+        nth = np.arange(len(slot)) - np.searchsorted(window.arrival[slot], window.arrival[slot])
+        row, candidate = self.capacity.select(window.alive[slot], np.where(nth == 0, window.begun[slot], 0))
+        slot, nth = slot[: row[-1] + 1], nth[: row[-1] + 1]
+        return Batch(slot, window.image[slot], window.n_trials[slot] + nth, row, candidate)
+
+    def record(self, batch: Batch, errors: np.ndarray) -> Step:
+        """Note the errors `[E]` of a batch, and judge the images whose trials are in."""
+        window, errors = self.window, np.asarray(errors)
+        slots, slot = np.unique(batch.slot), batch.slot[batch.row]
+        n_rows = len(batch.slot) - int(np.count_nonzero(window.begun[slots]))  # those that begin in this batch
+        window.busy[slots] = False
+        window.record(slot, batch.trial[batch.row], batch.candidate, errors, self.evaluate.n_prompts)
         finite = np.isfinite(errors)
-        broken = np.unique(pair_slot[~finite])
+        broken = np.unique(slot[~finite])
         self._failures = -np.inf if finite.any() else self._failures + len(broken)
-        self._window.sums[broken] = 0.0  # tier 1 answers; an infinite sum has no posterior
-        due = np.setdiff1d(slots[self._window.n_trials[slots] >= self._due[slots]], broken)
+        window.sums[broken] = 0.0  # tier 1 answers; an infinite sum has no posterior
+        due = np.setdiff1d(slots[window.n_trials[slots] >= window.due[slots]], broken)
         novel = self._novel(due)
-        n_pairs = len(work.row) * self.evaluate.n_prompts
-        return self._judge(due[~novel], {"fallback": broken, "novel": due[novel]}, rows=n_rows, pairs=n_pairs)
+        n_evaluations = len(batch.row) * self.evaluate.n_prompts
+        return self._judge(due[~novel], {"fallback": broken, "novel": due[novel]}, n_rows, n_evaluations)
 
     def _novel(self, slots: np.ndarray) -> np.ndarray:
         """Tell which of the images in slots `[m]` have errors beyond what is usual under their best candidate."""
-        lowest = np.where(self._window.alive[slots], self._window.sums[slots], np.inf).min(axis=1)
-        return lowest > self._ceilings[self._window.n_trials[slots]]
+        lowest = np.where(self.window.alive[slots], self.window.sums[slots], np.inf).min(axis=1)
+        return lowest > self._ceilings[self.window.n_trials[slots]]
 
     def settled(self, task: Task) -> RerankResult | None:
         """The result of an image that needs no tier 2, else None; for any thread, as it is not admitted."""
@@ -225,90 +218,87 @@ class Loop:
 
     def best(self, image: int, stopped_by: str) -> RerankResult:
         """The answer so far for an image under way, which stays under way."""
-        slots = np.flatnonzero(self._window.occupied & (self._image == image))
-        return self._results(slots, [stopped_by], self._window.view(slots, self.fusion).posterior)[0]
+        slots = self.window.slots_of([image])
+        return self._results(slots, [stopped_by], self.window.view(slots, self.fusion).posterior)[0]
 
     def evict(self, images: Collection[int]) -> None:
         """Give up the images of these numbers, where they are still under way; none that a batch of `run` has."""
-        slots = np.flatnonzero(self._window.occupied & np.isin(self._image, list(images)))
-        assert not self._busy[slots].any(), "errors of an image that was evicted would go to the one after it"
+        slots = self.window.slots_of(images)
+        assert not self.window.busy[slots].any(), "errors of an evicted image would go to the one after it"
         self._free(slots)
 
-    def fill(self) -> Batch:
-        """The next batch: rows of the images under way that no batch has, first come first served."""
-        window = self._window
-        slots = np.flatnonzero(self._idle)
-        slots = slots[np.argsort(self._arrival[slots])]
-        wanted = np.minimum(self._due[slots] - window.n_trials[slots], self.capacity.rows)
-        slot = np.repeat(slots, wanted)[: self.capacity.rows]
-        ahead = np.arange(len(slot)) - np.searchsorted(self._arrival[slot], self._arrival[slot])
-        begun = np.where(ahead == 0, window.begun[slot], 0)  # pairs of each row that an earlier batch had
-        row, candidate = self.capacity.fitting(window.alive[slot], begun)
-        n_rows = int(row[-1]) + 1
-        trial = window.n_trials[slot] + ahead
-        return Batch(slot[:n_rows], self._image[slot[:n_rows]], trial[:n_rows], row, candidate)
-
     def _judge(
-        self, slots: np.ndarray, aside: Mapping[str, np.ndarray] | None = None, rows: int = 0, pairs: int = 0
+        self,
+        slots: np.ndarray,
+        aside: Mapping[str, np.ndarray],
+        batch_rows: int = 0,
+        batch_evaluations: int = 0,
     ) -> Step:
         """Let the allocation decide on these slots, and release the images that are done.
 
-        Other slots are set aside, by reason: tier 1 answers them.
+        Slots set aside, by reason, are done too: tier 1 answers them.
         """
-        window = self._window
+        window = self.window
         evidence = window.view(slots, self.fusion)
         keep = self.allocation.survivors(evidence) | evidence.leads
         window.drop(slots, keep, _below(evidence, keep))
-        alone = (evidence.alive & keep).sum(axis=1) <= 1
-        affordable = self._affordable(slots)
-        spent = (evidence.n_trials >= self.allocation.max_trials) | (affordable < 1)
+        reasons = self._reasons(slots, evidence, alone=(evidence.alive & keep).sum(axis=1) <= 1)
+        images, evaluations, done = window.image[slots], window.evaluations[slots], reasons != ""
+        finished = self._finish(slots[done], reasons[done].tolist(), evidence.posterior[done])
+        for reason, others in aside.items():
+            tier_1 = softmax(window.log_prior[others], axis=1)
+            finished += self._finish(others, [reason] * len(others), tier_1)
+        return Step(images, evidence, evaluations, finished, batch_rows, batch_evaluations)
+
+    def _reasons(self, slots: np.ndarray, evidence: Evidence, alone: np.ndarray) -> np.ndarray:
+        """Reasons for stopping, str `[m]`, "" for images that go on: for those the next decision is set.
+
+        Parameters
+        ----------
+        slots : int array `[m]`
+            The images that were judged.
+        evidence : Evidence
+            The evidence on them.
+        alone : bool array `[m]`
+            Images of which one candidate is left.
+        """
+        window, max_trials = self.window, self.allocation.max_trials
+        per_trial = window.alive[slots].sum(axis=1) * self.evaluate.n_prompts
+        affordable = np.minimum((window.budget[slots] - window.evaluations[slots]) // per_trial, max_trials)
+        due = np.minimum(self.allocation.next_decision(evidence.n_trials), max_trials)
+        window.due[slots] = np.minimum(due, evidence.n_trials + affordable)
+        spent = (evidence.n_trials >= max_trials) | (affordable < 1)
         reasons = np.where(alone, self.allocation.stopped_by, np.where(spent, "budget", ""))
-        reasons = np.where(alone & (evidence.n_trials == 0), "confident", reasons)
-        images, evaluations = self._image[slots], window.evaluations[slots]
-        due = np.minimum(self.allocation.next_decision(evidence.n_trials), self.allocation.max_trials)
-        self._due[slots] = np.minimum(due, evidence.n_trials + affordable)
-        done = np.flatnonzero(reasons != "")
-        finished = self._release(slots[done], reasons[done].tolist(), evidence.posterior[done])
-        for reason, others in (aside or {}).items():
-            if len(others):
-                finished += self._release(others, [reason] * len(others), softmax(window.log_prior[others], axis=1))
-        return Step(images, evidence, evaluations, finished, rows, pairs)
+        return np.where(alone & (evidence.n_trials == 0), "confident", reasons)
 
-    def _affordable(self, slots: np.ndarray) -> np.ndarray:
-        """Further trials that the images in these slots may cost, int `[m]`."""
-        per_trial = self._window.alive[slots].sum(axis=1) * self.evaluate.n_prompts
-        left = (self._budget[slots] - self._window.evaluations[slots]) // per_trial
-        return np.minimum(left, self.allocation.max_trials)
-
-    def _release(
+    def _finish(
         self, slots: np.ndarray, stopped_by: list[str], posterior: np.ndarray
     ) -> list[tuple[int, RerankResult]]:
-        """Free the slots of images that are done; their numbers and results."""
+        """Free the slots of images that are done, and return their numbers and results."""
         results = self._results(slots, stopped_by, posterior)
         self._free(slots)
-        return list(zip(self._image[slots].tolist(), results, strict=True))
+        return list(zip(self.window.image[slots].tolist(), results, strict=True))
 
     def _free(self, slots: np.ndarray) -> None:
-        self._window.occupied[slots] = False
+        self.window.release(slots)
         self.evaluate.release(slots)
-        self._tasks[slots] = None
 
     def _results(self, slots: np.ndarray, stopped_by: list[str], posterior: np.ndarray) -> list[RerankResult]:
-        """What is known of the images in slots `[m]`, by their shares `[m, K]`."""
-        tasks, errors = self._tasks[slots].tolist(), self._window.errors
-        n_trials, evaluations = self._window.n_trials[slots].tolist(), self._window.evaluations[slots].tolist()
+        """The results of the images in slots `[m]`, with these posteriors `[m, K]`."""
+        window = self.window
+        tasks, n_trials = window.task[slots].tolist(), window.n_trials[slots].tolist()
         evidence = [
-            errors[slot, :n, : len(task.candidates)].copy()
+            window.errors[slot, :n, : len(task.candidates)].copy()
             for slot, n, task in zip(slots.tolist(), n_trials, tasks, strict=True)
         ]
-        return results_of(tasks, posterior, stopped_by, evaluations, evidence)
+        return results_of(tasks, posterior, stopped_by, window.evaluations[slots].tolist(), evidence)
 
 
 def _below(evidence: Evidence, keep: np.ndarray) -> np.ndarray:
-    """Shares `[m, K]`, none above the smallest of a candidate that stays `[m, K]`.
+    """Posteriors `[m, K]`, none above the smallest of a candidate that stays `[m, K]`.
 
-    A test can drop a class whose share is larger than that of one it keeps. With shares bounded like this, none that
-    was dropped can ever rank first.
+    A test can drop a class whose posterior is larger than that of one it keeps. Bounded like this, no dropped class
+    can ever rank first.
     """
     stays = np.where(evidence.alive & keep, evidence.posterior, np.inf)
     return np.minimum(evidence.posterior, stays.min(axis=1, keepdims=True))

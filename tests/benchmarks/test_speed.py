@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import speed
 import torch
-from figures import fill, frontier, growth, loop_share, side_by_side, tiers, workloads
+from figures import frontier, growth, loop_share, side_by_side, tiers, workloads
 from figures.common import Line, machine
 from timing import flops, medians, ratio_range, recorded
 
-from hybridclf import FixedTrials, HybridClassifier, PairedTTest, Race, Reranker, Staged
-from hybridclf.models import LateConditionedDenoiser
+from hybridclf import FixedTrials, PairedTTest, Race, Reranker, Staged
 
 CPU = torch.device("cpu")
 TINY = {
@@ -25,7 +24,6 @@ TINY = {
         (0,), 0.3, 2, 300, (FixedTrials(4), FixedTrials(1), Staged((2, 1), (1, 3)), PairedTTest(0.1, 2, 4), Race()), 1
     ),
     "loop-share": loop_share.Sizes({"cpu": {"digits MLP": 2}}, 2, 1, {"cpu": 64}),
-    "fill": fill.Sizes(5, 2, (FixedTrials(2), Race())),
     "tiers": tiers.Sizes(8, 1, 1, {"nothing over nothing": ("pass", "pass")}),
 }
 
@@ -115,20 +113,6 @@ def test_an_unknown_figure_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         speed.main(["speeds"])
     assert "there is no figure speeds; there is side-by-side, frontier" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("unit", "batches", "size"), [("row", 1, 128), ("pair", 2, 32)])
-def test_fill_counts_padding(unit: str, batches: int, size: int) -> None:
-    """The second stage's rows fit into the first one's batch; its pairs do not."""
-    clf = HybridClassifier.from_pretrained("digits")
-    ours = clf.denoiser_
-    denoiser = LateConditionedDenoiser(ours.network, ours.classes, ours.mean, ours.scale)
-    counting = fill.Counting(denoiser, unit)
-    report = fill.fill(clf, counting, workloads.digits_images(2), Staged((2, 1), (1, 3)))
-    computed = batches * size
-    assert counting.rows == computed
-    work = 2 * (1 + 2) if unit == "row" else 2 * (10 + 2 * 2)
-    assert report == {"batches": batches, "rows": work / computed, "pairs": pytest.approx(28 / counting.pairs)}
 
 
 def test_growth_asks_for_tier_1s_ten_or_sifts_every_class() -> None:

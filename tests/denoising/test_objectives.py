@@ -6,7 +6,6 @@ import torch
 from scipy.stats import norm
 from torch.distributions import Normal, kl_divergence
 
-from hybridclf.denoising.evaluator import PADDED_TO
 from hybridclf.denoising.objectives import OBJECTIVES, Transition, resolve_objective
 from hybridclf.denoising.weighting import (
     MAX_WEIGHT,
@@ -216,14 +215,3 @@ def test_velocity_weights_are_a_flows_own() -> None:
     in_eps = velocity_weights(t, alpha, sigma) * ((noise - predicted) ** 2).sum(axis=1)
     np.testing.assert_allclose(in_eps, in_v)
     assert np.isfinite(velocity_weights(np.ones(1), np.zeros(1), np.ones(1)))
-
-
-@pytest.mark.parametrize(
-    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
-)
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_an_error_does_not_depend_on_how_many_are_summed_with_it(name: str, device: str) -> None:
-    noise, predicted = torch.randn(2, 10 * PADDED_TO, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(device)
-    together = resolve_objective(name)(noise, predicted)
-    for n in (PADDED_TO, 2 * PADDED_TO, 7 * PADDED_TO):
-        assert torch.equal(resolve_objective(name)(noise[:n], predicted[:n]), together[:n])

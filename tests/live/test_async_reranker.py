@@ -110,8 +110,8 @@ def test_answers_are_the_offline_ones(
     candidates: list[list[str]],
     priors: list[np.ndarray],
 ) -> None:
-    """From four threads, in any order: to the last bit where batches are padded."""
-    cost_unit, rtol = ("pair", 0.0) if dtype == torch.float32 else ("row", 1e-6)
+    """From four threads, in any order: but for rounding, as other images share their batches."""
+    cost_unit, rtol = ("pair", 1e-4) if dtype == torch.float32 else ("row", 1e-6)
 
     def stage() -> Reranker:
         denoiser = gaussian_denoiser(means, dtype=dtype, cost_unit=cost_unit)
@@ -327,7 +327,7 @@ def test_an_observer_that_fails_harms_nobody(gated: Gate, images: np.ndarray) ->
 def test_an_observer_is_told_of_the_batches_that_the_denoiser_had(
     gaussian_denoiser: Callable[..., Any], means: dict[str, np.ndarray], images: np.ndarray
 ) -> None:
-    """Twelve trials, asked for one by one: the first batch of eight has seven more, the second what is left."""
+    """Twelve trials of one image, the first two together and then one by one, in batches of eight rows."""
 
     class Told:
         def __init__(self) -> None:
@@ -344,8 +344,8 @@ def test_an_observer_is_told_of_the_batches_that_the_denoiser_had(
     stage = Reranker(gate, allocation=PairedTTest(1e-12, 2, 12), batch_size=8)
     with AsyncReranker(stage, observer=told) as live:
         assert live.submit(images[0], LABELS).result(PATIENCE).rows == 12
-    assert gate.rows == [8, 8]
-    assert told.fills == [1.0, 0.5]
+    assert gate.rows == [2, *[1] * 10]
+    assert told.fills == [2 / 8, *[1 / 8] * 10]
 
 
 # --- cancelling, refusing, closing ------------------------------------------------------------------------------------

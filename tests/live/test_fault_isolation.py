@@ -12,6 +12,7 @@ from hybridclf.reranking.batches import Batch, Capacity, Pending, ReplayEvaluato
 from hybridclf.reranking.fusion import Fusion
 from hybridclf.reranking.loop import Loop
 from hybridclf.reranking.tasks import Task
+from hybridclf.reranking.window import Window
 
 
 class Breaking(ReplayEvaluator):
@@ -32,12 +33,11 @@ def test_only_the_images_that_raise_fall_back(poison: set[int], error_table: Cal
     errors = error_table(12, 6, 5)
     tasks = [Task(i, tuple("abcde"[: 2 + i % 4]), np.zeros(2 + i % 4)) for i in range(12)]
     guarded = FaultIsolation(Breaking(errors, poison))
-    found, clean = (
-        dict(
-            pair for step in Loop(FixedTrials(6), Fusion(), e, Capacity(10, 33), 5).run(tasks) for pair in step.finished
-        )
-        for e in (guarded, ReplayEvaluator(errors))
+    loops = (
+        Loop(FixedTrials(6), Fusion(), evaluate, Capacity(10, 33), Window(10, 6, 5))
+        for evaluate in (guarded, ReplayEvaluator(errors))
     )
+    found, clean = (dict(done for step in loop.run(tasks) for done in step.finished) for loop in loops)
     assert {i for i, result in found.items() if result.stopped_by == "fallback"} == poison
     assert {i: str(error) for i, error in guarded.failures.items()} == {i: f"image {i}" for i in poison}
     for i in set(range(12)) - poison:

@@ -16,6 +16,7 @@ from hybridclf.reranking.evidence import RerankResult
 from hybridclf.reranking.fusion import Fusion
 from hybridclf.reranking.loop import Loop
 from hybridclf.reranking.tasks import Task
+from hybridclf.reranking.window import Window
 
 FUSED = Fusion(prior_alone=0.8, prior_weight=0.6, error_weight=0.7, correlation=0.1, calibrated=True)
 
@@ -30,7 +31,9 @@ def rerank(
     """Results `[n]` on recorded errors `[n, T, K]`; candidates are the numbers 0 … K - 1."""
     n, _, k = errors.shape
     prior = np.full((n, k), -math.log(k)) if log_prior is None else log_prior
-    loop = Loop(allocation, fusion or Fusion(), ReplayEvaluator(errors), capacity or Capacity(7, 40), k)
+    capacity = capacity or Capacity(7, 40)
+    window = Window.for_batches(capacity, allocation.max_trials, k)
+    loop = Loop(allocation, fusion or Fusion(), ReplayEvaluator(errors), capacity, window)
     results = {}
     for step in loop.run(Task(i, tuple(range(k)), prior[i]) for i in range(n)):
         results.update(step.finished)

@@ -6,6 +6,7 @@ import numpy as np
 
 from hybridclf.reranking.differences import PairedDifferences
 from hybridclf.reranking.fusion import Fusion
+from hybridclf.reranking.tasks import Task
 from hybridclf.reranking.window import Window
 
 
@@ -42,7 +43,8 @@ def test_a_slot_forgets_its_last_image(error_table: Callable[..., np.ndarray]) -
     window = Window(1, 7, 3)
     slot, reference = np.array([0]), np.array([1])
     for table, n in zip(errors, (7, 4), strict=True):
-        window.admit(slot, np.zeros((1, 3)))
+        window.release(slot)
+        assert window.admit([Task(0, ("a", "b", "c"), np.zeros(3))]) == slot
         for trial in range(n):
             window.record(slot.repeat(3), np.full(3, trial), np.arange(3), table[trial])
         evidence = window.view(slot, Fusion())
@@ -56,7 +58,8 @@ def test_a_slot_forgets_its_last_image(error_table: Callable[..., np.ndarray]) -
 def test_who_leads() -> None:
     window = Window(2, 1, 3)
     slots = np.arange(2)
-    window.admit(slots, np.log([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]]))
+    priors = np.log([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]])
+    window.admit([Task(i, ("a", "b", "c"), prior) for i, prior in enumerate(priors)])
     assert window.view(slots, Fusion()).leads.tolist() == [[False, True, False], [True, False, False]]
     keep = np.array([[True, False, True], [True, True, True]])
     window.drop(slots, keep, np.full((2, 3), 0.5))  # a share that is larger than the others', and out

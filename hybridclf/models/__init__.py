@@ -1,4 +1,4 @@
-"""Denoisers we train ourselves: late-conditioned, so that one trunk pass serves every candidate of a row."""
+"""Late-conditioned denoisers to train: one pass of the trunk serves every candidate of a row."""
 
 from .denoiser import LateConditionedDenoiser
 from .factory import build

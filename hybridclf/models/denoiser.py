@@ -25,36 +25,35 @@ A U-Net with ten classes made 82,000 rows a second of 32x32 pixels on an H100, w
 
 
 def cosine_levels(t: Tensor) -> tuple[Tensor, Tensor]:
-    """(α_t, σ_t) = (cos πt/2, sin πt/2): the cosine schedule, variance preserving, t in (0, 1)."""
+    """Noise levels (α_t, σ_t) = (cos πt/2, sin πt/2) of the variance-preserving cosine schedule, t in (0, 1)."""
     angle = t * (torch.pi / 2)
     return angle.cos(), angle.sin()
 
 
 class LateConditionedDenoiser:
-    """Denoiser port of a network trained by us: one trunk pass per row, one light head per evaluation.
+    """Denoiser port of a late-conditioned network: one trunk pass per row, one light head per evaluation.
 
     Parameters
     ----------
     network : LateConditioned
         The trained network.
     classes : sequence of labels
-        What its class numbers stand for.
+        Labels of the class numbers 0, 1, ….
     mean, scale : float arrays `[d]` or `[C]`
-        Images are encoded as (image - mean) / scale, by feature of a vector or by channel of an image.
+        Images are encoded as (image - mean) / scale, per feature of a vector or per channel of an image.
     dtype : torch.dtype
-        What to compute in.
+        Type of weights and computation.
     device : torch.device or str
-        Where to compute.
+        Device of the network.
     mirror : bool
-        Whether at about half of all times, scattered evenly, the network sees the image and its noise mirrored: for
-        images that mean the same then, and a network that was trained on both.
+        Show the network the image and its noise mirrored at about half of all times, evenly scattered. Only for images
+        whose class does not change by it, and a network trained on both.
 
     Attributes
     ----------
     graphs : bool
-        Whether an NVIDIA GPU runs the trunk as a whole (see `GraphedTrunk`) where its shapes come again: not in
-        float64, nor compiled, nor under autocast or outside of inference mode. False for what counts or times single
-        kernels.
+        Run the trunk as a CUDA graph on an NVIDIA GPU (see `GraphedTrunk`). It has no effect in float64, compiled,
+        under autocast or outside of inference mode. Set False to count or time single kernels.
     """
 
     cost_unit: Literal["row", "pair"] = "row"
@@ -79,43 +78,47 @@ class LateConditionedDenoiser:
         self._number = {label: i for i, label in enumerate(self.classes.tolist())}
 
     def compile(self) -> None:
-        """Compile the network (torch.compile) for all predictions to come, for jobs of many minutes.
+        """Compile the network (torch.compile) for later predictions, worthwhile in jobs of many minutes.
 
-        It takes about a minute, at the first prediction. Errors differ in their last digits from those of one that is
-        not compiled.
+        The first prediction then takes about a minute longer. Errors change in their last digits.
 
         Raises
         ------
         MissingDependencyError
-            If nothing can be compiled here.
+            If this machine cannot compile.
         """
         check_compiles(self.device)
         self.compiled = True
 
     def encode(self, images: Any) -> Tensor:
-        """Standardised images `[n, *shape]`, channels first, from anything `arrays.as_array` reads.
+        """Standardise images to `[n, *shape]`, channels first.
+
+        Parameters
+        ----------
+        images : array or list of images
+            Anything `arrays.as_array` reads.
 
         Raises
         ------
         InvalidInputError
-            If they have another shape than the network.
+            If the images have another shape than the network.
         """
         shape = self.shape if len(self.shape) == 1 else (*self.shape[1:], self.shape[0])
         array, mean, scale = as_array(images, shape), self.mean, self.scale
-        if len(self.shape) > 1:  # moved as they are, before they are eight times the size
+        if len(self.shape) > 1:  # channels are moved in uint8, before float64 makes the images eight times as large
             array = np.ascontiguousarray(np.moveaxis(array, -1, 1))
             mean, scale = mean[:, None, None], scale[:, None, None]
         x0 = array - mean
-        x0 /= scale
+        x0 /= scale  # in place: one copy less
         return send(torch.from_numpy(x0), self.device, self.dtype)
 
     def condition(self, labels: Sequence[Label]) -> Condition:
-        """Class numbers `[L]` of labels.
+        """Look up the class numbers `[L]` of labels.
 
         Raises
         ------
         UnknownLabelError
-            For a label the network was not trained on.
+            For a label that the network was not trained on.
         """
         unknown = [label for label in labels if label not in self._number]
         if unknown:
@@ -125,7 +128,7 @@ class LateConditionedDenoiser:
         return {"label": torch.tensor([self._number[label] for label in labels], device=self.device)}
 
     def noise_levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The cosine schedule the network is trained on: (α_t, σ_t) `[R]`."""
+        """Noise levels (α_t, σ_t) `[R]` of the cosine schedule, on which the network was trained."""
         return cosine_levels(t)
 
     def predict(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> Tensor:
@@ -133,13 +136,13 @@ class LateConditionedDenoiser:
         try:
             return self._predict(x_t, t, row, condition)
         except torch.OutOfMemoryError:
-            self._graphed.forget()  # the next batch is of another size
+            self._graphed.forget()  # the caller tries again with a smaller batch, whose shape has no graph yet
             raise
 
     def _predict(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> Tensor:
         if not self.mirror:
             return self._passes(x_t, t, row, condition)
-        mirrored = scattered(t)
+        mirrored = scattered(t)  # per time, not per image: all classes and images of a trial are seen alike
         return _flip(self._passes(_flip(x_t, mirrored), t, row, condition), mirrored[row])
 
     def _passes(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> Tensor:
@@ -156,7 +159,8 @@ class LateConditionedDenoiser:
 
 
 def scattered(t: Tensor) -> Tensor:
-    """About half of all times `[R]`, bool `[R]`, whatever steps they are in: by a bit of MurmurHash3's finaliser."""
+    """Pick about half of all times `[R]`, bool `[R]`, by one bit of MurmurHash3's finaliser."""
+    # a hash of the float's bits, since any rule on t itself could favour one side of a grid of evenly spaced times
     x = t.float().view(torch.int32).long()
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         x = ((x ^ x >> shift) * factor) & 0xFFFFFFFF
@@ -164,11 +168,12 @@ def scattered(t: Tensor) -> Tensor:
 
 
 def _flip(x: Tensor, where: Tensor) -> Tensor:
-    """Images `[n, C, H, W]`, mirrored where it says so, bool `[n]`."""
+    """Mirror some of the images `[n, C, H, W]`, chosen by `where`, bool `[n]`."""
     return torch.where(where[:, None, None, None], x.flip(-1), x)
 
 
 @cache
 def _parts(kind: type[LateConditioned], compiled: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Trunk and head of a kind of networks, as functions of a network and what they take."""
+    """Trunk and head of a network class as unbound functions, compiled or not."""
+    # cached, so that all networks of a class share one compilation
     return (torch.compile(kind.trunk), torch.compile(kind.head)) if compiled else (kind.trunk, kind.head)

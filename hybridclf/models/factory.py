@@ -1,4 +1,4 @@
-"""Networks by their configuration, as it is saved beside the weights."""
+"""Factory of networks from their saved configuration."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ __all__ = ["build"]
 
 
 def build(config: dict[str, Any]) -> LateConditioned:
-    """The network a `config` describes: {"kind": "mlp" or "unet", …its arguments}."""
+    """Build a network with fresh weights from {"kind": "mlp" or "unet", **arguments}."""
     from .mlp import LateMLP
     from .unet import LateUNet
 

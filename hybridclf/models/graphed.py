@@ -1,4 +1,4 @@
-"""A trunk that an NVIDIA GPU is told to run as a whole (a CUDA graph) instead of kernel by kernel."""
+"""The trunk as a CUDA graph: an NVIDIA GPU runs it as a whole instead of kernel by kernel."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -16,25 +16,25 @@ KEPT = 12
 """Graphs that are kept, each with memory of its own: a reranker's batches are powers of two of rows, up to 1,024."""
 
 _ONE_BY_ONE = Lock()
-"""Graphs are recorded one at a time in a process, and each has one place for what goes in and comes out."""
+"""Lock of all recording and replaying: a process records one graph at a time, and a graph has one input buffer."""
 
 Trunk = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class GraphedTrunk:
-    """The trunk of a network on an NVIDIA GPU: a small one's kernels end sooner than a processor can launch them.
+    """Trunk of a network that records a CUDA graph per input shape and replays it.
 
-    In batches of 256 the pair for CIFAR-10 made 88,000 rows a second on an H200 instead of 52,000, and one trial of a
-    single image took 5.2 ms instead of 8.4 (before results were copied, which threads need); batches of 1,024 keep that
-    GPU busy either way.
+    A small network's kernels end sooner than the processor can launch the next. On an H200, the CIFAR-10 pair processed
+    88,000 rows a second instead of 52,000 in batches of 256, and a trial of a single image took 5.2 ms instead of 8.4
+    (measured before results were copied, which threads need). Batches of 1,024 keep that GPU busy either way.
 
-    The first call with a shape records its graph. Where that fails, for a trunk that waits for its own results, say,
-    the trunk itself runs for that shape, kernel by kernel.
+    The first call with a shape records its graph. If recording fails, as for a trunk that waits for its own results,
+    the trunk runs kernel by kernel for that shape.
 
     Parameters
     ----------
     network : LateConditioned
-        It may be moved, or given other weights, at any time.
+        Network of the trunk. It may be moved or get other weights at any time.
     """
 
     def __init__(self, network: LateConditioned) -> None:
@@ -42,45 +42,46 @@ class GraphedTrunk:
         self._graphs: OrderedDict[Hashable, Trunk] = OrderedDict()
 
     def __call__(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """What the trunk makes of rows `[R, *shape]` at times `[R]`; in inference mode only, from any thread."""
-        weights = tuple(p.data_ptr() for p in self.network.parameters())  # a graph reads them where they were
+        """Run the trunk on rows `[R, *shape]` at times `[R]`, in inference mode; safe in threads."""
+        # a graph reads the weights at their addresses of recording, so a moved network needs a new one
+        weights = tuple(p.data_ptr() for p in self.network.parameters())
         stream = torch.cuda.current_stream(x_t.device)
         key = (stream, x_t.shape, x_t.dtype, t.dtype, weights)
         with _ONE_BY_ONE, torch.cuda.device(x_t.device):
             if key not in self._graphs:
-                if len(self._graphs) == KEPT:
+                if len(self._graphs) == KEPT:  # drop the least recently used
                     self._graphs.popitem(last=False)
                 self._graphs[key] = self._recorded(x_t, t)
             self._graphs.move_to_end(key)
             return self._graphs[key](x_t, t)
 
     def forget(self) -> None:
-        """Give back the memory of all graphs, as where it has run out; what comes again is recorded again."""
+        """Free the memory of all graphs; shapes that come again are recorded again."""
         with _ONE_BY_ONE:
             self._graphs.clear()
 
     def _recorded(self, x_t: Tensor, t: Tensor) -> Trunk:
         try:
-            with torch.cuda.stream(torch.cuda.current_stream()):  # which a failure would not restore by itself
+            with torch.cuda.stream(torch.cuda.current_stream()):  # a failed recording would leave its own stream set
                 return _Graph(self.network.trunk, x_t, t)
-        except torch.OutOfMemoryError:  # smaller batches are the way out
+        except torch.OutOfMemoryError:  # the caller tries smaller batches
             raise
         except RuntimeError:
             return self.network.trunk
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies record graphs of their own."""
+        """State of a copy, which records its own graphs."""
         return {"network": self.network, "_graphs": OrderedDict()}
 
 
 class _Graph:
-    """The graph of a trunk for one shape of rows and times."""
+    """Recorded graph of a trunk for one shape of rows and times."""
 
     def __init__(self, trunk: Trunk, x_t: Tensor, t: Tensor) -> None:
-        trunk(x_t, t)  # what libraries set up at a first call is no part of it
+        trunk(x_t, t)  # warm-up: libraries set themselves up at a first call, which cannot be recorded
         self._x_t, self._t = x_t.clone(), t.clone()
         self._graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream(x_t.device)  # torch's own would be of the first device that ever recorded
+        stream = torch.cuda.Stream(x_t.device)  # torch's default stream belongs to the first device that recorded
         with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
             self._features, self._common = trunk(self._x_t, self._t)
 

@@ -1,4 +1,4 @@
-"""First weights of a new network, from a generator of its own."""
+"""Initial weights of a network, from a generator of its own."""
 
 import math
 from typing import Any
@@ -13,19 +13,24 @@ __all__ = ["new_network"]
 
 
 def new_network(config: dict[str, Any], seed: int) -> LateConditioned:
-    """A network with fresh weights that depend on the seed alone.
+    """Make a network with fresh weights that depend on the seed alone.
 
-    torch's global generator is neither read nor moved, so that several threads may make networks at a time. The weights
-    are those that the constructor would draw after `torch.manual_seed(seed)`.
+    torch's global generator is neither read nor moved, so several threads may make networks at a time. The weights
+    equal a constructor's after `torch.manual_seed(seed)`.
 
     Parameters
     ----------
     config : dict
-        As for `build`.
+        Configuration for `build`.
     seed : int
-        Decides the weights.
+        Seed of the weights.
+
+    Returns
+    -------
+    LateConditioned
+        On the CPU.
     """
-    with torch.device("meta"):  # where nothing is drawn
+    with torch.device("meta"):  # constructors draw no numbers on this device
         network = build(config).to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
@@ -35,7 +40,8 @@ def new_network(config: dict[str, Any], seed: int) -> LateConditioned:
 
 @torch.no_grad()
 def _initialize(module: nn.Module, generator: torch.Generator) -> None:
-    """Give a layer torch's usual first weights, and those that start at zero their zeros."""
+    """Draw a layer's weights by torch's default rule, and zero the layers marked by `start_at_zero`."""
+    # each branch draws as often, and in the same order, as the layer's own constructor
     if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
         nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
         fan_in = nn.init._calculate_fan_in_and_fan_out(module.weight)[0]
@@ -46,5 +52,5 @@ def _initialize(module: nn.Module, generator: torch.Generator) -> None:
     elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
         module.reset_parameters()
     elif isinstance(module, ClassModulation):
-        for std in (1.0, ClassModulation.STD):  # the constructor draws twice
+        for std in (1.0, ClassModulation.STD):  # the constructor draws twice: nn.Embedding's default, then its own
             nn.init.normal_(module.table.weight, std=std, generator=generator)

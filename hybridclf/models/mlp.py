@@ -12,7 +12,7 @@ __all__ = ["LateMLP"]
 
 
 class _Block(nn.Module):
-    """Residual block; time enters as scale and shift."""
+    """Residual block in which time enters as scale and shift."""
 
     def __init__(self, width: int, time_width: int) -> None:
         super().__init__()
@@ -33,13 +33,13 @@ class LateMLP(LateConditioned):
     Parameters
     ----------
     shape : sequence of int
-        Shape of one encoded image or vector; it is flattened inside.
+        Shape of one encoded image or vector, which the network flattens.
     n_classes : int
         Number of classes.
     width : int
-        Width of trunk and head.
+        Number of features in trunk and head.
     depth : int
-        Residual blocks in the trunk.
+        Number of residual blocks in the trunk.
     """
 
     def __init__(self, shape: Sequence[int], n_classes: int, width: int = 256, depth: int = 3) -> None:
@@ -57,7 +57,7 @@ class LateMLP(LateConditioned):
         start_at_zero(self.outlet)
 
     def trunk(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(features `[R, width]`, class-free noise `[R, *shape]`) of rows `[R, *shape]` at times `[R]`."""
+        """Compute features `[R, width]` and class-free noise `[R, *shape]` of rows `[R, *shape]` at times `[R]`."""
         time = self.time(t)
         h = self.inlet(x_t.flatten(1))
         for block in self.blocks:
@@ -65,5 +65,5 @@ class LateMLP(LateConditioned):
         return self.to_head(h) + self.time_to_head(time), self.common(h).view_as(x_t)
 
     def head(self, features: Tensor, label: Tensor) -> Tensor:
-        """Noise `[P, *shape]` from features `[P, width]` under classes `[P]`."""
+        """Compute the noise `[P, *shape]` from features `[P, width]` under classes `[P]`."""
         return self.outlet(F.silu(self.modulation(features, label))).view(len(label), *self.shape)

@@ -12,7 +12,7 @@ __all__ = ["LateUNet"]
 
 
 class _Block(nn.Module):
-    """Residual block of two 3x3 convolutions; time enters as scale and shift."""
+    """Residual block of two 3x3 convolutions in which time enters as scale and shift."""
 
     def __init__(self, width: int, time_width: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class _Block(nn.Module):
 
 
 class _Mixer(nn.Module):
-    """Lets every position see every other, by a narrow layer over channels and positions together."""
+    """Residual bottleneck over channels and positions together, by which every position sees every other."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class _Mixer(nn.Module):
 
 
 class _Attention(nn.Module):
-    """The same by self-attention, whose size does not grow with the image."""
+    """Residual self-attention over positions, whose weights do not grow with the image."""
 
     def __init__(self, width: int, head_width: int = 32) -> None:
         super().__init__()
@@ -55,8 +55,8 @@ class _Attention(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         n, width, *size = h.shape
-        parts = self.inlet(self.norm(h)).flatten(2).transpose(1, 2)  # [R, H·W, 3·width]
-        query, key, value = parts.unflatten(2, (3, -1, self.head_width)).permute(2, 0, 3, 1, 4)
+        joint = self.inlet(self.norm(h)).flatten(2).transpose(1, 2)  # [R, H·W, 3·width]
+        query, key, value = joint.unflatten(2, (3, -1, self.head_width)).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(query, key, value)  # [R, heads, H·W, head_width]
         return h + self.outlet(mixed.transpose(2, 3).reshape(n, width, *size))
 
@@ -75,14 +75,14 @@ class LateUNet(LateConditioned):
     levels : int
         Number of resolutions, at least 2.
     head_width : int
-        Channels of the head: nearly all that a pair costs beside its row's trunk.
+        Channels of the head. They decide nearly all of an evaluation's cost beside its row's trunk.
     patch : int
-        Side of the patches of pixels that become one position of full resolution.
+        Side in pixels of a patch, which becomes one position of full resolution.
     depth : int
         Residual blocks per resolution on the way down, and as many on the way up; the lowest always has two.
     attention : bool
-        Whether positions of the lowest resolution see each other by self-attention (the width there is a multiple of
-        32) rather than by a dense layer, which grows with the square of the image.
+        Mix the positions of the lowest resolution by self-attention, whose width must be a multiple of 32. Otherwise by
+        a dense layer, which grows with the square of the image.
     """
 
     def __init__(
@@ -108,6 +108,7 @@ class LateUNet(LateConditioned):
             "depth": depth,
             "attention": attention,
         }
+        # a patch's pixels become channels (space to depth)
         channels, scale = shape[0] * patch**2, 2 ** (levels - 1)
         height, breadth = shape[1] // patch, shape[2] // patch
         widths, time_width = [width * 2**i for i in range(levels)], 4 * width
@@ -129,9 +130,9 @@ class LateUNet(LateConditioned):
         start_at_zero(self.outlet)
 
     def trunk(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(features `[R, head_width, h, w]`, class-free noise `[R, C, H, W]`) of rows `[R, C, H, W]` at times `[R]`.
+        """Compute features `[R, head_width, h, w]` and class-free noise `[R, C, H, W]` of rows `[R, C, H, W]`.
 
-        A position of the features is a patch: h = H / patch, w = W / patch.
+        A position of the features is a patch: h = H / patch, w = W / patch. Times are `[R]`.
         """
         time = self.time(t)
         h, skips = self.inlet(F.pixel_unshuffle(x_t, self.patch)), []
@@ -146,16 +147,16 @@ class LateUNet(LateConditioned):
         return self.to_head(h), F.pixel_shuffle(self.common(h), self.patch)
 
     def _through(self, blocks: Iterator[nn.Module], h: Tensor, time: Tensor) -> Tensor:
-        """Through the next `depth` blocks, which are those of one resolution."""
+        """Apply the next `depth` blocks, all of one resolution."""
         for block in islice(blocks, self.config["depth"]):
             h = block(h, time)
         return h
 
     def head(self, features: Tensor, label: Tensor) -> Tensor:
-        """Noise `[P, C, H, W]` from features `[P, head_width, h, w]` under classes `[P]`."""
+        """Compute the noise `[P, C, H, W]` from features `[P, head_width, h, w]` under classes `[P]`."""
         return F.pixel_shuffle(self.outlet(F.silu(self.modulation(features, label))), self.patch)
 
 
 def _blocks(widths: Sequence[int], depth: int, time_width: int) -> nn.ModuleList:
-    """As many blocks of each width, in this order."""
+    """Make `depth` blocks of each width, in the order of the widths."""
     return nn.ModuleList(_Block(width, time_width) for width in widths for _ in range(depth))

@@ -1,1 +1,1 @@
-"""Parts of a saved model: labels as JSON, tier 1 as arrays or by skops, and checks of what is read."""
+"""Saving of a model's parts: labels as JSON, tier 1 as arrays or by skops, and checks of untrusted files."""

@@ -1,4 +1,4 @@
-"""Labels as JSON holds them, and back: the same dtype and the same values."""
+"""Labels to JSON and back, with the same dtype and the same values."""
 
 from typing import Any
 
@@ -12,7 +12,12 @@ _PLAIN = (str, bool, int, float, type(None))
 
 
 def describe_labels(labels: np.ndarray) -> dict[str, Any]:
-    """Labels `[C]` as plain values.
+    """Convert labels `[C]` to plain JSON values.
+
+    Returns
+    -------
+    dict
+        "dtype", numpy's dtype string, and "values", a list of C values.
 
     Raises
     ------
@@ -20,12 +25,13 @@ def describe_labels(labels: np.ndarray) -> dict[str, Any]:
         For labels that JSON cannot hold without loss, such as dates in an array of objects.
     """
     values = labels.tolist()
-    if labels.dtype.kind in "mM":  # points in time and spans of it, as their integers
+    if labels.dtype.kind in "mM":  # datetime64 and timedelta64 as integers of their unit
         values = labels.view(labels.dtype.byteorder + "i8").tolist()
     elif labels.dtype.kind == "S":
-        values = [value.decode("latin-1") for value in values]
+        values = [value.decode("latin-1") for value in values]  # every byte has a character, and the same one back
     elif labels.dtype.kind == "O":
         values = [value.item() if isinstance(value, np.generic) else value for value in values]
+    # type(), not isinstance(): a subclass of str or int would come back as its base
     strange = [value for value in values if type(value) not in _PLAIN]
     if strange or labels.dtype.kind not in "biufUSmMO":
         what = type(strange[0]).__name__ if strange else str(labels.dtype)
@@ -34,7 +40,7 @@ def describe_labels(labels: np.ndarray) -> dict[str, Any]:
 
 
 def restore_labels(saved: dict[str, Any]) -> np.ndarray:
-    """The labels `[C]` that `describe_labels` had."""
+    """Restore the labels `[C]` from a `describe_labels` result."""
     values, dtype = saved["values"], np.dtype(saved["dtype"])
     if dtype.kind in "mM":
         return np.array(values, dtype=dtype.byteorder + "i8").view(dtype)

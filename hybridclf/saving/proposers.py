@@ -1,7 +1,7 @@
-"""Tier 1 in a saved model: the default proposer as plain arrays, any other scikit-learn classifier by skops.
+"""Tier 1 of a saved model: the default proposer as plain arrays, any other scikit-learn classifier by skops.
 
-Plain arrays are read into scikit-learn's objects through their constructors and public attributes, so that any version
-of it can: what skops keeps are the private attributes of one version.
+Plain arrays enter scikit-learn's objects through their constructors and public attributes, so every version of
+scikit-learn reads them. A skops file keeps the private attributes of one version.
 """
 
 import json
@@ -27,10 +27,10 @@ from .trees import check_trees
 __all__ = ["ARRAYS", "SKOPS", "dump_arrays", "dump_skops", "load_arrays", "load_skops"]
 
 ARRAYS = "proposer.safetensors"
-"""Name of the file with the default proposer's arrays."""
+"""File name of the default proposer's arrays."""
 
 SKOPS = "proposer.skops"
-"""Name of the file with any other."""
+"""File name of any other scikit-learn classifier."""
 
 _FITTED = {
     "standardscaler": ("mean_", "scale_", "var_", "n_samples_seen_"),
@@ -44,8 +44,15 @@ _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError
 
 
 def dump_arrays(proposer: Any) -> tuple[dict[str, Any], bytes] | None:
-    """What JSON and safetensors hold of a fitted default proposer; None where they cannot hold all of it."""
+    """Describe a fitted default proposer by JSON and safetensors; None if they cannot hold all of it.
+
+    Returns
+    -------
+    (dict, bytes) or None
+        JSON of the changed parameters and classes, and the safetensors file of the fitted arrays.
+    """
     plain = default_proposer()
+    # the same steps of exactly the same types: a subclass may compute otherwise
     if not isinstance(proposer, Pipeline) or [(k, type(v)) for k, v in proposer.steps] != [
         (k, type(v)) for k, v in plain.steps
     ]:
@@ -53,6 +60,7 @@ def dump_arrays(proposer: Any) -> tuple[dict[str, Any], bytes] | None:
     usual = plain.get_params()
     changed = {k: v for k, v in proposer.get_params().items() if "__" in k and v != usual[k]}
     arrays = {f"{step}.{name}": getattr(proposer[step], name, None) for step in _FITTED for name in _FITTED[step]}
+    # every other fitted attribute means a version or option that this format does not know
     known = {step: {*vars(plain[step]), *names, *_DESCRIBED} for step, names in _FITTED.items()}
     if (
         not _is_plain(changed)
@@ -67,7 +75,7 @@ def dump_arrays(proposer: Any) -> tuple[dict[str, Any], bytes] | None:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether JSON gives the value back."""
+    """Tell whether a value survives JSON unchanged."""
     try:
         return bool(json.loads(json.dumps(value, default=lambda number: number.item())) == value)
     except (AttributeError, TypeError, ValueError):
@@ -75,20 +83,30 @@ def _is_plain(value: Any) -> bool:
 
 
 def _laid_out(name: str, array: Any) -> tuple[str, np.ndarray]:
-    """An array under its name, or its transpose under one that says so: products sum up in the order of the memory."""
+    """Name and C-ordered array to save: a Fortran-ordered matrix is saved as its transpose, under `name.T`."""
     array = np.asarray(array)
+    # the memory order decides in which order a product sums, and so its last digits
     if array.ndim == 2 and array.flags.f_contiguous and not array.flags.c_contiguous:
         return f"{name}.T", array.T
-    return name, np.array(array, order="C")  # of a view safetensors would write the memory that it lies in
+    return name, np.array(array, order="C")  # a copy: of a view, safetensors writes the memory under it
 
 
 def load_arrays(folder: Path, saved: dict[str, Any], version: str | None) -> Pipeline:
-    """The default proposer that `dump_arrays` described under that version of scikit-learn.
+    """Restore a default proposer from a `dump_arrays` result.
+
+    Parameters
+    ----------
+    folder : path
+        Folder of the saved model.
+    saved : dict
+        JSON part of the result.
+    version : str or None
+        scikit-learn's version at saving, for messages.
 
     Raises
     ------
     SavedModelError
-        If the version here lacks one of its parameters, or the arrays do not fit together.
+        If the installed scikit-learn lacks one of the parameters, or the arrays do not fit together.
     """
     try:
         proposer = default_proposer().set_params(**saved["parameters"])
@@ -99,12 +117,13 @@ def load_arrays(folder: Path, saved: dict[str, Any], version: str | None) -> Pip
         for name in names:
             key = f"{step}.{name}"
             value = arrays[f"{key}.T"].T if f"{key}.T" in arrays else arrays[key]
-            setattr(proposer[step], name, value if value.ndim else value[()])
+            setattr(proposer[step], name, value if value.ndim else value[()])  # 0-d arrays were numbers
     scaler, regression = proposer[0], proposer[-1]
     regression.classes_ = restore_labels(saved["classes"])
     scaler.n_features_in_ = regression.n_features_in_ = len(scaler.mean_)
     if "feature_names" in saved:
         scaler.feature_names_in_ = np.array(saved["feature_names"], dtype=object)
+    # two classes share one row of coefficients; shapes are checked before scikit-learn multiplies by them
     n_rows = 1 if len(regression.classes_) == 2 else len(regression.classes_)
     if regression.coef_.shape != (n_rows, len(scaler.mean_)) or regression.intercept_.shape != (n_rows,):
         raise SavedModelError(f"{folder / ARRAYS} is damaged: its arrays do not fit together; save the model again")
@@ -115,19 +134,19 @@ def load_arrays(folder: Path, saved: dict[str, Any], version: str | None) -> Pip
 
 
 def dump_skops(proposer: BaseEstimator) -> bytes:
-    """A fitted classifier as skops writes it, once it could be read back.
+    """Write a fitted classifier by skops, and read it back as a check.
 
     Raises
     ------
     SavedModelError
         If it cannot be written or read back.
     """
-    import skops.io  # takes a second, which the default proposer need not wait for
+    import skops.io  # takes a second to import, and the default proposer does without it
 
     try:
         content = skops.io.dumps(proposer)
         skops.io.loads(content, trusted=skops.io.get_untrusted_types(data=content))
-    except Exception as error:  # whatever the objects in it raise
+    except Exception as error:  # a classifier's own objects may raise anything
         raise SavedModelError(
             f"the proposer {proposer!r} cannot be saved: {error}; leave out of it what cannot be kept in a file, "
             "such as a lambda, or name it by a spec string (an entry point of the group hybridclf.proposers)"
@@ -136,15 +155,14 @@ def dump_skops(proposer: BaseEstimator) -> bytes:
 
 
 def load_skops(folder: Path, trusted: Sequence[str], version: str | None) -> Any:
-    """A classifier that `dump_skops` wrote under that version of scikit-learn, if it is known.
+    """Load a classifier from a `dump_skops` file, if all its types are safe.
 
     Raises
     ------
     SavedModelError
-        If it holds objects of types that are neither scikit-learn's own nor known to be safe nor `trusted`, or cannot
-        be read.
+        If the file cannot be read, or holds a type that is not scikit-learn's own, known to be safe or `trusted`.
     """
-    import skops.io  # takes a second, which the default proposer need not wait for
+    import skops.io  # takes a second to import, and the default proposer does without it
 
     path = folder / SKOPS
     try:
@@ -163,12 +181,13 @@ def load_skops(folder: Path, trusted: Sequence[str], version: str | None) -> Any
 
 
 def _is_sklearns(name: str) -> bool:
-    """Whether a name is that of a type of scikit-learn's own, or of a score to select features by."""
+    """Tell whether a name is a type of scikit-learn's own, or one of its scores for feature selection."""
     if name == "numpy.dtype":
         return True
     module, _, attribute = name.rpartition(".")
     if not module.startswith("sklearn.") or "test" in module:
         return False
+    # scikit-learn's modules also import others' functions, such as os's: the object itself must be scikit-learn's
     try:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError):
@@ -178,6 +197,7 @@ def _is_sklearns(name: str) -> bool:
 
 
 def _unreadable(path: Path, error: Exception, version: str | None) -> SavedModelError:
+    """Error of an unreadable file; it names scikit-learn's version if another one saved the file."""
     if version not in (None, sklearn.__version__):
         return SavedModelError(
             f"{path} was saved under scikit-learn {version} and cannot be read under {sklearn.__version__}: {error}; "

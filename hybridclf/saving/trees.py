@@ -1,6 +1,7 @@
-"""Checks of scikit-learn's trees that come from a file: it follows the indices in them without looking at their bounds.
+"""Checks of scikit-learn's trees from untrusted files.
 
-With indices out of bounds, a file made to harm could make a prediction read memory that is not its own.
+scikit-learn follows the indices in a tree without checking bounds. A malicious file could so make a prediction read
+memory outside the tree.
 """
 
 import gc
@@ -19,8 +20,9 @@ def check_trees(estimator: Any) -> None:
     Raises
     ------
     ValueError
-        If an index in one leads out of it.
+        If an index in a tree leads out of it.
     """
+    # one case per compiled class of scikit-learn that reads indices from its arrays
     for part in _parts(estimator):
         name = f"{type(part).__module__}.{type(part).__qualname__}"
         if name == "sklearn.tree._tree.Tree":
@@ -43,7 +45,7 @@ def _check(sound: Any, name: str) -> None:
 
 
 def _parts(root: Any) -> Iterator[Any]:
-    """An object and all that it is made of, each once; classes, modules and functions are not looked into."""
+    """Walk an object and everything it refers to, each once; classes, modules and functions are skipped."""
     seen: dict[int, Any] = {}
     left = [root]
     while left:
@@ -52,23 +54,26 @@ def _parts(root: Any) -> Iterator[Any]:
             continue
         seen[id(part)] = part  # alive, so that no other object gets its id
         yield part
+        # the garbage collector does not see into object arrays
         objects = part.ravel().tolist() if isinstance(part, np.ndarray) and part.dtype == object else []
         left += [*gc.get_referents(part), *objects]
 
 
 def _share_their_width(ensemble: Any) -> bool:
-    """Whether the trees in an ensemble, which are asked without a look at their input, were fitted on what it was."""
+    """Tell whether all trees of an ensemble were fitted on as many features as the ensemble itself."""
     members = [member for member in _parts(ensemble.estimators_) if hasattr(member, "tree_")]
+    # forests and gradient boosting call the compiled tree directly; other ensembles go through a checked `predict`
     checked = type(ensemble).__module__ not in ("sklearn.ensemble._forest", "sklearn.ensemble._gb")
     return checked or all(member.n_features_in_ == ensemble.n_features_in_ for member in members)
 
 
 def _is_sound_tree(tree: Any) -> bool:
+    """Tell whether children come after their parents, so that no path is a cycle, and features are in range."""
     if not 0 < tree.node_count <= tree.capacity:
         return False
     number, left = np.arange(tree.node_count), tree.children_left
     inner = left != -1
-    children = np.stack([left, tree.children_right])[:, inner]
+    children = np.stack([left, tree.children_right])[:, inner]  # [2, inner nodes]
     features = tree.feature[inner]
     return bool(
         ((children > number[inner]) & (children < tree.node_count)).all()
@@ -77,6 +82,7 @@ def _is_sound_tree(tree: Any) -> bool:
 
 
 def _is_sound_predictor(predictor: Any, n_features: int) -> bool:
+    """Tell the same of a tree of histogram boosting, whose categorical splits also index bitsets."""
     nodes, n_bitsets = predictor.nodes, len(predictor.raw_left_cat_bitsets)
     number, inner = np.arange(len(nodes)), nodes["is_leaf"] == 0
     children = np.stack([nodes["left"], nodes["right"]]).astype(int)[:, inner]
@@ -90,9 +96,9 @@ def _is_sound_predictor(predictor: Any, n_features: int) -> bool:
 
 
 def _is_sound_ball(data: Any, index: Any, nodes: Any, bounds: Any) -> bool:
-    """Whether a ball tree or a k-d tree leads to its own nodes and points alone."""
+    """Tell whether a ball tree or k-d tree refers to its own nodes and points alone."""
     data, index, nodes, bounds = map(np.asarray, (data, index, nodes, bounds))
-    second_child = 2 * np.arange(len(nodes)) + 2
+    second_child = 2 * np.arange(len(nodes)) + 2  # nodes lie level by level: the children of i are 2i + 1 and 2i + 2
     inner = nodes["is_leaf"] == 0
     return bool(
         len(index) == len(data)

@@ -1,1 +1,1 @@
-"""Training networks: the trainer, its optimiser, the denoising loss and image augmentation."""
+"""Training of networks: the trainer, its optimiser, the denoising loss and image augmentation."""

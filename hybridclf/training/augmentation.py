@@ -1,4 +1,4 @@
-"""Random changes of training images: shifts, mirroring, rotation, scaling and blanked squares."""
+"""Augmentation of training images: random shifts, mirroring, rotation, scaling and cutout."""
 
 import torch
 import torch.nn.functional as F
@@ -8,18 +8,20 @@ __all__ = ["affine_jitter", "distort", "shift_and_mirror"]
 
 
 def affine_jitter(x0: Tensor, rng: torch.Generator) -> Tensor:
-    """Images `[n, C, H, W]`, each rotated by up to 0.15 rad, scaled by up to 7.5 % and shifted by up to 1/16."""
+    """Rotate images `[n, C, H, W]` by up to 0.15 rad, scale them by up to 7.5 % and shift them by up to 1/16."""
     n = len(x0)
     angle, zoom, shift_x, shift_y = (torch.rand(4, n, generator=rng, device=rng.device) * 2 - 1).unbind()
     angle, zoom = 0.15 * angle, 1 + 0.075 * zoom
     cos, sin = zoom * angle.cos(), zoom * angle.sin()
+    # [n, 2, 3] maps output to input positions, both in [-1, 1]; so 0.125 is a sixteenth of the side
     matrix = torch.stack([cos, -sin, 0.125 * shift_x, sin, cos, 0.125 * shift_y], dim=1).view(n, 2, 3).to(x0)
-    grid = F.affine_grid(matrix.double(), list(x0.shape), align_corners=False).to(x0)  # autocast would round floats
+    # in double, as autocast would round the positions to bfloat16
+    grid = F.affine_grid(matrix.double(), list(x0.shape), align_corners=False).to(x0)
     return F.grid_sample(x0, grid, padding_mode="border", align_corners=False)
 
 
 def distort(x0: Tensor, rng: torch.Generator) -> Tensor:
-    """Standardised images `[n, C, H, W]`: half of them jittered, and half with a square of a third of a side blanked.
+    """Jitter half of the standardised images `[n, C, H, W]`, and blank a square of a third of a side in half of them.
 
     The square is set to zero, the mean (cutout, arXiv 1708.04552).
     """
@@ -32,28 +34,29 @@ def distort(x0: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _stretch(n: int, side: int, rng: torch.Generator) -> Tensor:
-    """A random third of the `side` pixels along an axis, or less of it at a border, bool `[n, side]`."""
+    """Draw a random third of the `side` pixels along an axis, less at a border, bool `[n, side]`."""
     middle = torch.rand(n, 1, generator=rng, device=rng.device) * side
     return (torch.arange(side, device=rng.device) + 0.5 - middle).abs() < side / 6
 
 
 def shift_and_mirror(pixels: Tensor, rng: torch.Generator, mirror: bool = True) -> Tensor:
-    """Images `[n, H, W, C]`, each shifted by up to an eighth of its side, and half of them mirrored.
+    """Shift images `[n, H, W, C]` by up to an eighth of a side, and mirror half of them.
 
-    Whole pixels are moved, so nothing is blurred; those that a shift would leave empty repeat the border.
+    Shifts are by whole pixels, so nothing is blurred. Pixels beyond the border repeat it.
 
     Parameters
     ----------
     pixels : Tensor `[n, H, W, C]`
         Images of any type.
     rng : torch.Generator
-        On the device of the images.
+        Source of the shifts, on the device of the images.
     mirror : bool
-        Whether to mirror at all.
+        False: only shift.
     """
     n, height, width, _ = pixels.shape
     rows = _shifted(n, height, rng)
     columns = _shifted(n, width, rng)
+    # drawn even without mirroring, so that the option changes no other random number
     flips = torch.rand(n, 1, generator=rng, device=rng.device) < 0.5
     if mirror:
         columns = torch.where(flips, width - 1 - columns, columns)
@@ -62,7 +65,7 @@ def shift_and_mirror(pixels: Tensor, rng: torch.Generator, mirror: bool = True) 
 
 
 def _shifted(n: int, side: int, rng: torch.Generator) -> Tensor:
-    """Where each of the `side` pixels along an axis comes from, `[n, side]`."""
+    """Draw the source position of each of the `side` pixels along an axis, `[n, side]`."""
     reach = side // 8
     shift = torch.randint(-reach, reach + 1, (n, 1), generator=rng, device=rng.device)
-    return (torch.arange(side, device=rng.device) + shift).clamp(0, side - 1)
+    return (torch.arange(side, device=rng.device) + shift).clamp(0, side - 1)  # shift 1 of 8: 1, 2, …, 7, 7

@@ -1,4 +1,4 @@
-"""Training a denoiser, with early stopping on held-out images."""
+"""Training of a denoiser, with early stopping on held-out images."""
 
 import copy
 import math
@@ -20,28 +20,28 @@ from .trainer import Examples, Trainer, TrainerConfig, check_finite
 __all__ = ["TrainingConfig", "TrainingLog", "train"]
 
 CHECK_EVERY = 5
-"""Passes from one look at the held-out loss to the next."""
+"""Passes between two checks of the held-out loss."""
 
 FIFTHS, FALL = 5, 0.05
-"""A loss that falls by more than this share from one fifth of the passes to the next, the last, had not settled."""
+"""Test of convergence: the mean loss of the last fifth of the passes is at most 5 % below the fifth before."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig(TrainerConfig):
-    """How `train` trains a denoiser; beside the fields of `TrainerConfig`:
+    """Settings of `train`: the fields of `TrainerConfig` and these.
 
     Attributes
     ----------
     max_iter : int
-        Passes over the data, at most.
+        Most passes over the data.
     wrong_class_weight : float
-        Weight of the cross-entropy over the candidates' errors beside the denoising loss (0: denoising alone).
+        Weight of the cross-entropy over the candidates' errors, beside the denoising loss; 0 leaves it out.
     n_iter_no_change : int
         Passes without a better held-out loss after which training stops.
     augment : bool
-        Whether images are changed a little, by small rotations, scalings and shifts.
+        Augment images by small rotations, scalings and shifts.
     times : (low, high)
-        Range that most of the times are drawn from; see `denoising_loss`.
+        Range of most of the times; see `denoising_loss`.
     """
 
     max_iter: int = 200
@@ -53,18 +53,18 @@ class TrainingConfig(TrainerConfig):
 
 @dataclass
 class TrainingLog:
-    """What training went through.
+    """Record of a training.
 
     Attributes
     ----------
     n_iter : int
-        Passes over the data behind the weights that were kept.
+        Passes over the data behind the final weights.
     loss : list of float
         Mean training loss of each pass.
     held_out : list of float
-        Loss on held-out images after every `CHECK_EVERY` passes; empty without them.
+        Loss on held-out images after every `CHECK_EVERY` passes; empty without such images.
     settled : bool
-        Whether training ended because the held-out loss no longer fell.
+        True if training stopped early, as the held-out loss no longer fell.
     """
 
     n_iter: int = 0
@@ -74,7 +74,7 @@ class TrainingLog:
 
     @property
     def converged(self) -> bool:
-        """Whether the loss had settled: in the last fifth of the passes it is not clearly below the fifth before."""
+        """True if training stopped early, or the loss of the last fifth of the passes is not clearly below the rest."""
         losses = self.held_out if len(self.held_out) >= 2 * FIFTHS else self.loss
         fifth = len(losses) // FIFTHS
         if self.settled or not fifth:
@@ -91,22 +91,31 @@ def train(
     seed: int = 0,
     bar: tqdm | None = None,
 ) -> TrainingLog:
-    """Train a network in place; it ends with averaged weights, the best on held-out images if there are any.
+    """Train a network in place by the moving average of its weights.
 
     Parameters
     ----------
     network : LateConditioned
-        Trained where its parameters are.
+        Network to train, on its own device. It ends with the averaged weights, the best on held-out images if given.
     examples : Examples
-        What to train on.
+        Training images.
     config : TrainingConfig
-        How to train.
+        Settings.
     held_out : Examples, optional
-        For early stopping; without them training runs to `max_iter`.
+        Images for early stopping; without them training runs to `max_iter`.
     seed : int
-        Decides batches, noise and jitter.
+        Seed of batches, noise and augmentation.
     bar : tqdm, optional
-        Progress bar that is moved by one with each pass.
+        Progress bar, moved by one per pass.
+
+    Returns
+    -------
+    TrainingLog
+
+    Raises
+    ------
+    TrainingError
+        If the loss is not finite.
     """
     x0, y, weight = examples
     trainer = Trainer(network, x0, y, partial(_denoiser_loss, config), config, 0, seed, weight)
@@ -120,6 +129,7 @@ def train(
         if held_out is None or len(log.loss) % CHECK_EVERY:
             continue
         log.held_out.append(_held_out_loss(average, held_out, config))
+        # the averaged weights are what would be kept, so they are what is checked
         if log.held_out[-1] < best_loss:
             best, best_loss, log.n_iter = copy.deepcopy(average.state_dict()), log.held_out[-1], len(log.loss)
         elif len(log.loss) - log.n_iter >= config.n_iter_no_change:
@@ -143,7 +153,7 @@ def _denoiser_loss(
 
 
 def _passes(trainer: Trainer) -> Iterator[float]:
-    """Pass after pass over the data; yields the mean loss of each."""
+    """Run pass after pass over the data, and yield the mean loss of each."""
     losses = []
     for loss in trainer.run():
         losses.append(loss)
@@ -156,9 +166,10 @@ def _passes(trainer: Trainer) -> Iterator[float]:
 
 @torch.no_grad()
 def _held_out_loss(network: LateConditioned, held_out: Examples, config: TrainingConfig) -> float:
-    """The training loss on held-out images, each with the same noise every time."""
-    rng = torch.Generator().manual_seed(0)
+    """Compute the training loss on held-out images."""
+    rng = torch.Generator().manual_seed(0)  # the same times and noise every time, so that losses compare
     n = len(held_out.x0)
+    # few images are repeated under other noise, to at least 256 terms in all: 100 images twice
     repeated = torch.arange(n).repeat_interleave(max(1, 256 // n))
     total = 0.0
     for index in repeated.split(1024):

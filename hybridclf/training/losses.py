@@ -1,4 +1,4 @@
-"""What a denoiser is trained on: the denoising loss, the wrong-class term, and images that are changed a little."""
+"""Training loss of a denoiser: the denoising loss and the wrong-class term."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from ..models.late import LateConditioned
 __all__ = ["ALL_TIMES", "denoising_loss"]
 
 MAX_CANDIDATES = 10
-"""Classes that the wrong-class term compares per image: the right one and random others."""
+"""Most classes per image in the wrong-class term: the right one and random others."""
 
 ALL_TIMES = (0.0, 1.0)
 
@@ -24,15 +24,15 @@ def denoising_loss(
     times: tuple[float, float] = ALL_TIMES,
     weight: Tensor | None = None,
 ) -> Tensor:
-    """Denoising loss, plus the wrong-class term: raise the error under wrong classes.
+    """Compute the denoising loss plus the wrong-class term, which raises the error under wrong classes.
 
-    The first is the mean squared error in ε under the right class. The second is Appendix D's idea (arXiv
-    2303.16203) as cross-entropy: the candidates' scores are minus half their summed squared errors.
+    The first is the mean squared error in ε under the right class. The second is the cross-entropy of scores that are
+    minus half the candidates' summed squared errors.
 
     Parameters
     ----------
     network : LateConditioned
-        The network.
+        Network to train.
     x0 : Tensor `[B, *shape]`
         Encoded images.
     y : LongTensor `[B]`
@@ -40,22 +40,30 @@ def denoising_loss(
     wrong_class_weight : float
         Weight of the second term; 0 leaves it out.
     rng : torch.Generator
-        Source of times, noise and wrong classes; on the CPU or where x0 is.
+        Source of times, noise and wrong classes, on the CPU or on x0's device.
     times : (low, high)
-        Range that nine times in ten are drawn from; every tenth is drawn from all of (0, 1), so that no error is ever
-        asked for at a time that was never trained.
+        Range of nine times in ten. Every tenth is drawn from all of (0, 1), so that every time gets some training.
     weight : Tensor `[B]`, optional
-        Weight of each image, one on average over the training images. Default: all count alike.
+        Weight of each image, 1 on average over the training images. Default: all count alike.
+
+    Returns
+    -------
+    Tensor `[]`
+
+    References
+    ----------
+    Appendix D of arXiv 2303.16203 has the idea of the wrong-class term.
     """
     n, n_classes = len(x0), network.config["n_classes"]
     t = _times(n, times, rng).to(x0)
     noise = torch.randn(x0.shape, generator=rng, device=rng.device).to(x0)
     alpha, sigma = (v.view(-1, *(1,) * (x0.ndim - 1)) for v in cosine_levels(t))
     labels = _candidates(y, n_classes, rng) if wrong_class_weight else y[:, None]  # [B, k], the right one first
+    # one trunk pass per image serves its k classes: with k = 2, rows are 0, 0, 1, 1, …
     row = torch.arange(n, device=x0.device).repeat_interleave(labels.shape[1])
     predicted = network(alpha * x0 + sigma * noise, t, row, labels.flatten())
-    squared = (predicted - noise[row]).square().flatten(1)
-    errors = squared.sum(1).view(labels.shape)
+    squared = (predicted - noise[row]).square().flatten(1)  # [B·k, d]
+    errors = squared.sum(1).view(labels.shape)  # [B, k]
     weight = torch.ones_like(errors[:, 0]) if weight is None else weight
     loss = (weight * errors[:, 0]).mean() / squared.shape[1]
     if labels.shape[1] > 1:
@@ -65,7 +73,7 @@ def denoising_loss(
 
 
 def _times(n: int, times: tuple[float, float], rng: torch.Generator) -> Tensor:
-    """Times `[n]`, nine in ten of them from the given range."""
+    """Draw times `[n]`, nine in ten from the given range and the others from (0, 1)."""
     t = torch.rand(n, generator=rng, device=rng.device)
     low, high = times
     first = max(1, n // 10)
@@ -74,7 +82,8 @@ def _times(n: int, times: tuple[float, float], rng: torch.Generator) -> Tensor:
 
 
 def _candidates(y: Tensor, n_classes: int, rng: torch.Generator) -> Tensor:
-    """The right class and different random others, `[B, min(n_classes, MAX_CANDIDATES)]`."""
+    """Draw candidates `[B, min(n_classes, MAX_CANDIDATES)]`: the right class first, then distinct random others."""
     k = min(n_classes, MAX_CANDIDATES)
+    # others are the right class plus distinct offsets 1 … n_classes - 1, modulo n_classes: never the right one again
     order = torch.rand(len(y), n_classes - 1, generator=rng, device=rng.device).argsort(1)
     return torch.cat([y[:, None], (y[:, None] + order[:, : k - 1].to(y.device) + 1) % n_classes], dim=1)

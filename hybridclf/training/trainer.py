@@ -1,4 +1,4 @@
-"""Training step by step, which goes on exactly where it stopped."""
+"""Trainer of networks, step by step, with an exact state to resume from."""
 
 import copy
 import math
@@ -15,32 +15,30 @@ from .optimizer import Optimizer
 __all__ = ["Examples", "Trainer", "TrainerConfig", "check_finite"]
 
 Loss = Callable[..., Tensor]
-"""From a network, a batch of images `[B, …]`, their class numbers `[B]`, a source of chance, and the images' weights
-`[B]` if they have any, to one number.
-"""
+"""Function from (network, images `[B, …]`, class numbers `[B]`, generator, weights `[B]` if there are) to a loss."""
 
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """How a network is trained, whatever its loss.
+    """Settings of a `Trainer`, independent of its loss.
 
     Attributes
     ----------
     batch_size : int
         Images per step.
     learning_rate : float
-        Peak of a schedule that warms up over the first steps and then falls along a cosine.
+        Peak of the schedule, a linear warm-up and then half a cosine.
     weight_decay : float
-        AdamW's.
+        Weight decay of the optimiser.
     ema_decay : float
-        Decay per step of the moving average of the weights, which is what is kept.
+        Decay per step of the moving average of the weights, the final result.
     bf16 : bool
-        Whether the network computes in bfloat16 (autocast); weights and losses stay in float32.
+        Compute the network in bfloat16 (autocast); weights and losses stay in float32.
     muon : bool
-        Whether Muon takes the inner layers; see `hybridclf.training.optimizer.Optimizer`.
+        Use Muon for the inner layers; see `hybridclf.training.optimizer.Optimizer`.
     compiled : bool
-        Whether the network is compiled (torch.compile), which takes a minute or two and a C++ compiler; batches are
-        then all of one size, and what is left over of a pass comes up in another.
+        Compile the network (torch.compile), which takes a minute or two and a C++ compiler. All batches then have one
+        size, and a pass leaves out the remainder, which differs from pass to pass.
     """
 
     batch_size: int = 128
@@ -53,38 +51,38 @@ class TrainerConfig:
 
 
 class Trainer:
-    """Trains a network step by step; it can be stopped after any step, saved, and go on as if nothing had happened.
+    """Trainer of a network, step by step. After any step its state can be saved and resumed exactly.
 
-    Gradients are clipped to a norm of 1. The network may draw no random numbers of its own. On a processor the same
-    state leads to the same weights, bit for bit; on a GPU as far as its kernels repeat themselves.
+    Gradients are clipped to a norm of 1. The network must not draw random numbers of its own. On a CPU, the same state
+    leads to the same weights, bit for bit; on a GPU, only if its kernels are deterministic.
 
     Parameters
     ----------
     network : nn.Module
-        Trained in place, where its parameters are.
+        Network to train in place, on its own device.
     images : Tensor `[n, …]`
-        What the loss takes, on the network's device.
+        Images in the form the loss takes, on the network's device.
     y : LongTensor `[n]`
         Class numbers, on the same device.
     loss : function
-        From (network, batch of images, their class numbers, generator) to what is minimised.
+        Function from (network, images, class numbers, generator) to the loss of a batch.
     config : TrainerConfig
-        How to train.
+        Settings.
     n_steps : int
         Length of the schedule.
     seed : int
-        Decides batches and whatever the loss draws.
+        Seed of the batches and of the loss's random numbers.
     weight : Tensor `[n]`, optional
-        Weights of the images, handed on to the loss.
+        Weights of the images, a further argument of the loss.
 
     Attributes
     ----------
     average : nn.Module
-        Moving average of the network, its weights and its running statistics.
+        Moving average of the network's weights and running statistics.
     step : int
         Steps taken.
     n_steps : int
-        As given; may be set before the first step.
+        Length of the schedule; it may be set before the first step.
     """
 
     def __init__(
@@ -105,25 +103,27 @@ class Trainer:
         self.rng = torch.Generator(images.device).manual_seed(seed)
         self._order = torch.empty(0, dtype=torch.long, device=images.device)
         self._parameters = list(network.parameters())
-        pairs = list(zip(self.average.state_dict().values(), network.state_dict().values(), strict=True))
-        self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
-        self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]  # counts of batches
+        # (average, network) by tensor; integers, such as batch norm's count of batches, are copied, not averaged
+        tensors = list(zip(self.average.state_dict().values(), network.state_dict().values(), strict=True))
+        self._averaged = [both for both in tensors if both[0].is_floating_point()]
+        self._copied = [both for both in tensors if not both[0].is_floating_point()]
         self._optimizer = Optimizer(network, config.weight_decay, config.muon)
         self._computed = cast(nn.Module, torch.compile(network)) if config.compiled else network
 
     @property
     def steps_per_pass(self) -> int:
-        """Steps that it takes to see every image once."""
+        """Steps of one pass over the images."""
         n_batches = len(self.images) / self.config.batch_size
+        # a smaller last batch would be compiled once more
         return max(1, math.floor(n_batches)) if self.config.compiled else math.ceil(n_batches)
 
     def run(self) -> Iterator[Tensor]:
-        """Step after step until there are `n_steps`; yields the loss of each."""
+        """Run until `n_steps` are taken, and yield the loss of each step."""
         while self.step < self.n_steps:
             yield self._advance()
 
     def _advance(self) -> Tensor:
-        """One step; its loss."""
+        """Take one step and return its loss."""
         batch = self._next_batch()
         weight = () if self.weight is None else (self.weight[batch],)
         with torch.autocast(self.images.device.type, torch.bfloat16, enabled=self.config.bf16):
@@ -133,11 +133,12 @@ class Trainer:
         nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step(self.config.learning_rate * _warm_cosine(self.n_steps)(self.step))
         self.step += 1
-        self._follow(min(self.config.ema_decay, self.step / (self.step + 9)))  # averages over what there is so far
+        # a smaller decay at first: else the average would stay close to the initial weights for long
+        self._follow(min(self.config.ema_decay, self.step / (self.step + 9)))
         return loss.detach()
 
     def _next_batch(self) -> Tensor:
-        """Indices of the next images; every pass has an order of its own."""
+        """Positions of the next batch; every pass has a random order of its own."""
         number = self.step % self.steps_per_pass
         if number == 0:
             self._order = torch.randperm(len(self.images), generator=self.rng, device=self.rng.device)
@@ -145,12 +146,13 @@ class Trainer:
 
     @torch.no_grad()
     def _follow(self, decay: float) -> None:
+        """Update the moving average of the weights."""
         torch._foreach_lerp_([ours for ours, _ in self._averaged], [theirs for _, theirs in self._averaged], 1 - decay)
         for ours, theirs in self._copied:
             ours.copy_(theirs)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that changes from step to step, as a flat set of tensors; a copy."""
+        """Complete state between steps, as a flat dict of copied tensors."""
         tensors = {"step": torch.tensor(self.step), "rng": self.rng.get_state(), "order": self._order}
         for prefix, module in self._modules():
             tensors |= {prefix + name: value for name, value in module.state_dict().items()}
@@ -158,12 +160,12 @@ class Trainer:
         return {name: value.detach().clone() for name, value in tensors.items()}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from a state that `state_dict` gave, of a trainer made with the same arguments.
+        """Restore a `state_dict` of a trainer made with the same arguments.
 
         Raises
         ------
         KeyError, RuntimeError
-            If it is that of another network.
+            If the state belongs to another network.
         """
         self.step = int(tensors["step"])
         self.rng.set_state(tensors["rng"].cpu())
@@ -182,7 +184,7 @@ def check_finite(name: str, step: int, loss: float) -> None:
     Raises
     ------
     TrainingError
-        If its loss is not finite.
+        If the loss is not finite.
     """
     if not math.isfinite(loss):
         raise TrainingError(
@@ -196,7 +198,7 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _warm_cosine(n_steps: int) -> Callable[[int], float]:
-    """Factor on the learning rate by step: linear warm-up, then half a cosine down to zero."""
+    """Make the schedule, a factor on the learning rate by step: linear warm-up, then half a cosine down to zero."""
     warm_up = max(1, min(100, n_steps // 10))
     return lambda step: min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / n_steps))
 
@@ -205,7 +207,7 @@ def _warm_cosine(n_steps: int) -> Callable[[int], float]:
 
 
 class Examples(NamedTuple):
-    """Images that a denoiser is trained on, or that are held out.
+    """Training images of a denoiser, or held-out ones.
 
     Attributes
     ----------
@@ -214,7 +216,7 @@ class Examples(NamedTuple):
     y : LongTensor `[n]`
         Class numbers.
     weight : Tensor `[n]` or None
-        Weights, one on average; None if all count alike.
+        Weights, 1 on average; None if all count alike.
     """
 
     x0: Tensor
@@ -222,5 +224,5 @@ class Examples(NamedTuple):
     weight: Tensor | None = None
 
     def select(self, index: Any) -> "Examples":
-        """Some of them."""
+        """Select examples by position."""
         return Examples(self.x0[index], self.y[index], None if self.weight is None else self.weight[index])

@@ -1,1 +1,1 @@
-"""Small helpers of all folders: checks of numbers, names of classes, progress bars, install commands."""
+"""Helpers that all folders share: checks of numbers, class names, progress bars, install commands."""

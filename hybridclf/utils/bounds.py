@@ -1,4 +1,4 @@
-"""Checks of numbers that users pass: of the right kind, finite and within their bounds."""
+"""Checks of the user's numbers: right type, finite and within bounds."""
 
 import math
 from numbers import Integral, Real
@@ -12,17 +12,17 @@ __all__ = ["check_number", "check_whole", "draw_seed", "is_whole"]
 
 
 def is_whole(value: Any, lowest: int) -> bool:
-    """Whether a value is a whole number, Python's or numpy's, of at least `lowest`; True and False are none."""
+    """Tell whether a value is a whole number, Python's or numpy's, of at least `lowest`; True and False are not."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= lowest
 
 
 def check_whole(name: str, value: Any, lowest: int) -> None:
-    """Check that a value is a whole number, as `is_whole` has it.
+    """Check that a value is a whole number by `is_whole`; the message calls it `name`.
 
     Raises
     ------
     InvalidInputError
-        If not; the error calls the value `name`.
+        For any other value.
     """
     if not is_whole(value, lowest):
         raise InvalidInputError(f"{name} must be a whole number of at least {lowest}, got {value!r}")
@@ -36,21 +36,21 @@ def check_number(
     above: float = -math.inf,
     below: float = math.inf,
 ) -> None:
-    """Check that a value is a finite real number, Python's or numpy's, within its bounds; True and False are none.
+    """Check that a value is a finite real number, Python's or numpy's, within bounds; True and False are refused.
 
     Parameters
     ----------
     name : str
-        What the error calls it.
+        Name of the value in the message.
     value : object
-        What to check.
+        Value to check.
     at_least, above, below : float
-        Bounds; the value may equal the first alone.
+        Bounds, of which `at_least` alone may be reached.
 
     Raises
     ------
     InvalidInputError
-        If not.
+        For any other value.
     """
     is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     if not (is_number and value >= at_least and above < value < below):
@@ -60,13 +60,14 @@ def check_number(
 
 
 def draw_seed(random_state: Any) -> int:
-    """The seed in [0, 2**31 - 1) that a `random_state` decides.
+    """Draw a seed in [0, 2**31 - 1) from a `random_state`.
 
     Raises
     ------
     InvalidInputError
-        For anything but a whole number in [0, 2**32), a `numpy.random.RandomState` and None.
+        For anything but a whole number in [0, 2**32), a `numpy.random.RandomState` or None.
     """
+    # scikit-learn would take True for the seed 1
     try:
         if not isinstance(random_state, bool):
             return int(check_random_state(random_state).randint(2**31 - 1))

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ __all__ = ["HybridClassifier"]
 
 
 class HybridClassifier(ClassifierMixin, BaseEstimator):
-    """A fast classifier proposes, a diffusion classifier settles what it leaves open.
+    """Image classifier of two tiers: a fast classifier proposes, a diffusion classifier re-ranks.
 
     Parameters
     ----------
@@ -67,8 +67,8 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         Templates with {} where the label goes, or functions from a label to its prompt, for the tiers that are models
         of text and named by a string; None: the adapters' own, "a photo of a {}.". Functions cannot be saved.
     allocation : Allocation or None
-        Which candidates get the next trial, and when to stop. None: `Race()`, or `PairedTTest()` while nothing is
-        calibrated.
+        Decides which candidates get the next trial, and when to stop. None: `Race()`, or `PairedTTest()` while nothing
+        is calibrated.
     objective : "l2", "l1", "huber", "vlb" or "l2+vlb"
         Error between noise and predicted noise; the last two need a denoiser that has learned its variance.
     weighting : "learned", "uniform" or "heuristic"
@@ -79,9 +79,9 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
     architecture : "auto", "mlp" or "unet"
         Denoiser to train; "auto": an MLP for vectors and images of at most 256 numbers, else a U-Net.
     cv : int, float, splitter or iterable of splits
-        What the fusion is fitted on. An int: out-of-fold predictions of that many folds, both tiers refitted for each;
-        so too for a scikit-learn splitter or its splits. A float in (0, 1): that share of the images, held out of the
-        training of both tiers for good. Images of one group (`fit(X, y, groups=…)`) are held out together.
+        Images that the fusion is fitted on. An int: out-of-fold predictions of that many folds, both tiers refitted for
+        each; likewise a scikit-learn splitter or its splits. A float in (0, 1): that share of the images, held out of
+        the training of both tiers. Images of one group (`fit(X, y, groups=…)`) are held out together.
     class_weight : dict, "balanced" or None
         Weights of the labels in the fit of tier 1, tier 2 and the fusion, as in scikit-learn.
     max_iter : int
@@ -103,9 +103,9 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         What these compute in, "float64" (a trained denoiser only), "float32", "bfloat16" or "float16". None: float64
         for an MLP, float32 for a U-Net, and for tiers named by a string what their adapters choose.
     n_jobs : int or None
-        Folds that are fitted at a time, as in scikit-learn. The result does not depend on it.
+        Number of folds fitted at a time, as in scikit-learn. The result does not depend on it.
     verbose : bool
-        Whether to show progress bars.
+        Show progress bars.
     random_state : int, RandomState or None
         Decides everything: folds, training and the noise of all trials.
 
@@ -116,18 +116,18 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
     proposer_, denoiser_ : objects
         The fitted tiers.
     fusion_ : Fusion
-        How prior and evidence become the posterior.
+        Turns prior and evidence into the posterior.
     calibration_ : Calibration or None
-        What was learned from labelled images beside the tiers; None if nothing was, and `predict_proba` then ranks
-        but is no calibrated probability.
+        Fusion, timestep weights and order of trials, fitted on labelled images. None if nothing was calibrated:
+        `predict_proba` then ranks but is no calibrated probability.
     worth_ : Worth or None
-        What tier 2 adds to tier 1 on held-out images; as text, a sentence that says what to do. Where it does not pay,
-        `fit` turns it off, and the answer is tier 1's. None if nothing was calibrated.
+        Comparison of both tiers with tier 1 on held-out images; as text, a sentence that says what to do. If tier 2
+        does not pay, `fit` turns it off, and the answer is tier 1's. None if nothing was calibrated.
     image_shape_ : tuple of int or None
         (H, W, C) or (d,) of one item; None where the tiers take images of any size.
     pixel_range_ : tuple of float or None
-        Lowest and highest value in the X of `fit`, 0 and 255 if it was uint8; what black and white of an image file
-        stand for. None where no array was fitted on.
+        Lowest and highest value in the X of `fit`, 0 and 255 if it was uint8; black and white of an image file become
+        these. None if no array was fitted on.
     n_features_in_ : int
         Numbers in one item.
     n_iter_ : int
@@ -225,11 +225,11 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
     __metadata_request__fit: ClassVar[dict[str, bool | None]] = {"sample_weight": None, "groups": True}
 
     def get_metadata_routing(self) -> MetadataRouter:
-        """Where `fit` sends what it is given beside X and y, for scikit-learn's metadata routing."""
+        """Routing of `fit`'s arguments beside X and y, for scikit-learn."""
         return router_of(self)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The parameters by name; if deep, those of proposer and allocation too, as in `proposer__C`."""
+        """The parameters by name; if deep, with the proposer's and the allocation's, as in `proposer__C`."""
         params = super().get_params(deep=deep)
         if deep:
             if is_dataclass(self._race()):
@@ -266,7 +266,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def _race(self) -> Any:
-        """The allocation, or the one that stands for None."""
+        """The allocation; `Race()` for None."""
         return Race() if self.allocation is None else self.allocation
 
     def __sklearn_clone__(self) -> Self:
@@ -286,7 +286,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
     # --- fitting ------------------------------------------------------------------------------------------------------
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
-        """Fit both tiers and the fusion; the table in the class's notes says what that means for which parts.
+        """Fit both tiers and the fusion; the table in the class's notes says what that means for which tiers.
 
         A fit that fails or is interrupted leaves the classifier as it was.
 
@@ -322,10 +322,13 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
 
     def _without_fit(self) -> Self:
         """A copy that shares the parameters and has nothing that `fit` left behind."""
-        other = copy.copy(self)
-        fitted = {name for name in vars(other) if name.endswith("_") or name in _FITTED}
+        other, fitted = copy.copy(self), self._fitted()
         other.__dict__ = {name: value for name, value in vars(other).items() if name not in fitted}
         return other
+
+    def _fitted(self) -> dict[str, Any]:
+        """All that `fit` left behind, by attribute."""
+        return {name: value for name, value in vars(self).items() if name.endswith("_") or name in _FITTED}
 
     def _fit(self, X: Any, y: Any, params: dict[str, Any]) -> Self:
         check_parameters(self)
@@ -352,8 +355,8 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         check_classes(self.classes_, numbers, trains=denoiser is None)
         self._seed = draw_seed(self.random_state)
         sample = Sample(items, numbers, metadata.weight, metadata.groups)
-        parts, recording = self._cross_fit(proposer, denoiser, metadata.proposer).fit(sample, self.cv)
-        self._keep(parts)
+        tiers, recording = self._cross_fit(proposer, denoiser, metadata.proposer).fit(sample, self.cv)
+        self._keep(tiers)
         self._calibrate(recording)
         if recording is None:  # nothing says that tier 2 is better
             self.fusion_ = Fusion(pays=False)
@@ -374,33 +377,29 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         check_parameters(self)
         items, y = self._read_labelled(X, y)
-        sample, parts = (
-            Sample(items, class_numbers(y, self.classes_)),
-            FittedTiers(self.proposer_, self.denoiser_, None),
-        )
-        self._calibrate(self._cross_fit(*parts[:2]).record(parts, sample, progress=self.verbose))
+        sample = Sample(items, class_numbers(y, self.classes_))
+        tiers = FittedTiers(self.proposer_, self.denoiser_, None)
+        self._calibrate(self._cross_fit(*tiers[:2]).record(tiers, sample, progress=self.verbose))
         return self
 
     def _cross_fit(self, proposer: Any, denoiser: Any, proposer_params: Mapping[str, Any] | None = None) -> CrossFit:
-        training = TrainingConfig(
-            max_iter=self.max_iter,
-            learning_rate=self.learning_rate,
-            wrong_class_weight=self.wrong_class_weight,
-            n_iter_no_change=self.n_iter_no_change,
-        )
-        dtype = None if self.dtype is None else getattr(torch, self.dtype)
-        recipe = TierFitter(
+        fitter = TierFitter(
             proposer=proposer,
             denoiser=denoiser,
             architecture=self.architecture,
-            training=training,
+            training=TrainingConfig(
+                max_iter=self.max_iter,
+                learning_rate=self.learning_rate,
+                wrong_class_weight=self.wrong_class_weight,
+                n_iter_no_change=self.n_iter_no_change,
+            ),
             validation_fraction=self.validation_fraction,
             device=as_device(self.device),
-            dtype=dtype,
+            dtype=None if self.dtype is None else getattr(torch, self.dtype),
             proposer_params=proposer_params or {},
         )
         return CrossFit(
-            recipe,
+            fitter,
             self.classes_,
             self._seed,
             self._objective,
@@ -410,7 +409,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         )
 
     def _fit_labels(self, proposer: Any, denoiser: Any, labels: Any) -> Self:
-        """Zero-shot: both parts as they are, for these labels."""
+        """Zero-shot: both tiers as they are, for these labels."""
         if denoiser is None or not is_trained(proposer):
             raise InvalidInputError(
                 "fit(None, labels) needs two tiers that are trained already: pass a denoiser, and a proposer that is "
@@ -434,11 +433,11 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
             proposer.fit(None, np.unique(y))
         return np.asarray(proposer.classes_)
 
-    def _keep(self, parts: FittedTiers) -> None:
-        self.proposer_, self.denoiser_ = parts.proposer, parts.denoiser
-        if parts.log is not None:
-            self.n_iter_ = parts.log.n_iter
-            self.training_log_ = parts.log
+    def _keep(self, tiers: FittedTiers) -> None:
+        self.proposer_, self.denoiser_ = tiers.proposer, tiers.denoiser
+        if tiers.log is not None:
+            self.n_iter_ = tiers.log.n_iter
+            self.training_log_ = tiers.log
 
     def _calibrate(self, recording: Recording | None) -> None:
         self.calibration_, self.worth_, self.fusion_ = None, None, Fusion()
@@ -460,12 +459,12 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
     # --- predicting ---------------------------------------------------------------------------------------------------
 
     def propose(self, X: Any) -> tuple[list[list[Label]], list[np.ndarray]]:
-        """What tier 1 hands over: each image's candidates, best first, and their log-probabilities `[k]`."""
+        """Tier 1's candidates of each image, best first, and their log-probabilities `[k]`."""
         check_is_fitted(self)
         return self._propose(self._read(X))[:2]
 
     def rerank(self, X: Any) -> list[RerankResult]:
-        """What re-ranking made of each image: ranking, posterior among the candidates, cost and stopping reason.
+        """Re-rank images: ranking, posterior among the candidates, cost and reason for stopping of each.
 
         Parameters
         ----------
@@ -479,7 +478,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         return self.decide(X)[1]
 
     def stream(self, X: Any) -> Iterator[Step]:
-        """The same as `rerank`, as a generator of its steps, to be watched."""
+        """Generate the steps of `rerank`, to be watched."""
         check_is_fitted(self)
         items = self._read(X)
         candidates, log_prior, _ = self._propose(items)
@@ -543,7 +542,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         return stage
 
     def with_labels(self, labels: Sequence[Label]) -> Self:
-        """This fitted classifier asked about other labels: a copy, at the cost of encoding what is new among them.
+        """A copy of this fitted classifier for other labels, at the cost of encoding the new ones.
 
         It shares both tiers, settings and noise, and keeps what `calibrate` learned (fusion, timestep weights, order of
         trials), so that its posterior is as well calibrated as the new labels resemble those calibrated on.
@@ -605,7 +604,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
             If the folder holds something else, or a part is an object that was not given as a spec string.
         """
         check_is_fitted(self)
-        persistence.save(self, folder)
+        persistence.save(folder, self.get_params(deep=False), self._fitted())
 
     @classmethod
     def load(
@@ -615,7 +614,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         prompts: Prompts | None = None,
         device: str | None = None,
     ) -> Self:
-        """Read a classifier that `save` wrote; it predicts exactly as the one that was saved.
+        """Read a classifier that `save` wrote; its predictions are exactly the same.
 
         Parameters
         ----------
@@ -635,7 +634,11 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         InvalidInputError
             For prompts that neither tier reads, or a device that is not here.
         """
-        return cast(Self, persistence.load(cls, folder, trusted, prompts, device))
+        parameters, fitted = persistence.load(folder, trusted, prompts, device)
+        with persistence.finding_damage(folder):
+            clf = cls(**parameters)
+        clf.__dict__.update(fitted)
+        return clf
 
     @classmethod
     def from_pretrained(cls, name: str | Path, prompts: Prompts | None = None, device: str | None = None) -> Self:
@@ -712,10 +715,10 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
 
 
 _FITTED = ("_seed", "_takes_arrays", "_table", "_usual", "_objective", "_weighting")
-"""What `fit` leaves behind, beside the attributes whose names end in "_"."""
+"""Attributes that `fit` sets beside those whose names end in "_"."""
 
 
 def _pop_nested(params: dict[str, Any], name: str) -> dict[str, Any]:
-    """Take those of the parameters out that belong to the named one, by their own names."""
+    """Take the parameters out that belong to the named one, by their own names."""
     prefix = f"{name}__"
     return {key.removeprefix(prefix): params.pop(key) for key in list(params) if key.startswith(prefix)}

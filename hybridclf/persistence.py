@@ -1,9 +1,11 @@
 """Saving and loading a fitted HybridClassifier: JSON, safetensors and skops; never pickle.
 
+The classifier hands over two plain mappings, its parameters and its fitted attributes, and gets the same two back.
+
 A saved model is a folder: `model.json` (settings, labels, calibration), `denoiser.safetensors` (a denoiser trained by
-us), and `proposer.safetensors` (the default proposer) or `proposer.skops` (another scikit-learn classifier). Parts that
-came from an adapter's spec string are saved as that string and loaded through the adapter again. A spec string whose
-path (what follows its last colon) starts with "./" names a part that lies in the folder itself, as in
+us), and `proposer.safetensors` (the default proposer) or `proposer.skops` (another scikit-learn classifier). A tier
+that came from an adapter's spec string is saved as that string and loaded through the adapter again. A spec string
+whose path (the part after its last colon) starts with "./" names a tier in the folder itself, as in
 "open_clip:local-dir:./clip" and "diffusers:./sd"; ".." is refused.
 """
 
@@ -12,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import sklearn
@@ -42,64 +44,62 @@ from .saving.labels import describe_labels, restore_labels
 from .saving.proposers import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
 from .utils.names import Prompts
 
-if TYPE_CHECKING:
-    from .estimator import HybridClassifier
-
-__all__ = ["FORMAT_VERSION", "load", "read_description", "restore_denoiser", "save"]
+__all__ = ["FORMAT_VERSION", "finding_damage", "load", "read_description", "restore_denoiser", "save"]
 
 FORMAT_VERSION = 2
 """Version of the folder's layout: this one and older ones are read. In 1 the default proposer was a skops file too."""
 
 FILES = ("denoiser.safetensors", ARRAYS, SKOPS, "model.json")
-"""Names of a saved model's files, of which those of parts that are spec strings are missing; the last: it is whole."""
+"""Files of a saved model. A tier that is a spec string has none; model.json, written last, marks it as complete."""
 
 _ALLOCATIONS: dict[str, type[Allocation]] = {a.__name__: a for a in (FixedTrials, PairedTTest, Race, Staged)}
-_FITTED = ("n_iter_", "n_features_in_", "feature_names_in_")
+_PLAIN = ("n_iter_", "n_features_in_", "feature_names_in_")
+"""Fitted attributes that are saved as they are."""
 
 
-def save(clf: "HybridClassifier", folder: str | Path) -> None:
-    """Write a fitted classifier into a folder; see `HybridClassifier.save`."""
+def save(folder: str | Path, parameters: Mapping[str, Any], fitted: Mapping[str, Any]) -> None:
+    """Write a classifier's parameters and fitted attributes into a folder; see `HybridClassifier.save`."""
     folder = Path(folder)
-    description = _describe(clf, folder)
+    description = _describe(parameters, fitted, folder)
     _check_target(folder, description)
     arrays = skops = b""
     if description["fitted_proposer"]:
-        default = dump_arrays(clf.proposer_) if clf.proposer is None else None
+        default = dump_arrays(fitted["proposer_"]) if parameters["proposer"] is None else None
         description["linear_proposer"], arrays = default or (None, b"")
-        skops = b"" if default else dump_skops(clf.proposer_)
+        skops = b"" if default else dump_skops(fitted["proposer_"])
     text = json.dumps(description, indent=1, default=_plain)
-    denoiser = b"" if isinstance(description["denoiser"], str) else dump_tensors(_tensors(clf.denoiser_))
+    denoiser = b"" if isinstance(description["denoiser"], str) else dump_tensors(_tensors(fitted["denoiser_"]))
     make_folder(folder)
     write_together(folder, dict(zip(FILES, (denoiser, arrays, skops, f"{text}\n".encode()), strict=True)))
 
 
 def load(
-    cls: "type[HybridClassifier]",
-    folder: str | Path,
-    trusted: Sequence[str] = (),
-    prompts: Prompts | None = None,
-    device: str | None = None,
-) -> "HybridClassifier":
-    """Read a classifier that `save` wrote; see `HybridClassifier.load`."""
+    folder: str | Path, trusted: Sequence[str] = (), prompts: Prompts | None = None, device: str | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parameters and the fitted attributes that `save` wrote; see `HybridClassifier.load`."""
     folder = Path(folder)
     check_prompts(prompts)
     if device is not None:
         as_device(device)  # which checks it
     saved = read_description(folder)
-    with _finding_damage(folder):
-        clf = _unfitted(cls, folder, saved)
-        clf.device = device or _here(clf.device)
+    with finding_damage(folder):
+        parameters = _parameters(folder, saved)
+        parameters["device"] = device or _here(parameters["device"])
     if prompts is not None:
-        clf.prompts = prompts
-    named = _load_named(clf, saved)
-    with _finding_damage(folder):
-        _restore(clf, folder, saved, named, trusted)
-    clf.proposer_ = with_labels(clf.proposer_, clf.classes_)
-    return clf
+        parameters["prompts"] = prompts
+    named = _load_named(parameters, saved)
+    with finding_damage(folder):
+        fitted = _tiers(folder, saved, parameters, named, trusted) | _learned(saved, parameters)
+    fitted["proposer_"] = with_labels(fitted["proposer_"], fitted["classes_"])
+    if parameters["proposer"] is None and not saved["default_proposer"]:
+        parameters["proposer"] = fitted["proposer_"]
+    if parameters["denoiser"] is None and not saved["trained_denoiser"]:
+        parameters["denoiser"] = fitted["denoiser_"]
+    return parameters, fitted
 
 
 def _here(device: str) -> str:
-    """That device, or "auto" where it is not there: where a model was saved says nothing of here."""
+    """The device, or "auto" if this machine lacks it: a model may have been saved on another machine."""
     try:
         as_device(device)
     except InvalidInputError:
@@ -108,8 +108,8 @@ def _here(device: str) -> str:
 
 
 @contextmanager
-def _finding_damage(folder: Path) -> Iterator[None]:
-    """Say of whatever goes wrong with a folder's content that the folder is damaged."""
+def finding_damage(folder: str | Path) -> Iterator[None]:
+    """Turn errors about a folder's content into one that says the folder is damaged."""
     try:
         yield
     except (SavedModelError, torch.OutOfMemoryError):
@@ -119,7 +119,7 @@ def _finding_damage(folder: Path) -> Iterator[None]:
 
 
 def _check_target(folder: Path, description: dict[str, Any]) -> None:
-    """Check that nothing but a saved model, or parts of this one, would be overwritten or joined."""
+    """Check that the folder is new, empty, a saved model, or holds tiers of this one and nothing else."""
     if not folder.exists() or (folder / "model.json").exists():
         return
     specs = [description[tier] for tier in ("proposer", "denoiser")]
@@ -128,48 +128,51 @@ def _check_target(folder: Path, description: dict[str, Any]) -> None:
         raise SavedModelError(f"{folder} exists and is not a saved model; give a new or empty folder")
 
 
-def _describe(clf: "HybridClassifier", folder: Path) -> dict[str, Any]:
+def _describe(parameters: Mapping[str, Any], fitted: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """All of a classifier that goes into JSON, for that folder."""
-    parameters = clf.get_params(deep=False)
-    proposer, denoiser = (_spec(parameters.pop(name), folder) for name in ("proposer", "denoiser"))
-    if not isinstance(denoiser, str) and not isinstance(clf.denoiser_, LateConditionedDenoiser):
-        raise _unsaveable("denoiser", clf.denoiser_)
-    if not isinstance(proposer, str) and not isinstance(clf.proposer_, BaseEstimator):
-        raise _unsaveable("proposer", clf.proposer_)
-    if not isinstance(parameters["random_state"], int | np.integer | None):
-        parameters["random_state"] = None  # what it decided is in the seed
-    parameters["allocation"] = _describe_allocation(parameters["allocation"])
-    if not isinstance(parameters["cv"], int | float | np.number):
-        parameters["cv"] = 3  # a splitter has done its work
-    if isinstance(parameters["class_weight"], Mapping):
-        parameters["class_weight"] = list(parameters["class_weight"].items())  # JSON's keys are texts
-    calibration = clf.calibration_
+    parameters = dict(parameters)
+    tiers = (parameters.pop(name) for name in ("proposer", "denoiser"))
+    proposer, denoiser = (plugins.portable(tier, folder) if isinstance(tier, str) else tier for tier in tiers)
+    fitted_proposer = isinstance(fitted["proposer_"], BaseEstimator)
+    if not isinstance(denoiser, str) and not isinstance(fitted["denoiser_"], LateConditionedDenoiser):
+        raise _unsaveable("denoiser", fitted["denoiser_"])
+    if not isinstance(proposer, str) and not fitted_proposer:
+        raise _unsaveable("proposer", fitted["proposer_"])
+    calibration, table, usual = fitted["calibration_"], fitted["_table"], fitted["_usual"]
     return {
         "format": "hybridclf",
         "version": FORMAT_VERSION,
         "hybridclf": __version__,
         "scikit-learn": sklearn.__version__,
-        "parameters": parameters,
+        "parameters": _describe_parameters(parameters),
         "proposer": proposer if isinstance(proposer, str) else None,
         "default_proposer": proposer is None,
-        "fitted_proposer": isinstance(clf.proposer_, BaseEstimator),
-        "denoiser": denoiser if isinstance(denoiser, str) else _describe_denoiser(clf.denoiser_),
+        "fitted_proposer": fitted_proposer,
+        "denoiser": denoiser if isinstance(denoiser, str) else _describe_denoiser(fitted["denoiser_"]),
         "trained_denoiser": denoiser is None,
-        "classes": describe_labels(clf.classes_),
-        "image_shape": clf.image_shape_,
-        "pixel_range": clf.pixel_range_,
-        "takes_arrays": clf._takes_arrays,
-        "table": None if clf._table is None else clf._table.columns,
-        "usual_values": None if clf._usual is None else {"low": clf._usual.low, "high": clf._usual.high},
-        "seed": clf._seed,
-        "fitted": {name: getattr(clf, name) for name in _FITTED if hasattr(clf, name)},
-        "asks_tier_2": clf.fusion_.pays,
-        "calibration": None if calibration is None else _describe_calibration(calibration, clf.classes_.dtype),
+        "classes": describe_labels(fitted["classes_"]),
+        "image_shape": fitted["image_shape_"],
+        "pixel_range": fitted["pixel_range_"],
+        "takes_arrays": fitted["_takes_arrays"],
+        "table": None if table is None else table.columns,
+        "usual_values": None if usual is None else {"low": usual.low, "high": usual.high},
+        "seed": fitted["_seed"],
+        "fitted": {name: fitted[name] for name in _PLAIN if name in fitted},
+        "asks_tier_2": fitted["fusion_"].pays,
+        "calibration": None if calibration is None else _describe_calibration(calibration, fitted["classes_"].dtype),
     }
 
 
-def _spec(tier: Any, folder: Path) -> Any:
-    return plugins.portable(tier, folder) if isinstance(tier, str) else tier
+def _describe_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters as JSON can hold them; a parameter of no use after `fit` is saved as its default."""
+    described = parameters | {"allocation": _describe_allocation(parameters["allocation"])}
+    if not isinstance(parameters["random_state"], int | np.integer | None):
+        described["random_state"] = None  # what it decided is in the seed
+    if not isinstance(parameters["cv"], int | float | np.number):
+        described["cv"] = 3  # a splitter has done its work
+    if isinstance(parameters["class_weight"], Mapping):
+        described["class_weight"] = list(parameters["class_weight"].items())  # JSON's keys are texts
+    return described
 
 
 def _unsaveable(kind: plugins.Kind, tier: Any) -> SavedModelError:
@@ -189,7 +192,7 @@ def _describe_allocation(allocation: Allocation | None) -> dict[str, Any] | None
 
 
 def _describe_denoiser(denoiser: LateConditionedDenoiser) -> dict[str, Any]:
-    """Its own classes too: one that was given may know others than the classifier, or in another order."""
+    """The denoiser with its own classes: a given denoiser may know others than the classifier, or in another order."""
     return {
         "network": denoiser.network.config,
         "dtype": str(denoiser.dtype).removeprefix("torch."),
@@ -210,7 +213,7 @@ def _describe_calibration(calibration: Calibration, labels: np.dtype) -> dict[st
 
 
 def _describe_harmed(values: dict[str, Any], labels: np.dtype) -> dict[str, Any]:
-    """Values of which "harmed" are labels of that dtype; dates and spans of time are no values of JSON's."""
+    """Values with "harmed" as JSON can hold it: labels of this dtype may be dates or spans of time."""
     if labels.kind not in "mM":
         return values
     return values | {"harmed": describe_labels(np.array(values["harmed"], dtype=labels))}
@@ -238,7 +241,7 @@ def _plain(value: Any) -> Any:
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """What a saved model's `model.json` says; the parts beside it are not looked at.
+    """Read a saved model's `model.json`, without the files beside it.
 
     Raises
     ------
@@ -259,64 +262,69 @@ def read_description(folder: Path) -> dict[str, Any]:
     return saved
 
 
-def _unfitted(cls: "type[HybridClassifier]", folder: Path, saved: dict[str, Any]) -> "HybridClassifier":
-    """A classifier with the saved settings, spec strings among them."""
-    parameters = dict(saved["parameters"])
+def _parameters(folder: Path, saved: dict[str, Any]) -> dict[str, Any]:
+    """The saved parameters, spec strings among them."""
+    parameters = {"proposer": None, "denoiser": None, **saved["parameters"]}
     parameters["allocation"] = _restore_allocation(parameters["allocation"])
     if isinstance(parameters.get("class_weight"), list):
         parameters["class_weight"] = dict(parameters["class_weight"])
     if parameters["image_shape"] is not None:
         parameters["image_shape"] = tuple(parameters["image_shape"])
     specs = {kind: saved[kind] for kind in ("proposer", "denoiser") if isinstance(saved[kind], str)}
-    parameters |= {kind: plugins.resolved(spec, folder) for kind, spec in specs.items()}
-    return cls(**parameters)
+    return parameters | {kind: plugins.resolved(spec, folder) for kind, spec in specs.items()}
 
 
-def _load_named(clf: "HybridClassifier", saved: dict[str, Any]) -> dict[plugins.Kind, Any]:
-    """The parts that were saved as a spec string, from their adapters, whose errors are their own."""
-    specs: dict[plugins.Kind, Any] = {"denoiser": clf.denoiser}
-    if not saved.get("fitted_proposer"):
-        specs["proposer"] = clf.proposer
-    options = loader_options(clf)
-    named = {kind: plugins.offer(kind, spec, options) for kind, spec in specs.items() if isinstance(spec, str)}
-    check_prompts_used(clf, named.get("proposer"), named.get("denoiser"))
+def _load_named(parameters: dict[str, Any], saved: dict[str, Any]) -> dict[plugins.Kind, Any]:
+    """The tiers that were saved as a spec string, from their adapters, whose errors are their own."""
+    kinds: list[plugins.Kind] = ["denoiser"] if saved.get("fitted_proposer") else ["proposer", "denoiser"]
+    options = loader_options(parameters)
+    specs = {kind: parameters[kind] for kind in kinds if isinstance(parameters[kind], str)}
+    named = {kind: plugins.offer(kind, spec, options) for kind, spec in specs.items()}
+    check_prompts_used(parameters, named)
     return named
 
 
-def _restore(
-    clf: "HybridClassifier",
+def _tiers(
     folder: Path,
     saved: dict[str, Any],
+    parameters: dict[str, Any],
     named: dict[plugins.Kind, Any],
     trusted: Sequence[str],
-) -> None:
-    clf.classes_ = restore_labels(saved["classes"])
+) -> dict[str, Any]:
+    """Both tiers: those that were named, and those whose weights are in the folder."""
     version = saved.get("scikit-learn")
     if "proposer" in named:
-        clf.proposer_ = named["proposer"]
+        proposer = named["proposer"]
     elif linear := saved.get("linear_proposer"):
-        clf.proposer_ = load_arrays(folder, linear, version)
+        proposer = load_arrays(folder, linear, version)
     else:
-        clf.proposer_ = load_skops(folder, trusted, version)
-    if clf.proposer is None and not saved["default_proposer"]:
-        clf.proposer = clf.proposer_
-    if "denoiser" in named:
-        clf.denoiser_ = named["denoiser"]
-    else:
-        clf.denoiser_ = restore_denoiser(folder, saved["denoiser"], as_device(clf.device))
-        clf.denoiser = None if saved["trained_denoiser"] else clf.denoiser_
-    clf.image_shape_ = None if saved["image_shape"] is None else tuple(saved["image_shape"])
-    clf.pixel_range_ = None if saved["pixel_range"] is None else tuple(saved["pixel_range"])
-    clf._takes_arrays, clf._seed = saved["takes_arrays"], saved["seed"]
-    clf._table = None if saved.get("table") is None else TableEncoder(saved["table"])
-    clf._usual = None if saved.get("usual_values") is None else UsualValues(**saved["usual_values"])
-    clf._objective, clf._weighting = clf.objective, clf.weighting
-    for name, value in saved["fitted"].items():
-        setattr(clf, name, np.array(value, dtype=object) if name == "feature_names_in_" else value)
-    clf.calibration_ = None if saved["calibration"] is None else _restore_calibration(saved["calibration"])
-    learned = clf.calibration_
-    clf.fusion_ = Fusion(pays=saved.get("asks_tier_2", True)) if learned is None else learned.fusion
-    clf.worth_ = None if learned is None else learned.worth
+        proposer = load_skops(folder, trusted, version)
+    device = as_device(parameters["device"])
+    denoiser = named["denoiser"] if "denoiser" in named else restore_denoiser(folder, saved["denoiser"], device)
+    return {"proposer_": proposer, "denoiser_": denoiser}
+
+
+def _learned(saved: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
+    """The fitted attributes beside the tiers."""
+    plain = dict(saved["fitted"])
+    if "feature_names_in_" in plain:
+        plain["feature_names_in_"] = np.array(plain["feature_names_in_"], dtype=object)
+    shape, values, table, usual = (saved.get(k) for k in ("image_shape", "pixel_range", "table", "usual_values"))
+    calibration = None if saved["calibration"] is None else _restore_calibration(saved["calibration"])
+    return plain | {
+        "classes_": restore_labels(saved["classes"]),
+        "image_shape_": None if shape is None else tuple(shape),
+        "pixel_range_": None if values is None else tuple(values),
+        "calibration_": calibration,
+        "fusion_": calibration.fusion if calibration else Fusion(pays=saved.get("asks_tier_2", True)),
+        "worth_": calibration.worth if calibration else None,
+        "_takes_arrays": saved["takes_arrays"],
+        "_seed": saved["seed"],
+        "_table": None if table is None else TableEncoder(table),
+        "_usual": None if usual is None else UsualValues(**usual),
+        "_objective": parameters["objective"],
+        "_weighting": parameters["weighting"],
+    }
 
 
 def _restore_allocation(saved: dict[str, Any] | None) -> Allocation | None:

@@ -38,10 +38,10 @@ class Reranker:
     denoiser : Denoiser
         The conditional diffusion model.
     allocation : Allocation, optional
-        Which candidates get the next trial, and when to stop. Default: `Race` if the fusion is calibrated, else
+        Decides which candidates get the next trial, and when to stop. Default: `Race` if the fusion is calibrated, else
         `PairedTTest`.
     fusion : Fusion, optional
-        How prior and evidence become a posterior. Default: unfitted; evidence alone decides.
+        Turns prior and evidence into a posterior. Default: unfitted; evidence alone decides.
     objective : "l2", "l1", "huber", "vlb" or "l2+vlb"
         The error between noise and predicted noise; the last two are for a denoiser that has learned its variance.
     weighting : Weighting, optional
@@ -110,15 +110,15 @@ class Reranker:
         Parameters
         ----------
         images : sequence of n images
-            Whatever the denoiser encodes.
+            Input of the denoiser's `encode`.
         candidates : n sequences of labels
             The classes to compare, image by image; lengths may differ.
         log_prior : n float sequences, optional
             Tier 1's log-probabilities of these candidates; default uniform.
         novel : bool array `[n]`, optional
-            Images that are known to be unlike all that was calibrated on: tier 1 answers them. Default: none.
+            Images that are known to be unlike all calibration images: tier 1 answers. Default: none.
         progress : bool
-            Whether to show a progress bar.
+            Show a progress bar.
 
         Returns
         -------
@@ -150,7 +150,7 @@ class Reranker:
         return done
 
     def _warn_of_another_tier_1(self, log_prior: Sequence[np.ndarray] | np.ndarray) -> None:
-        """Warn if tier 1 is far more or less sure than the one that the fusion was fitted for."""
+        """Warn if tier 1 is far more or less sure than the fusion's own tier 1."""
         usual = self.fusion.top_log_prior
         tops = [np.max(prior) for prior in log_prior if len(prior)]
         if usual is None or len(tops) < ENOUGH_PRIORS or not abs(np.mean(tops) - usual) > FAR_PRIOR:
@@ -164,7 +164,7 @@ class Reranker:
         )
 
     def _warn_of_fallbacks(self, results: list[RerankResult]) -> None:
-        """Warn once if tier 2 failed for most of the images that it was asked about."""
+        """Warn once if tier 2 failed for most of the images it was asked about."""
         asked = [r for r in results if r.rows or r.stopped_by == "fallback"]
         failed = sum(r.stopped_by == "fallback" for r in asked)
         if 2 * failed <= len(asked) or not failed:
@@ -189,7 +189,7 @@ class Reranker:
         log_prior: Sequence[np.ndarray] | np.ndarray | None = None,
         novel: np.ndarray | None = None,
     ) -> Iterator[Step]:
-        """The same as `rerank`, as a generator of its steps, to be watched: parameters and errors as there."""
+        """Generate the steps of `rerank`, to be watched; parameters and errors as there."""
         if log_prior is None:
             log_prior = list(map(uniform_prior, candidates))
         if not len(images) == len(candidates) == len(log_prior):
@@ -241,7 +241,7 @@ class Reranker:
         return Loop(self.allocation, self.fusion, evaluate, capacity, window, ahead, self._ceilings())
 
     def _ceilings(self) -> np.ndarray | None:
-        """Highest usual sums of errors by trials, if the fusion knows what is usual."""
+        """Highest usual sums of errors by trials; None if the fusion has no usual errors."""
         if self.fusion.usual is None:
             return None
         t, alpha, sigma = self.levels()

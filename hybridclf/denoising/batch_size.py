@@ -1,4 +1,4 @@
-"""How many rows or evaluations go into a batch, and fewer when the device's memory runs out."""
+"""Batch sizes: the default by device, and halving when the device's memory runs out."""
 
 from collections.abc import Callable
 from typing import Any
@@ -60,7 +60,7 @@ class Batches:
             From a position and a size to the results `[m, …]` of the m items from that position on that make a batch of
             that size.
         n_items : int
-            How many items there are.
+            Number of items.
 
         Raises
         ------

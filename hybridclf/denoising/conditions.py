@@ -11,7 +11,7 @@ __all__ = ["ConditionTable"]
 
 
 class ConditionTable:
-    """The conditions of labels under numbers; labels come and go, those it began with stay.
+    """Conditions of labels, by number: labels come and go, the first ones stay.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class ConditionTable:
         return [self._number[label] for label in labels]
 
     def add(self, labels: Sequence[Label], condition: Condition) -> None:
-        """Take in those of the labels `[k]`, with condition `[k·n, …]`, that are not here yet."""
+        """Add the labels `[k]` that are new, from the condition `[k·n, …]` of all k."""
         new = [i for i, label in enumerate(labels) if label not in self._number]
         if not new:
             return
@@ -55,7 +55,7 @@ class ConditionTable:
         self._conditions = joined
 
     def forget(self, used: np.ndarray) -> np.ndarray:
-        """Keep the labels it began with and those under the numbers `used`; the new number of each old one `[L]`."""
+        """Drop labels that came later and are not `used`; return the new number of each old one, int `[L]`."""
         stay = np.union1d(np.arange(self._n_kept), used)
         moved = np.full(len(self), -1)
         moved[stay] = np.arange(len(stay))

@@ -14,7 +14,7 @@ from ..ports import VarianceDenoiser
 __all__ = ["BOUNDS", "OBJECTIVES", "Objective", "Transition", "check_objective", "resolve_objective"]
 
 Objective = Callable[..., Tensor]
-"""Errors `[P]` from noise and predicted noise `[P, …]`; those in `BOUNDS` ask for a `Transition` too."""
+"""Errors `[E]` from noise and predicted noise `[E, …]`; the `BOUNDS` take a `Transition` too."""
 
 
 def _reduce(distance: Tensor) -> Tensor:
@@ -28,18 +28,18 @@ def _residual(noise: Tensor, predicted: Tensor) -> Tensor:
 
 
 def l2(noise: Tensor, predicted: Tensor) -> Tensor:
-    """Squared ℓ2 error ‖ε − ε̂‖² `[P]` of two `[P, …]`: Algorithm 1 of arXiv 2303.16203."""
+    """Squared ℓ2 error ‖ε − ε̂‖² `[E]` of two `[E, …]`: Algorithm 1 of arXiv 2303.16203."""
     dtype = torch.promote_types(predicted.dtype, torch.float32)
     return _reduce(F.mse_loss(predicted.to(dtype), noise.to(dtype), reduction="none"))  # in one pass over memory
 
 
 def l1(noise: Tensor, predicted: Tensor) -> Tensor:
-    """ℓ1 error `[P]`: Table 8 of arXiv 2303.16203 (better than ℓ2 on half of its data sets)."""
+    """ℓ1 error `[E]`: Table 8 of arXiv 2303.16203 (better than ℓ2 on half of its data sets)."""
     return _reduce(_residual(noise, predicted).abs())
 
 
 def huber(noise: Tensor, predicted: Tensor) -> Tensor:
-    """Squared error below 1 and absolute error above `[P]`: Appendix C of arXiv 2303.16203, as it words it.
+    """Squared error below 1 and absolute error above `[E]`: Appendix C of arXiv 2303.16203, as it words it.
 
     Unlike the textbook Huber loss its slope is not continuous at 1; its value is.
     """
@@ -48,13 +48,13 @@ def huber(noise: Tensor, predicted: Tensor) -> Tensor:
 
 
 class Transition(NamedTuple):
-    """What the variational bound of P pairs asks for beside the two noises.
+    """Input of the variational bound of E evaluations beside the two noises.
 
     Attributes
     ----------
-    x0, log_variance : Tensor `[P, …]`
+    x0, log_variance : Tensor `[E, …]`
         The image, and the learned log-variance of p(x_{t-1} | x_t).
-    alpha, sigma, alpha_before, sigma_before : Tensor `[P]`
+    alpha, sigma, alpha_before, sigma_before : Tensor `[E]`
         Noise levels at t and at t - 1, which are (1, 0) before the first.
     """
 
@@ -67,7 +67,7 @@ class Transition(NamedTuple):
 
 
 def vlb(noise: Tensor, predicted: Tensor, transition: Transition) -> Tensor:
-    """Term of the variational bound in bits `[P]`: Section 6.3.3 of arXiv 2303.16203, Equations 4-6 of 2102.09672.
+    """Term of the variational bound in bits `[E]`: Section 6.3.3 of arXiv 2303.16203, Equations 4-6 of 2102.09672.
 
     KL(q(x_{t-1} | x_t, x0) ‖ p(x_{t-1} | x_t)), and at the first level -log p(x0 | x_1) of pixels in steps of 2/255.
     Summed over dimensions, as all errors are here; the papers' code has the mean.
@@ -77,7 +77,7 @@ def vlb(noise: Tensor, predicted: Tensor, transition: Transition) -> Tensor:
     across = (-1,) + (1,) * (residual.ndim - 1)
     alpha, sigma, alpha_before, sigma_before = (v.to(residual.dtype).view(across) for v in transition[2:])
     ratio = alpha / alpha_before
-    beta = sigma.square() - (ratio * sigma_before).square()  # 1 - ratio², which would cancel
+    beta = sigma.square() - (ratio * sigma_before).square()  # 1 - ratio² without its cancellation
     shift = beta / (sigma * ratio) * residual  # between the two means
     log_true = (beta * (sigma_before / sigma).square()).log()
     kl = (log_variance - log_true - 1 + (log_true - log_variance).exp() + shift.square() * (-log_variance).exp()) / 2
@@ -94,7 +94,7 @@ def _decoder_nll(x0: Tensor, distance: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def l2_vlb(noise: Tensor, predicted: Tensor, transition: Transition) -> Tensor:
-    """`l2` + `vlb` `[P]`, with equal weights: Table 5 of arXiv 2303.16203, and what DiT was trained with."""
+    """`l2` + `vlb` `[E]`, with equal weights: Table 5 of arXiv 2303.16203, and what DiT was trained with."""
     return l2(noise, predicted) + vlb(noise, predicted, transition)
 
 
@@ -117,7 +117,7 @@ def resolve_objective(name: str) -> Objective:
 
 
 def check_objective(name: str, denoiser: Any) -> None:
-    """Check that an objective can be had with a denoiser; None for one that `fit` trains.
+    """Check that a denoiser supports an objective; None stands for the denoiser that `fit` trains.
 
     Raises
     ------

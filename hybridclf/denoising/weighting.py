@@ -1,4 +1,4 @@
-"""Weights of the errors by timestep: fixed ones, and those learned from recorded errors."""
+"""Weights of the errors by timestep: fixed, or learned from recorded errors."""
 
 from typing import Protocol
 
@@ -12,7 +12,7 @@ MAX_WEIGHT = 10.0
 """Bound on a timestep weight: 1/SNR grows without one as t goes to 1."""
 
 MIN_ALPHA = 1e-3
-"""Signal below which a velocity is not told from the noise any more."""
+"""Signal level below which a velocity cannot be told from the noise."""
 
 
 class Weighting(Protocol):
@@ -80,7 +80,8 @@ class BinnedWeights:
         index = _bin(t, n_bins)
         values = np.zeros(n_bins)
         for b in np.unique(index):
-            values[b] = _fisher(gap[:, index == b])
+            own = gap[:, index == b]
+            values[b] = max(float(own.mean()), 0.0) / max(float(own.var()), 1e-12)
         values = np.interp(np.arange(n_bins), np.unique(index), values[np.unique(index)])
         return cls(values / max(values.mean(), 1e-12) if values.any() else np.ones(n_bins))
 
@@ -104,12 +105,8 @@ def _bin(t: np.ndarray, n_bins: int) -> np.ndarray:
     return np.clip((np.asarray(t) * n_bins).astype(int), 0, n_bins - 1)
 
 
-def _fisher(gap: np.ndarray) -> float:
-    return max(float(gap.mean()), 0.0) / max(float(gap.var()), 1e-12)
-
-
 WEIGHTINGS: dict[str, Weighting | None] = {"learned": None, "uniform": uniform_weights, "heuristic": heuristic_weights}
-"""Timestep weights by name; None for those that are fitted."""
+"""Timestep weights by name; None: fitted."""
 
 
 def resolve_weighting(name: str) -> Weighting | None:

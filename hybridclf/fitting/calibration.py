@@ -25,10 +25,10 @@ from .worth import Answers, Worth, harmed_classes
 __all__ = ["Calibration", "Recording", "calibrate", "cross_answers", "fit_calibration", "record", "replay"]
 
 RECORDED_TRIALS = INFORMATIVE_TRIALS
-"""Trials recorded per image: those that a fitted order chooses from, so that what is replayed is what will be run."""
+"""Trials recorded per image: all that a fitted order chooses from, so that a replay runs the very same trials."""
 
 RECORDED_CLASSES = 20
-"""Candidates recorded per image: those with the most prior mass."""
+"""Candidates recorded per image: the most probable ones."""
 
 COMPARED_IN, ENOUGH = (5, 2), 500
 """Parts of the images for the comparison with tier 1, and of more images than these.
@@ -42,7 +42,7 @@ SHARPNESS = np.geomspace(0.4, 1.6, 13)
 
 @dataclass(frozen=True)
 class Recording:
-    """What both tiers say of n labelled images that they have not seen.
+    """Predictions of both tiers for n labelled images that they have not seen in training.
 
     Attributes
     ----------
@@ -57,13 +57,13 @@ class Recording:
     all_log_prior : float array `[m, C]`
         Tier 1's log-probabilities of all classes, also of images whose right class was not among the candidates.
     all_y : int array `[m]`
-        Right classes of those.
+        Right classes of these m images.
     at : int array `[n]` or None
-        Where among these m the n recorded images are; None: they are all of them.
+        Positions of the n recorded images among these m; None: all m are recorded.
     all_weight : float array `[m]` or None
         Weights of the m images; None if all count alike.
     vectors : bool
-        Whether they are vectors rather than images.
+        True for vectors, False for images.
     """
 
     log_prior: np.ndarray
@@ -80,7 +80,7 @@ class Recording:
 
     @property
     def positions(self) -> np.ndarray:
-        """Where among the m images the n recorded ones are, int `[n]`."""
+        """Positions of the n recorded images among the m, int `[n]`."""
         return np.arange(len(self.y)) if self.at is None else self.at
 
     @property
@@ -90,7 +90,7 @@ class Recording:
 
     @classmethod
     def join(cls, parts: list["Recording"]) -> "Recording":
-        """Recordings of different images, made with different parts, as one."""
+        """Recordings of different folds as one."""
         names = ["log_prior", "errors", "y", "all_log_prior", "all_y"]
         names += ["all_weight"] if parts[0].all_weight is not None else []
         starts = np.cumsum([0, *(len(p.all_y) for p in parts[:-1])])
@@ -115,20 +115,20 @@ class Recording:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What labelled images teach about two tiers.
+    """Fusion, timestep weights and order of trials, fitted on labelled images.
 
     Attributes
     ----------
     fusion : Fusion
-        How prior and evidence make a posterior.
+        Turns prior and evidence into a posterior.
     weighting : BinnedWeights or None
         Learned timestep weights; None where the weights were given.
     order : InformativeOrder
-        Most telling timesteps first.
+        Most informative timesteps first.
     n_images : int
-        How many images it rests on.
+        Number of images it was fitted on.
     worth : Worth or None
-        What tier 2 adds to tier 1; None where that was not compared.
+        Comparison of both tiers with tier 1; None if there was none.
     """
 
     fusion: Fusion
@@ -158,13 +158,13 @@ def record(
     denoiser : Denoiser
         Tier 2.
     images : sequence of n images
-        What it encodes.
+        Input of its `encode`.
     classes : array of labels `[C]`
-        What the columns of the prior stand for.
+        Labels of the prior's columns.
     log_prior : float array `[n, C]`
         Tier 1's log-probabilities.
     y : int array `[n]`
-        Right classes. Of images whose right class is not among the recorded candidates only the prior is kept.
+        Right classes. Of an image whose right class is no recorded candidate only the prior is kept.
     objective, batch_size, seed, progress
         As for `Reranker`.
     weight : float array `[n]`, optional
@@ -202,18 +202,18 @@ def calibrate(
     weighting: Weighting | None,
     seed: int = 0,
 ) -> Calibration:
-    """Fit all that labelled images teach, and find out whether tier 2 pays; where it does not, it is turned off.
+    """Fit fusion, weights and order, and compare with tier 1; tier 2 is turned off where it does not pay.
 
     Parameters
     ----------
     recording : Recording
-        What both tiers say of images that they have not seen.
+        Predictions for images that neither tier has seen.
     classes : array `[C]`
         The labels.
     allocation, top_k, weighting
         As for `fit_calibration`.
     seed : int
-        Decides which images the comparison rests on at a time.
+        Decides the parts of the comparison.
     """
     fitted = fit_calibration(recording, allocation, top_k, weighting)
     answers = cross_answers(recording, allocation, top_k, weighting, seed)
@@ -228,7 +228,7 @@ def calibrate(
 def cross_answers(
     recording: Recording, allocation: Allocation, top_k: int | None, weighting: Weighting | None, seed: int
 ) -> Answers:
-    """What tier 1 and both tiers say of the m images, with a calibration that was fitted on others than the image."""
+    """Answers of tier 1 and of both tiers for the m images, each with a calibration fitted on other images."""
     n_recorded = recording.errors.shape[1]
     if allocation.max_trials > n_recorded:  # more than can be replayed
         allocation = FixedTrials(n_recorded)
@@ -250,12 +250,15 @@ def cross_answers(
 
 
 def _answers(recording: Recording, posterior: np.ndarray, prior_alone: np.ndarray, evaluations: np.ndarray) -> Answers:
-    """Both tiers' answers to m images, from the posterior `[n, k]` of those that were recorded."""
+    """Both tiers' answers to m images, from the posterior `[n, k]` of the recorded ones.
+
+    Recorded candidates keep the probability that tier 1 gives them together. With tier 1 at (0.6, 0.3, 0.1), the first
+    two recorded and a posterior of (0.2, 0.8) among them, the second class has 0.9 · 0.8 = 0.72.
+    """
     m, n, at = np.arange(len(recording.all_y)), np.arange(len(recording.y)), recording.positions
     prior = log_softmax(prior_alone[:, None] * recording.all_log_prior, axis=1)
     leader = recording.all_log_prior.argmax(axis=1)
     right, loss = np.stack([leader == recording.all_y] * 2), np.stack([-prior[m, recording.all_y]] * 2)
-    # The recorded candidates share what tier 1 gives all of them: [n, k] is a part of [m, C].
     shared = logsumexp(prior_alone[at, None] * recording.log_prior, axis=1) - logsumexp(
         prior_alone[at, None] * recording.all_log_prior[at], axis=1
     )
@@ -304,7 +307,7 @@ def _in_order(
 def _sharpest(
     fusion: Fusion, recording: Recording, errors: np.ndarray, allocation: Allocation, top_k: int | None
 ) -> Fusion:
-    """The fusion whose replayed answers are the likeliest; as it is where that makes no difference."""
+    """The fusion whose replayed answers are the likeliest; unchanged where that makes no difference."""
     options = [fusion, *(fusion.sharpened(factor) for factor in SHARPNESS)]
     posteriors = [replay(option, allocation, recording.log_prior, errors, top_k)[0] for option in options]
     n = np.arange(len(recording.y))
@@ -317,13 +320,27 @@ def _sharpest(
 def replay(
     fusion: Fusion, allocation: Allocation, log_prior: np.ndarray, errors: np.ndarray, top_k: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Posterior `[n, k]` that an allocation ends with on recorded, weighted errors `[n, T, k]`, and evaluations `[n]`.
+    """Run an allocation on recorded errors, in the same loop that asks a denoiser.
 
-    The same loop that asks a denoiser, here reading from a table.
+    Parameters
+    ----------
+    fusion, allocation, top_k
+        As for `HybridClassifier`.
+    log_prior : float array `[n, k]`
+        Tier 1's log-probabilities of the recorded candidates.
+    errors : float array `[n, T, k]`
+        Their weighted errors, trials in the order in which the allocation uses them.
+
+    Returns
+    -------
+    posterior : float array `[n, k]`
+    evaluations : int array `[n]`
     """
     posterior, evaluations = fusion.prior(log_prior), np.zeros(len(log_prior), dtype=int)
     candidates = shortlist(posterior, top_k)
-    index = np.zeros(log_prior.shape, dtype=int)  # of each image's candidates, best first; what pads is never asked for
+    # Tables by candidate, best first: candidates (2, 0) of three recorded ones take columns 2 and 0. A row's padding,
+    # here a third column 0, is never asked for.
+    index = np.zeros(log_prior.shape, dtype=int)
     for row, c in zip(index, candidates, strict=True):
         row[: len(c)] = c
     table = np.take_along_axis(errors[:, : allocation.max_trials], index[:, None], axis=2)

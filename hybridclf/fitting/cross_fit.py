@@ -28,7 +28,7 @@ from .splitting import Split, folds, hold_out
 __all__ = ["CrossFit", "FittedTiers", "Sample", "TierFitter"]
 
 SMALL_IMAGE = 256
-"""Numbers in an image up to which an MLP is trained for it instead of a U-Net."""
+"""Largest number of values in an image for which an MLP is trained instead of a U-Net."""
 
 MIN_HELD_OUT = 10
 """Fewer images than this say nothing about when to stop; training then runs to its end."""
@@ -59,13 +59,13 @@ class Sample:
         return len(self.y)
 
     def select(self, index: np.ndarray) -> "Sample":
-        """Some of them."""
+        """The items at these positions."""
         weight, groups = (None if v is None else v[index] for v in (self.weight, self.groups))
         return Sample(self.items.select(index), self.y[index], weight, groups)
 
 
 class FittedTiers(NamedTuple):
-    """Both tiers, and how the denoiser's training went (None where it was given)."""
+    """Both tiers, and the log of the denoiser's training (None if it was given)."""
 
     proposer: Any
     denoiser: Any
@@ -74,7 +74,7 @@ class FittedTiers(NamedTuple):
 
 @dataclass(frozen=True)
 class TierFitter:
-    """How to fit both tiers.
+    """Fits both tiers to labelled items.
 
     Attributes
     ----------
@@ -85,13 +85,13 @@ class TierFitter:
     architecture : "auto", "mlp" or "unet"
         The network to train. "auto": an MLP for vectors and images of at most `SMALL_IMAGE` numbers.
     training : TrainingConfig
-        How to train it.
+        Hyperparameters of its training.
     validation_fraction : float
         Share of the images held out for early stopping.
     device : torch.device
-        Where to train and run it.
+        Device for training and predictions.
     dtype : torch.dtype or None
-        What to run it in; None: float64 for an MLP, float32 for a U-Net.
+        Type of its predictions; None: float64 for an MLP, float32 for a U-Net.
     proposer_params : mapping
         Further arguments of the proposer's `fit`; arrays of one value per item are cut to the items of a fold.
     """
@@ -107,7 +107,7 @@ class TierFitter:
 
     @property
     def trains(self) -> bool:
-        """Whether fitting changes anything: False if both parts are trained already."""
+        """True unless both tiers are trained already."""
         return self.denoiser is None or not is_trained(self.proposer)
 
     def fit(
@@ -127,7 +127,7 @@ class TierFitter:
         sample : Sample
             Labelled items; of every class at least one is trained on where a denoiser is trained.
         classes : array `[C]`
-            The labels that the class numbers stand for.
+            Labels, by class number.
         seed : int
             Decides everything.
         index : int array, optional
@@ -157,7 +157,8 @@ class TierFitter:
         network = self._network(images.shape[1:], len(classes), seed).to(self.device)
         dtype = self.dtype or (torch.float64 if network.config["kind"] == "mlp" else torch.float32)
         encoder = LateConditionedDenoiser(network, classes, mean, scale, torch.float32, self.device)
-        examples = Examples(encoder.encode(images), self._sent(sample.y), self._sent(_relative(sample.weight)))
+        weight = None if sample.weight is None else (sample.weight / sample.weight.mean()).astype(np.float32)
+        examples = Examples(encoder.encode(images), self._sent(sample.y), self._sent(weight))
         config = replace(self.training, augment=images.ndim == 4)
         held_out = None
         if n_iter is not None:
@@ -180,11 +181,6 @@ class TierFitter:
         first = shape if len(shape) == 1 else (shape[2], shape[0], shape[1])
         config = {"kind": "mlp"} if mlp else {"kind": "unet", "levels": _levels(shape)}
         return new_network({**config, "shape": first, "n_classes": n_classes}, seed)
-
-
-def _relative(weight: np.ndarray | None) -> np.ndarray | None:
-    """Weights as shares of their mean, float32."""
-    return None if weight is None else (weight / weight.mean()).astype(np.float32)
 
 
 def _levels(shape: tuple[int, ...]) -> int:
@@ -220,16 +216,16 @@ MAX_RECORDED_IMAGES = 2000
 
 @dataclass(frozen=True)
 class CrossFit:
-    """Fits both tiers, and records what they or their like say of images they have not seen.
+    """Fits both tiers, and records predictions for images that they have not seen.
 
-    A tier that saw an image in training is over-sure about it. So both tiers are refitted without each fold, and what
-    they say of that fold is recorded; or a share of the images is held out of the training for good. Tiers that are
-    trained already are used as they are: they must not have seen any of the images.
+    A tier that saw an image in training is over-sure about it. So both tiers are refitted without each fold, and their
+    predictions for that fold are recorded; or a share of the images is held out of the training for good. Tiers that
+    are trained already are used as they are: they must not have seen any of the images.
 
     Attributes
     ----------
-    recipe : TierFitter
-        How to fit the tiers.
+    fitter : TierFitter
+        Fits the tiers.
     classes : array `[C]`
         The labels.
     seed : int
@@ -242,7 +238,7 @@ class CrossFit:
         Whether to show a progress bar for all of it.
     """
 
-    recipe: TierFitter
+    fitter: TierFitter
     classes: np.ndarray
     seed: int
     objective: str
@@ -260,9 +256,9 @@ class CrossFit:
         cv : int, float, splitter or iterable of splits
             Folds, as for `splitting.folds`, or the share that is held out.
         """
-        if not self.recipe.trains:
-            parts = self._parts(sample)
-            return parts, self.record(parts, sample, progress=self.progress)
+        if not self.fitter.trains:
+            tiers = self._fit_tiers(sample)
+            return tiers, self.record(tiers, sample, progress=self.progress)
         if isinstance(cv, float):
             splits = [hold_out(sample.y, cv, self.seed, sample.groups)]
         else:
@@ -274,19 +270,19 @@ class CrossFit:
                 UncalibratedWarning,
                 stacklevel=4,
             )
-            return self._parts(sample), None
+            return self._fit_tiers(sample), None
         n_trainings = 1 if isinstance(cv, float) else len(splits) + 1
-        total = n_trainings * self.recipe.training.max_iter if self.recipe.denoiser is None else None
+        total = n_trainings * self.fitter.training.max_iter if self.fitter.denoiser is None else None
         with progress_bar(total=total, unit="pass", leave=None, show=self.progress) as bar:
             return self._hold_out(sample, splits[0], bar) if isinstance(cv, float) else self._fold(sample, splits, bar)
 
     def _hold_out(self, sample: Sample, split: Split, bar: tqdm) -> tuple[FittedTiers, Recording]:
         kept, out = split
         bar.set_description("fit")
-        parts = self._parts(sample, index=kept, bar=bar)
-        self._check_converged(parts)
-        bar.set_description("look at held-out images")
-        return parts, self.record(parts, sample.select(out))
+        tiers = self._fit_tiers(sample, index=kept, bar=bar)
+        self._check_converged(tiers)
+        bar.set_description("record held-out images")
+        return tiers, self.record(tiers, sample.select(out))
 
     def _fold(self, sample: Sample, splits: list[Split], bar: tqdm) -> tuple[FittedTiers, Recording]:
         """Tiers fitted on everything, for as long as the folds found best, and recordings of the folds."""
@@ -295,44 +291,44 @@ class CrossFit:
         def fold(i: int, kept: np.ndarray, out: np.ndarray) -> tuple[FittedTiers, Recording]:
             bar.set_description(f"fold {i + 1} of {len(splits)}")
             done = bar.n
-            parts = self._parts(sample, seed=self.seed + 1 + i, index=kept, bar=bar)
-            if parts.log is not None and self.n_jobs in (None, 1):
-                bar.update(self.recipe.training.max_iter - (bar.n - done))  # what early stopping saved
-            return parts, self.record(parts, sample.select(out), limit)
+            tiers = self._fit_tiers(sample, seed=self.seed + 1 + i, index=kept, bar=bar)
+            if tiers.log is not None and self.n_jobs in (None, 1):
+                bar.update(self.fitter.training.max_iter - (bar.n - done))  # what early stopping saved
+            return tiers, self.record(tiers, sample.select(out), limit)
 
         made = Parallel(n_jobs=self.n_jobs, prefer="threads")(
             delayed(fold)(i, kept, out) for i, (kept, out) in enumerate(splits)
         )
-        n_iters = [parts.log.n_iter for parts, _ in made if parts.log]
-        for parts, _ in made[:1]:
-            self._check_converged(parts)
+        n_iters = [tiers.log.n_iter for tiers, _ in made if tiers.log]
+        for tiers, _ in made[:1]:
+            self._check_converged(tiers)
         bar.set_description("fit on all images")
         n_iter = round(float(np.median(n_iters))) if n_iters else None
-        return self._parts(sample, n_iter=n_iter, bar=bar), Recording.join([recording for _, recording in made])
+        return self._fit_tiers(sample, n_iter=n_iter, bar=bar), Recording.join([recording for _, recording in made])
 
-    def _check_converged(self, parts: FittedTiers) -> None:
+    def _check_converged(self, tiers: FittedTiers) -> None:
         """Warn if the denoiser's training ended at `max_iter` while its loss was still falling."""
-        if parts.log is not None and not parts.log.converged:
+        if tiers.log is not None and not tiers.log.converged:
             warnings.warn(
-                f"the denoiser's loss was still falling after max_iter={self.recipe.training.max_iter} passes; raise "
+                f"the denoiser's loss was still falling after max_iter={self.fitter.training.max_iter} passes; raise "
                 "max_iter",
                 ConvergenceWarning,
                 stacklevel=5,
             )
 
-    def _parts(self, sample: Sample, seed: int | None = None, **options: Any) -> FittedTiers:
-        return self.recipe.fit(sample, self.classes, self.seed if seed is None else seed, **options)
+    def _fit_tiers(self, sample: Sample, seed: int | None = None, **options: Any) -> FittedTiers:
+        return self.fitter.fit(sample, self.classes, self.seed if seed is None else seed, **options)
 
-    def record(self, parts: FittedTiers, sample: Sample, limit: int | None = None, progress: bool = False) -> Recording:
-        """Ask both tiers about (at most so many of) these images, for a calibration."""
+    def record(self, tiers: FittedTiers, sample: Sample, limit: int | None = None, progress: bool = False) -> Recording:
+        """Record both tiers' predictions for these images, at most `limit` of them."""
         chosen = sample.select(
             np.random.default_rng(self.seed).permutation(len(sample))[: limit or MAX_RECORDED_IMAGES]
         )
         return record(
-            parts.denoiser,
+            tiers.denoiser,
             chosen.items.images,
             self.classes,
-            aligned_log_proba(parts.proposer, chosen.items, self.classes),
+            aligned_log_proba(tiers.proposer, chosen.items, self.classes),
             chosen.y,
             objective=self.objective,
             batch_size=self.batch_size,

@@ -14,7 +14,7 @@ __all__ = ["Metadata", "metadata_of", "router_of"]
 
 
 class Metadata(NamedTuple):
-    """What `fit` was given beside X and y.
+    """Arguments of `fit` beside X and y.
 
     Attributes
     ----------
@@ -31,13 +31,13 @@ class Metadata(NamedTuple):
     proposer: dict[str, Any]
 
     def select(self, kept: np.ndarray, n: int) -> "Metadata":
-        """Those of some of the n items."""
+        """The metadata of the items at these positions, of n."""
         weight, groups = (None if v is None else v[kept] for v in (self.weight, self.groups))
         return Metadata(weight, groups, _check_method_params(np.empty(n), self.proposer, kept))
 
 
 def router_of(clf: Any) -> MetadataRouter:
-    """Who gets which metadata: the classifier itself, the proposer's `fit` and the splitter's `split`."""
+    """Routing of metadata to the classifier itself, the proposer's `fit` and the splitter's `split`."""
     router = MetadataRouter(owner=clf).add_self_request(clf)
     if hasattr(clf.proposer, "fit"):
         router.add(proposer=clf.proposer, method_mapping=MethodMapping().add(caller="fit", callee="fit"))

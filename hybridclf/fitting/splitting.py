@@ -1,4 +1,4 @@
-"""Which images are held out: stratified by class, groups on one side, and never the last image of a class."""
+"""Splits that hold images out: stratified by class, groups on one side, never the last image of a class."""
 
 import warnings
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check
 __all__ = ["folds", "hold_out"]
 
 Split = tuple[np.ndarray, np.ndarray]
-"""Positions of the images to train on, and of those held out."""
+"""Positions of the images to train on, and of the images held out."""
 
 
 def folds(y: np.ndarray, cv: Any, seed: int, groups: np.ndarray | None = None) -> Iterator[Split]:

@@ -14,11 +14,11 @@ from .validation import check_labels
 __all__ = ["check_prompts_used", "for_labels", "loader_options", "resolve_denoiser", "resolve_tiers"]
 
 _PRECISION = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-"""What adapters call the types that models compute in."""
+"""Adapters' names of the types that models compute in."""
 
 
 def resolve_tiers(clf: Any) -> tuple[Any, Any]:
-    """The proposer and the denoiser that the parameters of a `HybridClassifier` stand for; None for one to be trained.
+    """The proposer and the denoiser that a `HybridClassifier`'s parameters stand for; None for a tier to be trained.
 
     Raises
     ------
@@ -31,9 +31,10 @@ def resolve_tiers(clf: Any) -> tuple[Any, Any]:
     InvalidInputError
         For prompts that neither tier reads, or an objective that the denoiser cannot be asked for.
     """
-    options = loader_options(clf)
+    parameters = clf.get_params(deep=False)
+    options = loader_options(parameters)
     proposer, denoiser = resolve_proposer(clf.proposer, options), resolve_denoiser(clf.denoiser, options)
-    check_prompts_used(clf, proposer, denoiser)
+    check_prompts_used(parameters, {"proposer": proposer, "denoiser": denoiser})
     check_objective(clf.objective, denoiser)
     return proposer, denoiser
 
@@ -52,9 +53,10 @@ def for_labels(proposer: Any, denoiser: Any, labels: Any) -> tuple[Any, np.ndarr
     return proposer, classes
 
 
-def loader_options(clf: Any) -> dict[str, Any]:
-    """What adapters are offered: of a `HybridClassifier`'s parameters those that concern them, under their names."""
-    return {"prompts": clf.prompts, "device": clf.device, "precision": _PRECISION.get(clf.dtype)}
+def loader_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that adapters are offered, under their names, from a `HybridClassifier`'s parameters."""
+    precision = _PRECISION.get(parameters["dtype"])
+    return {"prompts": parameters["prompts"], "device": parameters["device"], "precision": precision}
 
 
 def resolve_denoiser(denoiser: Any, options: Mapping[str, Any]) -> Any:
@@ -74,23 +76,23 @@ def resolve_denoiser(denoiser: Any, options: Mapping[str, Any]) -> Any:
     return denoiser
 
 
-def check_prompts_used(clf: Any, proposer: Any, denoiser: Any) -> None:
-    """Check that prompts, if there are any, reach one of the loaded tiers at least.
+def check_prompts_used(parameters: Mapping[str, Any], tiers: Mapping[plugins.Kind, Any]) -> None:
+    """Check that prompts, if there are any, reach at least one of the tiers that were loaded by name.
 
     Raises
     ------
     InvalidInputError
         If not.
     """
-    reads = _reads_prompts("proposer", clf.proposer, proposer) or _reads_prompts("denoiser", clf.denoiser, denoiser)
-    if clf.prompts is not None and not reads:
-        raise InvalidInputError(
-            f"neither tier reads prompts, got prompts={clf.prompts!r}; they are for models of text that are named by a "
-            'spec string, such as "open_clip:RN50-quickgelu/openai" or "diffusers:FOLDER"; an object is given them by '
-            "its own loader"
-        )
+    if parameters["prompts"] is None or any(_reads_prompts(k, parameters[k], tier) for k, tier in tiers.items()):
+        return
+    raise InvalidInputError(
+        f"neither tier reads prompts, got prompts={parameters['prompts']!r}; they are for models of text that are "
+        'named by a spec string, such as "open_clip:RN50-quickgelu/openai" or "diffusers:FOLDER"; an object is given '
+        "them by its own loader"
+    )
 
 
 def _reads_prompts(kind: plugins.Kind, spec: Any, tier: Any) -> bool:
-    """Whether a tier was loaded by name and goes by prompts; of an adapter's models some may go by class."""
+    """Tell if a tier was loaded by name and goes by prompts; some of an adapter's models go by class."""
     return isinstance(spec, str) and "prompts" in plugins.takes(kind, spec) and getattr(tier, "takes_prompts", True)

@@ -1,4 +1,4 @@
-"""Does tier 2 pay? Tier 1 alone against both tiers, on images that neither was trained on."""
+"""Comparison of tier 1 alone with both tiers, on images that neither was trained on: does tier 2 pay?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,25 +14,25 @@ from ..ports import Label
 __all__ = ["Answers", "Worth", "harmed_classes"]
 
 ALPHA = 0.05
-"""Chance at which a class is taken for harmed that is not, over all classes together."""
+"""Probability that any class is wrongly taken for harmed, over all classes together."""
 
 MIN_Z = 1.0
 """Standard errors that the gain in log loss has to be above zero for tier 2 to be kept."""
 
 
 class Answers(NamedTuple):
-    """What tier 1 alone and both tiers said of m images.
+    """Answers of tier 1 alone and of both tiers for m images.
 
     Attributes
     ----------
     leader : int array `[m]`
         Tier 1's first class.
     right : bool array `[2, m]`
-        Whether tier 1 and whether both tiers are right.
+        True where tier 1, and where both tiers are right.
     loss : float array `[2, m]`
         Log loss of both.
     evaluations : int array `[m]`
-        What both cost.
+        Cost of both tiers' answer.
     weight : float array `[m]`
         Weight of each image.
     """
@@ -61,16 +61,16 @@ class Worth:
     tier_1_accuracy, hybrid_accuracy, accuracy_gain : Interval
         Share of right answers of tier 1 alone and of both tiers, and the paired difference.
     tier_1_log_loss, hybrid_log_loss, log_loss_gain : Interval
-        Mean log loss of both in nats, and by how much that of both tiers is lower, paired.
+        Mean log loss of each in nats, and the paired gain: positive where both tiers lose less.
     fixed, broken : int
         Images that tier 2 corrected, and images that it spoilt.
     evaluations : float
         Evaluations per image.
     pays : bool
-        Whether tier 2 is used. It has to fix no fewer images than it breaks, and to gain log loss, by one standard
-        error at least, or accuracy, with an interval above zero and log loss not worse by one standard error.
+        True if tier 2 is used. It has to fix at least as many images as it breaks. It also has to gain log loss by at
+        least one standard error, or accuracy with an interval above zero at a log loss within one standard error.
     harmed : tuple of labels
-        Classes that it is not asked about, since it breaks significantly more of their images than it fixes.
+        Classes that it is not asked about: it breaks significantly more of their images than it fixes.
     """
 
     n_images: int
@@ -132,10 +132,10 @@ class Worth:
 
 
 def harmed_classes(answers: Answers) -> np.ndarray:
-    """Numbers of the classes whose images tier 2 breaks significantly more often than it fixes them.
+    """Numbers of the classes of which tier 2 breaks significantly more images than it fixes.
 
-    Classes go by tier 1's first choice, the only one that is known when an image comes. One-sided exact sign tests,
-    Bonferroni-corrected.
+    An image belongs to tier 1's first class, since its right class is unknown when it comes. One-sided exact sign
+    tests, Bonferroni-corrected.
     """
     (before, after), leaders = answers.right, np.unique(answers.leader)
     harmed = []

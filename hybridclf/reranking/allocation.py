@@ -1,8 +1,7 @@
 """Allocations: which candidates get the next trial, and when to stop.
 
-An allocation knows no models. It says how many trials an image may have before it is judged again
-(`next_decision`) and, at that moment, which candidates stay (`survivors`). An image is done when one
-candidate is left or `max_trials` are used up. All of them work on many images at once.
+An allocation knows no models. It says after how many trials an image is judged again (`next_decision`) and, at that
+moment, which candidates stay (`survivors`). An image is done when one candidate is left or `max_trials` are used up.
 """
 
 from abc import ABC, abstractmethod
@@ -22,13 +21,16 @@ __all__ = ["PRESETS", "Allocation", "FixedTrials", "PairedTTest", "Race", "Stage
 
 
 class Allocation(ABC):
-    """What the reranker asks of an allocation."""
+    """Rule that decides which candidates get further trials, and when an image is done.
+
+    The reranker calls it with many images at once. Subclasses are small, frozen and know no models.
+    """
 
     stopped_by: ClassVar[str] = "confident"
-    """Why an image is done when it has one candidate left."""
+    """Reason of stopping for an image that has one candidate left."""
 
     fitted_order: ClassVar[bool] = False
-    """Whether trials may come in a fitted order, most telling timesteps first, instead of the even one."""
+    """True if trials may come in a fitted order, most informative timesteps first, instead of the even one."""
 
     max_trials: int
     """Trials an image gets at most."""
@@ -39,9 +41,9 @@ class Allocation(ABC):
 
     @abstractmethod
     def survivors(self, evidence: Evidence) -> np.ndarray:
-        """Which candidates stay, bool `[m, K]`; at least one of each image.
+        """Mask of the candidates that stay, bool `[m, K]`; at least one per image.
 
-        Whoever leads the posterior stays all the same: errors alone say nothing of the prior.
+        The reranker keeps the leader of the posterior in any case: errors alone say nothing of the prior.
         """
 
 
@@ -87,10 +89,10 @@ class Staged(Allocation):
     Parameters
     ----------
     keep : sequence of int
-        How many classes stay after each stage ("KeepList").
+        Number of classes that stay after each stage ("KeepList").
     trials : sequence of int
-        How many trials each of the remaining classes has had by the end of each stage, earlier stages included
-        ("TrialList"); increasing.
+        Trials that each remaining class has had by the end of each stage, earlier stages included ("TrialList");
+        increasing.
     """
 
     keep: Sequence[int]
@@ -140,7 +142,7 @@ class Staged(Allocation):
         return evidence.alive & (rank < limit[:, None])
 
     def evaluations(self, n_classes: int) -> int:
-        """Evaluations that one image with that many classes costs, where no prior keeps a class of high errors in."""
+        """Evaluations of one image with that many classes, if no prior keeps a class of high errors in."""
         spent, alive, done = 0, n_classes, 0
         for keep, trials in zip(self.keep, self.trials, strict=True):
             spent += alive * (trials - done) if alive > 1 else 0  # one class left: nothing can change any more
@@ -163,7 +165,7 @@ PRESETS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 
 @dataclass(frozen=True)
 class PairedTTest(Allocation):
-    """Drop a class once its errors are significantly above those of the best one: Algorithm 1 of arXiv 2303.15233.
+    """Drops a class once its errors are significantly above the best class's: Algorithm 1 of arXiv 2303.15233.
 
     The test is a two-sided paired t-test on the trials that both classes have seen.
 
@@ -210,17 +212,16 @@ class PairedTTest(Allocation):
 
 @dataclass(frozen=True)
 class Race(Allocation):
-    """Stop as soon as prior and evidence together are sure: the default where the fusion is calibrated.
+    """Stops as soon as prior and evidence together are sure: the default where the fusion is calibrated.
 
-    After each trial a candidate is dropped once its share of the posterior is below (1 - confidence) / number of
-    candidates. An image is done when the leader's share reaches `confidence` or one candidate is left; the prior
-    alone can be that sure, and then nothing is evaluated. Where an order was fitted, its trials are the most telling of
-    `trials.TELLING_TRIALS`.
+    After each trial, candidates whose posterior is below (1 - confidence) / number of candidates are dropped. An image
+    is done when the leader's posterior reaches `confidence`, or one candidate is left. The prior alone can be that
+    sure; then nothing is evaluated. A fitted order picks the most informative of `trials.INFORMATIVE_TRIALS` trials.
 
     Parameters
     ----------
     confidence : float
-        Posterior share at which the leader wins, in (0, 1).
+        Posterior at which the leader wins, in (0, 1).
     max_trials : int
         Trials after which the leader wins anyway, at least 1.
     """
@@ -238,10 +239,11 @@ class Race(Allocation):
         return n_trials + 1
 
     def survivors(self, evidence: Evidence) -> np.ndarray:
-        """The leader, and all others that still matter while the leader is not sure."""
-        share = np.where(evidence.alive, evidence.posterior, -1.0)
-        sure = share.max(axis=1, keepdims=True) >= self.confidence
-        matters = share >= (1 - self.confidence) / evidence.n_candidates[:, None]
+        """The leader, and while it is not sure, all candidates that could still win."""
+        posterior = np.where(evidence.alive, evidence.posterior, -1.0)
+        sure = posterior.max(axis=1, keepdims=True) >= self.confidence
+        # all that is dropped together holds less than the probability that the leader may be wrong
+        matters = posterior >= (1 - self.confidence) / evidence.n_candidates[:, None]
         return evidence.alive & (evidence.leads | (matters & ~sure))
 
 

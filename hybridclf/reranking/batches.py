@@ -32,7 +32,7 @@ class Capacity:
     splits: bool = False
 
     def fullness(self, batch: "Batch") -> float:
-        """How full a batch is, in (0, 1]: of rows or of evaluations, whichever is fuller."""
+        """Filled share of a batch, in (0, 1]: of its rows or of its evaluations, the larger one."""
         return min(1.0, max(len(batch.slot) / self.rows, len(batch.row) / self.evaluations))
 
     def select(self, alive: np.ndarray, begun: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -49,7 +49,7 @@ class Capacity:
         alive : bool array `[R, K]`
             Candidates of each row, at least one; no more rows than fit.
         begun : int array `[R]`
-            How many of them an earlier batch had.
+            Number of them that an earlier batch had.
         """
         ends = (alive.sum(axis=1) - begun).cumsum()
         n_rows = max(1, int(np.searchsorted(ends, self.evaluations, side="right")) + self.splits)

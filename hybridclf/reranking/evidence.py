@@ -54,9 +54,9 @@ class RerankResult:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Evidence on m images at a moment of decision: all that an allocation gets to see.
+    """Evidence on m images at a moment of decision: the input of an allocation.
 
-    It shows that moment for good, whatever comes of the images later.
+    It keeps showing that moment, whatever becomes of the images later.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class Evidence:
 
     @property
     def n_candidates(self) -> np.ndarray:
-        """How many candidates each image came with, int `[m]`."""
+        """Number of candidates that each image came with, int `[m]`."""
         return np.isfinite(self.log_prior).sum(axis=1)
 
     @property
@@ -118,9 +118,14 @@ class Evidence:
             self._kept.append(self._read())
 
     def differences(self, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and variance, each `[m, K]`, over the trials of the errors minus those of one candidate `[m]`.
+        """Mean and variance over the trials of the errors minus a reference candidate's, each `[m, K]`.
 
-        At the moment of decision it is cheap where the reference is the one of the time before.
+        At the moment of decision this is cheap if the reference is still the same.
+
+        Parameters
+        ----------
+        reference : int array `[m]`
+            Position of each image's reference candidate.
         """
         if self._moment == self._window.moment:
             return self._window.differences(self._slots, reference, self.n_trials)

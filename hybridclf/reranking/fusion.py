@@ -23,9 +23,9 @@ class Fusion:
     After n trials the log-score of class c is `prior_weight`·log prior_c - β_n·(sum of its n errors) with
     β_n = `error_weight` / (1 + `correlation`·(n - 1)): trials on one image are correlated, and n of them count for
     less than n independent ones. Before the first trial it is `prior_alone`·log prior_c. Dropped classes keep the
-    share they had when they were dropped, or that of the last class that stayed if theirs was larger.
+    posterior they had when they were dropped, at most that of the last class that stayed.
 
-    Unfitted, evidence alone decides among the candidates and the shares are no calibrated probabilities: the scores
+    Unfitted, evidence alone decides among the candidates, and the posterior is no calibrated probability: the scores
     are minus half the mean error, the log-density of unit Gaussian noise.
 
     Parameters
@@ -87,7 +87,7 @@ class Fusion:
         alive: np.ndarray | None = None,
         frozen: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Shares of the candidates, `[m, K]`; rows sum to one.
+        """Posterior of the candidates, `[m, K]`; rows sum to one.
 
         Parameters
         ----------
@@ -98,13 +98,13 @@ class Fusion:
         alive : bool array `[m, K]`, optional
             Candidates that were not dropped; default all.
         frozen : float array `[m, K]`, optional
-            Shares of the dropped ones.
+            Posterior of the dropped ones.
         """
         scores = self.scores(log_prior, sums, n_trials)
         if alive is None or frozen is None:
-            return _shares(scores)
-        left = 1.0 - _total(np.where(alive, 0.0, frozen))
-        return np.where(alive, _shares(np.where(alive, scores, -np.inf)) * left, frozen)
+            return softmax(scores, axis=1)
+        left = 1.0 - np.where(alive, 0.0, frozen).sum(axis=1, keepdims=True)
+        return np.where(alive, softmax(np.where(alive, scores, -np.inf), axis=1) * left, frozen)
 
     def asks(self, leader: Label) -> bool:
         """Tell whether tier 2 is asked about an image that tier 1 takes for this class."""
@@ -144,11 +144,13 @@ class Fusion:
         y : int array `[n]`
             The right classes.
         alone : (float array `[m, K]`, int array `[m]`), optional
-            Tier 1's log-probabilities of all classes, where those above are of some alone, and the right classes: what
-            the prior without evidence is fitted on.
+            Tier 1's log-probabilities of all classes, if the ones above are of some classes only, and the right
+            classes. The temperature of the prior without evidence is fitted on them.
         weight, weight_alone : float array `[n]` and `[m]`, optional
             Weights of the images; default: all count alike.
         """
+        # Parameters are fitted as logarithms, which keeps them positive. Errors of n trials add up to
+        # cumulative[:, n - 1]: errors (3, 1), (2, 2) of two classes make (3, 1) after one trial, (5, 3) after two.
         counts = [n for n in _TRIAL_COUNTS if n <= errors.shape[1]]
         cumulative = np.cumsum(errors, axis=1, dtype=float)
         seen = [(np.full(len(y), n), cumulative[:, n - 1]) for n in counts]
@@ -168,24 +170,13 @@ class Fusion:
         return cls(prior_alone, prior_weight, error_weight, correlation, calibrated=True)
 
 
-def _total(values: np.ndarray) -> np.ndarray:
-    """Sums `[m, 1]` of rows `[m, K]`, added from left to right: bit for bit the same however many zeros pad a row."""
-    return values.cumsum(axis=1)[:, -1:]
-
-
-def _shares(scores: np.ndarray) -> np.ndarray:
-    """Softmax of rows `[m, K]`; -inf that pads them changes no bit, so that companions' lists may be longer."""
-    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return weights / _total(weights)
-
-
 def _log_likelihood(scores: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> float:
     """Mean log-probability of the right classes `[n]` under log-scores `[n, C]`, weighted `[n]` if not alike."""
     return float(np.average(log_softmax(scores, axis=1)[np.arange(len(y)), y], weights=weight))
 
 
 def _typical_gap(errors: np.ndarray, y: np.ndarray) -> float:
-    """Typical distance of wrong errors `[n, C]` from the right ones: the scale that an error weight has to undo."""
+    """Median distance of the wrong classes' errors `[n, C]` from the right class's: the scale of an error weight."""
     wrong = np.arange(errors.shape[1]) != y[:, None]
     gaps = np.abs(errors - np.take_along_axis(errors, y[:, None], axis=1))[wrong]
     return max(float(np.median(gaps)), 1e-6) if len(gaps) else 1.0

@@ -109,7 +109,7 @@ class Loop:
 
     @property
     def free(self) -> int:
-        """How many more images can be admitted."""
+        """Number of images that can be admitted now."""
         return int((~self.window.occupied).sum())
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Step]:
@@ -142,7 +142,7 @@ class Loop:
         return batch if full or (not more and fullness >= (FULL if n_begun else 0)) else None
 
     def _give_up(self, queue: Iterator[Task]) -> Iterator[Step]:
-        """Let tier 1 answer the images under way, and those of the queue."""
+        """Let tier 1 answer the images under way and all that wait."""
         while True:
             yield self._judge(np.arange(0), {"fallback": np.flatnonzero(self.window.occupied)})
             if not (arrivals := list(islice(queue, self.free))):
@@ -202,7 +202,7 @@ class Loop:
         return self._judge(due[~novel], {"fallback": broken, "novel": due[novel]}, n_rows, n_evaluations)
 
     def _novel(self, slots: np.ndarray) -> np.ndarray:
-        """Tell which of the images in slots `[m]` have errors beyond what is usual under their best candidate."""
+        """Mask of the slots `[m]` whose image has unusual errors under its best candidate."""
         lowest = np.where(self.window.alive[slots], self.window.sums[slots], np.inf).min(axis=1)
         return lowest > self._ceilings[self.window.n_trials[slots]]
 

@@ -1,4 +1,4 @@
-"""What is usual for errors and for input: images beyond it are novel, and tier 1 answers them."""
+"""Usual errors and usual input: images beyond them are novel, and tier 1 answers."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ QUANTILE = 0.99
 """Share of the calibration images whose level of errors counts as usual."""
 
 VECTOR_SLACK, IMAGE_SLACK = 1.25, 12.0
-"""Factors on that level up to which items are still taken for usual.
+"""Factors on that level up to which vectors and images still count as usual.
 
-Noise on pixels raises the errors under all classes alike, and re-ranking gains most where there is much of it. Under
-the heaviest Gaussian noise of `benchmarks/cifar10.py` the level is 14, and of images that are nothing but noise 28. In
-a vector each number means something of its own: one that is five standard deviations off makes the level three, and
-answers that trust the errors worse than tier 1's.
+Noise on pixels raises the errors under all classes alike, and re-ranking gains most where there is much of it. The
+level is 14 under the heaviest Gaussian noise of `benchmarks/cifar10.py`, and 28 for images that are nothing but noise.
+In a vector each number has a meaning of its own: a number five standard deviations off raises the level to 3, and
+there answers that trust the errors are worse than tier 1's.
 """
 
 
@@ -46,7 +46,7 @@ class UsualErrors:
 
     @classmethod
     def fit(cls, errors: np.ndarray, t: np.ndarray, weights: np.ndarray, vectors: bool = False) -> "UsualErrors":
-        """Learn what is usual from recorded errors.
+        """Fit the usual level to recorded errors.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""What the reranking loop takes in for one image, and what it hands back."""
+"""Input and output of the reranking loop for one image: a task, and making its result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 LOG_ZERO = -1e3
-"""What a log prior of -inf counts as, so that evidence can still be weighed against it."""
+"""Stands for a log prior of -inf, so that evidence can still be weighed against it."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Task:
     max_evaluations : int or None
         What it may cost; None for no bound but the allocation's.
     condition : Condition `[k, …]` or None
-        The candidates' conditions, where the evaluator may not have them yet.
+        The candidates' conditions, if the evaluator may not have them yet.
     novel : bool
-        Whether it is known to be unlike all that was calibrated on: tier 1 answers.
+        True if it is known to be unlike all calibration images: tier 1 answers.
     """
 
     image: int
@@ -57,7 +57,7 @@ class Task:
 
 
 def uniform_prior(candidates: Sequence[Label]) -> np.ndarray:
-    """The log prior `[k]` of candidates `[k]` of which nothing is known; read-only."""
+    """The uniform log prior `[k]` of candidates `[k]`; read-only."""
     return _uniform(len(candidates))
 
 
@@ -107,14 +107,14 @@ def check_task(task: Task, where: str | None = None) -> Task:
 
 
 def check_tasks(tasks: Sequence[Task]) -> None:
-    """Check all of these tasks: errors as for `check_task`, which a GPU would wait seven times as long for."""
+    """Check all tasks, with errors as for `check_task` and seven times as fast, as a GPU waits for it."""
     if tasks and not _sound(tasks):
         for task in tasks:
             check_task(task)
 
 
 def _sound(tasks: Sequence[Task]) -> bool:
-    """Whether each of these tasks makes sense, looked at together."""
+    """Tell if every task makes sense, by checks over all of them at once."""
     return (
         all(labels and len(set(labels)) == len(labels) for labels in {task.candidates for task in tasks})
         and all(task.log_prior.shape == (len(task.candidates),) for task in tasks)
@@ -124,7 +124,7 @@ def _sound(tasks: Sequence[Task]) -> bool:
 
 
 def prior_result(task: Task, fusion: Fusion, stopped_by: str) -> RerankResult:
-    """Tier 1's answer, for an image of which nothing was evaluated."""
+    """The result of an image without any evaluation: tier 1's answer."""
     log_prior = np.maximum(task.log_prior, LOG_ZERO)[None]
     posterior = fusion.posterior(log_prior, np.zeros_like(log_prior), np.zeros(1, dtype=int))
     nothing = np.empty((0, len(task.candidates)), dtype=np.float32)
@@ -138,15 +138,25 @@ def results_of(
     evaluations: Sequence[int],
     evidence: Sequence[np.ndarray],
 ) -> list[RerankResult]:
-    """The results of m tasks, from shares `[m, K]` of which the first k are a task's own, and evidence `[rows, k]`."""
+    """The results of m tasks.
+
+    Parameters
+    ----------
+    tasks, stopped_by, evaluations : sequences of length m
+        Tasks, reasons for stopping and costs.
+    posterior : float array `[m, K]`
+        Posteriors; the first k of a row belong to the task's k candidates.
+    evidence : m float arrays `[rows, k]`
+        Errors by trial and candidate.
+    """
     own = np.arange(posterior.shape[1]) < np.array([len(task.candidates) for task in tasks])[:, None]
     orders = np.argsort(np.where(own, -posterior, np.inf), axis=1, kind="stable").tolist()
     results = []
-    for task, shares, order, why, n, errors in zip(
+    for task, row, order, why, n, errors in zip(
         tasks, posterior, orders, stopped_by, evaluations, evidence, strict=True
     ):
         k = len(task.candidates)
         ranking = tuple(map(task.candidates.__getitem__, order[:k]))
-        shares = shares[:k].copy()  # not a view, which would keep the whole batch's alive
-        results.append(RerankResult(task.candidates, shares, ranking, n, len(errors), why, errors))
+        own_row = row[:k].copy()  # a view would keep the whole batch's alive
+        results.append(RerankResult(task.candidates, own_row, ranking, n, len(errors), why, errors))
     return results

@@ -1,4 +1,4 @@
-"""Which (t, ε) pairs the classes are compared on: the same for every class and every image."""
+"""Trials: timesteps and noise (t, ε), the same for every class and every image."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from ..errors import InvalidInputError
 __all__ = ["INFORMATIVE_TRIALS", "InformativeOrder", "TrialPlan", "even_order"]
 
 INFORMATIVE_TRIALS = 64
-"""Trials from which a fitted order takes the most telling ones; also how many are recorded to fit it."""
+"""Trials from which a fitted order takes the most informative ones; all of them are recorded to fit it."""
 
 _NOISE_CACHE_BYTES = 64 * 2**20
 
@@ -19,7 +19,12 @@ _NOISE_CACHE_BYTES = 64 * 2**20
 def even_order(n: int) -> np.ndarray:
     """Order of n evenly spaced points in which every prefix is nearly evenly spaced too.
 
-    Ranks of the first n members of van der Corput's sequence in base 2: `[n]` int, a permutation.
+    Ranks of the first n members of van der Corput's sequence in base 2; for n = 8: 0, 4, 2, 6, 1, 5, 3, 7.
+
+    Returns
+    -------
+    int array `[n]`
+        A permutation of range(n).
     """
     index, value, scale = np.arange(n), np.zeros(n), 0.5
     while index.any():
@@ -37,7 +42,7 @@ class TrialPlan:
     Parameters
     ----------
     n_trials : int
-        How many trials there are at most.
+        Number of trials.
     shape : tuple of int
         Shape of one encoded image.
     seed : int

@@ -100,7 +100,7 @@ class Window:
         return slots[np.argsort(self.arrival[slots])]
 
     def slots_of(self, images: Collection[int]) -> np.ndarray:
-        """Slots of those of these images that are under way, int `[m]`."""
+        """Slots of these images, as far as they are under way, int `[m]`."""
         return np.flatnonzero(self.occupied & np.isin(self.image, list(images)))
 
     def admit(self, tasks: Sequence[Task]) -> np.ndarray:

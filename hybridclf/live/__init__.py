@@ -1,1 +1,1 @@
-"""Re-ranking as a live service in a Python process: requests, deadlines and isolated failures."""
+"""Live re-ranking inside a Python process: requests, deadlines and isolation of failures."""

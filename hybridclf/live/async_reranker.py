@@ -1,4 +1,4 @@
-"""AsyncReranker: the reranking loop as a live service inside a Python process."""
+"""Live re-ranking: `AsyncReranker` takes images from any thread while the loop runs."""
 
 import asyncio
 import atexit
@@ -31,28 +31,33 @@ _log = logging.getLogger(__name__)
 
 
 class AsyncReranker:
-    """A reranker that takes images one by one, from any thread, and answers each as soon as it is done.
+    """Reranker that takes images one by one, from any thread, and answers each as soon as it is done.
 
-    An image that its prior settles is answered at once. One thread runs the loop of the offline `Reranker` for the
-    others: a late arrival joins the running batch at the next trial. A second thread keeps the deadlines. An image that
-    breaks the denoiser costs only itself: its `Future` gets the exception. Callbacks of the futures run on these
-    threads, or on the one that hands in, and should be quick.
+    A prior that is sure enough is the answer at once. All other images go through the loop of the offline `Reranker` on
+    one thread, where a new arrival joins the running batch at the next trial. A second thread keeps the deadlines. An
+    image on which the denoiser raises costs only itself: its `Future` gets the exception. Callbacks of the futures run
+    on these threads or on the submitting one, and should be quick.
 
     Parameters
     ----------
     reranker : Reranker
-        The second tier, such as `clf.reranker()`; it belongs to the loop from now on.
+        Tier 2, such as `clf.reranker()`; the loop owns it from now on.
     max_queue : int
-        Images that may wait for a place in the loop, at least 0.
+        Most images that wait for a place in the loop, at least 0.
     max_candidates : int
-        The longest candidate list that is taken, at least 1.
+        Longest accepted list of candidates, at least 1.
     observer : Observer, optional
-        What is told of every batch and answer.
+        Receiver of the figures of every batch and answer.
 
     Attributes
     ----------
     capacity : int
-        Images it holds at most: places in the loop and in the queue.
+        Most images at a time, in the loop and in the queue together.
+
+    Raises
+    ------
+    InvalidInputError
+        For bounds that are no whole numbers in range.
 
     Examples
     --------
@@ -76,10 +81,12 @@ class AsyncReranker:
         self._loop = reranker.loop(self._images, (), max_candidates)
         self._evaluate = FaultIsolation(self._loop.evaluate)
         self._loop.evaluate = self._evaluate
+        # labels with a condition already; others are encoded on the submitting thread, one at a time
         self._known = frozenset(reranker.condition(())[0])
         self._encoding = Lock()
         self.capacity = self._loop.window.n_slots + max_queue
         self._numbers = count()
+        # guards the tables of requests below; a request leaves them before it is resolved, hence only once
         self._changed = Condition(Lock())
         self._waiting: OrderedDict[int, Request] = OrderedDict()
         self._under_way: dict[int, Request] = {}
@@ -101,26 +108,26 @@ class AsyncReranker:
         deadline: float | None = None,
         max_evaluations: int | None = None,
     ) -> Future[RerankResult]:
-        """Hand in one image; callable from any thread.
+        """Submit one image, from any thread.
 
         Parameters
         ----------
         image : image
-            Whatever the denoiser encodes.
+            Image in any form that the denoiser encodes.
         candidates : sequence of k labels
-            The classes to compare. Labels that the reranker has no condition of yet are encoded here and now.
+            Classes to compare. Labels that the reranker has not encoded yet are encoded in this call.
         log_prior : float sequence `[k]`, optional
-            Tier 1's log-probabilities of the candidates; default uniform.
+            Tier 1's log-probabilities of the candidates. Default: uniform.
         deadline : float, optional
-            Seconds from now. When they are over the best answer so far comes back, tier 1's order if nothing was
-            evaluated, with `stopped_by` "deadline". Infinity is as none.
+            Seconds from now, at least 0. When they are over, the best answer so far is returned with `stopped_by`
+            "deadline"; it is tier 1's order if nothing was evaluated. Infinity means no deadline.
         max_evaluations : int, optional
-            What this image may cost at most.
+            Most evaluations for this image.
 
         Returns
         -------
         concurrent.futures.Future of RerankResult
-            Cancelling it takes the image out, whether it waits or is under way.
+            Cancelling it removes the image from the queue or the loop.
 
         Raises
         ------
@@ -161,15 +168,16 @@ class AsyncReranker:
         deadline: float | None = None,
         max_evaluations: int | None = None,
     ) -> RerankResult:
-        """The same as `submit`, to be awaited: parameters and errors as there; cancelling it takes the image out."""
+        """Submit one image as `submit` does and await its result; cancelling the await removes the image."""
         hand_in = partial(self.submit, image, candidates, log_prior, deadline=deadline, max_evaluations=max_evaluations)
         if self._known.issuperset(candidates):
             return await asyncio.wrap_future(hand_in())
+        # encoding new labels may take long, so it must not block the event loop
         job = asyncio.ensure_future(asyncio.to_thread(hand_in))
         try:
             return await asyncio.wrap_future(await asyncio.shield(job))
         except asyncio.CancelledError:
-            job.add_done_callback(cancel_submitted)
+            job.add_done_callback(cancel_submitted)  # the thread cannot be stopped, but its image can be removed
             raise
 
     def _check_open(self) -> None:
@@ -179,7 +187,7 @@ class AsyncReranker:
             raise QueueFullError(f"{self.capacity} images wait or are under way already; ask again later")
 
     def _task(self, candidates: Sequence[Label], log_prior: Any, max_evaluations: int | None) -> Task:
-        """The task of these arguments, checked, with the condition of labels that the loop may not know."""
+        """Make a checked task of the arguments, with the condition of labels that the loop may not know."""
         labels = tuple(candidates)
         if len(labels) > self.max_candidates:
             raise InvalidInputError(f"got {len(labels)} candidates, at most {self.max_candidates} are taken")
@@ -195,31 +203,31 @@ class AsyncReranker:
 
     @property
     def waiting(self) -> int:
-        """Images that wait for a place in the loop."""
+        """Number of images that wait for a place in the loop."""
         return len(self._waiting)
 
     @property
     def under_way(self) -> int:
-        """Images in the loop."""
+        """Number of images in the loop."""
         return len(self._under_way)
 
     @property
     def alive(self) -> bool:
-        """Whether images are taken and the loop runs."""
+        """True while images are accepted and the loop runs."""
         return not self._closed and self._thread.is_alive()
 
     @property
     def failing(self) -> bool:
-        """Whether the last several batches have all failed; images are taken all the same, as one may succeed."""
+        """True if the last several batches have all failed; images are still accepted, as one may succeed."""
         return self._evaluate.failing
 
     def close(self, drain: bool = True) -> None:
-        """Take no more images, and return when the threads have ended (at once if called by a future's callback).
+        """Accept no more images, and return when the threads have ended (at once if called by a future's callback).
 
         Parameters
         ----------
         drain : bool
-            Whether the images that were taken are answered; if not, their futures are cancelled.
+            Answer the accepted images first. Otherwise their futures are cancelled.
         """
         with self._changed:
             self._closed = True
@@ -227,7 +235,7 @@ class AsyncReranker:
             self._changed.notify()
         for request in dropped:
             request.future.cancel()
-        if current_thread() not in (self._thread, self._alarms.thread):  # a future's callback cannot wait for itself
+        if current_thread() not in (self._thread, self._alarms.thread):  # a thread cannot wait for its own end
             self._thread.join()
         atexit.unregister(self.close)
 
@@ -250,7 +258,7 @@ class AsyncReranker:
             self._alarms.close()
 
     def _turn(self) -> bool:
-        """Let in who waits, evaluate a batch, answer who is done; False when nothing more can come."""
+        """Admit waiting images, evaluate a batch and answer finished images; False once closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._under_way or self._given_up or self._closed)
             self._give_up()
@@ -258,6 +266,7 @@ class AsyncReranker:
                 return not self._closed
             settled = self._let_in()
             batch = self._loop.fill() if self._under_way else None
+        # futures are resolved, and the batch evaluated, outside of the lock: callbacks and submissions may need it
         resolve(settled, self.observer)
         if batch is None:
             return True
@@ -272,8 +281,9 @@ class AsyncReranker:
         return True
 
     def _let_in(self) -> list[Answer]:
-        """Move images from the queue to the loop; answers for those that their prior settles."""
+        """Move images from the queue to the loop; return the answers of images that finish at once."""
         settled: list[Answer] = []
+        # again and again, since an image that finishes at once leaves its place free
         while self._waiting and (free := self._loop.free):
             arrivals = [self._waiting.popitem(last=False) for _ in range(min(free, len(self._waiting)))]
             now = monotonic()
@@ -285,7 +295,7 @@ class AsyncReranker:
         return settled
 
     def _admit(self, arrivals: list[tuple[int, Request]]) -> list[Answer]:
-        """Give images places in the loop; one whose labels' condition cannot be taken in costs only itself."""
+        """Admit images to the loop; if that raises, admit them one by one, so that a bad image costs only itself."""
         try:
             return self._done(self._loop.admit([request.task for _, request in arrivals]).finished)
         except Exception as error:
@@ -297,7 +307,7 @@ class AsyncReranker:
             return [(request, error)]
 
     def _done(self, finished: Iterable[tuple[int, RerankResult]]) -> list[Answer]:
-        """Take images that are finished out of the books; answers for those that still want one."""
+        """Remove finished images from the tables; return the answers of images without one so far."""
         answers: list[Answer] = []
         for number, result in finished:
             self._images.pop(number)
@@ -307,13 +317,14 @@ class AsyncReranker:
         return answers
 
     def _give_up(self) -> None:
-        """Free the places of images that were answered at their deadline, or cancelled."""
+        """Free the places of images that were answered at their deadline or cancelled."""
         self._loop.evict(self._given_up)
         for number in self._given_up:
             self._images.pop(number, None)
         self._given_up.clear()
 
     def _fail(self, error: Exception) -> None:
+        """Close, and hand the error of the loop to all images."""
         with self._changed:
             self._closed = True
             requests = [*self._waiting.values(), *self._under_way.values()]
@@ -324,20 +335,20 @@ class AsyncReranker:
     # --- deadlines and cancellation -----------------------------------------------------------------------------------
 
     def _expire(self, number: int) -> None:
-        """Answer an image whose deadline has come with what is known of it."""
+        """Answer an image at its deadline by the evidence so far."""
         with self._changed:
             if request := self._waiting.pop(number, None):
                 result = prior_result(request.task, self._loop.fusion, "deadline")
             elif request := self._under_way.pop(number, None):
                 result = self._loop.best(number, "deadline")
-                self._given_up.append(number)
+                self._given_up.append(number)  # only the loop's thread may free its place
                 self._changed.notify()
-            else:
+            else:  # answered or cancelled in the meantime
                 return
         resolve([(request, result)], self.observer)
 
     def _withdraw(self, number: int, future: Future[RerankResult]) -> None:
-        """Clear up after a future is done; if it was cancelled, its image leaves."""
+        """Clean up after a future is done; if it was cancelled, remove its image."""
         self._alarms.cancel(number)
         if future.cancelled():
             with self._changed:

@@ -1,4 +1,4 @@
-"""A thread that keeps deadlines, whatever the other threads are busy with."""
+"""Deadlines kept by a thread of their own."""
 
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
@@ -8,21 +8,22 @@ from time import monotonic
 __all__ = ["Deadlines"]
 
 LONGEST_WAIT = 3600.0
-"""Seconds; longer waits are cut in pieces, as the operating system bounds them."""
+"""Longest single wait in seconds; longer ones are split, as the operating system bounds them."""
 
 
 class Deadlines:
-    """Calls `ring(number)` on a thread of its own when the time that was set for a number has come.
+    """Timer that calls `ring(number)` on its own thread when a number's deadline has come.
 
     Parameters
     ----------
     ring : function
-        What is called; it must be quick, for the next alarm waits for it.
+        Callback of a deadline. It must be quick, since the next deadline waits for it.
     """
 
     def __init__(self, ring: Callable[[int], None]) -> None:
         self._ring = ring
         self._changed = Condition(Lock())
+        # the heap orders all deadlines ever set; those missing from `_set` were cancelled and are skipped
         self._heap: list[tuple[float, int]] = []
         self._set: dict[int, float] = {}
         self._closed = False
@@ -30,23 +31,23 @@ class Deadlines:
         self.thread.start()
 
     def set(self, number: int, when: float) -> None:
-        """Ring for a number, once, at a time of `time.monotonic`."""
+        """Set the deadline of a number, by `time.monotonic`; it rings once."""
         with self._changed:
             self._set[number] = when
             heappush(self._heap, (when, number))
-            if self._heap[0][1] == number:
+            if self._heap[0][1] == number:  # sooner than what the thread waits for
                 self._changed.notify()
 
     def cancel(self, number: int) -> None:
-        """Do not ring for a number any more, if it was set."""
+        """Cancel a number's deadline, if there is one."""
         with self._changed:
             self._set.pop(number, None)
-            if len(self._heap) > 2 * len(self._set) + 64:  # alarms that were cancelled long before their time
+            if len(self._heap) > 2 * len(self._set) + 64:  # mostly cancelled ones: build the heap anew
                 self._heap = [(when, n) for n, when in self._set.items()]
                 heapify(self._heap)
 
     def close(self) -> None:
-        """End the thread; alarms that are still set never ring."""
+        """End the thread; remaining deadlines never ring."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -58,7 +59,7 @@ class Deadlines:
             self._ring(number)
 
     def _next(self) -> int | None:
-        """The number whose time has come, waited for; None once closed."""
+        """Wait for the next deadline and return its number; None once closed."""
         with self._changed:
             while not self._closed:
                 wait = self._heap[0][0] - monotonic() if self._heap else LONGEST_WAIT

@@ -1,4 +1,4 @@
-"""An evaluator in whose batches an image that breaks it harms no other."""
+"""Isolation of failures: an image on which the denoiser raises costs only itself."""
 
 import numpy as np
 
@@ -9,25 +9,23 @@ from ..reranking.tasks import Task
 __all__ = ["FAILING", "FaultIsolation"]
 
 FAILING = 5
-"""Batches lost in a row after which it is no longer the images' fault."""
+"""Failed batches in a row after which the device, not the images, counts as broken."""
 
 
 class FaultIsolation:
-    """An evaluator whose exceptions cost only the images that cause them: their errors are nan.
-
-    A batch that raises is evaluated again image by image, which tells who it was.
+    """Evaluator that isolates failures: a batch that raises is run again image by image, and the culprit gets nan.
 
     Parameters
     ----------
     evaluate : Evaluator
-        What turns work into errors.
+        Evaluator that computes the errors of a batch.
 
     Attributes
     ----------
     failures : dict of int to Exception
-        What each such image raised, by its number; to be emptied by who reads it.
+        Exceptions by the image's number; the reader removes them.
     lost_in_a_row : int
-        Batches since the last one of which at least one image was evaluated.
+        Batches since the last one with an image that was evaluated.
     """
 
     def __init__(self, evaluate: Evaluator) -> None:
@@ -37,29 +35,29 @@ class FaultIsolation:
 
     @property
     def failing(self) -> bool:
-        """Whether batch after batch is lost whole, as on a device that is broken for good."""
+        """True if batch after batch fails whole, as on a broken device."""
         return self.lost_in_a_row >= FAILING
 
     @property
     def n_prompts(self) -> int:
-        """Prompts of each class."""
+        """Number of prompts per class."""
         return self.evaluate.n_prompts
 
     def admit(self, slots: np.ndarray, tasks: list[Task]) -> None:
-        """New images were put into these slots `[m]`."""
+        """Take note of new images in slots `[m]`."""
         self.evaluate.admit(slots, tasks)
 
     def release(self, slots: np.ndarray) -> None:
-        """The images in these slots `[m]` have left."""
+        """Take note that the images in slots `[m]` have left."""
         self.evaluate.release(slots)
 
     def __call__(self, batch: Batch) -> Pending:
-        """Errors `[P]` of the batch's pairs, already there; nan where evaluating them raised."""
+        """Compute the errors `[P]` of a batch's evaluations at once; nan for images that raised."""
         errors = self._errors(batch)
         failures = [self.failures.get(image) for image in set(batch.image.tolist())]
         if None in failures:
             self.lost_in_a_row = 0
-        elif not all(isinstance(failure, InvalidInputError) for failure in failures):  # images that are none
+        elif not all(isinstance(failure, InvalidInputError) for failure in failures):  # bad images do not count
             self.lost_in_a_row += 1
         return lambda: errors
 
@@ -68,20 +66,21 @@ class FaultIsolation:
             return self.evaluate(batch)()
         except Exception as error:
             if len(np.unique(batch.slot)) == 1:
-                return self._failed(batch, error)
-        return np.concatenate([self._errors(part) for part in _by_image(batch)])
-
-    def _failed(self, batch: Batch, error: Exception) -> np.ndarray:
-        self.failures[int(batch.image[0])] = error
-        return np.full(len(batch.row), np.nan)
+                self.failures[int(batch.image[0])] = error
+                return np.full(len(batch.row), np.nan)
+        return np.concatenate([self._errors(single) for single in _by_image(batch)])
 
 
 def _by_image(batch: Batch) -> list[Batch]:
-    """The batch in parts of one image each, in order: rows of an image are neighbours."""
+    """Split a batch into one per image, in order.
+
+    Rows of an image are neighbours. Slots (4, 4, 7) end images at row 2; evaluations of rows (0, 0, 1, 2, 2) are then
+    split at position 3, and the rows of the second image are numbered from 0 again.
+    """
     ends = np.flatnonzero(np.diff(batch.slot)) + 1
     rows = np.split(np.arange(len(batch.slot)), ends)
-    pairs = np.split(np.arange(len(batch.row)), np.searchsorted(batch.row, ends))
+    evaluations = np.split(np.arange(len(batch.row)), np.searchsorted(batch.row, ends))
     return [
-        Batch(batch.slot[r], batch.image[r], batch.trial[r], batch.row[p] - r[0], batch.candidate[p])
-        for r, p in zip(rows, pairs, strict=True)
+        Batch(batch.slot[r], batch.image[r], batch.trial[r], batch.row[e] - r[0], batch.candidate[e])
+        for r, e in zip(rows, evaluations, strict=True)
     ]

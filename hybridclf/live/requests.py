@@ -1,4 +1,4 @@
-"""Images on their way through a live reranker, and the promises that each is answered once."""
+"""Requests of a live reranker and the resolution of their futures."""
 
 import asyncio
 import logging
@@ -18,20 +18,20 @@ _log = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
-    """What watches a live reranker; called on its threads, so it must be quick. What it raises is logged."""
+    """Observer of a live reranker, called on its threads: it must be quick, and its errors are logged."""
 
     def batch(self, fill: float, seconds: float) -> None:
-        """A batch was evaluated in so many seconds, of which this share, in (0, 1], was work, asked for or to come."""
+        """Take note of an evaluated batch: its fill, in (0, 1], and its time."""
         ...
 
     def answered(self, result: RerankResult, waited: float, under_way: float) -> None:
-        """An image was answered after so many seconds in the queue and in the loop."""
+        """Take note of an answer: its result, and its seconds in the queue and in the loop."""
         ...
 
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """One image on its way: its task, when it arrived and when the loop took it in, and what was promised."""
+    """Image under way: its task, the times of arrival and admission (by `time.monotonic`), and its future."""
 
     task: Task
     image: Any
@@ -41,14 +41,14 @@ class Request:
 
 
 Answer = tuple[Request, RerankResult | Exception]
-"""A request, and what came of it."""
+"""Request and its result, or the exception it ended with."""
 
 
 def resolve(answers: Iterable[Answer], observer: Observer | None) -> None:
-    """Keep promises. To be called by whoever took the requests out of the books, so that each is kept once."""
+    """Resolve the futures of some requests. The caller has removed them from the tables, so each is resolved once."""
     now = monotonic()
     for request, answer in answers:
-        if not request.future.set_running_or_notify_cancel():
+        if not request.future.set_running_or_notify_cancel():  # cancelled in the meantime
             continue
         if isinstance(answer, Exception):
             request.future.set_exception(answer)
@@ -62,7 +62,7 @@ def resolve(answers: Iterable[Answer], observer: Observer | None) -> None:
 
 @contextmanager
 def logged_failures() -> Iterator[None]:
-    """Tell an observer; what goes wrong there is its own affair."""
+    """Log any exception of an observer instead of raising it, in a `with` block."""
     try:
         yield
     except Exception:
@@ -70,6 +70,6 @@ def logged_failures() -> Iterator[None]:
 
 
 def cancel_submitted(job: asyncio.Future[Future[RerankResult]]) -> None:
-    """Take the image out again that a job handed in for nobody."""
+    """Cancel an image whose caller was cancelled while submitting it."""
     if not job.cancelled() and job.exception() is None:
         job.result().cancel()

@@ -1,1 +1,1 @@
-"""Training a pair on labelled images: both networks, their fusion, checkpoints and the log."""
+"""Training of a pair on labelled images: both networks, their fusion, checkpoints and the log."""

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: a checkpoint as safetensors, a log as JSON."""
+"""Atomic files of a training: checkpoints as safetensors, logs as JSON."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,12 +18,12 @@ __all__ = ["load_tensors", "save_json", "save_tensors", "writing"]
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a disk's refusal into an error that says what to do.
+    """Turn errors of writing into a `TrainingError` that says what to do, in a `with` block.
 
     Raises
     ------
     TrainingError
-        For whatever goes wrong with writing.
+        For any error of the file system or of safetensors.
     """
     try:
         yield
@@ -40,7 +40,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     Raises
     ------
     TrainingError
-        If the disk refuses; what was there before is then still there.
+        If the file cannot be written; an earlier one of this name then stays.
     """
     _replace(path, safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()}))
 
@@ -51,13 +51,13 @@ def save_json(path: Path, value: Any) -> None:
     Raises
     ------
     TrainingError
-        As `save_tensors`.
+        If the file cannot be written; an earlier one of this name then stays.
     """
     _replace(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """What `save_tensors` wrote.
+    """Read tensors from a `save_tensors` file.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The picture of a training: each part's loss, on the images it is trained on and on held-out ones."""
+"""Plot of a training: each network's loss on training and held-out images."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -14,19 +14,23 @@ if TYPE_CHECKING:
 __all__ = ["plot_losses"]
 
 SMOOTH = 50
-"""Points of the smoothed curve, at most."""
+"""Most points of the smoothed curve."""
 
 Entries = Sequence[Mapping[str, float]]
 
 
 @_styled
 def plot_losses(losses: Mapping[str, Entries]) -> "Figure":
-    """Loss over steps, one panel per part.
+    """Plot loss over steps, one panel per network.
 
     Parameters
     ----------
-    losses : mapping from part to entries
-        As the log of a `TrainingRun` has them: "step", "loss" and, in some, "held_out".
+    losses : mapping from name to entries
+        "losses" in the log of a `TrainingRun`: entries of "step", "loss" and, in some, "held_out".
+
+    Returns
+    -------
+    matplotlib Figure
 
     Raises
     ------
@@ -34,9 +38,9 @@ def plot_losses(losses: Mapping[str, Entries]) -> "Figure":
         If matplotlib is not installed.
     """
     figure = _figure(5 * len(losses), 3.6)
-    for axes, (part, entries) in zip(figure.subplots(1, len(losses), squeeze=False)[0], losses.items(), strict=True):
+    for axes, (name, entries) in zip(figure.subplots(1, len(losses), squeeze=False)[0], losses.items(), strict=True):
         _curves(axes, entries)
-        axes.set_title(part)
+        axes.set_title(name)
         axes.set_xlabel("steps")
     figure.axes[0].set_ylabel("loss")
     figure.axes[0].legend()
@@ -44,10 +48,11 @@ def plot_losses(losses: Mapping[str, Entries]) -> "Figure":
 
 
 def _curves(axes: "Axes", entries: Entries) -> None:
-    """The loss as it was logged, its mean over stretches, and the held-out loss where it was looked at."""
+    """Draw the logged loss, its mean over stretches of steps, and the held-out loss."""
     step, loss = (np.array([entry[name] for entry in entries], dtype=float) for name in ("step", "loss"))
+    # [2, entries] of each stretch, whose mean is one point (step, loss) of the smoothed curve
     stretches = [
-        np.stack([step, loss])[:, part] for part in np.array_split(np.arange(len(step)), min(SMOOTH, len(step)))
+        np.stack([step, loss])[:, index] for index in np.array_split(np.arange(len(step)), min(SMOOTH, len(step)))
     ]
     axes.plot(step, loss, color=FAINT, linewidth=0.8)
     axes.plot(*np.array([stretch.mean(axis=1) for stretch in stretches]).T, color=BLUE, linewidth=2, label="training")

@@ -1,4 +1,4 @@
-"""What decides a training beside its settings: constants of the code, and versions."""
+"""Provenance of a training: the constants and versions that decide it beside its settings."""
 
 import json
 from collections.abc import Iterable
@@ -16,12 +16,12 @@ __all__ = ["constants", "versions"]
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that decide what a training comes to, by name."""
+    """Versions, by name, of the packages that decide the result of a training."""
     return {"hybridclf": __version__, "timm": version("timm"), "torch": str(torch.__version__)}
 
 
 def constants(modules: Iterable[ModuleType]) -> dict[str, Any]:
-    """The constants of modules as plain JSON, by "module.NAME"; those that are no plain values are left out."""
+    """Collect the constants of modules by "module.NAME", if they convert to plain JSON."""
     found = {}
     for module in modules:
         for name, value in vars(module).items():
@@ -36,4 +36,5 @@ def constants(modules: Iterable[ModuleType]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    """Convert an array or a dataclass for JSON."""
     return value.tolist() if isinstance(value, np.ndarray) else asdict(value)

@@ -1,4 +1,4 @@
-"""The two trainings behind a pair: what each network is, and the loss that it is trained on."""
+"""Recipe of a pair: the networks of both tiers, their losses, and the split of the images."""
 
 import math
 import warnings
@@ -36,71 +36,74 @@ __all__ = [
 ]
 
 PROPOSER = "timm:small"
-"""The network that becomes tier 1, as a spec string of the entry-point group `hybridclf.trainables`."""
+"""Network of tier 1, as a spec string of the entry-point group `hybridclf.trainables`."""
 
 PROPOSER_SHARE = 0.15
-"""Share of the time that goes to the proposer."""
+"""Share of the training time for the proposer."""
 
 SMOOTHING = 0.1
-"""Label smoothing of its cross-entropy."""
+"""Label smoothing of the proposer's cross-entropy."""
 
 COMPILE_FROM = {"cpu": 15.0, "cuda": 5.0}
-"""Minutes of a training from which compiling its network pays, by device.
+"""Shortest training in minutes, by device, for which compiling its network pays.
 
-On a processor it takes one or two, and saves a third of the rest; on an H100 it took 50 seconds and saved a sixth.
+On a CPU compiling takes a minute or two and saves a third of the rest; on an H100 it took 50 seconds and saved a sixth.
 """
 
 UNET: dict[str, Any] = {"width": 64, "levels": 3, "head_width": 32, "attention": True}
-"""The U-Net that becomes tier 2; beside its depth, and a size of its patches that leaves `GRID` of them a side."""
+"""Arguments of tier 2's U-Net, except its depth and patch size."""
 
 DEPTH = {"cpu": 1, "cuda": 2}
-"""Its blocks per resolution, by what trains it: two take 1.6 times the FLOPs of one, and a processor has few images an
-hour as it is.
+"""Residual blocks of the U-Net per resolution, by training device.
+
+Two take 1.6 times the FLOPs of one, and a CPU sees few images in an hour as it is.
 """
 
 GRID = 16
+"""Patches per side of an image, which decides the U-Net's patch size."""
 
 TIMES = (0.02, 0.35)
-"""Times that tell classes apart; see `denoising_loss`.
+"""Range of the most informative times; see `denoising_loss`.
 
-After an hour on CIFAR-10 a single trial was right for 80 to 82 % of held-out images up to t = 0.25, for 75 % at 0.48,
-for 49 % at 0.79.
+After an hour on CIFAR-10, the accuracy of a single trial on held-out images was 80 to 82 % up to t = 0.25, 75 % at
+0.48 and 49 % at 0.79.
 """
 
 HELD_OUT = 500
-"""Held-out images that the fusion is fitted on, and others that the result is measured on, at most."""
+"""Most held-out images to fit the fusion on, and most others to measure the result on."""
 
 CHECKED = 500
-"""Held-out images that the loss is looked at on, at most."""
+"""Most held-out images per check of the loss."""
 
 BATCH_SIZE = {"cpu": 128, "cuda": 1024}
+"""Most images per step, by device."""
 
 PairLoss = Callable[[Any, Tensor, Tensor, torch.Generator], Tensor]
-"""From a network, standardised images `[B, 3, S, S]`, class numbers `[B]` and a source of noise to a loss."""
+"""Function from (network, standardised images `[B, 3, S, S]`, class numbers `[B]`, generator) to a loss."""
 
 
 @dataclass(frozen=True)
 class PairSettings:
-    """What decides a training, beside the images and the device.
+    """Settings of a training.
 
     Attributes
     ----------
     minutes : float
-        Time to train both tiers for; the fusion comes on top.
+        Training time of both tiers together, above 0; the fusion comes on top.
     wrong_class_weight : float
-        Weight of the wrong-class term in the denoiser's loss; 0: denoising alone.
+        Weight of the wrong-class term in the denoiser's loss, at least 0; 0 leaves it out.
     image_size : int
-        Side in pixels that images are stretched to: 8 or a multiple of 16.
+        Side in pixels, 8 or a multiple of 16; images are stretched to a square of it.
     validation_fraction : float
-        Share of the images held out, for the fusion and to measure the result.
+        Share of the images held out for the fusion and for measuring the result, in (0, 1).
     seed : int
-        Decides everything that is left to chance.
+        Seed of all random choices, in [0, 2**32).
     start_from : str or None
-        A pair that was trained in this way before, for the same classes: a folder or the name of an embedded model. Its
-        weights are the first; None: random ones.
+        Pair whose weights to start from, trained here for the same classes: a folder, or the name of an embedded model.
+        None: random weights.
     group : str or None
-        Column of a Parquet file by which images belong together and are held out together, as frames of one film. None:
-        "group", if there is one.
+        Parquet column of groups that are held out together, such as the film that a frame is from. None: "group", if
+        there is one.
     """
 
     minutes: float = 30.0
@@ -119,6 +122,7 @@ class PairSettings:
             0 <= self.wrong_class_weight < math.inf,
             "at least 0 and finite",
         )
+        # the U-Net halves a side twice, and patches leave 16 positions
         whole = isinstance(self.image_size, int)
         sized = whole and (self.image_size == 8 or (self.image_size > 0 and self.image_size % 16 == 0))
         _check("image_size", self.image_size, sized, "8, 16, 32, 48, 64 or another multiple of 16")
@@ -138,10 +142,30 @@ def _check(name: str, value: float, fits: bool, accepted: str) -> None:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What both trainings need: images uint8 `[n, S, S, 3]` and class numbers `[n]`, on the device that trains.
+    """Images of both trainings, split and on the training device.
 
-    Held-out images are those to fit the fusion on and those to measure the result on, as positions among them; copies
-    of one picture and images of one group are on one side together.
+    Copies of one picture and images of one group are in the same split.
+
+    Attributes
+    ----------
+    pixels, y : Tensor `[n, S, S, 3]` uint8, `[n]`
+        Training images and their class numbers.
+    digests : uint32 array `[n]`
+        Hashes of the training images.
+    held_out, held_out_y : Tensor `[m, S, S, 3]` uint8, `[m]`
+        Held-out images and their class numbers.
+    fit_on, measure_on : int array
+        Positions among the held-out images: to fit the fusion on, and to measure the result on.
+    classes : array `[C]`
+        Class names.
+    mean, scale : float array `[3]`
+        Mean and standard deviation of the training images' channels.
+    mirror : bool
+        Mirrored images show the same class.
+    compiles : bool
+        Networks may be compiled.
+    settings : PairSettings
+        Settings of the training.
     """
 
     pixels: Tensor
@@ -168,22 +192,22 @@ class TrainingData:
         compiles: bool = False,
         seen: np.ndarray | None = None,
     ) -> "TrainingData":
-        """Images split into those to train on and those held out, and moved to the device.
+        """Split images into training and held-out ones, and move them to the device.
 
         Parameters
         ----------
         images : LabelledImages
-            All there are.
+            All images.
         device : torch.device
-            What trains.
+            Training device.
         mirror : bool
-            Whether a mirrored picture shows the same.
+            Mirrored images show the same class.
         settings : PairSettings
-            Of the training.
+            Settings of the training.
         compiles : bool
-            Whether networks may be compiled.
+            Networks may be compiled.
         seen : uint32 array, optional
-            Digests of images that are not held out, as an earlier training saw them.
+            Digests of images that an earlier training saw; they are not held out.
 
         Raises
         ------
@@ -213,21 +237,22 @@ class TrainingData:
 
     @property
     def device(self) -> torch.device:
-        """Where the images are."""
+        """Device of the images."""
         return self.pixels.device
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Standardised images float32 `[n, 3, S, S]`."""
+        """Standardise images `[n, S, S, 3]` to float32 `[n, 3, S, S]`."""
         mean, scale = (torch.from_numpy(v).float().to(pixels.device).view(3, 1, 1) for v in (self.mean, self.scale))
         return (pixels.permute(0, 3, 1, 2).float() - mean) / scale
 
     def some_held_out(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Held-out images at some positions `[m]`, and their labels."""
+        """Select held-out images at positions `[m]`, with their labels."""
         index = torch.from_numpy(chosen).to(self.device)
         return self.held_out[index].cpu().numpy(), self.classes[self.held_out_y[index].cpu().numpy()]
 
     def new_trainable(self, spec: str = PROPOSER) -> Trainable:
-        """A new classifier for these images, its weights decided by the seed."""
+        """Make a new classifier for these images; the seed decides its weights."""
+        # adapters draw from torch's global generator, which is restored afterwards
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
             return plugins.load(
@@ -240,7 +265,7 @@ class TrainingData:
             )
 
     def new_denoiser(self, config: Mapping[str, Any] | None = None) -> LateUNet:
-        """A new U-Net for these images, its weights decided by the seed; None: what this device trains."""
+        """Make a new U-Net for these images, by default of the size for this device; the seed decides its weights."""
         size = self.settings.image_size
         ours = {"patch": max(1, size // GRID), "depth": DEPTH.get(self.device.type, 1)} | UNET
         with torch.random.fork_rng(devices=[]):
@@ -256,9 +281,10 @@ class TrainingData:
 def _hold_out(
     images: LabelledImages, digest: np.ndarray, mirror: bool, settings: PairSettings, seen: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Groups of copies and of what belongs together, `[n]`; the images to train on, and those held out.
+    """Group the images and split them: group numbers `[n]`, and positions of training and held-out images.
 
-    Pictures of one place or thing may all look like copies. If nothing could be held out then, only equal ones count.
+    Pictures of one place or thing may all look like copies. If nothing can be held out for that reason, only equal
+    images count as copies.
     """
     share, seed = settings.validation_fraction, settings.seed
     groups = join_groups(images.groups, duplicate_groups(images.pixels, mirror))
@@ -276,15 +302,30 @@ def _hold_out(
 
 
 def _half(y: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Positions of half of the held-out images, `HELD_OUT` at most, but one of each class: whole groups."""
+    """Choose about half of the held-out images in whole groups: at most `HELD_OUT`, at least one of each class."""
     counts = np.bincount(y)
     wanted = np.maximum(1, np.round(min(0.5, HELD_OUT / len(y)) * counts)) * (counts > 0)
+    # the key of a group is the position of its first image: held-out images are already in random order
     _, first, group = np.unique(groups, return_index=True, return_inverse=True)
     return spread(y, groups, first[group], wanted.astype(int), counts)
 
 
 class Job(NamedTuple):
-    """A training: its name, the seconds it is given, its trainer, the loss on held-out images, the loss's settings."""
+    """Training of one network.
+
+    Attributes
+    ----------
+    name : str
+        "proposer" or "denoiser" in a pair.
+    seconds : float
+        Time to train.
+    trainer : Trainer
+        Trainer at its start.
+    held_out : function
+        From a network to its loss on held-out images.
+    loss : mapping
+        Settings of the loss, as plain JSON.
+    """
 
     name: str
     seconds: float
@@ -293,21 +334,21 @@ class Job(NamedTuple):
     loss: Mapping[str, Any]
 
 
-def proposer_job(task: TrainingData, network: nn.Module) -> Job:
-    """Tier 1's training, of that new network."""
-    return classifier_job("proposer", PROPOSER_SHARE * task.settings.minutes, task, network)
+def proposer_job(data: TrainingData, network: nn.Module) -> Job:
+    """Set up tier 1's training of a new network."""
+    return classifier_job("proposer", PROPOSER_SHARE * data.settings.minutes, data, network)
 
 
-def classifier_job(name: str, minutes: float, task: TrainingData, network: nn.Module) -> Job:
-    """The training of a new classifier: cross-entropy."""
-    return _job(name, minutes, task, network, _classifier_loss, {"label_smoothing": SMOOTHING})
+def classifier_job(name: str, minutes: float, data: TrainingData, network: nn.Module) -> Job:
+    """Set up a new classifier's training by cross-entropy."""
+    return _job(name, minutes, data, network, _classifier_loss, {"label_smoothing": SMOOTHING})
 
 
-def denoiser_job(task: TrainingData, network: LateUNet) -> Job:
-    """Tier 2's training, of that new U-Net: the denoising loss and, if wanted, the wrong-class term."""
-    options: dict[str, Any] = {"wrong_class_weight": task.settings.wrong_class_weight, "times": TIMES}
+def denoiser_job(data: TrainingData, network: LateUNet) -> Job:
+    """Set up tier 2's training of a new U-Net by the denoising loss and the wrong-class term."""
+    options: dict[str, Any] = {"wrong_class_weight": data.settings.wrong_class_weight, "times": TIMES}
     loss = partial(_denoiser_loss, **options)
-    return _job("denoiser", (1 - PROPOSER_SHARE) * task.settings.minutes, task, network, loss, options)
+    return _job("denoiser", (1 - PROPOSER_SHARE) * data.settings.minutes, data, network, loss, options)
 
 
 def _classifier_loss(network: nn.Module, x0: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
@@ -326,46 +367,47 @@ def _denoiser_loss(
     return denoising_loss(network, x0, y, wrong_class_weight, rng, times)
 
 
-def _config(task: TrainingData, minutes: float) -> TrainerConfig:
-    """For batches that never leave a single image over, as one alone cannot be batch-normalised."""
-    n, most = len(task.y), BATCH_SIZE.get(task.device.type, 128)
+def _config(data: TrainingData, minutes: float) -> TrainerConfig:
+    """Settings of a trainer for this device."""
+    # no batch size may leave a last batch of one image, which batch normalisation refuses
+    n, most = len(data.y), BATCH_SIZE.get(data.device.type, 128)
     return TrainerConfig(
         batch_size=next(size for size in range(min(n, most), 1, -1) if n % size != 1),
         learning_rate=4e-3,
         weight_decay=0.05,
         ema_decay=0.999,
-        bf16=has_bf16(task.device),
+        bf16=has_bf16(data.device),
         muon=True,
-        compiled=task.compiles and _pays(minutes, task.device),
+        compiled=data.compiles and _pays(minutes, data.device),
     )
 
 
 def _job(
-    name: str, minutes: float, task: TrainingData, network: nn.Module, loss: PairLoss, options: Mapping[str, Any]
+    name: str, minutes: float, data: TrainingData, network: nn.Module, loss: PairLoss, options: Mapping[str, Any]
 ) -> Job:
-    """A training on images that are changed a little; held-out ones stay as they are, and so does their noise."""
+    """Set up a training on augmented images, with held-out images as they are."""
 
     def augmented(network: nn.Module, pixels: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        return loss(network, distort(task.encode(shift_and_mirror(pixels, rng, task.mirror)), rng), y, rng)
+        return loss(network, distort(data.encode(shift_and_mirror(pixels, rng, data.mirror)), rng), y, rng)
 
     @torch.no_grad()
     def held_out(network: nn.Module) -> float:
-        rng = torch.Generator(task.device).manual_seed(0)
-        images, y = task.held_out[:CHECKED], task.held_out_y[:CHECKED]
+        rng = torch.Generator(data.device).manual_seed(0)  # the same noise every time, so that losses compare
+        images, y = data.held_out[:CHECKED], data.held_out_y[:CHECKED]
         chunks = zip(images.split(config.batch_size), y.split(config.batch_size), strict=True)
-        return sum(float(loss(network, task.encode(x), c, rng)) * len(c) for x, c in chunks) / len(y)
+        return sum(float(loss(network, data.encode(x), c, rng)) * len(c) for x, c in chunks) / len(y)
 
-    network = network.to(task.device).to(memory_format=torch.channels_last)
-    config = _config(task, minutes)
-    trainer = Trainer(network, task.pixels, task.y, augmented, config, 0, task.settings.seed)
+    network = network.to(data.device).to(memory_format=torch.channels_last)
+    config = _config(data, minutes)
+    trainer = Trainer(network, data.pixels, data.y, augmented, config, 0, data.settings.seed)
     return Job(name, 60 * minutes, trainer, held_out, options)
 
 
 def worth_compiling(minutes: float, device: torch.device) -> bool:
-    """Whether networks are compiled in a training of so many minutes."""
+    """Tell whether a training of so many minutes compiles its networks."""
     return _pays(minutes, device) and can_compile(device)
 
 
 def _pays(minutes: float, device: torch.device) -> bool:
-    """Whether compiling what is trained for so many minutes would pay."""
+    """Tell whether compiling a network pays in so many minutes of its training."""
     return minutes >= COMPILE_FROM.get(device.type, math.inf)

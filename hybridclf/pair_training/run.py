@@ -1,4 +1,4 @@
-"""A training in a folder: settings, log and checkpoints, from which it goes on where it was interrupted."""
+"""Training run in a folder: settings, log and checkpoints to resume from."""
 
 import json
 import signal
@@ -22,31 +22,31 @@ from .checkpoint import load_tensors, save_json, save_tensors, writing
 __all__ = ["TrainingRun", "steps_in"]
 
 LOG_EVERY = 20
-"""Steps from one entry of the log to the next; checkpoints are written with an entry."""
+"""Steps between two entries of the log; a checkpoint is written with an entry."""
 
 SAVE_EVERY = 60.0
-"""Seconds from one checkpoint to the next."""
+"""Seconds between two checkpoints."""
 
 N_CHECKS = 20
-"""Looks at the held-out loss in a training."""
+"""Checks of the held-out loss per training."""
 
 WARM_UP, TIMED_STEPS, TIMED_SECONDS = 3, 5, 2.0
-"""Steps before the clock starts, and the fewest steps and seconds that are timed."""
+"""Untimed steps at first, then the fewest timed steps and seconds."""
 
 
 class TrainingRun:
-    """What is in the folder OUT/training while, and after, something is trained into OUT.
+    """Training run with its folder OUT/training, which stays beside the result in OUT.
 
-    `log.json` holds the settings, what else decides the result, the number of steps of each part, its losses and, in
-    the end, how good the result is; `PART.safetensors` is the checkpoint of a part.
+    `log.json` holds the settings, the constants and versions that decide the result, the steps and losses of each
+    network and, in the end, the measured quality. `NAME.safetensors` is the checkpoint of a network.
 
     Parameters
     ----------
     out : path
-        Where the result will be.
+        Folder of the result.
     log : dict
-        What is known so far: "settings"; "recipe", constants and versions by name; "configs", "n_steps" and "losses" by
-        part; and what is added to it.
+        The log so far: "settings"; "recipe", constants and versions by name; "configs", "n_steps" and "losses" by the
+        network's name; and further entries.
     """
 
     def __init__(self, out: Path, log: dict[str, Any]) -> None:
@@ -60,16 +60,16 @@ class TrainingRun:
         first: Mapping[str, Trainer] = MappingProxyType({}),
         **more: Any,
     ) -> "TrainingRun":
-        """A new training in a new or empty folder.
+        """Start a training in a new or empty folder.
 
         Parameters
         ----------
         out : path
-            The folder.
+            Folder of the result.
         settings : mapping
-            What decides the training, as plain JSON.
+            Settings that decide the training, as plain JSON.
         first : mapping of str to Trainer
-            Parts whose start is kept as their first checkpoint, as it does not follow from the settings.
+            Trainers, by name, whose initial state is saved as a checkpoint, as it does not follow from the settings.
         **more
             Further entries of the log, as plain JSON.
 
@@ -84,13 +84,13 @@ class TrainingRun:
         try:
             with writing(run.folder):
                 run.folder.mkdir(parents=True, exist_ok=True)
-            for part, trainer in first.items():
-                save_tensors(run.checkpoint(part), trainer.state_dict())
-            run.write()  # last, as it says that there is a training
+            for name, trainer in first.items():
+                save_tensors(run.checkpoint(name), trainer.state_dict())
+            run.write()  # last: a folder with a log counts as a training
         except TrainingError:
-            with suppress(OSError):  # leave nothing behind
-                for part in first:
-                    run.checkpoint(part).unlink(missing_ok=True)
+            with suppress(OSError):  # remove all that was begun
+                for name in first:
+                    run.checkpoint(name).unlink(missing_ok=True)
                 for folder in (run.folder, out)[: 1 + is_new]:
                     folder.rmdir()
             raise
@@ -98,12 +98,12 @@ class TrainingRun:
 
     @staticmethod
     def check_free(out: Path) -> None:
-        """Check that a training can start in that folder.
+        """Check that a training can start in a folder.
 
         Raises
         ------
         TrainingError
-            If it holds something.
+            If the folder is not empty.
         """
         if (out / "training" / "log.json").exists() and not (out / "model.json").exists():
             raise TrainingError(f"{out} holds a training that is not finished; resume it, or give another folder")
@@ -112,19 +112,19 @@ class TrainingRun:
 
     @classmethod
     def resume(cls, out: Path, settings: Mapping[str, Any]) -> "TrainingRun":
-        """The training that is in a folder.
+        """Resume the training in a folder.
 
         Parameters
         ----------
         out : path
-            Where it was started.
+            Folder in which it was started.
         settings : mapping
-            Those that are asked for again, by name; they must be the same.
+            Settings given again, by name; they must equal the training's own.
 
         Raises
         ------
         TrainingError
-            If there is none, if it is finished, or for other settings.
+            If there is no training, it is finished, or its settings differ.
         """
         if (out / "model.json").exists():
             raise TrainingError(f"the training in {out} is finished; to train more, start anew in another folder")
@@ -138,12 +138,12 @@ class TrainingRun:
         return run
 
     def require(self, settings: Mapping[str, Any]) -> None:
-        """Check that settings, by name, are those of the training.
+        """Check that some settings, by name, equal the training's own.
 
         Raises
         ------
         TrainingError
-            If not; it lists what differs.
+            If some differ; the message lists them.
         """
         stored = self.log["settings"]
         other = [
@@ -158,17 +158,17 @@ class TrainingRun:
             )
 
     def require_recipe(self, recipe: Mapping[str, Any]) -> None:
-        """Check that constants and versions, by name and as plain JSON, are those that the training began with.
+        """Check that constants and versions, by name and as plain JSON, equal those at the training's start.
 
         Raises
         ------
         TrainingError
-            If not; it lists what differs.
+            If some differ; the message lists them.
         """
         self._require_same("recipe", self.log["recipe"], recipe)
 
     def _require_same(self, what: str, stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        """Check what the code decides; another version of it, or of a library, may do otherwise."""
+        """Check that values which the code or a library decides are unchanged."""
         names = dict.fromkeys([*stored, *now])
         other = [
             f"{name} was {stored.get(name)!r}, is {now.get(name)!r}"
@@ -188,73 +188,81 @@ class TrainingRun:
 
     def train(
         self,
-        part: str,
+        name: str,
         trainer: Trainer,
         seconds: float,
         held_out: Callable[[nn.Module], float],
         progress: bool = False,
         loss: Mapping[str, Any] = MappingProxyType({}),
     ) -> nn.Module:
-        """Train one part to its end, from its checkpoint if there is one; its averaged network.
+        """Train one network to its end, from its checkpoint if there is one.
 
-        Ctrl-C is obeyed after the step that it falls into, and a checkpoint.
+        Ctrl-C takes effect after the current step, once a checkpoint is written.
 
         Parameters
         ----------
-        part : str
-            Its name.
+        name : str
+            Name of the network.
         trainer : Trainer
-            At its start.
+            Trainer at its start.
         seconds : float
-            Time to train for: made into a number of steps when the part first starts, and stored.
+            Training time. It becomes a number of steps at the first start, which is stored.
         held_out : function
             From the averaged network to its loss on held-out images; for the log alone.
         progress : bool
-            Whether to show a progress bar.
+            Show a progress bar.
         loss : mapping
-            Settings of the trainer's loss, as plain JSON; for the log, and so that it is not resumed with others.
+            Settings of the trainer's loss, as plain JSON. They are logged, and must be the same when resumed.
+
+        Returns
+        -------
+        nn.Module
+            The averaged network.
 
         Raises
         ------
         TrainingError
-            If the checkpoint can be read no more, or is refused by the disk, or was trained in another way.
+            If the checkpoint cannot be read or written, the training's code or settings differ, or the loss is not
+            finite.
         KeyboardInterrupt
             After Ctrl-C.
         """
         config = json.loads(json.dumps(asdict(trainer.config) | dict(loss)))
-        self._require_same(part, self.log["configs"].setdefault(part, config), config)
-        if part not in self.log["n_steps"]:
-            self.log["n_steps"][part] = steps_in(trainer, seconds)
+        self._require_same(name, self.log["configs"].setdefault(name, config), config)
+        # steps, not seconds: an interrupted training must end where one without interruption does
+        if name not in self.log["n_steps"]:
+            self.log["n_steps"][name] = steps_in(trainer, seconds)
             self.write()
-        trainer.n_steps = self.log["n_steps"][part]
-        checkpoint = self.checkpoint(part)
+        trainer.n_steps = self.log["n_steps"][name]
+        checkpoint = self.checkpoint(name)
         if checkpoint.exists():
             _restore(trainer, checkpoint)
-        entries = [entry for entry in self.log["losses"].get(part, []) if entry["step"] <= trainer.step]
-        self.log["losses"][part] = entries
+        # steps after the checkpoint are taken again, and log their entries again
+        entries = [entry for entry in self.log["losses"].get(name, []) if entry["step"] <= trainer.step]
+        self.log["losses"][name] = entries
         with _interrupts_noted() as noted:
-            self._run(part, trainer, held_out, progress, noted)
+            self._run(name, trainer, held_out, progress, noted)
         if noted.is_set():
             raise KeyboardInterrupt
         return trainer.average
 
-    def checkpoint(self, part: str) -> Path:
-        """Where the checkpoint of a part lies."""
-        return self.folder / f"{part}.safetensors"
+    def checkpoint(self, name: str) -> Path:
+        """Path of a network's checkpoint."""
+        return self.folder / f"{name}.safetensors"
 
     def _run(
         self,
-        part: str,
+        name: str,
         trainer: Trainer,
         held_out: Callable[[nn.Module], float],
         progress: bool,
         interrupted: threading.Event,
     ) -> None:
-        """Step by step, with a bar, entries in the log and checkpoints; the last ones when it is interrupted."""
+        """Run the steps with a progress bar, log entries and checkpoints, to the end or to an interruption."""
         size, saved, since = trainer.config.batch_size, time.monotonic(), time.monotonic()
         count: dict[str, Any] = {"total": trainer.n_steps * size, "initial": trainer.step * size}
         losses: list[Tensor] = []
-        with progress_bar(**count, desc=f"train {part}", unit="image", unit_scale=True, show=progress) as bar:
+        with progress_bar(**count, desc=f"train {name}", unit="image", unit_scale=True, show=progress) as bar:
             for loss in trainer.run():
                 losses.append(loss)
                 bar.update(size)
@@ -262,14 +270,14 @@ class TrainingRun:
                 if trainer.step % LOG_EVERY and not done:
                     continue
                 entry = _entry(trainer, losses, since)
-                check_finite(part, trainer.step, entry["loss"])
+                check_finite(name, trainer.step, entry["loss"])
                 if _is_check(trainer):
                     entry["held_out"] = held_out(trainer.average)
-                self.log["losses"][part].append(entry)
+                self.log["losses"][name].append(entry)
                 bar.set_postfix(loss=f"{entry['loss']:.4f}")
                 if done or time.monotonic() - saved > SAVE_EVERY:
-                    self.write()  # first, as entries beyond the checkpoint are dropped again
-                    save_tensors(self.checkpoint(part), trainer.state_dict())
+                    self.write()  # before the checkpoint: entries beyond it are dropped, but missing ones would stay so
+                    save_tensors(self.checkpoint(name), trainer.state_dict())
                     saved = time.monotonic()
                 if done:
                     return
@@ -278,11 +286,12 @@ class TrainingRun:
 
 @contextmanager
 def _interrupts_noted() -> Iterator[threading.Event]:
-    """Set an event at Ctrl-C instead of breaking off a step half done; a second Ctrl-C does break it off.
+    """Set an event at the first Ctrl-C, in a `with` block, so that the step is finished; a second one interrupts it.
 
-    Whoever handles Ctrl-C in a way of their own goes on doing so.
+    A handler other than Python's own is left in place.
     """
     noted = threading.Event()
+    # signal handlers belong to the main thread
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield noted
@@ -300,19 +309,20 @@ def _interrupts_noted() -> Iterator[threading.Event]:
 
 
 def _entry(trainer: Trainer, losses: list[Tensor], since: float) -> dict[str, float]:
-    """An entry of the log: of the last steps, their mean loss and how fast they were."""
-    loss = float(torch.stack(losses).mean())  # waits for the device
+    """Log entry of the last steps: their mean loss and speed."""
+    loss = float(torch.stack(losses).mean())  # waits for the device, so that the time includes all steps
     speed = trainer.config.batch_size * len(losses) / (time.monotonic() - since)
     return {"step": trainer.step, "loss": loss, "images_per_second": round(speed, 1)}
 
 
 def _is_check(trainer: Trainer) -> bool:
-    """Whether the held-out loss is due: evenly over the training, and at its end."""
+    """Tell whether a check of the held-out loss is due: evenly over the training, and at its end."""
     every = max(1, trainer.n_steps // N_CHECKS // LOG_EVERY) * LOG_EVERY
     return trainer.step % every == 0 or trainer.step == trainer.n_steps
 
 
 def _restore(trainer: Trainer, checkpoint: Path) -> None:
+    """Load a checkpoint into a trainer."""
     try:
         trainer.load_state_dict(load_tensors(checkpoint))
     except (KeyError, RuntimeError) as error:
@@ -324,8 +334,8 @@ def _restore(trainer: Trainer, checkpoint: Path) -> None:
 
 
 def steps_in(trainer: Trainer, seconds: float) -> int:
-    """Steps that a trainer takes in so many seconds, at least one, by a short timing that leaves it as it was."""
-    start, trainer.n_steps = trainer.state_dict(), 2**62
+    """Estimate the steps in so many seconds, at least one, by timing a few; the trainer's state is restored."""
+    start, trainer.n_steps = trainer.state_dict(), 2**62  # a schedule that does not end while it is timed
     steps = trainer.run()
     for _ in range(WARM_UP):
         float(next(steps))
@@ -339,6 +349,6 @@ def steps_in(trainer: Trainer, seconds: float) -> int:
 
 
 def _is_blank(out: Path) -> bool:
-    """Whether a folder is empty but for what a training leaves that was killed before its first log."""
+    """Tell whether a folder is empty, or holds only the remains of a training killed before its first log."""
     begun = [out / "training"] if (out / "training").is_dir() else []
     return out.is_dir() and [*out.iterdir()] == begun and all(p.suffix == ".part" for d in begun for p in d.iterdir())

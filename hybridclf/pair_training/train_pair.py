@@ -1,4 +1,4 @@
-"""Training a pair on labelled images: a small proposer, a late-conditioned U-Net, and the fusion of the two."""
+"""Training of a pair on labelled images: a small proposer, a late-conditioned U-Net, and their fusion."""
 
 import hashlib
 import json
@@ -43,18 +43,18 @@ from .run import TrainingRun
 __all__ = ["PairSettings", "stored_settings", "train_pair", "trained_on"]
 
 TRIALS = 32
-"""Trials of tier 2 alone where it is measured."""
+"""Trials of the measurement of tier 2 alone."""
 
 TOP_K, RACE = 5, Race(confidence=0.95, max_trials=4)
-"""Classes that tier 2 compares, and how sure an answer is: a pair is saved with these, and may be given others.
+"""Number of candidates and allocation with which a pair is saved.
 
 Of 2,000 held-out images of CIFAR-10, 99.2 % had their class among the five. With a fusion fitted on a quarter of them,
-the others were answered as well (89.3 %) as with 16 trials at most (89.4 %) or 64 of all ten classes (89.0 %), for 4.1
-evaluations and 1.2 rows per image instead of 12.1 and 3.8, or 640 and 64.
+accuracy on the others was 89.3 %, with 16 trials at most 89.4 %, and with 64 trials of all ten classes 89.0 %. The cost
+per image was 4.1, 12.1 and 640 evaluations, or 1.2, 3.8 and 64 rows.
 """
 
 FACTS = ("device", "bf16", "compiles", "images", "network")
-"""What a training depends on beside its settings: device and what that is capable of, a digest of the data, tier 2."""
+"""Names of the facts that decide a training beside its settings: device and its abilities, data and U-Net."""
 
 
 def train_pair(
@@ -66,52 +66,52 @@ def train_pair(
     progress: bool = False,
     **settings: Any,
 ) -> HybridClassifier:
-    """Train a classifier on labelled images, both tiers and their fusion, into a folder.
+    """Train both tiers and their fusion on labelled images, into a folder.
 
-    Some images are held out, for the fusion and to measure the result. Copies of one picture (re-encoded, resized, a
-    little noisy, mirrored) and images of one `group` are held out together. Which ones they are follows from the
-    pictures and the seed, and not from other images, their order or names; what the pair in `start_from` was trained on
-    never is.
+    Some images are held out for the fusion and for measuring the result. Copies of one picture (re-encoded, resized,
+    slightly noisy, mirrored) and images of one `group` are held out together. The pictures and the seed decide the
+    choice; other images, file names and order do not. Training images of the pair in `start_from` are never held out.
 
-    Images are decoded once and held in memory, 4 GiB of them at most: more are refused. In training they are shifted
-    by up to an eighth, rotated and scaled a little, a square of some is blanked and, digits apart, they are mirrored.
-    A checkpoint is written about once a minute.
+    Images are decoded once and kept in memory, at most 4 GiB of them. In training they are shifted by up to an eighth
+    of a side, rotated and scaled slightly, partly blanked and, except for digits, mirrored. A checkpoint is written
+    about once a minute.
 
     Parameters
     ----------
     source : path or "digits"
-        As for `datasets.load_labelled`.
+        Source of the images, as in `datasets.load_labelled`.
     out : path
-        A new or empty folder, or the one of a training that is to be resumed. In the end `HybridClassifier.load` takes
-        it; how the training went is in its subfolder "training".
+        New or empty folder, or the folder of the training to resume. In the end `HybridClassifier.load` takes it; its
+        subfolder "training" has the log.
     resume : bool
-        Whether to go on with the training in `out`, by its settings; the result is that of one without interruption.
+        Resume the training in `out` with its own settings. The result equals that of an uninterrupted training.
     device : str
-        "auto" (a GPU if there is one) or what torch calls the device.
+        "auto" (a GPU if there is one), or torch's name of the device.
     progress : bool
-        Whether to show progress bars.
+        Show progress bars.
     **settings
-        Fields of `PairSettings`; None and what is left out stand for the default, or for what `out` has if resumed.
+        Fields of `PairSettings`. A field that is None or left out has its default or, if resumed, its earlier value.
         The image size of digits is 8 by default.
 
     Returns
     -------
     HybridClassifier
-        As read from `out`.
+        The pair, loaded from `out`.
 
     Raises
     ------
     InvalidInputError
         For settings out of range, or images that cannot be trained on.
     TrainingError
-        If `out` holds something else, is to be resumed with other settings, or cannot be written.
+        If `out` holds something else, its training has other settings, the loss is not finite, or `out` cannot be
+        written.
     """
     out, given = Path(out).resolve(), {name: value for name, value in settings.items() if value is not None}
     if "start_from" in given:
         given["start_from"] = str(model_folder(given["start_from"]).resolve())
     run = TrainingRun.resume(out, given) if resume else None
     if run is None:
-        TrainingRun.check_free(out)
+        TrainingRun.check_free(out)  # before minutes of decoding
     own = {"image_size": 8} if source == DIGITS else {}
     chosen = PairSettings(**own | given) if run is None else stored_settings(run.log)
     where = as_device(device)
@@ -122,39 +122,39 @@ def train_pair(
         run.require({"images": digest})
         run.require_recipe(decided)
     seen = _seen(chosen, images.classes) if run is None else run.log.get("seen")
-    task = TrainingData.of(images, where, source != DIGITS, chosen, compiles, None if seen is None else unpack(seen))
-    trainable = task.new_trainable()
+    data = TrainingData.of(images, where, source != DIGITS, chosen, compiles, None if seen is None else unpack(seen))
+    trainable = data.new_trainable()
     if run is None and chosen.start_from is not None:
-        network = _take_over(Path(chosen.start_from), task, trainable)
+        network = _take_over(Path(chosen.start_from), data, trainable)
     else:
-        network = task.new_denoiser(run.log["settings"].get("network") if run else None)
+        network = data.new_denoiser(run.log["settings"].get("network") if run else None)
     values = (where.type, has_bf16(where), compiles, digest, network.config)
     facts: dict[str, Any] = dict(zip(FACTS, values, strict=True))
-    parts = proposer_job(task, trainable.network), denoiser_job(task, network)
-    if run is None:  # all that can be refused has been
-        first = {part.name: part.trainer for part in parts if chosen.start_from is not None}
-        more = {"recipe": decided, "trained_on": pack(task.digests)} | ({"seen": seen} if seen else {})
+    jobs = proposer_job(data, trainable.network), denoiser_job(data, network)
+    if run is None:  # every check has passed, so that a refused training leaves no folder
+        first = {job.name: job.trainer for job in jobs if chosen.start_from is not None}
+        more = {"recipe": decided, "trained_on": pack(data.digests)} | ({"seen": seen} if seen else {})
         run = TrainingRun.start(out, asdict(chosen) | facts, first, **more)
     run.require(facts)
     run.log["unreadable"] = list(images.unreadable)
-    _train(run, task, trainable, parts, progress)
+    _train(run, data, trainable, jobs, progress)
     return HybridClassifier.load(out)
 
 
 def _modules() -> list[ModuleType]:
-    """The modules whose constants decide what a training comes to."""
+    """Modules whose constants decide the result of a training."""
     fitting = [calibration, cross_fit, fusion, novelty, objectives, weighting, worth]
     training = [augmentation, denoiser_training, losses, optimizer, trainer]
     return [sys.modules[__name__], duplicates, holding_out, recipe, *training, *fitting]
 
 
 def trained_on(folder: Path) -> np.ndarray:
-    """Digests uint32 of the images that a pair in a folder was trained on, and the pairs that it started from.
+    """Read the digests, uint32, of all training images of a pair in a folder and of the pairs it started from.
 
     Raises
     ------
     SavedModelError
-        If its log does not say.
+        If the log has none.
     """
     path = folder / "training" / "log.json"
     try:
@@ -167,7 +167,7 @@ def trained_on(folder: Path) -> np.ndarray:
 
 
 def _seen(chosen: PairSettings, classes: list[str]) -> str | None:
-    """The packed digests of what the pair to start from was trained on, if there is one."""
+    """Packed digests of the training images of the pair to start from, if there is one."""
     if chosen.start_from is None:
         return None
     folder = Path(chosen.start_from)
@@ -180,7 +180,7 @@ def _seen(chosen: PairSettings, classes: list[str]) -> str | None:
 
 @contextmanager
 def _a_pair_to_start_from(folder: Path, chosen: PairSettings) -> Iterator[None]:
-    """Turn what goes wrong in reading a folder into an error that says what to give instead."""
+    """Turn errors of reading a folder into an error that says what to give instead, in a `with` block."""
     try:
         yield
     except (OSError, KeyError, TypeError, RuntimeError, SafetensorError, SavedModelError) as error:
@@ -190,66 +190,67 @@ def _a_pair_to_start_from(folder: Path, chosen: PairSettings) -> Iterator[None]:
         ) from error
 
 
-def _take_over(folder: Path, task: TrainingData, trainable: Trainable) -> LateUNet:
-    """Give a new tier 1 the weights of a pair in a folder; its tier 2.
+def _take_over(folder: Path, data: TrainingData, trainable: Trainable) -> LateUNet:
+    """Load the weights of a pair in a folder into a new tier 1, and return a new tier 2 with its weights.
 
     Raises
     ------
     InvalidInputError
-        If it holds no pair of these sizes, or one of another tier 1.
+        If the folder holds no pair of this image size, or its tier 1 is of another kind.
     """
-    with _a_pair_to_start_from(folder, task.settings):
+    with _a_pair_to_start_from(folder, data.settings):
         saved = read_description(folder)
         trainable.load(folder / "proposer")
         earlier = restore_denoiser(folder, saved["denoiser"], torch.device("cpu")).network
-        if earlier.config["shape"] != list(task.shape):
+        if earlier.config["shape"] != list(data.shape):
             raise SavedModelError(f"it is for images of {earlier.config['shape']}")
-        network = task.new_denoiser(earlier.config)
+        network = data.new_denoiser(earlier.config)
         network.load_state_dict(earlier.state_dict())
         return network
 
 
 def stored_settings(log: Mapping[str, Any]) -> PairSettings:
-    """Settings from the log of a training, where facts are among them."""
+    """Settings of a training from its log, which mixes them with facts."""
     return PairSettings(
         **{field.name: v for field in fields(PairSettings) if (v := log["settings"].get(field.name)) is not None}
     )
 
 
 def _digest(images: LabelledImages) -> str:
-    """A short text that differs where the images, their labels or groups do."""
+    """Hash the images, labels and groups to a short text."""
     digest = hashlib.blake2b("\n".join(images.classes).encode(), digest_size=16)
     for array in (images.y, images.groups, images.pixels):
         digest.update(array.data)
     return digest.hexdigest()
 
 
-def _train(run: TrainingRun, task: TrainingData, trainable: Trainable, parts: Sequence[Job], progress: bool) -> None:
-    """Both tiers one after the other, then the fusion; from what there is already."""
+def _train(run: TrainingRun, data: TrainingData, trainable: Trainable, jobs: Sequence[Job], progress: bool) -> None:
+    """Train both tiers one after the other, from their checkpoints, then fit the fusion and save."""
     proposer, denoiser = (
-        run.train(part.name, part.trainer, part.seconds, part.held_out, progress, part.loss) for part in parts
+        run.train(job.name, job.trainer, job.seconds, job.held_out, progress, job.loss) for job in jobs
     )
-    _finish(run, task, trainable, proposer, denoiser, progress)
+    _finish(run, data, trainable, proposer, denoiser, progress)
 
 
 def _finish(
-    run: TrainingRun, task: TrainingData, trainable: Trainable, proposer: nn.Module, network: nn.Module, progress: bool
+    run: TrainingRun, data: TrainingData, trainable: Trainable, proposer: nn.Module, network: nn.Module, progress: bool
 ) -> None:
-    """Fit the fusion, measure and save: first beside, then in its place as a whole."""
+    """Fit the fusion, measure and save the pair."""
+    # saved beside the checkpoints first, so that `out` never holds half a model
     folder = run.folder / "model"
     shutil.rmtree(folder, ignore_errors=True)
     try:
         with writing(folder):
             folder.mkdir()
             spec = trainable.save(proposer, folder / "proposer")
-        clf = _calibrated(spec, network, task, progress)
-        run.log["validation"] = _validate(clf, task)
+        clf = _calibrated(spec, network, data, progress)
+        run.log["validation"] = _validate(clf, data)
         if clf.worth_ is not None:
             run.log["worth"] = asdict(clf.worth_) | {"sentence": str(clf.worth_)}
         with writing(folder):
             clf.set_params(device="auto", verbose=False).save(folder)
         run.write()
-        with writing(run.folder), suppress(MissingDependencyError):  # the picture is an extra
+        with writing(run.folder), suppress(MissingDependencyError):  # matplotlib is an extra
             plot_losses(run.log["losses"]).savefig(run.folder / "loss.png")
         _publish(folder, run)
     finally:
@@ -257,43 +258,45 @@ def _finish(
 
 
 def _publish(folder: Path, run: TrainingRun) -> None:
-    """Move a saved model to where it belongs, and remove the checkpoints."""
+    """Move a saved model to its final folder, and remove the checkpoints."""
     with writing(run.out):
         sync_tree(folder)
-        for path in sorted(folder.iterdir(), key=lambda path: path.name == "model.json"):  # which says it is complete
+        # model.json last, as its presence says that the model is complete; everything before it is on the disk by then
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == "model.json"):
             if path.name == "model.json":
                 sync_folder(run.out)
             target = run.out / path.name
-            if target.is_dir():  # of an attempt that was interrupted here
+            if target.is_dir():  # left by an earlier attempt, interrupted here
                 shutil.rmtree(target)
             path.replace(target)
         sync_folder(run.out)
-        for part in run.log["n_steps"]:
-            run.checkpoint(part).unlink(missing_ok=True)
+        for name in run.log["n_steps"]:
+            run.checkpoint(name).unlink(missing_ok=True)
 
 
-def _calibrated(spec: str, network: Any, task: TrainingData, progress: bool) -> HybridClassifier:
-    """The two tiers as one classifier, with a fusion from held-out images; weights as they are kept: halves."""
+def _calibrated(spec: str, network: Any, data: TrainingData, progress: bool) -> HybridClassifier:
+    """Join the two tiers to a classifier, its fusion fitted on held-out images."""
+    # rounded to float16 as in the saved file, so that the fusion fits the weights that will be loaded
     network = network.to(memory_format=torch.contiguous_format).half().float()
     denoiser = LateConditionedDenoiser(
-        network, task.classes, task.mean, task.scale, device=task.device, mirror=task.mirror
+        network, data.classes, data.mean, data.scale, device=data.device, mirror=data.mirror
     )
     clf = HybridClassifier(
         spec,
         denoiser,
         top_k=TOP_K,
         allocation=RACE,
-        device=str(task.device),
+        device=str(data.device),
         verbose=progress,
-        random_state=task.settings.seed,
+        random_state=data.settings.seed,
     )
-    return clf.fit(*task.some_held_out(task.fit_on))
+    return clf.fit(*data.some_held_out(data.fit_on))
 
 
-def _validate(clf: HybridClassifier, task: TrainingData) -> dict[str, float]:
-    """Accuracy of each tier alone and of both on held-out images that the fusion was not fitted on, if any are left."""
-    images, labels = task.some_held_out(task.measure_on)
-    if not len(labels):
+def _validate(clf: HybridClassifier, data: TrainingData) -> dict[str, float]:
+    """Measure the accuracy of each tier alone and of both on held-out images that the fusion was not fitted on."""
+    images, labels = data.some_held_out(data.measure_on)
+    if not len(labels):  # few held-out images, all needed for the fusion
         return {"n": 0}
     candidates, stage = [clf.classes_.tolist()] * len(labels), clf.reranker(FixedTrials(TRIALS), Fusion())
     alone = stage.rerank(images, candidates, progress=clf.verbose)

@@ -74,7 +74,7 @@ class TrainingLog:
 
     @property
     def converged(self) -> bool:
-        """True if training stopped early, or the loss of the last fifth of the passes is not clearly below the rest."""
+        """True if training stopped early, or the last fifth's loss is not clearly below that of the fifth before."""
         losses = self.held_out if len(self.held_out) >= 2 * FIFTHS else self.loss
         fifth = len(losses) // FIFTHS
         if self.settled or not fifth:

@@ -1,4 +1,4 @@
-"""Files that are whole and on the disk, or not there, and names that can be written into them."""
+"""Atomic writing: files are complete and on the disk, or absent."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -9,28 +9,29 @@ __all__ = ["in_utf8", "make_folder", "sync_folder", "sync_tree", "write_together
 
 
 def in_utf8(text: str) -> str:
-    """Text that may stem from a file's name; bytes in it that are no UTF-8 are written as \\xff and the like."""
+    """Make a file's name valid UTF-8: other bytes become \\xff and the like."""
     return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def write_whole(path: Path, temporary: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file under another name in the same folder, wait until it is on the disk, and then give it its name.
+    """Write a file under a temporary name, wait until it is on the disk, and then rename it.
 
     Parameters
     ----------
     path, temporary : Path
-        The file, and where it is written first; what is there is overwritten. Several processes that may write the
-        same file need a temporary name each.
+        Final and temporary path in one folder; existing files are overwritten. Processes that may write the same file
+        at once need different temporary names.
     write : function
-        Gets the open file.
+        Function that writes to the open file.
 
     Raises
     ------
     OSError
-        If the disk refuses. What was at `path` is then still there, and nothing at `temporary`.
+        If the file cannot be written. An earlier file at `path` then stays, and `temporary` is removed.
     """
     try:
         _write(temporary, write)
+        # atomic on one file system
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -38,32 +39,33 @@ def write_whole(path: Path, temporary: Path, write: Callable[[IO[bytes]], Any]) 
 
 
 def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write files of which the last says that all are there, each step on the disk before the next begins.
+    """Write several files, the last of which marks the set as complete.
 
-    While the others are replaced the last is missing, so that a folder cut short at any moment holds all of the old
-    files, all of the new ones, or no such sign.
+    The marker is missing while the others are replaced, and each step is on the disk before the next begins. A folder
+    cut short at any moment therefore has all of the old files, all of the new ones, or no marker.
 
     Parameters
     ----------
     folder : Path
-        Where they go.
+        Folder of the files.
     contents : mapping of str to bytes
-        By name, in order; an empty one is removed.
+        Contents by name, in order; a file with empty content is removed.
 
     Raises
     ------
     OSError
-        If the disk refuses.
+        If a file cannot be written.
     """
-    *_, sign = contents
+    *_, marker = contents
+    # all contents are written before the first old file is touched: a full disk leaves the old set as it was
     parts = {name: folder / f"{name}.part" for name, content in contents.items() if content}
     try:
         for name, part in parts.items():
             _write(part, lambda file, content=contents[name]: file.write(content))  # type: ignore[misc]
-        (folder / sign).unlink(missing_ok=True)
+        (folder / marker).unlink(missing_ok=True)
         sync_folder(folder)
         for name in contents:
-            if name == sign:
+            if name == marker:
                 sync_folder(folder)
             if name in parts:
                 parts[name].replace(folder / name)
@@ -76,15 +78,16 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents where they are missing, and wait until they are on the disk."""
+    """Make a folder with its missing parents, and wait until they are on the disk."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
+    # the name of a new folder is in its parent
     for path in missing:
         sync_folder(path.parent)
 
 
 def sync_tree(folder: Path) -> None:
-    """Wait until all files in a folder and in those below it are on the disk, with their names."""
+    """Wait until all files anywhere in a folder are on the disk, with their names."""
     for parent, _, names in os.walk(folder):
         for name in names:
             with Path(parent, name).open("rb+") as file:
@@ -93,8 +96,8 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, on systems where that has to be asked for."""
-    if hasattr(os, "O_DIRECTORY"):
+    """Wait until the names in a folder are on the disk."""
+    if hasattr(os, "O_DIRECTORY"):  # Windows can open no folder
         descriptor = os.open(folder, os.O_DIRECTORY)
         try:
             os.fsync(descriptor)

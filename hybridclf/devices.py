@@ -1,4 +1,4 @@
-"""Devices: which one, and how much fits on it."""
+"""Devices: their names, abilities and transfers."""
 
 from collections.abc import Callable
 
@@ -11,12 +11,12 @@ __all__ = ["as_device", "can_compile", "check_compiles", "has_bf16", "receive", 
 
 
 def as_device(device: str) -> torch.device:
-    """The device that "auto" (a GPU if there is one) or torch's name for it stands for.
+    """Resolve "auto" (a GPU if there is one) or torch's name of a device.
 
     Raises
     ------
     InvalidInputError
-        For a name that torch does not know, or a GPU that is not here.
+        For a name that torch does not know, or a GPU that this machine does not have.
     """
     try:
         found = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
@@ -30,18 +30,19 @@ def as_device(device: str) -> torch.device:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether a device multiplies in bfloat16 by itself, rather than by way of float32."""
+    """Tell whether a device multiplies in bfloat16 natively, not by emulation in float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    # older versions of torch cannot tell, and count as incapable
     able = torch.cpu.get_capabilities() if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities") else {}
     return any(able.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether torch.compile works on a device, which takes a compiler and more; found out by trying."""
+    """Tell whether torch.compile works on a device, by trying: it needs a compiler and more."""
     try:
         torch.compile(torch.sin)(torch.ones(2, device=device))
-    except Exception:  # it is not said what it may raise
+    except Exception:  # torch does not document its exceptions here
         return False
     return True
 
@@ -52,7 +53,7 @@ def check_compiles(device: torch.device) -> None:
     Raises
     ------
     MissingDependencyError
-        If not.
+        If it does not.
     """
     if not can_compile(device):
         raise MissingDependencyError(
@@ -62,21 +63,22 @@ def check_compiles(device: torch.device) -> None:
 
 
 def send(values: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """Values of the host on a device, in another type if one is given; an NVIDIA GPU is not waited for."""
+    """Copy values of the host to a device, in another type if given, without waiting for an NVIDIA GPU."""
     values = values.to(dtype or values.dtype)
     if device.type != "cuda":
         return values.to(device)
-    return values.pin_memory().to(device, non_blocking=True)  # only from pinned memory does it fetch them by itself
+    return values.pin_memory().to(device, non_blocking=True)  # asynchronous from pinned memory alone
 
 
 def receive(values: Tensor) -> Callable[[], Tensor]:
-    """What waits for values that a device is at, and returns them on the host; for nothing that is begun later.
+    """Start copying values to the host, and return a function that waits for this copy only.
 
-    Without a GPU they are not copied.
+    On the CPU nothing is copied.
     """
     if values.device.type != "cuda":
         return values.cpu
     host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+    # an event, since a synchronization of the stream would also wait for work queued after the copy
     done = torch.cuda.Event()
     done.record(torch.cuda.current_stream(values.device))
 

@@ -1,4 +1,4 @@
-"""The errors hybridclf raises, all of them small and all of them saying what to do.
+"""Errors and warnings of hybridclf. Every message says what was wrong and what to do.
 
 HybridClfError
 ├── InvalidInputError (ValueError)      images, labels or parameters that cannot be used
@@ -41,46 +41,46 @@ class InvalidInputError(HybridClfError, ValueError):
 
 
 class UnknownLabelError(InvalidInputError):
-    """A label that the model does not know."""
+    """Label that the model does not know."""
 
 
 class UnknownSpecError(InvalidInputError):
-    """A spec string that no installed adapter answers to."""
+    """Spec string without an installed adapter."""
 
 
 class InvalidTypeError(HybridClfError, TypeError):
-    """An object of a kind that is not accepted here."""
+    """Object of a type that is not accepted."""
 
 
 class QueueFullError(HybridClfError, RuntimeError):
-    """A live reranker has as many images as it may hold; ask again later."""
+    """Full live reranker: it holds as many images as it may, so ask again later."""
 
 
 class ClosedError(HybridClfError, RuntimeError):
-    """A live reranker that was closed, or whose loop has failed, takes no more images."""
+    """Closed live reranker, or one whose loop has failed: it takes no more images."""
 
 
 class SavedModelError(HybridClfError, ValueError):
-    """A folder that is not a saved model, or one that this version cannot read."""
+    """Folder that is no saved model, or that this version cannot read."""
 
 
 class TrainingError(HybridClfError, RuntimeError):
-    """A training that cannot start in this folder, go on from what is there, or write its checkpoint."""
+    """Training that cannot start, resume or write its files, or that diverged."""
 
 
 class MissingDependencyError(HybridClfError, ImportError):
-    """An optional package is needed and not installed."""
+    """Missing optional package."""
 
 
 class UncalibratedWarning(UserWarning):
-    """The posterior is no calibrated probability: nothing was calibrated, or for another tier 1."""
+    """Uncalibrated posterior: nothing was calibrated, or for another tier 1."""
 
 
 class FallbackWarning(UserWarning):
-    """Tier 2 failed for most of the images, which have tier 1's answer."""
+    """Failure of tier 2 on most of the images, which get tier 1's answer."""
 
 
 def choices(known: Sequence[Any], limit: int = 10) -> str:
-    """A few of the things one may type, for a message."""
+    """List the first `limit` accepted values for a message."""
     listed = ", ".join(map(repr, known[:limit]))
     return listed if len(known) <= limit else f"{listed} and {len(known) - limit} more"

@@ -1,4 +1,4 @@
-"""How good predictions are, with what it takes to judge the numbers: intervals, and the bins of a calibration error."""
+"""Metrics of predictions: accuracy with intervals, and calibration error."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,18 @@ from .errors import InvalidInputError
 __all__ = ["Bins", "Interval", "accuracy", "accuracy_difference", "expected_calibration_error", "reliability_bins"]
 
 N_BINS = 15
-"""Equal-width bins of a calibration error, as in the literature."""
+"""Number of equal-width bins of a calibration error, as in the literature."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A measured value and the ends of its interval, all in the same unit."""
+    """Measured value and its confidence interval.
+
+    Attributes
+    ----------
+    value, low, high : float
+        The value and the ends of the interval, in one unit.
+    """
 
     value: float
     low: float
@@ -30,11 +36,11 @@ class Bins:
     Attributes
     ----------
     edges : float array `[B + 1]`
-        Ends of the bins; a bin holds its upper end, the first one its lower end too.
+        Ends of the bins. A bin includes its upper end, and the first one its lower end too.
     count : int array `[B]`
-        Images in each bin.
+        Answers in each bin.
     confidence, accuracy : float array `[B]`
-        Mean confidence and share of right answers in each bin; nan where it is empty.
+        Mean confidence and accuracy in each bin; nan in an empty bin.
     """
 
     edges: np.ndarray
@@ -44,19 +50,29 @@ class Bins:
 
 
 def accuracy(right: np.ndarray, confidence_level: float = 0.95) -> Interval:
-    """Share of right answers with its Wilson score interval.
+    """Compute the share of right answers with its Wilson score interval.
 
     Parameters
     ----------
     right : bool array `[n]`
-        Whether each answer is right.
+        True for each right answer.
     confidence_level : float
         Coverage of the interval, in (0, 1).
+
+    Returns
+    -------
+    Interval
+        In [0, 1].
 
     Raises
     ------
     InvalidInputError
-        For no answers.
+        If there are no answers.
+
+    Examples
+    --------
+    >>> accuracy(np.array([True] * 9 + [False]))
+    Interval(value=0.9, low=0.5958499732047615, high=0.9821237869049271)
     """
     hits, n = int(np.sum(_answers(right))), len(right)
     interval = binomtest(hits, n).proportion_ci(confidence_level, method="wilson")
@@ -71,71 +87,92 @@ def accuracy_difference(
     n_resamples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
-    """Accuracy minus a baseline's on the same images, with its paired bootstrap (percentile) interval.
-
-    An image's difference is -1, 0 or 1, so resampling images is drawing how often each of the three occurs: one
-    multinomial draw per resample, whatever n.
+    """Compute accuracy minus a baseline's on the same images, with its paired bootstrap (percentile) interval.
 
     Parameters
     ----------
     right, baseline : bool array `[n]`
-        Whether each answer is right, image by image.
+        True for each right answer, image by image.
     confidence_level : float
         Coverage of the interval, in (0, 1).
     n_resamples : int
-        Bootstrap resamples.
+        Number of bootstrap resamples.
     seed : int
-        Decides them.
+        Seed of the resamples.
+
+    Returns
+    -------
+    Interval
+        In [-1, 1].
 
     Raises
     ------
     InvalidInputError
-        For no answers.
+        If there are no answers.
     ValueError
-        If lengths differ.
+        If the lengths differ.
     """
     check_consistent_length(right, baseline)
     difference = _answers(right).astype(int) - _answers(baseline).astype(int)
+    # Differences are -1, 0 or 1, so a resample of n images is one multinomial draw of how often each occurs.
+    # Differences (1, 0, 0, -1) have frequencies (1/4, 1/2, 1/4); a draw (0, 3, 1) is a mean of 1/4.
     values = np.array([-1, 0, 1])
-    share = (difference[:, None] == values).mean(axis=0)
-    means = np.random.default_rng(seed).multinomial(len(right), share, size=n_resamples) @ values / len(right)
+    frequencies = (difference[:, None] == values).mean(axis=0)
+    means = np.random.default_rng(seed).multinomial(len(right), frequencies, size=n_resamples) @ values / len(right)
     low, high = np.quantile(means, [(1 - confidence_level) / 2, (1 + confidence_level) / 2])
     return Interval(float(difference.mean()), float(low), float(high))
 
 
 def reliability_bins(confidence: np.ndarray, right: np.ndarray, n_bins: int = N_BINS) -> Bins:
-    """What a reliability diagram shows: how often answers of a given confidence are right.
+    """Bin answers by confidence, as a reliability diagram shows them.
 
     Parameters
     ----------
     confidence : float array `[n]`
         Posterior of each answer, in [0, 1].
     right : bool array `[n]`
-        Whether each answer is right.
+        True for each right answer.
     n_bins : int
-        Equal-width bins.
+        Number of equal-width bins.
+
+    Returns
+    -------
+    Bins
 
     Raises
     ------
     InvalidInputError
-        For no answers or a confidence outside [0, 1] by more than rounding.
+        If there are no answers, or a confidence is outside [0, 1] by more than rounding.
     ValueError
-        If lengths differ.
+        If the lengths differ.
     """
     check_consistent_length(confidence, right)
     if not np.all((confidence >= -1e-9) & (confidence <= 1 + 1e-9)):
         raise InvalidInputError(f"confidence must lie in [0, 1], got {np.min(confidence)} to {np.max(confidence)}")
     edges = np.linspace(0, 1, n_bins + 1)
     number = np.searchsorted(edges[1:-1], np.clip(confidence, 0, 1))
+    # per bin: how many answers, the sum of their confidences, and how many are right
     count, *sums = (np.bincount(number, w, n_bins) for w in (None, confidence, _answers(right)))
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # 0 / 0 in empty bins
         return Bins(edges, count, sums[0] / count, sums[1] / count)
 
 
 def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, n_bins: int = N_BINS) -> float:
-    """Mean distance between confidence and accuracy over equal-width bins, weighted by the images in them.
+    """Compute the expected calibration error: |confidence - accuracy| over bins, weighted by their answers.
 
-    Parameters and errors as for `reliability_bins`.
+    Parameters
+    ----------
+    confidence, right, n_bins
+        As in `reliability_bins`, with its errors.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+
+    References
+    ----------
+    Section 2 of arXiv 1706.04599.
     """
     bins = reliability_bins(confidence, right, n_bins)
     return float(np.nansum(bins.count * np.abs(bins.confidence - bins.accuracy)) / len(right))

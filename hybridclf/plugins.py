@@ -1,15 +1,15 @@
-""" "open_clip:RN50/openai" → object: spec strings, answered by adapters that are found through entry points.
+"""Spec strings such as "open_clip:RN50/openai", and the adapters that load them, found through entry points.
 
-Options of the adapter may follow, as in "diffusers:FOLDER?variant=fp16&resolution=256": parameters of its function that
-have a default, read as their annotations say, with "%26" for an "&". They are a part of the spec string, are saved with
-it, and come before what `HybridClassifier` was given for both tiers.
+Options may follow, as in "diffusers:FOLDER?variant=fp16&resolution=256". They are the parameters of the adapter's
+function that have a default, converted by their annotations; "%26" stands for an "&". They are part of the spec string,
+are saved with it, and take precedence over the arguments of `HybridClassifier`.
 
-An adapter registers a function under the group `hybridclf.proposers`, `hybridclf.denoisers` or `hybridclf.engines`; the
-entry point's name is the part of the spec before the colon, and the function gets the part after it. If its signature
-has them, it also gets `prompts`, `device` and `precision`, as `HybridClassifier` was given them; what it then loads may
-say by `takes_prompts = False` that it goes by class all the same. The docstring of its module should say in its first
-paragraph what its spec strings look like: `hybridclf models` prints it. Under `hybridclf.trainables` it registers what
-makes a new network for tier 1: `hybridclf.ports.Trainable` says how.
+An adapter registers a function under the group `hybridclf.proposers`, `hybridclf.denoisers` or `hybridclf.engines`. The
+entry point's name is the part of the spec before the colon, and the function gets the part after it. It also gets the
+`prompts`, `device` and `precision` of `HybridClassifier`, as far as its signature has them. The loaded object may
+declare `takes_prompts = False` if it is conditioned on classes all the same. The first paragraph of the adapter
+module's docstring should describe its spec strings, as `hybridclf models` prints it. Functions that make a new network
+for tier 1 are registered under `hybridclf.trainables`; see `hybridclf.ports.Trainable`.
 """
 
 import inspect
@@ -39,34 +39,39 @@ _READERS: dict[Any, Callable[[str], Any]] = {
     Path: Path,
     str: str,
 }
-"""What is read from the text of an option, by type; the first that fits."""
+"""Parsers of an option's text, by type; the first type that fits is taken."""
 
 
 def adapters(kind: Kind) -> dict[str, EntryPoint]:
-    """Installed adapters of that kind, by name."""
+    """List the installed adapters of a kind, by name."""
     return {entry.name: entry for entry in entry_points(group=f"hybridclf.{kind}s")}
 
 
 def load(kind: Kind, spec: str, **options: Any) -> Any:
-    """The proposer, denoiser, new network or engine that a spec string names.
+    """Load the proposer, denoiser, new network or engine of a spec string.
 
     Parameters
     ----------
     kind : "proposer", "denoiser", "trainable" or "engine"
-        What is wanted.
+        Kind of the adapter.
     spec : str
         "ADAPTER:NAME", for example "sklearn:LogisticRegression", or "ADAPTER:NAME?OPTION=VALUE&OPTION=VALUE".
     **options
-        Passed on to the adapter, but for those that the string has itself.
+        Arguments of the adapter; the string's own options take precedence.
+
+    Returns
+    -------
+    object
+        Return value of the adapter.
 
     Raises
     ------
     UnknownSpecError
-        If the string is not of that form or no adapter has that name.
+        If the string is not of this form, or no adapter has this name.
     InvalidInputError
-        For an option in it that the adapter does not have, or a value that is none for it.
+        For an option that the adapter does not have, or a value of another type.
     MissingDependencyError
-        If a package that the adapter needs is not installed.
+        If a package of the adapter is not installed.
     """
     base, query = _split(spec)
     loader, rest = _loader(kind, base)
@@ -76,34 +81,35 @@ def load(kind: Kind, spec: str, **options: Any) -> Any:
 
 
 def offer(kind: Kind, spec: str, options: Mapping[str, Any]) -> Any:
-    """The same as `load`, with those of the options that are not None and that the adapter takes."""
+    """Load as `load` does, with the options that are not None and that the adapter takes."""
     taken = takes(kind, spec)
     return load(kind, spec, **{name: value for name, value in options.items() if value is not None and name in taken})
 
 
 def takes(kind: Kind, spec: str) -> frozenset[str]:
-    """Names of the options that the adapter of a spec string takes, by the signature of its function."""
+    """Names of the options that the adapter of a spec string takes, by its signature."""
     return frozenset(inspect.signature(_loader(kind, _split(spec)[0])[0]).parameters)
 
 
 def _split(spec: str, folder: Path = Path()) -> tuple[str, str]:
-    """A spec string and the options after its "?", "" for none.
+    """Split a spec string at the "?" before its options, which are "" if there are none.
 
-    The "?" is part of a path if something of that name is there; a path that is not absolute starts at `folder`.
+    A "?" is part of a path if such a file or folder exists; a relative path starts at `folder`.
     """
     marks = [match.start() for match in _OPTIONS.finditer(spec)]
     if not marks:
         return spec, ""
     path = spec.rfind(":", 0, marks[0]) + 1
+    # the longest existing path wins: with a folder "a?b=1", the spec "x:a?b=1?c=2" has the one option c
     there = [end for end in (*marks, len(spec)) if os.path.exists(folder / spec[path:end])]
     end = there[-1] if there else marks[0]
     return spec[:end], spec[end + 1 :]
 
 
 def portable(spec: str, folder: Path) -> str:
-    """A spec string as it is written into a saved model's folder: a path inside the folder becomes "./…".
+    """Make a spec string portable for saving: a path inside the model's folder becomes "./…".
 
-    A path as the user typed it starts at the working folder, which is nobody's business later; it is made absolute.
+    A relative path is made absolute, as the working folder will be another one later.
 
     Raises
     ------
@@ -119,12 +125,12 @@ def portable(spec: str, folder: Path) -> str:
 
 
 def resolved(spec: str, folder: Path) -> str:
-    """A spec string as it is read from a saved model's folder: "./…" after its last colon starts there.
+    """Resolve a saved spec string: a path "./…" after its last colon starts at the model's folder.
 
     Raises
     ------
     SavedModelError
-        If such a path leaves the folder, or leads to nothing; if there is a ".." anywhere in the spec.
+        If such a path leaves the folder or does not exist, or there is a ".." anywhere in the spec.
     """
     base, query = _split(_without_parents(spec, folder), folder)
     head, colon, path = base.rpartition(":")
@@ -143,9 +149,9 @@ def _with_options(base: str, query: str) -> str:
 
 
 def _is_path(head: str, path: str) -> bool:
-    """Whether a spec's last part is a path: it says so, or it has a "/" and is a folder here, as adapters look first.
+    """Tell whether a spec's last part is a path, by its form or, with a "/" in it, because such a folder exists.
 
-    A single name such as "resnet50" is a model's, even beside a folder of that name, and so is one on a hub.
+    A single name such as "resnet50" is a model's, even beside a folder of that name.
     """
     if head.endswith(":local-dir") or path.startswith(("/", "./", "../")):
         return True
@@ -153,7 +159,8 @@ def _is_path(head: str, path: str) -> bool:
 
 
 def _without_parents(spec: str, folder: Path) -> str:
-    """The spec, checked: no ".." in it, whatever its adapter would take for a path."""
+    """Check that a spec has no ".." in any of its parts, and return it."""
+    # all parts, percent-decoded, since an adapter may take any of them for a path
     if ".." in re.split(r"[:/\\?&=]", unquote(spec)):
         raise _leads_out(spec, folder)
     return spec
@@ -167,7 +174,7 @@ def _leads_out(spec: str, folder: Path) -> SavedModelError:
 
 
 def _loader(kind: Kind, spec: str) -> tuple[Callable[..., Any], str]:
-    """The adapter's function, and the part of the spec that it gets."""
+    """Load the adapter's function, and cut off its part of the spec."""
     name, colon, rest = spec.partition(":")
     known = adapters(kind)
     if not colon or not rest or name not in known:
@@ -178,10 +185,11 @@ def _loader(kind: Kind, spec: str) -> tuple[Callable[..., Any], str]:
 
 
 def _read_options(spec: str, query: str, loader: Callable[..., Any]) -> dict[str, Any]:
-    """The options in a spec string, by name, each of the type that the adapter's function says."""
+    """Parse the options in a spec string, by name, to the types of the adapter's signature."""
     known = _options_of(loader) if query else {}
     options: dict[str, Any] = {}
-    for name, text in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):  # a "+" is no space here
+    # parse_qsl would turn a "+" into a space
+    for name, text in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):
         if name not in known:
             accepted = ", ".join(known) or "none"
             raise InvalidInputError(
@@ -196,9 +204,10 @@ def _read_options(spec: str, query: str, loader: Callable[..., Any]) -> dict[str
 
 
 def _options_of(loader: Callable[..., Any]) -> dict[str, list[Any]]:
-    """The parameters of a function that may stand in a spec string, each with the types or values that are read."""
+    """Find the parameters of a function that a spec string may set, each with its accepted types or values."""
     options = {}
     for name, parameter in list(inspect.signature(loader, eval_str=True).parameters.items())[1:]:
+        # without an annotation the default's type counts
         untyped = parameter.annotation is parameter.empty
         kinds = _kinds(type(parameter.default) if untyped else parameter.annotation)
         if kinds and parameter.default is not parameter.empty:
@@ -207,14 +216,17 @@ def _options_of(loader: Callable[..., Any]) -> dict[str, list[Any]]:
 
 
 def _kinds(annotation: Any) -> list[Any]:
-    """The readable types and the values that an annotation allows, unions and literals taken apart."""
+    """List the parsable types and the values that an annotation allows, unions and literals taken apart.
+
+    `int | Literal["auto"]` gives `[int, "auto"]`.
+    """
     if get_origin(annotation) in (Union, UnionType, Literal):
         return [kind for part in get_args(annotation) for kind in _kinds(part)]
     return [annotation] if isinstance(annotation, str) or annotation in _READERS else []
 
 
 def _read(spec: str, name: str, text: str, kinds: list[Any]) -> Any:
-    """The value of an option: the first of the kinds that the text is; a string among them is a value itself."""
+    """Parse the value of an option by the first type that fits; a string among the kinds is an accepted value."""
     if text in kinds:
         return text
     for kind in [kind for kind in _READERS if kind in kinds]:
@@ -226,7 +238,7 @@ def _read(spec: str, name: str, text: str, kinds: list[Any]) -> Any:
 
 @contextmanager
 def _importing(spec: str) -> Iterator[None]:
-    """Say which spec it is that a missing package is needed for."""
+    """Name the spec in the error of a missing package, in a `with` block."""
     try:
         yield
     except MissingDependencyError:

@@ -1,10 +1,10 @@
-"""The two ports everything meets at: a proposer (tier 1) and a denoiser (tier 2); and how a new proposer is trained.
+"""Ports of both tiers: the proposer (tier 1), the denoiser (tier 2), and the trainable network of a new proposer.
 
-Work for a denoiser comes in **rows and pairs**. A row is one noised image at one trial; a pair is
-(row, class); where a class has several prompts, each of them is a pair of its own, and their errors
-are averaged. Indices are flat, so ragged candidate lists need no padding and images with different
-labels share a batch. A late-conditioned denoiser runs its trunk once per row and a light head per
-pair; any other model gathers rows and runs one forward per pair.
+A denoiser is called with **rows** and **evaluations**. A row is one noised image at one trial; an evaluation is
+(row, class). If a class has several prompts, each is an evaluation of its own, and their errors are averaged. Indices
+are flat, so ragged candidate lists need no padding and images with different labels share a batch. A late-conditioned
+denoiser runs its trunk once per row and a light head per evaluation; any other model gathers rows and runs one forward
+per evaluation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,54 +20,71 @@ from .errors import InvalidInputError
 __all__ = ["Condition", "Denoiser", "Label", "Proposer", "Trainable", "VarianceDenoiser", "n_prompts", "take"]
 
 Label = Any
-"""A class label: whatever numpy can sort and compare, mostly int or str."""
+"""Class label of any type that numpy can sort and compare, mostly int or str."""
 
 Condition = Mapping[str, Tensor]
-"""What a denoiser needs to know of L labels: named tensors whose first axis is the label, `[L, …]`.
+"""Encoded labels, such as class numbers or text embeddings: named tensors `[L, …]`, the first axis being the label.
 
-With n prompts per label it is `[L·n, …]`, label by label.
+With n prompts per label they are `[L·n, …]`, label by label.
 """
 
 
 @runtime_checkable
 class Proposer(Protocol):
-    """Tier 1: scikit-learn's own classifier protocol, so any fitted classifier is a proposer.
+    """Port of tier 1: scikit-learn's classifier protocol, so every fitted classifier is a proposer.
 
-    `predict_log_proba` is preferred; `hybridclf.proposer.log_proba` also takes `predict_proba` or
-    `decision_function` where a classifier has nothing better. A proposer whose `takes_images` is true gets
-    images as the user passed them (arrays or PIL images); all others get flat vectors, float `[n, d]`.
-    One that goes by label names has `fit(None, labels)`, which only sets `classes_`, and `__sklearn_clone__`, whose
-    copies share its model: each label set is told to a copy. A plain function needs none of this.
+    A classifier without `predict_log_proba` is asked by `predict_proba` or `decision_function`. A plain function from
+    images to log-probabilities is a proposer too.
+
+    A proposer with a true attribute `takes_images` gets images as the user passed them, arrays or PIL images. All
+    others get flat vectors, float `[n, d]`. A proposer that reads label names has `fit(None, labels)`, which only sets
+    `classes_`, and `__sklearn_clone__`, whose copies share its model; each label set then gets a copy.
+
+    Attributes
+    ----------
+    classes_ : array `[n_classes]`
+        Labels of the columns.
     """
 
     classes_: np.ndarray
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Log-probabilities `[n, n_classes]`; rows of their exponentials sum to one."""
+        """Predict log-probabilities.
+
+        Parameters
+        ----------
+        X : array `[n, d]`, or array or list of n images
+            The items to classify.
+
+        Returns
+        -------
+        float array `[n, n_classes]`
+            The exponentials of a row sum to one.
+        """
         ...
 
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """Tier 2: a conditional diffusion model, asked for the noise in an image under each label.
+    """Port of tier 2: a conditional diffusion model that predicts the noise in an image under each label.
 
     Attributes
     ----------
     shape : tuple of int
         Shape of one encoded image x0, without the batch axis.
     dtype : torch.dtype
-        In float64, results are taken not to depend on batch shapes. In any other type the reranker pads every
-        batch to a fixed number of rows or pairs, whichever `cost_unit` counts, so that a prediction cannot depend on
-        its companions, and the pairs of one that is counted in rows to a multiple of 64; where their number changes a
-        result all the same, that denoiser pads them itself.
+        Type of the computation. In float64, results are assumed not to depend on batch shapes. In any other type the
+        reranker pads every batch to a fixed number of rows or evaluations, whichever `cost_unit` counts, so that a
+        prediction cannot depend on its companions. Counted in rows, evaluations are padded to a multiple of 64; a
+        denoiser whose results still depend on their number pads them itself.
     device : torch.device
-        Where `predict` wants its tensors.
+        Device of the tensors that `predict` takes.
     cost_unit : "row" or "pair"
-        What a batch is counted in: "row" for late-conditioned models (pairs are nearly free there),
-        "pair" for models that run one forward per pair.
+        Unit of the batch size: "row" for late-conditioned models, whose evaluations are nearly free, and "pair" for
+        models that run one forward per evaluation.
     weighting : Weighting, optional
-        Timestep weights of squared errors that the model was trained with, used where no others are asked for; uniform
-        in ε if it has none.
+        Timestep weights of squared errors that the model was trained with, the default of the reranker. Without it the
+        weights are uniform in ε.
     """
 
     shape: tuple[int, ...]
@@ -76,11 +93,16 @@ class Denoiser(Protocol):
     cost_unit: Literal["row", "pair"]
 
     def encode(self, images: Any) -> Tensor:
-        """Images `[n, …]` to x0 `[n, *shape]`, on `device`; called once per image."""
+        """Encode images `[n, …]` to x0 `[n, *shape]` on `device`; called once per image."""
         ...
 
     def condition(self, labels: Sequence[Label]) -> Condition:
-        """What `predict` needs to know of L labels, `[L·n, …]` for n ≥ 1 prompts of each; called once per label set.
+        """Encode L labels for `predict`; called once per label set.
+
+        Returns
+        -------
+        Condition `[L·n, …]`
+            With n ≥ 1 prompts per label.
 
         Raises
         ------
@@ -90,82 +112,96 @@ class Denoiser(Protocol):
         ...
 
     def noise_levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(α_t, σ_t) `[R]` of x_t = α_t·x0 + σ_t·ε, for t in (0, 1), 0 clean and 1 pure noise."""
+        """Noise levels (α_t, σ_t) `[R]` of x_t = α_t·x0 + σ_t·ε, for t in (0, 1), where 0 is clean and 1 pure noise."""
         ...
 
     def predict(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> Tensor:
-        """Predicted noise ε̂ `[P, *shape]` for P pairs.
+        """Predict the noise of P evaluations.
 
         Parameters
         ----------
         x_t : Tensor `[R, *shape]`
             Noised images.
         t : Tensor `[R]`
-            Their times in (0, 1).
+            Times of the rows, in (0, 1).
         row : LongTensor `[P]`
-            Which row each pair belongs to.
+            Row of each evaluation.
         condition : Condition `[P, …]`
-            What each pair is conditioned on.
+            Condition of each evaluation.
+
+        Returns
+        -------
+        Tensor `[P, *shape]`
+            ε̂, whatever the model itself predicts (v, x0 or velocity).
         """
         ...
 
 
 @runtime_checkable
 class VarianceDenoiser(Denoiser, Protocol):
-    """A denoiser that has learned the variance of p(x_{t-1} | x_t) too, as DiT has: for the variational bound."""
+    """Port of a denoiser that also predicts the variance of p(x_{t-1} | x_t), as DiT does; the VLB needs it."""
 
     def predict_variance(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Predicted noise, and log-variance of p(x_{t-1} | x_t), each `[P, *shape]`; arguments as for `predict`."""
+        """Predict the noise and the log-variance of p(x_{t-1} | x_t), each `[P, *shape]`; arguments as in `predict`."""
         ...
 
     def previous_levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(α, σ) `[R]` of the level before that of time t; (1, 0) before the first."""
+        """Noise levels (α, σ) `[R]` one step before time t; (1, 0) before the first."""
         ...
 
 
 class Trainable(Protocol):
-    """A network that becomes tier 1 once it is trained.
+    """Port of a network that becomes tier 1 once trained.
 
-    Its adapter's function, under the entry-point group `hybridclf.trainables`, takes what follows the adapter's name in
-    the spec string, and by keyword: `classes`, the C label names; `image_size`, S; `mean` and `scale`, three numbers
-    each, by which pixels from 0 to 255 are standardised.
+    Its adapter is a function under the entry-point group `hybridclf.trainables`. It gets the part of the spec string
+    after the adapter's name and, by keyword, `classes`, the C label names; `image_size`, S; `mean` and `scale`, three
+    numbers each, which standardise pixels from 0 to 255.
 
     Attributes
     ----------
     network : nn.Module
-        From standardised images `[B, 3, S, S]` to logits `[B, C]`; new, its weights drawn from torch's global
+        New network from standardised images `[B, 3, S, S]` to logits `[B, C]`, its weights drawn from torch's global
         generator. In training it draws no random numbers.
     """
 
     network: nn.Module
 
     def load(self, folder: Path) -> None:
-        """Give the network the weights that `save` wrote into a folder.
+        """Load the weights that `save` wrote into a folder.
 
-        An OSError if they cannot be read, and a RuntimeError if they are another network's.
+        Raises
+        ------
+        OSError
+            If they cannot be read.
+        RuntimeError
+            If they belong to another network.
         """
         ...
 
     def save(self, network: nn.Module, folder: Path) -> str:
-        """Write a trained copy of the network into a new folder; the spec string of the proposer that loads it.
+        """Write a trained copy of the network into a new folder.
 
-        That proposer takes uint8 images `[n, S, S, 3]` and knows the classes by their names.
+        Returns
+        -------
+        str
+            Spec string of the proposer that loads it, which takes uint8 images `[n, S, S, 3]` and has the class names
+            as `classes_`.
         """
         ...
 
 
 def take(condition: Condition, index: Tensor) -> Condition:
-    """The conditions of the labels at `index` `[P]`, in that order."""
+    """Select the conditions of the labels at positions `index` `[P]`."""
     return {name: value[index.to(value.device)] for name, value in condition.items()}
 
 
 def n_prompts(condition: Condition, n_labels: int) -> int:
-    """How many prompts each of L labels has in their condition `[L·n, …]`.
+    """Number n of prompts per label in a condition `[L·n, …]` of L labels.
 
     Raises
     ------
     InvalidInputError
-        If they cannot all have the same number.
+        If the first axis is empty or no multiple of L.
     """
     length = len(next(iter(condition.values())))
     if length == 0 or length % n_labels:

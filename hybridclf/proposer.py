@@ -1,4 +1,4 @@
-"""Tier 1: from any proposer to log-probabilities, and from these to candidates."""
+"""Tier 1: log-probabilities of any proposer, and the shortlist of candidates."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -33,31 +33,36 @@ __all__ = [
 ]
 
 LOG_FLOOR = -30.0
-"""Lowest log-probability taken from a proposer: forests and nearest neighbours say 0 where they mean "rarely"."""
+"""Lowest log-probability of a proposer. Forests and nearest neighbours say probability 0 for rare classes."""
 
 OPEN_MASS = 1e-3
-"""Prior mass that may stay outside the candidates where `top_k` is not given."""
+"""Most prior mass left outside the candidates if `top_k` is not given."""
 
 ROUNDING = 0.01
-"""How far above one a function's probabilities may sum: those of half precision do."""
+"""Tolerance of a sum of probabilities above one, as half precision needs it."""
 
 _METHODS = ("predict_log_proba", "predict_proba", "decision_function")
 
 
 def default_proposer() -> BaseEstimator:
-    """Logistic regression on standardised features."""
+    """Make the default proposer, logistic regression on standardised features."""
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
 
 
 def resolve_proposer(proposer: Any, options: Mapping[str, Any] | None = None) -> Any:
-    """The proposer that the parameter stands for: a default, a spec string's, or a clone of the object given.
+    """Resolve the parameter `proposer` to an object.
 
-    An adapter is offered the options.
+    Parameters
+    ----------
+    proposer : None, str, classifier or function
+        None for the default, or a spec string. An object is cloned if it supports that.
+    options : mapping, optional
+        Options for an adapter, which gets those in its signature.
 
     Raises
     ------
     UnknownSpecError
-        For a string that no adapter answers to.
+        For a spec string without an adapter.
     InvalidTypeError
         For an object that is no function and has none of `predict_log_proba`, `predict_proba` and `decision_function`.
     """
@@ -79,12 +84,12 @@ def resolve_proposer(proposer: Any, options: Mapping[str, Any] | None = None) ->
 
 
 def _check_goes_by_labels(proposer: Any) -> None:
-    """Check that a model which is neither fitted nor an estimator is one of images, whose `fit` takes labels alone.
+    """Check that an unfitted model which is no estimator takes images, as its `fit` then takes labels alone.
 
     Raises
     ------
     InvalidTypeError
-        If not: it can neither be cloned nor asked.
+        If it does not, as it can neither be cloned nor asked.
     """
     if not hasattr(proposer, "__sklearn_clone__") and not getattr(proposer, "takes_images", False):
         raise InvalidTypeError(
@@ -94,18 +99,18 @@ def _check_goes_by_labels(proposer: Any) -> None:
 
 
 class FunctionProposer:
-    """A plain function as a proposer; its columns are the labels that it is told first, in their order.
+    """Proposer of a plain function; its columns are the labels of the first `fit`, in their order.
 
     Parameters
     ----------
     function : callable
-        From n images, as the user passes them, to their log-probabilities `[n, C]`, an array or a tensor; -inf is
+        Function from n images, as the user passes them, to log-probabilities `[n, C]`, an array or a tensor; -inf is
         accepted.
 
     Attributes
     ----------
     classes_ : array `[C]`
-        The labels.
+        Labels of the columns.
     """
 
     takes_images = True
@@ -120,7 +125,7 @@ class FunctionProposer:
         return self
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """What the function says of n images, float `[n, C]`.
+        """Call the function on n images and check its log-probabilities, float `[n, C]`.
 
         Raises
         ------
@@ -128,6 +133,7 @@ class FunctionProposer:
             For another shape, nan, inf, or rows whose probabilities sum to more than one.
         """
         values = self.function(X)
+        # double first: numpy has no bfloat16
         if isinstance(values, torch.Tensor):
             values = values.detach().double().cpu()
         values = np.asarray(values, dtype=float)
@@ -151,9 +157,9 @@ class FunctionProposer:
 
 
 def accepts_gaps(proposer: Any) -> bool:
-    """Tell whether a scikit-learn classifier, given or its parameter, is to judge for itself of nan in its input.
+    """Tell whether a scikit-learn classifier may get nan, by its tags.
 
-    A pipeline or another meta-estimator says nothing of its parts, so it is asked.
+    A pipeline or another meta-estimator has no tag for its parts, so it may get nan and raise its own error.
     """
     if not hasattr(proposer, "fit") or getattr(proposer, "takes_images", False):
         return False
@@ -163,26 +169,26 @@ def accepts_gaps(proposer: Any) -> bool:
 
 
 def is_trained(proposer: Any) -> bool:
-    """Tell whether `fit` leaves a proposer as it is: a frozen classifier, or one that is no estimator.
+    """Tell whether a proposer is left as it is: a frozen classifier, or an object that is no estimator.
 
-    An estimator has `fit` and `get_params`, whether it is scikit-learn's or, as CatBoost's, has the same methods.
+    An estimator has `fit` and `get_params`, be it scikit-learn's or another library's, such as CatBoost's.
     """
     return isinstance(proposer, FrozenEstimator) or not (hasattr(proposer, "fit") and hasattr(proposer, "get_params"))
 
 
 def with_labels(proposer: Any, labels: np.ndarray) -> Any:
-    """The proposer of these labels `[C]`.
+    """Adapt a proposer to labels `[C]`.
 
-    One that goes by label names, as its `fit(None, labels)` and a `__sklearn_clone__` whose copies share the model
-    tell, is not changed: a copy is told the labels. Any other has classes of its own, and only has to know these; it
-    is told them if it has none yet.
+    A proposer that reads label names, with `fit(None, labels)` and `__sklearn_clone__`, is copied and fitted to them.
+    Any other keeps its own classes, which must include the labels, or gets the labels if it has no classes yet.
 
     Raises
     ------
     InvalidInputError
-        If it does not know one of them.
+        If the proposer lacks one of the labels.
     """
     if hasattr(proposer, "fit") and is_trained(proposer) and not isinstance(proposer, FrozenEstimator):
+        # the user's own object must not change
         if hasattr(proposer, "__sklearn_clone__"):
             proposer = clone(proposer).fit(None, labels)
         elif not hasattr(proposer, "classes_"):
@@ -192,9 +198,9 @@ def with_labels(proposer: Any, labels: np.ndarray) -> Any:
 
 
 def log_proba(proposer: Any, X: Any) -> np.ndarray:
-    """Log-probabilities `[n, n_classes]`, at least `LOG_FLOOR`, by the best method the proposer has.
+    """Predict log-probabilities `[n, n_classes]`, at least `LOG_FLOOR`, by the best method the proposer has.
 
-    Margins of a `decision_function` pass through a softmax; their temperature is left to the fusion.
+    Margins of a `decision_function` pass through a softmax, whose temperature is left to the fusion.
     """
     if hasattr(proposer, "predict_log_proba"):
         with np.errstate(divide="ignore"):
@@ -204,21 +210,31 @@ def log_proba(proposer: Any, X: Any) -> np.ndarray:
             values = np.log(np.asarray(proposer.predict_proba(X), dtype=float))
     else:
         margin = np.asarray(proposer.decision_function(X), dtype=float)
+        # with two classes scikit-learn gives one margin m `[n]`; logits (-m/2, m/2) make it the log-odds
         values = log_softmax(np.stack([-margin, margin], axis=1) / 2 if margin.ndim == 1 else margin, axis=1)
     return np.maximum(values, LOG_FLOOR)
 
 
 def aligned_log_proba(proposer: Any, items: Any, classes: np.ndarray) -> np.ndarray:
-    """Tier 1's log-probabilities `[n, C]` of n items, in the order of the classes `[C]`.
+    """Predict tier 1's log-probabilities with columns in the order of given classes.
 
     Parameters
     ----------
     proposer : object
         Tier 1.
     items : Items, array or list of n images
-        What it is asked about.
+        Items to classify.
     classes : array `[C]`
-        The labels that the columns shall stand for.
+        Labels of the result's columns.
+
+    Returns
+    -------
+    float array `[n, C]`
+
+    Raises
+    ------
+    InvalidInputError
+        If the proposer lacks one of the classes.
     """
     items = items if isinstance(items, Items) else Items(items, items)
     X = items.images if getattr(proposer, "takes_images", False) else rows_of(items.given)
@@ -226,7 +242,7 @@ def aligned_log_proba(proposer: Any, items: Any, classes: np.ndarray) -> np.ndar
 
 
 def rows_of(X: Any) -> Any:
-    """The rows `[n, d]` that a scikit-learn classifier takes: a table as it is, images as flat float vectors."""
+    """Convert X to rows `[n, d]` for a scikit-learn classifier: a table as it is, images as flat float vectors."""
     if getattr(X, "ndim", 2) == 2 and hasattr(X, "shape"):
         return X
     array = np.asarray(X)
@@ -234,12 +250,12 @@ def rows_of(X: Any) -> Any:
 
 
 def column_of(proposer: Any, classes: Sequence[Label] | np.ndarray) -> np.ndarray:
-    """Where a proposer keeps these classes among its columns, int `[C]`.
+    """Positions, int `[C]`, of some classes among a proposer's columns.
 
     Raises
     ------
     InvalidInputError
-        If it does not know one of them.
+        If the proposer lacks one of the classes.
     """
     position = {label: i for i, label in enumerate(np.asarray(proposer.classes_).tolist())}
     unknown = [label for label in np.asarray(classes).tolist() if label not in position]
@@ -249,18 +265,24 @@ def column_of(proposer: Any, classes: Sequence[Label] | np.ndarray) -> np.ndarra
 
 
 def shortlist(prior: np.ndarray, top_k: int | None) -> list[np.ndarray]:
-    """The candidates of each image, best first: int arrays of class positions.
+    """Choose the candidates of each image.
 
     Parameters
     ----------
     prior : float array `[n, C]`
         Tier 1's probabilities.
     top_k : int or None
-        How many candidates; None for as many as it takes to leave at most `OPEN_MASS` outside.
+        Number of candidates. None: as few as leave at most `OPEN_MASS` outside.
+
+    Returns
+    -------
+    list of n int arrays `[k]`
+        Class positions, best first; k differs by image if `top_k` is None.
     """
     order = np.argsort(-prior, axis=1, kind="stable")
     if top_k is not None:
         return list(order[:, :top_k])
+    # a sorted prior (0.9, 0.0995, 0.0005) covers (0.9, 0.9995, 1): one length below 0.999, so 1 + 1 candidates
     covered = np.take_along_axis(prior, order, axis=1).cumsum(axis=1)
     lengths = (covered < 1 - OPEN_MASS).sum(axis=1) + 1
     return [row[:k] for row, k in zip(order, lengths, strict=True)]

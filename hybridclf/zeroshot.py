@@ -1,4 +1,4 @@
-"""One call for pictures and words: `zero_shot`, with the arguments and the answer of transformers' pipeline."""
+"""Zero-shot classification in one call, with the arguments and answers of transformers' pipeline."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -19,31 +19,30 @@ def zero_shot(
     *,
     model: str | Path,
 ) -> Any:
-    """Which of these labels an image shows, as transformers' zero-shot-image-classification pipeline answers.
+    """Classify an image by labels, with the answer of transformers' zero-shot-image-classification pipeline.
 
     Parameters
     ----------
     image : PIL image, path, uint8 array `[H, W]` or `[H, W, C]`, or list of them
-        Of any size.
+        Image of any size, or a list of images.
     candidate_labels : sequence of C str
-        At least two different ones; one that repeats is answered under as many names, "crane (#0)" and "crane (#2)" by
-        their positions, all with the same score.
+        At least two different labels. A repeated label gets a name per position, "crane (#0)" and "crane (#2)", with
+        equal scores.
     hypothesis_template : str, optional
-        Makes a prompt of a label, with {} where the label goes. Default: what the model was saved with.
+        Prompt template, with {} in place of the label. Default: the saved model's own.
     model : str or path
-        An embedded model whose tiers are models of text, by name, or the folder of a saved one. The one used last is
-        kept in memory.
+        Name of an embedded model, or the folder of a saved one, whose tiers read text. The last one stays in memory.
 
     Returns
     -------
     list of C dict, or list of such lists
-        For each label {"score": float, "label": str}, highest score first; scores sum to one, and are probabilities if
-        the model is calibrated. A list of them for a list of images.
+        {"score": float, "label": str} for each label, highest score first. Scores sum to one, and are probabilities if
+        the model is calibrated. A list of images gives a list of answers.
 
     Raises
     ------
     InvalidInputError
-        For what is no image, labels that the model cannot tell apart, a template without {}, or an unknown model.
+        For an unusable image, labels that the model cannot distinguish, a template without {}, or an unknown model.
     SavedModelError
         If the model cannot be read.
 
@@ -69,10 +68,10 @@ def _model(folder: Path, template: str | None) -> HybridClassifier:
 
 @lru_cache(maxsize=1)
 def _load(folder: Path, template: str | None, saved_at: int) -> HybridClassifier:
-    """A saved model; loaded anew once it was saved again."""
+    """Load a saved model; its time of saving is part of the cache's key, so a newer one is loaded anew."""
     return HybridClassifier.load(folder, prompts=template)
 
 
 def _ranked(scores: list[float], labels: list[Any]) -> list[dict[str, Any]]:
-    pairs = sorted(zip(scores, labels, strict=True), key=lambda pair: -pair[0])
-    return [{"score": score, "label": label} for score, label in pairs]
+    ranked = sorted(zip(scores, labels, strict=True), key=lambda scored: -scored[0])
+    return [{"score": score, "label": label} for score, label in ranked]

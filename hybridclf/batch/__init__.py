@@ -1,4 +1,4 @@
-"""Classifying more images than one sitting takes: in parts that survive a kill, here or on a cluster."""
+"""Batch classification of large folders, in parts that survive a kill, here or on a cluster."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,22 +19,22 @@ __all__ = ["Done", "Engine", "Job", "Part", "Summary", "Worker", "local", "run"]
 
 @dataclass(frozen=True)
 class Summary:
-    """What is in the output now, and what this run did for it.
+    """Summary of a complete output and of the run that completed it.
 
     Attributes
     ----------
     output : str
-        The folder.
+        Path of the folder.
     parts, images, errors : int
-        Parts, rows, and rows among them with an error.
+        Number of parts, of rows, and of rows with an error.
     evaluations : float or None
-        Mean over the images that were answered; None if there is none.
+        Mean evaluations per answered image; None if no image was answered.
     done_before : int
-        Images whose parts were there when this run began.
+        Images whose parts existed before this run.
     seconds : float
-        This run's time, loading included.
+        Time of this run, loading included.
     images_per_second : float
-        Images that this run did over that time.
+        Images of this run over its time.
     """
 
     output: str
@@ -55,23 +55,23 @@ def run(
     progress: bool = False,
     device: str | None = None,
 ) -> Summary:
-    """Classify all images of a source into Parquet parts; what is already there is not done again.
+    """Classify all images of a source into Parquet parts; existing parts are not computed again.
 
     Parameters
     ----------
     source : path
-        A folder of images or of Parquet files in Hugging Face's image layout, or one such file.
+        Folder of images or of Parquet files in Hugging Face's image layout, or one such file.
     output : path
-        A new or empty folder, or one that the same call has begun: killed at any moment and called again, it ends
-        with exactly one row per image.
+        New or empty folder, or one begun by the same call. A call killed at any moment and repeated ends with exactly
+        one row per image.
     model : path or str
-        A saved model, or the name of an embedded one.
+        Saved model, or the name of an embedded one.
     engine : Engine
-        `local`, or one such as `functools.partial(hybridclf_adapters.ray.run, actors=4)`.
+        `local`, or another such as `functools.partial(hybridclf_adapters.ray.run, actors=4)`.
     progress : bool
-        Whether to show a progress bar.
+        Show a progress bar.
     device : str, optional
-        "auto", or what torch calls it, on every machine at work; default: the model's own.
+        "auto", or torch's name of the device on every machine. Default: the model's own.
 
     Returns
     -------
@@ -80,32 +80,31 @@ def run(
     Raises
     ------
     InvalidInputError
-        For a source with nothing to classify, an output begun with another source, model or version, or a classifier
-        that is none of images.
+        For a source without images, an output begun with another source, model or version, or a classifier that takes
+        no images.
     SavedModelError
         If the model cannot be read.
     """
     began = perf_counter()
     output = Path(output).absolute()
     listing = list_input(source)
-    _check_apart(Path(source), output)
+    if Path(source).is_dir() and output.resolve().is_relative_to(Path(source).resolve()):
+        # a repeated call would find its own output among the input
+        raise InvalidInputError(f"OUTPUT {output} lies in INPUT {source}; give a folder elsewhere")
     folder = model_folder(model).absolute()
     check_image_shape(persistence.read_description(folder)["image_shape"])
     job = Job(listing.folder, output, folder, fingerprint(folder), device)
+    # before any work, so that a wrong OUTPUT costs no time
     claim(output, _manifest(job, listing))
     missing = [part for part in listing.parts if not is_done(output, part)]
+    # no model is loaded for a batch that is done
     if missing:
         _work(job, missing, len(listing), engine, progress)
     return _summarise(output, listing, sum(map(len, missing)), perf_counter() - began)
 
 
-def _check_apart(source: Path, output: Path) -> None:
-    if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
-        raise InvalidInputError(f"OUTPUT {output} lies in INPUT {source}; give a folder elsewhere")
-
-
 def _manifest(job: Job, listing: Listing) -> dict[str, Any]:
-    """All that decides which rows come out."""
+    """Everything that decides the rows of the output."""
     return {
         "format": "hybridclf batch",
         "hybridclf": __version__,
@@ -122,6 +121,7 @@ def _work(job: Job, missing: list[Part], n_images: int, engine: Engine, progress
         for done in engine(job, missing):
             answered, errors = answered + done.answered, errors + done.errors
             evaluations += done.evaluations
+            # the mean over answered images so far, as in the summary
             bar.set_postfix({"evaluations": f"{evaluations / max(answered, 1):.1f}", "errors": errors}, refresh=False)
             bar.update(done.answered + done.errors)
 

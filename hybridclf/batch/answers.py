@@ -1,4 +1,4 @@
-"""One answer per image file, unreadable ones included."""
+"""Answers of a classifier for image files, one per file, unreadable ones included."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from ..utils.bounds import check_whole
 __all__ = ["FileAnswer", "LabelProbability", "answer_images", "classify_files", "errors_of_missing"]
 
 BATCH = 256
-"""Files that are held in memory at a time."""
+"""Files in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -31,24 +31,24 @@ class LabelProbability:
 
 @dataclass(frozen=True)
 class FileAnswer:
-    """What came of one file: an answer, or only an error.
+    """Answer for one file, or the error that stands for it.
 
     Attributes
     ----------
     path : str
-        The file.
+        Path of the file.
     label : label or None
-        The one with the highest posterior.
+        Label with the highest posterior.
     probability : float or None
-        That posterior.
+        Posterior of that label.
     posterior : tuple of LabelProbability
-        The few labels with the highest posterior, best first.
+        Labels with the highest posterior, best first.
     evaluations, rows : int or None
-        What the answer cost.
+        Cost of the answer.
     stopped_by : str or None
-        Why its re-ranking stopped, as in `RerankResult`.
+        Reason why re-ranking stopped, as in `RerankResult`.
     error : str or None
-        Why there is no answer.
+        Reason why there is no answer.
     """
 
     path: str
@@ -62,32 +62,37 @@ class FileAnswer:
 
 
 def errors_of_missing(files: Sequence[Path]) -> list[FileAnswer]:
-    """The answers for files of which none is there, for which no model is needed; none at all if one is there."""
+    """Answer without a model if not a single file exists, by an error each; else return an empty list."""
     if any(file.exists() and not file.is_dir() for file in files):
         return []
     return [FileAnswer(str(file), error=str(try_image(file))) for file in files]
 
 
 def classify_files(clf: HybridClassifier, paths: Iterable[str | Path], top: int = 3) -> Iterator[FileAnswer]:
-    """Answer for every file, in order; a file that cannot be read gets an error and stops nothing.
+    """Classify every file, in order; an unreadable file gets an error and stops nothing.
 
     Parameters
     ----------
     clf : HybridClassifier
-        A fitted one.
+        Fitted classifier of images.
     paths : paths
         Image files, or folders of them.
     top : int
-        Labels to list with their posterior.
+        Number of labels per answer, at least 1.
+
+    Yields
+    ------
+    FileAnswer
 
     Raises
     ------
     InvalidInputError
-        If the classifier is none of images, or `top` no whole number of at least 1.
+        If the classifier takes no images, or `top` is no whole number of at least 1.
     """
     check_image_shape(clf.image_shape_)
     check_whole("top", top, 1)
     files = image_paths(paths)
+    # images of one batch in memory at a time, read lazily by `map`
     for batch in gen_batches(len(files), BATCH):
         yield from answer_images(clf, list(map(str, files[batch])), map(try_image, files[batch]), top)
 
@@ -95,18 +100,18 @@ def classify_files(clf: HybridClassifier, paths: Iterable[str | Path], top: int 
 def answer_images(
     clf: "HybridClassifier", paths: Sequence[str], images: Iterable[Image.Image | InvalidInputError], top: int
 ) -> list[FileAnswer]:
-    """Answer for images that were read, or that could not be, all at once.
+    """Classify images together; an error in place of an image becomes its answer.
 
     Parameters
     ----------
     clf : HybridClassifier
-        A fitted one, of images.
+        Fitted classifier of images.
     paths : sequence of str `[n]`
-        What the answers call them.
+        Paths for the answers.
     images : iterable `[n]`
-        Each the image, or the error that says why there is none; each is made small as it comes.
+        An image or its error each. An image is stretched to the model's size as it comes, so large ones may be lazy.
     top : int
-        Labels to list with their posterior.
+        Number of labels per answer.
 
     Returns
     -------
@@ -114,7 +119,7 @@ def answer_images(
     """
     read = [_small(clf, image) for image in images]
     items = [item for item in read if not isinstance(item, InvalidInputError)]
-    decided = zip(*clf.decide(items), strict=True) if items else iter(())
+    decided = zip(*clf.decide(items), strict=True) if items else iter(())  # in step with the images among `read`
     return [
         FileAnswer(path, error=str(item))
         if isinstance(item, InvalidInputError)
@@ -124,6 +129,7 @@ def answer_images(
 
 
 def _small(clf: "HybridClassifier", image: Image.Image | InvalidInputError) -> Image.Image | InvalidInputError:
+    """Stretch an image to the model's size; an error is handed on."""
     if isinstance(image, InvalidInputError):
         return image
     try:
@@ -133,13 +139,14 @@ def _small(clf: "HybridClassifier", image: Image.Image | InvalidInputError) -> I
 
 
 def _answer(path: str, posterior: np.ndarray, result: RerankResult, classes: np.ndarray, top: int) -> FileAnswer:
+    # stable: equal posteriors stay in the order of the classes
     best = np.argsort(-posterior, kind="stable")[:top]
-    shares = tuple(map(LabelProbability, classes[best].tolist(), posterior[best].tolist()))
+    likeliest = tuple(map(LabelProbability, classes[best].tolist(), posterior[best].tolist()))
     return FileAnswer(
         path=path,
-        label=shares[0].label,
-        probability=shares[0].probability,
-        posterior=shares,
+        label=likeliest[0].label,
+        probability=likeliest[0].probability,
+        posterior=likeliest,
         evaluations=result.evaluations,
         rows=result.rows,
         stopped_by=result.stopped_by,

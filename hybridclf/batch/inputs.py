@@ -1,4 +1,4 @@
-"""What a batch reads: image files, or Parquet rows that hold images, cut into fixed parts."""
+"""Input of a batch job: image files or Parquet rows with images, cut into fixed parts."""
 
 import hashlib
 import io
@@ -20,19 +20,19 @@ from ..errors import InvalidInputError
 __all__ = ["PART", "Listing", "Part", "list_input", "read"]
 
 PART = 256
-"""Images in a part, which is done whole or not at all."""
+"""Images per part; a part is done whole or not at all."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A fixed share of the input: some image files, or some rows of one Parquet file.
+    """Fixed part of the input: some image files, or some rows of one Parquet file.
 
     Attributes
     ----------
     number : int
-        Its place among the parts, from 0.
+        Position among the parts, from 0.
     files : tuple of str
-        Paths within the input folder: of each image, or of the one Parquet file.
+        Paths within the input folder, of every image or of the one Parquet file.
     rows : range or None
         Rows of the Parquet file; None for image files.
     """
@@ -45,7 +45,7 @@ class Part:
         return len(self.files if self.rows is None else self.rows)
 
     def sources(self) -> list[tuple[str, int | None]]:
-        """Where each image is: its file, and its row if that is a Parquet file."""
+        """List the file of each image, and its row in a Parquet file."""
         if self.rows is None:
             return [(file, None) for file in self.files]
         return [(self.files[0], row) for row in self.rows]
@@ -53,16 +53,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Listing:
-    """All of an input, in parts.
+    """Whole input, in parts.
 
     Attributes
     ----------
     folder : Path
-        What the parts' paths start from, absolute.
+        Absolute folder of the parts' paths.
     parts : tuple of Part
-        In order.
+        Parts, by number.
     sha256 : str
-        Of the names and sizes of all files.
+        Hash of the names and sizes of all files.
     """
 
     folder: Path
@@ -77,17 +77,21 @@ class Listing:
 
 
 def list_input(source: str | Path) -> Listing:
-    """The parts of an input; the same files give the same parts, on any machine.
+    """List an input in parts; the same files give the same parts on any machine.
 
     Parameters
     ----------
     source : path
-        A folder with images or Parquet files anywhere in it, or one Parquet file.
+        Folder with images or Parquet files anywhere in it, or one Parquet file.
+
+    Returns
+    -------
+    Listing
 
     Raises
     ------
     InvalidInputError
-        If it holds neither, both, no row, or a Parquet file that cannot be read or has no column of images.
+        If the folder has neither or both, there are no rows, or a Parquet file is damaged or has no column of images.
     """
     source = Path(source).absolute()
     if source.suffix.lower() == ".parquet" and source.is_file():
@@ -95,6 +99,7 @@ def list_input(source: str | Path) -> Listing:
     if not source.is_dir():
         raise InvalidInputError(f"{source} is neither a folder nor a Parquet file; give one of these as INPUT")
     images, tables = files_in(source), files_in(source, [".parquet"])
+    # a folder of Parquet parts with a stray image is ambiguous
     if images and tables:
         raise InvalidInputError(
             f"{source} holds both images and Parquet files ({images[0].name}, {tables[0].name}); give one kind"
@@ -106,6 +111,7 @@ def list_input(source: str | Path) -> Listing:
 
 def _list_images(folder: Path, files: Sequence[Path]) -> Listing:
     names = [file.relative_to(folder).as_posix() for file in files]
+    # paths are relative, so that a moved or differently mounted input stays the same
     parts = (Part(i, tuple(names[cut.start : cut.stop])) for i, cut in enumerate(_cuts(len(names))))
     return Listing(folder, tuple(parts), _digest(folder, names))
 
@@ -120,18 +126,19 @@ def _list_parquet(folder: Path, files: Sequence[Path]) -> Listing:
 
 
 def _cuts(n: int) -> list[range]:
-    """n images in ranges of `PART`, the last one shorter."""
+    """Cut n images into ranges of `PART`, the last one shorter."""
     return [range(n)[start : start + PART] for start in range(0, n, PART)]
 
 
 def _count_rows(path: Path) -> int:
-    """Rows of a Parquet file that has a column of images."""
+    """Count the rows of a Parquet file, and check that it has a column of images."""
     with opened(path) as file:
         image_column(file.schema_arrow, path)
         return int(file.metadata.num_rows)
 
 
 def _digest(folder: Path, names: Sequence[str]) -> str:
+    """Hash the names and sizes of files: reading their content would take as long as classifying it."""
     digest = hashlib.sha256()
     for name in names:
         digest.update(os.fsencode(name) + b"\0%d\n" % _size(folder / name))
@@ -139,7 +146,7 @@ def _digest(folder: Path, names: Sequence[str]) -> str:
 
 
 def _size(path: Path) -> int:
-    """Bytes; -1 for a link that leads nowhere, which gets its error when it is read."""
+    """Size in bytes; -1 for a broken link, whose error comes when it is read."""
     try:
         return path.stat().st_size
     except OSError:
@@ -150,14 +157,14 @@ def _size(path: Path) -> int:
 
 
 def read(folder: Path, part: Part) -> Iterator[Image.Image | InvalidInputError]:
-    """Each image of a part, one at a time, or the error that says why there is none."""
+    """Read the images of a part one at a time; an unreadable one gives its error."""
     if part.rows is None:
         return (try_image(folder / name) for name in part.files)
     return _read_rows(folder / part.files[0], part.rows)
 
 
 def _read_rows(path: Path, rows: range) -> Iterator[Image.Image | InvalidInputError]:
-    """As `read`; where the file itself is damaged, the error stands for all rows from there on."""
+    """Read rows of a Parquet file; from a damaged place on, every row gives the error."""
     n_read = 0
     try:
         with path.open("rb") as source, pq.ParquetFile(source) as file:
@@ -170,7 +177,8 @@ def _read_rows(path: Path, rows: range) -> Iterator[Image.Image | InvalidInputEr
 
 
 def _cells(file: pq.ParquetFile, column: str, rows: range) -> Iterator[dict[str, Any] | None]:
-    """Cells of one column, read from no more row groups than hold the rows."""
+    """Read the cells of one column for some rows, from the row groups that hold them."""
+    # groups of 100, 100 and 50 rows end at 100, 200, 250; rows 150 to 220 are in groups 1 and 2, from row 100 on
     sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
     ends = np.cumsum(sizes)
     first, last = np.searchsorted(ends, rows.start, side="right"), np.searchsorted(ends, rows.stop)
@@ -184,7 +192,7 @@ def _cells(file: pq.ParquetFile, column: str, rows: range) -> Iterator[dict[str,
 
 
 def _try_cell(cell: dict[str, Any] | None) -> Image.Image | InvalidInputError:
-    """The image in a cell; a path without bytes is not followed, since it may lead anywhere."""
+    """Decode the image in a cell; a path without bytes is not followed, since it may lead anywhere."""
     content = cell and cell["bytes"]
     if not content:
         return InvalidInputError("the row holds no image bytes; write the images into the Parquet file itself")

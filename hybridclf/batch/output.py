@@ -1,4 +1,4 @@
-"""What a batch writes: a manifest that says what it is a batch of, and Parquet parts that appear whole."""
+"""Output of a batch job: a manifest of what decides it, and Parquet parts written atomically."""
 
 import hashlib
 import json
@@ -31,14 +31,14 @@ __all__ = [
 ]
 
 MANIFEST = "_manifest.json"
-"""Readers of Parquet folders pass over what begins with an underscore or a dot."""
+"""File name of the manifest; readers of Parquet folders skip names that begin with an underscore or a dot."""
 
 ATTEMPTS = 3
-"""Workers that a part may cost before the run ends."""
+"""Workers that may die on a part before the run ends."""
 
 
 def fingerprint(folder: str | Path) -> dict[str, str]:
-    """SHA-256 of each file of a saved model, by its path in the folder."""
+    """Hash each file of a saved model by SHA-256; keys are paths within the folder."""
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
 
@@ -52,14 +52,15 @@ def _sha256(path: Path) -> str:
 
 
 def claim(output: Path, manifest: Mapping[str, Any]) -> None:
-    """Make a folder the output of what the manifest describes, or check that it is.
+    """Make a folder the output that the manifest describes, or check that it is.
 
     Raises
     ------
     InvalidInputError
-        If it holds something else; for another batch the error lists what differs.
+        If the folder holds something else, or cannot be written. For another batch the message lists the differences.
     """
     path = output / MANIFEST
+    # the manifest is written first, so a folder without one was not begun by a batch
     if path.exists():
         differences = list(_differences(_read_manifest(path), manifest))
         if differences:
@@ -85,11 +86,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             return manifest
     except (OSError, ValueError):
         pass
-    raise InvalidInputError(f"{path} cannot be read as what a batch wrote; give another OUTPUT")
+    raise InvalidInputError(f"{path} cannot be read as the manifest of a batch; give another OUTPUT")
 
 
 def _differences(then: Any, now: Any, name: str = "") -> Iterator[str]:
-    """What differs between two JSON values, one text each."""
+    """List the differences of two JSON values, a text each."""
     if isinstance(then, dict) and isinstance(now, Mapping):
         for key in then | dict(now):
             yield from _differences(then.get(key), now.get(key), f"{name}/{key}" if name else key)
@@ -98,7 +99,7 @@ def _differences(then: Any, now: Any, name: str = "") -> Iterator[str]:
 
 
 def _short(value: Any) -> str:
-    """A hash by its first digits."""
+    """Shorten a hash to its first digits."""
     text = "missing" if value is None else str(value)
     return text if len(text) <= 40 else f"{text[:12]}…"
 
@@ -107,12 +108,12 @@ def _short(value: Any) -> str:
 
 
 def part_path(output: Path, number: int) -> Path:
-    """Where a part's rows are."""
+    """Path of a part."""
     return output / f"part-{number:06d}.parquet"
 
 
 def is_done(output: Path, part: Part) -> bool:
-    """Whether the part is there, whole and readable."""
+    """Tell whether a part exists, complete and readable."""
     try:
         return _read_part(output, part).num_rows == len(part)
     except (OSError, pa.ArrowException):
@@ -120,41 +121,44 @@ def is_done(output: Path, part: Part) -> bool:
 
 
 def _read_part(output: Path, part: Part, columns: list[str] | None = None) -> pa.Table:
-    """A part as it was written; pyarrow cannot open names that are no UTF-8 by itself."""
+    """Read a part."""
+    # opened by Python: pyarrow cannot open names that are no UTF-8
     with part_path(output, part.number).open("rb") as file:
         return pq.read_table(file, columns=columns)
 
 
 @contextmanager
 def attempt(output: Path, part: Part, run: str) -> Iterator[None]:
-    """Work on a part, in a run where one whose worker dies is given to another; deaths are counted in the output.
+    """Count the workers that die on a part, in a `with` block around the work on it.
 
     Parameters
     ----------
     output : Path
-        The folder that all workers write to.
+        Folder that all workers write to.
     part : Part
-        What is worked on.
+        Part to work on.
     run : str
-        What no other run is called: the deaths of one that was killed do not count.
+        Unique name of the run; deaths in an earlier run do not count.
 
     Raises
     ------
     InvalidInputError
-        If `ATTEMPTS` workers have died of it before, or the folder cannot be written.
+        If `ATTEMPTS` workers have died on the part before, or the folder cannot be written.
     """
+    # A byte per attempt, appended before the work and removed with the file after it: what is left counts the deaths.
     path = _temporary(part_path(output, part.number), run)
     try:
         with path.open("ab") as file:
+            # in append mode the position is the length, the number of attempts so far
             deaths = file.tell()
             file.write(b".")
     except OSError as error:
         raise _unwritable(path, error) from error
     if deaths >= ATTEMPTS:
         raise InvalidInputError(
-            f"{part_path(output, part.number).name} ({_contents(part)}) has cost {deaths} workers their lives: one of "
-            "its images brings down what reads it, or there is too little memory; repeat the command with fewer "
-            "workers, or in one process to see what happens"
+            f"{deaths} workers have died on {part_path(output, part.number).name} ({_contents(part)}): one of its "
+            "images crashes its reader, or there is too little memory; repeat the command with fewer workers, or in "
+            "one process to see what happens"
         )
     try:
         yield
@@ -163,14 +167,14 @@ def attempt(output: Path, part: Part, run: str) -> Iterator[None]:
 
 
 def _contents(part: Part) -> str:
-    """Which images a part has."""
+    """Say which images a part has, for messages."""
     if part.rows is None:
         return in_utf8(f"{part.files[0]} to {part.files[-1]}")
     return in_utf8(f"{part.files[0]}, rows {part.rows[0]} to {part.rows[-1]}")
 
 
 def write_part(output: Path, part: Part, answers: Sequence[FileAnswer], classes: np.ndarray) -> None:
-    """Write a part's answers, one row each, as a file that is either absent or whole."""
+    """Write the answers of a part atomically, a row each."""
     table = pa.Table.from_pylist(
         [_row(row, answer) for (_, row), answer in zip(part.sources(), answers, strict=True)], _schema(classes)
     )
@@ -178,6 +182,7 @@ def write_part(output: Path, part: Part, answers: Sequence[FileAnswer], classes:
 
 
 def _schema(classes: np.ndarray) -> pa.Schema:
+    """Schema of the parts; it is fixed, as a part whose rows all lack a value would get another type."""
     label = pa.array(classes.tolist()).type
     return pa.schema(
         {
@@ -194,13 +199,13 @@ def _schema(classes: np.ndarray) -> pa.Schema:
 
 
 def _row(row: int | None, answer: FileAnswer) -> dict[str, Any]:
-    shares = answer.posterior or None
+    posterior = answer.posterior or None
     return {
         "path": in_utf8(answer.path),
         "row": row,
         "label": answer.label,
-        "top_labels": shares and [share.label for share in shares],
-        "top_posterior": shares and [share.probability for share in shares],
+        "top_labels": posterior and [entry.label for entry in posterior],
+        "top_posterior": posterior and [entry.probability for entry in posterior],
         "evaluations": answer.evaluations,
         "stopped_by": answer.stopped_by,
         "error": answer.error and in_utf8(answer.error),
@@ -208,7 +213,7 @@ def _row(row: int | None, answer: FileAnswer) -> dict[str, Any]:
 
 
 def totals(output: Path, parts: Sequence[Part]) -> tuple[int, int, int]:
-    """Rows, rows with an error and evaluations of all parts.
+    """Count the rows, the rows with an error and the evaluations of all parts.
 
     Raises
     ------
@@ -221,6 +226,7 @@ def totals(output: Path, parts: Sequence[Part]) -> tuple[int, int, int]:
             raise InvalidInputError(
                 f"{part_path(output, part.number)} is missing; is OUTPUT one folder that all machines share?"
             )
+        # two columns alone: labels and posteriors are most of a part
         table = _read_part(output, part, ["evaluations", "error"])
         rows += len(table)
         errors += len(table) - table["error"].null_count
@@ -228,7 +234,7 @@ def totals(output: Path, parts: Sequence[Part]) -> tuple[int, int, int]:
     return rows, errors, evaluations
 
 
-# --- whole or not at all ----------------------------------------------------------------------------------------------
+# --- atomic files -----------------------------------------------------------------------------------------------------
 
 
 def _unwritable(path: Path, error: OSError) -> InvalidInputError:
@@ -252,6 +258,6 @@ def _is_leftover(path: Path) -> bool:
 
 
 def remove_leftovers(output: Path) -> None:
-    """Remove what killed processes left half written; only once no other is at work."""
+    """Remove the unfinished files of killed processes; no other process may be at work."""
     for path in filter(_is_leftover, output.iterdir()):
         path.unlink(missing_ok=True)

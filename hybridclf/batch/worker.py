@@ -1,4 +1,4 @@
-"""What every engine runs for a part: read, classify, write; and the engine that runs it in this process."""
+"""Worker of a batch job, which reads, classifies and writes a part, and the engine of a single process."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,25 +13,25 @@ from .output import fingerprint, write_part
 __all__ = ["TOP", "Done", "Engine", "Job", "Worker", "local"]
 
 TOP = 5
-"""Labels that are listed with their posterior."""
+"""Labels per row, with their posterior."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker has to know, wherever it runs; all paths are absolute.
+    """Job of a worker, on any machine; all paths are absolute.
 
     Attributes
     ----------
     source : Path
-        The folder that the parts' paths start from.
+        Folder of the parts' paths.
     output : Path
-        The folder that the parts go to.
+        Folder of the written parts.
     model : Path
-        The saved model.
+        Folder of the saved model.
     fingerprint : mapping of str to str
-        Hash of each of its files.
+        Hash of each of the model's files.
     device : str or None
-        Where to compute, as torch calls it; None: where the model says.
+        Device by torch's name; None: the model's own.
     """
 
     source: Path
@@ -43,7 +43,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """A part that has been written: how many of its images were answered, how many not, and what they cost."""
+    """Figures of a written part: images answered, images with an error, and evaluations."""
 
     answered: int
     errors: int
@@ -51,31 +51,32 @@ class Done:
 
 
 Engine = Callable[[Job, Sequence[Part]], Iterator[Done]]
-"""Runs a worker, or many, over the parts, and tells of each part once it is written."""
+"""Function that runs one worker or many over the parts, and yields each part's figures once it is written."""
 
 
 class Worker:
-    """Does one part after the other.
+    """Worker with a loaded model that does one part per call.
 
     Parameters
     ----------
     job : Job
-        What to do.
+        Paths and device.
 
     Raises
     ------
     SavedModelError
-        If the model is not the one that the job began with, or cannot be loaded.
+        If the model has changed since the job began, or cannot be loaded.
     """
 
     def __init__(self, job: Job) -> None:
+        # a model retrained during the batch would mix answers of two models
         if fingerprint(job.model) != job.fingerprint:
             raise SavedModelError(f"{job.model} is not what it was when the batch began; put it back and start again")
         self.job = job
         self.clf = HybridClassifier.load(job.model, device=job.device)
 
     def __call__(self, part: Part) -> Done:
-        """Read, classify and write a part; done again, it is written again, the same."""
+        """Read, classify and write a part; a repeated call writes the same rows again."""
         paths = [path for path, _ in part.sources()]
         answers = answer_images(self.clf, paths, read(self.job.source, part), TOP)
         write_part(self.job.output, part, answers, self.clf.classes_)
@@ -84,6 +85,6 @@ class Worker:
 
 
 def local(job: Job, parts: Sequence[Part]) -> Iterator[Done]:
-    """The engine of one process, this one."""
+    """Engine of this process alone."""
     worker = Worker(job)
     yield from map(worker, parts)

@@ -28,6 +28,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
+        # safetensors' errors have no strerror
         reason = getattr(error, "strerror", None) or str(error)
         raise TrainingError(
             f"{path} cannot be written: {reason}; make room or get the right to write there, then resume the training"

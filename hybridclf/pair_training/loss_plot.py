@@ -54,6 +54,7 @@ def _curves(axes: "Axes", entries: Entries) -> None:
     stretches = [
         np.stack([step, loss])[:, index] for index in np.array_split(np.arange(len(step)), min(SMOOTH, len(step)))
     ]
+    # every entry faint, the smoothed curve on top
     axes.plot(step, loss, color=FAINT, linewidth=0.8)
     axes.plot(*np.array([stretch.mean(axis=1) for stretch in stretches]).T, color=BLUE, linewidth=2, label="training")
     checks = [(entry["step"], entry["held_out"]) for entry in entries if "held_out" in entry]

@@ -216,6 +216,7 @@ class TrainingData:
         """
         digest = digests(images.pixels)
         groups, kept, out = _hold_out(images, digest, mirror, settings, seen)
+        # the fusion and the measurement never share an image, nor copies of one
         fit_on = _half(images.y[out], groups[out])
         pixels = images.pixels[kept]
         mean, scale = channel_statistics(pixels)
@@ -291,6 +292,7 @@ def _hold_out(
     try:
         return groups, *split(images.y, groups, digest, share, seed, images.classes, seen)
     except InvalidInputError:
+        # equal digests: the same pixels
         groups = join_groups(images.groups, np.unique(digest, return_inverse=True)[1])
         held_out = split(images.y, groups, digest, share, seed, images.classes, seen)
     warnings.warn(
@@ -397,6 +399,7 @@ def _job(
         chunks = zip(images.split(config.batch_size), y.split(config.batch_size), strict=True)
         return sum(float(loss(network, data.encode(x), c, rng)) * len(c) for x, c in chunks) / len(y)
 
+    # convolutions are faster with channels last
     network = network.to(data.device).to(memory_format=torch.channels_last)
     config = _config(data, minutes)
     trainer = Trainer(network, data.pixels, data.y, augmented, config, 0, data.settings.seed)

@@ -228,6 +228,7 @@ class TrainingRun:
             After Ctrl-C.
         """
         config = json.loads(json.dumps(asdict(trainer.config) | dict(loss)))
+        # the first run stores the config, a resumed one must have the same
         self._require_same(name, self.log["configs"].setdefault(name, config), config)
         # steps, not seconds: an interrupted training must end where one without interruption does
         if name not in self.log["n_steps"]:
@@ -242,6 +243,7 @@ class TrainingRun:
         self.log["losses"][name] = entries
         with _interrupts_noted() as noted:
             self._run(name, trainer, held_out, progress, noted)
+        # the checkpoint is written by now
         if noted.is_set():
             raise KeyboardInterrupt
         return trainer.average
@@ -317,6 +319,7 @@ def _entry(trainer: Trainer, losses: list[Tensor], since: float) -> dict[str, fl
 
 def _is_check(trainer: Trainer) -> bool:
     """Tell whether a check of the held-out loss is due: evenly over the training, and at its end."""
+    # a multiple of LOG_EVERY, as checks are made with log entries only
     every = max(1, trainer.n_steps // N_CHECKS // LOG_EVERY) * LOG_EVERY
     return trainer.step % every == 0 or trainer.step == trainer.n_steps
 

@@ -107,6 +107,7 @@ def train_pair(
         written.
     """
     out, given = Path(out).resolve(), {name: value for name, value in settings.items() if value is not None}
+    # an absolute path, as the training may be resumed from another folder
     if "start_from" in given:
         given["start_from"] = str(model_folder(given["start_from"]).resolve())
     run = TrainingRun.resume(out, given) if resume else None
@@ -174,7 +175,9 @@ def _seen(chosen: PairSettings, classes: list[str]) -> str | None:
     with _a_pair_to_start_from(folder, chosen):
         known = read_description(folder)["classes"]["values"]
         if known != classes:
-            raise InvalidInputError(f"{folder} tells {known} apart, not {classes}")
+            raise InvalidInputError(
+                f"{folder} has the classes {known}, not {classes}; give a pair for the same classes"
+            )
         return pack(trained_on(folder))
 
 
@@ -204,6 +207,7 @@ def _take_over(folder: Path, data: TrainingData, trainable: Trainable) -> LateUN
         earlier = restore_denoiser(folder, saved["denoiser"], torch.device("cpu")).network
         if earlier.config["shape"] != list(data.shape):
             raise SavedModelError(f"it is for images of {earlier.config['shape']}")
+        # a network of the earlier size, whatever this device would train by default
         network = data.new_denoiser(earlier.config)
         network.load_state_dict(earlier.state_dict())
         return network
@@ -298,6 +302,7 @@ def _validate(clf: HybridClassifier, data: TrainingData) -> dict[str, float]:
     images, labels = data.some_held_out(data.measure_on)
     if not len(labels):  # few held-out images, all needed for the fusion
         return {"n": 0}
+    # tier 2 alone: all classes, no prior
     candidates, stage = [clf.classes_.tolist()] * len(labels), clf.reranker(FixedTrials(TRIALS), Fusion())
     alone = stage.rerank(images, candidates, progress=clf.verbose)
     posterior, results = clf.decide(images)

@@ -1,1 +1,1 @@
-"""The embedded models, and the catalogue of what there is to choose from."""
+"""Embedded models, and the catalogue of models and adapters."""

@@ -1,4 +1,4 @@
-"""What there is to choose from: embedded models, folders of saved ones, and installed adapters."""
+"""Catalogue of embedded models, saved models by folder, and installed adapters."""
 
 import ast
 import json
@@ -22,14 +22,24 @@ __all__ = [
 ]
 
 DEFAULT_MODEL = "cifar10"
-"""The embedded model that is asked where none is named."""
+"""Name of the embedded model that is used by default."""
 
 _PRETRAINED = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class EmbeddedModel:
-    """A model that comes with the package: its name, what it knows, and the labels it was saved with."""
+    """Model that comes with the package.
+
+    Attributes
+    ----------
+    name : str
+        Name of the model.
+    about : str
+        Description in one line.
+    labels : list of labels
+        Classes of the model.
+    """
 
     name: str
     about: str
@@ -38,7 +48,17 @@ class EmbeddedModel:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An installed adapter: the tier it loads, its name, and what its spec strings look like."""
+    """Installed adapter.
+
+    Attributes
+    ----------
+    tier : "proposer", "denoiser", "trainable" or "engine"
+        Kind of the adapter.
+    name : str
+        Name in spec strings.
+    about : str
+        Description of its spec strings in one line.
+    """
 
     tier: plugins.Kind
     name: str
@@ -46,28 +66,29 @@ class Adapter:
 
 
 def model_folder(model: str | Path) -> Path:
-    """Where the embedded model of that name lies, or else the folder of that path.
+    """Folder of an embedded model by name, or of a saved one by path.
 
     Raises
     ------
     InvalidInputError
         If there is neither.
     """
+    # an embedded model's name wins over a folder of the same name
     is_other = str(model) not in _names() and Path(model).is_dir()
     return Path(model) if is_other else pretrained_folder(str(model))
 
 
 def pretrained_folder(name: str) -> Path:
-    """Where the embedded model of that name lies.
+    """Folder of an embedded model.
 
     Raises
     ------
     InvalidInputError
-        If there is none of that name.
+        If there is no model of this name.
     """
     if name not in _names():
         raise InvalidInputError(
-            f"there is no embedded model {name!r}; there is {', '.join(_names())}; of a saved model give the folder"
+            f"there is no embedded model {name!r}; there is {', '.join(_names())}; for a saved model give its folder"
         )
     return _PRETRAINED / name
 
@@ -77,7 +98,7 @@ def _names() -> list[str]:
 
 
 def models() -> list[EmbeddedModel]:
-    """All embedded models, by name; what they know is the first paragraph of their README.md."""
+    """List the embedded models, by name; the first paragraph of their README.md describes them."""
     return [_model(name) for name in _names()]
 
 
@@ -88,7 +109,7 @@ def _model(name: str) -> EmbeddedModel:
 
 
 def adapters() -> list[Adapter]:
-    """All installed adapters, by tier and name; none of them is imported."""
+    """List the installed adapters, by tier and name, without importing them."""
     return [
         Adapter(kind, name, _about(entry))
         for kind in get_args(plugins.Kind)
@@ -97,9 +118,10 @@ def adapters() -> list[Adapter]:
 
 
 def _about(entry: EntryPoint) -> str:
-    """First paragraph of the docstring of an adapter's module, read from its source."""
+    """First paragraph of an adapter module's docstring, parsed from its source."""
     try:
         found = find_spec(entry.module)
+        # parsed, not imported: the library behind an adapter may be large or missing
         source = Path(found.origin).read_text(encoding="utf-8") if found and found.origin else ""
         return _line(ast.get_docstring(ast.parse(source)) or "")
     except (ImportError, OSError, SyntaxError, ValueError):  # a broken adapter is still installed
@@ -107,5 +129,5 @@ def _about(entry: EntryPoint) -> str:
 
 
 def _line(text: str) -> str:
-    """The first paragraph as one line."""
+    """Join the first paragraph to one line."""
     return " ".join(text.partition("\n\n")[0].split())

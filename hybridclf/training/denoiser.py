@@ -129,7 +129,7 @@ def train(
         if held_out is None or len(log.loss) % CHECK_EVERY:
             continue
         log.held_out.append(_held_out_loss(average, held_out, config))
-        # the averaged weights are what would be kept, so they are what is checked
+        # checks are of the averaged weights, the ones to be kept
         if log.held_out[-1] < best_loss:
             best, best_loss, log.n_iter = copy.deepcopy(average.state_dict()), log.held_out[-1], len(log.loss)
         elif len(log.loss) - log.n_iter >= config.n_iter_no_change:

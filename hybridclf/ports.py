@@ -124,14 +124,14 @@ class Denoiser(Protocol):
             Noised images.
         t : Tensor `[R]`
             Times of the rows, in (0, 1).
-        row : LongTensor `[P]`
+        row : LongTensor `[E]`
             Row of each evaluation.
-        condition : Condition `[P, …]`
+        condition : Condition `[E, …]`
             Condition of each evaluation.
 
         Returns
         -------
-        Tensor `[P, *shape]`
+        Tensor `[E, *shape]`
             ε̂, whatever the model itself predicts (v, x0 or velocity).
         """
         ...
@@ -142,7 +142,7 @@ class VarianceDenoiser(Denoiser, Protocol):
     """Port of a denoiser that also predicts the variance of p(x_{t-1} | x_t), as DiT does; the VLB needs it."""
 
     def predict_variance(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Predict the noise and the log-variance of p(x_{t-1} | x_t), each `[P, *shape]`; arguments as in `predict`."""
+        """Predict the noise and the log-variance of p(x_{t-1} | x_t), each `[E, *shape]`; arguments as in `predict`."""
         ...
 
     def previous_levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -191,7 +191,7 @@ class Trainable(Protocol):
 
 
 def take(condition: Condition, index: Tensor) -> Condition:
-    """Select the conditions of the labels at positions `index` `[P]`."""
+    """Select the conditions of the labels at positions `index` `[E]`."""
     return {name: value[index.to(value.device)] for name, value in condition.items()}
 
 

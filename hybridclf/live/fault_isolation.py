@@ -52,7 +52,7 @@ class FaultIsolation:
         self.evaluate.release(slots)
 
     def __call__(self, batch: Batch) -> Pending:
-        """Compute the errors `[P]` of a batch's evaluations at once; nan for images that raised."""
+        """Compute the errors `[E]` of a batch's evaluations at once; nan for images that raised."""
         errors = self._errors(batch)
         failures = [self.failures.get(image) for image in set(batch.image.tolist())]
         if None in failures:

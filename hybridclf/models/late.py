@@ -35,10 +35,10 @@ class LateConditioned(nn.Module, ABC):
 
     @abstractmethod
     def head(self, features: Tensor, label: Tensor) -> Tensor:
-        """Compute the class's part of the noise `[P, *shape]` from features `[P, …]` and class numbers `[P]`."""
+        """Compute the class's part of the noise `[E, *shape]` from features `[E, …]` and class numbers `[E]`."""
 
     def forward(self, x_t: Tensor, t: Tensor, row: Tensor, label: Tensor) -> Tensor:
-        """Predict the noise `[P, *shape]` of evaluations (row, label), each `[P]`, of rows `[R, *shape]` at t `[R]`."""
+        """Predict the noise `[E, *shape]` of evaluations (row, label), each `[E]`, of rows `[R, *shape]` at t `[R]`."""
         features, common = self.trunk(x_t, t)
         return common[row] + self.head(features[row], label)
 
@@ -70,7 +70,7 @@ def start_at_zero(layer: nn.Module) -> None:
 
 
 class ClassModulation(nn.Module):
-    """Layer that scales and shifts `width` features by class number: `[P, width, …]` to the same shape."""
+    """Layer that scales and shifts `width` features by class number: `[E, width, …]` to the same shape."""
 
     STD = 0.3
     """Standard deviation of the initial scales and shifts."""
@@ -81,6 +81,6 @@ class ClassModulation(nn.Module):
         nn.init.normal_(self.table.weight, std=self.STD)
 
     def forward(self, features: Tensor, label: Tensor) -> Tensor:
-        # [P, 2·width] -> scale and shift, each [P, width, 1, …], to broadcast over the positions of an image
+        # [E, 2·width] -> scale and shift, each [E, width, 1, …], to broadcast over the positions of an image
         scale, shift = self.table(label).view(len(label), 2, -1, *(1,) * (features.ndim - 2)).unbind(1)
         return torch.addcmul(shift, features, 1 + scale)

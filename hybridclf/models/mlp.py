@@ -65,5 +65,5 @@ class LateMLP(LateConditioned):
         return self.to_head(h) + self.time_to_head(time), self.common(h).view_as(x_t)
 
     def head(self, features: Tensor, label: Tensor) -> Tensor:
-        """Compute the noise `[P, *shape]` from features `[P, width]` under classes `[P]`."""
+        """Compute the noise `[E, *shape]` from features `[E, width]` under classes `[E]`."""
         return self.outlet(F.silu(self.modulation(features, label))).view(len(label), *self.shape)

@@ -153,7 +153,7 @@ class LateUNet(LateConditioned):
         return h
 
     def head(self, features: Tensor, label: Tensor) -> Tensor:
-        """Compute the noise `[P, C, H, W]` from features `[P, head_width, h, w]` under classes `[P]`."""
+        """Compute the noise `[E, C, H, W]` from features `[E, head_width, h, w]` under classes `[E]`."""
         return F.pixel_shuffle(self.outlet(F.silu(self.modulation(features, label))), self.patch)
 
 

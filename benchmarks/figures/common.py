@@ -2,24 +2,17 @@
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 
-from hybridclf.demo.plots import BLUE, GREEN, ORANGE, PURPLE, STYLE, VERMILLION
+from hybridclf.demo.style import COLOURS, colour_of, styled
 
-__all__ = ["COLOURS", "Line", "bars", "machine", "styled"]
-
-COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE)
-
-P = ParamSpec("P")
+__all__ = ["COLOURS", "Line", "bars", "colour_of", "machine", "styled"]
 
 
 @dataclass(frozen=True)
@@ -79,20 +72,9 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw in the package's style."""
-
-    @wraps(draw)
-    def in_style(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with rc_context(STYLE):
-            return draw(*args, **kwargs)
-
-    return in_style
-
-
 def bars(axes: Any, values: dict[str, float], text: str = "{:.3g}") -> None:
     """Horizontal bars with their values written beside them."""
-    drawn = axes.barh(list(values), list(values.values()), color=BLUE, height=0.6)
+    drawn = axes.barh(list(values), list(values.values()), color=COLOURS[0], height=0.6)
     axes.bar_label(drawn, [text.format(v) for v in values.values()], padding=4)
     axes.invert_yaxis()
     axes.margins(x=0.15)

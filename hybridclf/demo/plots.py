@@ -159,7 +159,7 @@ def _reliability_curve(axes: "Axes", method: Reliability) -> None:
 def _reliability_axes(axes: "Axes", least: float) -> None:
     """Log-odds on both axes, shared by all panels."""
     axes.set(xscale="logit", yscale="logit", xlim=(least, ENDS[1]), ylim=(least, ENDS[1]))
-    ticks = [share for share in SHARES if share > least]
+    ticks = [share for share in SHARES[:-1] if share > least]
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks([*ticks, ENDS[1]], [*(f"{100 * share:g} %" for share in ticks), "100 %"])
     axes.minorticks_off()

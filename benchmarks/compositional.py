@@ -214,7 +214,7 @@ def _finding(report: dict) -> str:
 def main() -> None:
     """Measure, write, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("hybridclf/pretrained/shapes"))
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("models/hybridclf_models/shapes"))
     parser.add_argument("--questions", type=int, default=200, help="of each kind")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()

@@ -133,6 +133,11 @@ def draw(report: dict[str, Any]) -> Figure:
         axes.barh(at, [100 * e[f"{unit}s"] for e in entries], 0.33, color=COLOURS[i], label=label)
         axes.set_yticks(np.arange(len(entries)), [e["allocation"] for e in entries], fontsize=8)
     axes.invert_yaxis()
-    axes.set(xlabel="share that carried work, %", xlim=(0, 100))
+    axes.set(xlabel=f"share that carried work, % ({report['images']} digits)", xlim=(0, 100))
+    least = min(report["allocations"], key=lambda entry: entry[f"{entry['unit']}s"])
+    share, kind = 100 * least[f"{least['unit']}s"], least["allocation"].partition("(")[0]
+    figure.suptitle(
+        f"At least {share:.0f} % of what is computed is work ({kind}, {UNITS[least['unit']]})", x=0.01, ha="left"
+    )
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return figure

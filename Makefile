@@ -2,11 +2,12 @@
 # make test          the tests
 # make test-lowest   those of them that other libraries matter to, with the lowest versions that pyproject.toml allows
 # make lint          ruff and mypy
+# make docs          the documentation, in docs/_build/html; warnings are errors
 # make bench         speed and cost beside the published procedure, about 10 minutes on two cores; ARGS="--profile full"
 # make clean         remove all that was generated, except the environments
 #
 # Each makes .venv (test-lowest: .venv-lowest) when it is missing: with uv when it is on the PATH, else with venv and pip.
-# PYTHON=python3.12 chooses the interpreter; ARGS="…" is handed on to demo, test or bench.
+# PYTHON=python3.12 chooses the interpreter; ARGS="…" is handed on to demo, test, docs or bench.
 
 PYTHON ?=
 ARGS ?=
@@ -16,7 +17,7 @@ LOWEST := .venv-lowest
 LOWEST_TESTS := $(addprefix tests/,adapters batch/test_inputs.py data/test_arrays.py data/test_image_files.py demo/test_plots.py serving test_estimator_checks.py test_persistence.py)
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 
-.PHONY: demo test test-lowest lint bench clean
+.PHONY: demo test test-lowest lint docs bench clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -34,12 +35,23 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+docs: .venv/.docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html $(ARGS)
+
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/speed.py $(ARGS)
 
 clean:
-	rm -rf build dist *.egg-info adapters/*.egg-info demo-report .pytest_cache .ruff_cache .mypy_cache
+	rm -rf build dist docs/_build docs/gallery docs/api/generated *.egg-info adapters/*.egg-info demo-report .pytest_cache .ruff_cache .mypy_cache
 	find . -name '.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.docs: $(INSTALLED)
+ifeq ($(UV),)
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[docs]' -c constraints.txt
+else
+	uv pip install --python $(BIN)/python -e '.[docs]' -c constraints.txt
+endif
+	@touch $@
 
 ENVIRONMENTS := .venv $(LOWEST)
 

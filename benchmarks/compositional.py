@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from scipy.special import log_softmax
 from tqdm.auto import tqdm
 
+from benchmarks.figures.common import colour_of, styled
 from benchmarks.shapes.intervals import in_percent, mean_interval
 from benchmarks.shapes.tasks import Questions, attribute_questions, single_questions, swap_questions
 from hybridclf import FixedTrials, HybridClassifier, Reranker, Staged
@@ -182,35 +184,44 @@ def show(report: dict) -> None:
         print(f"{r['task']:28} {r['scenes']:9} {r['n']:4} {cells}{in_percent(r['gain']):>22}")
 
 
-def picture(report: dict, path: Path) -> None:
-    """Bars with intervals, a panel for familiar and one for held-out combinations."""
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(2, 1, figsize=(13, 8), sharex=True, layout="constrained")
+@styled
+def picture(report: dict) -> Figure:
+    """A line per task, a point with its interval per tier; panels for familiar and held-out combinations."""
+    figure = Figure(figsize=(11, 8.5))
+    panels = figure.subplots(1, 2, sharey=True)
     for panel, scenes in zip(panels, ("familiar", "held-out"), strict=True):
         rows = [r for r in report["rows"] if r["scenes"] == scenes]
-        for i, tier in enumerate(TIERS):
+        for tier, shift in zip(TIERS, (-0.22, 0, 0.22), strict=True):
             value, low, high = (np.array([100 * r[tier][k] for r in rows]) for k in ("value", "low", "high"))
-            at = np.arange(len(rows)) + (i - 1) * 0.27
-            panel.bar(at, value, 0.25, yerr=[value - low, high - value], label=tier, error_kw={"lw": 0.8})
-        panel.set(ylabel="right, %", ylim=(0, 100), title=f"{scenes} combinations of colour and shape")
-        panel.set_xticks(np.arange(len(rows)), [r["task"] for r in rows], rotation=40, ha="right", fontsize=8)
-    panels[0].legend(loc="lower left", ncols=3)
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
+            reach = np.abs([value - low, high - value])
+            at, colour = np.arange(len(rows)) + shift, colour_of(tier)
+            panel.errorbar(value, at, xerr=reach, fmt="o", markersize=4, elinewidth=1, color=colour, label=tier)
+        panel.set(xlim=(0, 102), xlabel="right, % (95 % interval)", title=f"{scenes} combinations of colour and shape")
+        panel.set_yticks(np.arange(len(rows)), [f"{r['task']}  (n = {r['n']})" for r in rows])
+    panels[0].set_ylim(len(rows) - 0.4, -0.6)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(TIERS))
+    figure.suptitle(_finding(report), x=0.01, ha="left")
+    return figure
+
+
+def _finding(report: dict) -> str:
+    """Where the tiers differ most, in a sentence."""
+    (row,) = (r for r in report["rows"] if r["task"] == "mean of swaps, text" and r["scenes"] == "familiar")
+    shares = ", ".join(f"{tier} {100 * row[tier]['value']:.0f} %" for tier in TIERS)
+    return f"Of two captions with words exchanged, the right one for both pictures: {shares}"
 
 
 def main() -> None:
     """Measure, write, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("hybridclf/pretrained/shapes"))
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("models/hybridclf_models/shapes"))
     parser.add_argument("--questions", type=int, default=200, help="of each kind")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
     report = measure(Pair(args.folder), args.questions)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "compositional.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    picture(report, args.out / "compositional.png")
+    picture(report).savefig(args.out / "compositional.png")
     show(report)
 
 

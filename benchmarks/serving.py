@@ -29,7 +29,7 @@ from sklearn.datasets import load_digits
 
 from hybridclf import HybridClassifier
 from hybridclf.data.image_files import as_item, image_paths, open_image
-from hybridclf.demo.plots import BLUE, GREY, STYLE, VERMILLION, require_matplotlib
+from hybridclf.demo.style import BLUE, GREY, STYLE, VERMILLION, require_matplotlib
 from hybridclf.reranking.evidence import RerankResult
 
 RESULTS = Path(__file__).parent / "results"

@@ -1,6 +1,6 @@
 """What each part of the shapes U-Net's recipe is worth: short trainings of equal length, with all of it and without.
 
-    python -m benchmarks.shapes_recipe WORK [--pair hybridclf/pretrained/shapes] [--steps 500] [--batch 32]
+    python -m benchmarks.shapes_recipe WORK [--pair models/hybridclf_models/shapes] [--steps 500] [--batch 32]
 
 WORK is for the scenes, which `recipes/train_shapes.py --start PAIR` can use as well, and for the variants; what is
 there already is read. Tier 1, its tokenizer and the autoencoder are the pair's. So short a training learns what words
@@ -104,7 +104,7 @@ def main() -> None:
     """Train what is missing, ask, write, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--pair", type=Path, default=Path("hybridclf/pretrained/shapes"))
+    parser.add_argument("--pair", type=Path, default=Path("models/hybridclf_models/shapes"))
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--questions", type=int, default=200, help="of each kind")

@@ -8,7 +8,15 @@ from sklearn.utils import check_consistent_length
 
 from .errors import InvalidInputError
 
-__all__ = ["Bins", "Interval", "accuracy", "accuracy_difference", "expected_calibration_error", "reliability_bins"]
+__all__ = [
+    "Bins",
+    "Interval",
+    "accuracy",
+    "accuracy_difference",
+    "equal_count_bins",
+    "expected_calibration_error",
+    "reliability_bins",
+]
 
 N_BINS = 15
 """Number of equal-width bins of a calibration error, as in the literature."""
@@ -31,7 +39,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Bins:
-    """Confidence against accuracy in B equal-width bins of [0, 1].
+    """Confidence against accuracy in B bins of [0, 1].
 
     Attributes
     ----------
@@ -155,6 +163,33 @@ def reliability_bins(confidence: np.ndarray, right: np.ndarray, n_bins: int = N_
     count, *sums = (np.bincount(number, w, n_bins) for w in (None, confidence, _answers(right)))
     with np.errstate(invalid="ignore"):  # 0 / 0 in empty bins
         return Bins(edges, count, sums[0] / count, sums[1] / count)
+
+
+def equal_count_bins(confidence: np.ndarray, right: np.ndarray, n_bins: int = 10) -> Bins:
+    """Bins of a reliability diagram that hold equally many images, so that each point is as certain as the others.
+
+    Bins of equal width leave most images in the last one and a handful in the rest.
+
+    Parameters
+    ----------
+    confidence, right
+        As for `reliability_bins`.
+    n_bins : int
+        Bins, at most one per image; their counts differ by one at most.
+
+    Raises
+    ------
+    InvalidInputError
+        For no answers.
+    ValueError
+        If lengths differ.
+    """
+    check_consistent_length(confidence, right)
+    order = np.argsort(confidence, kind="stable")
+    parts = np.array_split(order, min(n_bins, len(_answers(right))))
+    upper = [confidence[part[-1]] for part in parts]
+    means = [[np.mean(values[part]) for part in parts] for values in (confidence, _answers(right))]
+    return Bins(np.array([0.0, *upper]), np.array([len(part) for part in parts]), *map(np.array, means))
 
 
 def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, n_bins: int = N_BINS) -> float:

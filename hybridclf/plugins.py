@@ -24,6 +24,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from urllib.parse import parse_qsl, unquote
 
 from .errors import InvalidInputError, MissingDependencyError, SavedModelError, UnknownSpecError
+from .utils.installing import pip_install_module
 
 __all__ = ["Kind", "adapters", "load", "offer", "portable", "resolved", "takes"]
 
@@ -245,5 +246,5 @@ def _importing(spec: str) -> Iterator[None]:
         raise
     except ImportError as error:
         raise MissingDependencyError(
-            f"{spec!r} needs a module that cannot be imported: {error}; install the package that it is in"
+            f"{spec!r} needs a module that cannot be imported: {error}; type: {pip_install_module(error.name)}"
         ) from error

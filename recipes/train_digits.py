@@ -1,4 +1,5 @@
-"""Make the embedded digits pair: `python recipes/train_digits.py` (about two minutes on two cores).
+"""Make the embedded digits pair: `python recipes/train_digits.py` (about two minutes on two cores), then
+`python recipes/round_weights.py hybridclf/pretrained/digits`.
 
 Trains on three quarters of scikit-learn's handwritten digits, reports on the rest, and writes the model with its card
 into the package.

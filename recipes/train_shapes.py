@@ -1,6 +1,6 @@
 """Train the shapes pair: a small CLIP and a small Stable Diffusion, on captioned pictures that are drawn here.
 
-    python -m recipes.train_shapes WORK [--out hybridclf/pretrained/shapes] [--steps 4000 --batch 48 ...]
+    python -m recipes.train_shapes WORK [--out models/hybridclf_models/shapes] [--steps 4000 --batch 48 ...]
 
 It goes on where it was interrupted; all it needs is in WORK. The losses are in WORK/*.log. With a WORK of its own,
 `--start PAIR` trains the U-Net of an earlier pair further.
@@ -315,7 +315,7 @@ def _once(path: Path, make: Callable[[], Tensor]) -> Tensor:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("hybridclf/pretrained/shapes"))
+    parser.add_argument("--out", type=Path, default=Path("models/hybridclf_models/shapes"))
     for field in fields(Recipe):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
     return parser.parse_args()

@@ -6,7 +6,13 @@ from scipy.stats import bootstrap, norm
 from sklearn.calibration import calibration_curve
 
 from hybridclf.errors import InvalidInputError
-from hybridclf.metrics import accuracy, accuracy_difference, expected_calibration_error, reliability_bins
+from hybridclf.metrics import (
+    accuracy,
+    accuracy_difference,
+    equal_count_bins,
+    expected_calibration_error,
+    reliability_bins,
+)
 
 
 @pytest.fixture
@@ -55,6 +61,25 @@ def test_bins_are_those_of_scikit_learn(answers: tuple[np.ndarray, np.ndarray], 
     assert bins.count.sum() == len(right)
     assert bins.edges.shape == (n_bins + 1,)
     assert np.isnan(bins.accuracy[~full]).all()
+
+
+@pytest.mark.parametrize("n_bins", [1, 7, 10])
+def test_bins_of_equal_counts_are_those_of_sorted_confidence(
+    answers: tuple[np.ndarray, np.ndarray], n_bins: int
+) -> None:
+    confidence, right = answers
+    bins = equal_count_bins(confidence, right, n_bins)
+    assert bins.count.sum() == len(right) and np.ptp(bins.count) <= 1 and len(bins.count) == n_bins
+    ends = np.cumsum(bins.count)
+    for i, (low, high) in enumerate(zip(ends - bins.count, ends, strict=True)):
+        inside = confidence.argsort()[low:high]
+        assert bins.confidence[i] == pytest.approx(confidence[inside].mean())
+        assert bins.accuracy[i] == right[inside].mean()
+        assert (confidence[inside] > bins.edges[i]).all() and (confidence[inside] <= bins.edges[i + 1]).all()
+
+
+def test_there_are_no_more_bins_of_equal_counts_than_images() -> None:
+    assert equal_count_bins(np.array([0.9, 0.6]), np.array([True, False])).count.tolist() == [1, 1]
 
 
 def test_perfect_confidence_has_no_error() -> None:

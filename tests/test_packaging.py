@@ -5,6 +5,8 @@ import configparser
 import importlib
 import importlib.metadata
 import inspect
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,23 +52,24 @@ def imports(package: str) -> Iterator[tuple[str, str]]:
                 yield path.relative_to(ROOT).as_posix(), name.partition(".")[0]
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
-    """The wheel, built offline from a copy, so that nothing is left in the checkout and nothing stale gets in."""
-    folder = tmp_path_factory.mktemp("wheel")
+def build(kind: str, folder: Path) -> Path:
+    """A wheel or sdist, built offline from a copy: nothing is left in the checkout, and nothing stale gets in."""
     source = folder / "source"
-    source.mkdir()
-    for path in ROOT.iterdir():
-        if path.is_file():
-            shutil.copy(path, source)
-    for name in ("hybridclf", "adapters", "tests", "benchmarks", "recipes"):
-        if (ROOT / name).is_dir():
-            ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-            shutil.copytree(ROOT / name, source / name, ignore=ignore)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", ".venv*", ".git", "_build", "gallery", "generated")
+    shutil.copytree(ROOT, source, ignore=ignore)
+    command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", str(folder), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    (path,) = folder.glob("*.whl")
+    said = re.findall(r".*(?:WARNING|Warning|no files found).*", done.stdout + done.stderr)
+    assert said == []
+    (path,) = folder.glob("*.whl" if kind == "wheel" else "*.tar.gz")
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
+    path = build("wheel", tmp_path_factory.mktemp("wheel"))
+    assert path.stat().st_size <= 12e6
     with zipfile.ZipFile(path) as archive:
         yield archive
 
@@ -86,6 +89,20 @@ def test_wheel_has_the_entry_points(wheel: zipfile.ZipFile) -> None:
     assert {group: dict(parser[group]) for group in parser.sections()} == ENTRY_POINTS
 
 
+@pytest.mark.slow
+def test_sdist_holds_what_its_tests_need(tmp_path: Path) -> None:
+    """Unpacked, it runs tests of its own, and finds every embedded model."""
+    path = build("sdist", tmp_path)
+    shutil.unpack_archive(path, tmp_path / "unpacked", filter="data")
+    (folder,) = (tmp_path / "unpacked").iterdir()
+    files = ("tests/benchmarks/test_reference_loops.py", "tests/pretrained/test_catalog.py")
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *files]
+    where = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(folder / "adapters")])}
+    done = subprocess.run(command, cwd=folder, env=where, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (folder / "models" / "hybridclf_models" / "shapes" / "model.json").exists()
+
+
 @pytest.mark.parametrize(
     ("group", "name", "value"),
     [(group, name, value) for group, entries in ENTRY_POINTS.items() for name, value in entries.items()],
@@ -100,6 +117,36 @@ def test_import_is_light() -> None:
     loaded = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert "hybridclf" in loaded
     assert not (MODEL_LIBRARIES | SERVER_LIBRARIES).intersection(loaded)
+
+
+WITHOUT_MODEL_LIBRARIES = f"""
+import sys
+for name in {sorted(MODEL_LIBRARIES)}:
+    sys.modules[name] = None
+from sklearn.datasets import load_digits
+from hybridclf import HybridClassifier, MissingDependencyError
+X, y = load_digits(return_X_y=True)
+HybridClassifier(cv=0.3, max_iter=1, random_state=0).fit(X[:100], y[:100]).predict(X[:5])
+assert HybridClassifier.from_pretrained("digits").predict(X[:2].reshape(2, 8, 8)).tolist() == [0, 1]
+for spec in ("open_clip:RN50-quickgelu/openai", "timm:resnet18"):
+    try:
+        HybridClassifier(spec, max_iter=1).fit(X[:100], y[:100])
+    except MissingDependencyError as error:
+        print(error)
+try:
+    HybridClassifier("sklearn:SVC", "diffusers:some/repository").fit(X[:100], y[:100])
+except MissingDependencyError as error:
+    print(error)
+"""
+
+
+def test_the_core_runs_without_model_libraries() -> None:
+    """What is missing is named by the adapter that needs it, with what to type."""
+    command = [sys.executable, "-W", "ignore", "-c", WITHOUT_MODEL_LIBRARIES]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for library, line in zip(("open_clip_torch", "timm", "diffusers"), done.stdout.splitlines(), strict=True):
+        assert f"pip install {library}" in line
 
 
 def test_core_imports_no_adapter_and_no_model_library() -> None:
@@ -121,8 +168,9 @@ def test_public_names_are_listed_once() -> None:
 
 
 def requirements() -> Iterator[Requirement]:
-    """Every dependency and those of all extras; what an extra takes from another comes there."""
-    lines = [*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)]
+    """Every dependency and those of all extras that tests need; what an extra takes from another comes there."""
+    extras = [lines for extra, lines in PROJECT["optional-dependencies"].items() if extra != "docs"]
+    lines = [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]
     yield from (found for found in map(Requirement, lines) if found.name != "hybridclf")
 
 
@@ -145,16 +193,17 @@ def test_the_versions_that_the_tests_ran_with_are_allowed(requirement: Requireme
 
 
 def test_dev_has_every_extra() -> None:
-    """So that the tests run with all of them."""
+    """So that the tests run with all of them; the documentation is built in no test."""
     extras = PROJECT["optional-dependencies"]
     (own,) = (found for found in map(Requirement, extras["dev"]) if found.name == "hybridclf")
-    assert own.extras == extras.keys() - {"dev"}
+    assert own.extras == extras.keys() - {"dev", "docs"}
 
 
 @pytest.mark.parametrize("package", SOURCES)
 def test_every_import_is_a_declared_dependency(package: str) -> None:
-    extras = [line for extra, lines in PROJECT["optional-dependencies"].items() if extra != "dev" for line in lines]
-    declared = {canonicalize_name(Requirement(line).name) for line in [*PROJECT["dependencies"], *extras]}
+    extras = [lines for extra, lines in PROJECT["optional-dependencies"].items() if extra not in ("dev", "docs")]
+    lines = [*PROJECT["dependencies"], *(line for some in extras for line in some)]
+    declared = {canonicalize_name(Requirement(line).name) for line in lines}
     installed = importlib.metadata.packages_distributions()
     undeclared = {
         (file, name)

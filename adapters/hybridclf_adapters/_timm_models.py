@@ -15,12 +15,10 @@ from torch import Tensor, nn
 import hybridclf  # its estimator is imported when a model is made, not when this is
 from hybridclf.errors import InvalidInputError, InvalidTypeError
 from hybridclf.models import LateConditionedDenoiser, build
+from hybridclf.pretrained.catalog import roots
 from hybridclf.proposer import log_proba
 
-__all__ = ["PRETRAINED", "HybridModel", "default_cfgs", "register", "register_folders"]
-
-PRETRAINED = Path(hybridclf.__file__).parent / "pretrained"
-"""Where the embedded pairs lie, a folder each."""
+__all__ = ["HybridModel", "default_cfgs", "register", "register_folders"]
 
 default_cfgs: dict[str, Any] = {}
 """What timm's registry reads when a model is registered: configurations by name."""
@@ -370,4 +368,5 @@ def _forget(name: str, estimator: Any) -> None:
                 reset()
 
 
-register_folders(PRETRAINED)
+for _root in roots():
+    register_folders(_root)

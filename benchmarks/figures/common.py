@@ -2,24 +2,17 @@
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 
-from hybridclf.demo.plots import BLUE, GREEN, ORANGE, PURPLE, STYLE, VERMILLION
+from hybridclf.demo.style import COLOURS, INK, colour_of, styled
 
-__all__ = ["COLOURS", "Line", "bars", "machine", "styled"]
-
-COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE)
-
-P = ParamSpec("P")
+__all__ = ["COLOURS", "Line", "bars", "colour_of", "machine", "styled"]
 
 
 @dataclass(frozen=True)
@@ -79,21 +72,19 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw in the package's style."""
-
-    @wraps(draw)
-    def in_style(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with rc_context(STYLE):
-            return draw(*args, **kwargs)
-
-    return in_style
-
-
-def bars(axes: Any, values: dict[str, float], text: str = "{:.3g}") -> None:
-    """Horizontal bars with their values written beside them."""
-    drawn = axes.barh(list(values), list(values.values()), color=BLUE, height=0.6)
-    axes.bar_label(drawn, [text.format(v) for v in values.values()], padding=4)
+def bars(
+    axes: Any, values: dict[str, float], text: str = "{:.3g}", spans: Sequence[Sequence[float] | None] = ()
+) -> None:
+    """Horizontal bars with their values beside them, and lines from the smallest to the largest repeat, if known."""
+    names = list(values)
+    drawn = axes.barh(names, list(values.values()), color=COLOURS[0], height=0.6)
+    for name, span in zip(names, spans, strict=False):
+        if span:
+            axes.plot(span, [name, name], color=INK, linewidth=1.2)
+    ends = [max([v, *(span or ())]) - v for v, span in zip(values.values(), spans or [None] * len(names), strict=True)]
+    for bar, value, end in zip(drawn, values.values(), ends, strict=True):
+        at = (value + end, bar.get_y() + bar.get_height() / 2)
+        axes.annotate(text.format(value), at, xytext=(4, 0), textcoords="offset points", va="center")
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.grid(visible=False, axis="y")

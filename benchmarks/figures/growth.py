@@ -260,6 +260,12 @@ def draw(report: dict[str, Any]) -> Figure:
     panels[0, 0].set(ylabel="time per image over the first's")
     panels[1, 0].set(ylabel="peak beyond loading, MiB")
     panels[0, 0].legend(fontsize=8)
+    with_tier_1 = next(series for series in report["axes"]["classes"] if series["tier_1"])
+    seconds, classes = with_tier_1["seconds_per_image"], with_tier_1["values"]
+    title = (
+        f"From {classes[0]:,} to {classes[-1]:,} classes an image takes {seconds[-1] / seconds[0]:.2g} times as long"
+    )
+    figure.suptitle(f"{title} behind tier 1 (medians of {report['repeats']} turns)", x=0.01, ha="left")
     return figure
 
 

@@ -101,9 +101,13 @@ def lines(report: dict[str, Any]) -> list[Line]:
 @styled
 def draw(report: dict[str, Any]) -> Figure:
     """A bar per workload."""
-    figure = Figure(figsize=(7, 3))
-    axes = figure.add_subplot()
-    bars(axes, {name: work["ratio"] for name, work in report["workloads"].items()})
+    figure = Figure(figsize=(9, 3.4))
+    axes, works = figure.add_subplot(), report["workloads"]
+    values = {f"{name}  (n = {work['images']})": work["ratio"] for name, work in works.items()}
+    bars(axes, values, spans=[work.get("range") for work in works.values()])
     axes.axvline(1, color="black", linewidth=0.8, zorder=0)
-    axes.set(xlabel="times as fast as the published loop", title="same weights, same stages, same evaluations")
+    axes.set_xlabel("times as fast as the published loop (same weights and stages; median, range)")
+    best, worst = (pick(works, key=lambda name: works[name]["ratio"]) for pick in (max, min))
+    said = " to ".join(f"{works[name]['ratio']:.2g} times as fast ({name})" for name in (worst, best))
+    figure.suptitle(f"Our loop is {said}", x=0.01, ha="left")
     return figure

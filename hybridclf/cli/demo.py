@@ -26,7 +26,7 @@ def demo(
     """Compare both tiers, alone and together, on handwritten digits; takes about two minutes."""
     with running(quiet):
         from ..demo import digits as demonstration
-        from ..demo.plots import require_matplotlib
+        from ..demo.style import require_matplotlib
 
         require_matplotlib()  # before the minutes are spent
         out.mkdir(parents=True, exist_ok=True)

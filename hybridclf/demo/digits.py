@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -21,7 +21,8 @@ from ..reranking.evidence import RerankResult
 from ..reranking.fusion import Fusion
 from ..utils.progress import progress_bar
 from . import plots
-from .report import Reliability, Report, Row, Trace
+from .races import watch
+from .report import Reliability, Report, Row
 
 __all__ = ["ALLOCATIONS", "HYBRID", "RIVAL", "TIER_1", "Answers", "Digits", "methods", "run", "split_digits", "write"]
 
@@ -41,9 +42,8 @@ T = TypeVar("T")
 MIN_SECONDS = 0.2
 """A method that is faster is timed over several calls."""
 
-
-SURE = 0.9
-"""Posterior from which an answer counts as sure, where a race is picked to be shown."""
+PER_BIN, MAX_BINS = 50, 10
+"""Images in a bin of the reliability diagram, at least, and bins, at most."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,7 @@ def run(
             bar.set_description(name)
             answers[name] = ask()
         bar.update()
+    i = _watched(answers, data.test_labels)
     return Report(
         seed=seed,
         n_train=len(data.train),
@@ -139,7 +140,7 @@ def run(
         seconds=perf_counter() - start,
         table=tuple(_row(name, answers, data.test_labels) for name in answers),
         reliability=tuple(filter(None, (_reliability(name, answers, data.test_labels) for name in answers))),
-        race=_trace(clf, data, _hardest(answers, data.test_labels), answers),
+        race=watch(clf, data.test[i : i + 1], f"test image {data.test_numbers[i]}", data.test_labels[i].item()),
         versions=_versions(),
     )
 
@@ -154,7 +155,7 @@ def write(report: Report, folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     figures = {
-        "cost-accuracy.png": plots.cost_against_accuracy(report.table),
+        "cost-accuracy.png": plots.cost_against_accuracy(report.table, report.n_test),
         "reliability.png": plots.reliability_diagram(report.reliability),
         "race.png": plots.race(report.race),
     }
@@ -240,36 +241,16 @@ def _reliability(name: str, answers: Mapping[str, Answers], y: np.ndarray) -> Re
     if confidence is None:
         return None
     error = metrics.expected_calibration_error(confidence, labels == y)
-    return Reliability(name, error, metrics.reliability_bins(confidence, labels == y))
+    n_bins = max(min(len(y) // PER_BIN, MAX_BINS), 1)
+    return Reliability(name, error, metrics.equal_count_bins(confidence, labels == y, n_bins))
 
 
-def _hardest(answers: Mapping[str, Answers], y: np.ndarray) -> int:
-    """The test image that cost most, if possible of those that tier 1 gets wrong and the hybrid surely right."""
+def _watched(answers: Mapping[str, Answers], y: np.ndarray) -> int:
+    """The test image of the longest race that was settled, if possible where tier 1 is wrong and the hybrid right."""
     hybrid = answers[HYBRID]
     saved = (answers[TIER_1].labels != y) & (hybrid.labels == y)
-    return int(np.lexsort((hybrid.evaluations, np.asarray(hybrid.confidence) >= SURE, saved))[-1])
-
-
-def _trace(clf: HybridClassifier, data: Digits, i: int, answers: Mapping[str, Answers]) -> Trace:
-    """Run test image i's race again, watching every step."""
-    image, stage = data.test[i : i + 1], clf.reranker(fusion=replace(clf.fusion_, pays=True, harmed=()))
-    steps = [step for step in stage.stream(image, *clf.propose(image)) if len(step.images) or step.finished]
-    ((_, result),) = steps[-1].finished
-    steps = [step for step in steps if len(step.images)]
-    k = len(result.candidates)
-    return Trace(
-        number=int(data.test_numbers[i]),
-        image=data.test[i],
-        label=data.test_labels[i].item(),
-        proposed=answers[TIER_1].labels[i].item(),
-        winner=answers[HYBRID].labels[i].item(),
-        stopped_by=result.stopped_by,
-        confidence=getattr(clf.reranker().allocation, "confidence", None),
-        candidates=result.candidates,
-        evaluations=np.array([s.evaluations[0] for s in steps]),
-        posterior=np.array([s.evidence.posterior[0, :k] for s in steps]),
-        alive=np.array([s.evidence.alive[0, :k] for s in steps]),
-    )
+    settled = np.array([r.stopped_by == "confident" and r.evaluations > 0 for r in hybrid.results])
+    return int(np.lexsort((hybrid.evaluations, settled, saved))[-1])
 
 
 def _versions() -> dict[str, str]:

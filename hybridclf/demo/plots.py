@@ -1,91 +1,30 @@
-"""The demo's pictures. matplotlib is needed for them alone, and imported when the first one is drawn."""
+"""The demo's pictures: cost against accuracy, reliability, one race."""
 
-from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import MissingDependencyError
 from ..metrics import Interval, accuracy
-from ..utils.installing import pip_install
 from .report import Reliability, Row, Trace
+from .style import COLOURS, FAINT, GREY, colour_of, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["cost_against_accuracy", "race", "reliability_diagram", "require_matplotlib"]
-
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
-"""Of Okabe and Ito's palette, which readers with any colour vision tell apart."""
-
-INK, GREY, FAINT = "#333333", "#888888", "#BBBBBB"
-
-STYLE = {
-    "figure.dpi": 160,
-    "figure.constrained_layout.use": True,
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 12,
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#ECECEC",
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "text.color": INK,
-    "legend.frameon": False,
-}
-
-FEW = 10
-"""Fewer images than this in a bin say little: their point is hollow."""
+__all__ = ["cost_against_accuracy", "race", "reliability_diagram"]
 
 SHARES = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
 """Ticks of an axis of log-odds, on which evidence adds up."""
 
-ENDS = {"confident": "sure enough", "budget": "no trials left"} | dict.fromkeys(
+ENDS = SHARES[0] / 2, 1 - SHARES[0] / 2
+"""Where such an axis ends; 0 and 1 are drawn there."""
+
+REASONS = {"confident": "sure enough", "budget": "no trials left"} | dict.fromkeys(
     ("fallback", "novel", "off"), "tier 1's answer stands"
 )
 """Why a race ended, in words."""
-
-P = ParamSpec("P")
-
-
-def require_matplotlib() -> Any:
-    """The matplotlib package.
-
-    Raises
-    ------
-    MissingDependencyError
-        If it is not installed.
-    """
-    try:
-        import matplotlib.figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"pictures need matplotlib, which is not installed; type: {pip_install('plot')}"
-        ) from error
-    return matplotlib
-
-
-def _styled(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
-    """Draw in our style, whatever the user's settings, and leave these alone."""
-
-    @wraps(draw)
-    def styled(*args: P.args, **kwargs: P.kwargs) -> "Figure":
-        with require_matplotlib().rc_context(STYLE):
-            return draw(*args, **kwargs)
-
-    return styled
-
-
-def _figure(width: float, height: float) -> "Figure":
-    """An empty figure, sizes in inches, that belongs to no window and no global state."""
-    return require_matplotlib().figure.Figure(figsize=(width, height))
 
 
 def _interval_point(
@@ -100,21 +39,23 @@ def _interval_point(
 # --- cost against accuracy --------------------------------------------------------------------------------------------
 
 
-@_styled
-def cost_against_accuracy(table: Sequence[Row]) -> "Figure":
+@styled
+def cost_against_accuracy(table: Sequence[Row], n_images: int) -> "Figure":
     """Accuracy with its interval over evaluations per image, on a log scale that has a place for none.
 
     Parameters
     ----------
     table : sequence of Row
-        The methods; the last one is highlighted.
+        The methods; the last one is ours.
+    n_images : int
+        Images that each was asked about.
 
     Raises
     ------
     MissingDependencyError
         If matplotlib is not installed.
     """
-    figure = _figure(8, 4.8)
+    figure = new_figure(8, 4.8)
     axes = figure.add_subplot()
     costs = [row.evaluations for row in table if row.evaluations > 0]
     nothing = 10.0 ** np.floor(np.log10(min(costs, default=1.0)) - 0.4)
@@ -122,17 +63,13 @@ def cost_against_accuracy(table: Sequence[Row]) -> "Figure":
     free = [row for row in table if not row.evaluations]
     paid = sorted((row for row in table if row.evaluations), key=lambda row: row.evaluations)
     for i, row in enumerate(free):
-        _cost_point(axes, nothing * 1.3**i, row, _highlight(row, table), "right")
+        _cost_point(axes, nothing * 1.3**i, row, colour_of(row.method), "right")
     for i, row in enumerate(paid):
-        _cost_point(axes, row.evaluations, row, _highlight(row, table), "below" if i % 2 else "above")
+        _cost_point(axes, row.evaluations, row, colour_of(row.method), "below" if i % 2 else "above")
     axes.margins(y=0.12)
-    axes.set_ylabel("accuracy, % (95 % interval)")
+    axes.set_ylabel(f"accuracy on {n_images:,} images, % (95 % interval)")
     axes.set_title(_cost_title(table), fontsize=11, pad=10)
     return figure
-
-
-def _highlight(item: Any, among: Sequence[Any]) -> str:
-    return VERMILLION if item is among[-1] else BLUE
 
 
 def _cost_title(table: Sequence[Row]) -> str:
@@ -175,60 +112,63 @@ def _cost_point(axes: "Axes", x: float, row: Row, colour: str, place: str) -> No
 # --- reliability ------------------------------------------------------------------------------------------------------
 
 
-@_styled
+@styled
 def reliability_diagram(methods: Sequence[Reliability]) -> "Figure":
-    """Accuracy over confidence of each method, with how many images lie in each bin below it.
+    """Accuracy over confidence of each method, side by side, on axes of log-odds, where sure answers have room.
 
     Parameters
     ----------
     methods : sequence of Reliability
-        Side by side, in this order; the last one is highlighted.
+        Two or more; the title compares the first with the last.
 
     Raises
     ------
     MissingDependencyError
         If matplotlib is not installed.
     """
-    figure = _figure(4.4 * len(methods), 5.6)
-    grid = figure.subplots(2, len(methods), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1))
-    for method, (upper, lower) in zip(methods, grid.T, strict=True):
-        _reliability_curve(upper, method, _highlight(method, methods))
-        _confidence_histogram(lower, method, _highlight(method, methods))
-    grid[0, 0].set_ylabel("accuracy (95 % interval)")
-    grid[1, 0].set_ylabel("images (log)")
+    figure = new_figure(4.6 * len(methods), 4.9)
+    grid = figure.subplots(1, len(methods), sharex=True, sharey=True, squeeze=False)[0]
+    for method, axes in zip(methods, grid, strict=True):
+        _reliability_curve(axes, method)
+    least = min(0.5, *(np.min([m.bins.confidence.min(), m.bins.accuracy.min()]) for m in methods))
+    _reliability_axes(grid[0], max(SHARES[0], least) / 1.5)
+    grid[0].set_ylabel("right answers (95 % interval)")
+    figure.suptitle(_reliability_title(methods), x=0.01, ha="left")
     return figure
 
 
-def _reliability_curve(axes: "Axes", method: Reliability, colour: str) -> None:
-    bins = method.bins
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
-    axes.annotate("as sure as right", (0.13, 0.16), color=GREY, fontsize=8.5, rotation=40, rotation_mode="anchor")
+def _reliability_title(methods: Sequence[Reliability]) -> str:
+    first, last = methods[0].calibration_error, methods[-1].calibration_error
+    change = "closer to accuracy" if last < first else "no closer to accuracy"
+    return f"With tier 2, confidence is {change}: calibration error {first:.3f} without, {last:.3f} with"
+
+
+def _reliability_curve(axes: "Axes", method: Reliability) -> None:
+    """A point per bin, and the line on which answers are right as often as they are sure."""
+    bins, (low, high) = method.bins, ENDS
+    axes.plot([low, high], [low, high], color=GREY, linewidth=1, linestyle="--")
     for count, confidence, share in zip(bins.count, bins.confidence, bins.accuracy, strict=True):
-        if count:
-            interval = accuracy(np.arange(count) < round(share * count))
-            inside = "white" if count < FEW else colour
-            _interval_point(axes, confidence, interval, colour, markerfacecolor=inside, clip_on=False)
-    axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
-    axes.set_title(f"{method.method}\ncalibration error {method.calibration_error:.3f}", fontsize=11)
+        interval = accuracy(np.arange(count) < round(share * count))
+        shown = Interval(*np.clip([interval.value, interval.low, interval.high], low, high))
+        _interval_point(axes, np.clip(confidence, low, high), shown, colour_of(method.method), clip_on=False)
+    axes.set_xlabel("posterior of the answer")
+    n = f"{bins.count.sum():,} images in {len(bins.count)} bins of equal counts"
+    axes.set_title(f"{method.method}\n{n}", fontsize=10, pad=10)
 
 
-def _confidence_histogram(axes: "Axes", method: Reliability, colour: str) -> None:
-    bins = method.bins
-    bars = axes.bar(bins.edges[:-1], bins.count, np.diff(bins.edges), align="edge", color=colour, edgecolor="white")
-    axes.bar_label(bars, [str(n) if n else "" for n in bins.count], fontsize=7.5, padding=1)
-    axes.set_yscale("log")
-    axes.set_ylim(0.7, 4 * bins.count.max())
-    axes.set_yticks([])
+def _reliability_axes(axes: "Axes", least: float) -> None:
+    """Log-odds on both axes, shared by all panels."""
+    axes.set(xscale="logit", yscale="logit", xlim=(least, ENDS[1]), ylim=(least, ENDS[1]))
+    ticks = [share for share in SHARES[:-1] if share > least]
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks([*ticks, ENDS[1]], [*(f"{100 * share:g} %" for share in ticks), "100 %"])
     axes.minorticks_off()
-    axes.grid(visible=False)
-    axes.spines["left"].set_visible(False)
-    axes.set_xlabel(f"confidence (hollow: fewer than {FEW} images)")
 
 
 # --- a race -----------------------------------------------------------------------------------------------------------
 
 
-@_styled
+@styled
 def race(trace: Trace) -> "Figure":
     """One image, and its candidates' posterior over the evaluations spent on it.
 
@@ -242,13 +182,13 @@ def race(trace: Trace) -> "Figure":
     MissingDependencyError
         If matplotlib is not installed.
     """
-    figure = _figure(9, 4.2)
+    figure = new_figure(9, 4.2)
     left, right = figure.subplots(1, 2, width_ratios=(1, 2.4))
     _picture(left, trace)
-    colours = iter((BLUE, GREEN, PURPLE, ORANGE))
+    others = iter(colour for colour in COLOURS if colour != colour_of("race"))
     for k in np.argsort(-trace.posterior.max(axis=0), kind="stable"):
         wins = trace.candidates[k] == trace.winner
-        _runner(right, trace, int(k), VERMILLION if wins else next(colours, FAINT), wins)
+        _runner(right, trace, int(k), colour_of("race") if wins else next(others, FAINT), wins)
     _race_axes(right, trace)
     return figure
 
@@ -257,7 +197,7 @@ def _race_axes(axes: "Axes", trace: Trace) -> None:
     """Log-odds over evaluations, with the threshold, the end and who took part."""
     end = trace.evaluations[-1]
     axes.set_yscale("logit")
-    axes.set_ylim(SHARES[0] / 2, 1 - SHARES[0] / 2)
+    axes.set_ylim(*ENDS)
     axes.set_yticks(SHARES, [f"{100 * share:g} %" for share in SHARES])
     axes.minorticks_off()
     axes.axvline(end, color=GREY, linewidth=1, linestyle="--", zorder=1)
@@ -267,7 +207,7 @@ def _race_axes(axes: "Axes", trace: Trace) -> None:
         axes.annotate("sure enough to stop", at, (2, 3), textcoords="offset points", fontsize=8.5, color=GREY)
     axes.set(ylabel="posterior among the candidates", xlabel="evaluations spent on this image")
     axes.set_title(
-        f"{trace.winner} wins after {end} evaluations: {ENDS.get(trace.stopped_by, trace.stopped_by)}", pad=10
+        f"{trace.winner} wins after {end} evaluations: {REASONS.get(trace.stopped_by, trace.stopped_by)}", pad=10
     )
     axes.legend(title="candidates", loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9, alignment="left")
 
@@ -275,7 +215,7 @@ def _race_axes(axes: "Axes", trace: Trace) -> None:
 def _picture(axes: "Axes", trace: Trace) -> None:
     axes.imshow(trace.image, cmap="gray")
     axes.set(xticks=[], yticks=[])
-    axes.set_title(f"Test image {trace.number}")
+    axes.set_title(trace.name[:1].upper() + trace.name[1:])
     said = f"true label: {trace.label}\ntier 1 said: {trace.proposed}\nhybrid says: {trace.winner}"
     axes.annotate(said, (0, 0), xycoords="axes fraction", xytext=(0, -8), textcoords="offset points", va="top")
 
@@ -283,7 +223,7 @@ def _picture(axes: "Axes", trace: Trace) -> None:
 def _runner(axes: "Axes", trace: Trace, k: int, colour: str, wins: bool) -> None:
     """A candidate's share, to where it was dropped or the race ended."""
     n_steps = int(trace.alive[:, k].sum())
-    x, y = trace.evaluations[:n_steps], np.clip(trace.posterior[:n_steps, k], SHARES[0] / 2, 1 - SHARES[0] / 2)
+    x, y = trace.evaluations[:n_steps], np.clip(trace.posterior[:n_steps, k], *ENDS)
     dropped = n_steps < len(trace.alive)
     label = f"{trace.candidates[k]}, dropped after {x[-1]}" if dropped else f"{trace.candidates[k]}"
     axes.plot(x, y, ".-", color=colour, linewidth=2.6 if wins else 1.6, label=label, zorder=3 if wins else 2)

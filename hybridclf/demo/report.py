@@ -46,7 +46,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Confidence against accuracy of one method."""
+    """Confidence against accuracy of one method, in bins of equal counts; the calibration error has its usual bins."""
 
     method: str
     calibration_error: float
@@ -59,9 +59,9 @@ class Trace:
 
     Attributes
     ----------
-    number : int
-        The image's number in the data set.
-    image : float array `[H, W]`
+    name : str
+        The image's name.
+    image : array `[H, W]` or `[H, W, 3]`
         The image.
     label : label
         The right answer.
@@ -81,7 +81,7 @@ class Trace:
         Who had not been dropped before that step.
     """
 
-    number: int
+    name: str
     image: np.ndarray
     label: Label
     proposed: Label
@@ -111,7 +111,7 @@ class Report:
     reliability : tuple of Reliability
         Tier 1 and the hybrid.
     race : Trace
-        One hard image.
+        One image that the race settled.
     versions : dict
         Of Python and the packages that the numbers depend on.
     """

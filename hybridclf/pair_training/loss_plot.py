@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..demo.plots import BLUE, FAINT, INK, VERMILLION, _figure, _styled
+from ..demo.style import BLUE, FAINT, INK, VERMILLION, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,7 @@ SMOOTH = 50
 Entries = Sequence[Mapping[str, float]]
 
 
-@_styled
+@styled
 def plot_losses(losses: Mapping[str, Entries]) -> "Figure":
     """Plot loss over steps, one panel per network.
 
@@ -37,7 +37,7 @@ def plot_losses(losses: Mapping[str, Entries]) -> "Figure":
     MissingDependencyError
         If matplotlib is not installed.
     """
-    figure = _figure(5 * len(losses), 3.6)
+    figure = new_figure(5 * len(losses), 3.6)
     for axes, (name, entries) in zip(figure.subplots(1, len(losses), squeeze=False)[0], losses.items(), strict=True):
         _curves(axes, entries)
         axes.set_title(name)

@@ -19,12 +19,16 @@ __all__ = [
     "model_folder",
     "models",
     "pretrained_folder",
+    "roots",
 ]
 
 DEFAULT_MODEL = "cifar10"
 """Name of the embedded model that is used by default."""
 
 _PRETRAINED = Path(__file__).parent
+
+_MORE = "hybridclf_models"
+"""The package of a distribution of its own, for embedded models that are too big for ours."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def model_folder(model: str | Path) -> Path:
         If there is neither.
     """
     # an embedded model's name wins over a folder of the same name
-    is_other = str(model) not in _names() and Path(model).is_dir()
+    is_other = str(model) not in _folders() and Path(model).is_dir()
     return Path(model) if is_other else pretrained_folder(str(model))
 
 
@@ -86,25 +90,37 @@ def pretrained_folder(name: str) -> Path:
     InvalidInputError
         If there is no model of this name.
     """
-    if name not in _names():
+    found = _folders()
+    if name not in found:
+        more = "" if len(roots()) > 1 else "; more are in the distribution hybridclf-models, models/ of a checkout"
         raise InvalidInputError(
-            f"there is no embedded model {name!r}; there is {', '.join(_names())}; for a saved model give its folder"
+            f"there is no embedded model {name!r}; there is {', '.join(found)}{more}; for a saved model give its folder"
         )
-    return _PRETRAINED / name
+    return found[name]
 
 
-def _names() -> list[str]:
-    return sorted(path.parent.name for path in _PRETRAINED.glob("*/model.json"))
+def roots() -> list[Path]:
+    """Folders of embedded models: our own, and that of hybridclf-models if it is installed or in this checkout."""
+    spec = find_spec(_MORE)
+    installed = [Path(place) for place in spec.submodule_search_locations or ()] if spec else []
+    checkout = _PRETRAINED.parents[1] / "models" / _MORE
+    return [_PRETRAINED, *(installed or [checkout] * checkout.is_dir())]
+
+
+def _folders() -> dict[str, Path]:
+    """Folders of the embedded models, by name."""
+    found = {path.parent.name: path.parent for root in roots() for path in root.glob("*/model.json")}
+    return dict(sorted(found.items()))
 
 
 def models() -> list[EmbeddedModel]:
     """List the embedded models, by name; the first paragraph of their README.md describes them."""
-    return [_model(name) for name in _names()]
+    return [_model(*item) for item in _folders().items()]
 
 
-def _model(name: str) -> EmbeddedModel:
-    saved = json.loads((_PRETRAINED / name / "model.json").read_text(encoding="utf-8"))
-    readme = (_PRETRAINED / name / "README.md").read_text(encoding="utf-8")
+def _model(name: str, folder: Path) -> EmbeddedModel:
+    saved = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    readme = (folder / "README.md").read_text(encoding="utf-8")
     return EmbeddedModel(name, _line(readme.partition("\n\n")[2]), saved["classes"]["values"])
 
 

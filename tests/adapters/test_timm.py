@@ -32,8 +32,9 @@ from timm.models import get_pretrained_cfg, save_for_hf
 from hybridclf import FixedTrials, HybridClassifier, plugins
 from hybridclf.errors import InvalidInputError, InvalidTypeError, SavedModelError, UnknownLabelError, UnknownSpecError
 from hybridclf.models import LateConditionedDenoiser, LateUNet
+from hybridclf.pretrained.catalog import models
 from hybridclf.proposer import is_trained, resolve_proposer
-from hybridclf_adapters._timm_models import PRETRAINED, register_folders
+from hybridclf_adapters._timm_models import register_folders
 from hybridclf_adapters.timm import HybridModel, TimmProposer, _is_labelled, class_names, load, register
 from tests.adapters.tiny_pair import specs_of
 
@@ -437,7 +438,7 @@ def names(
 
 
 def embedded_names() -> set[str]:
-    return {"hybridclf_" + re.sub(r"\W", "_", path.parent.name) for path in PRETRAINED.glob("*/model.json")}
+    return {"hybridclf_" + re.sub(r"\W", "_", model.name) for model in models()}
 
 
 def test_registered(names: dict[str, Path]) -> None:
@@ -790,7 +791,6 @@ def test_scripts_run_with_our_models_registered(names: dict[str, Path], tmp_path
     assert set(result["models"]) == embedded_names() | {"hybridclf_here"}
 
 
-@pytest.mark.skipif(not (PRETRAINED / "digits" / "model.json").exists(), reason="no embedded digits pair")
 def test_embedded_digits() -> None:
     model = timm.create_model("hybridclf_digits", pretrained=True).eval()
     transform = create_transform(**resolve_model_data_config(model), is_training=False)

@@ -74,8 +74,9 @@ def test_calibration_error_where_there_is_calibration(report: Report) -> None:
 
 def test_the_race_is_one_images(report: Report) -> None:
     race, digits = report.race, load_digits()
-    np.testing.assert_array_equal(race.image, digits.images[race.number])
-    assert race.label == digits.target[race.number]
+    number = int(race.name.removeprefix("test image "))
+    np.testing.assert_array_equal(race.image, digits.images[number])
+    assert race.label == digits.target[number]
     assert race.posterior.shape == race.alive.shape == (len(race.evaluations), len(race.candidates))
     np.testing.assert_allclose(race.posterior.sum(axis=1), 1)
     assert race.evaluations[0] == 0
@@ -119,6 +120,7 @@ def test_the_demo_in_full(tmp_path: Path) -> None:
     hybrid, tier_1 = rows[demo.HYBRID], rows[demo.TIER_1]
     exhaustive, staged, t_test = (rows[name] for name in demo.ALLOCATIONS)
     assert report.seconds <= 180
+    assert report.race.stopped_by == "confident" and report.race.proposed != report.race.label == report.race.winner
     assert hybrid.accuracy.value >= 0.985 > tier_1.accuracy.value
     assert hybrid.accuracy.value >= exhaustive.accuracy.value - 0.005
     assert hybrid.evaluations * 50 <= staged.evaluations

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from hybridclf.demo import plots
+from hybridclf.demo import plots, style
 from hybridclf.demo.report import Reliability, Row, Trace
 from hybridclf.errors import MissingDependencyError
-from hybridclf.metrics import Interval, expected_calibration_error, reliability_bins
+from hybridclf.metrics import Interval, equal_count_bins, expected_calibration_error
 
 
 def make_row(method: str, value: float, evaluations: float) -> Row:
@@ -44,11 +44,11 @@ def make_reliability(method: str, seed: int) -> Reliability:
     rng = np.random.default_rng(seed)
     confidence = rng.beta(8, 1, size=400)
     right = rng.random(400) < confidence
-    return Reliability(method, expected_calibration_error(confidence, right), reliability_bins(confidence, right))
+    return Reliability(method, expected_calibration_error(confidence, right), equal_count_bins(confidence, right))
 
 
 TRACE = Trace(
-    number=1389,
+    name="test image 1389",
     image=np.arange(64.0).reshape(8, 8) / 4,
     label=5,
     proposed=8,
@@ -62,8 +62,8 @@ TRACE = Trace(
 )
 
 DRAWINGS: dict[str, Callable[[], Figure]] = {
-    "cost": lambda: plots.cost_against_accuracy(TABLE),
-    "free methods only": lambda: plots.cost_against_accuracy(TABLE[:2]),
+    "cost": lambda: plots.cost_against_accuracy(TABLE, 899),
+    "free methods only": lambda: plots.cost_against_accuracy(TABLE[:2], 899),
     "reliability": lambda: plots.reliability_diagram([make_reliability("tier 1", 0), make_reliability("hybrid", 1)]),
     "race": lambda: plots.race(TRACE),
     "no race": lambda: plots.race(
@@ -98,7 +98,7 @@ def texts(figure: Figure) -> str:
 
 
 def test_cost_shows_every_method_at_its_cost() -> None:
-    figure = plots.cost_against_accuracy(TABLE)
+    figure = plots.cost_against_accuracy(TABLE, 899)
     (axes,) = figure.axes
     points = {(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() == "o"}
     assert {(row.evaluations, 100 * row.accuracy.value) for row in TABLE if row.evaluations} <= points
@@ -109,17 +109,29 @@ def test_cost_shows_every_method_at_its_cost() -> None:
         assert row.method.split(": ")[-1] in texts(figure)
 
 
-def test_reliability_shows_every_bin_with_images() -> None:
+def test_reliability_shows_every_bin() -> None:
     methods = [make_reliability("tier 1", 0), make_reliability("hybrid", 1)]
     figure = plots.reliability_diagram(methods)
-    for method, axes in zip(methods, figure.axes[:2], strict=True):
+    for method, axes in zip(methods, figure.axes, strict=True):
         points = [(x[0], y[0]) for x, y in (line.get_data() for line in axes.lines if line.get_marker() == "o")]
-        full = method.bins.count > 0
-        expected = np.c_[method.bins.confidence, method.bins.accuracy][full]
+        expected = np.clip(np.c_[method.bins.confidence, method.bins.accuracy], *plots.ENDS)
         np.testing.assert_allclose(points, expected)
-        assert f"{method.calibration_error:.3f}" in axes.get_title(loc="left")
-    heights = [bar.get_height() for bar in figure.axes[2].patches]
-    assert heights == methods[0].bins.count.tolist()
+        assert "400 images in 10 bins of equal counts" in axes.get_title(loc="left")
+    for method in methods:
+        assert f"{method.calibration_error:.3f}" in texts(figure)
+
+
+def test_a_method_has_one_colour_everywhere() -> None:
+    cost, reliability = (
+        plots.cost_against_accuracy(TABLE, 899),
+        plots.reliability_diagram([make_reliability("tier 1", 0), make_reliability("hybrid", 1)]),
+    )
+    drawn = {line.get_color() for axes in reliability.axes for line in axes.lines if line.get_marker() == "o"}
+    assert drawn == {style.BLUE, style.VERMILLION}
+    of_methods = [line.get_color() for line in cost.axes[0].lines if line.get_marker() == "o"]
+    assert set(of_methods) == {style.colour_of(row.method) for row in TABLE}
+    assert style.colour_of("hybrid, 256 trials") == style.colour_of("Race with prior") == style.VERMILLION
+    assert style.colour_of("something else") == style.INK
 
 
 def test_race_follows_each_candidate_to_its_end() -> None:
@@ -129,7 +141,7 @@ def test_race_follows_each_candidate_to_its_end() -> None:
     lines = {line.get_label(): line.get_xdata().tolist() for line in race.lines if not line.get_label().startswith("_")}
     assert lines == {"5": [0, 3, 5, 7], "8": [0, 3, 5, 7], "3, dropped after 3": [0, 3]}
     assert race.get_title(loc="left") == "5 wins after 7 evaluations: sure enough"
-    for line in ("true label: 5", "tier 1 said: 8", "hybrid says: 5", "image 1389"):
+    for line in ("true label: 5", "tier 1 said: 8", "hybrid says: 5", "Test image 1389"):
         assert line in texts(figure)
 
 
@@ -145,7 +157,7 @@ def test_pictures_leave_the_users_settings_alone() -> None:
 def test_without_matplotlib_the_error_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
-    calls: list[Callable[[], Any]] = [plots.require_matplotlib, *DRAWINGS.values()]
+    calls: list[Callable[[], Any]] = [style.require_matplotlib, *DRAWINGS.values()]
     for draw in calls:
         with pytest.raises(MissingDependencyError, match=r'type: pip install "?matplotlib'):
             draw()

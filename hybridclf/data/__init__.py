@@ -1,1 +1,1 @@
-"""Reading images: arrays, image files, Parquet tables, and data sets with labels."""
+"""Readers of images: arrays, image files, Parquet tables and labelled data sets."""

@@ -1,4 +1,4 @@
-"""What users pass as X, made into one array, vectors `[n, d]` or images `[n, H, W, C]`; and PIL images of any kind."""
+"""Conversion of X to one array, vectors `[n, d]` or images `[n, H, W, C]`, and of PIL images to 8 bits."""
 
 import warnings
 from collections.abc import Sequence
@@ -29,28 +29,31 @@ __all__ = [
 
 
 MAX_ASPECT = 200
-"""How much longer than wide an image may be: models that resize the shorter edge make the longer one as much longer."""
+"""Largest ratio of an image's long edge to its short one.
+
+Models resize the short edge to a fixed length, so a thin strip would grow to a huge image.
+"""
 
 
 def is_image_list(X: Any) -> bool:
-    """Whether X is a list or tuple of images: PIL's, or arrays of two axes or more."""
+    """Tell whether X is a list or tuple of images: PIL's, or arrays of two axes or more."""
     return (
         isinstance(X, list | tuple) and len(X) > 0 and (isinstance(X[0], Image.Image) or getattr(X[0], "ndim", 0) >= 2)
     )
 
 
 def is_pil_list(X: Any) -> bool:
-    """Whether X is a list or tuple of PIL images."""
+    """Tell whether X is a list or tuple of PIL images."""
     return is_image_list(X) and isinstance(X[0], Image.Image)
 
 
 def is_empty(X: Any) -> bool:
-    """Whether X is an array, a table or a list without a single item."""
+    """Tell whether X is an array, a table or a list without a single item."""
     return tuple(X.shape[:1]) == (0,) if hasattr(X, "shape") else isinstance(X, list | tuple) and not X
 
 
 def as_array(X: Any, shape: Sequence[int] | None = None) -> np.ndarray:
-    """Images or vectors as one array, uint8 or float.
+    """Convert images or vectors to one array, uint8 or float.
 
     Parameters
     ----------
@@ -74,10 +77,12 @@ def as_array(X: Any, shape: Sequence[int] | None = None) -> np.ndarray:
     if is_image_list(X):
         X = _stack(X, wanted[2] if wanted is not None and len(wanted) == 3 else None)
     if isinstance(X, np.ndarray) and X.dtype == np.uint8 and X.ndim > 2 and X.size:
-        array = X  # checking would make a copy eight times the size
+        # bytes hold no nan or inf to check for, and check_array's float64 copy would take eight times the memory
+        array = X
     else:
-        array = check_array(X, dtype="numeric", order="C", allow_nd=True)  # one order: matrix products round by it
-    if array.ndim == 3:
+        # always C order: a matrix product of a transposed array rounds otherwise
+        array = check_array(X, dtype="numeric", order="C", allow_nd=True)
+    if array.ndim == 3:  # grey images [n, H, W] get their channel axis
         array = array[..., None]
     if array.ndim not in (2, 4) or not array.size:
         raise InvalidInputError(
@@ -87,9 +92,10 @@ def as_array(X: Any, shape: Sequence[int] | None = None) -> np.ndarray:
 
 
 def _unfold(array: np.ndarray, wanted: tuple[int, ...]) -> np.ndarray:
-    if array.ndim == 2 and len(wanted) == 3 and array.shape[1] == np.prod(wanted):
+    """Reshape flattened images `[n, H·W·C]` to images, or images to vectors, if the model takes the other form."""
+    if array.ndim == 2 and len(wanted) == 3 and array.shape[1] == np.prod(wanted):  # [n, 64] -> [n, 8, 8, 1]
         return array.reshape(-1, *wanted)
-    if array.ndim == 4 and len(wanted) == 1 and np.prod(array.shape[1:]) == wanted[0]:
+    if array.ndim == 4 and len(wanted) == 1 and np.prod(array.shape[1:]) == wanted[0]:  # [n, 8, 8, 1] -> [n, 64]
         return array.reshape(-1, *wanted)
     if array.shape[1:] != wanted:
         raise InvalidInputError(f"expected {describe(wanted)}, got {describe(array.shape[1:])}; resize them first")
@@ -97,10 +103,11 @@ def _unfold(array: np.ndarray, wanted: tuple[int, ...]) -> np.ndarray:
 
 
 def _stack(images: Sequence[Any], channels: int | None) -> np.ndarray:
-    """Images of one size as one array `[n, H, W]` or `[n, H, W, C]`."""
+    """Stack images of one size into an array `[n, H, W]` or `[n, H, W, C]`."""
     pil = isinstance(images[0], Image.Image)
     if any(isinstance(image, Image.Image) != pil for image in images):
         raise InvalidInputError("X mixes PIL images with other things; give images of one kind")
+    # turn before comparing sizes: a photo taken upright swaps width and height
     images = [upright(image) for image in images] if pil else images
     sizes = {image.size if pil else np.shape(image) for image in images}
     if len(sizes) > 1:
@@ -109,14 +116,14 @@ def _stack(images: Sequence[Any], channels: int | None) -> np.ndarray:
 
 
 def _pixels(images: Sequence[Image.Image], channels: int | None) -> np.ndarray:
-    """PIL images as uint8: of so many channels, by default grey if all of them are, else RGB."""
+    """Convert PIL images to uint8 of that many channels; by default grey if every image is grey, else RGB."""
     grey = {image.mode for image in images} <= {"1", "L"}
     mode = {None: "L" if grey else "RGB", 1: "L", 4: "RGBA"}.get(channels, "RGB")
     return np.stack([np.asarray(convert(image, mode)) for image in images])
 
 
 def as_pil(image: Any) -> Image.Image:
-    """A PIL image `upright`, or a uint8 array `[H, W]` or `[H, W, C]` (C = 1, 3 or 4) as one.
+    """Convert a uint8 array `[H, W]` or `[H, W, C]` (C = 1, 3 or 4), or any PIL image, to an `upright` PIL image.
 
     Raises
     ------
@@ -136,9 +143,9 @@ def as_pil(image: Any) -> Image.Image:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """A PIL image in 8 bits, turned as its camera meant it; of an animation the current frame.
+    """Convert a PIL image to 8 bits, turned by its EXIF orientation; of an animation, take the current frame.
 
-    16-bit grey is scaled: Pillow's own conversion would cut it off at 255.
+    16-bit grey is scaled to 0 to 255.
 
     Raises
     ------
@@ -149,6 +156,7 @@ def upright(image: Image.Image) -> Image.Image:
         raise InvalidInputError(f"an image of {image.width}x{image.height} pixels is too narrow; crop it")
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
+        # Pillow's own conversion clips at 255 instead of scaling; 65535 / 257 = 255
         return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     if image.mode in ("I", "F"):
         raise InvalidInputError(
@@ -158,10 +166,12 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def convert(image: Image.Image, mode: str) -> Image.Image:
-    """An 8-bit image of any mode in another, as Pillow converts palettes and CMYK; alpha is dropped or kept by mode."""
-    if "transparency" in image.info:  # else Pillow warns
+    """Convert an 8-bit image to another mode, by Pillow's rules for palettes and CMYK; only RGBA keeps alpha."""
+    # Pillow warns if a palette's transparency is dropped in one step
+    if "transparency" in image.info:
         image = image.convert("RGBA")
-    if image.mode == "LAB":  # Pillow knows no other way
+    # Pillow converts LAB to RGB alone
+    if image.mode == "LAB":
         image = image.convert("RGB")
     try:
         return image.convert(mode)
@@ -170,29 +180,33 @@ def convert(image: Image.Image, mode: str) -> Image.Image:
 
 
 def value_range(array: np.ndarray) -> tuple[float, float]:
-    """Lowest and highest value of images like these: 0 and 255 for uint8, else what they hold."""
+    """Lowest and highest value of the images: 0 and 255 for uint8 whatever they hold, else the minimum and maximum."""
     return (0.0, 255.0) if array.dtype == np.uint8 else (float(array.min()), float(array.max()))
 
 
 def in_range(images: np.ndarray, pixel_range: tuple[float, float]) -> np.ndarray:
-    """Images as a model takes them that was fitted on a range: uint8 and bool scaled to it, others as they are.
+    """Bring images to the value range a model was fitted on: uint8 and bool are scaled, other types stay.
 
     Parameters
     ----------
     images : array `[n, …]`
-        Pixels as a user gave them.
+        The user's pixels.
     pixel_range : (low, high)
-        Black and white in what the model was fitted on.
+        Black and white in the model's training images.
+
+    Returns
+    -------
+    array `[n, …]`
 
     Raises
     ------
     InvalidInputError
-        For uint8 with no value beyond `high`, which may be meant either way, and for other whole numbers far beyond it.
+        For uint8 without a value above `high`, whose scale is ambiguous, and for wider integers far above `high`.
 
     Warns
     -----
     UserWarning
-        For floats that look like 0 to 1 or 0 to 255 where the model was fitted on another range.
+        For floats that look like 0 to 1 or 0 to 255 if the model was fitted on another range.
     """
     low, high = pixel_range
     if images.dtype == bool:
@@ -202,16 +216,17 @@ def in_range(images: np.ndarray, pixel_range: tuple[float, float]) -> np.ndarray
         return scaled(images, pixel_range)
     lowest, highest = value_range(images)
     held = f"the images hold {images.dtype} {lowest:g} to {highest:g}, and the model was fitted on {low:g} to {high:g}"
-    beyond = highest > high + (high - low)
+    beyond = highest > high + (high - low)  # by a whole range, not by an outlier
     if beyond and np.issubdtype(images.dtype, np.integer):
         raise InvalidInputError(f"{held}; give uint8 or PIL images, whose 0 to 255 are scaled, or scale them yourself")
+    # two suspects: 0 to 255 for a model of a smaller range, 0 to 1 for a model of a larger one
     if lowest >= 0 and ((beyond and highest <= 255) or (low >= 0 and 0 < highest <= 1 and high >= 8)):
         warnings.warn(f"{held}; if that is another scale, bring them to the model's", UserWarning, stacklevel=4)
     return images
 
 
 def _check_scale_is_plain(images: np.ndarray, pixel_range: tuple[float, float]) -> None:
-    """Check that uint8 images are meant as 0 to 255: numbers no higher than the model's own may be those."""
+    """Refuse uint8 images that may already be in the model's range, as the digits' 0 to 16 are."""
     highest = images.max()
     if 0 < highest <= pixel_range[1] <= 127:
         raise InvalidInputError(
@@ -222,31 +237,31 @@ def _check_scale_is_plain(images: np.ndarray, pixel_range: tuple[float, float]) 
 
 
 def scaled(pixels: np.ndarray, pixel_range: tuple[float, float] | None) -> np.ndarray:
-    """Pixels uint8 as they are for a range of 0 to 255 or None, else float, black and white becoming its ends."""
+    """Scale uint8 pixels linearly to a range: 0 becomes its low end, 255 its high one; None means 0 to 255."""
     low, high = pixel_range or (0.0, 255.0)
     return pixels if (low, high) == (0.0, 255.0) else low + pixels * ((high - low) / 255)
 
 
 def describe(shape: Sequence[int]) -> str:
-    """A shape in words: "vectors of 64 numbers" or "images of 8x8x1"."""
+    """Say a shape in words: "vectors of 64 numbers" or "images of 8x8x1"."""
     return f"vectors of {shape[0]} numbers" if len(shape) == 1 else f"images of {'x'.join(map(str, shape))}"
 
 
 def select(images: Any, index: np.ndarray) -> Any:
-    """Some of the images or rows, from an array, a list or a table."""
+    """Select items by position from an array, a list or a table."""
     return _safe_indexing(images, index)
 
 
 @dataclass(frozen=True)
 class Items:
-    """n items in the form that each tier takes.
+    """The same n items twice, in the form each tier takes.
 
     Attributes
     ----------
     given : array, table or list of n items
-        For a scikit-learn tier 1: a table as the user passed it, with its column names, types and gaps; else as below.
+        Input of a scikit-learn tier 1: a table keeps its column names, types and gaps; anything else is `images`.
     images : array `[n, d]` or `[n, H, W, C]`, or list of n images
-        For tier 2, and for a tier 1 that takes images.
+        Input of tier 2, and of a tier 1 that takes images.
     """
 
     given: Any
@@ -256,6 +271,7 @@ class Items:
         return len(self.images)
 
     def select(self, index: np.ndarray) -> "Items":
-        """Some of them."""
+        """Select items by position."""
         images = select(self.images, index)
+        # one selection serves both forms if they are the same object
         return Items(images if self.given is self.images else select(self.given, index), images)

@@ -1,4 +1,4 @@
-"""Labelled images to train on: a folder per class, Parquet, or scikit-learn's digits, decoded once into one array."""
+"""Labelled training images, from a folder per class, Parquet or scikit-learn's digits, decoded once into one array."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ from .image_files import as_item, image_paths, open_image
 __all__ = ["DIGITS", "LabelledImages", "channel_statistics", "load_labelled"]
 
 DIGITS = "digits"
-"""What stands for scikit-learn's handwritten digits where a path is expected."""
+"""Name of scikit-learn's handwritten digits, given in place of a path."""
 
 MAX_BYTES = 4 * 2**30
-"""Memory that decoded images may take; more are refused."""
+"""Memory limit of the decoded images; a larger data set is refused."""
 
 MAX_UNREADABLE = 0.05
-"""Share of the files that may be damaged and are left out; more are refused, as something else is wrong then."""
+"""Largest share of damaged files, which are left out. More of them mean that the data set itself is wrong."""
 
 _SPLITS = {"train", "test", "val", "valid", "validation"}
 _LAYOUT = "a folder with a subfolder of images per class, a Parquet file of images, or digits"
@@ -43,11 +43,11 @@ class LabelledImages:
     y : int array `[n]`
         Class numbers; every class has an image.
     classes : list of C str
-        What they stand for.
+        Class names, by number.
     groups : int array `[n]`
-        Numbers ≥ 0 of the groups of images that belong together; an image that has none is one by itself.
+        Group numbers ≥ 0. Images of one group belong together; an image without one is a group by itself.
     unreadable : tuple of str
-        Files that were left out, each with what is wrong with it.
+        Files left out, each with the reason.
     """
 
     pixels: np.ndarray
@@ -58,7 +58,7 @@ class LabelledImages:
 
 
 class _Item(NamedTuple):
-    """One image that is still to be decoded."""
+    """One image, not decoded yet."""
 
     name: str
     open: Callable[[], Image.Image]
@@ -68,7 +68,7 @@ class _Item(NamedTuple):
 
 @dataclass(frozen=True)
 class _Source:
-    """What there is to decode: n items of these classes."""
+    """The n items of a data set, not decoded yet, and its classes."""
 
     items: Iterable[_Item]
     n: int
@@ -84,22 +84,27 @@ def load_labelled(source: str | Path, size: int, progress: bool = False, group: 
         A folder with a subfolder per class (images anywhere in it count, hidden ones and other files do not), a Parquet
         file in the layout of a Hugging Face image data set or the folder of its parts, or scikit-learn's digits.
     size : int
-        Side in pixels that images are stretched to.
+        Side in pixels; images are stretched to a square of it.
     progress : bool
-        Whether to show a progress bar.
+        Show a progress bar.
     group : str, optional
-        The Parquet column by which images belong together, as frames of one film do. Default: "group", if there is one.
+        Parquet column of groups, such as the film that a frame is from. Default: "group", if there is one.
+
+    Returns
+    -------
+    LabelledImages
 
     Raises
     ------
     InvalidInputError
-        If there are fewer than two classes or one without an image, if more than `MAX_UNREADABLE` of the files are
-        damaged, if all would take more than `MAX_BYTES`, or if there is no such column.
+        If there are fewer than two classes, a class has no image, more than `MAX_UNREADABLE` of the files are damaged,
+        the images take more than `MAX_BYTES`, or the column is missing.
     """
     found = _find(source, group)
     _check_classes(source, found)
     _check_memory(found.n, size)
     pixels = np.empty((found.n, size, size, 3), np.uint8)
+    # filled from the front, so that a damaged file leaves no hole
     numbers: list[int] = []
     groups: list[Any] = []
     unreadable: list[str] = []
@@ -116,13 +121,19 @@ def load_labelled(source: str | Path, size: int, progress: bool = False, group: 
 
 
 def _numbered(groups: Sequence[Any]) -> np.ndarray:
-    """Numbers from 0 for groups, in the order in which they come up; None is a group of its own each time."""
+    """Number groups from 0 in order of first appearance; each None is a group of its own.
+
+    >>> _numbered(["b", None, "a", "b", None])
+    array([0, 1, 2, 0, 3])
+    """
     numbers: dict[Any, int] = {}
+    # (i, None) equals no group that a table can hold
     keys = [(i, None) if group is None else group for i, group in enumerate(groups)]
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
 
 def _find(source: str | Path, group: str | None) -> _Source:
+    """Find the items of a data set by the kind of its source."""
     path = Path(source)
     if source != DIGITS and not path.exists():
         raise InvalidInputError(f"there is no {path}; give {_LAYOUT}")
@@ -136,10 +147,11 @@ def _find(source: str | Path, group: str | None) -> _Source:
 
 
 def _digits() -> _Source:
+    """List scikit-learn's digits, their 0 to 16 scaled to 8 bits."""
     digits = load_digits()
     images = [Image.fromarray((image * 255 / 16).round().astype(np.uint8)) for image in digits.images]
-    pairs = enumerate(zip(images, digits.target.tolist(), strict=True))
-    items = [_Item(f"digit {i}", partial(_same, image), y) for i, (image, y) in pairs]
+    labelled = enumerate(zip(images, digits.target.tolist(), strict=True))
+    items = [_Item(f"digit {i}", partial(_same, image), y) for i, (image, y) in labelled]
     return _Source(items, len(items), [str(name) for name in digits.target_names])
 
 
@@ -148,16 +160,18 @@ def _same(image: Image.Image) -> Image.Image:
 
 
 def _in_folders(path: Path) -> _Source:
+    """List the images of a folder that has one subfolder per class."""
     folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
     names = [in_utf8(folder.name) for folder in folders]
     if not folders:
         raise InvalidInputError(f"{path} has no subfolders; give {_LAYOUT}")
+    # the folder above the classes: its train and test would become the two classes
     if len(names) > 1 and _SPLITS.issuperset(name.lower() for name in names):
         raise InvalidInputError(f"{path} holds {', '.join(names)}, which are no classes; give {folders[0]} or the like")
     items = []
     for y, folder in enumerate(folders):
         files = image_paths([folder])
-        if files == [folder]:  # what an empty folder stays
+        if files == [folder]:  # image_paths hands an empty folder back
             raise InvalidInputError(f"class {folder.name!r} has no image in {folder}; add some, or remove the folder")
         items += [_Item(str(file), partial(open_image, file), y) for file in files]
     return _Source(items, len(items), names)
@@ -180,6 +194,7 @@ def _decode(content: bytes | None) -> Image.Image:
 
 
 def _check_classes(source: str | Path, found: _Source) -> None:
+    """Refuse fewer than two classes, and two classes of one name."""
     if len(found.classes) < 2:
         raise InvalidInputError(
             f"{source} holds {' and '.join(map(repr, found.classes)) or 'no class'}; a classifier needs at least 2 "
@@ -200,6 +215,7 @@ def _check_memory(n: int, size: int) -> None:
 
 
 def _check_read(found: _Source, y: np.ndarray, unreadable: list[str]) -> None:
+    """Refuse too many damaged files, and a class that has none but damaged ones."""
     if len(unreadable) > MAX_UNREADABLE * found.n:
         raise InvalidInputError(
             f"{len(unreadable)} of {found.n} images cannot be read, more than {MAX_UNREADABLE:.0%}; the first: "
@@ -211,10 +227,12 @@ def _check_read(found: _Source, y: np.ndarray, unreadable: list[str]) -> None:
 
 
 def channel_statistics(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation `[3]` of the channels of images uint8 `[n, H, W, 3]`; no float copy is made."""
+    """Mean and standard deviation `[3]` of the channels of images uint8 `[n, H, W, 3]`."""
+    # a histogram per channel, since a float copy of the images would take eight times their memory
     counts = np.zeros((3, 256))
-    for part in np.array_split(pixels, 1 + len(pixels) // 1024):
-        counts += [np.bincount(part[..., channel].ravel(), minlength=256) for channel in range(3)]
-    shares, levels = counts / counts.sum(axis=1, keepdims=True), np.arange(256)
-    mean = shares @ levels
-    return mean, np.sqrt(np.maximum(shares @ levels**2 - mean**2, 1e-6))
+    for block in np.array_split(pixels, 1 + len(pixels) // 1024):
+        counts += [np.bincount(block[..., channel].ravel(), minlength=256) for channel in range(3)]
+    frequencies, levels = counts / counts.sum(axis=1, keepdims=True), np.arange(256)
+    mean = frequencies @ levels
+    # E[v²] - E[v]²; rounding may take it below 0 where a channel is constant
+    return mean, np.sqrt(np.maximum(frequencies @ levels**2 - mean**2, 1e-6))

@@ -1,4 +1,4 @@
-"""Copies of a picture: images that are equal, or nearly so, whatever was done to their files."""
+"""Detection of duplicates: images that are equal or nearly so, such as re-encoded, resized or cropped copies."""
 
 from collections.abc import Iterator
 
@@ -12,54 +12,58 @@ from torch import Tensor
 __all__ = ["duplicate_groups"]
 
 TOLERANCE = 0.08
-"""Difference of two copies at most, as a share of their contrast.
+"""Largest difference of two copies, as a share of their contrast.
 
-A copy that was saved as JPEG, resized, made a little noisy or cropped by a pixel differs by 0.02 to 0.08; of distinct
-photographs hardly any two differ by less than 0.2.
+A copy saved as JPEG, resized, slightly noisy or cropped by a pixel differs by 0.02 to 0.08; distinct photographs hardly
+ever differ by less than 0.2.
 """
 
 FLOOR = 12.0
-"""Levels of 255 that are added to a contrast, as noise does not fade where a picture is flat."""
+"""Contrast, in levels of 255, added to every picture's own: noise is as strong where a picture is flat."""
 
 GRID, COARSE = 16, 8
-"""Cells a side in which pictures are compared, and in which pairs are looked for that may be copies."""
+"""Cells per side of the full comparison, and of the coarse search for candidates."""
 
 WIDER = 4.5
-"""How many times further apart than the tolerance such pairs may be, as they are not yet put on top of one another."""
+"""Tolerance of the coarse search, in multiples of `TOLERANCE`: pictures are not aligned yet there."""
 
 NEAREST = 8
-"""Such pairs of an image with later ones that are compared, at most: sets of look-alikes have millions."""
+"""Most candidates per image that are compared in full: a set of look-alikes has millions."""
 
 REACH = 0.15
-"""Difference of two copies' mean levels at most, as a share of their contrast."""
+"""Largest difference of two copies' mean levels, as a share of their contrast."""
 
 ROWS, PAIRS = 512, 256
-"""Images that are compared with all others, and pairs that are compared in full, at a time."""
+"""Block sizes: images per coarse search, and candidates per full comparison."""
 
 
 def duplicate_groups(images: np.ndarray, mirror: bool = True) -> np.ndarray:
-    """Groups of images that are copies of one another, equal or nearly so: re-encoded, resized, noisy, cropped a bit.
+    """Group images that are copies of one another: equal, re-encoded, resized, slightly noisy or cropped.
 
-    Pictures are averaged in a grid, blurred and compared as the tangent distance does (Simard et al., 1993): what a
-    shift or stretch by a fraction of a cell explains is no difference. Groups are connected: two copies of one picture
-    are in one group even if they differ more from each other. Time grows with the square of n: 50,000 images take
-    about ten seconds.
+    Pictures are averaged in a grid, blurred and compared by the tangent distance, which ignores a shift or stretch by a
+    fraction of a cell. Groups are connected components: two copies of one picture share a group even if they differ
+    more from each other. Time grows with the square of n: 50,000 images take about ten seconds.
 
     Parameters
     ----------
     images : array `[n, H, W, C]` or `[n, H, W]`
         Values from 0 to 255.
     mirror : bool
-        Whether mirrored copies count.
+        Count mirrored copies too.
 
     Returns
     -------
     int array `[n]`
-        Numbers of the groups, from 0, in the order of their first images.
+        Group numbers from 0, in the order of each group's first image.
+
+    References
+    ----------
+    P. Simard, Y. LeCun, J. Denker, "Efficient pattern recognition using a new transformation distance", NIPS 1993.
     """
     if not len(images):
         return np.empty(0, dtype=np.int64)
     pictures = _pictures(images)
+    # sorted by mean level, so that the coarse search compares each block with a contiguous range only
     order = pictures.mean(dim=(1, 2, 3)).argsort()
     pictures = pictures[order]
     pairs = [_alike(pictures, pictures)]
@@ -71,10 +75,10 @@ def duplicate_groups(images: np.ndarray, mirror: bool = True) -> np.ndarray:
 
 
 def _pictures(images: np.ndarray) -> Tensor:
-    """Images averaged in a grid of cells and blurred, float32 `[n, C, h, w]`."""
+    """Average images in a grid of cells and blur them, float32 `[n, C, h, w]`."""
     size = min(images.shape[1], GRID), min(images.shape[2], GRID)
-    parts = [_blurred(_channels_first(images[i : i + ROWS]), size) for i in range(0, len(images), ROWS)]
-    return torch.cat(parts)
+    # block by block: a float32 copy of all images would take four times their memory
+    return torch.cat([_blurred(_channels_first(images[i : i + ROWS]), size) for i in range(0, len(images), ROWS)])
 
 
 def _channels_first(images: np.ndarray) -> Tensor:
@@ -83,13 +87,14 @@ def _channels_first(images: np.ndarray) -> Tensor:
 
 
 def _blurred(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cells `[n, C, h, w]`, each mixed with its neighbours as (1, 2, 1)/4 along both axes."""
+    """Average in cells `[n, C, h, w]` and blur them by (1, 2, 1)/4 along both axes."""
     cells = F.pad(F.adaptive_avg_pool2d(pixels, size), (1, 1, 1, 1), mode="replicate")
+    # two means of neighbours in a row: (1, 1)/2 * (1, 1)/2 = (1, 2, 1)/4
     return F.avg_pool2d(F.avg_pool2d(cells, 2, stride=1), 2, stride=1)
 
 
 def _alike(pictures: Tensor, others: Tensor) -> Tensor:
-    """Positions `[2, P]` of pictures `[n, C, h, w]`, sorted by mean level, and of later others that are copies."""
+    """Find copies: positions `[2, P]` of pictures `[n, C, h, w]`, sorted by mean level, and of later others."""
     contrast, found = _contrast(pictures), [torch.empty(2, 0, dtype=torch.long)]
     for candidates in _close(pictures, others, contrast):
         for i, j in zip(*(half.split(PAIRS) for half in candidates), strict=True):
@@ -99,47 +104,53 @@ def _alike(pictures: Tensor, others: Tensor) -> Tensor:
 
 
 def _contrast(pictures: Tensor) -> Tensor:
-    """Standard deviation `[n]` of each picture's values, and a little."""
+    """Standard deviation `[n]` of each picture's values, raised by `FLOOR`."""
     return (pictures.flatten(1).var(dim=1, correction=0) + FLOOR**2).sqrt()
 
 
 def _close(pictures: Tensor, others: Tensor, contrast: Tensor) -> Iterator[Tensor]:
-    """Positions `[2, P]` of pictures and later others that are coarsely alike, block by block."""
+    """Search candidates block by block: positions `[2, P]` of pictures and of later, coarsely similar others."""
     size = min(pictures.shape[2], COARSE), min(pictures.shape[3], COARSE)
     rows, columns = (F.adaptive_avg_pool2d(each, size).flatten(1) for each in (pictures, others))
-    middle = rows.mean(dim=0)
+    middle = rows.mean(dim=0)  # centred: a² - 2ab + b² cancels digits where a and b are large
+    # all squared distances of a block as one matrix product: |a - b|² = (a, |a|², 1) · (-2b, 1, |b|²)
     left, right = _factors(rows - middle, contrast), _factors(columns - middle, contrast)
     right = torch.cat([-2 * right[:, :-2], right[:, -1:], right[:, -2:-1]], dim=1)
     limit = rows.shape[1] * (WIDER * TOLERANCE) ** 2
     level = pictures.mean(dim=(1, 2, 3))
     for start in range(0, len(rows), ROWS):
         block = slice(start, start + ROWS)
+        # levels are sorted: beyond `end` every picture is too bright to be a copy
         end = int(torch.searchsorted(level, level[block].max() + REACH * contrast[block].max(), right=True))
-        squared = left[block] @ right[start:end].T  # over the contrasts
+        squared = left[block] @ right[start:end].T  # [rows, end - start], over both contrasts
         i, j = (squared < limit).nonzero(as_tuple=True)
-        later = j > i
+        later = j > i  # each two pictures once, and none with itself
         i, j = i[later], j[later]
         nearest = _nearest(i, squared[i, j])
         yield torch.stack([i[nearest], j[nearest]]) + start
 
 
 def _factors(x: Tensor, contrast: Tensor) -> Tensor:
-    """Vectors `[n, d + 2]`, made so that the product of two is their squared distance over both contrasts."""
+    """Extend vectors `[n, d]` to (x, |x|², 1) / contrast `[n, d + 2]`, the factors of a squared distance."""
     return torch.cat([x, x.square().sum(dim=1, keepdim=True), torch.ones(len(x), 1)], dim=1) / contrast[:, None]
 
 
 def _nearest(row: Tensor, distance: Tensor) -> Tensor:
-    """Positions of the `NEAREST` smallest distances `[P]` of each row; rows `[P]` are sorted."""
+    """Positions of the `NEAREST` smallest distances `[P]` of each row; rows `[P]` are sorted.
+
+    With `NEAREST` = 1, rows (0, 0, 1) and distances (5, 3, 4) give positions (1, 2).
+    """
     order = distance.argsort(stable=True)
-    order = order[row[order].argsort(stable=True)]
+    order = order[row[order].argsort(stable=True)]  # by row, and by distance within a row
+    # rank within the row: the position less that of the row's first entry
     rank = torch.arange(len(row)) - torch.searchsorted(row, row)
     return order[rank < NEAREST]
 
 
 def _difference(a: Tensor, b: Tensor) -> Tensor:
-    """Root mean squared difference `[P]` of pictures `[P, C, h, w]`, less what a small shift and stretch explain.
+    """Root mean squared difference `[P]` of pictures `[P, C, h, w]` after the best small shift and stretch.
 
-    In pictures of fewer cells than `GRID` a shift is no small change, and explains nothing.
+    Pictures of fewer cells than `GRID` are compared as they are: a shift by a cell is no small change there.
     """
     change = (b - a).flatten(1)
     if min(a.shape[2:]) == GRID:
@@ -148,7 +159,7 @@ def _difference(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _tangents(pictures: Tensor) -> Tensor:
-    """What a shift by a cell and a stretch by one at either end change along each axis, `[P, 4, C·h·w]`."""
+    """Changes `[P, 4, C·h·w]` by a shift of one cell and by a stretch of one at either end, along each axis."""
     down, across = torch.gradient(pictures, dim=(2, 3))
     place = torch.linspace(-1, 1, GRID)
     changes = [down, across, down * place[:, None], across * place]
@@ -156,7 +167,7 @@ def _tangents(pictures: Tensor) -> Tensor:
 
 
 def _explained(tangents: Tensor, change: Tensor) -> Tensor:
-    """The part of the changes `[P, d]` that is a combination of the tangents `[P, 4, d]`, each at most once."""
+    """Project changes `[P, d]` on the tangents `[P, 4, d]`, with weights in [-1, 1]: ridge regression."""
     gram = tangents @ tangents.mT
     ridge = 1e-3 + 2.5e-3 * gram.diagonal(dim1=1, dim2=2).sum(dim=1)  # flat pictures have no tangents
     weights = torch.linalg.solve(gram + ridge[:, None, None] * torch.eye(4), tangents @ change[:, :, None])

@@ -1,4 +1,4 @@
-"""Which images are held out: by what they show, whole groups at a time, and of every class its share."""
+"""Splitting off held-out images: by content, in whole groups, and stratified by class."""
 
 import base64
 import hashlib
@@ -14,27 +14,32 @@ from ..errors import InvalidInputError
 __all__ = ["digests", "join_groups", "pack", "split", "spread", "unpack"]
 
 SHORT = 0.9
-"""Share of the images wanted that must be left to hold out, less one of each class, where some were seen before."""
+"""Smallest share of the wanted images that must be free to hold out if some were seen before, less one per class."""
 
 
 def digests(pixels: np.ndarray) -> np.ndarray:
-    """A number uint32 `[n]` of each image `[n, …]` that follows from its pixels alone."""
+    """Hash each image `[n, …]` to a number, uint32 `[n]`, by its pixels alone."""
     found = [hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=4).digest() for image in pixels]
     return np.frombuffer(b"".join(found), dtype="<u4").astype(np.uint32)
 
 
 def pack(numbers: np.ndarray) -> str:
-    """Different uint32 numbers as text, for JSON."""
+    """Encode the distinct uint32 numbers as base64 text, for JSON."""
     return base64.b64encode(np.unique(numbers).astype("<u4").tobytes()).decode()
 
 
 def unpack(text: str) -> np.ndarray:
-    """The sorted numbers that `pack` was given; ValueError for any other text."""
+    """Decode the sorted numbers that `pack` encoded; ValueError for any other text."""
     return np.frombuffer(base64.b64decode(text, validate=True), dtype="<u4").astype(np.uint32)
 
 
 def join_groups(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Numbers `[n]` of the smallest groups that break up no group of either kind, given by numbers `[n]` ≥ 0."""
+    """Merge two groupings `[n]` ≥ 0 of the same images: the smallest groups that break up none of either kind.
+
+    >>> join_groups(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2]))
+    array([0, 0, 0, 1], dtype=int32)
+    """
+    # a graph of all groups, in which every image links its group of the first kind to that of the second
     n = int(first.max()) + 1
     links = coo_array((np.ones(len(first), dtype=bool), (first, n + second)), shape=(n + int(second.max()) + 1,) * 2)
     return connected_components(links, directed=False)[1][first]
@@ -49,35 +54,35 @@ def split(
     classes: Sequence[str],
     seen: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which images to train on and to hold out: whole groups, that share of every class, and one of each at least.
+    """Split images into training and held-out ones: whole groups, about a share of every class and at least one image.
 
-    Groups are taken in an order that follows from their images and the seed. So neither other images, nor the order or
-    the names of files move an image, but where a class holds out one more of more images.
+    Groups are taken in an order that their images and the seed decide. So adding images, or renaming or reordering
+    files, moves an image only if its class now holds out more.
 
     Parameters
     ----------
     y, groups : int array `[n]`
         Class numbers, and group numbers ≥ 0.
     digest : uint32 array `[n]`
-        As `digests` gives them.
+        Hashes of the images, by `digests`.
     share : float
         Share held out, in (0, 1).
     seed : int
-        Decides which.
+        Decides the order of the groups.
     classes : sequence of C str
         Names of the classes, for messages.
     seen : uint32 array, optional
-        Digests of images that an earlier training saw: they are not held out, nor is what is in one group with them.
+        Digests of images that an earlier training saw. Their whole groups stay in training.
 
     Returns
     -------
     kept, out : int arrays
-        Positions: sorted, and group by group in an order that chance decides.
+        Positions of the training images, sorted, and of the held-out ones, group by group in random order.
 
     Raises
     ------
     InvalidInputError
-        If a class would have none left on either side, or `seen` leaves clearly less to hold out.
+        If a class would have no image left on either side, or `seen` leaves clearly fewer to hold out.
     """
     counts = np.bincount(y)
     wanted = np.where(counts, np.maximum(1, np.round(share * counts)), 0).astype(int)
@@ -95,6 +100,7 @@ def split(
             "group: add other images"
         )
     if seen is not None:
+        # split once more, without the groups that were seen, to compare with the split that nothing bars
         barred = np.isin(groups, groups[np.isin(digest, seen)])
         n_free, chosen = len(chosen), spread(y, groups, key, wanted, counts - 1, barred)
         _check_unseen(y, chosen, n_free, classes)
@@ -102,7 +108,7 @@ def split(
 
 
 def _check_unseen(y: np.ndarray, chosen: np.ndarray, n_free: int, classes: Sequence[str]) -> None:
-    """Check that images of all classes are left to hold out, about as many as without an earlier training."""
+    """Check that every class has images to hold out, in all about as many as without an earlier training."""
     for number in np.setdiff1d(y, y[chosen]).tolist():
         raise InvalidInputError(
             f"of class {classes[number]!r} no image can be held out that the pair to start from was not trained on; "
@@ -123,19 +129,26 @@ def spread(
     most: np.ndarray,
     barred: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Positions of whole groups, in the order of their keys, that come as close to what is wanted as this order gets.
+    """Choose whole groups that come close to the wanted number of images per class.
 
-    A group is taken that brings the classes closer to it; then, for a class without any, the smallest that may be.
+    Greedy, in the order of the keys: a group is taken if it brings the counts closer to what is wanted. Then every
+    class that still has none gets the smallest group that fits.
 
     Parameters
     ----------
     y, groups, key : int array `[n]`
-        Class numbers, group numbers, and a number by which groups are ordered, the same for all of a group.
+        Class numbers, group numbers, and sort keys, equal within a group.
     wanted, most : int array `[C]`
-        Images to take of each class, and those that may be taken.
+        Images to take of each class, and the most that may be taken.
     barred : bool array `[n]`, optional
         Images whose groups are not taken.
+
+    Returns
+    -------
+    int array
+        Positions, group by group in the order of the keys.
     """
+    # groups in the order of their keys, each a run of positions: groups (7, 3, 7) of keys (1, 0, 1) give [1], [0, 2]
     order = np.lexsort((groups, key))
     if barred is not None:
         order = order[~barred[order]]
@@ -154,11 +167,12 @@ def spread(
         return not taken[i] and all(room[number] >= count for number, count in contents[i].items())
 
     for i, content in enumerate(contents):
+        # by how much the group reduces the distance to what is wanted, summed over its classes
         closer = sum(abs(left[c]) - abs(left[c] - count) for c, count in content.items())
         if closer > 0 and fits(i):
             take(i)
     for number in np.flatnonzero(wanted):
-        if left[number] == wanted[number]:
+        if left[number] == wanted[number]:  # every group of this class overshot some class
             able = [i for i, content in enumerate(contents) if number in content and fits(i)]
             if able:
                 take(min(able, key=lambda i: len(members[i])))
@@ -166,7 +180,7 @@ def spread(
 
 
 def _keys(groups: np.ndarray, digest: np.ndarray, seed: int) -> np.ndarray:
-    """A number `[n]` for each group that follows from its images and the seed: the least of its images' numbers."""
+    """Sort keys `[n]` of the groups: the smallest salted hash of a group's images, so that seed and content decide."""
     salt = seed.to_bytes(8, "little")
     own = [hashlib.blake2b(value.tobytes(), digest_size=8, salt=salt).digest() for value in digest.astype("<u4")]
     least = np.full(int(groups.max()) + 1, np.iinfo(np.uint64).max, dtype=np.uint64)

@@ -1,4 +1,4 @@
-"""Image files, opened safely and made into what a fitted classifier takes."""
+"""Image files, opened safely and converted to the items that a fitted classifier takes."""
 
 import os
 import warnings
@@ -28,33 +28,34 @@ __all__ = [
 ]
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Formats that are opened: those of plain pictures, none that starts another program (EPS) or reads another file."""
+"""Formats that are opened: plain pictures. EPS starts another program, and other formats read further files."""
 
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""What the names of the files that are picked from a folder end in."""
+"""Endings of the files that are picked from a folder."""
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def image_paths(paths: Iterable[str | Path]) -> list[Path]:
-    """Files among the paths as they are, folders replaced by the images anywhere in them, sorted.
+    """Replace each folder among the paths by the images anywhere in it, sorted; files stay as they are.
 
-    A folder without images stays in the list; `open_image` says what is wrong with it.
+    A folder without images stays in the list, and `open_image` raises its error.
     """
     return [found for path in map(Path, paths) for found in (files_in(path) or [path])]
 
 
 def files_in(folder: Path, endings: Sequence[str] = ENDINGS) -> list[Path]:
-    """Files anywhere in a folder by their ending, sorted; hidden ones and those in hidden folders are left out."""
+    """List the files anywhere in a folder that have one of the endings, sorted; skip hidden files and folders."""
     inside = []
     for parent, folders, names in os.walk(folder):
+        # in place, so that os.walk does not enter hidden folders
         folders[:] = [name for name in folders if not name.startswith(".")]
         inside += [Path(parent, n) for n in names if not n.startswith(".") and Path(n).suffix.lower() in endings]
     return sorted(inside)
 
 
 def try_image(source: str | Path | BinaryIO) -> Image.Image | InvalidInputError:
-    """`open_image`, its error handed back instead of raised."""
+    """Open an image as `open_image` does, and return its error instead of raising it."""
     try:
         return open_image(source)
     except InvalidInputError as error:
@@ -62,12 +63,17 @@ def try_image(source: str | Path | BinaryIO) -> Image.Image | InvalidInputError:
 
 
 def open_image(source: str | Path | BinaryIO) -> Image.Image:
-    """One image file, upright as its camera meant it, decoded in full.
+    """Open an image file, decode it in full and turn it by its EXIF orientation.
 
     Parameters
     ----------
     source : path or binary file
-        Where it is, or its content.
+        Path of the file, or its content.
+
+    Returns
+    -------
+    PIL image
+        Of 8 bits.
 
     Raises
     ------
@@ -77,17 +83,17 @@ def open_image(source: str | Path | BinaryIO) -> Image.Image:
     if isinstance(source, str | Path) and Path(source).is_dir():
         raise InvalidInputError(f"a folder with no image in it: no file ends in {', '.join(ENDINGS)}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what Pillow remarks on metadata
+        warnings.simplefilter("ignore")  # Pillow's remarks on damaged metadata
         return read_image(source, Image.MAX_IMAGE_PIXELS)
 
 
 def read_image(file: str | Path | BinaryIO, max_pixels: int | None = None) -> Image.Image:
-    """The same for a path or an open binary file, without a look at warnings: threads may call it.
+    """Read an image as `open_image` does, but leave Python's warning filters alone: safe in threads.
 
     Raises
     ------
     InvalidInputError
-        If it is missing, no image, damaged, or has more than `max_pixels` pixels; these are not even decoded.
+        If it is missing, no image, damaged, or has more than `max_pixels` pixels. The size is checked before decoding.
     """
     try:
         with Image.open(file, formats=FORMATS) as image:
@@ -107,12 +113,12 @@ def read_image(file: str | Path | BinaryIO, max_pixels: int | None = None) -> Im
 
 
 def check_image_shape(shape: Sequence[int] | None) -> None:
-    """Check that image files can be made into items of this shape, (H, W, C) or None for any.
+    """Check that image files convert to items of this shape: (H, W, C) with C = 1, 3 or 4, or None for any size.
 
     Raises
     ------
     InvalidInputError
-        If not.
+        For any other shape.
     """
     if shape is not None and (len(shape) != 3 or shape[2] not in _MODES):
         raise InvalidInputError(
@@ -122,46 +128,48 @@ def check_image_shape(shape: Sequence[int] | None) -> None:
 
 
 def as_item(image: Image.Image, shape: Sequence[int] | None, pixel_range: tuple[float, float] | None) -> Any:
-    """An image as a classifier was fitted on them: of its size, its channels and its range.
+    """Convert an image to an item of the classifier: its size, its channels and its value range.
 
     Parameters
     ----------
     image : PIL image
         Of any size and any mode of 8 bits.
     shape : (H, W, C) or None
-        Size in pixels, to which the image is stretched, and 1 (grey), 3 (RGB) or 4 (RGBA) channels. None: RGB of its
-        own size.
+        Size in pixels, to which the image is stretched, and 1 (grey), 3 (RGB) or 4 (RGBA) channels. None: RGB of the
+        image's own size.
     pixel_range : (low, high) or None
-        What black and white become; None for 0 and 255.
+        Values of black and white; None for 0 and 255.
 
     Returns
     -------
-    array `[H, W, C]`, uint8 for a range of 0 to 255 and else float; a PIL image for shape None
+    array `[H, W, C]` or PIL image
+        uint8 for a range of 0 to 255, else float. A PIL image for shape None.
     """
     small = stretched(image, shape)
     return small if shape is None else scaled(np.asarray(small).reshape(*shape), pixel_range)
 
 
 def stretched(image: Image.Image, shape: Sequence[int] | None) -> Image.Image:
-    """An 8-bit image of the size and channels of a shape (H, W, C); RGB of its own size for None."""
+    """Stretch an 8-bit image to a shape (H, W, C); for None, convert it to RGB of its own size."""
     if shape is None:
         return convert(image, "RGB")
     height, width, channels = shape
+    # a box filter averages all pixels when shrinking; enlarging by it would make blocks
     shrinks = image.width >= width and image.height >= height
     resample = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
     return convert(image, _MODES[channels]).resize((width, height), resample)
 
 
 def read_pictures(X: Any, shape: Sequence[int] | None) -> Any:
-    """PIL images and image files among the items of X, made to fit a model; any other X as it is.
+    """Read the PIL images and image files in X and fit them to a model's shape; return any other X as it is.
 
     Parameters
     ----------
     X : anything
-        What a user gave. In a list, tuple, column or array with PIL images or paths every item is read; there may be
-        uint8 arrays among them.
+        The user's input. In a list, tuple, column or array that has PIL images or paths, every item is read; uint8
+        arrays may be among them.
     shape : (H, W) or (H, W, C), (d,) or None
-        What the model takes: images are stretched to a size, and left as they are for any other shape.
+        Shape the model takes. Images are stretched to (H, W); for (d,) or None they keep their size.
 
     Returns
     -------
@@ -170,7 +178,8 @@ def read_pictures(X: Any, shape: Sequence[int] | None) -> Any:
     Raises
     ------
     InvalidInputError
-        For a file that cannot be read, which it names, an image that cannot be used, or one that is in no list.
+        For a file that cannot be read, an image that cannot be used, or a single image outside a list. The message
+        names the file or the position.
     """
     if isinstance(X, str | PathLike | Image.Image):
         raise InvalidInputError("X is one image; give a list of images: [image]")
@@ -178,19 +187,20 @@ def read_pictures(X: Any, shape: Sequence[int] | None) -> Any:
     if not any(isinstance(item, str | PathLike | Image.Image) for item in items):
         return X
     if shape is not None and len(shape) > 1:
-        shape = (*shape, 1)[:3]
+        shape = (*shape, 1)[:3]  # (H, W) means grey
         check_image_shape(shape)
     return [_picture(item, f"image {i}", shape) for i, item in enumerate(items)]
 
 
 def _picture(item: Any, name: str, shape: Sequence[int] | None) -> Image.Image:
-    """An item as a PIL image; the error says which one it is."""
+    """Convert one item to a PIL image; an error names the item."""
     is_file = isinstance(item, str | PathLike)
     try:
         if is_file and Path(item).is_dir():
             raise InvalidInputError("a folder; give the files in it")
         image = open_image(Path(item)) if is_file else as_pil(item)
-        of_any_size = shape is None and not is_file  # which is the tiers' own to convert
+        # a PIL image for a model of any size stays as it is: the tiers convert it by their own rules
+        of_any_size = shape is None and not is_file
         return image if of_any_size or (shape is not None and len(shape) == 1) else stretched(image, shape)
     except InvalidInputError as error:
         raise InvalidInputError(f"{item if is_file else name}: {error}") from error

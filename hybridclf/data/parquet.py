@@ -1,4 +1,4 @@
-"""Parquet in the layout of a Hugging Face image data set: a struct column with the files' bytes, and a label column."""
+"""Parquet in the layout of Hugging Face image data sets: a struct column of the files' bytes and a label column."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from ..errors import InvalidInputError
 __all__ = ["ImageTable", "find", "image_column", "opened"]
 
 BATCH = 256
-"""Rows that are read at a time."""
+"""Rows read at a time."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,17 @@ class ImageTable:
     Attributes
     ----------
     files : list of path
-        In the order of their names.
+        Sorted by name.
     image, label : str
-        The two columns.
+        Names of the two columns.
     group : str or None
-        The column by which images belong together.
+        Name of the column of groups.
     classes : list of C str
-        Names of the classes: those that the schema gives, or else the labels that occur, sorted.
+        Class names: from the schema's metadata, else the labels that occur, sorted.
     values : list of C labels
-        What the label column holds for each.
+        Value of each class in the label column.
     n_rows : int
-        Images in all files.
+        Number of images in all files.
     """
 
     files: list[Path]
@@ -52,12 +52,12 @@ class ImageTable:
         return str(self.files[0])
 
     def rows(self) -> Iterator[tuple[bytes | None, int, Any]]:
-        """The bytes of every image file (None where the table has none), the number of its class, and its group.
+        """Iterate over the images: the file's bytes (None if the table has none), the class number and the group.
 
         Raises
         ------
         InvalidInputError
-            For a label that is none of the classes, or a damaged file.
+            For an unknown label or a damaged file.
         """
         number = {value: i for i, value in enumerate(self.values)}
         for path in self.files:
@@ -69,25 +69,30 @@ class ImageTable:
 
 
 def find(path: Path, group: str | None = None) -> ImageTable:
-    """What the schema says of a Parquet file, or of the parts of one split in a folder.
+    """Find the columns and classes of a Parquet file, or of the parts of one split in a folder.
 
     Parameters
     ----------
     path : path
         File or folder.
     group : str, optional
-        The column by which images belong together. Default: "group", if there is one.
+        Name of the column of groups. Default: "group", if there is one.
+
+    Returns
+    -------
+    ImageTable
 
     Raises
     ------
     InvalidInputError
-        If it is no Parquet, has no column of images or not just one of labels, or no such group.
+        If the file is no Parquet, the image or label column is missing or ambiguous, or the group column is missing.
     """
     files = [path] if path.is_file() else _parts(path)
     schemas, counts = zip(*map(_described, files), strict=True)
     schema = schemas[0]
     image = image_column(schema, files[0])
     label = _pick(files[0], "labels", schema, _holds_labels, ("label", "labels"))
+    # Hugging Face stores class numbers and their names apart; other tables store the names themselves
     names = _names(schema, label)
     values = list(range(len(names))) if names else _values(files, label)
     group = _group(schema, group, files[0])
@@ -95,13 +100,13 @@ def find(path: Path, group: str | None = None) -> ImageTable:
 
 
 def _described(path: Path) -> tuple[pa.Schema, int]:
-    """Schema and number of rows."""
+    """Read the schema and the number of rows."""
     with opened(path) as file:
         return file.schema_arrow, file.metadata.num_rows
 
 
 def _parts(folder: Path) -> list[Path]:
-    """The files of the one split that a folder holds: NAME.parquet or NAME-00000-of-00002.parquet and so on."""
+    """List the files of the one split in a folder: NAME.parquet, or NAME-00000-of-00002.parquet and so on."""
     files = sorted(folder.glob("*.parquet"))
     splits = sorted({file.stem.partition("-0")[0] for file in files})
     if len(splits) > 1:
@@ -111,15 +116,17 @@ def _parts(folder: Path) -> list[Path]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[pq.ParquetFile]:
-    """A Parquet file, open; pyarrow cannot open names that are no UTF-8 by itself.
+    """Open a Parquet file in a `with` block.
 
     Raises
     ------
     InvalidInputError
-        If it is none.
+        If it is no Parquet.
     """
+    # the stack keeps the caller's own errors, raised at the yield, out of the try
     with ExitStack() as stack:
         try:
+            # opened by Python: pyarrow cannot open names that are no UTF-8
             file = stack.enter_context(pq.ParquetFile(stack.enter_context(path.open("rb"))))
         except (pa.ArrowException, OSError) as error:
             raise InvalidInputError(f"{path} cannot be read as Parquet: {error}") from error
@@ -127,6 +134,7 @@ def opened(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Read some columns of a file, `BATCH` rows at a time."""
     try:
         with opened(path) as file:
             yield from file.iter_batches(BATCH, columns=columns)
@@ -135,17 +143,18 @@ def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
 
 
 def image_column(schema: pa.Schema, path: Path) -> str:
-    """The column of {bytes, path} in which Hugging Face's datasets keep images; the path is for the error.
+    """Name of the column of {bytes, path} structs, as Hugging Face stores images; the path is for the message.
 
     Raises
     ------
     InvalidInputError
-        If there is none, or several and none of them is named "image" or "img".
+        If there is none, or several of which none is named "image" or "img".
     """
     return _pick(path, "images", schema, _holds_images, ("image", "img"))
 
 
 def _holds_images(kind: pa.DataType) -> bool:
+    """Tell whether a column is a struct with a field of bytes."""
     if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
         return False
     content = kind.field("bytes").type
@@ -157,7 +166,7 @@ def _holds_labels(kind: pa.DataType) -> bool:
 
 
 def _group(schema: pa.Schema, wanted: str | None, path: Path) -> str | None:
-    """The column of groups, if there is one."""
+    """Name of the column of groups, if there is one."""
     if wanted is None and "group" not in schema.names:
         return None
     name = wanted or "group"
@@ -170,7 +179,7 @@ def _group(schema: pa.Schema, wanted: str | None, path: Path) -> str | None:
 
 
 def _pick(path: Path, what: str, schema: pa.Schema, fits: Any, usual: tuple[str, str]) -> str:
-    """The column of that kind: by its usual name, or the only one."""
+    """Name of the column of a kind: the one of a usual name, or the only one."""
     found = [field.name for field in schema if fits(field.type)]
     usually = [name for name in usual if name in found]
     if len(found) != 1 and not usually:
@@ -180,10 +189,11 @@ def _pick(path: Path, what: str, schema: pa.Schema, fits: Any, usual: tuple[str,
 
 
 def _names(schema: pa.Schema, label: str) -> list[str]:
-    """Class names by number, where the schema's metadata has them."""
+    """Class names by number, if the schema's metadata has them."""
     metadata = schema.metadata or {}
     if b"label_names" in metadata:
         return metadata[b"label_names"].decode().split(",")
+    # Hugging Face's ClassLabel; anything else under this key means that the labels are not named
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
         return list(map(str, features[label]["names"]))
@@ -192,6 +202,6 @@ def _names(schema: pa.Schema, label: str) -> list[str]:
 
 
 def _values(files: list[Path], label: str) -> list[Any]:
-    """The different labels that occur, sorted."""
+    """Distinct labels that occur, sorted."""
     columns = (batch.column(0) for file in files for batch in _batches(file, [label]))
     return sorted({value for column in columns for value in column.unique().drop_null().to_pylist()})

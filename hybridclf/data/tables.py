@@ -1,4 +1,4 @@
-"""Tables as numbers: what tier 2 sees of a table with gaps or text in it."""
+"""Encoding of tables with gaps or text as numbers, for tier 2."""
 
 from typing import Any, Self
 
@@ -7,19 +7,19 @@ import numpy as np
 __all__ = ["TableEncoder", "is_numeric"]
 
 MAX_VALUES = 50
-"""Most values of a text column that get a number each; rarer ones count as none of them."""
+"""Most values of a text column that are encoded; rarer ones are encoded as a gap."""
 
 
 class TableEncoder:
-    """Turns the columns of a table into numbers.
+    """Encoder of a table's columns as numbers: median imputation and one-hot encoding.
 
     A column of numbers keeps them, and its gaps get its median. Any other column becomes one number per value, 1 where
-    the row has that value and 0 elsewhere; a gap or a value that was not seen in `fit` is 0 throughout.
+    the row has that value and 0 elsewhere. A gap or a value unseen in `fit` is 0 throughout.
 
     Parameters
     ----------
     columns : list of float or list, optional
-        What `fit` learned: per column its median, or its values.
+        State learned by `fit`: each column's median, or its values.
 
     Examples
     --------
@@ -40,26 +40,27 @@ class TableEncoder:
         return self
 
     def transform(self, table: Any) -> np.ndarray:
-        """The table `[n, d]` as numbers, float `[n, d']`."""
+        """Encode a table `[n, d]` as numbers, float `[n, d']`."""
         return np.column_stack(
             [_encode(column, known) for column, known in zip(_columns(table), self.columns, strict=True)]
         )
 
 
 def is_numeric(table: Any) -> bool:
-    """Tell whether every column of a data frame holds numbers; an array is left to scikit-learn's own checks."""
+    """Tell whether every column of a data frame holds numbers; an array counts as numeric."""
+    # scikit-learn's own checks raise its usual error for an array of text
     return not hasattr(table, "columns") or all(_as_numbers(column) is not None for column in _columns(table))
 
 
 def _columns(table: Any) -> list[np.ndarray]:
-    """The columns of a table, each an array `[n]`."""
+    """Split a table into its columns, arrays `[n]`."""
     if hasattr(table, "columns"):  # a data frame
         return [np.asarray(table[name]) for name in table.columns]
     return list(np.asarray(table).T)
 
 
 def _as_numbers(column: np.ndarray) -> np.ndarray | None:
-    """A column as float numbers, gaps as nan; None if it holds anything else."""
+    """Convert a column to float, gaps to nan; None if it holds anything else."""
     if column.dtype.kind in "biuf":
         return column.astype(float)
     if column.dtype.kind != "O" or not all(v is None or isinstance(v, int | float | np.number) for v in column):
@@ -68,6 +69,7 @@ def _as_numbers(column: np.ndarray) -> np.ndarray | None:
 
 
 def _learn(column: np.ndarray) -> Any:
+    """Median of a column of numbers, or the `MAX_VALUES` most frequent values of another, sorted."""
     numbers = _as_numbers(column)
     if numbers is None:
         values, counts = np.unique(_as_text(column), return_counts=True)
@@ -77,11 +79,13 @@ def _learn(column: np.ndarray) -> Any:
 
 
 def _encode(column: np.ndarray, known: Any) -> np.ndarray:
+    """Encode a column by its median, float `[n]`, or by its values, float `[n, len(known)]`."""
     if isinstance(known, list):
+        # ["a", "c", "b"] against known ["a", "b"] gives [[1, 0], [0, 0], [0, 1]]
         return (_as_text(column)[:, None] == np.array(known)).astype(float)
     numbers = _as_numbers(column)
     if numbers is None:
-        numbers = np.full(len(column), np.nan)  # text where numbers were: as unknown as a gap
+        numbers = np.full(len(column), np.nan)  # text in a column that held numbers in `fit`: as unknown as a gap
     return np.where(np.isnan(numbers), known, numbers)
 
 

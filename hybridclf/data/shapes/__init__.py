@@ -1,4 +1,4 @@
-"""Pictures of coloured shapes in spatial relations, with captions: a small world in which word order matters.
+"""Pictures of coloured shapes in spatial relations with captions, a test bed for word order.
 
 >>> scene = scenes(1, random_state=0)[0]
 >>> draw([scene], size=64).shape

@@ -1,4 +1,4 @@
-"""Random scenes: shapes in a spatial relation."""
+"""Random scenes of shapes in a spatial relation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from .vocabulary import COLOURS, HELD_OUT, RELATIONS, SHAPES, SIZES, TEXTURES
 __all__ = ["Scene", "Thing", "place", "scenes"]
 
 _OUTER, _INNER = 0.56, 0.22
-"""Diameters of two things one of which is inside the other; their captions name no sizes."""
+"""Diameters of an enclosing and an enclosed thing; captions of such scenes name no sizes."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Thing:
     Attributes
     ----------
     size, texture, colour, shape : str
-        Its words.
+        Words from the vocabulary.
     x, y : float
-        Its centre, as shares of the picture's edge from the left and from the top.
+        Centre, as shares of the picture's edge from the left and from the top.
     diameter : float
-        As a share of the picture's edge.
+        Diameter, as a share of the picture's edge.
     light : float
-        Factor on its colour, in (0, 1].
+        Factor on the colour, in (0, 1].
     """
 
     size: str
@@ -42,13 +42,13 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is in a picture.
+    """Content of a picture.
 
     Attributes
     ----------
     things : tuple of Thing
-        The first stands in the relation to the second; others are anywhere else. Later ones are drawn over earlier
-        ones, but the first is drawn last.
+        The first stands in the relation to the second; others are anywhere else. Each is drawn over those before it,
+        and the first is drawn last.
     relation : str or None
         One of `RELATIONS`; None with a single thing.
     ground : (float, float)
@@ -63,19 +63,22 @@ class Scene:
 def scenes(
     n: int, *, random_state: int, things: Sequence[int] = (1, 2, 2, 2, 3, 4), held_out: bool = False
 ) -> list[Scene]:
-    """Random scenes whose things differ in colour and in shape.
+    """Draw random scenes whose things differ in colour and in shape.
 
     Parameters
     ----------
     n : int
-        How many.
+        Number of scenes.
     random_state : int
-        Decides everything.
+        Seed of all random choices.
     things : sequence of int
-        Numbers of things, 1 to 4, to choose from; those that come up more often are chosen more often.
+        Numbers of things, 1 to 4, to choose from uniformly; repeat a number to choose it more often.
     held_out : bool
-        False: no thing has a combination of colour and shape that is in `HELD_OUT`. True: all have, or, in scenes
-        of more than two things, the first two.
+        False: no combination of colour and shape is in `HELD_OUT`. True: those of the first two things are.
+
+    Returns
+    -------
+    list of n Scene
     """
     rng = np.random.default_rng(random_state)
     return [_scene(rng, int(rng.choice(things)), held_out) for _ in range(n)]
@@ -84,14 +87,14 @@ def scenes(
 def _scene(rng: np.random.Generator, n: int, held_out: bool) -> Scene:
     relation = str(rng.choice(RELATIONS)) if n > 1 else None
     ground = tuple(rng.uniform(0.02, 0.3, 2).tolist())
-    while True:
+    while True:  # rejection sampling: other things, until they find a place
         placed = place(rng, _words(rng, n, held_out), relation)
         if placed is not None:
             return Scene(placed, relation, (ground[0], ground[1]))
 
 
 def _words(rng: np.random.Generator, n: int, held_out: bool) -> list[Thing]:
-    """Things of different colours and shapes, not placed yet."""
+    """Draw things of different colours and shapes, not placed yet."""
     while True:
         colours, shapes = rng.permutation(list(COLOURS))[:n].tolist(), rng.permutation(list(SHAPES))[:n].tolist()
         held = [pair in HELD_OUT for pair in zip(colours, shapes, strict=True)]
@@ -103,7 +106,7 @@ def _words(rng: np.random.Generator, n: int, held_out: bool) -> list[Thing]:
 
 
 def place(rng: np.random.Generator, things: list[Thing], relation: str | None) -> tuple[Thing, ...] | None:
-    """The things at random places where the relation holds and none hides another; None if that did not work out."""
+    """Place things at random so that the relation holds and none hides another; None after 20 failed tries."""
     if relation == "inside":
         things = [replace(things[0], diameter=_INNER), replace(things[1], diameter=_OUTER), *things[2:]]
     for _ in range(20):
@@ -121,15 +124,15 @@ def _anywhere(rng: np.random.Generator, thing: Thing) -> Thing:
 
 
 def _apart(things: Sequence[Thing], relation: str | None) -> bool:
-    """Whether no two things overlap, but for the one that is inside the other."""
+    """Tell whether no two things overlap, leaving out a first thing inside the second."""
     pairs = list(combinations(things[1:] if relation == "inside" else things, 2))
     return all(max(abs(a.x - b.x), abs(a.y - b.y)) > (a.diameter + b.diameter) / 2 for a, b in pairs)
 
 
 def _holds(things: Sequence[Thing], relation: str | None) -> bool:
-    """Whether the first thing clearly stands in the relation to the second."""
+    """Tell whether the first thing clearly stands in the relation to the second."""
     if relation is None or relation == "inside":
         return True
     right, down = things[1].x - things[0].x, things[1].y - things[0].y
     along, across = (right, down) if relation == "left of" else (down, right)
-    return along > 2 * abs(across)
+    return along > 2 * abs(across)  # within about 27° of the axis

@@ -1,4 +1,4 @@
-"""What the world of shapes is made of: the words, and what each looks like."""
+"""Vocabulary of the shapes data set: words for colours, sizes, relations, shapes and textures, and their looks."""
 
 from collections.abc import Callable
 
@@ -18,18 +18,19 @@ COLOURS = {
     "brown": (0.50, 0.28, 0.10),
     "white": (1.00, 1.00, 1.00),
 }
-"""Names and RGB values in [0, 1]."""
+"""RGB values in [0, 1], by name."""
 
 SIZES = {"small": 0.22, "medium": 0.31, "large": 0.42}
-"""Names and diameters, as shares of the picture's edge."""
+"""Diameters as shares of the picture's edge, by name."""
 
 RELATIONS = ("left of", "above", "inside")
-"""How the first thing of a scene stands to the second."""
+"""Relations of a scene's first thing to its second."""
 
 
 def _polygon_star(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Signed distance to a five-pointed star: in one of its ten mirrored sectors it is a straight line."""
+    """Signed distance to a five-pointed star: a straight line in each of its ten mirrored sectors."""
     sector = 2 * np.pi / 5
+    # fold the plane into one half sector, in which the outline runs from the tip (1, 0) to an inner corner
     angle = np.abs((np.arctan2(u, -v) + sector / 2) % sector - sector / 2)
     radius, inner = np.hypot(u, v), 0.45
     edge = np.array([inner * np.cos(sector / 2) - 1, inner * np.sin(sector / 2)])
@@ -60,10 +61,10 @@ TEXTURES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "dotted": lambda x, y: 0.35 - np.cos(2 * np.pi * 8 * x) * np.cos(2 * np.pi * 8 * y),
     "checkered": lambda x, y: np.sin(2 * np.pi * 6 * x) * np.sin(2 * np.pi * 6 * y),
 }
-"""Patterns over the picture: the colour itself where positive, a darker one where negative."""
+"""Patterns over the picture: the full colour where positive, a darker one where negative."""
 
 DARK = 0.45
-"""How much darker."""
+"""Factor of the darker colour in textures."""
 
 HELD_OUT = frozenset((colour, list(SHAPES)[(3 * i + 1) % len(SHAPES)]) for i, colour in enumerate(COLOURS))
 """Ten combinations of a colour and a shape, one for each colour, that training never sees."""

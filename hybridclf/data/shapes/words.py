@@ -13,22 +13,23 @@ __all__ = ["EXCHANGED", "caption", "phrase", "swapped", "wrong_caption"]
 
 
 def phrase(thing: Thing, *, size: bool = False, texture: bool = False, colour: bool = True) -> str:
-    """A thing in words, such as "a small striped red circle"."""
+    """Describe a thing, such as "a small striped red circle"."""
     words = (thing.size if size else "", thing.texture if texture else "", thing.colour if colour else "", thing.shape)
     text = " ".join(filter(None, words))
     return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
 
 
 def caption(scene: Scene, rng: np.random.Generator | None = None, *, texture: bool = False) -> str:
-    """A true caption.
+    """Write a true caption of a scene.
 
-    Without `rng`: the first two things by colour and shape (and texture, if wanted), in their relation. With it:
-    words and things are left out at random, now and then the relation, or all but one thing.
+    Without `rng`: the first two things by colour and shape (and texture, if asked for), in their relation. With it,
+    words and things are left out at random, now and then the relation, or all things but one.
     """
     if rng is None:
         return _sentence([phrase(t, texture=texture) for t in scene.things[:2]], scene.relation)
     sized = scene.relation != "inside"
-    said = rng.random((len(scene.things), 4)) < (0.4, 0.4, 0.9, 0.5)  # size, texture, colour; the others at all
+    # [things, 4]: whether to say the size, texture and colour, and, from the third thing on, the thing at all
+    said = rng.random((len(scene.things), 4)) < (0.4, 0.4, 0.9, 0.5)
     phrases = [
         phrase(t, size=sized and bool(w[0]), texture=bool(w[1]), colour=bool(w[2]))
         for t, w in zip(scene.things, said, strict=True)
@@ -39,6 +40,7 @@ def caption(scene: Scene, rng: np.random.Generator | None = None, *, texture: bo
     others = [p for p, w in zip(phrases[2:], said[2:], strict=True) if w[3]]
     if related:
         return _sentence(phrases[:2], scene.relation, others)
+    # "and" is symmetric, so either order is true
     return _sentence(phrases[1::-1] if flipped else phrases[:2], "and", others)
 
 
@@ -51,21 +53,25 @@ EXCHANGED = {
     "colours": ("colour",),
     "textures": ("texture",),
 }
-"""What `swapped` exchanges between the first two things of a scene."""
+"""Attributes that `swapped` exchanges between a scene's first two things, by name of the swap."""
 
 
 def swapped(scene: Scene, what: str, rng: np.random.Generator) -> Scene:
-    """A scene whose caption has the same words as this one's, in another order, or another relation.
+    """Change a scene so that its caption has the same words in another order, or another relation.
 
     Parameters
     ----------
     scene : Scene
-        Of at least two things.
+        Scene of at least two things.
     what : str
-        A key of `EXCHANGED`: the first two things exchange these, and keep place and size. Or "relation": another
-        one, and all things at new places.
+        A key of `EXCHANGED`: the first two things exchange these attributes and keep place and size. Or "relation":
+        another relation, with all things at new places.
     rng : Generator
-        Decides the new relation and places.
+        Source of the new relation and places.
+
+    Returns
+    -------
+    Scene
     """
     if what == "relation":
         return _related_otherwise(scene, rng)
@@ -84,15 +90,16 @@ def _related_otherwise(scene: Scene, rng: np.random.Generator) -> Scene:
 
 
 def wrong_caption(scene: Scene, seed: int) -> tuple[str, str]:
-    """The random caption that `seed` gives a scene, and one that differs a little and is false.
+    """Write a true random caption of a scene and a false one that differs a little.
 
-    Words are swapped, the relation is another, or one word is changed for one that fits nothing in the picture. No
-    thing in it has a combination of colour and shape that is in `HELD_OUT`: it would be learned to be false.
+    The false one has words swapped, another relation, or one word that fits nothing in the picture. It names no
+    combination of colour and shape in `HELD_OUT`, as training on it would teach that such things are false.
     """
     right, rng = caption(scene, np.random.default_rng(seed)), np.random.default_rng([seed, 1])
     related = f" {scene.relation} " in right
     swaps = ["colours", "colours", "textures", *(["objects", "objects", "relation"] if related else [])]
     changes = ["colour", "shape", "texture", "size"]
+    # the same seed leaves out the same words in both captions; a change to a word left out is drawn again
     while True:
         change = str(rng.choice(swaps + changes if len(scene.things) > 1 else changes))
         other = _changed(scene, change, rng) if change in changes else swapped(scene, change, rng)
@@ -102,7 +109,7 @@ def wrong_caption(scene: Scene, seed: int) -> tuple[str, str]:
 
 
 def _changed(scene: Scene, name: str, rng: np.random.Generator) -> Scene:
-    """The scene with one attribute of one thing changed to a value that is nowhere in it, if there is one."""
+    """Change one attribute of one thing, a colour or shape to a value that is nowhere in the scene."""
     vocabulary: dict[str, Collection[str]] = {"colour": COLOURS, "shape": SHAPES, "texture": TEXTURES, "size": SIZES}
     i = int(rng.integers(len(scene.things)))
     nowhere = name in ("colour", "shape")

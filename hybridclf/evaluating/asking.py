@@ -58,7 +58,10 @@ class AllErrors:
         number, self.conditions = stage.condition(classes.tolist())
         self.number = np.array([number[label] for label in classes.tolist()])
         self.n_prompts = n_prompts(self.conditions, len(number))
-        self.errors, self.encoding = _StackedErrors(self.denoiser, objectives, stage.batch_size), Batches(stage.batch_size)
+        self.errors, self.encoding = (
+            _StackedErrors(self.denoiser, objectives, stage.batch_size),
+            Batches(stage.batch_size),
+        )
         self.dtype = np.float64 if self.denoiser.dtype == torch.float64 else np.float32
 
     @torch.inference_mode()

@@ -29,6 +29,8 @@ TIER_1 = "tier 1"
 BATCH = Capacity(512, 2**14)
 """Rows and evaluations that are replayed at a time."""
 
+UNFITTED = Fusion()
+
 _PRESET_CLASSES = {"cifar10": 10, "pets": 37, "food101": 101, "imagenet": 1000}
 """Classes of data sets whose stages differ in Table 6 of arXiv 2303.16203."""
 
@@ -59,7 +61,7 @@ class Method:
 
     name: str
     allocation: Allocation | None = None
-    fusion: Fusion = Fusion()
+    fusion: Fusion = UNFITTED
     top_k: int | None = None
     blind: bool = False
     objective: str = "l2"
@@ -204,7 +206,7 @@ def _tasks(
 
 
 def _answers(method: Method, classes: np.ndarray, log_proba: np.ndarray, results: list[RerankResult]) -> Answers:
-    """Posteriors of all classes: those that were no candidates keep tier 1's share, or have none where it is left out."""
+    """Posteriors of all classes: those that were no candidates keep tier 1's share, or none where it is left out."""
     posterior = np.zeros_like(log_proba) if method.blind else method.fusion.prior(log_proba)
     number = {label: i for i, label in enumerate(classes.tolist())}
     for row, log_p, result in zip(posterior, log_proba, results, strict=True):

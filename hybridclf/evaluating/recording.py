@@ -189,8 +189,8 @@ def record(
     recording = _joined(chunks, clf, y, stage, ask)
     if not recording.hit.any():
         raise InvalidInputError(
-            f"no image has its right class among tier 1's first {k}: tier 2 cannot mend any; raise top_k, or check that "
-            "labels and model belong together"
+            f"no image has its right class among tier 1's first {k}: tier 2 cannot mend any; raise top_k, or check "
+            "that labels and model belong together"
         )
     return recording
 

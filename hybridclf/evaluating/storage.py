@@ -68,8 +68,8 @@ class RecordingFolder:
         if path.exists():
             if differences := list(_differences(_read(path), wanted)):
                 raise InvalidInputError(
-                    f"{folder} holds the recording of something else: {'; '.join(differences)}. Repeat the command that "
-                    "made it, or give another folder"
+                    f"{folder} holds the recording of something else: {'; '.join(differences)}. Repeat the command "
+                    "that made it, or give another folder"
                 )
         elif folder.exists() and any(path.suffix != ".part" for path in folder.iterdir()):
             raise InvalidInputError(f"{folder} is not empty and holds no recording; give a new folder")
@@ -137,8 +137,8 @@ class RecordingFolder:
             write_whole(path, path.with_name(f"{path.name}.part"), lambda file: file.write(content))
         except OSError as error:
             raise InvalidInputError(
-                f"{path} cannot be written: {error.strerror or error}; what is recorded so far is kept: make room or get "
-                "the right to write there, then repeat the command to go on"
+                f"{path} cannot be written: {error.strerror or error}; what is recorded so far is kept: make room or "
+                "get the right to write there, then repeat the command to go on"
             ) from error
 
 

@@ -127,20 +127,21 @@ def replay(method: Method, recording: Recording) -> Answers:
     if method.allocation is None:
         return _tier_1(recording.log_proba)
     trials = method.trials(recording.t)[: method.allocation.max_trials]
+    n_candidates = recording.candidates.shape[1]
     weight = method.weighting(recording.t, recording.alpha, recording.sigma)[trials]
     # Column of each class among an image's candidates; -1: not recorded. Candidates (2, 0) of three: (1, -1, 0).
     column = np.full(recording.log_proba.shape, -1)
-    np.put_along_axis(column, recording.candidates, np.arange(recording.candidates.shape[1])[None], axis=1)
+    np.put_along_axis(column, recording.candidates, np.arange(n_candidates)[None], axis=1)
     chosen = [c[column[i, c] >= 0] for i, c in enumerate(_candidates(method, recording.log_proba))]
     tasks = list(_tasks(method, recording.classes, recording.log_proba, chosen, recording.novel))
-    index = np.zeros(recording.candidates.shape, dtype=int)
+    index = np.zeros(recording.candidates.shape, dtype=int)  # what pads is never asked for
     for i, c in enumerate(chosen):
         index[i, : len(c)] = column[i, c]
     table = np.take_along_axis(recording.errors[method.objective][:, trials], index[:, None], axis=2)
     evaluator = ReplayEvaluator(table * weight[:, None])
-    evaluator.n_prompts = recording.n_prompts  # type: ignore[misc]
+    evaluator.n_prompts = recording.n_prompts
     ceilings = None if method.fusion.usual is None else method.fusion.usual.ceilings(recording.t[trials], weight)
-    loop = Loop(method.allocation, method.fusion, evaluator, BATCH, index.shape[1], ceilings=ceilings)
+    loop = Loop(method.allocation, method.fusion, evaluator, BATCH, n_candidates, ceilings=ceilings)
     results: list[Any] = [None] * len(recording)
     for step in loop.run(tasks):
         for image, result in step.finished:
@@ -201,7 +202,7 @@ def _tasks(
     method: Method, classes: np.ndarray, log_proba: np.ndarray, chosen: list[np.ndarray], novel: np.ndarray
 ) -> Iterator[Task]:
     for i, c in enumerate(chosen):
-        prior = uniform_prior(c) if method.blind else log_proba[i, c]
+        prior = uniform_prior(c.tolist()) if method.blind else log_proba[i, c]
         yield Task(i, tuple(classes[c].tolist()), prior, novel=bool(novel[i]))
 
 

@@ -1,7 +1,7 @@
 """Labelled images to evaluate on: read, sampled by class, and split into a share to calibrate on and one to test on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..errors import InvalidInputError, UnknownLabelError, choices
 from ..ports import Label
 from ..utils.progress import progress_bar
 
-__all__ = ["Sample", "calibration_share", "read_sample", "stratified"]
+__all__ = ["Sample", "calibration_share", "notes_on", "read_sample", "stratified", "without"]
 
 SIDE = 32
 """Pixels a side in which images are compared for copies."""
@@ -39,6 +39,8 @@ class Sample:
         Images that there are.
     unreadable : tuple of str
         Files that were left out, each with what is wrong with it.
+    trained_on : int
+        Images that were left out because the model was trained on them.
     """
 
     images: list[Image.Image]
@@ -46,6 +48,7 @@ class Sample:
     groups: np.ndarray
     n_listed: int
     unreadable: tuple[str, ...] = ()
+    trained_on: int = 0
 
 
 def read_sample(
@@ -117,13 +120,42 @@ def read_sample(
     return Sample(images, np.array(names), numbered(groups), len(y), tuple(unreadable))
 
 
+def without(sample: Sample, seen: np.ndarray) -> Sample:
+    """The sample without images that are among those with these digests, as `data.holding_out.digests` has them."""
+    new = ~np.isin(digests(np.stack([np.asarray(image) for image in sample.images])), seen)
+    kept = np.flatnonzero(new)
+    return replace(
+        sample,
+        images=[sample.images[i] for i in kept],
+        y=sample.y[kept],
+        groups=sample.groups[kept],
+        trained_on=int((~new).sum()),
+    )
+
+
+def notes_on(sample: Sample, source: str | Path) -> list[str]:
+    """Sentences on what of a source was not looked at, and why."""
+    n_read = len(sample.images) + len(sample.unreadable) + sample.trained_on
+    notes = []
+    if n_read < sample.n_listed:
+        notes.append(
+            f"A sample of {n_read:,} of the {sample.n_listed:,} images in {source}, every class in proportion."
+        )
+    if sample.trained_on:
+        notes.append(f"{sample.trained_on:,} images in {source} were left out: the model was trained on them.")
+    if sample.unreadable:
+        first = "; ".join(sample.unreadable[:3])
+        notes.append(f"{len(sample.unreadable):,} images in {source} were left out, as unreadable: {first}.")
+    return notes
+
+
 def _known(source: str | Path, names: Sequence[str], labels: Sequence[Label]) -> dict[str, Label]:
     """The model's label for each class name of a source."""
     own = {str(label): label for label in labels}
     if unknown := [name for name in names if name not in own]:
         raise UnknownLabelError(
-            f"{source} has classes that the model does not know: {choices(unknown)}; it knows {choices(list(own))}: give "
-            "another model, labels for a model of text, or rename the classes"
+            f"{source} has classes that the model does not know: {choices(unknown)}; it knows {choices(list(own))}: "
+            "give another model, labels for a model of text, or rename the classes"
         )
     return own
 

@@ -275,7 +275,7 @@ def staged_preset(n_classes: int, n_candidates: int, n_trials: int) -> Staged:
     return Staged(tuple(stages.values()), tuple(stages))
 
 
-def hybrid_of(clf: HybridClassifier, n_trials: int, name: str = "hybrid as it is") -> Method:
+def hybrid_of(clf: HybridClassifier, n_trials: int, name: str = "hybrid, as it is") -> Method:
     """Both tiers as the classifier has them; an allocation that asks for more trials than T is cut down to them."""
     stage, learned = clf.reranker(), clf.calibration_
     return Method(

@@ -162,26 +162,23 @@ def record(
     ask = AllErrors(stage, clf.classes_, objectives or objectives_of(clf.denoiser_))
     k, positions = min(top_k, len(clf.classes_)), np.arange(trials)
 
-    def chunk(index: np.ndarray) -> Chunk:
+    def chunk(index: np.ndarray, trials: np.ndarray) -> Chunk:
         own = items.select(index)
         log_proba, novel = aligned_log_proba(clf.proposer_, own, clf.classes_), clf._novel(own)
         candidates = np.argsort(-log_proba, axis=1, kind="stable")[:, :k]
-        errors = ask(own.images, candidates, positions)
-        tables = dict(zip(ask.objectives, np.moveaxis(errors, 3, 0), strict=True))
-        return Chunk(log_proba, np.zeros(len(index), bool) if novel is None else novel, candidates, tables)
+        errors = dict(zip(ask.objectives, np.moveaxis(ask(own.images, candidates, trials), 3, 0), strict=True))
+        return Chunk(log_proba, np.zeros(len(index), bool) if novel is None else novel, candidates, errors)
 
     store = None if folder is None else RecordingFolder(folder, _manifest(clf, items, y, ask, k))
     if store is not None and (known := store.load(0)) is not None:
-        first = items.select(np.arange(1))
-        errors = ask(first.images, known.candidates[:1], positions[:1])[..., 0]
-        store.check_model(known, aligned_log_proba(clf.proposer_, first, clf.classes_), errors)
+        store.check_model(known, chunk(np.arange(1), positions[:1]))
     chunks = []
     with progress_bar(total=len(y), desc="record", unit="image", show=progress) as bar:
         for number, start in enumerate(range(0, len(y), CHUNK)):
             index = np.arange(start, min(start + CHUNK, len(y)))
             found = None if store is None else store.load(number, len(index))
             if found is None:
-                found = chunk(index)
+                found = chunk(index, positions)
                 if store is not None:
                     store.save(number, found)
             chunks.append(found)

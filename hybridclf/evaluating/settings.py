@@ -21,12 +21,18 @@ __all__ = ["Settings", "recommend"]
 CANDIDATES, CONFIDENCES, TRIALS = (2, 3, 5, 10, 20), (0.9, 0.95, 0.99, 0.999), (1, 2, 4, 8, 16, 32)
 """What is tried."""
 
-NEGLIGIBLE = 0.01
-"""Log loss in nats that is not paid for: a hundredth of a right class's probability."""
+KEPT = 0.9
+"""Share of the best settings' gain in log loss that cheaper ones have to keep."""
+
+DEARER = 1.5
+"""Times the cost of the settings chosen up to which a classifier is left as it is."""
+
+PRIOR_ALONE = Race(confidence=1e-6, max_trials=1)
+"""Stops before the first trial: tier 1, at the fitted temperature."""
 
 HYBRID = "hybrid, calibrated here"
 
-OWN = "hybrid as it is"
+OWN = "hybrid, as it is"
 
 
 @dataclass(frozen=True)
@@ -71,9 +77,10 @@ def recommend(
 ) -> tuple[Settings, list[Method]]:
     """Choose settings by replaying them on images that their fusion was not fitted on.
 
-    Of all settings the cheapest is chosen whose log loss is within one standard error of the lowest (Breiman's rule,
-    paired). The objective is chosen first, by the default `Race`: the classifier's own unless another one is better. A
-    fusion that the classifier has already is an option too.
+    The cheapest settings are chosen that keep nine tenths of what the best ones' log loss gains over tier 1's, at its
+    fitted temperature. The objective is chosen first, by the default `Race`: the classifier's own unless another one is
+    better by that measure. A classifier that is calibrated already is left as it is unless its log loss is higher by a
+    standard error, or its cost by half.
 
     Parameters
     ----------
@@ -107,15 +114,17 @@ def recommend(
     named = progress_bar(objectives, desc="choose settings", unit="objective", leave=None, show=progress)
     fitted = {name: _fit(clf, calibration, folds, default, name) for name in named}
     first = [_tried(clf, calibration, folds, fitted[name], default, n_candidates, name) for name in objectives]
-    objective = _good(first)[0].objective  # another one only where it is better
+    prior = _tried(clf, calibration, folds, fitted[clf.objective], PRIOR_ALONE, n_candidates, clf.objective)
+    objective = _good(first, prior)[0].objective
     grid = list(_grid(n_candidates, calibration.n_trials))
     options = [
         _tried(clf, calibration, folds, fitted[objective], race, top_k, objective)
         for race, top_k in progress_bar(grid, desc="choose settings", unit="setting", leave=None, show=progress)
     ]
+    chosen = min(_good(options, prior), key=lambda option: option.cost)
     if clf.fusion_.calibrated:
-        options.append(_option(None, clf.top_k, clf.objective, replay(own, calibration), calibration))
-    chosen = min(_good(options), key=lambda option: option.cost)
+        as_it_is = _option(None, clf.top_k, clf.objective, replay(own, calibration), calibration)
+        chosen = as_it_is if _suffices(as_it_is, chosen) else chosen
     race, top_k = chosen.race or default, chosen.top_k or n_candidates
     learned = calibrate(
         calibration.for_fitting(objective), clf.classes_, race, top_k, resolve_weighting(clf.weighting), seed
@@ -175,12 +184,19 @@ def _option(race: Race | None, top_k: int | None, objective: str, answers: Answe
     return _Option(race, top_k, objective, losses(answers, calibration.y), float(cost.mean()))
 
 
-def _good(options: list[_Option]) -> list[_Option]:
-    """Those whose log loss is within a standard error of the lowest, or within `NEGLIGIBLE` of it."""
-    lowest = min(options, key=lambda option: float(option.losses.mean())).losses
-    excess = [option.losses - lowest for option in options]
-    limits = [max(e.std() / np.sqrt(len(e)), NEGLIGIBLE) for e in excess]
-    return [option for option, e, limit in zip(options, excess, limits, strict=True) if e.mean() <= limit]
+def _good(options: list[_Option], prior: _Option) -> list[_Option]:
+    """Those that keep `KEPT` of what the best one's log loss gains over the prior's; the best if it gains nothing."""
+    losses = [float(option.losses.mean()) for option in options]
+    gain = float(prior.losses.mean()) - min(losses)
+    limit = min(losses) + max((1 - KEPT) * gain, 0)
+    return [option for option, loss in zip(options, losses, strict=True) if loss <= limit]
+
+
+def _suffices(own: _Option, chosen: _Option) -> bool:
+    """Whether settings that are there already are as good as the ones chosen, and not much dearer."""
+    excess = own.losses - chosen.losses
+    error = float(excess.std() / np.sqrt(len(excess)))
+    return float(excess.mean()) <= error and own.cost <= DEARER * chosen.cost
 
 
 def _settings(clf: HybridClassifier, chosen: _Option, own: Method, pays: bool) -> Settings:

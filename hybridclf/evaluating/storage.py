@@ -98,30 +98,24 @@ class RecordingFolder:
         arrays |= {f"errors.{name}": table for name, table in chunk.errors.items()}
         self._write(self._path(number), save({name: np.ascontiguousarray(a) for name, a in arrays.items()}))
 
-    def check_model(self, known: Chunk, log_proba: np.ndarray, errors: np.ndarray) -> None:
-        """Check that the tiers answer as those did that were recorded, by the first image.
+    def check_model(self, known: Chunk, now: Chunk) -> None:
+        """Check that the tiers answer as those did that were recorded.
 
         Parameters
         ----------
         known : Chunk
             The first one.
-        log_proba : float array `[1, C]`
-            What tier 1 says now.
-        errors : float array `[1, 1, k]`
-            What tier 2 says now, in the first trial under the first objective.
+        now : Chunk
+            What they say now of its first image, in the first trial.
 
         Raises
         ------
         InvalidInputError
-            If one of them does not.
+            If one of them says something else.
         """
-        recorded = next(iter(known.errors.values()))[:1, :1]
-        pairs = {"tier 1": (known.log_proba[:1], log_proba), "tier 2": (recorded, errors)}
-        other = [
-            name
-            for name, (then, now) in pairs.items()
-            if not np.allclose(then, now, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
-        ]
+        answers = {"tier 1": [(known.log_proba[:1], now.log_proba)]}
+        answers["tier 2"] = [(known.errors[name][:1, :1], errors) for name, errors in now.errors.items()]
+        other = [name for name, pairs in answers.items() if not all(map(_alike, pairs))]
         if other:
             raise InvalidInputError(
                 f"{self.folder} holds the recording of another model: {' and '.join(other)} answered the first image "
@@ -140,6 +134,11 @@ class RecordingFolder:
                 f"{path} cannot be written: {error.strerror or error}; what is recorded so far is kept: make room or "
                 "get the right to write there, then repeat the command to go on"
             ) from error
+
+
+def _alike(pair: tuple[np.ndarray, np.ndarray]) -> bool:
+    then, now = pair
+    return then.shape == now.shape and np.allclose(then, now, TOLERANCE, TOLERANCE, equal_nan=True)
 
 
 def _read(path: Path) -> dict[str, Any]:

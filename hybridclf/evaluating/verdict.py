@@ -59,8 +59,8 @@ def verdict_of(difference: Difference, cost: Cost, settings: Settings, n_images:
         return Verdict(f"Re-ranking does harm here, {change}: use tier 1.", False, difference)
     if not settings.pays or gain.high <= POINT:
         return Verdict(f"It adds nothing here: use tier 1. Re-ranking makes {change}.", False, difference)
-    sentence = f"{n_images} images cannot tell whether re-ranking adds anything: {change} {price}; {_more(difference, n_images)}."
-    return Verdict(sentence, None, difference)
+    unknown = f"{n_images} images cannot tell whether re-ranking adds anything"
+    return Verdict(f"{unknown}: {change} {price}; {_more(difference, n_images)}.", None, difference)
 
 
 def _points(value: float, sign: bool = False) -> str:

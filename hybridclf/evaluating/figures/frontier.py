@@ -30,8 +30,9 @@ def frontier(study: Study) -> Figure:
         for name, score in study.scores.items()
     ]
     best = [row for row, keep in zip(rows, undominated(rows), strict=True) if keep]
-    named = "; ".join(f"{r['method']} {100 * r['accuracy'][0]:.1f} % at {_times(r['time'])}" for r in best)
-    return Figure("frontier", f"Nothing is both better and cheaper than: {named}", "", rows, drawn(lambda: _draw(rows)))
+    best.sort(key=lambda row: row["time"])
+    named = "; ".join(f"{r['method']}, {100 * r['accuracy'][0]:.1f} % at {_times(r['time'])}" for r in best)
+    return Figure("frontier", f"Worth its time: {named}", "", rows, drawn(lambda: _draw(rows)))
 
 
 def undominated(rows: Sequence[Any]) -> list[bool]:

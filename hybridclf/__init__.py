@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         UnknownSpecError,
     )
     from .estimator import HybridClassifier
+    from .evaluating.evaluate import evaluate
     from .live.async_reranker import AsyncReranker
     from .pair_training.train_pair import train_pair
     from .ports import Denoiser, Proposer
@@ -48,6 +49,7 @@ _HOMES = {
         "UnknownSpecError",
     ),
     "estimator": ("HybridClassifier",),
+    "evaluating.evaluate": ("evaluate",),
     "live.async_reranker": ("AsyncReranker",),
     "pair_training.train_pair": ("train_pair",),
     "ports": ("Denoiser", "Proposer"),
@@ -87,6 +89,7 @@ __all__ = [
     "UncalibratedWarning",
     "UnknownLabelError",
     "UnknownSpecError",
+    "evaluate",
     "train_pair",
     "zero_shot",
 ]

@@ -166,16 +166,17 @@ def reliability_bins(confidence: np.ndarray, right: np.ndarray, n_bins: int = N_
 
 
 def equal_count_bins(confidence: np.ndarray, right: np.ndarray, n_bins: int = 10) -> Bins:
-    """Bins of a reliability diagram that hold equally many images, so that each point is as certain as the others.
+    """Compute confidence and accuracy in bins that hold equally many answers, as nearly as equal confidences allow.
 
-    Bins of equal width leave most images in the last one and a handful in the rest.
+    Bins of equal width leave most answers in the last one and a handful in the rest. Confidences 0.2, 0.4, 0.4, 0.9
+    make two bins: 0.2 to 0.4, with three answers, and 0.9.
 
     Parameters
     ----------
     confidence, right
         As for `reliability_bins`.
     n_bins : int
-        Bins, at most one per image; their counts differ by one at most.
+        Largest number of bins.
 
     Raises
     ------
@@ -185,11 +186,12 @@ def equal_count_bins(confidence: np.ndarray, right: np.ndarray, n_bins: int = 10
         If lengths differ.
     """
     check_consistent_length(confidence, right)
-    order = np.argsort(confidence, kind="stable")
-    parts = np.array_split(order, min(n_bins, len(_answers(right))))
-    upper = [confidence[part[-1]] for part in parts]
-    means = [[np.mean(values[part]) for part in parts] for values in (confidence, _answers(right))]
-    return Bins(np.array([0.0, *upper]), np.array([len(part) for part in parts]), *map(np.array, means))
+    right = _answers(right)
+    edges = np.unique(np.quantile(confidence, np.arange(1, n_bins) / n_bins, method="lower"))
+    edges = np.array([0.0, *edges[(edges > 0) & (edges < np.max(confidence))], 1.0])
+    number = np.searchsorted(edges[1:-1], confidence)
+    count, *sums = (np.bincount(number, w, len(edges) - 1) for w in (None, confidence, right))
+    return Bins(edges, count, sums[0] / count, sums[1] / count)
 
 
 def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, n_bins: int = N_BINS) -> float:

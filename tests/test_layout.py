@@ -12,6 +12,7 @@ MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items()}
 LEVELS = (
     {"__main__"},
     {"cli"},
+    {"evaluating"},
     {"batch", "pair_training", "serving"},
     {"demo", "zeroshot"},
     {"estimator"},
@@ -21,8 +22,9 @@ LEVELS = (
     {"denoising", "models"},
     {"pretrained", "proposer", "reranking"},
     {"data"},
+    {"atomic", "devices", "metrics", "plugins"},
     {"utils"},
-    {"atomic", "devices", "metrics", "plugins", "ports"},
+    {"ports"},
     {"errors"},
     {"hybridclf"},  # the package itself: its version
 )

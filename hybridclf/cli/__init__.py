@@ -11,6 +11,7 @@ from .. import __version__
 from .batch import batch
 from .classify import classify
 from .demo import demo
+from .evaluate import evaluate
 from .models import models
 from .serve import serve
 from .train import train
@@ -52,5 +53,5 @@ def main(
     """A fast classifier proposes, a diffusion classifier settles what it leaves open."""
 
 
-for command in (demo, classify, train, batch, serve, models):
+for command in (demo, classify, train, evaluate, batch, serve, models):
     app.command()(command)

@@ -215,7 +215,7 @@ def test_groups_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=r"no column 'tags' of single values"):
         load_labelled(path, 16, group="tags")
     for source in (folder(tmp_path / "pictures", cat=1, dog=1), "digits"):
-        with pytest.raises(InvalidInputError, match=r"has no column 'track'; only Parquet has"):
+        with pytest.raises(InvalidInputError, match=r"has no column 'track'; only Parquet and CSV have"):
             load_labelled(source, 16, group="track")
 
 

@@ -1,0 +1,112 @@
+"""`hybridclf evaluate`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InvalidInputError
+from .shared import AsJson, Device, Quiet, console, running, text
+
+if TYPE_CHECKING:
+    from ..estimator import HybridClassifier
+    from ..evaluating.sample import Sample
+
+DATA = "Folder with a subfolder of images per class, Parquet file, CSV of path and label, or digits."
+
+
+def evaluate(
+    data: Annotated[str, typer.Argument(metavar="DATA", help=DATA)],
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME|DIR", help="Embedded or saved model; default: cifar10, photographs.")
+    ] = None,
+    proposer: Annotated[str | None, typer.Option(metavar="SPEC", help="Tier 1 by name, beside --denoiser.")] = None,
+    denoiser: Annotated[str | None, typer.Option(metavar="SPEC", help="Tier 2 by name, beside --proposer.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="A,B,…", help="Labels to tell apart; default: the model's, or DATA's classes.")
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Makes a prompt of a label, which goes where {} is.")
+    ] = None,
+    calibrate: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Images to choose settings on; default: 30 % of DATA.")
+    ] = None,
+    images: Annotated[int | None, typer.Option(min=40, help="Images at most, every class in its proportion.")] = None,
+    trials: Annotated[int | None, typer.Option(min=2, help="Trials to record; default: 64.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=2, help="Candidates to record; default: all, 20 at most.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Column of what belongs on one side; default: group, if there is one.")
+    ] = None,
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the recording and the report.")] = Path(
+        "evaluation"
+    ),
+    device: Device = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find out whether re-ranking pays on your own labelled images, at what cost, and with which settings.
+
+    Both tiers are asked once; interrupt it when you like, and repeat the command to go on. OUT gets report.html.
+    """
+    with running(quiet, lambda: "interrupted; what is recorded is kept: repeat the command to go on"):
+        from ..data.listing import list_labelled
+        from ..demo.style import require_matplotlib
+        from ..evaluating import evaluate as evaluate_classifier
+        from ..evaluating.page import require_jinja2
+        from ..evaluating.sample import notes_on, read_sample
+        from .classifier import choose_classifier
+
+        require_matplotlib(), require_jinja2()  # before the minutes are spent
+        names = None if labels is None else [name.strip() for name in labels.split(",")]
+        if names is None and proposer is not None and model is None:
+            names = list_labelled(data, group).classes
+        clf = choose_classifier(model, names, template, proposer, denoiser, None, device)
+
+        def read(source: str, n_images: int | None) -> "Sample":
+            found = read_sample(
+                source, clf.classes_.tolist(), clf.image_shape_, n_images=n_images, group=group, progress=not quiet
+            )
+            return found if proposer is not None else _unseen(found, clf, model)
+
+        sample = read(data, images)
+        other = None if calibrate is None else read(calibrate, images)
+        options: dict[str, Any] = {} if trials is None else {"trials": trials}
+        if other is not None:
+            options["calibrate"] = (other.images, other.y)
+        report = evaluate_classifier(
+            clf,
+            sample.images,
+            sample.y,
+            groups=sample.groups,
+            top_k=top_k,
+            folder=out / "recording",
+            notes=[*notes_on(sample, data), *([] if other is None else notes_on(other, str(calibrate)))],
+            progress=not quiet,
+            **options,
+        )
+        files = report.write(out)
+    if as_json:
+        typer.echo(report.to_json())
+        return
+    screen = console()
+    screen.print(report)
+    if not quiet:
+        for file in files:
+            screen.print(text(f"Written: {file}"), soft_wrap=True)
+
+
+def _unseen(sample: "Sample", clf: "HybridClassifier", model: str | None) -> "Sample":
+    """The images that a trained pair was not trained on, if it says which those are."""
+    from ..errors import SavedModelError
+    from ..evaluating.sample import without
+    from ..pair_training.train_pair import trained_on
+    from ..pretrained.catalog import DEFAULT_MODEL, model_folder
+
+    try:
+        seen = trained_on(model_folder(model or DEFAULT_MODEL))
+    except SavedModelError:
+        return sample
+    found = without(sample, seen)
+    if not found.images:
+        raise InvalidInputError("the model was trained on all of these images, on which it is over-sure; give others")
+    return found

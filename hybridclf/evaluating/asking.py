@@ -1,0 +1,112 @@
+"""Errors of every trial and candidate under several objectives at once, from one prediction each."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..denoising.batch_size import Batches
+from ..denoising.evaluator import EvaluationErrors, Rows
+from ..denoising.objectives import BOUNDS, OBJECTIVES, resolve_objective
+from ..devices import send
+from ..ports import VarianceDenoiser, n_prompts
+from ..reranker import Reranker
+
+__all__ = ["AllErrors", "objectives_of"]
+
+BLOCK = 4
+"""Batches of rows that are noised at a time."""
+
+
+def objectives_of(denoiser: Any) -> tuple[str, ...]:
+    """Names of all objectives that a denoiser can be asked for: the bounds need a learned variance."""
+    return tuple(OBJECTIVES | BOUNDS) if isinstance(denoiser, VarianceDenoiser) else tuple(OBJECTIVES)
+
+
+class _StackedErrors(EvaluationErrors):
+    """Errors `[P, m]` of P evaluations under m objectives, which share the prediction."""
+
+    def __init__(self, denoiser: Any, objectives: Sequence[str], batch_size: int) -> None:
+        super().__init__(denoiser, next((o for o in objectives if o in BOUNDS), objectives[0]), batch_size)
+        self._objectives = {name: resolve_objective(name) for name in objectives}
+        self._error = self._stacked
+
+    def _stacked(self, noise: Tensor, predicted: Tensor, *transition: Any) -> Tensor:
+        errors = [e(noise, predicted, *(transition if n in BOUNDS else ())) for n, e in self._objectives.items()]
+        return torch.stack(errors, dim=1)
+
+
+class AllErrors:
+    """Asks a denoiser for the errors of every candidate in every trial: a dense table, nothing is dropped.
+
+    Encoding, noise, batches and padding are those of `Reranker`, so that its errors are the same.
+
+    Parameters
+    ----------
+    stage : Reranker
+        Denoiser, trials and batch size.
+    classes : array `[C]`
+        The labels.
+    objectives : sequence of m str
+        Names of the errors.
+    """
+
+    def __init__(self, stage: Reranker, classes: np.ndarray, objectives: Sequence[str]) -> None:
+        self.denoiser, self.plan, self.objectives = stage.denoiser, stage.plan, tuple(objectives)
+        number, self.conditions = stage.condition(classes.tolist())
+        self.number = np.array([number[label] for label in classes.tolist()])
+        self.n_prompts = n_prompts(self.conditions, len(number))
+        self.errors, self.encoding = (
+            _StackedErrors(self.denoiser, objectives, stage.batch_size),
+            Batches(stage.batch_size),
+        )
+        self.dtype = np.float64 if self.denoiser.dtype == torch.float64 else np.float32
+
+    @torch.inference_mode()
+    def __call__(self, images: Any, candidates: np.ndarray, trials: np.ndarray) -> np.ndarray:
+        """Unweighted errors `[n, T, k, m]`.
+
+        Parameters
+        ----------
+        images : sequence of n images
+            What the denoiser encodes.
+        candidates : int array `[n, k]`
+            Positions of the classes to compare.
+        trials : int array `[T]`
+            Positions of the trials in the plan.
+        """
+        encoded = self.encoding(lambda start, size: self.denoiser.encode(images[start : start + size]), len(images))
+        x0 = torch.cat(encoded).to(self.denoiser.device, self.denoiser.dtype)
+        (n, k), n_trials = candidates.shape, len(trials)
+        image, trial = np.repeat(np.arange(n), n_trials), np.tile(trials, n)  # row by row: image 0 first
+        table = np.empty((n * n_trials, k, len(self.objectives)), dtype=self.dtype)
+        step = BLOCK * self.errors.batches.size
+        for start in range(0, len(table), step):
+            block = slice(start, start + step)
+            rows = self._noised(x0[self._sent(image[block])], trial[block])
+            table[block] = self._errors(rows, candidates[image[block]])
+        return table.reshape(n, n_trials, k, -1)
+
+    def _errors(self, rows: Rows, candidates: np.ndarray) -> np.ndarray:
+        """Errors `[R, k, m]` of rows under candidates `[R, k]`: means over the prompts of a class."""
+        (n_rows, k), p = candidates.shape, self.n_prompts
+        # Two prompts a class: classes 3 and 5 are the conditions 6, 7, 10 and 11.
+        condition = (self.number[candidates][..., None] * p + np.arange(p)).ravel()
+        errors = self.errors(rows, np.repeat(np.arange(n_rows), k * p), condition, self.conditions)
+        return errors.view(n_rows, k, p, -1).mean(dim=2).cpu().numpy()
+
+    def _noised(self, x0: Tensor, trial: np.ndarray) -> Rows:
+        """Rows x_t = α·x0 + σ·ε of images `[R, *shape]` in the trials at these positions `[R]`."""
+        exact = torch.promote_types(x0.dtype, torch.float32)  # half precision would blur the times
+        different, inverse = np.unique(trial, return_inverse=True)
+        t = self._sent(self.plan.timesteps(trial), exact)
+        noise = self._sent(self.plan.noise(different), exact)[self._sent(inverse)]
+        alpha, sigma = self.denoiser.noise_levels(t)
+        across = (-1,) + (1,) * (x0.ndim - 1)
+        x_t = alpha.view(across) * x0 + sigma.view(across) * noise
+        return Rows(t, alpha, sigma, x0, noise, x_t.to(x0.dtype))
+
+    def _sent(self, values: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
+        return send(torch.from_numpy(values), self.denoiser.device, dtype)

@@ -1,0 +1,58 @@
+"""The HTML page of a report: `page.html.j2`, filled in."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MissingDependencyError
+from ..utils.installing import pip_install
+
+if TYPE_CHECKING:
+    from .report import Report
+
+__all__ = ["page_of", "require_jinja2"]
+
+
+def require_jinja2() -> Any:
+    """The jinja2 package.
+
+    Raises
+    ------
+    MissingDependencyError
+        If it is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the page needs jinja2, which is not installed; type: {pip_install('plot')}"
+        ) from error
+    return jinja2
+
+
+def page_of(report: "Report") -> str:
+    """A report as one HTML page that needs nothing else.
+
+    Raises
+    ------
+    MissingDependencyError
+        If jinja2 is not installed.
+    """
+    jinja2 = require_jinja2()
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": _percent, "points": _points, "count": _count}
+    return environment.get_template("page.html.j2").render(report=report)
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f}"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"

@@ -1,0 +1,227 @@
+"""What both tiers say of labelled images, recorded in one pass: every later question is answered from it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.arrays import Items
+from ..errors import InvalidInputError
+from ..estimator import HybridClassifier
+from ..fitting import calibration
+from ..ports import Label
+from ..proposer import aligned_log_proba
+from ..reranking.allocation import FixedTrials
+from ..reranking.fusion import Fusion
+from ..utils.progress import progress_bar
+from .asking import AllErrors, objectives_of
+from .storage import CHUNK, Chunk, RecordingFolder, digest_of
+
+__all__ = ["Recording", "record"]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Tier 1's log-probabilities and tier 2's errors of n labelled images.
+
+    Trials are those of `reranking.trials.TrialPlan(T, shape, seed)`, in its even order: every prefix of them is nearly
+    evenly spaced in time. The noise of trial j follows from (seed, the plan's order[j]).
+
+    Attributes
+    ----------
+    classes : array `[C]`
+        The labels.
+    y : int array `[n]`
+        Right classes.
+    log_proba : float array `[n, C]`
+        Tier 1's log-probabilities of all classes.
+    novel : bool array `[n]`
+        Vectors unlike all that the classifier was fitted on.
+    candidates : int array `[n, k]`
+        Classes that tier 2 was asked about: tier 1's first k, best first.
+    errors : dict of str to float array `[n, T, k]`
+        Unweighted errors of these candidates in T trials, by objective; not finite where tier 2 failed.
+    t, alpha, sigma : float array `[T]`
+        Times and noise levels of the trials.
+    seed : int
+        Decides the noise.
+    n_prompts : int
+        Prompts of each class: the evaluations that one error stands for.
+    cost_unit : "row" or "pair"
+        What the denoiser's cost is counted in: rows, or evaluations.
+    """
+
+    classes: np.ndarray
+    y: np.ndarray
+    log_proba: np.ndarray
+    novel: np.ndarray
+    candidates: np.ndarray
+    errors: dict[str, np.ndarray]
+    t: np.ndarray
+    alpha: np.ndarray
+    sigma: np.ndarray
+    seed: int
+    n_prompts: int = 1
+    cost_unit: str = "row"
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def n_trials(self) -> int:
+        """Trials that were recorded, T."""
+        return len(self.t)
+
+    @property
+    def labels(self) -> list[Label]:
+        """The classes as a list."""
+        return list(self.classes.tolist())
+
+    @property
+    def hit(self) -> np.ndarray:
+        """Where the right class is among the candidates, bool `[n, k]`."""
+        return self.candidates == self.y[:, None]
+
+    def select(self, images: np.ndarray) -> "Recording":
+        """The recording of some of the images, by bool `[n]` or position."""
+        own = {name: getattr(self, name)[images] for name in ("y", "log_proba", "novel", "candidates")}
+        return replace(self, **own, errors={name: table[images] for name, table in self.errors.items()})
+
+    def first(self, n_trials: int) -> "Recording":
+        """The recording of the first trials alone, which are nearly evenly spaced; all of them if there are fewer."""
+        levels = {name: getattr(self, name)[:n_trials] for name in ("t", "alpha", "sigma")}
+        return replace(self, **levels, errors={name: table[:, :n_trials] for name, table in self.errors.items()})
+
+    def for_fitting(self, objective: str) -> calibration.Recording:
+        """What `fitting.calibration` fits a fusion to: images whose right class is a candidate, with finite errors.
+
+        Raises
+        ------
+        InvalidInputError
+            If there is no such image.
+        """
+        table = self.errors[objective]
+        usable = self.hit.any(axis=1) & np.isfinite(table).all(axis=(1, 2))
+        if not usable.any():
+            raise InvalidInputError(
+                "of no image for calibration the right class is among the candidates with finite errors; raise top_k "
+                f"above {self.candidates.shape[1]}, or check the labels and what the denoiser predicts"
+            )
+        return calibration.Recording(
+            log_prior=np.take_along_axis(self.log_proba, self.candidates, axis=1)[usable],
+            errors=table[usable],
+            t=self.t,
+            alpha=self.alpha,
+            sigma=self.sigma,
+            y=self.hit[usable].argmax(axis=1),
+            all_log_prior=self.log_proba,
+            all_y=self.y,
+            at=np.flatnonzero(usable),
+        )
+
+
+def record(
+    clf: HybridClassifier,
+    items: Items,
+    y: np.ndarray,
+    *,
+    trials: int,
+    top_k: int,
+    objectives: Sequence[str] | None = None,
+    folder: Path | None = None,
+    progress: bool = False,
+) -> Recording:
+    """Ask both tiers about all images, chunk by chunk; chunks that the folder has are not asked again.
+
+    Parameters
+    ----------
+    clf : HybridClassifier
+        A fitted classifier; its seed decides the noise, so that what is replayed is what it would answer.
+    items : Items
+        n images as the classifier reads them.
+    y : int array `[n]`
+        Positions of the right classes.
+    trials, top_k : int
+        Trials T, and candidates k, of every image.
+    objectives : sequence of str, optional
+        Errors to record. Default: all that the denoiser can be asked for; they share its predictions.
+    folder : path, optional
+        A new folder, or one in which the same recording was begun. Default: nothing is kept.
+    progress : bool
+        Whether to show a progress bar.
+
+    Raises
+    ------
+    InvalidInputError
+        If the folder holds the recording of another model or of other data (the error says what differs), or cannot
+        be written, or if no image has its right class among the candidates.
+    """
+    stage = clf.reranker(FixedTrials(trials), Fusion())
+    ask = AllErrors(stage, clf.classes_, objectives or objectives_of(clf.denoiser_))
+    k, positions = min(top_k, len(clf.classes_)), np.arange(trials)
+
+    def chunk(index: np.ndarray, trials: np.ndarray) -> Chunk:
+        own = items.select(index)
+        log_proba, novel = aligned_log_proba(clf.proposer_, own, clf.classes_), clf._novel(own)
+        candidates = np.argsort(-log_proba, axis=1, kind="stable")[:, :k]
+        errors = dict(zip(ask.objectives, np.moveaxis(ask(own.images, candidates, trials), 3, 0), strict=True))
+        return Chunk(log_proba, np.zeros(len(index), bool) if novel is None else novel, candidates, errors)
+
+    store = None if folder is None else RecordingFolder(folder, _manifest(clf, items, y, ask, k))
+    if store is not None and (known := store.load(0)) is not None:
+        store.check_model(known, chunk(np.arange(1), positions[:1]))
+    chunks = []
+    with progress_bar(total=len(y), desc="record", unit="image", show=progress) as bar:
+        for number, start in enumerate(range(0, len(y), CHUNK)):
+            index = np.arange(start, min(start + CHUNK, len(y)))
+            found = None if store is None else store.load(number, len(index))
+            if found is None:
+                found = chunk(index, positions)
+                if store is not None:
+                    store.save(number, found)
+            chunks.append(found)
+            bar.update(len(index))
+    recording = _joined(chunks, clf, y, stage, ask)
+    if not recording.hit.any():
+        raise InvalidInputError(
+            f"no image has its right class among tier 1's first {k}: tier 2 cannot mend any; raise top_k, or check "
+            "that labels and model belong together"
+        )
+    return recording
+
+
+def _joined(chunks: list[Chunk], clf: HybridClassifier, y: np.ndarray, stage: Any, ask: AllErrors) -> Recording:
+    """All chunks as one recording."""
+    t, alpha, sigma = stage.levels()
+    return Recording(
+        classes=clf.classes_,
+        y=y,
+        log_proba=np.concatenate([c.log_proba for c in chunks]),
+        novel=np.concatenate([c.novel for c in chunks]),
+        candidates=np.concatenate([c.candidates for c in chunks]),
+        errors={name: np.concatenate([c.errors[name] for c in chunks]) for name in ask.objectives},
+        t=t,
+        alpha=alpha,
+        sigma=sigma,
+        seed=stage.plan.seed,
+        n_prompts=ask.n_prompts,
+        cost_unit=clf.denoiser_.cost_unit,
+    )
+
+
+def _manifest(clf: HybridClassifier, items: Items, y: np.ndarray, ask: AllErrors, k: int) -> dict[str, Any]:
+    """All that decides what is recorded, but for the weights of the tiers, which are told by their answers."""
+    return {
+        "model": {
+            "tier 1": type(clf.proposer_).__name__,
+            "tier 2": type(clf.denoiser_).__name__,
+            "type of numbers": str(clf.denoiser_.dtype).removeprefix("torch."),
+            "prompts per class": ask.n_prompts,
+            "labels": list(map(str, clf.classes_.tolist())),
+            "seed": ask.plan.seed,
+        },
+        "data": {"images": len(y), "pixels": digest_of(items.images), "right labels": digest_of(y)},
+        "settings": {"trials": len(ask.plan), "candidates": k, "objectives": list(ask.objectives), "chunk": CHUNK},
+    }

@@ -1,0 +1,229 @@
+"""Labelled images to evaluate on: read, sampled by class, and split into a share to calibrate on and one to test on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..data.datasets import MAX_BYTES, MAX_UNREADABLE, numbered
+from ..data.duplicates import duplicate_groups
+from ..data.holding_out import digests, join_groups, split
+from ..data.image_files import stretched
+from ..data.listing import list_labelled
+from ..errors import InvalidInputError, UnknownLabelError, choices
+from ..ports import Label
+from ..utils.progress import progress_bar
+
+__all__ = ["Sample", "calibration_share", "notes_on", "read_sample", "stratified", "without"]
+
+SIDE = 32
+"""Pixels a side in which images are compared for copies."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """n labelled images that were read, of all that there are.
+
+    Attributes
+    ----------
+    images : list of n PIL images
+        Stretched to what the model takes, or of their own size.
+    y : array `[n]`
+        Their labels, as the model has them.
+    groups : int array `[n]`
+        Numbers of the groups of images that belong together.
+    n_listed : int
+        Images that there are.
+    unreadable : tuple of str
+        Files that were left out, each with what is wrong with it.
+    trained_on : int
+        Images that were left out because the model was trained on them.
+    """
+
+    images: list[Image.Image]
+    y: np.ndarray
+    groups: np.ndarray
+    n_listed: int
+    unreadable: tuple[str, ...] = ()
+    trained_on: int = 0
+
+
+def read_sample(
+    source: str | Path,
+    labels: Sequence[Label],
+    shape: Sequence[int] | None,
+    *,
+    n_images: int | None = None,
+    group: str | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Sample:
+    """Read labelled images, or a sample of them that has every class in its proportion.
+
+    Parameters
+    ----------
+    source : path or "digits"
+        As for `data.listing.list_labelled`.
+    labels : sequence of C labels
+        What the model tells apart; the classes of the source are among them, by their names.
+    shape : (H, W, C) or None
+        What the model takes images as.
+    n_images : int, optional
+        Images to read at most. Default: all.
+    group : str, optional
+        Column by which images belong together.
+    seed : int
+        Decides the sample.
+    progress : bool
+        Whether to show a progress bar.
+
+    Raises
+    ------
+    UnknownLabelError
+        For classes that the model does not know.
+    InvalidInputError
+        If the source cannot be read, if more than `MAX_UNREADABLE` of the images are damaged, or if they take more than
+        `MAX_BYTES` of memory.
+    """
+    listing = list_labelled(source, group)
+    y = np.array([item.y for item in listing.items], dtype=int)
+    own = _known(source, [listing.classes[c] for c in np.unique(y)], labels)
+    chosen = np.zeros(len(y), dtype=bool)
+    chosen[stratified(y, n_images, seed)] = True
+    images: list[Image.Image] = []
+    found: list[tuple[Label, Any]] = []
+    unreadable: list[str] = []
+    n_bytes = 0
+    with progress_bar(total=int(chosen.sum()), desc="read images", unit="image", leave=None, show=progress) as bar:
+        for item in (item for item, wanted in zip(listing.items, chosen, strict=True) if wanted):
+            try:
+                images.append(stretched(item.open(), shape))
+                found.append((own[listing.classes[item.y]], item.group))
+                n_bytes += images[-1].width * images[-1].height * len(images[-1].getbands())
+            except InvalidInputError as error:
+                unreadable.append(f"{item.name}: {error}")
+            if n_bytes > MAX_BYTES:
+                raise InvalidInputError(
+                    f"the images take more than the {MAX_BYTES / 2**30:.0f} GiB that are held in memory at most; "
+                    f"evaluate on {len(images)} images or fewer"
+                )
+            bar.update()
+    if len(unreadable) > MAX_UNREADABLE * chosen.sum():
+        raise InvalidInputError(
+            f"{len(unreadable)} of {chosen.sum()} images cannot be read, more than {MAX_UNREADABLE:.0%}; the first: "
+            f"{'; '.join(unreadable[:3])}; repair or remove them"
+        )
+    names, groups = zip(*found, strict=True)
+    return Sample(images, np.array(names), numbered(groups), len(y), tuple(unreadable))
+
+
+def without(sample: Sample, seen: np.ndarray) -> Sample:
+    """The sample without images that are among those with these digests, as `data.holding_out.digests` has them."""
+    new = ~np.isin(digests(np.stack([np.asarray(image) for image in sample.images])), seen)
+    kept = np.flatnonzero(new)
+    return replace(
+        sample,
+        images=[sample.images[i] for i in kept],
+        y=sample.y[kept],
+        groups=sample.groups[kept],
+        trained_on=int((~new).sum()),
+    )
+
+
+def notes_on(sample: Sample, source: str | Path) -> list[str]:
+    """Sentences on what of a source was not looked at, and why."""
+    n_read = len(sample.images) + len(sample.unreadable) + sample.trained_on
+    notes = []
+    if n_read < sample.n_listed:
+        notes.append(
+            f"A sample of {n_read:,} of the {sample.n_listed:,} images in {source}, every class in proportion."
+        )
+    if sample.trained_on:
+        notes.append(f"{sample.trained_on:,} images in {source} were left out: the model was trained on them.")
+    if sample.unreadable:
+        first = "; ".join(sample.unreadable[:3])
+        notes.append(f"{len(sample.unreadable):,} images in {source} were left out, as unreadable: {first}.")
+    return notes
+
+
+def _known(source: str | Path, names: Sequence[str], labels: Sequence[Label]) -> dict[str, Label]:
+    """The model's label for each class name of a source."""
+    own = {str(label): label for label in labels}
+    if unknown := [name for name in names if name not in own]:
+        raise UnknownLabelError(
+            f"{source} has classes that the model does not know: {choices(unknown)}; it knows {choices(list(own))}: "
+            "give another model, labels for a model of text, or rename the classes"
+        )
+    return own
+
+
+def stratified(y: np.ndarray, n: int | None, seed: int) -> np.ndarray:
+    """Sorted positions of n of the images, every class in its proportion as nearly as can be; all for None.
+
+    Of class numbers 0 0 0 0 1 1, three are two of class 0 and one of class 1.
+    """
+    if n is None or n >= len(y):
+        return np.arange(len(y))
+    order = np.random.default_rng(seed).permutation(len(y))
+    rank = np.empty(len(y))
+    for c in np.unique(y):
+        own = order[y[order] == c]
+        rank[own] = (np.arange(len(own)) + 0.5) / len(own)  # where an image stands in its class, in (0, 1)
+    return np.sort(order[np.argsort(rank[order], kind="stable")[:n]])
+
+
+def calibration_share(
+    images: Any, y: np.ndarray, groups: np.ndarray, share: float, seed: int, classes: Sequence[Label], mirror: bool
+) -> np.ndarray:
+    """Which images to calibrate on, bool `[n]`: that share of every class; copies and groups are on one side.
+
+    Parameters
+    ----------
+    images : array or list of n images or vectors
+        What is split.
+    y, groups : int array `[n]`
+        Class numbers, and group numbers.
+    share : float
+        In (0, 1).
+    seed : int
+        Decides the split.
+    classes : sequence of C labels
+        For messages.
+    mirror : bool
+        Whether mirrored pictures are copies.
+
+    Raises
+    ------
+    InvalidInputError
+        If a class cannot be split: it has a single image, or one group.
+    """
+    small = _small(images)
+    digest = digests(small)
+    equal = join_groups(groups, np.unique(digest, return_inverse=True)[1])
+    names = list(map(str, classes))
+    if small.ndim == 2:  # vectors have no copies but equal ones
+        return _split(y, equal, digest, share, seed, names)
+    try:
+        return _split(y, join_groups(groups, duplicate_groups(small, mirror)), digest, share, seed, names)
+    except InvalidInputError:  # all pictures of a place or thing may look like copies
+        return _split(y, equal, digest, share, seed, names)
+
+
+def _split(
+    y: np.ndarray, groups: np.ndarray, digest: np.ndarray, share: float, seed: int, names: Sequence[str]
+) -> np.ndarray:
+    out = split(y, groups, digest, share, seed, names)[1]
+    return np.isin(np.arange(len(y)), out)
+
+
+def _small(images: Any) -> np.ndarray:
+    """Images as one uint8 array of small pictures; vectors as they are."""
+    if isinstance(images, np.ndarray):
+        if images.ndim == 2 or images.dtype == np.uint8:
+            return images
+        low, high = float(images.min()), float(images.max())
+        return ((images - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+    return np.stack([np.asarray(stretched(image, (SIDE, SIDE, 3))) for image in images])

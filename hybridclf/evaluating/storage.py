@@ -1,0 +1,165 @@
+"""A recording in a folder: a manifest that says what it is of, and chunks as safetensors, each whole or not there."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from .. import __version__
+from ..atomic import make_folder, write_whole
+from ..errors import InvalidInputError
+
+__all__ = ["CHUNK", "Chunk", "RecordingFolder", "digest_of"]
+
+CHUNK = 32
+"""Images in a chunk: what an interruption costs at most."""
+
+MANIFEST = "manifest.json"
+
+TOLERANCE = 1e-3
+"""Relative difference up to which answers are one model's: another device rounds differently."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What both tiers say of a few images; the attributes are those of `Recording`."""
+
+    log_proba: np.ndarray
+    novel: np.ndarray
+    candidates: np.ndarray
+    errors: dict[str, np.ndarray]
+
+
+def digest_of(values: Any) -> str:
+    """A short text that differs where an array, or a list of PIL images, does."""
+    digest = hashlib.blake2b(digest_size=8)
+    for value in [values] if isinstance(values, np.ndarray) else values:
+        array = np.ascontiguousarray(value)
+        digest.update(f"{array.shape} {array.dtype}".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+class RecordingFolder:
+    """The folder of one recording.
+
+    Parameters
+    ----------
+    folder : path
+        New, empty, or that of the same recording.
+    description : mapping
+        What is recorded, as plain JSON.
+
+    Raises
+    ------
+    InvalidInputError
+        If it holds something else; the error says what differs.
+    """
+
+    def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
+        self.folder = folder
+        wanted = {"format": "hybridclf recording", "hybridclf": __version__} | dict(description)
+        path = folder / MANIFEST
+        if path.exists():
+            if differences := list(_differences(_read(path), wanted)):
+                raise InvalidInputError(
+                    f"{folder} holds the recording of something else: {'; '.join(differences)}. Repeat the command "
+                    "that made it, or give another folder"
+                )
+        elif folder.exists() and any(path.suffix != ".part" for path in folder.iterdir()):
+            raise InvalidInputError(f"{folder} is not empty and holds no recording; give a new folder")
+        else:
+            self._write(path, (json.dumps(wanted, indent=1) + "\n").encode())
+
+    def load(self, number: int, n_images: int | None = None) -> Chunk | None:
+        """A chunk of that many images; None if it is not there, damaged or of another length."""
+        try:
+            arrays = load_file(self._path(number))
+            errors = {k.removeprefix("errors."): v for k, v in arrays.items() if k.startswith("errors.")}
+            chunk = Chunk(arrays["log_proba"], arrays["novel"], arrays["candidates"], errors)
+        except (OSError, SafetensorError, KeyError):
+            return None
+        return chunk if n_images in (None, len(chunk.log_proba)) else None
+
+    def save(self, number: int, chunk: Chunk) -> None:
+        """Write a chunk.
+
+        Raises
+        ------
+        InvalidInputError
+            If the disk refuses; the chunks before are kept.
+        """
+        arrays = {"log_proba": chunk.log_proba, "novel": chunk.novel, "candidates": chunk.candidates}
+        arrays |= {f"errors.{name}": table for name, table in chunk.errors.items()}
+        self._write(self._path(number), save({name: np.ascontiguousarray(a) for name, a in arrays.items()}))
+
+    def check_model(self, known: Chunk, now: Chunk) -> None:
+        """Check that the tiers answer as those did that were recorded.
+
+        Parameters
+        ----------
+        known : Chunk
+            The first one.
+        now : Chunk
+            What they say now of its first image, in the first trial.
+
+        Raises
+        ------
+        InvalidInputError
+            If one of them says something else.
+        """
+        answers = {"tier 1": [(known.log_proba[:1], now.log_proba)]}
+        answers["tier 2"] = [(known.errors[name][:1, :1], errors) for name, errors in now.errors.items()]
+        other = [name for name, pairs in answers.items() if not all(map(_alike, pairs))]
+        if other:
+            raise InvalidInputError(
+                f"{self.folder} holds the recording of another model: {' and '.join(other)} answered the first image "
+                "otherwise. Evaluate the model that was recorded, or give another folder"
+            )
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"chunk-{number:06d}.safetensors"
+
+    def _write(self, path: Path, content: bytes) -> None:
+        try:
+            make_folder(self.folder)
+            write_whole(path, path.with_name(f"{path.name}.part"), lambda file: file.write(content))
+        except OSError as error:
+            raise InvalidInputError(
+                f"{path} cannot be written: {error.strerror or error}; what is recorded so far is kept: make room or "
+                "get the right to write there, then repeat the command to go on"
+            ) from error
+
+
+def _alike(pair: tuple[np.ndarray, np.ndarray]) -> bool:
+    then, now = pair
+    return then.shape == now.shape and np.allclose(then, now, TOLERANCE, TOLERANCE, equal_nan=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(manifest, dict):
+            return manifest
+    except (OSError, ValueError):
+        pass
+    raise InvalidInputError(f"{path} cannot be read as what a recording writes; give another folder")
+
+
+def _differences(then: Any, now: Any, name: str = "") -> Iterator[str]:
+    """What differs between two JSON values, one text each."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in then | now:
+            yield from _differences(then.get(key), now.get(key), f"{name}/{key}" if name else key)
+    elif then != now:
+        yield f"{name} was {_short(then)}, is {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = "missing" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

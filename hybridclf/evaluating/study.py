@@ -1,0 +1,104 @@
+"""Everything that an evaluation knows: what figures and the report are made from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ..data.arrays import Items
+from ..denoising.weighting import uniform_weights
+from ..estimator import HybridClassifier
+from .cost import Cost, measure_costs
+from .methods import TIER_1, Answers, Method, published, replay
+from .recording import Recording
+from .scores import Score, score
+from .settings import HYBRID, OWN, Settings, recommend
+
+__all__ = ["Study"]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A recording, split into images to calibrate on and images to test on, and what the methods make of it.
+
+    Attributes
+    ----------
+    clf : HybridClassifier
+        Both tiers, for what is not in the recording.
+    items : Items
+        The n images that were recorded.
+    recording : Recording
+        What both tiers say of them.
+    calibrating : bool array `[n]`
+        Images that settings and fusions are fitted on; the others are for the test.
+    seed : int
+        Decides what is left to chance.
+    progress : bool
+        Whether to show progress bars.
+    """
+
+    clf: HybridClassifier
+    items: Items
+    recording: Recording
+    calibrating: np.ndarray
+    seed: int = 0
+    progress: bool = False
+
+    @cached_property
+    def calibration(self) -> Recording:
+        """The recording of the images to calibrate on."""
+        return self.recording.select(self.calibrating)
+
+    @cached_property
+    def test(self) -> Recording:
+        """The recording of the images to test on, m of them."""
+        return self.recording.select(~self.calibrating)
+
+    @cached_property
+    def test_items(self) -> Items:
+        """These images."""
+        return self.items.select(np.flatnonzero(~self.calibrating))
+
+    @cached_property
+    def _recommended(self) -> tuple[Settings, list[Method]]:
+        return recommend(self.clf, self.calibration, self.seed, self.progress)
+
+    @property
+    def settings(self) -> Settings:
+        """What is recommended, by the images to calibrate on."""
+        return self._recommended[0]
+
+    @property
+    def hybrid(self) -> str:
+        """Name of the method that is recommended where re-ranking pays."""
+        return OWN if self.settings.own else HYBRID
+
+    @cached_property
+    def methods(self) -> list[Method]:
+        """What is compared: tier 1 first, then tier 2 alone, then both."""
+        weighting = getattr(self.clf.denoiser_, "weighting", uniform_weights)
+        return [Method(TIER_1), *published(self.calibration, weighting, "l2"), *self._recommended[1]]
+
+    @cached_property
+    def answers(self) -> dict[str, Answers]:
+        """Every method's answers to the test images, by its name."""
+        return {method.name: replay(method, self.test) for method in self.methods}
+
+    @cached_property
+    def scores(self) -> dict[str, Score]:
+        """Their scores."""
+        return {name: score(name, answers, self.test.y) for name, answers in self.answers.items()}
+
+    @cached_property
+    def costs(self) -> dict[str, Cost]:
+        """What every method costs over tier 1, measured now."""
+        order = np.random.default_rng(self.seed).permutation(len(self.test))
+        items, scores = self.test_items.select(order), list(self.scores.values())
+        costs = measure_costs(self.clf, self.methods, scores, items, self.recording.n_trials, self.progress)
+        return {cost.method: cost for cost in costs}
+
+    def examples(self, images: np.ndarray, n: int) -> Sequence[int]:
+        """At most n of some test images, bool `[m]`, by chance."""
+        chosen = np.random.default_rng(self.seed).permutation(np.flatnonzero(images))
+        return np.sort(chosen[:n]).tolist()

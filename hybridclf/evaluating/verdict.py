@@ -1,0 +1,87 @@
+"""Does re-ranking pay? One sentence, from the test images alone."""
+
+from dataclasses import dataclass
+from math import ceil
+
+from .cost import Cost
+from .scores import Difference
+from .settings import Settings
+
+__all__ = ["Verdict", "verdict_of"]
+
+POINT = 0.01
+"""A gain that is not above this can be taken for nothing, if its interval has zero in it."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to do.
+
+    Attributes
+    ----------
+    sentence : str
+        In words.
+    pays : bool or None
+        Whether re-ranking makes more images right than it breaks; None: too few images to tell.
+    difference : Difference
+        The recommended settings against tier 1, which it rests on.
+    """
+
+    sentence: str
+    pays: bool | None
+    difference: Difference
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+def verdict_of(difference: Difference, cost: Cost, settings: Settings, n_images: int) -> Verdict:
+    """The verdict on the recommended settings.
+
+    Parameters
+    ----------
+    difference : Difference
+        Theirs against tier 1, on the test images.
+    cost : Cost
+        Theirs.
+    settings : Settings
+        What is recommended.
+    n_images : int
+        Test images.
+    """
+    gain = difference.accuracy
+    change = f"{_points(gain.value, sign=True)} points ({_points(gain.low)} to {_points(gain.high)})"
+    price = f"for {_times(cost.time)} tier 1's time"
+    if gain.low > 0:
+        sentence = f"Re-ranking adds {change[1:]} {price}: {_advice(settings)}."
+        return Verdict(sentence, True, difference)
+    if gain.high < 0:
+        return Verdict(f"Re-ranking does harm here, {change}: use tier 1.", False, difference)
+    if not settings.pays or gain.high <= POINT:
+        return Verdict(f"It adds nothing here: use tier 1. Re-ranking makes {change}.", False, difference)
+    unknown = f"{n_images} images cannot tell whether re-ranking adds anything"
+    return Verdict(f"{unknown}: {change} {price}; {_more(difference, n_images)}.", None, difference)
+
+
+def _points(value: float, sign: bool = False) -> str:
+    return f"{100 * value:{'+' if sign else ''}.1f}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f} times" if ratio >= 9.5 else f"{ratio:.1f} times"
+
+
+def _advice(settings: Settings) -> str:
+    """What to set, in words."""
+    stop = "" if settings.confidence is None else f"stop at {100 * settings.confidence:g} %, "
+    among = "as it is" if settings.top_k is None else f"compare {settings.top_k} classes"
+    return f"{stop}{among}" if not settings.own else f"leave it as it is ({stop}{among})"
+
+
+def _more(difference: Difference, n_images: int) -> str:
+    """How many images would tell such a gain from zero, if the share of changed answers stays."""
+    gain, changed = abs(difference.accuracy.value), (difference.fixed + difference.broken) / n_images
+    if gain * n_images < 1:
+        return "fixed and broken images cancel out so far"
+    needed = ceil((1.96 / gain) ** 2 * (changed - gain**2))  # the variance of a difference of -1, 0 or 1
+    return f"about {max(needed, n_images + 1):,} images would"

@@ -1,0 +1,116 @@
+"""From images to a report: what is in it, and what is refused."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+
+import hybridclf
+from hybridclf.errors import InvalidInputError, InvalidTypeError
+from hybridclf.evaluating import Report, evaluate
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("evaluation")
+
+
+@pytest.fixture(scope="module")
+def report(world: Any, folder: Path) -> Report:
+    notes = ["A <note>."]
+    return hybridclf.evaluate(world.clf, world.images, world.labels, trials=8, folder=folder / "recording", notes=notes)
+
+
+def test_every_method_is_in_the_report(report: Report) -> None:
+    names = [score.method for score in report.methods]
+    assert names[0] == "tier 1" and names[1:4] == [
+        "tier 2: 8 trials",
+        "tier 2: Staged (5, 1), (1, 8)",
+        "tier 2: PairedTTest 0.002, 4 to 8 trials",
+    ]
+    assert names[4:] == ["hybrid, as it is", "hybrid, calibrated here"]
+    assert [cost.method for cost in report.costs] == names and report.costs[0].time == 1
+    assert report.methods[1].rows == 8 and report.methods[1].evaluations == 48
+    assert all(cost.seconds > 0 and cost.n_images >= 2 for cost in report.costs)
+    (first, *others) = report.differences
+    assert (first.method, first.baseline) == (report.verdict.difference.method, "tier 1")
+    assert len(others) == 2 * 4 and report.verdict.difference == first
+    assert sum(change.fixed for change in report.classes) == first.fixed
+    assert report.about["test_images"] + report.about["calibration_images"] == 120
+
+
+def test_the_verdict_agrees_with_the_test_images(report: Report) -> None:
+    gain = report.differences[0].accuracy
+    assert report.verdict.pays is (True if gain.low > 0 else None) or not report.verdict.pays
+
+
+def test_as_json(report: Report) -> None:
+    found = json.loads(report.to_json())
+    assert found.keys() == {"verdict", "recommended", "methods", "differences", "classes", "figures", "about"}
+    assert found["verdict"]["sentence"] == str(report.verdict)
+    row = found["methods"][0]
+    assert {"method", "accuracy", "mean_per_class", "top_5", "log_loss", "brier", "calibration_error"} < row.keys()
+    assert {"evaluations", "rows", "time", "flops", "reliability"} < row.keys()
+    assert [figure["name"] for figure in found["figures"]] == ["frontier", "reliability"]
+    assert found["recommended"]["line"] == report.recommended.line
+
+
+def test_as_text(report: Report) -> None:
+    file = io.StringIO()
+    Console(file=file, width=200).print(report)
+    for shown in (file.getvalue(), str(report)):
+        assert shown.startswith(str(report.verdict)[:40]) and "hybrid, calibrated here" in shown
+        assert "A <note>." in shown
+
+
+def test_a_second_call_asks_neither_tier_again(world: Any, report: Report, folder: Path) -> None:
+    chunks = {path: path.stat().st_mtime_ns for path in (folder / "recording").iterdir()}
+    again = evaluate(world.clf, world.images, world.labels, trials=8, folder=folder / "recording")
+    assert {path: path.stat().st_mtime_ns for path in (folder / "recording").iterdir()} == chunks
+    assert [score.log_loss for score in again.methods] == [score.log_loss for score in report.methods]
+
+
+def test_the_classifier_is_not_changed(world: Any, report: Report) -> None:
+    assert world.clf.verbose is False and world.clf.allocation == hybridclf.Race(0.97, 4)
+
+
+def test_nothing_is_fitted_on_the_test_images(world: Any) -> None:
+    """Settings stay what they are whatever the test images' labels are."""
+    X, y, half = world.images, world.labels, np.arange(120) < 60
+    calibrate = X[~half], y[~half]
+    one = evaluate(world.clf, X[half], y[half], trials=4, calibrate=calibrate)
+    other = evaluate(world.clf, X[half], np.roll(y[half], 1), trials=4, calibrate=calibrate)
+    assert one.recommended == other.recommended and one.about["calibration_images"] == 60
+    assert other.methods[0].accuracy.value < one.methods[0].accuracy.value
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"y": np.repeat("ant", 120)}, "all 84 images to test on are of one class"),
+        ({"y": np.repeat("gnu", 120)}, "label 'gnu' is not in the classes"),
+        ({"X": 30, "calibrate": 0.5}, "there are 1. images to (test|calibrate) on, and at least 20 are needed"),
+        ({"trials": 1}, "trials must be a whole number of at least 2"),
+        ({"top_k": 1}, "top_k must be a whole number of at least 2"),
+        ({"calibrate": 1.5}, "calibrate must be a finite number above 0 and below 1"),
+    ],
+)
+def test_what_cannot_be_evaluated(world: Any, options: dict[str, Any], said: str) -> None:
+    options = {"X": world.images, "y": world.labels, **options}
+    if isinstance(options["X"], int):
+        options |= {"X": world.images[: options["X"]], "y": world.labels[: options["X"]]}
+    with pytest.raises(InvalidInputError, match=said):
+        evaluate(world.clf, options.pop("X"), options.pop("y"), **options)
+
+
+def test_what_is_no_classifier_to_evaluate(world: Any) -> None:
+    with pytest.raises(InvalidTypeError, match="takes a fitted HybridClassifier, got a LogisticRegression"):
+        evaluate(LogisticRegression(), world.images, world.labels)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="not fitted"):
+        evaluate(clone(world.clf), world.images, world.labels)

@@ -1,0 +1,78 @@
+"""Settings: chosen on the images for calibration alone, and only what pays is recommended."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hybridclf import HybridClassifier, Race
+from hybridclf.evaluating.methods import replay
+from hybridclf.evaluating.recording import Recording, record
+from hybridclf.evaluating.scores import losses
+from hybridclf.evaluating.settings import HYBRID, OWN, recommend
+from hybridclf.fitting.validation import class_numbers
+
+
+@pytest.fixture(scope="module")
+def recording(world: Any) -> Recording:
+    clf = world.clf
+    return record(clf, clf._read(world.images), class_numbers(world.labels, clf.classes_), trials=8, top_k=6)
+
+
+@pytest.fixture(scope="module")
+def uncalibrated(world: Any) -> HybridClassifier:
+    clf = HybridClassifier(world.clf.proposer_, world.clf.denoiser_, random_state=0, image_shape=(3, 4))
+    return clf.fit(None, world.clf.classes_.tolist())
+
+
+def test_settings_that_are_worth_it(recording: Recording, uncalibrated: HybridClassifier) -> None:
+    settings, (own, hybrid) = recommend(uncalibrated, recording, 0)
+    assert settings.pays and not settings.own and (own.name, hybrid.name) == (OWN, HYBRID)
+    assert hybrid.allocation == Race(settings.confidence, settings.max_trials)  # type: ignore[arg-type]
+    assert (hybrid.top_k, hybrid.objective) == (settings.top_k, settings.objective)
+    race = f"allocation=Race(confidence={settings.confidence:g}, max_trials={settings.max_trials})"
+    assert f"top_k={settings.top_k}, {race}" in settings.line
+    answers = replay(hybrid, recording)
+    tier_1 = -recording.log_proba[np.arange(120), recording.y].mean()
+    assert losses(answers, recording.y).mean() < tier_1 and 0 < answers.rows.mean() <= settings.max_trials
+
+
+def test_the_line_can_be_pasted(world: Any, recording: Recording, uncalibrated: HybridClassifier) -> None:
+    """What it makes answers as the method that was recommended: here X and y are the images it was fitted on."""
+    settings, (_, hybrid) = recommend(uncalibrated, recording, 0)
+    names = {
+        "clf": uncalibrated,
+        "X": world.images,
+        "y": world.labels,
+        "Race": Race,
+        "HybridClassifier": HybridClassifier,
+    }
+    pasted = eval(settings.line, names)
+    assert pasted.top_k == settings.top_k and pasted.fusion_.calibrated
+    agree = (pasted.predict_proba(world.images).argmax(axis=1) == replay(hybrid, recording).label).mean()
+    assert agree > 0.9
+
+
+def test_errors_that_say_nothing_do_not_pay(recording: Recording, uncalibrated: HybridClassifier) -> None:
+    rng = np.random.default_rng(0)
+    noise = {name: 12 + rng.standard_normal(table.shape) for name, table in recording.errors.items()}
+    settings, _ = recommend(uncalibrated, replace(recording, errors=noise), 0)
+    assert not settings.pays
+
+
+def test_the_better_objective_is_chosen(recording: Recording, uncalibrated: HybridClassifier) -> None:
+    rng = np.random.default_rng(0)
+    noise = {"l2": 12 + rng.standard_normal(recording.errors["l2"].shape), "l1": recording.errors["l1"]}
+    settings, (_, hybrid) = recommend(uncalibrated, replace(recording, errors=noise), 0)
+    assert settings.objective == hybrid.objective == "l1"
+    assert "objective='l1').fit(X, y)" in settings.line
+
+
+def test_a_calibrated_classifier_may_stay_as_it_is(world: Any, recording: Recording) -> None:
+    settings, (own, _) = recommend(world.clf, recording, 0)
+    if settings.own:
+        assert settings.line == "clf  # as it is"
+        assert (settings.confidence, settings.max_trials) == (0.97, 4) and own.fusion is world.clf.fusion_
+    else:
+        assert losses(replay(own, recording), recording.y).mean() > 0

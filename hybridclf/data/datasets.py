@@ -138,8 +138,7 @@ def _find(source: str | Path, group: str | None) -> _Source:
     if source != DIGITS and not path.exists():
         raise InvalidInputError(f"there is no {path}; give {_LAYOUT}")
     if source != DIGITS and (path.is_file() or any(path.glob("*.parquet"))):
-        table = parquet.find(path, group)
-        return _Source(_parquet_items(table), table.n_rows, table.classes)
+        return _in_parquet(path, group)
     if group is not None:
         raise InvalidInputError(f"{source} has no column {group!r}; only Parquet has columns to group images by")
     if source == DIGITS:
@@ -178,6 +177,11 @@ def _in_folders(path: Path) -> _Source:
     return _Source(items, len(items), names)
 
 
+def _in_parquet(path: Path, group: str | None) -> _Source:
+    table = parquet.find(path, group)
+    return _Source(_parquet_items(table), table.n_rows, table.classes)
+
+
 def _parquet_items(table: parquet.ImageTable) -> Iterator[_Item]:
     for i, (content, y, group) in enumerate(table.rows()):
         yield _Item(f"{table.name}, row {i}", partial(_decode, content), y, group)
@@ -205,9 +209,8 @@ def _check_memory(n: int, size: int) -> None:
     needed = 3 * n * size**2
     if needed > MAX_BYTES:
         raise InvalidInputError(
-            f"{n:,} images of {size}x{size} pixels take {needed / 2**30:.1f} GiB, more than the "
-            f"{MAX_BYTES / 2**30:.0f} GiB that are held in memory at most; choose a smaller image size, "
-            "or give fewer images"
+            f"{n:,} images of {size}x{size} pixels take {needed / 2**30:.1f} GiB, and {MAX_BYTES / 2**30:.0f} GiB is "
+            "what is held in memory at most; choose a smaller image size, or give fewer images"
         )
 
 

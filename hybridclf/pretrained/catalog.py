@@ -73,7 +73,6 @@ def model_folder(model: str | Path) -> Path:
     InvalidInputError
         If there is neither.
     """
-    # an embedded model's name wins over a folder of the same name
     is_other = str(model) not in _names() and Path(model).is_dir()
     return Path(model) if is_other else pretrained_folder(str(model))
 
@@ -88,7 +87,7 @@ def pretrained_folder(name: str) -> Path:
     """
     if name not in _names():
         raise InvalidInputError(
-            f"there is no embedded model {name!r}; there is {', '.join(_names())}; for a saved model give its folder"
+            f"there is no embedded model {name!r}; there is {', '.join(_names())}; of a saved model give the folder"
         )
     return _PRETRAINED / name
 
@@ -98,7 +97,7 @@ def _names() -> list[str]:
 
 
 def models() -> list[EmbeddedModel]:
-    """List the embedded models, by name; the first paragraph of their README.md describes them."""
+    """All embedded models, by name; what they know is the first paragraph of their README.md."""
     return [_model(name) for name in _names()]
 
 

@@ -1,4 +1,4 @@
-"""The demo's pictures. matplotlib is needed for them alone, and imported when the first one is drawn."""
+"""Pictures of the demo. matplotlib is imported when the first one is drawn."""
 
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["cost_against_accuracy", "race", "reliability_diagram", "require_matplotlib"]
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
-"""Of Okabe and Ito's palette, which readers with any colour vision tell apart."""
+"""Colours of Okabe and Ito's palette, distinct to readers with any colour vision."""
 
 INK, GREY, FAINT = "#333333", "#888888", "#BBBBBB"
 
@@ -42,21 +42,21 @@ STYLE = {
 }
 
 FEW = 10
-"""Fewer images than this in a bin say little: their point is hollow."""
+"""Images below which a bin says little; its point is hollow."""
 
 SHARES = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
-"""Ticks of an axis of log-odds, on which evidence adds up."""
+"""Ticks of the posterior on an axis of log-odds, on which evidence adds up."""
 
 ENDS = {"confident": "sure enough", "budget": "no trials left"} | dict.fromkeys(
     ("fallback", "novel", "off"), "tier 1's answer stands"
 )
-"""Why a race ended, in words."""
+"""Words for the reason why a race ended."""
 
 P = ParamSpec("P")
 
 
 def require_matplotlib() -> Any:
-    """The matplotlib package.
+    """Import matplotlib and return it.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def require_matplotlib() -> Any:
 
 
 def _styled(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
-    """Draw in our style, whatever the user's settings, and leave these alone."""
+    """Decorate a plotting function to draw in our style; the user's settings neither count nor change."""
 
     @wraps(draw)
     def styled(*args: P.args, **kwargs: P.kwargs) -> "Figure":
@@ -84,16 +84,16 @@ def _styled(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
 
 
 def _figure(width: float, height: float) -> "Figure":
-    """An empty figure, sizes in inches, that belongs to no window and no global state."""
+    """Make an empty figure, sizes in inches, without a window or global state."""
     return require_matplotlib().figure.Figure(figsize=(width, height))
 
 
 def _interval_point(
     axes: "Axes", x: float, interval: Interval, colour: str, scale: float = 1.0, **options: Any
 ) -> None:
-    """A point with its interval as a bar; the values are multiplied by the scale."""
+    """Draw a point with its interval as a bar; values are multiplied by the scale."""
     value, low, high = (scale * v for v in (interval.value, interval.low, interval.high))
-    reach = np.abs([[value - low], [high - value]])  # an end that is the value may be off by rounding
+    reach = np.abs([[value - low], [high - value]])  # errorbar refuses a length that rounding made negative
     axes.errorbar(x, value, reach, fmt="o", color=colour, markersize=7, elinewidth=1.4, **options)
 
 
@@ -102,7 +102,7 @@ def _interval_point(
 
 @_styled
 def cost_against_accuracy(table: Sequence[Row]) -> "Figure":
-    """Accuracy with its interval over evaluations per image, on a log scale that has a place for none.
+    """Plot accuracy with its interval over evaluations per image, on a log scale with a place for none.
 
     Parameters
     ----------
@@ -117,11 +117,13 @@ def cost_against_accuracy(table: Sequence[Row]) -> "Figure":
     figure = _figure(8, 4.8)
     axes = figure.add_subplot()
     costs = [row.evaluations for row in table if row.evaluations > 0]
+    # a log axis has no zero: methods without evaluations stand left of the smallest cost
     nothing = 10.0 ** np.floor(np.log10(min(costs, default=1.0)) - 0.4)
     _cost_axis(axes, nothing, max(costs, default=10.0))
     free = [row for row in table if not row.evaluations]
     paid = sorted((row for row in table if row.evaluations), key=lambda row: row.evaluations)
     for i, row in enumerate(free):
+        # side by side, as all of them are at the same cost
         _cost_point(axes, nothing * 1.3**i, row, _highlight(row, table), "right")
     for i, row in enumerate(paid):
         _cost_point(axes, row.evaluations, row, _highlight(row, table), "below" if i % 2 else "above")
@@ -136,11 +138,11 @@ def _highlight(item: Any, among: Sequence[Any]) -> str:
 
 
 def _cost_title(table: Sequence[Row]) -> str:
-    """The last method against the costliest, one line each."""
-    pair = (table[-1], max(table, key=lambda row: row.evaluations))
+    """Title that compares the last method with the costliest, a line each."""
+    compared = (table[-1], max(table, key=lambda row: row.evaluations))
     return "\n".join(
         f"{row.method} – {100 * row.accuracy.value:.1f} % at {_number(row.evaluations)} evaluations per image"
-        for row in pair
+        for row in compared
     )
 
 
@@ -149,7 +151,7 @@ def _number(value: float) -> str:
 
 
 def _cost_axis(axes: "Axes", nothing: float, most: float) -> None:
-    """A log axis of evaluations on which `nothing` stands for none."""
+    """Set up a log axis of evaluations, on which the position `nothing` stands for none."""
     decades = 10.0 ** np.arange(np.ceil(np.log10(nothing * 3)), np.floor(np.log10(most)) + 1)
     axes.set_xscale("log")
     axes.set_xlim(nothing / 1.8, most * 3.5)
@@ -159,11 +161,11 @@ def _cost_axis(axes: "Axes", nothing: float, most: float) -> None:
 
 
 _PLACES = {"above": (0, 5, "center", "bottom"), "below": (0, -5, "center", "top"), "right": (9, 0, "left", "center")}
-"""Where a name goes: offset in points and alignment."""
+"""Offset in points and alignment of a method's name, by its place."""
 
 
 def _cost_point(axes: "Axes", x: float, row: Row, colour: str, place: str) -> None:
-    """One method: its point, its interval, and its name beside it or beyond the interval's end."""
+    """Draw a method's point and interval, with its name beside it or beyond the interval's end."""
     _interval_point(axes, x, row.accuracy, colour, scale=100)
     dx, dy, ha, va = _PLACES[place]
     at = 100 * {"above": row.accuracy.high, "below": row.accuracy.low, "right": row.accuracy.value}[place]
@@ -177,12 +179,12 @@ def _cost_point(axes: "Axes", x: float, row: Row, colour: str, place: str) -> No
 
 @_styled
 def reliability_diagram(methods: Sequence[Reliability]) -> "Figure":
-    """Accuracy over confidence of each method, with how many images lie in each bin below it.
+    """Plot accuracy over confidence of each method, above a histogram of its confidence.
 
     Parameters
     ----------
     methods : sequence of Reliability
-        Side by side, in this order; the last one is highlighted.
+        Methods, side by side in this order; the last one is highlighted.
 
     Raises
     ------
@@ -203,9 +205,9 @@ def _reliability_curve(axes: "Axes", method: Reliability, colour: str) -> None:
     bins = method.bins
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
     axes.annotate("as sure as right", (0.13, 0.16), color=GREY, fontsize=8.5, rotation=40, rotation_mode="anchor")
-    for count, confidence, share in zip(bins.count, bins.confidence, bins.accuracy, strict=True):
+    for count, confidence, right in zip(bins.count, bins.confidence, bins.accuracy, strict=True):
         if count:
-            interval = accuracy(np.arange(count) < round(share * count))
+            interval = accuracy(np.arange(count) < round(right * count))  # as many right answers as the bin had
             inside = "white" if count < FEW else colour
             _interval_point(axes, confidence, interval, colour, markerfacecolor=inside, clip_on=False)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
@@ -230,12 +232,12 @@ def _confidence_histogram(axes: "Axes", method: Reliability, colour: str) -> Non
 
 @_styled
 def race(trace: Trace) -> "Figure":
-    """One image, and its candidates' posterior over the evaluations spent on it.
+    """Plot one image, and its candidates' posterior over the evaluations spent on it.
 
     Parameters
     ----------
     trace : Trace
-        The race.
+        Race of the image.
 
     Raises
     ------
@@ -245,6 +247,7 @@ def race(trace: Trace) -> "Figure":
     figure = _figure(9, 4.2)
     left, right = figure.subplots(1, 2, width_ratios=(1, 2.4))
     _picture(left, trace)
+    # the winner is vermillion, the next four have colours, and all others are faint
     colours = iter((BLUE, GREEN, PURPLE, ORANGE))
     for k in np.argsort(-trace.posterior.max(axis=0), kind="stable"):
         wins = trace.candidates[k] == trace.winner
@@ -254,7 +257,7 @@ def race(trace: Trace) -> "Figure":
 
 
 def _race_axes(axes: "Axes", trace: Trace) -> None:
-    """Log-odds over evaluations, with the threshold, the end and who took part."""
+    """Set up axes of log-odds over evaluations, with the threshold, the end and a legend of candidates."""
     end = trace.evaluations[-1]
     axes.set_yscale("logit")
     axes.set_ylim(SHARES[0] / 2, 1 - SHARES[0] / 2)
@@ -281,7 +284,8 @@ def _picture(axes: "Axes", trace: Trace) -> None:
 
 
 def _runner(axes: "Axes", trace: Trace, k: int, colour: str, wins: bool) -> None:
-    """A candidate's share, to where it was dropped or the race ended."""
+    """Draw a candidate's posterior until it was dropped or the race ended."""
+    # a dropped candidate never comes back
     n_steps = int(trace.alive[:, k].sum())
     x, y = trace.evaluations[:n_steps], np.clip(trace.posterior[:n_steps, k], SHARES[0] / 2, 1 - SHARES[0] / 2)
     dropped = n_steps < len(trace.alive)

@@ -195,7 +195,7 @@ def equal_count_bins(confidence: np.ndarray, right: np.ndarray, n_bins: int = 10
 
 
 def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, n_bins: int = N_BINS) -> float:
-    """Compute the expected calibration error: |confidence - accuracy| over bins, weighted by their answers.
+    """Compute the expected calibration error: `|confidence - accuracy|`, averaged over answers by bin.
 
     Parameters
     ----------

@@ -1,1 +1,1 @@
-"""Adapters that give models of other libraries the ports of hybridclf: one module per library."""
+"""Adapters of other libraries' models to the ports of hybridclf, one module per library."""

@@ -1,4 +1,4 @@
-"""Options, labels and prompts that adapters check alike."""
+"""Checks of options, labels and prompts that several adapters share."""
 
 import warnings
 from collections.abc import Hashable, Sequence
@@ -12,16 +12,16 @@ from hybridclf.utils.names import Prompts, Template, name_of
 __all__ = ["as_dtype", "check_distinct", "check_templates", "fill", "same_twice", "warn_of_cut"]
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""What `precision` may be."""
+"""Types by the values of the option `precision`."""
 
 
 def as_dtype(precision: str) -> torch.dtype:
-    """The type of that name.
+    """Look up the type of a `precision`.
 
     Raises
     ------
     InvalidInputError
-        For any other name.
+        For anything but "fp32", "fp16" or "bf16".
     """
     if precision not in PRECISIONS:
         raise InvalidInputError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
@@ -29,12 +29,12 @@ def as_dtype(precision: str) -> torch.dtype:
 
 
 def check_templates(prompts: Prompts) -> tuple[Template, ...]:
-    """The templates, one or several.
+    """Check one template or several, and return them as a tuple.
 
     Raises
     ------
     InvalidInputError
-        For none, or one that is neither a function nor a text with "{}".
+        If there is none, or one is neither a function nor a text with "{}".
     """
     templates = (prompts,) if isinstance(prompts, str) or callable(prompts) else prompts
     known = isinstance(templates, list | tuple) and all(map(_is_template, templates))
@@ -51,12 +51,12 @@ def _is_template(template: object) -> bool:
 
 
 def fill(templates: Sequence[Template], labels: Sequence[Label]) -> list[str]:
-    """The prompts of each label, label by label, `[L·n]` for n templates; `utils.names.name_of` is what they name.
+    """Fill n templates with L labels' names, label by label, `[L·n]`; `utils.names.name_of` gives the names.
 
     Raises
     ------
     InvalidInputError
-        For a function that returns no string.
+        For a template function that returns no string.
     """
     prompts = [_prompt(template, name) for name in map(name_of, labels) for template in templates]
     wrong = [prompt for prompt in prompts if not isinstance(prompt, str)]
@@ -66,26 +66,28 @@ def fill(templates: Sequence[Template], labels: Sequence[Label]) -> list[str]:
 
 
 def _prompt(template: Template, name: str) -> str:
+    # not str.format: a label may have braces of its own
     return template.replace("{}", name) if isinstance(template, str) else template(name)
 
 
 def check_distinct(labels: Sequence[Label], prompts: Sequence[str], readings: Sequence[Hashable]) -> None:
-    """Check that a model reads each name's prompts in another way; labels of one name, told apart, may read the same.
+    """Check that labels of different names read differently to a model; labels of one name may read the same.
 
     Parameters
     ----------
     labels : sequence of L labels
-        What is asked for.
+        The labels.
     prompts : sequence of L·n str
-        Their prompts, label by label.
+        Prompts, label by label.
     readings : sequence of L keys
-        What the model makes of all prompts of a label.
+        Tokens of all prompts of a label.
 
     Raises
     ------
     InvalidInputError
-        If two labels of different names read the same.
+        If two labels of different names have equal readings.
     """
+    # only the first label of each name is compared: "crane (#134)" and "crane (#517)" have one name on purpose
     first: dict[Label, int] = {}
     for position, label in enumerate(labels):
         first.setdefault(name_of(label) if isinstance(label, str) else label, position)
@@ -101,7 +103,7 @@ def check_distinct(labels: Sequence[Label], prompts: Sequence[str], readings: Se
 
 
 def warn_of_cut(prompts: Sequence[str], limit: int, stacklevel: int) -> None:
-    """Warn of these prompts, if any, as longer than the tokens that the model reads."""
+    """Warn of prompts, if any, that are longer than the model reads."""
     if prompts:
         others = f" (and so are {len(prompts) - 1} more)" if len(prompts) > 1 else ""
         warnings.warn(
@@ -110,7 +112,7 @@ def warn_of_cut(prompts: Sequence[str], limit: int, stacklevel: int) -> None:
 
 
 def same_twice(keys: Sequence[Hashable]) -> tuple[int, int] | None:
-    """Positions of the first two keys that are equal, or None."""
+    """Positions of the first two equal keys, or None."""
     first: dict[Hashable, int] = {}
     for i, key in enumerate(keys):
         if first.setdefault(key, i) != i:

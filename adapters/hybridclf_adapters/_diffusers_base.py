@@ -1,4 +1,4 @@
-"""What all diffusers denoisers have in common: images, noise levels, the conversion to ε̂, and prompts."""
+"""Base classes of diffusers denoisers: images, noise levels, the conversion to ε̂, and prompts."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,34 +21,34 @@ from ._diffusers_text import Embeddings, Reading
 __all__ = ["DiffusersDenoiser", "TextDenoiser", "keep_float32", "quiet"]
 
 _READING = Lock()
-"""Tokenizers are not made for several threads. One for all: a denoiser with its own could not be copied."""
+"""Lock of all tokenizers, which are not thread-safe. A denoiser with a lock of its own could not be copied."""
 
 _UPCASTING = Lock()
-"""A VAE is in one type at a time."""
+"""Lock of all VAEs while one is cast to float32."""
 
 
 class DiffusersDenoiser(ABC):
-    """Denoiser port of a diffusers pipeline: one forward pass of its network per pair.
+    """Denoiser port of a diffusers pipeline: one forward pass of its network per evaluation.
 
     Parameters
     ----------
     pipe : DiffusionPipeline
-        The loaded pipeline, on `device` and in `dtype`.
+        Loaded pipeline, on `device` and in `dtype`.
     prompts : str or sequence of str
-        Templates that make prompts of a label; families without a text encoder have no use for them.
+        Prompt templates; families without a text encoder ignore them.
     resolution : int, optional
-        Edge of the square images in pixels. Default: what the network was trained on.
+        Edge of the square images in pixels. Default: the size the network was trained on.
     dtype : torch.dtype
-        What the network computes in.
+        Type of the network's computation.
     device : torch.device
-        Where.
+        Device of the network.
     """
 
     cost_unit: Literal["row", "pair"] = "pair"
     without: ClassVar[Mapping[str, Any]] = {}
-    """What the pipeline can be loaded without, as keywords of `from_pretrained`: parts that only generation needs."""
+    """Keywords of `from_pretrained` that leave out the parts for generation only."""
     optional: ClassVar[tuple[str, ...]] = ()
-    """Parts that a pipeline of this family may have been made without."""
+    """Parts that a pipeline of this family may lack."""
 
     def __init__(
         self,
@@ -67,49 +67,49 @@ class DiffusersDenoiser(ABC):
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """All networks of the pipeline, by the names of its parts."""
+        """Networks of the pipeline, by the names of its parts."""
         return {name: part for name, part in self.pipe.components.items() if isinstance(part, nn.Module)}
 
     def follow(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Go where the networks were moved from outside, and compute in what they were cast to."""
+        """Adopt the device and type that the networks were moved or cast to from outside."""
         self.device, self.dtype = device, dtype
         self.schedule = self.schedule.to(device)
         keep_float32(self.pipe, dtype)
 
     def compile(self) -> None:
-        """Compile the U-Net or transformer (torch.compile) for all predictions to come, for jobs of many minutes.
+        """Compile the U-Net or transformer (torch.compile) for later predictions, worthwhile in jobs of many minutes.
 
-        It takes a minute or more, at the first prediction, and pays most in half precision. Errors differ in their last
-        digits from those of one that is not compiled. Copies are not.
+        The first prediction then takes a minute or more longer. Half precision gains most. Errors change in their last
+        digits. Copies of the denoiser are not compiled.
 
         Raises
         ------
         MissingDependencyError
-            If nothing can be compiled here.
+            If this machine cannot compile.
         """
         check_compiles(self.device)
         self.network.compile()
 
     @abstractmethod
     def condition(self, labels: Sequence[Label]) -> Condition:
-        """What `forward` needs to know of L labels."""
+        """Encode L labels for `forward`."""
 
     @abstractmethod
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """The network's own output for P noised images `[P, *shape]` at timesteps `[P]` under conditions `[P, …]`."""
+        """Compute the network's own output for P noised images `[P, *shape]`, timesteps `[P]`, conditions `[P, …]`."""
 
     @property
     def pixels_per_latent(self) -> int:
-        """Edge of what one latent stands for: what the VAE shrinks images by."""
+        """Factor by which the VAE shrinks an edge of an image."""
         return 2 ** (len(self.pipe.vae.config.block_out_channels) - 1)
 
     def encode(self, images: Any) -> Tensor:
-        """Images to x0 `[n, *shape]`, one by one so that none depends on its companions.
+        """Encode images to x0 `[n, *shape]`, one by one, so that none depends on its companions.
 
         Raises
         ------
         InvalidInputError
-            For what is neither a PIL image nor a uint8 array.
+            For anything but PIL images and uint8 arrays.
         """
         x0 = torch.empty(len(images), *self.shape, dtype=self.dtype, device=self.device)
         with _upcast(getattr(self.pipe, "vae", None)):
@@ -118,18 +118,19 @@ class DiffusersDenoiser(ABC):
         return x0
 
     def noise_levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(α_t, σ_t) `[R]` of the scheduler, float32."""
+        """Noise levels (α_t, σ_t) `[R]` of the scheduler, float32."""
         index = self.schedule.index(t)
         return self.schedule.alpha[index], self.schedule.sigma[index]
 
     def predict(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> Tensor:
-        """Predicted noise `[P, *shape]`, whatever the network predicts."""
+        """Predict the noise `[P, *shape]`, converted from the network's own prediction."""
         return self._predict(x_t, t, row, condition)[0]
 
     def _predict(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Predicted noise `[P, C, H, W]` and what the network says beside it `[P, 0 or C, H, W]`: its variance."""
-        x_t, index = x_t[row], self.schedule.index(t)[row]
+        """Predict the noise `[P, C, H, W]` and, if the network learned it, the variance `[P, 0 or C, H, W]`."""
+        x_t, index = x_t[row], self.schedule.index(t)[row]  # one row per evaluation, repeated for each class
         output = self.forward(x_t.to(self.dtype), self.schedule.timestep[index], condition)
+        # channels beyond those of x0 are a learned variance; most networks have none
         output, variance = output.tensor_split([self.shape[0]], dim=1)
         return self.schedule.noise(output, x_t, index), variance
 
@@ -137,16 +138,19 @@ class DiffusersDenoiser(ABC):
         return diffusion_schedule(self.pipe.scheduler)
 
     def _encode(self, image: Tensor) -> Tensor:
-        """Latents `[1, C, h, w]`, as the network was trained on them, of an image `[1, 3, H, W]` in [-1, 1]."""
+        """Encode an image `[1, 3, H, W]` in [-1, 1] to latents `[1, C, h, w]`, scaled as in the network's training."""
         vae = self.pipe.vae
         encoded = vae.encode(image.to(vae.dtype))
+        # deterministic autoencoders have `latents`; of a distribution, the mean, so that nothing is random
         return self._scaled(encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mean, vae.config)
 
     def _scaled(self, latents: Tensor, config: Mapping[str, Any]) -> Tensor:
-        """The VAE's own latents, shifted and scaled by its config: the inverse of what the pipeline decodes."""
+        """Shift and scale the VAE's latents by its config, the inverse of the pipeline's decoding."""
         return (latents - (config.get("shift_factor") or 0)) * config["scaling_factor"]
 
     def _resolution(self, resolution: int | None) -> int:
+        """Check the resolution, a multiple of the pixels per patch of latents."""
+        # a transformer also joins latents to patches
         unit, trained = self.pixels_per_latent * getattr(self.network.config, "patch_size", 1), self._trained_size()
         resolution = trained if resolution is None else resolution
         if resolution is None or resolution < unit or resolution % unit:
@@ -157,6 +161,7 @@ class DiffusersDenoiser(ABC):
 
     def _trained_size(self) -> int | None:
         size = self.network.config.sample_size
+        # some configurations have (height, width)
         size = size if isinstance(size, int | None) else min(size)
         return None if size is None else size * self.pixels_per_latent
 
@@ -166,10 +171,10 @@ class DiffusersDenoiser(ABC):
 
 
 class TextDenoiser(DiffusersDenoiser):
-    """Labels become prompts, one per template, and prompts what the pipeline's own `encode_prompt` makes of them."""
+    """Denoiser conditioned on text: a prompt per label and template, encoded by the pipeline's `encode_prompt`."""
 
     lowercase: ClassVar[bool] = False
-    """Whether the pipeline lowers and strips prompts before it tokenises them."""
+    """True if the pipeline converts prompts to lower case before it tokenises them."""
 
     def __init__(self, pipe: Any, prompts: str | Sequence[str], *args: Any) -> None:
         super().__init__(pipe, prompts, *args)
@@ -178,29 +183,30 @@ class TextDenoiser(DiffusersDenoiser):
         self._embeddings = Embeddings(self._embed)
 
     def follow(self, device: torch.device, dtype: torch.dtype) -> None:
-        """The same, and forget the prompts: they were encoded in another type."""
+        """Adopt device and type, and forget the embeddings, which were computed in another type."""
         super().follow(device, dtype)
         self._embeddings = Embeddings(self._embed)
 
     @abstractmethod
     def tokenizers(self) -> list[tuple[Any, int]]:
-        """The pipeline's tokenizers, each with the tokens it is allowed; None for one that is left out."""
+        """List the pipeline's tokenizers with their token limits; an absent one is None."""
 
     @abstractmethod
     def embed(self, prompts: list[str]) -> Condition:
-        """The condition `[n, …]` of n prompts."""
+        """Encode n prompts to a condition `[n, …]`."""
 
     def condition(self, labels: Sequence[Label]) -> Condition:
-        """Text embeddings `[L·n, …]` of L labels and n templates; each prompt is encoded once and kept.
+        """Encode L labels and n templates to text embeddings `[L·n, …]`; each prompt is encoded once and cached.
 
         Threads wait for each other.
 
         Raises
         ------
         InvalidInputError
-            For labels that read the same to the model.
+            If two labels have the same tokens in all prompts.
         """
         prompts = fill(self.templates, labels)
+        # checked as the tokenizer will see them
         texts = [p.lower().strip() for p in prompts] if self.lowercase else prompts
         with _READING:
             self._reading.check(labels, prompts, texts)
@@ -209,14 +215,16 @@ class TextDenoiser(DiffusersDenoiser):
     def _embed(self, prompts: list[str]) -> Condition:
         with torch.no_grad(), quiet():
             embedded = self.embed(prompts)
+        # masks stay integers
         return {k: v.to(self.dtype) if v.is_floating_point() else v for k, v in embedded.items()}
 
 
 def keep_float32(pipe: Any, dtype: torch.dtype) -> None:
-    """Bring back to float32 what would go beyond float16's range: layers of T5, and a VAE that says so."""
+    """Cast to float32 the modules that overflow in float16: some layers of T5, and a VAE with `force_upcast`."""
     if dtype != torch.float16:
         return
     for part in pipe.components.values():
+        # transformers and diffusers list such modules by name
         for name in getattr(part, "_keep_in_fp32_modules", None) or ():
             for path, layer in part.named_modules():
                 if name in path.split("."):
@@ -228,7 +236,7 @@ def keep_float32(pipe: Any, dtype: torch.dtype) -> None:
 
 @contextmanager
 def _upcast(vae: Any) -> Iterator[None]:
-    """A VAE that would overflow in float16 in float32 meanwhile, as diffusers has it: a pipeline's own stays as it is.
+    """Cast a float16 VAE that overflows to float32 in a `with` block, as diffusers does, and back afterwards.
 
     Threads wait for each other.
     """
@@ -245,7 +253,7 @@ def _upcast(vae: Any) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the remarks of diffusers and transformers, where we say the same, or said it once."""
+    """Silence the remarks of diffusers and transformers in a `with` block, as ours say the same."""
     import diffusers
     import transformers
 

@@ -1,7 +1,7 @@
-"""The denoiser port of each family of diffusers pipelines: one small class per family.
+"""Families of diffusers pipelines as denoisers, one small class each.
 
-A family says what its pipeline makes of labels and how its network is called; nothing of diffusers' own forward passes
-is repeated here.
+A family defines how its pipeline encodes labels and how its network is called. diffusers' own forward passes are used
+unchanged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ class StableDiffusion(TextDenoiser):
     }
 
     def tokenizers(self) -> list[tuple[Any, int]]:
-        """CLIP's."""
+        """CLIP's tokenizer."""
         return [(self.pipe.tokenizer, self.pipe.tokenizer.model_max_length)]
 
     def embed(self, prompts: list[str]) -> Condition:
@@ -44,28 +44,29 @@ class StableDiffusion(TextDenoiser):
         return {"text": self.pipe.encode_prompt(prompts, self.device, 1, False)[0]}
 
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """The U-Net."""
+        """Run the U-Net."""
         return self.network(x, timestep, encoder_hidden_states=condition["text"], return_dict=False)[0]
 
 
 class StableDiffusionXL(TextDenoiser):
-    """Stable Diffusion XL: two text encoders, the pooled text and the image's size as added conditions."""
+    """Stable Diffusion XL: two text encoders, with the pooled text and the image's size as added conditions."""
 
     without: ClassVar[Mapping[str, Any]] = {"feature_extractor": None, "image_encoder": None}
     optional = ("text_encoder", "tokenizer")
 
     def tokenizers(self) -> list[tuple[Any, int]]:
-        """Two of CLIP."""
+        """CLIP's two tokenizers."""
         both = (self.pipe.tokenizer, self.pipe.tokenizer_2)
         return [(tokenizer, tokenizer.model_max_length) for tokenizer in both if tokenizer is not None]
 
     def embed(self, prompts: list[str]) -> Condition:
-        """Both encoders' hidden states side by side, and the second's pooled text."""
+        """Hidden states of both encoders side by side, and the second's pooled text."""
         text, _, pooled, _ = self.pipe.encode_prompt(prompts, device=self.device, do_classifier_free_guidance=False)
         return {"text": text, "pooled": pooled}
 
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """The U-Net, told that the image has the size it has and was not cropped: the pipeline's own defaults."""
+        """Run the U-Net with the image's size and no crop, the pipeline's defaults."""
+        # (original size, crop corner, target size), as in SDXL's training
         size = (self.resolution, self.resolution)
         time_ids = send(torch.tensor([*size, 0, 0, *size], dtype=x.dtype), x.device).expand(len(x), -1)
         added = {"text_embeds": condition["pooled"], "time_ids": time_ids}
@@ -73,7 +74,7 @@ class StableDiffusionXL(TextDenoiser):
         return self.network(x, timestep, encoder_hidden_states=text, added_cond_kwargs=added, return_dict=False)[0]
 
     def _scaled(self, latents: Tensor, config: Mapping[str, Any]) -> Tensor:
-        """Of all families here, this one alone has pipelines that standardise the channels of latents, where told."""
+        """Standardise latents by channel if the config has means, as some pipelines of this family do."""
         mean, std = config.get("latents_mean"), config.get("latents_std")
         if mean is None or std is None:
             return super()._scaled(latents, config)
@@ -82,7 +83,7 @@ class StableDiffusionXL(TextDenoiser):
 
 
 class StableDiffusion3(TextDenoiser):
-    """Stable Diffusion 3 and 3.5: flow matching; two CLIP encoders, and T5 unless the folder leaves it out."""
+    """Stable Diffusion 3 and 3.5: flow matching, two CLIP encoders, and T5 unless the folder lacks it."""
 
     weighting = staticmethod(velocity_weights)
     without: ClassVar[Mapping[str, Any]] = {"feature_extractor": None, "image_encoder": None}
@@ -90,12 +91,12 @@ class StableDiffusion3(TextDenoiser):
     t5_tokens: ClassVar[int] = 256
 
     def tokenizers(self) -> list[tuple[Any, int]]:
-        """Two of CLIP, one of T5."""
+        """CLIP's two tokenizers and T5's."""
         limit = self.pipe.tokenizer_max_length
         return [(self.pipe.tokenizer, limit), (self.pipe.tokenizer_2, limit), (self.pipe.tokenizer_3, self.t5_tokens)]
 
     def embed(self, prompts: list[str]) -> Condition:
-        """All encoders' hidden states one after the other, and CLIP's pooled text."""
+        """Hidden states of all encoders one after the other, and CLIP's pooled text."""
         text, _, pooled, _ = self.pipe.encode_prompt(
             prompts,
             None,
@@ -107,7 +108,7 @@ class StableDiffusion3(TextDenoiser):
         return {"text": text, "pooled": pooled}
 
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """The transformer; its answer is the velocity ε − x0."""
+        """Run the transformer, which predicts the velocity ε − x0."""
         return self.network(
             hidden_states=x,
             timestep=timestep,
@@ -127,18 +128,19 @@ class PixArt(TextDenoiser):
     t5_tokens: ClassVar[int] = 120
 
     def tokenizers(self) -> list[tuple[Any, int]]:
-        """T5's."""
+        """T5's tokenizer."""
         return [(self.pipe.tokenizer, self.t5_tokens)]
 
     def embed(self, prompts: list[str]) -> Condition:
-        """T5's hidden states and which of them are text."""
+        """T5's hidden states and the mask of those that are text."""
         text, mask, _, _ = self.pipe.encode_prompt(
             prompts, device=self.device, do_classifier_free_guidance=False, max_sequence_length=self.t5_tokens
         )
         return {"text": text, "mask": mask}
 
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """The transformer."""
+        """Run the transformer."""
+        # smaller models of the family have no such conditions
         added: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
         if self.network.use_additional_conditions:
             edge = torch.full((len(x), 2), self.resolution, dtype=x.dtype, device=x.device)
@@ -154,13 +156,13 @@ class PixArt(TextDenoiser):
 
 
 class PixArtSigma(PixArt):
-    """PixArt-Σ: longer prompts."""
+    """PixArt-Σ: PixArt with longer prompts."""
 
     t5_tokens = 300
 
 
 class DeepFloydIF(TextDenoiser):
-    """DeepFloyd IF, stage I: T5, and pixels instead of latents."""
+    """DeepFloyd IF, stage I: T5, on pixels instead of latents."""
 
     without: ClassVar[Mapping[str, Any]] = {
         "safety_checker": None,
@@ -172,11 +174,11 @@ class DeepFloydIF(TextDenoiser):
 
     @property
     def pixels_per_latent(self) -> int:
-        """One: there is no VAE."""
+        """One, as there is no VAE."""
         return 1
 
     def tokenizers(self) -> list[tuple[Any, int]]:
-        """T5's."""
+        """T5's tokenizer."""
         return [(self.pipe.tokenizer, 77)]
 
     def embed(self, prompts: list[str]) -> Condition:
@@ -184,7 +186,7 @@ class DeepFloydIF(TextDenoiser):
         return {"text": self.pipe.encode_prompt(prompts, False, device=self.device)[0]}
 
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """The U-Net; its last three channels are the variance."""
+        """Run the U-Net, whose last three channels are the variance."""
         return self.network(x, timestep, encoder_hidden_states=condition["text"], return_dict=False)[0]
 
     def _encode(self, image: Tensor) -> Tensor:
@@ -192,26 +194,27 @@ class DeepFloydIF(TextDenoiser):
 
 
 class DiT(DiffusersDenoiser):
-    """DiT: labels are classes of its training set, by name or by number."""
+    """DiT: labels are the classes of its training set, by name or by number."""
 
     takes_prompts: ClassVar[bool] = False
 
     def __init__(self, pipe: Any, *args: Any) -> None:
         super().__init__(pipe, *args)
         self.n_classes: int = self.network.config.num_embeds_ada_norm
+        # JSON has turned the numbers into texts
         own = {int(number): name for number, name in (pipe.config.get("id2label") or _names(pipe.labels)).items()}
         unnamed = not own and self.n_classes == 1000  # `save_pretrained` leaves ImageNet's names out
         _, self._numbers = imagenet() if unnamed else named(own)
 
     def condition(self, labels: Sequence[Label]) -> Condition:
-        """Class numbers `[L]` of labels: numbers, or names as the pipeline's `id2label` has them.
+        """Look up the class numbers `[L]` of labels, which are numbers or names in the pipeline's `id2label`.
 
-        A model of ImageNet's classes also takes their WordNet ids, and whatever a timm model of them is asked for.
+        A model of ImageNet's classes also takes their WordNet ids, and all names that a timm model of them takes.
 
         Raises
         ------
         UnknownLabelError
-            For a label that is not among them, or a name that several classes share.
+            For an unknown label, or a name that several classes share.
         InvalidInputError
             For two names of one class.
         """
@@ -225,22 +228,24 @@ class DiT(DiffusersDenoiser):
         return {"class": torch.tensor(numbers, device=self.device)}
 
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """The transformer; the second half of its channels is the variance."""
+        """Run the transformer, in whose output the second half of the channels is the variance."""
         return self.network(x, timestep=timestep, class_labels=condition["class"], return_dict=False)[0]
 
     def predict_variance(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Predicted noise and log-variance of p(x_{t-1} | x_t), each `[P, *shape]`: Equation 15 of arXiv 2102.09672.
+        """Predict the noise and the log-variance of p(x_{t-1} | x_t), each `[P, *shape]`; arguments as in `predict`.
 
-        Arguments as for `predict`.
+        References
+        ----------
+        Equation 15 of arXiv 2102.09672.
         """
         noise, variance = self._predict(x_t, t, row, condition)
         index = self.schedule.index(t)[row]
         low, high = (bound[index].view(-1, 1, 1, 1) for bound in self.schedule.log_variance_bounds())
-        share = (variance + 1) / 2
-        return noise, share * high + (1 - share) * low
+        fraction = (variance + 1) / 2  # from [-1, 1], the network's range, to v in [0, 1]
+        return noise, fraction * high + (1 - fraction) * low
 
     def previous_levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(α, σ) `[R]` of the level before that of time t; (1, 0) before the first."""
+        """Noise levels (α, σ) `[R]` one step before time t; (1, 0) before the first."""
         index = self.schedule.index(t)
         alpha, sigma = self.schedule.before()
         return alpha[index], sigma[index]
@@ -270,12 +275,12 @@ FAMILIES: dict[str, type[DiffusersDenoiser]] = {
     "IFPipeline": DeepFloydIF,
     "DiTPipeline": DiT,
 }
-"""By the `_class_name` in `model_index.json`."""
+"""Families by the `_class_name` in `model_index.json`."""
 
 
 def _names(labels: Mapping[str, int]) -> dict[int, str]:
-    """The names of each class, set apart by commas, from a loaded pipeline's numbers by name."""
+    """Invert a pipeline's class numbers by name: the names of each class, joined by commas."""
     names: dict[int, list[str]] = {}
     for name, number in labels.items():
         names.setdefault(number, []).append(name)
-    return {number: ", ".join(those) for number, those in names.items()}
+    return {number: ", ".join(synonyms) for number, synonyms in names.items()}

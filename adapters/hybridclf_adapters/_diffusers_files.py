@@ -1,4 +1,4 @@
-"""Saved pipelines as they lie on disk: whether one is there, is safe to read, and is whole; its networks, loaded."""
+"""Files of saved pipelines: checks that they exist, are safe and complete, and the loading of their networks."""
 
 import json
 import re
@@ -16,22 +16,22 @@ from ._diffusers_base import quiet
 __all__ = ["INDEX", "check_files", "check_kind", "lacking", "load_networks", "unreadable"]
 
 INDEX = "model_index.json"
-"""Lies in the folder of every saved pipeline, and names its parts."""
+"""File name of a saved pipeline's list of parts."""
 
 PICKLED = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 
 _ADAPTED = re.compile("lora|base_layer", re.IGNORECASE)
-"""In the names of weights that a LoRA or another of peft's adapters has added or renamed."""
+"""Pattern of the weights' names that a LoRA or another of peft's adapters has added or renamed."""
 
 _WEIGHTS = re.compile(
     r"(.*/)?(diffusion_pytorch_)?model(-\d+-of-\d+)?(\.(?P<variant>[\w-]+?))?(-\d+-of-\d+)?\.safetensors"
 )
-"""Names of files of weights; the number of a shard comes before the variant in old ones."""
+"""Pattern of weight files' names; in old ones the number of a shard comes before the variant."""
 
 _FUSE = "pipe.fuse_lora(); pipe.unload_lora_weights(); pipe.save_pretrained('FOLDER')"
 
 
-# --- what is no pipeline ----------------------------------------------------------------------------------------------
+# --- not a pipeline ---------------------------------------------------------------------------------------------------
 
 
 def check_kind(spec: str) -> None:
@@ -40,11 +40,12 @@ def check_kind(spec: str) -> None:
     Raises
     ------
     UnknownSpecError
-        If it does; the error says how a pipeline is made of it.
+        If it does; the message says how to make a pipeline of it.
     """
     path = Path(spec).expanduser()
     if not path.exists() or (path / INDEX).exists():
         return
+    # a part is a folder in the pipeline's, its weights a file in that
     for parent in path.absolute().parents[:2]:
         if (parent / INDEX).exists():
             raise UnknownSpecError(f"{spec!r} is a part of a pipeline; name the whole: {str(parent)!r}")
@@ -61,7 +62,7 @@ def _is_lora(file: Path) -> bool:
         return file.stem == "pytorch_lora_weights"
     try:
         return any(map(_ADAPTED.search, _keys(file)))
-    except (OSError, SafetensorError):  # damaged
+    except (OSError, SafetensorError):  # a damaged file gets its own error later
         return False
 
 
@@ -73,7 +74,8 @@ def _keys(file: Path) -> list[str]:
 def _lora(spec: str, path: Path) -> UnknownSpecError:
     config = path / "adapter_config.json"
     base, peft, load = None, "", f"pipe.load_lora_weights({spec!r}); {_FUSE}"
-    if config.exists():  # peft's own form, which diffusers does not read; for another network it is that one's name
+    # peft's own form, which diffusers does not read, has the name of the base model in its configuration
+    if config.exists():
         base = json.loads(config.read_text("utf-8")).get("base_model_name_or_path")
         peft, merged = "from peft import PeftModel; ", f"PeftModel.from_pretrained(pipe.unet, {spec!r})"
         load = f"pipe.unet = {merged}.merge_and_unload(); pipe.save_pretrained('FOLDER')"
@@ -97,7 +99,7 @@ def _single_file(spec: str, file: Path) -> UnknownSpecError:
 
 
 def _pickled(spec: str) -> SavedModelError:
-    """The error for weights that are pickled alone."""
+    """Error of weights that exist in pickled form only."""
     return SavedModelError(
         f"{spec!r} has weights that are not in safetensors but pickled, which can run any code when read. If you trust "
         "them, convert them once, and load the new folder:\n"
@@ -106,16 +108,16 @@ def _pickled(spec: str) -> SavedModelError:
     )
 
 
-# --- what is not all there --------------------------------------------------------------------------------------------
+# --- incomplete pipelines ---------------------------------------------------------------------------------------------
 
 
 def lacking(spec: str, problem: str, advice: str = "copy or download all of it") -> SavedModelError:
-    """The error for a pipeline that is not whole."""
+    """Error of an incomplete pipeline."""
     return SavedModelError(f"{spec!r} cannot be loaded: {problem}; {advice}")
 
 
 def unreadable(spec: str, names: Iterable[str]) -> SavedModelError:
-    """The error for a repository of these files, in which diffusers does not find safetensors of all networks."""
+    """Error of a repository with these files, in which some network has no safetensors."""
     variants = _variants_of(names) - {""}
     if variants:
         return lacking(spec, "it has weights of another variant alone", _choose(spec, variants))
@@ -123,28 +125,28 @@ def unreadable(spec: str, names: Iterable[str]) -> SavedModelError:
 
 
 def _variants_of(names: Iterable[str]) -> set[str]:
-    """Variants of the weights in safetensors among these files, such as "fp16"; "" for plain ones."""
+    """Variants, such as "fp16", of the safetensors among files; "" for plain ones."""
     return {match["variant"] or "" for match in map(_WEIGHTS.fullmatch, names) if match}
 
 
 def check_files(spec: str, folder: Path, parts: Mapping[str, Any], variant: str | None) -> None:
-    """Check that a pipeline's parts are there, and the weights of its networks in safetensors.
+    """Check that a pipeline has all its parts, and the weights of its networks in safetensors.
 
     Parameters
     ----------
     spec : str
-        For messages.
+        Spec string, for messages.
     folder : Path
-        Of the pipeline.
+        Folder of the pipeline.
     parts : mapping from str to [library, class]
-        Those that are to be loaded, as in `model_index.json`.
+        Parts to load, as in `model_index.json`.
     variant : str, optional
-        As for diffusers' `from_pretrained`.
+        Variant of the weights, as in diffusers' `from_pretrained`.
 
     Raises
     ------
     SavedModelError
-        For weights that are pickled, incomplete, or of another variant alone.
+        For weights that are pickled, incomplete, or of another variant only.
     """
     found: set[str] = set()
     for part in parts:
@@ -153,12 +155,13 @@ def check_files(spec: str, folder: Path, parts: Mapping[str, Any], variant: str 
     for part in _networks(parts):
         found |= _check_weights(spec, part, {path.name for path in (folder / part).iterdir()}, variant)
         _check_shards(spec, folder / part)
+    # one network with the variant is enough, as diffusers takes plain files for the others
     if variant and variant not in found:
         raise lacking(spec, f"it has no files of the variant {variant!r}", _choose(spec, found - {""}))
 
 
 def _networks(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """The classes of those parts that are networks of diffusers or transformers; no other is ever loaded here."""
+    """Classes of the parts that are networks of diffusers or transformers, the only ones that are ever loaded."""
     import diffusers
     import transformers
 
@@ -169,7 +172,7 @@ def _networks(parts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_weights(spec: str, part: str, names: set[str], variant: str | None) -> set[str]:
-    """The variants of a network's files, checked."""
+    """Check the files of a network, and return their variants."""
     variants = _variants_of(names)
     if "adapter_config.json" in names:
         raise lacking(spec, f"its {part} was saved with a LoRA that was not fused", f"before saving, type: {_FUSE}")
@@ -189,16 +192,15 @@ def _choose(spec: str, variants: set[str]) -> str:
 
 
 def _check_shards(spec: str, folder: Path) -> None:
-    """Check that the files of a network hold what its index, if it has one, says that they do.
-
-    diffusers takes the index's word for it, and leaves random what is not there.
-    """
+    """Check that the files of a network hold all weights in its index, if it has one."""
+    # diffusers does not check, and leaves missing weights random
     for index in folder.glob("*.safetensors.index*.json"):
         try:
             weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
             held = {name: set(_keys(folder / name)) for name in set(weight_map.values()) if (folder / name).exists()}
         except (KeyError, OSError, SafetensorError, ValueError) as error:
             raise lacking(spec, f"its {folder.name} cannot be read: {error}") from error
+        # first whole files, for a shorter message
         gone = sorted(set(weight_map.values()) - set(held))
         if gone:
             raise lacking(spec, f"its {folder.name} has no {choices(gone, 3)}")
@@ -213,29 +215,31 @@ def _check_shards(spec: str, folder: Path) -> None:
 def load_networks(
     spec: str, folder: Path, parts: Mapping[str, Any], variant: str | None, **options: Any
 ) -> dict[str, nn.Module]:
-    """The networks among the parts of a pipeline, each with all of its weights.
+    """Load the networks of a pipeline, each with all of its weights.
 
     Parameters
     ----------
     spec, folder, parts, variant
-        As for `check_files`.
+        As in `check_files`.
     **options
-        For `from_pretrained` of each.
+        Options of `from_pretrained` for every network.
 
     Raises
     ------
     SavedModelError
-        For weights that are missing, superfluous or of another shape: of these the libraries warn, and use random ones.
+        For weights that are missing, superfluous or of another shape. The libraries themselves would only warn, and use
+        random weights.
     """
     networks: dict[str, nn.Module] = {}
     for part, kind in _networks(parts).items():
+        # per network: diffusers would refuse a variant that this one lacks
         has_variant = variant in _variants_of(path.name for path in (folder / part).iterdir())
         with quiet():
             networks[part], report = kind.from_pretrained(
                 folder / part,
                 variant=variant if has_variant else None,
                 use_safetensors=True,
-                ignore_mismatched_sizes=True,  # to be told of all of them
+                ignore_mismatched_sizes=True,  # listed in the report, all of them, instead of raised
                 output_loading_info=True,
                 **options,
             )
@@ -244,7 +248,7 @@ def load_networks(
 
 
 def _check_whole(spec: str, part: str, report: Mapping[str, Any]) -> None:
-    """Check that from a file to a network no weight was left over, by what `from_pretrained` reports."""
+    """Check the report of `from_pretrained`: no weight is missing, superfluous or of another shape."""
     missing, unexpected = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
     mismatched = sorted(key for key, *_ in report["mismatched_keys"])
     problems = [
@@ -253,6 +257,7 @@ def _check_whole(spec: str, part: str, report: Mapping[str, Any]) -> None:
         *([f"has {_few(mismatched)} in another shape than its config says"] if mismatched else []),
     ]
     if problems:
+        # superfluous weights of this name are the usual trace of an unfused LoRA
         adapted = any(map(_ADAPTED.search, unexpected))
         problem = f"its {part} {' and '.join(problems)}"
         if adapted:

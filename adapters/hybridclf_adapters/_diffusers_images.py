@@ -1,4 +1,4 @@
-"""Images of any kind as a diffusion model sees them: Appendix F.1 of arXiv 2303.16203."""
+"""Preparation of images for a diffusion model (Appendix F.1 of arXiv 2303.16203)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,14 +14,14 @@ __all__ = ["pixels", "shortest_edge_crop"]
 
 
 def pixels(images: Any, size: int) -> Iterator[Tensor]:
-    """Each image as float32 `[3, size, size]` in [-1, 1].
+    """Convert images one by one to float32 `[3, size, size]` in [-1, 1].
 
     Parameters
     ----------
     images : list of PIL images or uint8 arrays, or one uint8 array `[n, H, W]` or `[n, H, W, C]`
-        Of any size and mode.
+        Images of any size and mode.
     size : int
-        Edge of the square that the model takes.
+        Edge of the model's square input.
 
     Raises
     ------
@@ -34,8 +34,9 @@ def pixels(images: Any, size: int) -> Iterator[Tensor]:
 
 
 def shortest_edge_crop(image: Image.Image, size: int) -> Image.Image:
-    """Centre square of an image whose shortest edge was resized to `size`, bicubic; rounded as torchvision does."""
+    """Resize an image's shortest edge to `size`, bicubic, and crop the centre square; rounding as in torchvision."""
     short = min(image.size)
+    # int() truncates the longer edge, round() centres the crop
     width, height = (size if edge == short else int(size * edge / short) for edge in image.size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = round((width - size) / 2), round((height - size) / 2)

@@ -1,4 +1,4 @@
-"""Noise schedules of diffusers' schedulers in one form: x_t = α·x0 + σ·ε, and any prediction as ε̂."""
+"""Noise schedules of diffusers' schedulers in one form, x_t = α·x0 + σ·ε, with every prediction converted to ε̂."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,16 +15,16 @@ PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 @dataclass(frozen=True)
 class Schedule:
-    """The T noise levels a model was trained on, clean to noise.
+    """Schedule of the T noise levels a model was trained on, from clean to noise.
 
     Attributes
     ----------
     alpha, sigma : Tensor `[T]`
-        x_t = α·x0 + σ·ε, float32.
+        Noise levels of x_t = α·x0 + σ·ε, float32.
     timestep : Tensor `[T]`
-        What the network is told the time is.
+        Network's input for the time.
     prediction : "epsilon", "v_prediction", "sample" or "flow"
-        What the network answers in.
+        Kind of the network's prediction.
     """
 
     alpha: Tensor
@@ -33,18 +33,20 @@ class Schedule:
     prediction: str
 
     def to(self, device: torch.device) -> "Schedule":
-        """The same on a device."""
+        """Move the schedule to a device."""
         return Schedule(self.alpha.to(device), self.sigma.to(device), self.timestep.to(device), self.prediction)
 
     def index(self, t: Tensor) -> Tensor:
-        """Number `[R]` in 0 … T-1 of the level at times t in (0, 1): ⌊t·T⌋, clipped; float32's rounding aside."""
+        """Index `[R]`, 0 … T-1, of the level at times t in (0, 1): ⌊t·T⌋, clipped."""
         n_levels = len(self.alpha)
+        # the small term keeps ⌊(i/T)·T⌋ = i where float32 rounds i/T down
         return (t.float() * n_levels + 1e-7 * n_levels).long().clamp(0, n_levels - 1)
 
     def noise(self, output: Tensor, x_t: Tensor, index: Tensor) -> Tensor:
-        """ε̂ `[P, …]` from the network's output `[P, …]` for x_t `[P, …]` at levels `[P]`; in float32 if converted."""
+        """Convert the network's output for x_t at levels `index` `[P]` to ε̂; all `[P, …]`."""
         if self.prediction == "epsilon":
             return output
+        # levels are float32, and so is a converted ε̂: in half precision α·x0 and x_t would cancel digits
         across = (-1,) + (1,) * (x_t.ndim - 1)
         alpha, sigma = self.alpha[index].view(across), self.sigma[index].view(across)
         if self.prediction == "v_prediction":  # v = α·ε − σ·x0, Appendix D of arXiv 2202.00512
@@ -54,28 +56,29 @@ class Schedule:
         return x_t + alpha * output  # flow: v = ε − x0 and x_t = (1 − σ)·x0 + σ·ε, arXiv 2403.03206
 
     def before(self) -> tuple[Tensor, Tensor]:
-        """α and σ `[T]` of the level before each; (1, 0) before the first."""
+        """Noise levels α and σ `[T]` one step before each; (1, 0) before the first."""
         one, zero = torch.ones_like(self.alpha[:1]), torch.zeros_like(self.sigma[:1])
         return torch.cat([one, self.alpha[:-1]]), torch.cat([zero, self.sigma[:-1]])
 
     def log_variance_bounds(self) -> tuple[Tensor, Tensor]:
-        """log β̃_t and log β_t `[T]`, between which a learned variance of p(x_{t-1} | x_t) lies: arXiv 2102.09672.
+        """Bounds log β̃_t and log β_t `[T]` of a learned variance of p(x_{t-1} | x_t) (arXiv 2102.09672).
 
-        β̃ is 0 at the first level; the second one's stands in for it, as in that paper's code.
+        β̃ is 0 at the first level; the second level's value replaces it, as in that paper's code.
         """
         alpha, sigma = self.before()
+        # σ_t² = (α_t/α_{t-1})²·σ_{t-1}² + β_t, and β̃_t = σ_{t-1}²/σ_t²·β_t
         beta = self.sigma.square() - (self.alpha / alpha * sigma).square()
         posterior = (sigma / self.sigma).square() * beta
         return torch.cat([posterior[1:2], posterior[1:]]).log(), beta.log()
 
 
 def diffusion_schedule(scheduler: Any) -> Schedule:
-    """Of any scheduler with the ᾱ_t of DDPM: α = √ᾱ, σ = √(1 − ᾱ).
+    """Make the schedule of any scheduler with the ᾱ_t of DDPM: α = √ᾱ, σ = √(1 − ᾱ).
 
     Raises
     ------
     UnknownSpecError
-        For a scheduler of another kind, or one whose model predicts something else than ε, v or x0.
+        For a scheduler of another kind, or a prediction other than ε, v or x0.
     """
     alphas_cumprod = getattr(scheduler, "alphas_cumprod", None)
     prediction = scheduler.config.get("prediction_type", "epsilon")
@@ -89,14 +92,14 @@ def diffusion_schedule(scheduler: Any) -> Schedule:
 
 
 def flow_schedule(scheduler: Any, n_tokens: int) -> Schedule:
-    """Of a flow-matching scheduler: α = 1 − σ, shifted as the model was trained.
+    """Make the schedule of a flow-matching scheduler: α = 1 − σ, shifted as in the model's training.
 
     Parameters
     ----------
     scheduler : FlowMatchEulerDiscreteScheduler
-        Whose config says by how much.
+        Scheduler whose config has the shift.
     n_tokens : int
-        Image tokens of the transformer, on which a dynamic shift depends.
+        Number of image tokens of the transformer, on which a dynamic shift depends.
 
     Raises
     ------
@@ -110,9 +113,10 @@ def flow_schedule(scheduler: Any, n_tokens: int) -> Schedule:
         )
     scheduler = type(scheduler).from_config(scheduler.config)  # as trained, whatever steps were set on the given one
     config, n_levels = scheduler.config, scheduler.config.num_train_timesteps
-    if config.use_dynamic_shifting:
+    if config.use_dynamic_shifting:  # linear in the number of tokens, as diffusers' pipelines compute it
         spread = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
         mu = config.base_shift + (n_tokens - config.base_image_seq_len) * spread
         scheduler.set_timesteps(n_levels, mu=mu)
+    # diffusers orders levels from noise to clean, and set_timesteps appends a 0
     sigma = scheduler.sigmas[:n_levels].float().flip(0)
     return Schedule(1 - sigma, sigma, sigma * n_levels, "flow")

@@ -1,4 +1,4 @@
-"""From labels to text embeddings: prompts that differ, tokenised as the model reads them, encoded once."""
+"""Text embeddings of labels: prompts are checked as the model's tokenizers read them, and encoded once."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -14,19 +14,19 @@ from ._checks import check_distinct, warn_of_cut
 __all__ = ["CACHE_BYTES", "Embeddings", "Reading"]
 
 CACHE_BYTES = 4 * 2**30
-"""Text embeddings kept in main memory: a thousand prompts of T5-XXL and all that come up of CLIP."""
+"""Memory limit of cached embeddings, enough for a thousand prompts of T5-XXL or practically any number of CLIP's."""
 
 BATCH = 8
-"""Prompts in one pass of the text encoder, always: an embedding must not depend on which others are asked for."""
+"""Prompts per pass of the text encoder. The size is fixed, so that an embedding does not depend on the others."""
 
 
 class Reading:
-    """How a model's tokenizers read prompts: refuses labels that read the same, warns of prompts that are cut off.
+    """Check of prompts by a model's tokenizers: refuses labels with equal tokens, warns of prompts that are cut off.
 
     Parameters
     ----------
     tokenizers : sequence of (tokenizer, limit)
-        With how many tokens each is allowed.
+        Tokenizers, or None for an absent one, with their token limits.
     """
 
     def __init__(self, tokenizers: Sequence[tuple[Any, int]]) -> None:
@@ -39,8 +39,9 @@ class Reading:
         Raises
         ------
         InvalidInputError
-            If all prompts of two labels become the same tokens.
+            If two labels have the same tokens in all prompts.
         """
+        # one token more than the limit is enough to see that a prompt is cut off; the last one kept is the end mark
         tokens = [(self._tokens(tokenizer, limit, texts), limit) for tokenizer, limit in self.tokenizers]
         self._warn([(p, limit) for ids, limit in tokens for p, i in zip(prompts, ids, strict=True) if len(i) > limit])
         readings = [tuple(tuple(ids[i][: limit - 1]) for ids, limit in tokens) for i in range(len(prompts))]
@@ -48,25 +49,26 @@ class Reading:
         check_distinct(labels, prompts, [tuple(readings[i : i + n]) for i in range(0, len(readings), n)])
 
     def _warn(self, long: list[tuple[str, int]]) -> None:
+        # each prompt once, however often it is encoded
         new = {prompt: limit for prompt, limit in long if prompt not in self._warned}
         self._warned.update(new)
         warn_of_cut(list(new), next(iter(new.values()), 0), stacklevel=4)
 
     @staticmethod
     def _tokens(tokenizer: Any, limit: int, texts: Sequence[str]) -> list[list[int]]:
-        """Tokens of each text, one more than the limit at most."""
+        """Tokenise texts, each to at most one token more than the limit."""
         return tokenizer(list(texts), truncation=True, max_length=limit + 1)["input_ids"]
 
 
 class Embeddings:
-    """Text embeddings by prompt, encoded once; those least recently asked for are forgotten first.
+    """Cache of text embeddings by prompt; the least recently used are dropped first.
 
     Parameters
     ----------
     encode : function
-        From n prompts to their condition `[n, …]`.
+        Function from n prompts to their condition `[n, …]`.
     limit : int
-        Bytes to keep.
+        Memory limit in bytes.
     """
 
     def __init__(self, encode: Callable[[list[str]], Condition], limit: int = CACHE_BYTES) -> None:
@@ -75,18 +77,20 @@ class Embeddings:
         self._bytes = 0
 
     def __call__(self, prompts: Sequence[str], device: torch.device) -> Condition:
-        """The condition `[L, …]` of L prompts, on a device."""
+        """Encode L prompts to a condition `[L, …]` on a device."""
         rows = {p: self._known[p] for p in prompts if p in self._known}
         missing = [p for p in dict.fromkeys(prompts) if p not in rows]
         for i in range(0, len(missing), BATCH):
             batch = missing[i : i + BATCH]
-            encoded = self.encode(batch + batch[-1:] * (BATCH - len(batch)))
+            encoded = self.encode(batch + batch[-1:] * (BATCH - len(batch)))  # padded by repeating the last prompt
             for n, prompt in enumerate(batch):
+                # copies, as a view would keep the whole batch in memory
                 rows[prompt] = {name: value[n].to("cpu", copy=True) for name, value in encoded.items()}
         self._keep({p: rows[p] for p in prompts})
         return {name: torch.stack([rows[p][name] for p in prompts]).to(device) for name in rows[prompts[0]]}
 
     def _keep(self, rows: dict[str, dict[str, Tensor]]) -> None:
+        """Cache embeddings as the most recent ones, within the memory limit."""
         for prompt, row in rows.items():
             if prompt not in self._known:
                 self._bytes += _size(row)

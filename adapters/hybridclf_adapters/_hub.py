@@ -1,4 +1,4 @@
-"""Downloads from the hub that fail within seconds, and with one message, where there is no network."""
+"""Downloads from the hub that fail within seconds if there is no network."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,31 +11,33 @@ from hybridclf.errors import SavedModelError
 __all__ = ["asking_hub"]
 
 SECONDS = 5.0
-"""How long the hub may take to say that it is there."""
+"""Longest wait for the hub's first answer."""
 
 
 @contextmanager
 def asking_hub(spec: str, advice: str) -> Iterator[None]:
-    """Look at the hub's cache alone where the hub cannot be reached; its client, and transformers' through it, would
-    ask again for a minute.
+    """Use the hub's cache alone in a `with` block if the hub cannot be reached.
 
     Parameters
     ----------
     spec : str
-        What is loaded.
+        Spec string, for the message.
     advice : str
-        Ends the message: what to type instead.
+        End of the message: what to type instead.
 
     Raises
     ------
     SavedModelError
         For a file that is not in the cache either.
     """
+    # the hub's client, and transformers through it, would otherwise retry for a minute
     before = constants.HF_HUB_OFFLINE
+    # a setting of the process, restored below
     constants.HF_HUB_OFFLINE = before or not _answers()
     try:
         yield
     except OSError as error:
+        # the hub was reached, so this is its own answer
         if not constants.HF_HUB_OFFLINE:
             raise
         why = "HF_HUB_OFFLINE is set" if before else f"{constants.ENDPOINT} cannot be reached"
@@ -47,9 +49,9 @@ def asking_hub(spec: str, advice: str) -> Iterator[None]:
 
 
 def _answers() -> bool:
-    """Whether there is a hub at the other end, whatever it answers."""
+    """Tell whether the hub answers at all, be it by an error."""
     try:
         get_session().head(constants.ENDPOINT, timeout=SECONDS)
-    except Exception:  # those of whichever HTTP library the hub's client has
+    except Exception:  # the hub's client changes its HTTP library, and so the exceptions, by version
         return False
     return True

@@ -1,4 +1,4 @@
-"""What the proposers that look at images have in common: reading images, batches, devices, labels."""
+"""Base class of proposers of images: reading of images, batches, devices and labels."""
 
 import copy
 import pickle
@@ -29,27 +29,27 @@ __all__ = [
 
 
 class ImageProposer(ABC):
-    """Tier 1 from a torch model that is trained already: images in, log-probabilities of the asked classes out.
+    """Proposer of a trained torch model, from images to log-probabilities of chosen classes.
 
-    It is no scikit-learn estimator, so that hybridclf uses it as it is. Copies by `sklearn.base.clone` share the
-    weights, which never change, and keep their own classes.
+    It is no scikit-learn estimator, so hybridclf does not train it. Copies by `sklearn.base.clone` share the weights,
+    which never change, and keep their own classes.
 
     Parameters
     ----------
     model : nn.Module
-        On its device and in its precision; it is set to inference.
+        Trained model, on its device and in its precision; it is set to evaluation.
     transform : function
-        From a PIL image to the model's input `[C, H, W]`.
+        Function from a PIL image to the model's input `[C, H, W]`.
     dtype : torch.dtype
-        What the model's input is cast to.
+        Type of the model's input.
     batch_size : int
-        Images in one pass, halved for good where the device's memory runs out; the log-probabilities of one image vary
-        in their last digits with the others in its pass.
+        Images per pass, halved for good if the device's memory runs out. The log-probabilities of an image vary in
+        their last digits with the others in its pass.
 
     Attributes
     ----------
     classes_ : array `[C]`
-        What the columns stand for; set by `fit`.
+        Labels of the columns, set by `fit`.
     """
 
     takes_images = True
@@ -64,24 +64,24 @@ class ImageProposer(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return next(self.model.parameters()).device
 
     @abstractmethod
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Choose the classes: those named in y; nothing is trained."""
+        """Choose the classes named in y; nothing is trained."""
 
     @abstractmethod
     def _logits(self, pixels: Tensor) -> Tensor:
-        """Unnormalised log-probabilities `[b, C]` of the model's input `[b, channels, H, W]`."""
+        """Compute unnormalised log-probabilities `[b, C]` of the model's input `[b, channels, H, W]`."""
 
     def predict_log_proba(self, images: Any) -> np.ndarray:
-        """Log-probabilities of images.
+        """Predict log-probabilities of images.
 
         Parameters
         ----------
         images : list of PIL images or uint8 arrays, or one uint8 array `[n, H, W]` or `[n, H, W, C]`
-            Of any size and mode.
+            Images of any size and mode.
 
         Returns
         -------
@@ -92,24 +92,25 @@ class ImageProposer(ABC):
         NotFittedError
             Before `fit`.
         InvalidInputError
-            For anything that is no image.
+            For anything but images.
         HybridClfError
-            If not even one image fits the device's memory.
+            If the device's memory is too small for a single image.
         """
         if not hasattr(self, "classes_"):
             raise NotFittedError("no classes are chosen yet; call fit(None, labels) first")
         if isinstance(images, Image.Image) or not hasattr(images, "__len__"):
             raise InvalidInputError(f"give a list of images or an array [n, H, W, C], got {type(images).__name__}")
         logits = self.batches(lambda start, size: self._image_logits(images[start : start + size]), len(images))
+        # the empty part keeps the shape [0, C] of no images
         values = torch.cat([torch.empty(0, len(self.classes_)), *logits])
         return torch.log_softmax(values.double(), dim=1).numpy()
 
     def predict_proba(self, images: Any) -> np.ndarray:
-        """Probabilities `[n, C]`; parameters and errors as for `predict_log_proba`."""
+        """Predict probabilities `[n, C]`; parameters and errors as in `predict_log_proba`."""
         return np.exp(self.predict_log_proba(images))
 
     def predict(self, images: Any) -> np.ndarray:
-        """The likeliest label of each image `[n]`; parameters and errors as for `predict_log_proba`."""
+        """Predict the likeliest label of each image `[n]`; parameters and errors as in `predict_log_proba`."""
         return self.classes_[self.predict_log_proba(images).argmax(axis=1)]
 
     @torch.inference_mode()
@@ -118,18 +119,19 @@ class ImageProposer(ABC):
         return self._logits(pixels.to(self.device, self.dtype)).float().cpu()
 
     def __sklearn_clone__(self) -> Self:
+        # shallow: weights are shared, and `fit` replaces attributes of the copy alone
         return copy.copy(self)
 
 
 def labels_of(X: Any, y: Any, repeats: bool = False) -> np.ndarray:
-    """The classes `[C]` that `fit(X, y)` asks for: all in y, sorted, if there are images, else y itself.
+    """Classes `[C]` of `fit(X, y)`: the distinct labels in y, sorted, if there are images, else y itself.
 
-    With `repeats`, a name may be there several times beside others, and gets its position behind it.
+    With `repeats`, names may repeat in a y of at least two names, and get their position appended.
 
     Raises
     ------
     InvalidInputError
-        Without any label, or for label names that repeat.
+        If y is empty, or names repeat that may not.
     """
     if y is None or np.ndim(y) != 1 or len(y) == 0:
         raise InvalidInputError(f"labels must be a list of names such as ['cat', 'dog'], got {y!r}")
@@ -144,7 +146,7 @@ def labels_of(X: Any, y: Any, repeats: bool = False) -> np.ndarray:
 
 
 def check_options(precision: str, batch_size: int) -> torch.dtype:
-    """Check options that all these proposers have; the type that the precision stands for.
+    """Check the common options of proposers, and return the type of the precision.
 
     Raises
     ------
@@ -158,7 +160,7 @@ def check_options(precision: str, batch_size: int) -> torch.dtype:
 
 @contextmanager
 def refusing_pickles(spec: str) -> Iterator[None]:
-    """Turn the refusal to unpickle a checkpoint into an error that says how to convert it.
+    """Turn torch's refusal to unpickle a checkpoint into an error that says how to convert it, in a `with` block.
 
     Raises
     ------
@@ -168,6 +170,7 @@ def refusing_pickles(spec: str) -> Iterator[None]:
     try:
         yield
     except (pickle.UnpicklingError, RuntimeError) as error:
+        # torch wraps the refusal in a RuntimeError for some formats
         if "weights_only" not in str(error) and not isinstance(error, pickle.UnpicklingError):
             raise
         raise SavedModelError(

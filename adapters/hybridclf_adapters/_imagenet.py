@@ -1,4 +1,4 @@
-"""Names of classes, and one naming of ImageNet for all models: "crane (n02012849)" is a bird to all of them."""
+"""Class names, with one naming of ImageNet for all models: "crane (n02012849)" is a bird to each of them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,18 +7,18 @@ from functools import cache
 __all__ = ["imagenet", "named"]
 
 Naming = tuple[dict[int, str], dict[str, list[int]]]
-"""The name of each class number, which is no other's, and the numbers that a name may stand for."""
+"""Distinct name of each class number, and the class numbers that each known name may mean."""
 
 Names = Mapping[int, Sequence[str]]
 
 
 @cache
 def imagenet(subset: str = "imagenet-1k") -> Naming:
-    """The classes of ImageNet, or of one of its subsets that timm knows, in their usual order.
+    """Name the classes of ImageNet, or of one of its subsets that timm knows, in their usual order.
 
-    A class is called by its WordNet lemmas, "tench, Tinca tinca", with its WordNet id behind them where another has the
-    same, "crane (n02012849)". It is also known by its id and by each of its lemmas, which others may share: there the
-    first lemma of a class comes before the others of another.
+    The name of a class is its WordNet lemmas, "tench, Tinca tinca". If two classes have the same, their WordNet ids are
+    appended, "crane (n02012849)". A class is also known by its id and by each of its lemmas. A lemma that several
+    classes share means the class whose first lemma it is.
     """
     ids, lemmas = _wordnet(subset)
     names = _distinct(lemmas, ids)
@@ -26,10 +26,10 @@ def imagenet(subset: str = "imagenet-1k") -> Naming:
 
 
 def named(given: Mapping[int, str]) -> Naming:
-    """The same of classes that came with names of their own, several of one class set apart by commas.
+    """Name classes that come with names of their own, a class's synonyms joined by commas.
 
-    If these are ImageNet's classes, they are known by ImageNet's names too. If not, the id behind names that repeat is
-    the class's number.
+    ImageNet's classes are known by ImageNet's names too. For any others, the number of a class is appended to a name
+    that repeats.
     """
     if not _is_imagenet(given):
         names = _distinct(given, {i: str(i) for i in given})
@@ -43,7 +43,7 @@ def named(given: Mapping[int, str]) -> Naming:
 
 @cache
 def _wordnet(subset: str) -> tuple[dict[int, str], dict[int, str]]:
-    """WordNet ids and lemmas by class number."""
+    """Look up WordNet ids and lemmas by class number."""
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo(subset)
@@ -51,19 +51,21 @@ def _wordnet(subset: str) -> tuple[dict[int, str], dict[int, str]]:
 
 
 def _is_imagenet(names: Mapping[int, str]) -> bool:
-    """Whether these are the thousand classes of ImageNet in its order, up to the spelling of a few."""
+    """Tell whether names are the thousand classes of ImageNet in its order, up to the spelling of a few."""
     if sorted(names) != list(range(1000)):
         return False
     _, lemmas = _wordnet("imagenet-1k")
+    # 900 of 1000: lists differ in the spelling or choice of some synonyms
     return sum(not set(_split(lemmas[i])).isdisjoint(_split(name)) for i, name in names.items()) >= 900
 
 
 def _numbers(*tiers: Names) -> dict[str, list[int]]:
-    """The numbers of the classes that each name may stand for; a name means what the last tier that has it says."""
+    """Class numbers that each name may mean; a later mapping overrides the earlier ones."""
     numbers: dict[str, list[int]] = {}
     for tier in tiers:
         found: dict[str, list[int]] = {}
         for number, texts in tier.items():
+            # each name of a class once
             for text in dict.fromkeys(texts):
                 found.setdefault(text, []).append(number)
         numbers |= found
@@ -71,7 +73,7 @@ def _numbers(*tiers: Names) -> dict[str, list[int]]:
 
 
 def _known(names: Mapping[int, str], ids: Mapping[int, str] | None = None) -> Names:
-    """All that a class may be known by: its names, together and each, its id, and names with the id behind them."""
+    """List all names of each class: together, one by one, its id, and the names with the id appended."""
     known = {i: [name, *_split(name)] for i, name in names.items()}
     return known if ids is None else {i: [ids[i], *own, *(f"{n} ({ids[i]})" for n in own)] for i, own in known.items()}
 
@@ -85,7 +87,7 @@ def _alone(names: Mapping[int, str]) -> Names:
 
 
 def _distinct(names: Mapping[int, str], ids: Mapping[int, str]) -> dict[int, str]:
-    """The names, those that repeat with an id behind them."""
+    """Make names distinct: an id is appended to those that repeat."""
     count = Counter(names.values())
     return {i: f"{name} ({ids[i]})" if count[name] > 1 else name for i, name in names.items()}
 

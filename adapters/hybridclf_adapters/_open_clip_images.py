@@ -1,4 +1,4 @@
-"""How open_clip models want their images: mean, deviation, interpolation and resizing, as options or as is known."""
+"""Image preparation of open_clip models: mean, deviation, interpolation and resizing, by options or configurations."""
 
 import logging
 import math
@@ -14,7 +14,7 @@ __all__ = ["check_image_options", "of_file", "of_tag", "plain", "tag_of"]
 _log = logging.getLogger(__name__)
 
 OPTIONS = {"image_mean": "mean", "image_std": "std", "interpolation": "interpolation", "resize_mode": "resize_mode"}
-"""Options of the loader, and what open_clip's configurations call them."""
+"""Keys of open_clip's configurations, by the loader's option."""
 
 INTERPOLATIONS = ("bicubic", "bilinear")
 RESIZE_MODES = ("shortest", "longest", "squash")
@@ -26,12 +26,12 @@ def check_image_options(
     interpolation: str | None,
     resize_mode: str | None,
 ) -> dict[str, Any]:
-    """Those of the options that are given, with a number for each channel.
+    """Check the given options, and expand single numbers to one per channel.
 
     Raises
     ------
     InvalidInputError
-        For numbers that are not one or three and finite, deviations that are not above 0, or an unknown mode.
+        For anything but one or three finite numbers, a deviation that is not above 0, or an unknown mode.
     """
     mean, std = _three("image_mean", image_mean), _three("image_std", image_std)
     if std and min(std) <= 0:
@@ -48,7 +48,7 @@ def _check_choice(name: str, value: Any, known: Sequence[str]) -> None:
 
 
 def _three(name: str, value: Any) -> tuple[float, ...] | None:
-    """One number per channel, from one for all or three."""
+    """Expand one number, or check three, for the channels."""
     if value is None:
         return None
     try:
@@ -61,18 +61,19 @@ def _three(name: str, value: Any) -> tuple[float, ...] | None:
 
 
 def of_tag(name: str, tag: str) -> dict[str, Any]:
-    """How the images of a model's pretrained tag are prepared, as options of the loader."""
+    """Image preparation of a model's pretrained tag, as options of the loader."""
     import open_clip
 
+    # open_clip's own defaults are OpenAI's values
     config = {**_openais(), **open_clip.get_pretrained_cfg(name, tag)}
     return {option: config[key] for option, key in OPTIONS.items()}
 
 
 def of_file(name: str, path: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """How the images of a model's checkpoint are prepared, as options of the loader; those given come first.
+    """Image preparation of a model's checkpoint, as options of the loader; given ones take precedence.
 
-    As for the tag that the file's name tells; else as all of the model's tags agree. Where they do not, as most of them
-    have it, and where there is none, as OpenAI's models have it: that is assumed, and the log says so.
+    The tag in the file's name decides. Without one, all tags of the model may agree. If they do not, most of them
+    decide, and OpenAI's models if there are no tags; such an assumption is logged.
     """
     import open_clip
 
@@ -81,6 +82,7 @@ def of_file(name: str, path: str, given: Mapping[str, Any]) -> dict[str, Any]:
         return {**of_tag(plain(name), tag), **given}
     tags = open_clip.list_pretrained_tags_by_model(name)
     known = [of_tag(name, tag) for tag in tags]
+    # the most frequent configuration, as a whole
     usual = max(known, key=known.count) if known else of_tag(name, "none")
     assumed = [o for o in OPTIONS if o not in given and (not known or any(usual[o] != other[o] for other in known))]
     if assumed:
@@ -96,21 +98,24 @@ def of_file(name: str, path: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tag_of(name: str, path: str) -> str | None:
-    """The pretrained tag of a model, with QuickGELU or without, that a checkpoint is of, or None.
+    """Find the pretrained tag of a checkpoint, or None.
 
-    Its file has the tag in its name, or the name of the tag's own file, or lies in the hub's cache of its repository.
+    The file's name has the tag in it, or is that of the tag's own file, or the file is in the hub's cache of the tag's
+    repository.
     """
     import open_clip
 
     file, name = Path(path), plain(name)
     tags = {tag: open_clip.get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)}
     own = [tag for tag, config in tags.items() if _is_of(file, config)]
+    # whole words: "openai" must not match in "notopenai"
     named = [tag for tag in tags if f" {_words(tag)} " in f" {_words(file.stem)} "]
+    # the longest tag, of which a shorter one may be a part
     return max(named or own, key=len, default=None)
 
 
 def plain(name: str) -> str:
-    """A model's name without the "-quickgelu" that open_clip puts behind it."""
+    """Cut "-quickgelu" off a model's name."""
     return name.removesuffix("-quickgelu")
 
 

@@ -1,4 +1,4 @@
-"""hybridclf classifiers as timm models; importing this registers every embedded pair, once."""
+"""hybridclf classifiers as timm models. The import registers every embedded pair, once."""
 
 import json
 import re
@@ -21,44 +21,44 @@ from hybridclf.proposer import log_proba
 __all__ = ["HybridModel", "default_cfgs", "register", "register_folders"]
 
 default_cfgs: dict[str, Any] = {}
-"""What timm's registry reads when a model is registered: configurations by name."""
+"""Configurations by name, read by timm's registry when a model is registered."""
 
 ROUNDING = 0.01
-"""How far from whole numbers normalisation in float32 may leave the pixels of an 8-bit image."""
+"""Largest distance from whole numbers of an 8-bit image's pixels after normalisation in float32."""
 
 NO_GRAPH = (
     "how much a hybridclf model computes depends on the images, so that it is no graph: it cannot be traced, scripted "
     "or exported; call it as it is (torch.compile leaves it so), or serve it by 'hybridclf serve'"
 )
-"""Why it is refused where torch wants a graph."""
+"""Message of a refusal to be traced, scripted or exported."""
 
 _GREY = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow converts
 _ANY_SIZE = (224, 224, 3)
 
 
 class HybridModel(nn.Module):
-    """A fitted classifier as a timm model: normalised images in, log-posteriors out.
+    """timm model of a fitted classifier, from normalised images to log-posteriors.
 
-    Networks found in the two tiers are submodules: `to` and `state_dict` reach them, and they are shared with the
-    classifier. They stay in inference: `train` and `eval` change no answer. Nothing is differentiable, and there is no
-    graph: `torch.compile` leaves the model as it is, and tracing, scripting, exporting and training are refused. Its
-    features are its log-posteriors, for two tiers have no others in common; its head is the identity.
+    The networks of both tiers are submodules that are shared with the classifier: `to` and `state_dict` reach them.
+    They stay in evaluation, so `train` and `eval` change no answer. Nothing is differentiable, and there is no graph:
+    `torch.compile` leaves the model as it is, and tracing, scripting, exporting and training are refused. The features
+    are the log-posteriors, as the two tiers share no others, and the head is the identity.
 
     Parameters
     ----------
     estimator : classifier
-        Fitted.
+        Fitted classifier.
     pretrained_cfg : dict
-        timm's configuration of it, as `model_config` makes it: input size, mean and standard deviation.
+        timm's configuration, as by `model_config`: input size, mean and standard deviation.
     in_chans : int, optional
-        3 to be fed RGB where the classifier takes grey images; default: as the classifier takes them.
+        3 for RGB input to a classifier of grey images. Default: the classifier's own channels.
 
     Attributes
     ----------
     estimator : classifier
-        What answers.
+        The classifier.
     num_classes, num_features, in_chans : int
-        Classes, as many features, and channels.
+        Number of classes, of features (the same) and of channels.
     pretrained_cfg, default_cfg : dict
         The configuration, under both of timm's names.
     """
@@ -82,15 +82,19 @@ class HybridModel(nn.Module):
         Parameters
         ----------
         estimator : HybridClassifier or any scikit-learn classifier
-            Fitted on images; the latter on flattened ones `[n, H·W·C]`.
+            Classifier fitted on images; scikit-learn's on flattened ones `[n, H·W·C]`.
         **pretrained_cfg
-            Entries of timm's configuration, such as `mean` and `std`; `input_size=(C, H, W)` is needed where the
-            classifier does not say it.
+            Entries of timm's configuration, such as `mean` and `std`. `input_size=(C, H, W)` is required if the
+            classifier has no image shape.
+
+        Returns
+        -------
+        HybridModel
 
         Raises
         ------
         InvalidTypeError
-            For what is no fitted classifier.
+            For anything but a fitted classifier.
         InvalidInputError
             If it was fitted on vectors and there is no `input_size`.
         """
@@ -101,18 +105,22 @@ class HybridModel(nn.Module):
 
     @torch.compiler.disable(reason=NO_GRAPH)
     def forward(self, x: Tensor) -> Tensor:
-        """Log-posteriors float32 `[B, num_classes]`, in the order of `estimator.classes_`.
+        """Compute log-posteriors, in the order of `estimator.classes_`.
 
         Parameters
         ----------
         x : Tensor `[B, C, H, W]`
-            Images, normalised by the mean and standard deviation of `pretrained_cfg`; a model of grey images takes RGB
+            Images, normalised by the mean and standard deviation of `pretrained_cfg`. A model of grey images takes RGB
             too.
+
+        Returns
+        -------
+        float32 Tensor `[B, num_classes]`
 
         Raises
         ------
         InvalidInputError
-            For another shape, and where a graph or gradients are asked for.
+            For another shape, or if a graph or gradients are requested.
         """
         self._check_use(x)
         with torch.no_grad():
@@ -124,24 +132,24 @@ class HybridModel(nn.Module):
         return torch.from_numpy(np.asarray(values, dtype=np.float32)).to(x.device)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The features `[B, num_features]`, which are the log-posteriors; parameters and errors as for `forward`."""
+        """Compute the features `[B, num_features]`, the log-posteriors; parameters and errors as in `forward`."""
         return self.forward(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Log-posteriors of features, which are the same."""
+        """Compute the log-posteriors of features, which are the same."""
         return self.head(x)
 
     def get_classifier(self) -> nn.Module:
-        """The head: the identity."""
+        """Head of the model, the identity."""
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Keep the classes; others cannot be had.
+        """Keep the classes, as a fitted classifier has no others.
 
         Raises
         ------
         InvalidInputError
-            For another number of them, or a kind of pooling.
+            For another number of classes, or a kind of pooling.
         """
         if num_classes != self.num_classes or global_pool:
             raise InvalidInputError(
@@ -151,36 +159,37 @@ class HybridModel(nn.Module):
             )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Refuse what is for training.
+        """Refuse gradient checkpointing, as the model has no gradients.
 
         Raises
         ------
         InvalidInputError
-            Unless it is to be off.
+            If `enable` is true.
         """
         if enable:
             raise _untrainable("gradients of the model have no checkpoints")
 
     def train(self, mode: bool = True) -> Self:
-        """Set `training`, of this module alone: its networks stay in inference."""
+        """Set `training` of this module alone; its networks stay in evaluation."""
         super().train(False)
         self.training = mode
         return self
 
     def __prepare_scriptable__(self) -> Self:
-        """Tell torch.jit.script that this is no graph."""
+        """Refuse torch.jit.script, as there is no graph."""
         raise InvalidInputError(NO_GRAPH)
 
     def _check_use(self, x: Any) -> None:
-        """Refuse to be traced or exported, and to be trained or differentiated."""
+        """Refuse tracing, exporting, training and differentiation."""
         if torch.compiler.is_compiling() or torch.jit.is_tracing() or not isinstance(x, Tensor):
             raise InvalidInputError(NO_GRAPH)
         if torch.is_grad_enabled() and (self.training or x.requires_grad):
             raise _untrainable("gradients are asked for, of a model that has none")
 
     def _images(self, x: Tensor) -> np.ndarray:
-        """Images `[B, H, W, C]` in the range that the classifier was fitted on, from normalised ones `[B, C, H, W]`."""
+        """Convert normalised images `[B, C, H, W]` to `[B, H, W, C]` in the range that the classifier was fitted on."""
         channels, *size = self.pretrained_cfg["input_size"]
+        # timm's own scripts feed RGB
         grey_from_rgb = x.ndim == 4 and channels == 1 and x.shape[1] == 3
         fits = x.ndim == 4 and (x.shape[1] == channels or grey_from_rgb)
         if not fits or (self.pretrained_cfg.get("fixed_input_size") and list(x.shape[2:]) != size):
@@ -188,29 +197,31 @@ class HybridModel(nn.Module):
         mean, std = (np.array(self.pretrained_cfg[name]) for name in ("mean", "std"))
         try:
             normalised = x.detach().cpu().double().permute(0, 2, 3, 1).numpy()
-        except RuntimeError as error:  # a tensor without values, of the device "meta" or of torch's own tracing
+        except RuntimeError as error:  # a tensor without values, on the device "meta" or in torch's tracing
             raise InvalidInputError(NO_GRAPH) from error
+        # the inverse of timm's normalisation
         values = normalised * std + mean
         return self._in_range((values @ _GREY)[..., None] if grey_from_rgb else values)
 
     def _in_range(self, values: np.ndarray) -> np.ndarray:
-        """Values in [0, 1] in the classifier's range; 8-bit pixels exactly as the file had them."""
+        """Scale values in [0, 1] to the classifier's range; pixels of 8 bits are recovered exactly."""
         low, high = getattr(self.estimator, "pixel_range_", None) or (0.0, 255.0)
         if (low, high) != (0.0, 255.0):
             return low + values * (high - low)
         pixels = (255 * values).round().clip(0, 255)
+        # uint8 wherever the pixels are 8-bit: tiers of images read them as the file's
         if self._needs_pixels or bool(np.all(abs(pixels - 255 * values) < ROUNDING)):
             return pixels.astype(np.uint8)
         return 255 * values
 
     @property
     def _needs_pixels(self) -> bool:
-        """Whether a tier takes images and no other numbers."""
+        """True if a tier takes images only, not arrays of other numbers."""
         any_size = getattr(self.estimator, "image_shape_", ()) is None
         return any_size or any(getattr(tier, "takes_images", False) for tier in self._tiers)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move or cast the networks, and tell the tiers where they are now."""
+        """Move or cast the networks, and update the tiers' device and type."""
         super()._apply(fn, recurse)
         for tier in self._tiers:
             if _networks(tier):
@@ -226,17 +237,18 @@ def _untrainable(what: str) -> InvalidInputError:
 
 
 def _networks(tier: Any) -> dict[str, nn.Module]:
-    """Networks that a tier holds: those that it lists as its `networks`, or else its attributes."""
+    """Find the networks of a tier: in its `networks`, or else among its attributes."""
     listed = getattr(tier, "networks", None)
     held = listed if isinstance(listed, Mapping) else getattr(tier, "__dict__", {})
     return {name: value for name, value in held.items() if isinstance(value, nn.Module)}
 
 
 def _follow(tier: Any, fn: Callable[[Tensor], Tensor]) -> None:
-    """Move or cast a tier's `device` and `dtype` with its networks, where they are attributes of their own.
+    """Update a tier's `device` and `dtype` after its networks were moved or cast.
 
-    A tier with more to move than these has a method `follow(device, dtype)`.
+    A tier with further tensors has a method `follow(device, dtype)`.
     """
+    # torch hands over a function only; an empty tensor shows what it does
     moved = fn(torch.empty(0, dtype=tier.dtype, device=tier.device))
     if hasattr(tier, "follow"):
         tier.follow(moved.device, moved.dtype)
@@ -247,21 +259,25 @@ def _follow(tier: Any, fn: Callable[[Tensor], Tensor]) -> None:
 
 
 def model_config(shape: tuple[int, ...] | None, labels: list[Any], **more: Any) -> dict[str, Any]:
-    """timm's configuration of a classifier.
+    """Make timm's configuration of a classifier.
 
     Parameters
     ----------
     shape : (H, W, C), other tuple or None
-        Of its images; None for any size. Anything else needs an `input_size` among `more`.
+        Shape of its images; None for any size. Any other tuple requires an `input_size` among `more`.
     labels : list `[num_classes]`
-        What its outputs stand for.
+        Labels of the outputs.
     **more
-        Further entries, and other values of these.
+        Further entries, which take precedence.
+
+    Returns
+    -------
+    dict
 
     Raises
     ------
     InvalidInputError
-        If the input size stays open.
+        If the input size is missing.
     """
     height, width, channels = _ANY_SIZE if shape is None else shape if len(shape) == 3 else (0, 0, 0)
     if not channels and "input_size" not in more:
@@ -282,38 +298,40 @@ def model_config(shape: tuple[int, ...] | None, labels: list[Any], **more: Any) 
 
 
 def register(name: str, folder: str | Path) -> None:
-    """Register the classifier that `HybridClassifier.save` wrote into a folder as a timm model.
+    """Register a saved classifier as a timm model.
 
     Parameters
     ----------
     name : str
-        What `timm.create_model` shall call it.
+        Name for `timm.create_model`.
     folder : path
-        The saved model; it is read when the model is created.
+        Folder written by `HybridClassifier.save`; it is read when the model is created.
 
     Raises
     ------
     InvalidInputError
-        If timm has a model of that name, or the saved one is none of images.
+        If timm has a model of this name, or the classifier takes no images.
     """
     if timm.is_model(name):
         raise InvalidInputError(f"timm has a model {name!r} already; register {folder} under another name")
     saved = json.loads((Path(folder) / "model.json").read_text(encoding="utf-8"))
+    # `file` is timm's key for local weights; here it is the folder
     config = model_config(saved["image_shape"], saved["classes"]["values"], file=str(folder))
     default_cfgs.update(generate_default_cfgs({name: config}))
     register_model(_entrypoint(name))
 
 
 def register_folders(parent: Path) -> None:
-    """Register every saved classifier of images in the folders of a folder, as `hybridclf_` and the folder's name."""
+    """Register every saved classifier of images in a folder's subfolders, as `hybridclf_` and the folder's name."""
     for path in sorted(parent.glob("*/model.json")):
         shape = json.loads(path.read_text(encoding="utf-8"))["image_shape"]
+        # models of vectors are no timm models
         if shape is None or len(shape) == 3:
             register("hybridclf_" + re.sub(r"\W", "_", path.parent.name), path.parent)
 
 
 def _entrypoint(name: str) -> Callable[..., HybridModel]:
-    """The function that timm calls to create a model of that name."""
+    """Make the function that timm calls to create a model of a name."""
 
     def create(
         pretrained: bool = False,
@@ -329,6 +347,7 @@ def _entrypoint(name: str) -> Callable[..., HybridModel]:
         )
         _check_arguments(name, config, kwargs)
         estimator = hybridclf.HybridClassifier.load(config["file"])
+        # the default of timm.create_model
         if not pretrained:
             _forget(name, estimator)
         model = HybridModel(estimator, config, kwargs.get("in_chans"))
@@ -337,30 +356,31 @@ def _entrypoint(name: str) -> Callable[..., HybridModel]:
         return model.to(*place)
 
     create.__name__ = create.__qualname__ = name
-    globals()[name] = create  # where timm expects to find it
+    globals()[name] = create  # timm looks the function up in its module
     return create
 
 
 def _check_arguments(name: str, config: dict[str, Any], kwargs: dict[str, Any]) -> None:
-    """Refuse what would need another model than the trained one."""
+    """Refuse arguments that would need another model than the trained one."""
     if config.get("source"):
         raise InvalidInputError(
             f"{name} is more than its networks, which are all that timm writes into a folder or a repository; keep it "
             "by HybridClassifier.save, and hybridclf_adapters.timm.register gives it a name"
         )
     channels, *size = config["input_size"]
+    # values that change nothing are accepted, since timm passes them along
     allowed = {"num_classes": [config["num_classes"]], "in_chans": [channels, 3 if channels == 1 else channels]}
     allowed["img_size"] = [tuple(size), list(size), *(size[:1] if size[0] == size[1] else [])]
     for key, value in kwargs.items():
         if value not in allowed.get(key, [None, False]):
-            raise InvalidInputError(f"{name} is trained as it is and cannot be had with {key}={value!r}")
+            raise InvalidInputError(f"{name} is trained already and cannot be created with {key}={value!r}")
 
 
 def _forget(name: str, estimator: Any) -> None:
-    """Give the networks random weights, as timm models have them that are not pretrained."""
+    """Give the networks random weights, as timm does without `pretrained`."""
     denoiser = estimator.denoiser_
     if not isinstance(denoiser, LateConditionedDenoiser):
-        raise InvalidInputError(f"{name} cannot be had without its weights; pass pretrained=True")
+        raise InvalidInputError(f"{name} cannot be created without its weights; pass pretrained=True")
     denoiser.network.load_state_dict(build(denoiser.network.config).state_dict())
     for network in _networks(estimator.proposer_).values():
         for layer in network.modules():

@@ -44,39 +44,50 @@ def load(
     variant: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> DiffusersDenoiser:
-    """The denoiser of a pipeline, told apart by its `model_index.json`; only safetensors are read, and no code is run.
+    """Load the denoiser of a pipeline; its `model_index.json` decides the family.
+
+    Only safetensors are read, and no code of the repository is run.
 
     Parameters
     ----------
     spec : str
-        A folder that a pipeline was saved to, or the name of a repository on the hub.
+        Folder of a saved pipeline, or name of a repository on the hub.
     prompts : str or sequence of str
-        Templates that make prompts of a label, with {} where the label goes. With several, errors are averaged over the
-        prompts of a class, and each of them costs an evaluation.
+        Prompt templates, with {} in place of the label. With several, errors are averaged over a class's prompts, and
+        each prompt costs an evaluation.
     resolution : int, optional
-        Edge in pixels that images are resized and cropped to. Default: what the model was trained on. Half of it
+        Edge in pixels of the images, which are resized and cropped. Default: the model's training size. Half of it
         takes a quarter of the time or less, and costs accuracy.
     precision : "fp32", "fp16" or "bf16", optional
-        What to compute in. Default: fp16 on a GPU, as Appendix F.1 of arXiv 2303.16203 has it, else fp32.
+        Type of the computation. Default: fp16 on a GPU, as in Appendix F.1 of arXiv 2303.16203, else fp32.
     device : str
-        "auto" (a GPU if there is one) or what torch calls the device.
+        "auto" (a GPU if there is one), or torch's name of the device.
     revision, variant, cache_dir : optional
-        As for diffusers' `from_pretrained`; variant="fp16" reads the smaller files of repositories that have them.
+        Options of diffusers' `from_pretrained`; variant="fp16" reads the smaller files of repositories that have them.
+
+    Returns
+    -------
+    DiffusersDenoiser
 
     Raises
     ------
     UnknownSpecError
-        If there is no such pipeline, or it is of a kind that is not supported.
+        If there is no such pipeline, or its family is not supported.
     SavedModelError
-        If its weights are pickled, or its files cannot be read.
+        If its weights are pickled or incomplete, or its files cannot be read.
     MissingDependencyError
-        If a package is missing.
+        If a package is not installed.
     InvalidInputError
-        For options that make no sense.
+        For options out of range.
+
+    Examples
+    --------
+    >>> denoiser = load("facebook/DiT-XL-2-256", precision="bf16")  # doctest: +SKIP
     """
     where = as_device(device)
     dtype = _dtype(precision, where)
     _import_diffusers()
+    # before the hub is asked: the advice is better than "no such repository"
     check_kind(spec)
     source = {"revision": revision, "cache_dir": cache_dir}
     index = _model_index(spec, source)
@@ -91,7 +102,7 @@ def load(
 def from_pipeline(
     pipe: Any, *, prompts: str | Sequence[str] = "a photo of a {}.", resolution: int | None = None
 ) -> DiffusersDenoiser:
-    """The denoiser of a pipeline that is loaded, with the LoRAs that are active in it, its types and its device.
+    """Make a denoiser of a loaded pipeline, with its active LoRAs, types and device.
 
     Its parts are shared and not copied; they are set to evaluate. A pipeline that was changed since (another LoRA,
     another device) makes a new denoiser: this one remembers the prompts that it has encoded.
@@ -99,16 +110,20 @@ def from_pipeline(
     Parameters
     ----------
     pipe : DiffusionPipeline
-        Of one of the families that `load` knows.
+        Pipeline of a family that `load` supports.
     prompts, resolution
-        As for `load`.
+        As in `load`.
+
+    Returns
+    -------
+    DiffusersDenoiser
 
     Raises
     ------
     InvalidTypeError
         For anything else.
     InvalidInputError
-        For options that make no sense, and a pipeline whose networks lie on several devices.
+        For options out of range, or a pipeline whose networks are on several devices.
     """
     names = [kind.__name__ for kind in type(pipe).__mro__]
     family = next((FAMILIES[name] for name in names if name in FAMILIES), None)
@@ -119,7 +134,7 @@ def from_pipeline(
             "StableDiffusionPipeline.from_pipe(pipe)"
         )
     _check_parts(names[0], family, pipe.components)
-    device = pipe._execution_device  # where diffusers itself computes, though the networks be offloaded meanwhile
+    device = pipe._execution_device  # diffusers' device of computation, even if networks are offloaded meanwhile
     for name, part in pipe.components.items():
         if isinstance(part, torch.nn.Module):
             part.eval()
@@ -156,7 +171,7 @@ def _model_index(spec: str, source: Mapping[str, Any]) -> dict[str, Any]:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UnknownSpecError(
-            f"{spec!r} is neither a folder that a diffusers pipeline was saved to nor to be had from the hub: {error}"
+            f"{spec!r} is neither the folder of a saved diffusers pipeline nor a repository on the hub: {error}"
         ) from error
 
 
@@ -168,13 +183,13 @@ def _family(spec: str, index: Mapping[str, Any]) -> type[DiffusersDenoiser]:
 
 
 def _parts_of(index: Mapping[str, Any]) -> dict[str, list[str] | None]:
-    """The parts of a pipeline, each with its library and its class; None for one that it was made without."""
-    pairs = {name: value for name, value in index.items() if name[0] != "_" and isinstance(value, list)}
-    return {name: None if value == [None, None] else value for name, value in pairs.items() if len(value) == 2}
+    """List the parts of a pipeline with library and class; None for a part that it was made without."""
+    lists = {name: value for name, value in index.items() if name[0] != "_" and isinstance(value, list)}
+    return {name: None if value == [None, None] else value for name, value in lists.items() if len(value) == 2}
 
 
 def _check_parts(spec: str, family: type[DiffusersDenoiser], parts: Mapping[str, Any]) -> None:
-    """Check that a pipeline was not made without a part that is needed here, which is None then."""
+    """Check that no needed part of a pipeline is None."""
     absent = [
         part for part, value in parts.items() if value is None and part not in {*family.without, *family.optional}
     ]
@@ -190,8 +205,9 @@ def _loaded(
     source: Mapping[str, Any],
     dtype: torch.dtype,
 ) -> Any:
-    """The pipeline that an index describes, complete."""
+    """Load the pipeline that an index describes, and check that it is complete."""
     pipeline, folder = getattr(_import_diffusers(), index["_class_name"]), Path(spec).expanduser()
+    # diffusers takes None for a part that it shall not load
     absent = {part: None for part, value in _parts_of(index).items() if value is None} | dict(family.without)
     parts = {part: value for part, value in _parts_of(index).items() if part not in absent}
     names = {"id2label": {int(k): v for k, v in index["id2label"].items()}} if "id2label" in index else {}
@@ -200,7 +216,8 @@ def _loaded(
             folder = Path(pipeline.download(spec, use_safetensors=True, variant=variant, **source, **absent))
         check_files(spec, folder, parts, variant)
         _check_tokenizers(spec, folder, parts)
-        fast = find_spec("accelerate") is not None  # asking for it without would be remarked on at length
+        fast = find_spec("accelerate") is not None  # diffusers warns at length if asked for it without accelerate
+        # networks first and by ourselves, as only then their missing weights are known
         networks = load_networks(spec, folder, parts, variant, dtype=dtype, low_cpu_mem_usage=fast)
         others = absent | names
         pipe = pipeline.from_pretrained(folder, use_safetensors=True, low_cpu_mem_usage=fast, **networks, **others)
@@ -209,7 +226,7 @@ def _loaded(
     except ImportError as error:
         raise MissingDependencyError(f"loading {spec!r} needs a package that is not installed: {error}") from error
     except (OSError, RuntimeError, SafetensorError, ValueError) as error:
-        if "necessary `safetensors` weights" in str(error):  # from a repository that has none
+        if "necessary `safetensors` weights" in str(error):  # the repository has pickles or another variant only
             from huggingface_hub import list_repo_files
 
             raise unreadable(spec, list_repo_files(spec, revision=source["revision"])) from error
@@ -220,7 +237,7 @@ def _loaded(
 
 
 def _check_tokenizers(spec: str, folder: Path, parts: Iterable[str]) -> None:
-    """Check that what reads T5's tokenizers is installed."""
+    """Check that the packages of T5's tokenizers are installed, if a part needs them."""
     for part in parts:
         if (folder / part / "spiece.model").exists() and not (folder / part / "tokenizer.json").exists():
             _check_t5(spec)
@@ -230,7 +247,7 @@ def _check_t5(spec: str) -> None:
     for package in ("sentencepiece", "google.protobuf"):
         try:
             found = find_spec(package)
-        except ModuleNotFoundError:  # what it is a part of is missing
+        except ModuleNotFoundError:  # google, the parent package, is missing
             found = None
         if found is None:
             raise MissingDependencyError(
@@ -240,7 +257,7 @@ def _check_t5(spec: str) -> None:
 
 
 def _settled(pipe: Any, dtype: torch.dtype, device: torch.device) -> Any:
-    """The pipeline on its device, for good: evaluating, without gradients."""
+    """Move a pipeline to its device, and set it to evaluation without gradients."""
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             if not getattr(part, "_keep_in_fp32_modules", None):  # without accelerate, diffusers leaves some in float32

@@ -37,12 +37,12 @@ from ._open_clip_images import check_image_options, of_file, of_tag, plain, tag_
 __all__ = ["OpenClipProposer", "load"]
 
 KEPT_LABEL_SETS = 16
-"""Label sets whose text features are kept."""
+"""Label sets whose text features are cached."""
 
 _HUB, _LOCAL = "hf-hub:", "local-dir:"
 
 _DAMAGE = (AssertionError, KeyError, OSError, RuntimeError, TypeError, ValueError, SafetensorError)
-"""How open_clip fails for a configuration or weights that are damaged, and a download that does."""
+"""Exceptions of open_clip for a damaged configuration, damaged weights or a failed download."""
 
 _ADVICE = (
     "type 'open_clip:MODEL/FILE' with a checkpoint file that is here, or 'open_clip:local-dir:FOLDER' with a model's "
@@ -64,46 +64,53 @@ def load(
     cache_dir: str | Path | None = None,
     revision: str | None = None,
 ) -> "OpenClipProposer":
-    """A zero-shot proposer from an open_clip model; its weights are loaded now.
+    """Load an open_clip model as a zero-shot proposer.
 
-    Images are prepared as the model's configuration has it, or the pretrained tag. For "MODEL/CHECKPOINT" it is the tag
-    in the file's name ("rn50_cc12m.safetensors"), or what all tags of the model agree on; what has to be assumed is
-    logged.
+    The model's configuration, or that of the pretrained tag, decides how images are prepared. For "MODEL/CHECKPOINT"
+    the tag is taken from the file's name ("rn50_cc12m.safetensors"). Without one, the model's tags decide as far as
+    they agree, and any further assumption is logged.
 
     Parameters
     ----------
     spec : str
-        "MODEL/PRETRAINED" as `open_clip.list_pretrained()` has them, "MODEL/CHECKPOINT" with the path of a file
+        "MODEL/PRETRAINED" from `open_clip.list_pretrained()`, "MODEL/CHECKPOINT" with the path of a file
         ("RN50//home/me/rn50.safetensors"), "hf-hub:OWNER/REPO", or "local-dir:FOLDER" with an open_clip_config.json.
     prompts : str, function or sequence of them
-        Templates with {} where the label goes, or functions from a label to its prompt, as open_clip's
-        `OPENAI_IMAGENET_TEMPLATES` are; embeddings of several are averaged and renormalised.
+        Templates with {} in place of the label, or functions from a label to its prompt, such as open_clip's
+        `OPENAI_IMAGENET_TEMPLATES`. Embeddings of several are averaged and renormalised.
     device : str
-        "auto" (a GPU if there is one) or what torch calls the device.
+        "auto" (a GPU if there is one), or torch's name of the device.
     precision : "fp32", "fp16" or "bf16"
-        As open_clip has it; embeddings are compared in float32.
+        Precision of the model; embeddings are compared in float32.
     batch_size : int
-        Images or prompts in one pass.
+        Images or prompts per pass, at least 1.
     image_mean, image_std : float or three floats, optional
-        Mean and standard deviation of red, green and blue, of values from 0 to 1, that images are normalised by.
+        Mean and standard deviation of red, green and blue, in [0, 1], to normalise images by.
     interpolation : "bicubic" or "bilinear", optional
-        How images are resized.
+        Interpolation in resizing images.
     resize_mode : "shortest", "longest" or "squash", optional
-        What of an image the model sees: its middle, all of it padded to a square, or all of it distorted to one.
+        Crop the middle of an image, pad all of it to a square, or distort it to one.
     cache_dir : str or path, optional
-        Where downloads are kept. Default: the hub's own cache.
+        Folder of downloads. Default: the hub's own cache.
     revision : str, optional
         Branch, tag or commit on the hub. Default: its main branch.
+
+    Returns
+    -------
+    OpenClipProposer
 
     Raises
     ------
     UnknownSpecError
-        For a model, pretrained tag or checkpoint that is not there.
+        For an unknown model, pretrained tag or checkpoint.
     InvalidInputError
-        For weights that were trained with QuickGELU in a model without it or the other way round, or options out of
-        range.
+        For weights trained with QuickGELU in a model without it or the other way round, or options out of range.
     SavedModelError
-        For pickled objects instead of weights, and weights that cannot be downloaded or do not fit the model.
+        For pickled objects instead of weights, or weights that cannot be downloaded or do not fit the model.
+
+    Examples
+    --------
+    >>> proposer = load("RN50-quickgelu/openai").fit(None, ["cat", "dog"])  # doctest: +SKIP
     """
     import open_clip
 
@@ -138,21 +145,21 @@ def load(
 
 
 class OpenClipProposer(ImageProposer):
-    """Zero-shot log-probabilities of label names: the softmax over classes of scaled cosine similarities.
+    """Zero-shot proposer of label names: the softmax over classes of scaled cosine similarities.
 
     Parameters
     ----------
     model : nn.Module
-        With open_clip's `encode_image`, `encode_text` and `logit_scale`. A `logit_bias`, the same for all classes,
-        cancels in the softmax.
+        Model with open_clip's `encode_image`, `encode_text` and `logit_scale`. A `logit_bias` is equal for all classes
+        and cancels in the softmax.
     transform : function
-        The model's own preprocessing.
+        Preprocessing of the model.
     tokenizer : function
-        From n texts to tokens `[n, context_length]`.
+        Function from n texts to tokens `[n, context_length]`.
     prompts : tuple of templates
         Texts with {}, or functions.
     dtype, batch_size
-        As for `ImageProposer`.
+        As in `ImageProposer`.
     """
 
     def __init__(
@@ -169,16 +176,16 @@ class OpenClipProposer(ImageProposer):
         self._kept: OrderedDict[tuple[Label, ...], Tensor] = OrderedDict()
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Choose the classes, and encode their prompts unless that was done before; images are not looked at.
+        """Choose the classes and encode their prompts, unless cached; nothing is trained.
 
         Parameters
         ----------
         X : images or None
-            None if y is the label names themselves.
+            None if y is the label names themselves. Images are not read.
         y : sequence of labels
-            Label names; with images the label of each. A name that repeats, as two of open_clip's `IMAGENET_CLASSNAMES`
-            do, stands for as many classes, all equally likely, whose labels have their position in y behind the name,
-            counted from 0: "missile (#657)" and "missile (#744)".
+            Label names, or the label of each image. A name that repeats, as two of open_clip's `IMAGENET_CLASSNAMES`
+            do, means as many classes, all equally likely. Their labels have the position in y appended, counted from 0:
+            "missile (#657)" and "missile (#744)".
 
         Returns
         -------
@@ -187,12 +194,12 @@ class OpenClipProposer(ImageProposer):
         Raises
         ------
         InvalidInputError
-            Without any label, or for labels that read the same to the model.
+            If y is empty, or two labels have the same tokens.
 
         Warns
         -----
         UserWarning
-            If a prompt is longer than what the model reads.
+            If a prompt is longer than the model reads.
         """
         classes = labels_of(X, y, repeats=True)
         self._text = self._text_features(tuple(classes.tolist()))
@@ -200,12 +207,13 @@ class OpenClipProposer(ImageProposer):
         return self
 
     def _logits(self, pixels: Tensor) -> Tensor:
-        """Scaled cosine similarities `[b, C]` of images `[b, 3, H, W]` and classes."""
+        """Compute scaled cosine similarities `[b, C]` of images `[b, 3, H, W]` and classes."""
         features = normalize(self.model.encode_image(pixels).float(), dim=-1)
+        # the scale is trained as its logarithm
         return self.model.logit_scale.exp().float() * features @ self._text.to(features.device).T
 
     def _text_features(self, labels: tuple[Label, ...]) -> Tensor:
-        """One embedding per label, `[C, width]`, kept for the label sets asked for last."""
+        """Look up an embedding per label, `[C, width]`, or encode them; the last label sets are cached."""
         if labels not in self._kept:
             self._kept[labels] = self._encode(labels)
         self._kept.move_to_end(labels)
@@ -214,7 +222,7 @@ class OpenClipProposer(ImageProposer):
         return self._kept[labels]
 
     def _encode(self, labels: tuple[Label, ...]) -> Tensor:
-        """Embeddings `[C, width]`: of each label's prompts the normalised mean of normalised embeddings."""
+        """Encode labels `[C, width]`: the normalised mean of the normalised embeddings of a label's prompts."""
         texts = fill(self.prompts, labels)
         tokens = self.tokenizer(texts)
         self._warn_of_cut(texts, tokens)
@@ -230,9 +238,12 @@ class OpenClipProposer(ImageProposer):
 
     def _warn_of_cut(self, texts: list[str], tokens: Tensor) -> None:
         """Warn of prompts that have more tokens than the model reads."""
+        # Padding may be any token, so it is found as the most frequent one of an empty text. A prompt whose last token
+        # is no padding fills the model's length; it is cut off if a longer tokenisation has more tokens.
         length = tokens.shape[1]
         padding = self.tokenizer([""])[0].mode().values
         full = [text for text, last in zip(texts, tokens[:, -1].tolist(), strict=True) if last != padding]
+        # the usual case, without a second tokenisation
         if not full:
             return
         n_tokens, n_kept = ((self.tokenizer(full, n) != padding).sum(dim=1) for n in (8 * length, length))
@@ -241,7 +252,7 @@ class OpenClipProposer(ImageProposer):
 
 
 def _resolve(spec: str) -> tuple[str, str | None]:
-    """open_clip's model name and pretrained tag (or path of a checkpoint) that a spec stands for."""
+    """Split a spec into open_clip's model name and pretrained tag, or path of a checkpoint, and check them."""
     if spec.startswith((_HUB, _LOCAL)):
         _check_folder(spec)
         return spec, None
@@ -263,7 +274,7 @@ def _resolve(spec: str) -> tuple[str, str | None]:
 
 
 def _images(name: str, pretrained: str, given: dict[str, Any]) -> dict[str, Any]:
-    """How images are prepared for a model's tag or checkpoint, as options of `load`; those given come first."""
+    """Image preparation of a model's tag or checkpoint, as options of `load`; given ones take precedence."""
     import open_clip
 
     if open_clip.is_pretrained_cfg(name, pretrained):
@@ -280,7 +291,7 @@ def _cache(cache_dir: str | Path | None) -> str | None:
 
 
 def _check_revision(spec: str, name: str, pretrained: str | None, revision: Any) -> None:
-    """Check that a revision is one, and of something on the hub."""
+    """Check that a revision is a text, and the model on the hub."""
     if revision is None:
         return
     if not isinstance(revision, str) or not revision:
@@ -292,7 +303,7 @@ def _check_revision(spec: str, name: str, pretrained: str | None, revision: Any)
 
 
 def _needs_hub(name: str, pretrained: str | None) -> bool:
-    """Whether a model needs anything from the hub or its cache: weights, a tokenizer, or a text tower's shape."""
+    """Tell whether a model needs the hub or its cache: for weights, a tokenizer, or a text tower's shape."""
     import open_clip
 
     if name.startswith(_HUB) or open_clip.is_pretrained_cfg(name, pretrained or ""):
@@ -302,26 +313,28 @@ def _needs_hub(name: str, pretrained: str | None) -> bool:
 
 
 def _fetched(name: str, pretrained: str | None, cache: str | None, revision: str | None) -> tuple[str, str | None]:
-    """open_clip's name and checkpoint of a model that is here, downloaded if it was not."""
+    """Download a model if necessary, and return open_clip's name and checkpoint of the local files."""
     import open_clip
     from open_clip.pretrained import download_pretrained_from_hf
 
     if name.startswith(_HUB):
         repository = name.removeprefix(_HUB)
         config = Path(download_pretrained_from_hf(repository, "open_clip_config.json", revision, cache))
-        download_pretrained_from_hf(repository, revision=config.parent.name, cache_dir=cache)  # of the same commit
+        # the folder's name is the commit, so that the weights are of the same one as the configuration
+        download_pretrained_from_hf(repository, revision=config.parent.name, cache_dir=cache)
         return f"{_LOCAL}{config.parent}", None
     tag = open_clip.get_pretrained_cfg(name, pretrained or "")
     if not tag:
         return name, pretrained
     if not tag.get("hf_hub"):
         return name, open_clip.download_pretrained(tag, cache_dir=cache)
+    # "OWNER/REPO/" or "OWNER/REPO/FILE"
     repository, file = os.path.split(tag["hf_hub"])
     return name, download_pretrained_from_hf(repository, file or None, revision, cache)
 
 
 def _tokenizer(name: str, source: str, cache: str | None, revision: str | None) -> Callable[..., Tensor]:
-    """The tokenizer of a model, `source` being where it lies; one from the hub may have that of another repository."""
+    """Load the tokenizer of a model whose files are at `source`; on the hub, it may be another repository's."""
     import open_clip
     from open_clip.tokenizer import HFTokenizer
 
@@ -329,6 +342,7 @@ def _tokenizer(name: str, source: str, cache: str | None, revision: str | None) 
     repository = text.get("hf_tokenizer_name")
     if not name.startswith(_HUB) or not repository:
         return open_clip.get_tokenizer(source, cache_dir=cache)
+    # another repository does not have this one's revision
     own = revision is not None and repository == name.removeprefix(_HUB)
     return HFTokenizer(
         repository,
@@ -349,7 +363,7 @@ def _unknown_model(spec: str, name: str, known: list[str]) -> str:
 
 
 def _check_folder(spec: str) -> None:
-    """Check that a local folder has a configuration and weights; open_clip would go on without the weights."""
+    """Check that a local folder has a configuration and weights; open_clip itself accepts missing weights."""
     schema, _, path = spec.partition(":")
     folder = Path(path)
     if schema != "local-dir":
@@ -361,7 +375,7 @@ def _check_folder(spec: str) -> None:
 
 
 def _check_quick_gelu(name: str, tag: str, checkpoint: str | None = None) -> None:
-    """Refuse weights of a tag, or a checkpoint of it, that need another activation; open_clip only warns."""
+    """Refuse weights of a tag, or a checkpoint of it, trained with another activation; open_clip only warns."""
     import open_clip
 
     base, given = plain(name), checkpoint or tag

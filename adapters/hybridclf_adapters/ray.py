@@ -26,48 +26,48 @@ from hybridclf.utils.installing import pip_install
 __all__ = ["deployment", "load", "run"]
 
 BUNDLE = 4
-"""Parts that an actor is given at a time, where there are plenty: each time costs Ray some 20 ms."""
+"""Parts per task of an actor if there are plenty; each task costs Ray some 20 ms."""
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
 
 
 def load(address: str, *, actors: int | None = None) -> Engine:
-    """The engine that a spec string such as "ray:local" names; see `run` for what the options mean."""
+    """Make the engine of a spec string such as "ray:local"; the options are those of `run`."""
     _require("ray.data")
     return partial(run, address=address, actors=actors)
 
 
 def run(job: Job, parts: Sequence[Part], address: str = "local", actors: int | None = None) -> Iterator[Done]:
-    """Do the parts with a pool of actors, each with the model loaded once.
+    """Do the parts of a batch job by a pool of Ray actors, each with its own model.
 
-    An actor that dies is started again and its parts are done again, as often as it takes (Ray Data's own rule); a part
-    that several actors have died of ends the run, and so does an error that is raised.
+    An actor that dies is restarted and its parts are repeated, without limit (Ray Data's own rule). A part on which
+    several actors have died ends the run, and so does an error in a worker.
 
     Parameters
     ----------
     job : Job
-        Its three folders must be there, under the same paths, on every machine of the cluster.
+        Job whose three folders exist under the same paths on every machine of the cluster.
     parts : sequence of Part
-        In any order.
+        Parts, in any order.
     address : str
-        "auto" for the cluster that this machine belongs to, "HOST:PORT" for another, "local" for one that is started
-        here and ends with the run. Ignored where Ray is connected already.
+        "auto" for this machine's cluster, "HOST:PORT" for another, "local" for a new one that ends with the run. It is
+        ignored if Ray is connected already.
     actors : int or None
-        How many. None: one per GPU of the cluster; one per core if there is no GPU.
+        Number of actors. None: one per GPU of the cluster, or one per core if there is no GPU.
 
     Yields
     ------
     Done
-        For each part, a few at a time once they are written.
+        Figures of each part, a few at a time once they are written.
 
     Raises
     ------
     MissingDependencyError
         If Ray is not installed.
     HybridClfError
-        What a worker raised, as it was raised there; InvalidInputError for a part that actors die of, or for `actors`
-        that are no whole number of at least 1.
+        The error of a worker. InvalidInputError for a part on which actors die, or for `actors` that is no whole number
+        of at least 1.
     """
     if actors is not None:
         check_whole("actors", actors, 1)
@@ -77,6 +77,7 @@ def run(job: Job, parts: Sequence[Part], address: str = "local", actors: int | N
         on_gpu = int(resources.get("GPU", 0)) > 0
         n_actors = actors or int(resources["GPU" if on_gpu else "CPU"])
         rows = [{"part": pickle.dumps(part)} for part in parts]  # bytes: names of files need not be Unicode
+        # bundles of parts, but at least eight tasks per actor, so that all end at about the same time
         n_tasks = max(len(rows) // BUNDLE, min(len(rows), 8 * n_actors))
         done = ray.data.from_items(rows, override_num_blocks=n_tasks).map(
             _Stage,
@@ -93,7 +94,7 @@ def run(job: Job, parts: Sequence[Part], address: str = "local", actors: int | N
 
 
 class _Stage:
-    """A worker between rows of Ray Data. Our errors are rows, too: Ray would make pages of text of them."""
+    """Worker as a stage of Ray Data. Errors of ours are returned as rows, since Ray would print pages of text."""
 
     def __init__(self, job: Job, run: str) -> None:
         self.job, self.run = job, run
@@ -108,13 +109,14 @@ class _Stage:
 
     def _do(self, part: Part) -> Done:
         with attempt(self.job.output, part, self.run):
+            # inside `attempt`: loading the model may be what kills the actor
             self.worker = self.worker or Worker(self.job)
             return self.worker(part)
 
 
 @contextmanager
 def _connected(ray: Any, address: str) -> Iterator[None]:
-    """Ray while it is needed, quiet since there is a progress bar; a connection that was there before is kept."""
+    """Connect to Ray in a `with` block, and keep it quiet beside our progress bar; an earlier connection is kept."""
     connects = not ray.is_initialized()
     if connects:
         here = {"include_dashboard": False} if address == "local" else {}
@@ -133,44 +135,44 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
 
 
 def deployment(model: str | Path, *, limits: Any = None, api_keys: Sequence[str] = (), **options: Any) -> Any:
-    """The service of `hybridclf serve` as a Ray Serve application, so that replicas and autoscaling are Ray's.
+    """Make a Ray Serve application of the service of `hybridclf serve`; Ray does the replicas and autoscaling.
 
     Parameters
     ----------
     model : path or str
-        A saved model, in a folder that every machine sees under the same path, or the name of an embedded one.
+        Saved model, in a folder of the same path on every machine, or the name of an embedded one.
     limits : hybridclf.serving.Limits, optional
-        What each replica takes at most.
+        Bounds of each replica.
     api_keys : sequence of str
-        Keys, one of which a request needs; none: everybody may ask.
+        Accepted keys, of which a request sends one. Without keys, every request is served.
     **options
-        For `ray.serve.deployment`: num_replicas, autoscaling_config, ray_actor_options and so on.
+        Options of `ray.serve.deployment`: num_replicas, autoscaling_config, ray_actor_options and so on.
 
     Returns
     -------
     ray.serve.Application
-        For `ray.serve.run`.
+        Argument of `ray.serve.run`.
 
     Raises
     ------
     MissingDependencyError
-        If Ray Serve or what the service needs is not installed.
+        If Ray Serve or a package of the service is not installed.
     InvalidInputError
         If there is no such model.
     """
     serve = _require("ray.serve").serve
-    serving = import_module("hybridclf.serving")  # says what is missing, here and not on the replicas
+    serving = import_module("hybridclf.serving")  # a missing package is an error here, not on the replicas
     folder, name = model_folder(model).absolute(), Path(model).name
 
     def build() -> Any:
-        """On each replica."""
+        """Create the application on a replica."""
         return serving.create_app(HybridClassifier.load(folder), limits, name=name, api_keys=api_keys)
 
     return serve.deployment(serve.ingress(build)(), **options).bind()
 
 
 def _require(module: str) -> Any:
-    """Ray, with that part of it loaded."""
+    """Import a module of Ray, and return Ray."""
     try:
         import_module(module)
     except ImportError as error:

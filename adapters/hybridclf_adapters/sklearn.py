@@ -9,12 +9,26 @@ __all__ = ["load"]
 
 
 def load(name: str) -> BaseEstimator:
-    """The unfitted scikit-learn classifier of that class name, with default parameters.
+    """Make an unfitted scikit-learn classifier with default parameters.
+
+    Parameters
+    ----------
+    name : str
+        Name of the class, such as "SVC".
+
+    Returns
+    -------
+    BaseEstimator
 
     Raises
     ------
     UnknownSpecError
-        If scikit-learn has no classifier of that name.
+        If scikit-learn has no classifier of this name.
+
+    Examples
+    --------
+    >>> load("SVC")
+    SVC()
     """
     known = dict(all_estimators(type_filter="classifier"))
     if name not in known:

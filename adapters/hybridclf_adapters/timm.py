@@ -1,13 +1,13 @@
 """timm models as proposers, "timm:resnet50.a1_in1k" or "timm:MODEL/CHECKPOINT", and our own pairs as timm models.
 
-Importing this registers every pair that hybridclf ships: `timm.create_model("hybridclf_digits", pretrained=True)`.
-`python -m hybridclf_adapters.timm SCRIPT ARGS…` runs a script, such as timm's validate.py, that knows of them.
+The import registers every embedded pair: `timm.create_model("hybridclf_digits", pretrained=True)`.
+`python -m hybridclf_adapters.timm SCRIPT ARGS…` runs a script, such as timm's validate.py, with them registered.
 """
 
 import runpy
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
@@ -51,41 +51,49 @@ from ._timm_models import HybridModel, register
 __all__ = ["HybridModel", "TimmProposer", "load", "main", "register"]
 
 WIDEST_EMBEDDING = 4096
-"""Most outputs that timm's weights without known classes may have to be an embedding; the widest has 1280 (ViT-bigG).
+"""Most outputs of an embedding. The widest in timm has 1280 (ViT-bigG).
 
-More are classes that timm has no names for, such as Bamboo's 115,217.
+More outputs are classes without names in timm, such as Bamboo's 115,217.
 """
 
 _MODES = {1: "L", 3: "RGB"}
 
 
 def load(spec: str, *, device: str = "auto", precision: str = "fp32", batch_size: int = 64) -> "TimmProposer":
-    """A proposer from a timm classifier; its weights are loaded now.
+    """Load a timm classifier as a proposer.
 
     Images are resized and cropped as timm recommends for tests, which may be larger than in training.
 
     Parameters
     ----------
     spec : str
-        A model as timm spells it, "resnet50.a1_in1k", "hf-hub:OWNER/REPO" or "local-dir:FOLDER"; or "MODEL/CHECKPOINT"
-        with the path of a file of weights, "resnet18//home/me/model_best.pth.tar". Then the number of classes is the
-        checkpoint's, and images are prepared as timm says of that model (for anything else save a folder by
-        `timm.models.save_for_hf`).
+        timm's name of a model, "resnet50.a1_in1k", "hf-hub:OWNER/REPO" or "local-dir:FOLDER"; or "MODEL/CHECKPOINT"
+        with the path of a file of weights, "resnet18//home/me/model_best.pth.tar". The checkpoint then decides the
+        number of classes, and timm's configuration of the model how images are prepared. For any other preparation
+        save a folder by `timm.models.save_for_hf`.
     device : str
-        "auto" (a GPU if there is one) or what torch calls the device.
+        "auto" (a GPU if there is one), or torch's name of the device.
     precision : "fp32", "fp16" or "bf16"
-        What the model computes in.
+        Type of the computation.
     batch_size : int
-        Images in one pass.
+        Images per pass, at least 1.
+
+    Returns
+    -------
+    TimmProposer
 
     Raises
     ------
     UnknownSpecError
-        For a model or a checkpoint that is not there, or a model that timm has no weights for.
+        For an unknown model or checkpoint, or a model without weights in timm.
     InvalidInputError
-        For a model without a classifier, one of images that are neither grey nor RGB, or options out of range.
+        For a model without a classifier, a model of images that are neither grey nor RGB, or options out of range.
     SavedModelError
-        For pickled objects instead of weights, and weights that are damaged or do not fit the model.
+        For pickled objects instead of weights, or weights that are damaged or do not fit the model.
+
+    Examples
+    --------
+    >>> proposer = load("resnet18.a1_in1k").fit(None, ["beagle", "pug"])  # doctest: +SKIP
     """
     dtype = check_options(precision, batch_size)
     name, checkpoint = _split(spec)
@@ -99,27 +107,29 @@ def load(spec: str, *, device: str = "auto", precision: str = "fp32", batch_size
         raise _unloadable(spec, error) from error
     _check_classifier(spec, model)
     config = _data_config(model)
-    _check_channels(spec, config["input_size"][0])
-    mode = _MODES[config["input_size"][0]]
-    return TimmProposer(model.to(as_device(device), dtype), create_transform(**config), dtype, batch_size, mode)
+    channels = config["input_size"][0]
+    if channels not in _MODES:
+        raise InvalidInputError(f"{spec!r} takes images of {channels} channels; supported are grey and RGB images")
+    model = model.to(as_device(device), dtype)
+    return TimmProposer(model, create_transform(**config), dtype, batch_size, _MODES[channels])
 
 
 class TimmProposer(ImageProposer):
-    """Log-probabilities of a timm classifier, over all of its classes or those asked for.
+    """Proposer of a timm classifier, over all of its classes or some.
 
     Parameters
     ----------
     model : nn.Module
-        With timm's `num_classes` and `pretrained_cfg`.
+        Model with timm's `num_classes` and `pretrained_cfg`.
     transform, dtype, batch_size
-        As for `ImageProposer`.
+        As in `ImageProposer`.
     mode : "RGB" or "L"
-        What kind of images the model takes.
+        Mode of the model's images.
 
     Attributes
     ----------
     names : list of str or int `[num_classes]`
-        What the model itself calls its classes: the label names it came with, ImageNet's, or numbers.
+        Names of the model's classes: its own label names, ImageNet's, or numbers.
     """
 
     def __init__(
@@ -136,15 +146,15 @@ class TimmProposer(ImageProposer):
         self._columns_of: dict[Label, list[int]] = {i: [i] for i in range(len(self.names))} | columns
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Choose among the model's classes; nothing is trained, and images are not looked at.
+        """Choose among the model's classes; nothing is trained.
 
         Parameters
         ----------
         X : images or None
-            None if y is the names themselves.
+            None if y is the names themselves. Images are not read.
         y : sequence of labels, or None
-            Names as in `names`, one of an ImageNet class's several names, its WordNet id, or a class's number; with
-            images the label of each. None for all classes. Probabilities are those given that it is one of them.
+            Labels, or the label of each image: entries of `names`, other names of an ImageNet class, its WordNet id, or
+            a class's number. None for all classes. Probabilities are conditional on the chosen classes.
 
         Returns
         -------
@@ -153,7 +163,7 @@ class TimmProposer(ImageProposer):
         Raises
         ------
         UnknownLabelError
-            For a class that the model does not have, or a name that several of its classes have.
+            For an unknown class, or a name that several classes share.
         InvalidInputError
             For two names of one class.
         """
@@ -171,36 +181,37 @@ class TimmProposer(ImageProposer):
         if len(found) == 1:
             return found[0]
         if found:
-            raise UnknownLabelError(f"{label!r} is the name of several classes; type one of: {self._listed(found)}")
+            names = ", ".join(repr(self.names[i]) for i in found)
+            raise UnknownLabelError(f"{label!r} is the name of several classes; type one of: {names}")
         near = get_close_matches(str(label), [name for name in self._columns_of if isinstance(name, str)], n=3)
         hint = f"did you mean {choices(near)}?" if near else f"it has {choices(self.names)}"
         raise UnknownLabelError(f"the model has no class {label!r}; {hint}")
 
-    def _listed(self, columns: Sequence[int]) -> str:
-        return ", ".join(repr(self.names[i]) for i in columns)
-
     def _logits(self, pixels: Tensor) -> Tensor:
-        """Logits `[b, C]` of the chosen classes, from normalised images `[b, channels, H, W]`."""
+        """Compute logits `[b, C]` of the chosen classes, from normalised images `[b, channels, H, W]`."""
         return self.model(pixels)[:, self._columns]
 
 
 def class_names(model: Any) -> tuple[list[Label], dict[Label, list[int]]]:
-    """What a timm model calls its classes, and what else each may be called.
+    """Name the classes of a timm model.
 
-    The label names in its `pretrained_cfg`, ImageNet's if it has as many classes as one of ImageNet's subsets, or else
-    numbers. Names that repeat get the class's id or number behind them.
+    Names are the label names in its `pretrained_cfg`, else ImageNet's if one of ImageNet's subsets has as many classes,
+    else numbers. Names that repeat get the class's id or number appended.
 
     Returns
     -------
     names : list `[num_classes]`
-        All different.
+        Distinct names.
     columns : dict
-        Of each name that a class may be called by the columns it may stand for.
+        Columns that each accepted name may mean.
     """
     n_classes, given = model.num_classes, model.pretrained_cfg.get("label_names")
+    # by the number of classes: 1000, 11821, 21841 and so on
     subset = infer_imagenet_subset(model)
+    # WordNet ids as label names are ImageNet's own classes without words
     if given and not (subset and list(given) == ImageNetInfo(subset).label_names()):
         info = CustomDatasetInfo(given)
+        # too few names leave the last classes with numbers
         own = {i: info.index_to_label_name(i) if info.has_label(i) else str(i) for i in range(n_classes)}
         names, columns = named(own)
     elif subset:
@@ -211,13 +222,13 @@ def class_names(model: Any) -> tuple[list[Label], dict[Label, list[int]]]:
 
 
 def _split(spec: str) -> tuple[str, str | None]:
-    """A spec's model, and the path of the checkpoint if it is "MODEL/CHECKPOINT"."""
+    """Split a spec into the model, and the path of the checkpoint if it is "MODEL/CHECKPOINT"."""
     name, slash, checkpoint = spec.partition("/")
     return (name, checkpoint) if slash and ":" not in name and timm.is_model(name) else (spec, None)
 
 
 def _created(name: str, path: str | None) -> nn.Module:
-    """timm's model of that name with its own weights, or those in a file, converted as timm does with its own.
+    """Create timm's model with its own weights, or with a file's, which timm converts like its own.
 
     Raises
     ------
@@ -231,29 +242,31 @@ def _created(name: str, path: str | None) -> nn.Module:
     weights = load_state_dict(path, weights_only=True)
     overlay = {"state_dict": weights, **_head(weights, get_pretrained_cfg(name))}
     model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
+    # not needed any more, and as large as the model
     model.pretrained_cfg.pop("state_dict", None)
     return model
 
 
 def _head(weights: Mapping[str, Tensor], config: Any) -> dict[str, Any]:
-    """What timm's configuration must say for weights with another number of classes; empty if they have as many."""
+    """Changes of timm's configuration for weights with another number of classes; empty if it is the same."""
     layers = getattr(config, "classifier", None) or ()
     layer = layers if isinstance(layers, str) else next(iter(layers), "")
     if f"{layer}.weight" not in weights:
         return {}
     n_outputs = len(weights[f"{layer}.weight"])
+    # an offset of 1 is an extra background class in the weights
     as_timms = n_outputs == config.num_classes + (config.label_offset or 0)
     return {} if as_timms else {"num_classes": n_outputs, "label_offset": None, "label_names": None}
 
 
 def _data_config(model: Any) -> dict[str, Any]:
-    """How timm prepares images for tests of a model; one that takes a single size gets that."""
+    """Make timm's configuration of image preparation in tests."""
     config = dict(model.pretrained_cfg)
-    if config.get("fixed_input_size"):
+    if config.get("fixed_input_size"):  # a larger size for tests would not fit
         config["test_input_size"] = None
-    if config.get("crop_mode") == "squash":  # all of the image, as `hybridclf train` saves; its base's test crop is not
+    if config.get("crop_mode") == "squash":  # `hybridclf train` saves it for the whole image; a test crop would cut it
         config["test_crop_pct"] = None
-    for key in ("mean", "std"):  # of a grey model, saved with those of the RGB one that it was made from
+    for key in ("mean", "std"):  # a grey model may be saved with three values of the RGB model it was made from
         values = config.get(key) or ()
         if len(values) not in (0, 1, config["input_size"][0]):
             config[key] = (sum(values) / len(values),)
@@ -261,7 +274,7 @@ def _data_config(model: Any) -> dict[str, Any]:
 
 
 def _unloadable(spec: str, error: Exception) -> HybridClfError:
-    """Our error for what timm raises where it cannot load."""
+    """Convert an exception of timm's loading to ours."""
     said = textwrap.shorten(str(error), 400, placeholder=" …")
     if isinstance(error, FileNotFoundError) and spec.startswith("local-dir:"):
         return UnknownSpecError(f"{spec!r} is no folder of a timm model: {said}")
@@ -277,11 +290,11 @@ def _unloadable(spec: str, error: Exception) -> HybridClfError:
 
 
 def _check_name(spec: str, needs_weights: bool) -> None:
-    """Check that timm has the model and, if need be, weights for it that are a classifier's, before any download."""
+    """Check before any download that timm has the model and, if needed, classifier weights for it."""
     try:
         source, name = parse_model_name(spec)
         known = source is None and timm.is_model(name)
-        config = get_pretrained_cfg(name) if known else None  # raises for a tag that is none of its
+        config = get_pretrained_cfg(name) if known else None  # raises for an unknown tag
     except (ValueError, RuntimeError) as error:
         raise UnknownSpecError(f"{error} {_with_weights(spec)}") from error
     if source is None and not known:
@@ -301,14 +314,14 @@ def _with_weights(name: str) -> str:
 
 
 def _check_classifier(spec: str, model: Any) -> None:
-    """Check that a loaded model's outputs are classes, and as many as its configuration says.
+    """Check that a loaded model's outputs are classes, as many as in its configuration.
 
     Raises
     ------
     InvalidInputError
         If they are not classes.
     SavedModelError
-        If there is another number of them, for then its last layer was given random weights.
+        If their number differs, as timm has then made the last layer's weights random.
     """
     config = model.pretrained_cfg
     name = ".".join(filter(None, (config.get("architecture"), config.get("tag"))))
@@ -326,12 +339,12 @@ def _check_classifier(spec: str, model: Any) -> None:
 
 
 def _check_outputs(spec: str, name: str, registered: Any, n_outputs: int) -> None:
-    """Check that outputs are a classifier's, as far as timm's registry knows those of the weights of that name.
+    """Check by timm's registry that a model's outputs are classes.
 
     Raises
     ------
     InvalidInputError
-        For features alone, or an embedding such as that of CLIP's images.
+        For features only, or an embedding such as CLIP's of images.
     """
     if not n_outputs:
         raise InvalidInputError(f"{spec!r} has no classifier, only features; {_labelled(name)}")
@@ -343,30 +356,25 @@ def _check_outputs(spec: str, name: str, registered: Any, n_outputs: int) -> Non
 
 
 def _labelled(name: str) -> str:
-    """A hint at weights of a model that are a classifier's."""
+    """Hint at classifier weights of a model."""
     found = [other for other in timm.list_pretrained(f"{name.partition('.')[0]}.*") if _is_labelled(other)]
     return f"choose {choices(found, 5)}" if found else "choose weights that end in in1k or the like"
 
 
 def _is_labelled(name: str) -> bool:
-    """Whether the outputs of timm's weights of that name are classes."""
+    """Tell whether the outputs of timm's weights are classes."""
     config = get_pretrained_cfg(name)
     known = bool(config.label_names or infer_imagenet_subset({"num_classes": config.num_classes}))
     return known or config.num_classes > WIDEST_EMBEDDING
 
 
-def _check_channels(spec: str, channels: int) -> None:
-    if channels not in _MODES:
-        raise InvalidInputError(
-            f"{spec!r} takes images of {channels} channels; grey and RGB images are what can be given"
-        )
-
-
 def main() -> None:
-    """Run the script that the command line names, as `python SCRIPT ARGS…` would, with our models registered."""
+    """Run a script by its command line, as `python SCRIPT ARGS…` does, with our models registered."""
     if len(sys.argv) < 2:
         sys.exit("usage: python -m hybridclf_adapters.timm SCRIPT ARGS…")
+    # the script sees its own name and arguments
     del sys.argv[0]
+    # Python puts a script's folder first on the path
     if not sys.flags.safe_path:
         sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
     runpy.run_path(sys.argv[0], run_name="__main__")

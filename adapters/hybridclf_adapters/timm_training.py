@@ -18,46 +18,56 @@ from hybridclf.errors import InvalidInputError, UnknownSpecError
 __all__ = ["TimmTrainable", "load"]
 
 SMALL = "small"
-"""A ResNet of less than 0.5 M parameters."""
+"""Name of a ResNet with less than 0.5 M parameters."""
 
 SMALLEST = 64
-"""Fewest pixels a side that networks see: most make an image 32 times smaller. Smaller images are enlarged.
+"""Smallest side in pixels of a network's input; smaller images are enlarged.
 
-On CPUs bfloat16 goes wrong where a map is a single position (torch 2.15).
+Most networks shrink an image 32 times, and on CPUs bfloat16 goes wrong for maps of a single position (torch 2.15).
 """
 
 RESNET: dict[str, Any] = {"channels": [32, 64, 96, 120], "stem_width": 16}
-"""Its widths. Its plain convolutions trained at 900 images/s on one core, those by channel of a ConvNeXt at 190."""
+"""Widths of that ResNet. It trained at 900 images/s on one core, a ConvNeXt with depthwise convolutions at 190."""
 
 
 def load(
     name: str, *, classes: Sequence[str], image_size: int, mean: Sequence[float], scale: Sequence[float]
 ) -> "TimmTrainable":
-    """A new timm network with random weights.
+    """Make a new timm network with random weights.
 
     Parameters
     ----------
     name : str
-        "small", or a model as timm calls it.
+        "small", or timm's name of a model.
     classes : sequence of C str
-        What its outputs stand for.
+        Labels of the outputs.
     image_size : int
-        Side of its images in pixels.
+        Side of the images in pixels.
     mean, scale : three floats each
-        By which pixels from 0 to 255 are standardised, by channel.
+        Mean and standard deviation of the channels, of pixels from 0 to 255.
+
+    Returns
+    -------
+    TimmTrainable
 
     Raises
     ------
     UnknownSpecError
-        If timm has no model of that name.
+        If timm has no model of this name.
     InvalidInputError
-        If that model cannot be made for images of this size or larger.
+        If the model cannot be made for images of this size or larger.
+
+    Examples
+    --------
+    >>> load("small", classes=["cat", "dog"], image_size=32, mean=[128.0] * 3, scale=[64.0] * 3).classes
+    ['cat', 'dog']
     """
     architecture, arguments = ("resnet10t", RESNET) if name == SMALL else (name, {})
     if not timm.is_model(architecture):
         raise UnknownSpecError(f"timm has no model {name!r} to train; timm.list_models() lists them all")
     network, side, arguments = _made(architecture, image_size, len(classes), arguments)
     network.pretrained_cfg.update(_input(side, mean, scale))
+    # a layer of the network in training; the saved one gets enlarged images by its configuration
     enlarging = [nn.Upsample(size=side, mode="bilinear")] if side > image_size else []
     return TimmTrainable(nn.Sequential(*enlarging, network), list(classes), arguments)
 
@@ -65,18 +75,19 @@ def load(
 def _made(
     architecture: str, image_size: int, n_classes: int, arguments: dict[str, Any]
 ) -> tuple[Any, int, dict[str, Any]]:
-    """A new network, the side of its images in pixels, and what it was created with beside the number of classes.
+    """Make a network, and return it with the side of its images in pixels and its arguments.
 
-    A network for images of a single size is made for the first that it can take, where patches and windows fit: the
-    smallest multiples of these images, then its own, which is all that some know.
+    A network for a single image size is made for the first size that fits its patches and windows: multiples of the
+    image size from the smallest on, then its own size, as some networks accept no other.
 
     Raises
     ------
     InvalidInputError
-        If it takes none of these.
+        If no size fits.
     """
     smallest = math.ceil(SMALLEST / image_size) * image_size
     config = get_pretrained_cfg(architecture)
+    # convolutions take any size
     if not (config and config.fixed_input_size):
         return timm.create_model(architecture, num_classes=n_classes, **arguments), smallest, arguments
     own = max(config.input_size[1:])
@@ -99,36 +110,36 @@ def _made(
 
 @torch.no_grad()
 def _check_passes(network: nn.Module, side: int) -> None:
-    """Pass one image of so many pixels a side; whatever the network raises where they do not fit."""
+    """Run a network on one image of a size, which raises if it does not fit."""
     network.eval()(torch.zeros(1, 3, side, side))
     network.train()
 
 
 class TimmTrainable:
-    """A timm network to be trained, and how it is kept.
+    """Trainable port of a timm network.
 
     Parameters
     ----------
     network : nn.Sequential
-        Its last by `timm.create_model`, with a `pretrained_cfg` that says what that one's input is.
+        Network whose last module is by `timm.create_model`, with a `pretrained_cfg` of its input.
     classes : list of str
-        What its outputs stand for.
+        Labels of the outputs.
     arguments : dict
-        What it was created with beside its name and the number of classes; plain JSON.
+        Arguments of `timm.create_model` except the name and the number of classes; plain JSON.
     """
 
     def __init__(self, network: nn.Sequential, classes: list[str], arguments: dict[str, Any]) -> None:
         self.network, self.classes, self.arguments = network, classes, arguments
 
     def load(self, folder: Path) -> None:
-        """Give the network the weights that `save` wrote into a folder.
+        """Load the weights that `save` wrote into a folder.
 
         Raises
         ------
         OSError
             If they cannot be read.
         RuntimeError
-            If they are another network's.
+            If they belong to another network.
         """
         *_, last = self.network.children()
         try:
@@ -137,13 +148,17 @@ class TimmTrainable:
             raise OSError(f"{folder / 'model.safetensors'} is damaged: {error}") from error
 
     def save(self, network: nn.Module, folder: Path) -> str:
-        """Write a trained copy of the network into a folder as timm does, its parameters in half precision.
+        """Write a trained copy of the network into a folder in timm's format, its parameters in half precision.
 
-        Returns its spec string, "timm:local-dir:FOLDER".
+        Returns
+        -------
+        str
+            Spec string "timm:local-dir:FOLDER".
         """
         *_, last = network.children()
+        # the training goes on with the original in float32
         plain = copy.deepcopy(last).cpu().to(memory_format=torch.contiguous_format)
-        for parameter in plain.parameters():  # running variances could be too small
+        for parameter in plain.parameters():  # buffers stay: running variances may be too small for float16
             parameter.data = parameter.data.half()
         config = {"num_classes": len(self.classes), "label_names": self.classes}
         save_for_hf(plain, str(folder), config, self.arguments, safe_serialization=True)
@@ -151,7 +166,7 @@ class TimmTrainable:
 
 
 def _input(image_size: int, mean: Sequence[float], scale: Sequence[float]) -> dict[str, Any]:
-    """What timm is to make of an image: stretched to the size, standardised; one of that size stays as it is."""
+    """Configuration of timm's image preparation: stretch to the size and standardise; no crop."""
     return {
         "input_size": (3, image_size, image_size),
         "test_input_size": None,

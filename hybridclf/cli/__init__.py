@@ -1,4 +1,4 @@
-"""The command line: `hybridclf demo`, `classify` and so on. What they do is in the modules that they call."""
+"""Command line: a thin layer of options and printing over the modules that do the work."""
 
 import io
 import sys
@@ -20,11 +20,12 @@ __all__ = ["app"]
 
 
 class _Program(TyperGroup):
-    """The command, whatever the encoding of its output: what this does not have is written as \\xff and the like."""
+    """Command group that escapes characters missing from the output's encoding, as \\xff and the like."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
+                # file names may have any bytes, and a crash while printing would lose the answers
                 stream.reconfigure(errors="backslashreplace")
         return super().main(*args, **kwargs)
 

@@ -44,7 +44,7 @@ def batch(
     with running(quiet, lambda: "interrupted; what is done is kept: repeat the command to go on"):
         from .. import batch as batches
 
-        with redirect_stdout(sys.stderr):  # where Ray tells of its machines
+        with redirect_stdout(sys.stderr):  # Ray prints notes of its machines, which would break --json
             summary = batches.run(source, output, model, _engine(engine, address, actors), not quiet, device)
     if as_json:
         typer.echo(json.dumps(asdict(summary)))
@@ -56,6 +56,7 @@ def _engine(name: str, address: str | None, actors: int | None) -> "Engine":
     from .. import plugins
     from ..batch import local
 
+    # the adapter of the spec string "ray:ADDRESS", so that the core need not import Ray
     if name != "local":
         return plugins.load("engine", f"{name}:{address or 'local'}", actors=actors)
     if address is not None or actors is not None:

@@ -1,11 +1,10 @@
-"""The classifier that a command's options name."""
+"""Choice of the classifier by a command's options."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InvalidInputError
 from ..estimator import HybridClassifier
-from ..ports import Label
 from ..pretrained.catalog import DEFAULT_MODEL
 
 __all__ = ["choose_classifier"]
@@ -20,30 +19,34 @@ def choose_classifier(
     top_k: int | None = None,
     device: str | None = None,
 ) -> HybridClassifier:
-    """A classifier that is ready: two tiers by name, a saved model or an embedded one, asked about labels.
+    """Make a fitted classifier of an embedded or saved model, or of two tiers by their spec strings.
 
     Parameters
     ----------
     model : str or path, optional
-        An embedded model or the folder of a saved one. Default: `catalog.DEFAULT_MODEL`; labels need one.
+        Name of an embedded model, or the folder of a saved one. Default: `catalog.DEFAULT_MODEL`.
     labels : sequence of C str, optional
-        Labels to tell apart. Default: the model's own.
+        Labels to choose from. Default: the model's own.
     template : str, optional
-        Makes a prompt of a label; default: the model's own.
+        Prompt template, with {} in place of the label. Default: the model's own.
     proposer, denoiser : str, optional
         Spec strings of both tiers, in place of a model.
     top_k : int, optional
-        Candidates that tier 1 hands over; default: as many as the model has it.
+        Number of candidates. Default: the model's own.
     device : str, optional
-        "auto", or what torch calls it; default: the model's own.
+        "auto", or torch's name of the device. Default: the model's own.
+
+    Returns
+    -------
+    HybridClassifier
 
     Raises
     ------
     InvalidInputError
-        For a label twice, labels without a model, a model beside spec strings, one of these without the other or
-        without labels, and whatever `HybridClassifier` refuses.
+        For a repeated label, labels without a model, a model beside spec strings, one spec string without the other or
+        without labels, and anything `HybridClassifier` refuses.
     """
-    if labels is not None and len(set(labels)) < len(labels):  # a slip, where names are typed
+    if labels is not None and len(set(labels)) < len(labels):  # surely a typing error
         raise InvalidInputError(f"labels must be at least two different names, got one of them twice: {labels!r}")
     if proposer is not None or denoiser is not None:
         if proposer is None or denoiser is None or labels is None or model is not None:
@@ -57,10 +60,8 @@ def choose_classifier(
     clf = HybridClassifier.from_pretrained(model or DEFAULT_MODEL, prompts=template, device=device)
     if top_k is not None:
         clf.set_params(top_k=top_k)
-    return clf if labels is None else clf.with_labels(_own(labels, clf))
-
-
-def _own(labels: Sequence[str], clf: HybridClassifier) -> list[Label]:
-    """Labels as the classifier has them, numbers for example; others as they are."""
+    if labels is None:
+        return clf
+    # the classifier's own labels may be numbers, typed as text
     known = {str(label): label for label in clf.classes_.tolist()}
-    return [known.get(label, label) for label in labels]
+    return clf.with_labels([known.get(label, label) for label in labels])

@@ -48,6 +48,7 @@ def classify(
         from .classifier import choose_classifier
 
         names = None if labels is None else [name.strip() for name in labels.split(",")]
+        # once, as listing a large folder takes time
         files = image_paths(paths)
         answers: Iterable[FileAnswer] = errors_of_missing(files)  # before a model is loaded
         if not answers:
@@ -61,7 +62,7 @@ def classify(
 
 
 def _print_limits(clf: "HybridClassifier") -> None:
-    """Say what the model knows that nobody has chosen."""
+    """Warn that the default model knows its own classes only."""
     from ..pretrained.catalog import DEFAULT_MODEL
 
     typer.echo(
@@ -72,7 +73,7 @@ def _print_limits(clf: "HybridClassifier") -> None:
 
 
 def _print_lines(answers: "Iterable[FileAnswer]") -> int:
-    """One JSON object per line, as soon as it is known; how many are errors."""
+    """Print a JSON object per answer as soon as it comes, and return the number of errors."""
     failed = 0
     for answer in answers:
         typer.echo(json.dumps(asdict(answer)))
@@ -81,8 +82,9 @@ def _print_lines(answers: "Iterable[FileAnswer]") -> int:
 
 
 def _print_table(answers: "Iterable[FileAnswer]", screen: Console) -> int:
-    """All answers, in a table if it fits without breaking a name; how many are errors."""
+    """Print all answers, in a table if it fits without breaking a name, and return the number of errors."""
     answers = list(answers)
+    # the labels after the first one in a line, or below each other in a narrower table
     tables = (_table(answers, separator) for separator in (", ", ",\n"))
     fitting = next((table for table in tables if _fits(table, screen)), None)
     if fitting is not None:
@@ -97,10 +99,11 @@ def _print_table(answers: "Iterable[FileAnswer]", screen: Console) -> int:
 
 
 def _table(answers: "Sequence[FileAnswer]", separator: str) -> Table:
-    """A row per answer; only the reason of an error may be wrapped."""
+    """Make a table with a row per answer, in which only the reason of an error may be wrapped."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     rows = [_cells(answer, separator) for answer in answers]
     for heading, cells in zip(("file", "label", "%", "next", "evaluations"), zip(*rows, strict=True), strict=False):
+        # no column is narrower than its longest line, so that names are never broken
         width = max(len(heading), *(line.cell_len for cell in cells for line in cell.split()))
         justify: JustifyMethod = "right" if heading in ("%", "evaluations") else "left"
         table.add_column(heading, justify=justify, no_wrap=True, min_width=width)
@@ -111,11 +114,12 @@ def _table(answers: "Sequence[FileAnswer]", separator: str) -> Table:
 
 
 def _fits(table: Table, screen: Console) -> bool:
+    """Tell whether a table fits; it is measured on an endless console, as a narrow one would shrink it first."""
     return Console(width=ENDLESS).measure(table).minimum <= screen.width
 
 
 def _paragraph(answer: "FileAnswer") -> Text:
-    """An answer for a narrow terminal: the file, and below it a line for each of what a table's row holds."""
+    """Format an answer for a narrow terminal: the file, and below it a line for each cell of a table's row."""
     path, label, probability, others, evaluations, reason = _cells(answer, "\n  ")
     if answer.error is not None:
         return Text("\n  ").join([path, Text("error: ") + reason])
@@ -127,7 +131,7 @@ def _paragraph(answer: "FileAnswer") -> Text:
 def _cells(answer: "FileAnswer", separator: str) -> list[Text]:
     if answer.error is not None:
         return list(map(text, [answer.path, "error", "", "", "", answer.error]))
-    others = [text(f"{share.label} {100 * share.probability:.1f}") for share in answer.posterior[1:]]
+    others = [text(f"{entry.label} {100 * entry.probability:.1f}") for entry in answer.posterior[1:]]
     return [
         text(answer.path),
         text(str(answer.label)),

@@ -51,6 +51,7 @@ def _report_table(report: "Report") -> Table:
     for heading in _CELLS:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in report.table:
+        # the hybrid
         style = "bold" if row is report.table[-1] else None
         table.add_row(row.method, *(cell(row) for cell in _CELLS.values()), style=style)
     return table
@@ -69,4 +70,4 @@ _CELLS: dict[str, Callable[["Row"], str]] = {
     "images\nper s": lambda row: short(row.images_per_second),
     "no evalu-\nation, %": lambda row: f"{100 * row.no_evaluation:.1f}",
 }
-"""Columns of the demo's table after the name; evaluations and rows are per image."""
+"""Columns of the demo's table after the name, by heading; evaluations and rows are per image."""

@@ -1,4 +1,4 @@
-"""What the commands have in common: how they end, and what is printed."""
+"""Shared parts of the commands: options, exit codes and printing."""
 
 import sys
 import warnings
@@ -20,21 +20,21 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: th
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show neither progress nor notes.")]
 
 ENDLESS = 1_000_000
-"""Columns of what is no terminal."""
+"""Width in columns of an output that is no terminal."""
 
 
 @contextmanager
 def running(quiet: bool = False, when_interrupted: Callable[[], str] = lambda: "interrupted") -> Iterator[None]:
-    """Run what a command does; what goes wrong for a reason that its user can mend is told in one line.
+    """Run a command's work in a `with` block, and turn errors that its user can mend into one line.
 
-    That is exit code 2 for our errors and the system's, and 130 for Ctrl-C.
+    The exit code is 2 for our errors and the system's, and 130 for Ctrl-C.
 
     Parameters
     ----------
     quiet : bool
-        Whether to hide warnings and the progress bars of libraries.
+        Hide warnings and the progress bars of libraries.
     when_interrupted : function
-        Makes the line to be printed at Ctrl-C.
+        Returns the line to print at Ctrl-C.
     """
     try:
         with warnings.catch_warnings(), _bars_of_libraries(shown=not quiet and sys.stderr.isatty()):
@@ -43,7 +43,7 @@ def running(quiet: bool = False, when_interrupted: Callable[[], str] = lambda: "
             yield
     except HybridClfError as error:
         _end(str(error), 2)
-    except BrokenPipeError:  # nobody reads on: the program ends without a word
+    except BrokenPipeError:  # the reader has gone, as in `| head`: end silently
         raise
     except OSError as error:
         _end(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
@@ -58,9 +58,10 @@ def _end(message: str, code: int) -> NoReturn:
 
 @contextmanager
 def _bars_of_libraries(shown: bool) -> Iterator[None]:
-    """Hide the bars of what says nothing of it itself: they are made of carriage returns, in a log too."""
+    """Hide the progress bars of libraries without such an option; in a log they would be a mess of carriage returns."""
     from tqdm import tqdm
 
+    # all tqdm classes share this constructor; it is restored afterwards
     theirs = vars(tqdm)["__init__"]
     if not shown:
         tqdm.__init__ = partialmethod(theirs, disable=True)
@@ -71,18 +72,19 @@ def _bars_of_libraries(shown: bool) -> Iterator[None]:
 
 
 def console() -> Console:
-    """Standard output; of a terminal's width, or without end where it is none."""
+    """Console on standard output, of the terminal's width, or practically endless if it is no terminal."""
     screen = Console(highlight=False)
     return screen if screen.is_terminal else Console(highlight=False, width=ENDLESS)
 
 
 def short(value: float) -> str:
-    """Three digits at least, with an M for millions."""
+    """Format a number for a table: 8.5, 1,234 or 1.2 M."""
     return f"{value / 1e6:.1f} M" if value >= 1e6 else f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
 def text(value: str) -> Text:
-    """Text to be shown as it is: no markup; what moves a cursor, or cannot be printed here, as \\x1b and the like."""
+    """Make text to print as it is: no markup, and unprintable characters escaped, as \\x1b and the like."""
+    # a file's name may hold escape sequences of the terminal
     printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
     encoding = sys.stdout.encoding or "utf-8"
     return Text(printable.encode(encoding, "backslashreplace").decode(encoding))

@@ -45,6 +45,7 @@ def train(
         from ..pair_training.train_pair import train_pair
 
         _check_name(out)
+        # None stands for "not given": the default, or the earlier setting of a resumed training
         settings = {
             "minutes": minutes,
             "wrong_class_weight": wrong_class_weight,
@@ -65,7 +66,7 @@ def train(
 
 
 def _check_name(out: Path) -> None:
-    """Check that weights can be read from there in the end, which safetensors does not from every name."""
+    """Refuse a name that is no UTF-8, from which safetensors cannot read the weights in the end."""
     try:
         str(out.resolve()).encode()
     except UnicodeEncodeError as error:
@@ -87,7 +88,7 @@ def _print_unreadable(files: list[str]) -> None:
 
 
 def _print_worth(found: dict[str, Any]) -> None:
-    """The result on held-out images."""
+    """Print the result on held-out images."""
     screen = console()
     if not found["n"]:
         screen.print("No held-out images were left to measure the result on; hold out more with --val.")

@@ -105,9 +105,8 @@ def _check_memory(n: int, size: int) -> None:
     needed = 3 * n * size**2
     if needed > MAX_BYTES:
         raise InvalidInputError(
-            f"{n:,} images of {size}x{size} pixels take {needed / 2**30:.1f} GiB, more than the "
-            f"{MAX_BYTES / 2**30:.0f} GiB that are held in memory at most; choose a smaller image size, "
-            "or give fewer images"
+            f"{n:,} images of {size}x{size} pixels take {needed / 2**30:.1f} GiB, and {MAX_BYTES / 2**30:.0f} GiB is "
+            "what is held in memory at most; choose a smaller image size, or give fewer images"
         )
 
 

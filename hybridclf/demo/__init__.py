@@ -1,1 +1,1 @@
-"""The demonstration on handwritten digits: every method on the same weights, as a report and pictures."""
+"""Demonstration on handwritten digits: every method on the same weights, as a report and pictures."""

@@ -1,4 +1,4 @@
-"""The demonstration on scikit-learn's handwritten digits: every method on the same weights and test images."""
+"""Demonstration on scikit-learn's handwritten digits: every method on the same weights and test images."""
 
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ ALLOCATIONS: Mapping[str, Allocation] = {
     "tier 2: Staged (5,1)/(50,250)": Staged((5, 1), (50, 250)),
     "tier 2: PairedTTest .002, min 5": PairedTTest(p=0.002, min_trials=5),
 }
-"""What tier 2 does alone, over all classes and without a prior, by the name of its row."""
+"""Allocations of tier 2 alone, over all classes and without a prior, by the name of the table's row."""
 
 TIER_1 = "tier 1: logistic regression"
 RIVAL = "RBF-SVC"
@@ -40,7 +40,7 @@ HYBRID = f"hybrid: Race {Race().confidence}"
 T = TypeVar("T")
 
 MIN_SECONDS = 0.2
-"""A method that is faster is timed over several calls."""
+"""Shortest timing in seconds; a faster method is called several times."""
 
 PER_BIN, MAX_BINS = 50, 10
 """Images in a bin of the reliability diagram, at least, and bins, at most."""
@@ -48,7 +48,7 @@ PER_BIN, MAX_BINS = 50, 10
 
 @dataclass(frozen=True)
 class Digits:
-    """The two halves: images `[n, 8, 8]` from 0 to 16, labels `[n]`, and the test images' numbers in the data set."""
+    """Digits in two halves: images `[n, 8, 8]` from 0 to 16, labels `[n]`, and the test images' positions overall."""
 
     train: np.ndarray
     train_labels: np.ndarray
@@ -58,10 +58,18 @@ class Digits:
 
 
 class Answers(NamedTuple):
-    """What a method said of the n test images, and at what cost.
+    """Answers of a method for the n test images, with their cost.
 
-    `labels` `[n]`; `confidence` `[n]`, or None if it gives no calibrated one; `results` of re-ranking, one per image or
-    none at all; `seconds` for all of them.
+    Attributes
+    ----------
+    labels : array `[n]`
+        Predicted labels.
+    confidence : float array `[n]` or None
+        Posterior of each prediction; None if the method has no calibrated one.
+    results : sequence of RerankResult
+        Results of re-ranking, one per image or none at all.
+    seconds : float
+        Time for all images.
     """
 
     labels: np.ndarray
@@ -71,24 +79,24 @@ class Answers(NamedTuple):
 
     @property
     def evaluations(self) -> np.ndarray:
-        """What each image cost, int `[n]`."""
+        """Evaluations of each image, int `[n]`."""
         return np.array([r.evaluations for r in self.results] or np.zeros(len(self.labels), dtype=int))
 
     @property
     def rows(self) -> np.ndarray:
-        """Trials that each image had, int `[n]`."""
+        """Trials of each image, int `[n]`."""
         return np.array([r.rows for r in self.results] or np.zeros(len(self.labels), dtype=int))
 
 
 def split_digits(seed: int, n_images: int | None = None) -> Digits:
-    """Half train, half test, stratified; decided by the seed.
+    """Split the digits in stratified halves, to train and to test.
 
     Parameters
     ----------
     seed : int
-        What decides the split.
+        Seed of the split.
     n_images : int, optional
-        Only the first so many images, for a quick look; default all 1,797.
+        Number of images to use, for a quick look. Default: all 1,797.
     """
     digits = load_digits()
     images, labels = digits.images[:n_images], digits.target[:n_images]
@@ -104,23 +112,28 @@ def run(
     allocations: Mapping[str, Allocation] = ALLOCATIONS,
     progress: bool = True,
 ) -> Report:
-    """Fit once, and ask every method about the same test images.
+    """Fit the classifier once, and compare all methods on the same test images.
 
     Parameters
     ----------
     seed : int
-        Decides split, training and noise.
+        Seed of split, training and noise.
     max_iter : int
-        Passes over the data in the denoiser's training, at most.
+        Most passes over the data in the denoiser's training.
     n_images : int, optional
-        Use only so many images; default all.
+        Number of images to use. Default: all.
     allocations : mapping from name to Allocation
-        What tier 2 does alone.
+        Allocations of tier 2 alone.
     progress : bool
-        Whether to show progress bars on stderr.
+        Show progress bars on stderr.
+
+    Returns
+    -------
+    Report
     """
     start = perf_counter()
     data = split_digits(seed, n_images)
+    # one fit for all methods, so that they differ in nothing but the allocation
     clf = HybridClassifier(max_iter=max_iter, random_state=seed, verbose=progress)
     answers: dict[str, Answers] = {}
     with progress_bar(total=len(allocations) + 4, desc="fit", unit="stage", show=progress) as bar:
@@ -146,7 +159,7 @@ def run(
 
 
 def write(report: Report, folder: Path) -> list[Path]:
-    """Write report.json and the pictures into a folder, which is made if need be; the files written.
+    """Write report.json and the pictures into a folder, made if missing, and return the files' paths.
 
     Raises
     ------
@@ -171,7 +184,7 @@ def write(report: Report, folder: Path) -> list[Path]:
 def methods(
     clf: HybridClassifier, data: Digits, allocations: Mapping[str, Allocation]
 ) -> Iterator[tuple[str, Callable[[], Answers]]]:
-    """Every method's name and what asks it about the test images."""
+    """Iterate over the methods: name, and function that answers for the test images."""
     yield TIER_1, lambda: _ask_proba(clf.proposer_, data)
     yield RIVAL, lambda: _ask_svc(data)
     for name, allocation in allocations.items():
@@ -186,7 +199,7 @@ def _ask_proba(proposer: Any, data: Digits) -> Answers:
 
 
 def _ask_svc(data: Digits) -> Answers:
-    """The honest rival: a strong classifier of small images, with scikit-learn's defaults."""
+    """Answer by an RBF-SVC with scikit-learn's defaults, a strong rival on small images."""
     X = rows_of(data.test)
     svc = SVC().fit(rows_of(data.train), data.train_labels)
     labels, seconds = _timed(lambda: svc.predict(X))
@@ -194,8 +207,9 @@ def _ask_svc(data: Digits) -> Answers:
 
 
 def _ask_tier_2(clf: HybridClassifier, data: Digits, allocation: Allocation) -> Answers:
-    """Evidence alone, over all classes: a diffusion classifier on the hybrid's weights."""
+    """Answer by tier 2's evidence alone, over all classes: a diffusion classifier on the hybrid's weights."""
     candidates = [clf.classes_.tolist()] * len(data.test)
+    # an unfitted fusion: no prior, so evidence alone decides
     reranker = clf.reranker(allocation, Fusion())
     results, seconds = _timed(lambda: reranker.rerank(data.test, candidates, progress=clf.verbose))
     return Answers(np.array([r.ranking[0] for r in results]), None, results, seconds)
@@ -208,7 +222,7 @@ def _ask_hybrid(clf: HybridClassifier, data: Digits) -> Answers:
 
 
 def _timed(function: Callable[[], T]) -> tuple[T, float]:
-    """What a function returns, and seconds per call: the mean over as many calls as fill `MIN_SECONDS`."""
+    """Call a function until `MIN_SECONDS` are over; return its value and the mean seconds per call."""
     start, calls, elapsed = perf_counter(), 0, 0.0
     while elapsed < MIN_SECONDS:
         value = function()
@@ -216,7 +230,7 @@ def _timed(function: Callable[[], T]) -> tuple[T, float]:
     return value, elapsed / calls
 
 
-# --- what is reported -------------------------------------------------------------------------------------------------
+# --- the report -------------------------------------------------------------------------------------------------------
 
 
 def _row(name: str, answers: Mapping[str, Answers], y: np.ndarray) -> Row:
@@ -236,7 +250,7 @@ def _row(name: str, answers: Mapping[str, Answers], y: np.ndarray) -> Row:
 
 
 def _reliability(name: str, answers: Mapping[str, Answers], y: np.ndarray) -> Reliability | None:
-    """None for a method that gives no calibrated probabilities."""
+    """Measure the calibration of a method; None if it has no calibrated probabilities."""
     labels, confidence = answers[name].labels, answers[name].confidence
     if confidence is None:
         return None

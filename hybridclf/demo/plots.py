@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["cost_against_accuracy", "race", "reliability_diagram"]
 
 SHARES = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
-"""Ticks of an axis of log-odds, on which evidence adds up."""
+"""Ticks of the posterior on an axis of log-odds, on which evidence adds up."""
 
 ENDS = SHARES[0] / 2, 1 - SHARES[0] / 2
 """Where such an axis ends; 0 and 1 are drawn there."""
@@ -24,15 +24,15 @@ ENDS = SHARES[0] / 2, 1 - SHARES[0] / 2
 REASONS = {"confident": "sure enough", "budget": "no trials left"} | dict.fromkeys(
     ("fallback", "novel", "off"), "tier 1's answer stands"
 )
-"""Why a race ended, in words."""
+"""Words for the reason why a race ended."""
 
 
 def _interval_point(
     axes: "Axes", x: float, interval: Interval, colour: str, scale: float = 1.0, **options: Any
 ) -> None:
-    """A point with its interval as a bar; the values are multiplied by the scale."""
+    """Draw a point with its interval as a bar; values are multiplied by the scale."""
     value, low, high = (scale * v for v in (interval.value, interval.low, interval.high))
-    reach = np.abs([[value - low], [high - value]])  # an end that is the value may be off by rounding
+    reach = np.abs([[value - low], [high - value]])  # errorbar refuses a length that rounding made negative
     axes.errorbar(x, value, reach, fmt="o", color=colour, markersize=7, elinewidth=1.4, **options)
 
 
@@ -58,6 +58,7 @@ def cost_against_accuracy(table: Sequence[Row], n_images: int) -> "Figure":
     figure = new_figure(8, 4.8)
     axes = figure.add_subplot()
     costs = [row.evaluations for row in table if row.evaluations > 0]
+    # a log axis has no zero: methods without evaluations stand left of the smallest cost
     nothing = 10.0 ** np.floor(np.log10(min(costs, default=1.0)) - 0.4)
     _cost_axis(axes, nothing, max(costs, default=10.0))
     free = [row for row in table if not row.evaluations]
@@ -73,11 +74,11 @@ def cost_against_accuracy(table: Sequence[Row], n_images: int) -> "Figure":
 
 
 def _cost_title(table: Sequence[Row]) -> str:
-    """The last method against the costliest, one line each."""
-    pair = (table[-1], max(table, key=lambda row: row.evaluations))
+    """Title that compares the last method with the costliest, a line each."""
+    compared = (table[-1], max(table, key=lambda row: row.evaluations))
     return "\n".join(
         f"{row.method} – {100 * row.accuracy.value:.1f} % at {_number(row.evaluations)} evaluations per image"
-        for row in pair
+        for row in compared
     )
 
 
@@ -86,7 +87,7 @@ def _number(value: float) -> str:
 
 
 def _cost_axis(axes: "Axes", nothing: float, most: float) -> None:
-    """A log axis of evaluations on which `nothing` stands for none."""
+    """Set up a log axis of evaluations, on which the position `nothing` stands for none."""
     decades = 10.0 ** np.arange(np.ceil(np.log10(nothing * 3)), np.floor(np.log10(most)) + 1)
     axes.set_xscale("log")
     axes.set_xlim(nothing / 1.8, most * 3.5)
@@ -96,11 +97,11 @@ def _cost_axis(axes: "Axes", nothing: float, most: float) -> None:
 
 
 _PLACES = {"above": (0, 5, "center", "bottom"), "below": (0, -5, "center", "top"), "right": (9, 0, "left", "center")}
-"""Where a name goes: offset in points and alignment."""
+"""Offset in points and alignment of a method's name, by its place."""
 
 
 def _cost_point(axes: "Axes", x: float, row: Row, colour: str, place: str) -> None:
-    """One method: its point, its interval, and its name beside it or beyond the interval's end."""
+    """Draw a method's point and interval, with its name beside it or beyond the interval's end."""
     _interval_point(axes, x, row.accuracy, colour, scale=100)
     dx, dy, ha, va = _PLACES[place]
     at = 100 * {"above": row.accuracy.high, "below": row.accuracy.low, "right": row.accuracy.value}[place]
@@ -170,12 +171,12 @@ def _reliability_axes(axes: "Axes", least: float) -> None:
 
 @styled
 def race(trace: Trace) -> "Figure":
-    """One image, and its candidates' posterior over the evaluations spent on it.
+    """Plot one image, and its candidates' posterior over the evaluations spent on it.
 
     Parameters
     ----------
     trace : Trace
-        The race.
+        Race of the image.
 
     Raises
     ------
@@ -194,7 +195,7 @@ def race(trace: Trace) -> "Figure":
 
 
 def _race_axes(axes: "Axes", trace: Trace) -> None:
-    """Log-odds over evaluations, with the threshold, the end and who took part."""
+    """Set up axes of log-odds over evaluations, with the threshold, the end and a legend of candidates."""
     end = trace.evaluations[-1]
     axes.set_yscale("logit")
     axes.set_ylim(*ENDS)
@@ -221,7 +222,8 @@ def _picture(axes: "Axes", trace: Trace) -> None:
 
 
 def _runner(axes: "Axes", trace: Trace, k: int, colour: str, wins: bool) -> None:
-    """A candidate's share, to where it was dropped or the race ended."""
+    """Draw a candidate's posterior until it was dropped or the race ended."""
+    # a dropped candidate never comes back
     n_steps = int(trace.alive[:, k].sum())
     x, y = trace.evaluations[:n_steps], np.clip(trace.posterior[:n_steps, k], *ENDS)
     dropped = n_steps < len(trace.alive)

@@ -1,4 +1,4 @@
-"""What the demo measured: everything that its table and pictures show, and its JSON file."""
+"""Report of the demo: the measurements behind its table, pictures and JSON file."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -14,22 +14,22 @@ __all__ = ["Reliability", "Report", "Row", "Trace"]
 
 @dataclass(frozen=True)
 class Row:
-    """One method on all test images.
+    """Measurements of one method on all test images.
 
     Attributes
     ----------
     method : str
-        Its name, its parameters included.
+        Name of the method with its parameters.
     accuracy : Interval
-        Share of right answers with its 95 % Wilson interval.
+        Accuracy with its 95 % Wilson interval.
     hybrid_gain : Interval
         The hybrid's accuracy minus this one's, with its 95 % paired bootstrap interval.
     calibration_error : float or None
-        Expected calibration error in 15 bins; None for a method that gives no calibrated probabilities.
+        Expected calibration error in 15 bins; None for a method without calibrated probabilities.
     evaluations, rows : float
-        Denoiser predictions and trials per image.
+        Mean evaluations and trials per image.
     images_per_second : float
-        Wall-clock speed over all test images, every tier that the method uses included.
+        Wall-clock speed over all test images, all tiers of the method included.
     no_evaluation : float
         Share of images that needed no evaluation.
     """
@@ -55,7 +55,7 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Trace:
-    """One image's race, step by step.
+    """Race of one image, step by step.
 
     Attributes
     ----------
@@ -64,21 +64,21 @@ class Trace:
     image : array `[H, W]` or `[H, W, 3]`
         The image.
     label : label
-        The right answer.
+        Right answer.
     proposed, winner : label
         Tier 1's answer and the hybrid's.
     stopped_by : str
-        Why the race ended.
+        Reason why the race ended.
     confidence : float or None
-        Share at which the leader wins; None if the allocation goes by something else.
+        Posterior at which the leader wins; None if the allocation has no such threshold.
     candidates : tuple of labels `[K]`
-        Who took part, in tier 1's order.
+        Candidates, in tier 1's order.
     evaluations : int array `[S]`
-        Evaluations spent by each step; the first is before any.
+        Evaluations spent before each step; the first is 0.
     posterior : float array `[S, K]`
-        Shares of the candidates at each step.
+        Posterior of the candidates at each step.
     alive : bool array `[S, K]`
-        Who had not been dropped before that step.
+        Candidates that had not been dropped before the step.
     """
 
     name: str
@@ -96,24 +96,24 @@ class Trace:
 
 @dataclass(frozen=True)
 class Report:
-    """All of a demo run.
+    """Measurements of a demo run.
 
     Attributes
     ----------
     seed : int
-        What decided split, training and noise.
+        Seed of split, training and noise.
     n_train, n_test : int
-        Images.
+        Number of images to train and to test.
     fit_seconds, seconds : float
-        Time of `fit`, calibration included, and of everything.
+        Time of `fit`, calibration included, and of the whole run.
     table : tuple of Row
-        The methods; the hybrid is the last.
+        All methods, the hybrid last.
     reliability : tuple of Reliability
-        Tier 1 and the hybrid.
+        Calibration of tier 1 and of the hybrid.
     race : Trace
         One image that the race settled.
     versions : dict
-        Of Python and the packages that the numbers depend on.
+        Versions of Python and of the packages that the numbers depend on.
     """
 
     seed: int
@@ -127,12 +127,12 @@ class Report:
     versions: dict[str, str]
 
     def to_json(self) -> str:
-        """The report as JSON text; what is not a number (bins without images) is null."""
+        """Write the report as JSON text; nan (in bins without images) becomes null."""
         return json.dumps(asdict(self), indent=1, default=_plain, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
-    """numpy numbers and arrays as JSON can hold them."""
+    """Convert a numpy number or array for JSON."""
     if not isinstance(value, np.generic | np.ndarray):
         raise TypeError(f"{value!r} has no JSON form")
     return np.where(np.isnan(value), np.array(None), value).tolist() if value.dtype.kind == "f" else value.tolist()

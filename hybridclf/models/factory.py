@@ -8,7 +8,7 @@ __all__ = ["build"]
 
 
 def build(config: dict[str, Any]) -> LateConditioned:
-    """Build a network with fresh weights from {"kind": "mlp" or "unet", **arguments}."""
+    """Build a network with fresh weights from a `config`: {"kind": "mlp" or "unet", …its arguments}."""
     from .mlp import LateMLP
     from .unet import LateUNet
 

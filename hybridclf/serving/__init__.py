@@ -1,4 +1,4 @@
-"""Reranking and classifying over HTTP, for `hybridclf serve` and for servers of one's own (the extra `server`).
+"""HTTP server for reranking and classification, behind `hybridclf serve` and custom servers (the extra `server`).
 
 >>> from hybridclf.serving import Limits, create_app
 >>> app = create_app(HybridClassifier.from_pretrained("digits"), Limits(queue=64))  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""Who gets in: as many images as the loop and its queue hold, and none while the server drains."""
+"""Admission control: no more images than the loop and its queue hold, and none while the server drains."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +9,12 @@ __all__ = ["Admission"]
 
 
 class Admission:
-    """Counts the images in the server; used on the event loop alone.
+    """Counter of the images in the server, for use on the event loop alone, hence without a lock.
 
     Parameters
     ----------
     capacity : int
-        Images at a time.
+        Most images at a time.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -23,12 +23,12 @@ class Admission:
         self.draining = False
 
     def check(self, images: int = 1) -> None:
-        """Refuse if that many images cannot come in now.
+        """Check that so many images may come in now.
 
         Raises
         ------
         Refusal
-            503 while draining, 429 while full, 400 for more images than there ever is room for.
+            503 while draining, 429 while full, 400 for more images than the capacity.
         """
         if self.draining:
             raise Refusal(503, "the server is shutting down; ask another one", "draining")
@@ -39,7 +39,7 @@ class Admission:
 
     @contextmanager
     def places(self, images: int) -> Iterator[None]:
-        """Places for that many images: errors as for `check`."""
+        """Hold places for so many images, in a `with` block; errors as in `check`."""
         self.check(images)
         self.inside += images
         try:

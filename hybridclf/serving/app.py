@@ -1,4 +1,4 @@
-"""The HTTP surface: rerank, classify, health, metrics."""
+"""HTTP endpoints: rerank, classify, health and metrics."""
 
 import asyncio
 import math
@@ -34,28 +34,38 @@ __all__ = ["create_app"]
 def create_app(
     clf: HybridClassifier, limits: Limits | None = None, *, name: str = "model", api_keys: Iterable[str] = ()
 ) -> FastAPI:
-    """The application that serves a fitted classifier, for any ASGI server.
+    """Create the application that serves a fitted classifier, for any ASGI server.
 
-    Its `state.service` is there from start-up to shut-down; shutting down answers what was accepted.
+    Its `state.service` exists from start-up to shut-down. Shutting down answers accepted images first.
 
     Parameters
     ----------
     clf : HybridClassifier
-        A fitted one, of images.
+        Fitted classifier of images.
     limits : Limits, optional
-        What it takes at most.
+        Bounds of requests and queue.
     name : str
-        What requests and answers call the model.
+        Name of the model in requests and answers.
     api_keys : iterable of str
-        Keys, one of which a request needs as `Authorization: Bearer KEY`; none: everybody may ask.
+        Accepted keys; a request sends one as `Authorization: Bearer KEY`. Without keys, every request is served.
+
+    Returns
+    -------
+    FastAPI
+
+    Raises
+    ------
+    InvalidInputError
+        If the classifier takes no images.
     """
 
-    check_image_shape(clf.image_shape_)  # now, not when it starts to answer
+    check_image_shape(clf.image_shape_)  # at once: an error at start-up of the server would come too late
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.service = Service(clf, limits or Limits())
         yield
+        # in a thread: closing waits for the loop, which must not block the event loop
         await asyncio.to_thread(app.state.service.close)
 
     app = FastAPI(
@@ -72,7 +82,7 @@ def create_app(
 
 
 def _body(model: type[BaseModel], **more: Any) -> dict[str, Any]:
-    """The documentation of a request's body: it is read by `bodies`, bounded, and not by FastAPI."""
+    """OpenAPI description of a request's body; FastAPI has none, as `bodies` reads it within bounds."""
     schema = model.model_json_schema()
     example = schema.pop("example")
     content = {"application/json": {"schema": schema, "example": example}, **more}
@@ -112,7 +122,7 @@ _watched = APIRouter()
 @_asked.post("/v2/rerank", include_in_schema=False)
 @_asked.post("/rerank", include_in_schema=False)
 async def rerank(request: Request) -> Response:
-    """Rank labels for one image: the documents are the labels, the query is the image."""
+    """Rank labels for one image: the query is the image, the documents are the labels."""
     return await _respond(request, "rerank", _rerank)
 
 
@@ -122,7 +132,7 @@ async def rerank(request: Request) -> Response:
     openapi_extra=_body(ClassifyRequest, **{"multipart/form-data": {"schema": _FORM}}),
 )
 async def classify(request: Request) -> Response:
-    """The best labels of images, sent as JSON or as files of a form."""
+    """Classify images, sent as JSON or as files of a form."""
     return await _respond(request, "classify", _classify)
 
 
@@ -130,15 +140,17 @@ _Answerer = Callable[[Request, Service, float], Awaitable[tuple[BaseModel, bool]
 
 
 async def _respond(request: Request, endpoint: str, answer: _Answerer) -> Response:
-    """The response to one request, whatever comes; counted."""
+    """Answer one request, or refuse it, and count its outcome."""
     service: Service = request.app.state.service
     try:
+        # the key before anything else, so that strangers cost nothing
         if not request.app.state.keys.accept(request.headers.get("authorization")):
             raise Refusal(401, "send an API key, Authorization: Bearer KEY", headers={"WWW-Authenticate": "Bearer"})
-        service.gate.check()  # before the body is read
+        service.gate.check()  # a full server need not read the body
         body, degraded = await answer(request, service, monotonic())
         response = Response(body.model_dump_json(exclude_none=True), media_type="application/json")
         outcome = "degraded" if degraded else "ok"
+    # every exception becomes a counted response
     except Exception as error:
         refusal = as_refusal(error)
         response, outcome = _refusal_response(refusal), refusal.outcome
@@ -152,6 +164,7 @@ async def _rerank(request: Request, service: Service, arrived: float) -> tuple[B
     labels = _labels(service, asked.documents, "documents")
     log_prior = None if asked.log_prior is None else _log_prior(asked.log_prior, len(labels))
     question = Question(asked.query, labels, log_prior, _deadline(asked, arrived), asked.max_evaluations)
+    # places are counted here, before decoding, so that undecoded images cannot pile up
     with service.gate.places(1):
         answer = await unless_gone(request, service.answer(question))
     best = np.argsort(-answer.posterior, kind="stable")[: asked.top_n]
@@ -187,8 +200,8 @@ async def _classify(request: Request, service: Service, arrived: float) -> tuple
 
 def _classification(answer: Answer, labels: tuple[Label, ...], top_k: int) -> schemas.Classification:
     best = np.argsort(-answer.posterior, kind="stable")[:top_k]
-    shares = [schemas.Share(label=labels[i], probability=answer.posterior[i]) for i in best.tolist()]
-    return schemas.Classification(posterior=shares, meta=_meta(answer))
+    posterior = [schemas.Share(label=labels[i], probability=answer.posterior[i]) for i in best.tolist()]
+    return schemas.Classification(posterior=posterior, meta=_meta(answer))
 
 
 def _meta(answer: Answer) -> schemas.Meta:
@@ -201,7 +214,7 @@ def _check_model(asked: str | None, name: str) -> None:
 
 
 def _labels(service: Service, texts: list[str], where: str) -> tuple[Label, ...]:
-    """The labels that the texts name, checked."""
+    """Resolve texts to labels, and check their number and that none comes twice."""
     if len(texts) > service.limits.documents:
         raise InvalidInputError(f"got {len(texts)} {where}; at most {service.limits.documents} are taken")
     labels = service.labels.resolve(texts)
@@ -212,7 +225,7 @@ def _labels(service: Service, texts: list[str], where: str) -> tuple[Label, ...]
 
 
 def _log_prior(values: list[float], n_labels: int) -> np.ndarray:
-    """The prior `[L]` of a request, checked."""
+    """Check the prior of a request and convert it to an array `[L]`."""
     if len(values) != n_labels:
         raise InvalidInputError(f"got {n_labels} documents and {len(values)} numbers in log_prior; send one for each")
     for i, value in enumerate(values):
@@ -230,21 +243,22 @@ def _deadline(asked: schemas.Request, arrived: float) -> float | None:
 
 @_watched.get("/healthz")
 async def healthz() -> dict[str, str]:
-    """Whether the process answers."""
+    """Tell that the process answers."""
     return {"status": "ok"}
 
 
 @_watched.get("/readyz")
 async def readyz(request: Request) -> Response:
-    """Whether to send requests: the model is loaded, its batches succeed, the server is not shutting down."""
+    """Tell whether to send requests: the model is loaded, its batches succeed, and the server is not draining."""
     service: Service = request.app.state.service
+    # load balancers stop sending at the first failing check, while /healthz keeps the process alive
     ready = service.stage.alive and not service.stage.failing and not service.gate.draining
     return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
 
 
 @_watched.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """Figures for Prometheus."""
+    """Metrics for Prometheus."""
     service: Service = request.app.state.service
     return Response(service.metrics.text(), media_type=service.metrics.content_type)
 

@@ -1,4 +1,4 @@
-"""API keys, compared in a time that tells nothing about them."""
+"""API keys, compared in constant time."""
 
 import hmac
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ __all__ = ["ApiKeys", "read_keys"]
 
 
 class ApiKeys:
-    """The keys that open a server; with none of them everybody may ask.
+    """Set of accepted API keys; an empty set accepts every request.
 
     Parameters
     ----------
@@ -20,20 +20,22 @@ class ApiKeys:
     """
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
-        self._digests = [sha256(key.encode()).digest() for key in keys]  # of one length, whatever the keys'
+        # digests have one length: comparing the keys themselves would give theirs away
+        self._digests = [sha256(key.encode()).digest() for key in keys]
 
     def accept(self, authorization: str | None) -> bool:
-        """Whether a header `Authorization: Bearer KEY` has one of the keys."""
+        """Tell whether a header `Authorization: Bearer KEY` has one of the keys."""
         if not self._digests:
             return True
         scheme, _, key = (authorization or "").partition(" ")
         digest = sha256(key.strip().encode()).digest()
-        matches = [hmac.compare_digest(digest, known) for known in self._digests]  # all of them, whichever fits
+        # all keys, even after a match: the time must not tell which one matched
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
         return any(matches) and scheme.lower() == "bearer"
 
 
 def read_keys(path: str | Path) -> list[str]:
-    """The keys in a file, one per line; empty lines and those that begin with # do not count.
+    """Read the keys in a file, one per line; empty lines and comments (#) are skipped.
 
     Raises
     ------

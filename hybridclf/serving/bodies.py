@@ -1,4 +1,4 @@
-"""Reading requests: bodies that are bounded in size and time, as JSON or multipart."""
+"""Reading of request bodies, JSON or multipart, within bounds of size and time."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -21,14 +21,15 @@ _OPTIONS = ("model", "top_k", "deadline_ms", "max_evaluations")
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:
-    """The whole body; refused while it is being read if it grows too large or takes too long.
+    """Read the whole body, unless it grows too large or takes too long.
 
     Raises
     ------
     Refusal
-        413 or 408.
+        413 for a body larger than `limits.body_bytes`, 408 for one slower than `limits.upload_seconds`.
     """
     too_large = Refusal(413, f"the body is larger than {limits.body_bytes} bytes; send a smaller image")
+    # refused by the header if it has a length; a chunked body has none and is counted below
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limits.body_bytes:
         raise too_large
@@ -45,14 +46,15 @@ async def read_body(request: Request, limits: Limits) -> bytes:
 
 
 async def read_classify(request: Request, limits: Limits) -> tuple[ClassifyRequest, list[str | bytes]]:
-    """What a request to classify asks for, and its images: data URIs, or the bytes of uploaded files.
+    """Read a classify request and its images, which are data URIs or the bytes of uploaded files.
 
     Raises
     ------
     Refusal, InvalidInputError, pydantic.ValidationError
-        If the body is not as documented.
+        If the body is too large, too slow or not as documented.
     """
     body = await read_body(request, limits)
+    # JSON is the default, as clients often send no content type
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         asked = ClassifyRequest.model_validate_json(body)
         return asked, list(asked.images)
@@ -61,18 +63,19 @@ async def read_classify(request: Request, limits: Limits) -> tuple[ClassifyReque
         raise InvalidInputError("the form has no file; send the image as a file, curl -F image=@photo.png")
     options: dict[str, Any] = {name: fields[name][-1] for name in _OPTIONS if name in fields}
     options |= {"labels": fields["labels"]} if "labels" in fields else {}
+    # the schema wants texts for images; placeholders keep its other checks in force
     return ClassifyRequest.model_validate({"images": ["(file)"] * len(files), **options}), list(files)
 
 
 async def _read_form(request: Request, body: bytes) -> tuple[dict[str, list[str]], list[bytes]]:
-    """The text fields of a multipart body, by name, and its files."""
+    """Parse a multipart body into text fields, by name, and files."""
 
     async def stream() -> AsyncIterator[bytes]:
         yield body
 
     try:
         form = await MultiPartParser(request.headers, stream()).parse()  # type: ignore[arg-type]
-    except Exception as error:  # the parser raises many things
+    except Exception as error:  # the parser raises many types of exceptions
         raise InvalidInputError(f"the multipart form cannot be read: {error}") from error
     fields: dict[str, list[str]] = {}
     files = []
@@ -86,13 +89,14 @@ async def _read_form(request: Request, body: bytes) -> tuple[dict[str, list[str]
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """What comes of the work, which is cancelled when the client goes away.
+    """Await a coroutine, and cancel it if the client disconnects.
 
     Raises
     ------
     Refusal
-        499, when it has gone.
+        499 if the client has disconnected.
     """
+    # whichever comes first: the answer, or the client's disconnect
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)

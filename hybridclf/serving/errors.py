@@ -1,4 +1,4 @@
-"""From exceptions to HTTP: one clear sentence as JSON, and the outcome that is counted."""
+"""Conversion of exceptions to HTTP refusals, with a sentence for the client and an outcome for the metrics."""
 
 import logging
 from dataclasses import dataclass, field
@@ -16,7 +16,19 @@ _log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Refusal(Exception):
-    """An answer that is none: a status, one sentence, what is counted, and headers."""
+    """Refusal of a request.
+
+    Attributes
+    ----------
+    status : int
+        HTTP status.
+    message : str
+        Sentence for the client.
+    outcome : str
+        Outcome in the metrics.
+    headers : dict
+        HTTP headers.
+    """
 
     status: int
     message: str
@@ -25,7 +37,7 @@ class Refusal(Exception):
 
 
 def as_refusal(error: Exception) -> Refusal:
-    """What a client is told of an exception; one that nobody foresaw is logged and told as such."""
+    """Convert an exception to a refusal; an unexpected one is logged and becomes status 500."""
     match error:
         case Refusal():
             return error
@@ -33,6 +45,7 @@ def as_refusal(error: Exception) -> Refusal:
             return Refusal(400, _sentence(error))
         case HTTPException():
             return Refusal(error.status_code, str(error.detail), headers=dict(error.headers or {}))
+        # 499 as in nginx; nobody reads it, but the metrics count it
         case ClientDisconnect():
             return Refusal(499, "the client has gone", "gone")
         case QueueFullError():
@@ -46,7 +59,8 @@ def as_refusal(error: Exception) -> Refusal:
 
 
 def _sentence(error: ValidationError) -> str:
-    """The first thing that is wrong, and where: "documents[3]: …"."""
+    """Say the first error of a validation and its place: "documents[3]: …"."""
+    # without the input, which may be a whole image
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
     message = first["msg"].removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""From what a request holds to an image as the model takes it."""
+"""Conversion of a request's images to the model's size and value range."""
 
 import base64
 import binascii
@@ -13,7 +13,7 @@ __all__ = ["data_of", "read_item"]
 
 
 def data_of(uri: str) -> bytes:
-    """The bytes in a base64 data URI.
+    """Decode the bytes of a base64 data URI.
 
     Raises
     ------
@@ -21,6 +21,7 @@ def data_of(uri: str) -> bytes:
         For anything else; a URL is not fetched.
     """
     head, _, data = uri.partition(",")
+    # fetching an address would let clients reach the server's own network
     if not head[:5].lower() == "data:" or not head[-7:].lower() == ";base64":
         raise InvalidInputError(
             "the image must be a data URI, data:image/png;base64,…; an address is not fetched, send the image itself"
@@ -32,17 +33,17 @@ def data_of(uri: str) -> bytes:
 
 
 def read_item(image: str | bytes, clf: HybridClassifier, max_pixels: int) -> Any:
-    """An image, as a data URI or as the bytes of a file, of the size, the channels and the range that `clf` takes.
+    """Read an image from a data URI or a file's bytes, and convert it to the size, channels and range of `clf`.
 
     Raises
     ------
     InvalidInputError
-        For what is no image, is damaged or has too many pixels.
+        If it is no image, is damaged or has more than `max_pixels` pixels.
     """
     data = data_of(image) if isinstance(image, str) else image
     try:
         return as_item(read_image(BytesIO(data), max_pixels), clf.image_shape_, clf.pixel_range_)
     except InvalidInputError as error:
         raise InvalidInputError(f"the image is unusable: {error}") from error
-    except Exception as error:  # from pixels of a kind that Pillow cannot convert
+    except Exception as error:  # Pillow raises many types of exceptions for modes that it cannot convert
         raise InvalidInputError(f"the image cannot be converted: {error}") from error

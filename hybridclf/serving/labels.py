@@ -1,4 +1,4 @@
-"""What a request's labels mean to the classifier that is served."""
+"""Labels of requests: their resolution to classes, and tier 1's log-probabilities of them."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -16,20 +16,20 @@ from ..proposer import aligned_log_proba, column_of
 __all__ = ["RequestLabels"]
 
 KEPT_LABEL_LISTS = 16
-"""Label lists whose classifiers are kept."""
+"""Classifiers of label lists that are cached."""
 
 _LISTED = 20
 
 
 class RequestLabels:
-    """From the texts in a request to the model's labels, and to what tier 1 says of them.
+    """Resolver of a request's texts to labels, with tier 1's log-probabilities of them.
 
-    A model whose proposer knows a fixed set of classes takes these alone; one that reads text takes any.
+    A proposer with a fixed set of classes accepts these alone; one that reads text accepts any text.
 
     Parameters
     ----------
     clf : HybridClassifier
-        A fitted one.
+        Fitted classifier.
     """
 
     def __init__(self, clf: HybridClassifier) -> None:
@@ -41,12 +41,12 @@ class RequestLabels:
         self._for = lru_cache(KEPT_LABEL_LISTS)(clf.with_labels)
 
     def resolve(self, texts: Sequence[str]) -> tuple[Label, ...]:
-        """The labels that these texts name.
+        """Resolve texts to labels.
 
         Raises
         ------
         UnknownLabelError
-            For a text that is none of the classes of a model that knows no others.
+            For a text that names no class, if the proposer reads no text.
         """
         unknown = [text for text in texts if text not in self._by_text]
         if unknown and not self._reads_text:
@@ -56,7 +56,7 @@ class RequestLabels:
         return tuple(self._by_text.get(text, text) for text in texts)
 
     def log_prior(self, labels: tuple[Label, ...], image: Any) -> np.ndarray:
-        """Tier 1's log-probabilities `[L]` of these labels for one image.
+        """Compute tier 1's log-probabilities `[L]` of some labels for one image.
 
         Raises
         ------
@@ -64,11 +64,12 @@ class RequestLabels:
             For labels that the model's text encoder cannot tell apart.
         """
         images = [image] if self.clf.image_shape_ is None else np.asarray(image)[None]
+        # the model's own classes: select columns instead of encoding texts
         if self._classes.issuperset(labels):
             columns = column_of(self.clf, labels)
             return aligned_log_proba(self.clf.proposer_, images, self.clf.classes_)[0, columns]
-        if len(labels) == 1:
+        if len(labels) == 1:  # certain, and a classifier needs two classes
             return np.zeros(1)
-        with self._fitting:
+        with self._fitting:  # encoding the labels' texts once, not once per waiting request
             clf = self._for(labels)
         return aligned_log_proba(clf.proposer_, images, clf.classes_)[0]

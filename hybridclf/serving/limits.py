@@ -1,4 +1,4 @@
-"""What one server takes at most."""
+"""Limits of a server."""
 
 from dataclasses import dataclass, fields
 
@@ -9,22 +9,27 @@ __all__ = ["Limits"]
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds that keep one request from costing all others.
+    """Limits of a server, which keep one request from delaying all others.
 
     Parameters
     ----------
     queue : int
-        Images that may wait for a place in the loop; at least 0.
+        Most images that wait for a place in the loop, at least 0.
     body_bytes : int
-        Size of a request's body.
+        Largest body of a request, at least 1.
     pixels : int
-        Pixels of one image.
+        Most pixels of an image, at least 1.
     documents : int
-        Labels in one request.
+        Most labels in a request, at least 1.
     upload_seconds : float
-        Time that a client may take to send a body, at least 1.
+        Longest time to send a body, at least 1.
     decoders : int
-        Threads that decode images.
+        Threads that decode images, at least 1.
+
+    Raises
+    ------
+    InvalidInputError
+        For a limit out of range.
     """
 
     queue: int = 128

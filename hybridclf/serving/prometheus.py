@@ -1,4 +1,4 @@
-"""What Prometheus is told."""
+"""Prometheus metrics of a server."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -15,7 +15,7 @@ _SHARES = tuple(i / 10 for i in range(1, 11))
 
 
 class ServerMetrics:
-    """The metrics of one server; it watches its reranker."""
+    """Prometheus metrics of one server, and observer of its reranker."""
 
     content_type = CONTENT_TYPE_LATEST
 
@@ -49,22 +49,23 @@ class ServerMetrics:
         )
 
     def watch(self, stage: AsyncReranker, gate: Admission) -> None:
-        """Read queue and loop whenever the metrics are asked for."""
+        """Read the queue and the loop at every scrape."""
+        # both counters change on other threads, so the difference may be negative for a moment
         self.queue_depth.set_function(lambda: max(0, gate.inside - stage.under_way))
         self.under_way.set_function(lambda: stage.under_way)
 
     def batch(self, fill: float, seconds: float) -> None:
-        """A batch was evaluated, of which this share was work."""
+        """Record an evaluated batch: its fill, in (0, 1], and its time."""
         self.batch_fill.observe(fill)
         self.batch_seconds.observe(seconds)
 
     def answered(self, result: RerankResult, waited: float, under_way: float) -> None:
-        """An image was answered after so many seconds in the queue and in the loop."""
+        """Record an answer: its result, and its seconds in the queue and in the loop."""
         self.evaluations.observe(result.evaluations)
         self.stopped_by.labels(result.stopped_by).inc()
         self.queue_seconds.observe(waited)
         self.loop_seconds.observe(under_way)
 
     def text(self) -> bytes:
-        """All of it, as Prometheus reads it."""
+        """Metrics in Prometheus's text format."""
         return generate_latest(self._registry)

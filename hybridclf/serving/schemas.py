@@ -1,4 +1,4 @@
-"""What requests and answers look like: the shape that the rerank endpoints of Jina, Cohere and vLLM share."""
+"""Schemas of requests and answers, after the common form of Jina's, Cohere's and vLLM's rerank endpoints."""
 
 from typing import Annotated, Any
 
@@ -19,10 +19,10 @@ __all__ = [
 ]
 
 LONGEST_LABEL = 1000
-"""Characters of a label: text encoders read fewer, and what was asked for is kept."""
+"""Most characters of a label. Text encoders read fewer, and labels are cached."""
 
 LONGEST_LIST = 10_000
-"""Entries of any list in a request; a server's own limits are lower."""
+"""Most entries of any list in a request; a server's own limits are lower."""
 
 _URI = {"type": "string", "description": "data:image/png;base64,…"}
 _PIXELS = (
@@ -31,7 +31,7 @@ _PIXELS = (
 
 
 def _of(key: str) -> Any:
-    """From {key: value} to value; anything else stays as it is."""
+    """Make a validator that unwraps {key: value} to its value and leaves anything else."""
     return lambda value: value[key] if isinstance(value, dict) and key in value else value
 
 
@@ -40,13 +40,14 @@ def _listed(value: Any) -> Any:
 
 
 def _no_truth_value(value: Any) -> Any:
-    """The value; true and false would otherwise count as 1 and 0."""
+    """Refuse true and false, which pydantic takes for 1 and 0."""
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")
     return value
 
 
 def _schema(key: str, value: dict[str, str]) -> WithJsonSchema:
+    # clients of Jina and Cohere send {"text": …}, others plain strings: document both
     wrapped = {"type": "object", "properties": {key: value}, "required": [key]}
     return WithJsonSchema({"anyOf": [wrapped, value]})
 
@@ -63,7 +64,7 @@ Numbers = Annotated[list[Number], Field(max_length=LONGEST_LIST, fail_fast=True)
 
 
 class Request(BaseModel):
-    """What requests have in common."""
+    """Fields that all requests have."""
 
     model: Annotated[str | None, Field(description="Name of the served model; may be left out.")] = None
     deadline_ms: Annotated[
@@ -76,7 +77,7 @@ class Request(BaseModel):
 
 
 class RerankRequest(Request):
-    """One image and the labels to rank for it."""
+    """Request to rank labels for one image."""
 
     query: Annotated[Query, Field(description="The image, as a data URI; an address is not fetched.")]
     documents: Annotated[Texts, Field(description="The candidate labels, all different.")]
@@ -102,7 +103,7 @@ class RerankRequest(Request):
 
 
 class ClassifyRequest(Request):
-    """Images, and the labels to choose from."""
+    """Request to classify images."""
 
     images: Annotated[Images, Field(description="One image or a list of them, as data URIs.")]
     labels: Annotated[
@@ -113,7 +114,7 @@ class ClassifyRequest(Request):
 
 
 class Meta(BaseModel):
-    """What an answer cost, and how it ended."""
+    """Cost of an answer, and the reason why re-ranking stopped."""
 
     evaluations: Annotated[int, Field(description="Denoiser evaluations that were spent.")]
     stopped_by: Annotated[
@@ -124,20 +125,20 @@ class Meta(BaseModel):
 
 
 class Usage(BaseModel):
-    """What clients of text rerankers read; nothing is counted in tokens here."""
+    """Usage as clients of text rerankers read it; there are no tokens here."""
 
     evaluations: int
     total_tokens: int = 0
 
 
 class Text(BaseModel):
-    """A label as rerankers return documents."""
+    """Label in the form of a reranker's document."""
 
     text: str
 
 
 class Result(BaseModel):
-    """One label's place."""
+    """Rank of one label."""
 
     index: Annotated[int, Field(description="Its place among the documents of the request.")]
     relevance_score: Annotated[float, Field(description="Its posterior; those of all documents sum to one.")]
@@ -145,7 +146,7 @@ class Result(BaseModel):
 
 
 class RerankResponse(BaseModel):
-    """The labels of one image, best first."""
+    """Labels of one image, best first."""
 
     id: str
     model: str
@@ -155,21 +156,21 @@ class RerankResponse(BaseModel):
 
 
 class Share(BaseModel):
-    """A label and its posterior."""
+    """Label and its posterior."""
 
     label: Any
     probability: float
 
 
 class Classification(BaseModel):
-    """The best labels of one image."""
+    """Best labels of one image."""
 
     posterior: list[Share]
     meta: Meta
 
 
 class ClassifyResponse(BaseModel):
-    """One result per image, in the order of the request."""
+    """Classifications of all images, in the order of the request."""
 
     id: str
     model: str

@@ -1,4 +1,4 @@
-"""A uvicorn server that drains: on SIGTERM what was accepted is answered, and what comes then gets 503."""
+"""Draining uvicorn server: on SIGTERM it answers accepted requests and refuses new ones with 503."""
 
 from types import FrameType
 
@@ -14,16 +14,16 @@ def run(app: FastAPI, host: str = "127.0.0.1", port: int = 8000, log_level: str 
     Parameters
     ----------
     app : FastAPI
-        What to serve.
+        Application to serve.
     host, port : str, int
-        Where to listen; port 0 for any that is free, which the log tells.
+        Address to listen on; port 0 takes any free port, which is logged.
     log_level : str
-        What to log: from "trace" to "critical".
+        Lowest level to log, from "trace" to "critical".
 
     Returns
     -------
     int or None
-        The signal that ended it.
+        Signal that ended the server.
     """
     config = uvicorn.Config(app, host, port, access_log=False, timeout_keep_alive=30, log_level=log_level)
     server = _DrainingServer(config)
@@ -32,7 +32,7 @@ def run(app: FastAPI, host: str = "127.0.0.1", port: int = 8000, log_level: str 
 
 
 class _DrainingServer(uvicorn.Server):
-    """Stops listening only when nothing that was accepted is left; a second signal stops it as uvicorn does."""
+    """uvicorn server that listens until all accepted requests are answered; a second signal stops it at once."""
 
     ended_by: int | None = None
 
@@ -42,6 +42,7 @@ class _DrainingServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         gate = getattr(self._service, "gate", None)
+        # before start-up there is nothing to drain, and a second signal means impatience
         if gate is None or gate.draining:
             super().handle_exit(sig, frame)
         else:
@@ -49,4 +50,5 @@ class _DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         gate = getattr(self._service, "gate", None)
+        # uvicorn exits when this is true
         return await super().on_tick(counter) or (gate is not None and gate.draining and not gate.inside)

@@ -1,4 +1,4 @@
-"""The two tiers as a service: from one image and its labels to an answer, on time."""
+"""Service of both tiers: it turns an image and its labels into an answer by a deadline."""
 
 import asyncio
 import logging
@@ -28,27 +28,27 @@ from .prometheus import ServerMetrics
 __all__ = ["Answer", "Question", "Service"]
 
 TOLERANCE = 0.02
-"""Seconds after its deadline at which an answer counts as late."""
+"""Seconds after the deadline from which an answer counts as late."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of one image.
+    """Image to classify, with labels and bounds.
 
     Attributes
     ----------
     image : str or bytes
-        A data URI, or the bytes of a file.
+        Data URI, or the bytes of a file.
     labels : tuple of labels `[L]`
-        What to choose from.
+        Labels to choose from.
     log_prior : float array `[L]` or None
-        Tier 1's log-probabilities; None to ask the model's own proposer, which also makes a shortlist.
+        Tier 1's log-probabilities. None: the model's own proposer computes them and shortlists the labels.
     deadline : float or None
-        A time of `time.monotonic`.
+        Deadline by `time.monotonic`.
     max_evaluations : int or None
-        What it may cost.
+        Most evaluations.
     """
 
     image: str | bytes
@@ -59,13 +59,13 @@ class Question:
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the deadline, at least 0."""
+        """Seconds until the deadline, at least 0."""
         return None if self.deadline is None else max(0.0, self.deadline - monotonic())
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The posterior of the labels `[L]`, what it cost and why it ended."""
+    """Posterior of the labels `[L]`, its cost in evaluations, and the reason why re-ranking stopped."""
 
     posterior: np.ndarray
     evaluations: int
@@ -73,22 +73,22 @@ class Answer:
 
     @property
     def degraded(self) -> bool:
-        """Whether a deadline or a failure kept it from being better."""
+        """True if a deadline or a failure cut the answer short."""
         return self.stopped_by in ("deadline", "fallback")
 
 
 @dataclass(frozen=True)
 class _HandedIn:
-    """An image in the loop.
+    """Image submitted to the loop.
 
     Attributes
     ----------
     prior, own : float array `[L]`
         Tier 1's probabilities of the labels, at the fusion's temperature and at its own.
     candidates : int array `[k]`
-        Which of the labels tier 2 compares.
+        Positions of the labels that tier 2 compares.
     future : Future
-        The result to come.
+        Result to come.
     """
 
     prior: np.ndarray
@@ -98,19 +98,19 @@ class _HandedIn:
 
 
 class Service:
-    """Answers questions: decoding and tier 1 in a pool of threads, tier 2 in one `AsyncReranker`.
+    """Service that answers questions: decoding and tier 1 in a pool of threads, tier 2 in an `AsyncReranker`.
 
     Parameters
     ----------
     clf : HybridClassifier
-        A fitted one, of images.
+        Fitted classifier of images.
     limits : Limits
-        What it takes at most.
+        Bounds of requests and queue.
 
     Raises
     ------
     InvalidInputError
-        If the classifier is none of images.
+        If the classifier takes no images.
     """
 
     def __init__(self, clf: HybridClassifier, limits: Limits) -> None:
@@ -129,12 +129,12 @@ class Service:
         self._pool = ThreadPoolExecutor(limits.decoders, "hybridclf-decode")
 
     def close(self) -> None:
-        """Answer what was accepted, then end all threads."""
+        """Answer accepted images, then end all threads."""
         self._pool.shutdown()
         self.stage.close()
 
     async def answer_all(self, questions: Sequence[Question]) -> list[Answer]:
-        """The answers to several questions, in order; if one is refused, so are all."""
+        """Answer several questions, in order; if one is refused, all are."""
         tasks = [asyncio.ensure_future(self.answer(question)) for question in questions]
         try:
             return list(await asyncio.gather(*tasks))
@@ -143,12 +143,12 @@ class Service:
                 task.cancel()
 
     async def answer(self, question: Question) -> Answer:
-        """The answer to one question, by its deadline; cancelling it takes the image out.
+        """Answer one question by its deadline; cancelling the await removes the image.
 
         Raises
         ------
         InvalidInputError
-            For an image that is none, or labels that the model cannot use.
+            For an unreadable image, or labels that the model cannot use.
         """
         answer = await self._answer(question)
         if question.deadline is not None and monotonic() > question.deadline + TOLERANCE:
@@ -160,29 +160,35 @@ class Service:
         try:
             async with asyncio.timeout(question.seconds_left):
                 handed_in = await asyncio.wrap_future(job)
-        except TimeoutError:
+        except TimeoutError:  # still waiting for a thread, being decoded or in tier 1
             job.add_done_callback(_take_out)
-            return Answer(self._known_prior(question), 0, "deadline")
+            # without the image: the question's own prior, or a uniform one
+            log_prior = np.zeros(len(question.labels)) if question.log_prior is None else question.log_prior
+            return Answer(self._prior(log_prior), 0, "deadline")
         except asyncio.CancelledError:
             job.add_done_callback(_take_out)
             raise
         try:
             result = await asyncio.wrap_future(handed_in.future)
+        # the client's or the shutdown's fault, so tier 1 does not stand in
         except (ClosedError, InvalidInputError):
             raise
         except Exception:
             _log.exception("the denoiser failed on an image; tier 1 answers")
             return Answer(handed_in.own, 0, "fallback")
+        # tier 1's own probabilities, not tempered by the fusion
         if result.stopped_by in TIER_1_ANSWERS:
             return Answer(handed_in.own, result.evaluations, result.stopped_by)
+        # the candidates share their part of the prior anew, and the other labels keep theirs
         posterior = handed_in.prior.copy()
         posterior[handed_in.candidates] = result.posterior * posterior[handed_in.candidates].sum()
         return Answer(posterior / posterior.sum(), result.evaluations, result.stopped_by)
 
     def _hand_in(self, question: Question) -> _HandedIn:
-        """Decode, ask tier 1, hand in; on a thread of the pool."""
+        """Decode the image, ask tier 1 and submit the image to tier 2, on a thread of the pool."""
         item = read_item(question.image, self.clf, self.limits.pixels)
         labels, log_prior = question.labels, question.log_prior
+        # a request with a prior has chosen its candidates; else tier 1 shortlists them
         if log_prior is None:
             log_prior = self.labels.log_prior(labels, item)
             candidates = shortlist(self._prior(log_prior)[None], self.clf.top_k)[0]
@@ -198,16 +204,11 @@ class Service:
         return _HandedIn(self._prior(log_prior), softmax(np.maximum(log_prior, LOG_ZERO)), candidates, future)
 
     def _prior(self, log_prior: np.ndarray) -> np.ndarray:
-        """Tier 1's probabilities `[L]` of the labels."""
+        """Compute tier 1's probabilities `[L]` at the fusion's temperature."""
         return self.clf.fusion_.prior(np.maximum(log_prior, LOG_ZERO)[None])[0]
-
-    def _known_prior(self, question: Question) -> np.ndarray:
-        """What is known of the labels `[L]` before the image was looked at."""
-        log_prior = np.zeros(len(question.labels)) if question.log_prior is None else question.log_prior
-        return self._prior(log_prior)
 
 
 def _take_out(job: "Future[Any]") -> None:
-    """Take the image out again that a job handed in for nobody."""
+    """Cancel an image whose caller was cancelled or timed out while submitting it."""
     if not job.cancelled() and job.exception() is None:
         job.result().future.cancel()

@@ -66,13 +66,13 @@ def test_a_pipeline_of_another_kind_is_refused_with_those_supported(copied: Call
 
 
 def test_a_folder_that_is_no_pipeline_and_a_name_that_is_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UnknownSpecError, match="neither a folder that a diffusers pipeline was saved to nor"):
+    with pytest.raises(UnknownSpecError, match="neither the folder of a saved diffusers pipeline nor"):
         load(str(tmp_path))
     (tmp_path / "model_index.json").write_text("{")
-    with pytest.raises(UnknownSpecError, match="neither a folder"):
+    with pytest.raises(UnknownSpecError, match="neither the folder"):
         load(str(tmp_path))
     for name in ("nobody/nothing", "./no/such/folder"):
-        with pytest.raises(UnknownSpecError, match="neither a folder"):
+        with pytest.raises(UnknownSpecError, match="neither the folder"):
             load(name)
 
 

@@ -200,7 +200,7 @@ def test_a_part_that_kills_its_actor_again_and_again_ends_the_run(
     (info / "entry_points.txt").write_text("[hybridclf.proposers]\ndeadly = deadly:load\n")
     model = model_with("deadly:x", tmp_path / "model")
     message = refused(source, tmp_path / "out", model, tmp_path)
-    assert re.search(r"part-000001\.parquet \(00020\.\w+ to 00039\.\w+\) has cost 3 workers their lives", message)
+    assert re.search(r"3 workers have died on part-000001\.parquet \(00020\.\w+ to 00039\.\w+\)", message)
 
 
 @pytest.mark.slow

@@ -441,7 +441,7 @@ def test_labels_that_cannot_be_asked_about(case: str, text_pair: Path, photos: P
         (PAIR[:4], "give proposer, denoiser and labels"),
         ((*PAIR, "--model", "digits"), "give proposer, denoiser and labels"),
         (("--proposer", "clip:x", *PAIR[2:]), "'clip:x' is not a known proposer; type \"ADAPTER:NAME\" with one of"),
-        (PAIR, "'gone' is neither a folder that a diffusers pipeline was saved to nor to be had from the hub"),
+        (PAIR, "'gone' is neither the folder of a saved diffusers pipeline nor a repository on the hub"),
         (("--proposer", "open_clip:RN5/openai", *PAIR[2:]), "did you mean"),
         (("--model", "no-such"), "there is no embedded model 'no-such'; there is "),
         (("--model", "digits", "--labels", "cat,dog"), "label 'cat' is not in the proposer's classes"),

@@ -52,7 +52,7 @@ def _curve(axes: "Axes", score: Score, colour: str) -> None:
     for row in _bins(score):
         right = accuracy(np.arange(row["images"]) < round(row["accuracy"] * row["images"]))
         reach = np.abs([[right.value - right.low], [right.high - right.value]])
-        point = {"color": colour, "markersize": 5, "elinewidth": 1.2, "clip_on": False}
+        point: dict[str, Any] = {"color": colour, "markersize": 5, "elinewidth": 1.2, "clip_on": False}
         axes.errorbar(row["confidence"], right.value, reach, fmt="o", **point)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence")
     axes.set_title(score.method, fontsize=9.5)

@@ -1,6 +1,6 @@
 """The methods that are compared, each as what decides its answers; replayed from a recording, or run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..reranking.trials import INFORMATIVE_TRIALS, InformativeOrder, TrialPlan, 
 from ..reranking.window import Window
 from .recording import Recording
 
-__all__ = ["TIER_1", "Answers", "Method", "hybrid_of", "published", "replay", "run", "staged_preset"]
+__all__ = ["TIER_1", "Answers", "Method", "calibrated", "hybrid_of", "published", "replay", "run", "staged_preset"]
 
 TIER_1 = "tier 1"
 
@@ -105,6 +105,14 @@ class Answers:
     def label(self) -> np.ndarray:
         """Positions of the classes that are answered, int `[n]`."""
         return self.posterior.argmax(axis=1)
+
+    @classmethod
+    def join(cls, parts: Sequence["Answers"]) -> "Answers":
+        """The answers to some images, and then to others."""
+        posterior, evaluations, rows = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("posterior", "evaluations", "rows")
+        )
+        return cls(posterior, evaluations, rows, [why for part in parts for why in part.stopped_by])
 
     def select(self, images: np.ndarray) -> "Answers":
         """The answers to the images at some positions `[m]`."""
@@ -291,12 +299,14 @@ def hybrid_of(clf: HybridClassifier, n_trials: int, name: str = "hybrid, as it i
     )
 
 
-def calibrated(name: str, fitted: Calibration, race: Race, top_k: int, objective: str, weighting: str) -> Method:
+def calibrated(
+    name: str, fitted: Calibration, allocation: Allocation, top_k: int | None, objective: str, weighting: str
+) -> Method:
     """Both tiers with what a calibration found; tier 2 is on, whether it pays or not."""
     weights = resolve_weighting(weighting) or fitted.weighting
     assert weights is not None  # given or learned
     fusion = replace(fitted.fusion, pays=True)
-    return Method(name, race, fusion, top_k, objective=objective, weighting=weights, order=fitted.order)
+    return Method(name, allocation, fusion, top_k, objective=objective, weighting=weights, order=fitted.order)
 
 
 def _within(allocation: Allocation, n_trials: int) -> Allocation:

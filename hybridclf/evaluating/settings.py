@@ -1,15 +1,18 @@
 """The settings of both tiers together, chosen on the images that are for calibration and on no others."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
 
 import numpy as np
 
 from ..denoising.weighting import resolve_weighting
 from ..estimator import HybridClassifier
-from ..fitting.calibration import COMPARED_IN, ENOUGH, Calibration, calibrate, fit_calibration
+from ..fitting.calibration import COMPARED_IN, ENOUGH, Calibration, fit_calibration
+from ..fitting.worth import Answers as WorthAnswers
+from ..fitting.worth import Worth, harmed_classes
 from ..proposer import is_trained
-from ..reranking.allocation import Race
+from ..reranking.allocation import Allocation, FixedTrials, Race
 from ..reranking.trials import INFORMATIVE_TRIALS
 from ..utils.progress import progress_bar
 from .methods import Answers, Method, calibrated, hybrid_of, replay
@@ -18,8 +21,11 @@ from .scores import losses
 
 __all__ = ["Settings", "recommend"]
 
-CANDIDATES, CONFIDENCES, TRIALS = (2, 3, 5, 10, 20), (0.9, 0.95, 0.99, 0.999), (1, 2, 4, 8, 16, 32)
+CANDIDATES, TRIALS, CONFIDENCES = (2, 5, 10, 20), (1, 2, 4, 8, 16), (0.9, 0.95, 0.99, 0.999)
 """What is tried."""
+
+COMPARED_TRIALS = 16
+"""Trials by which objectives are compared."""
 
 KEPT = 0.9
 """Share of the best settings' gain in log loss that cheaper ones have to keep."""
@@ -63,13 +69,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class _Option:
-    """Settings that are tried: log losses `[n]` of the images for calibration, and their mean cost."""
+    """Settings that are tried, and what they make of the images for calibration."""
 
-    race: Race | None  # None: the classifier's own
+    allocation: Allocation
     top_k: int | None
     objective: str
+    answers: Answers
     losses: np.ndarray
     cost: float
+    own: bool = False
 
 
 def recommend(
@@ -78,9 +86,9 @@ def recommend(
     """Choose settings by replaying them on images that their fusion was not fitted on.
 
     The cheapest settings are chosen that keep nine tenths of what the best ones' log loss gains over tier 1's, at its
-    fitted temperature. The objective is chosen first, by the default `Race`: the classifier's own unless another one is
-    better by that measure. A classifier that is calibrated already is left as it is unless its log loss is higher by a
-    standard error, or its cost by half.
+    fitted temperature. The objective is chosen first, by trials of all candidates: the classifier's own unless another
+    one is better by that measure. A classifier that is calibrated already is left as it is unless its log loss is
+    higher by a standard error, or its cost by half.
 
     Parameters
     ----------
@@ -105,83 +113,94 @@ def recommend(
     InvalidInputError
         If no image has its right class among the candidates.
     """
-    calibration = calibration.first(INFORMATIVE_TRIALS)
-    own = hybrid_of(clf, calibration.n_trials, OWN)
-    folds = _folds(len(calibration), seed)
-    default = Race(max_trials=min(Race().max_trials, calibration.n_trials))
-    n_candidates = calibration.candidates.shape[1]
-    objectives = [clf.objective, *(name for name in calibration.errors if name != clf.objective)]
-    named = progress_bar(objectives, desc="choose settings", unit="objective", leave=None, show=progress)
-    fitted = {name: _fit(clf, calibration, folds, default, name) for name in named}
-    first = [_tried(clf, calibration, folds, fitted[name], default, n_candidates, name) for name in objectives]
-    prior = _tried(clf, calibration, folds, fitted[clf.objective], PRIOR_ALONE, n_candidates, clf.objective)
-    objective = _good(first, prior)[0].objective
-    grid = list(_grid(n_candidates, calibration.n_trials))
-    options = [
-        _tried(clf, calibration, folds, fitted[objective], race, top_k, objective)
-        for race, top_k in progress_bar(grid, desc="choose settings", unit="setting", leave=None, show=progress)
-    ]
+    search = _Search(clf, calibration.first(INFORMATIVE_TRIALS), seed, progress)
+    prior, objective = search.objective()
+    options = search.races(objective)
     chosen = min(_good(options, prior), key=lambda option: option.cost)
+    method = search.fitted(chosen, prior)
+    own = hybrid_of(clf, search.calibration.n_trials, OWN)
     if clf.fusion_.calibrated:
-        as_it_is = _option(None, clf.top_k, clf.objective, replay(own, calibration), calibration)
-        chosen = as_it_is if _suffices(as_it_is, chosen) else chosen
-    race, top_k = chosen.race or default, chosen.top_k or n_candidates
-    learned = calibrate(
-        calibration.for_fitting(objective), clf.classes_, race, top_k, resolve_weighting(clf.weighting), seed
+        as_it_is = search.option(own.allocation, clf.top_k, clf.objective, replay(own, search.calibration))
+        chosen = replace(as_it_is, own=True) if _suffices(as_it_is, chosen) else chosen
+    worth = Worth.of(_worth_answers(chosen, prior, search.calibration))
+    pays = worth.pays and worth.log_loss_gain.low > 0  # the best of many looks better than it is
+    return _settings(clf, chosen, pays), [own, method]
+
+
+class _Search:
+    """Tries settings on images for calibration, each image with a fusion that was fitted on others."""
+
+    def __init__(self, clf: HybridClassifier, calibration: Recording, seed: int, progress: bool) -> None:
+        self.clf, self.calibration, self.progress = clf, calibration, progress
+        self.n_candidates = calibration.candidates.shape[1]
+        n = len(calibration)  # few images are cut into more parts, as where a classifier is calibrated
+        self.folds = np.random.default_rng(seed).permutation(n) % min(COMPARED_IN[n > ENOUGH], n)
+
+    def objective(self) -> tuple[_Option, str]:
+        """Tier 1 at its fitted temperature, and the objective by which a few trials tell classes apart best."""
+        trials = FixedTrials(min(COMPARED_TRIALS, self.calibration.n_trials))
+        names = [self.clf.objective, *(name for name in self.calibration.errors if name != self.clf.objective)]
+        bar = progress_bar(names, desc="choose an objective", unit="objective", leave=None, show=self.progress)
+        fitted = {name: self._fit(trials, name) for name in bar}
+        options = [self._tried(fitted[name], trials, self.n_candidates, name) for name in names]
+        prior = self._tried(fitted[names[0]], PRIOR_ALONE, self.n_candidates, names[0])
+        return prior, _good(options, prior)[0].objective
+
+    def races(self, objective: str) -> list[_Option]:
+        """All races that are tried."""
+        top_ks = sorted({min(k, self.n_candidates) for k in CANDIDATES})
+        trials = sorted({min(n, self.calibration.n_trials) for n in TRIALS})
+        grid = list(product(top_ks, trials, CONFIDENCES))
+        fitted = self._fit(Race(max_trials=min(Race().max_trials, trials[-1])), objective)
+        bar = progress_bar(grid, desc="choose settings", unit="setting", leave=None, show=self.progress)
+        return [self._tried(fitted, Race(confidence, n), k, objective) for k, n, confidence in bar]
+
+    def fitted(self, option: _Option, prior: _Option) -> Method:
+        """The method that has these settings, and what all images for calibration teach."""
+        weighting = resolve_weighting(self.clf.weighting)
+        recording = self.calibration.for_fitting(option.objective)
+        learned = fit_calibration(recording, option.allocation, option.top_k, weighting)
+        harmed = self.clf.classes_[harmed_classes(_worth_answers(option, prior, self.calibration))].tolist()
+        learned = replace(learned, fusion=replace(learned.fusion, harmed=tuple(harmed)))
+        return self._method(learned, option.allocation, option.top_k, option.objective, HYBRID)
+
+    def option(self, allocation: Any, top_k: int | None, objective: str, answers: Answers) -> _Option:
+        """Settings, with what they cost and how likely the right classes are by their answers."""
+        cost = answers.rows if self.calibration.cost_unit == "row" else answers.evaluations
+        return _Option(allocation, top_k, objective, answers, losses(answers, self.calibration.y), float(cost.mean()))
+
+    def _fit(self, allocation: Allocation, objective: str) -> list[Calibration]:
+        """For each fold, what the images of the others teach."""
+        weighting = resolve_weighting(self.clf.weighting)
+        n_folds = int(self.folds.max()) + 1
+        others = (self.calibration.select(self.folds != f).for_fitting(objective) for f in range(n_folds))
+        return [fit_calibration(recording, allocation, None, weighting) for recording in others]
+
+    def _tried(self, fitted: list[Calibration], allocation: Allocation, top_k: int, objective: str) -> _Option:
+        """Settings replayed on each fold, with what was fitted on the others."""
+        folds = range(len(fitted))
+        parts = [
+            replay(self._method(fitted[f], allocation, top_k, objective), self.calibration.select(self.folds == f))
+            for f in folds
+        ]
+        places = np.concatenate([np.flatnonzero(self.folds == f) for f in folds])
+        return self.option(allocation, top_k, objective, Answers.join(parts).select(np.argsort(places)))
+
+    def _method(
+        self, learned: Calibration, allocation: Allocation, top_k: int | None, objective: str, name: str = ""
+    ) -> Method:
+        return calibrated(name, learned, allocation, top_k, objective, self.clf.weighting)
+
+
+def _worth_answers(option: _Option, prior: _Option, calibration: Recording) -> WorthAnswers:
+    """What tier 1 at its fitted temperature, and settings, say of the images for calibration."""
+    return WorthAnswers(
+        leader=calibration.log_proba.argmax(axis=1),
+        right=np.stack([prior.answers.label, option.answers.label]) == calibration.y,
+        loss=np.stack([prior.losses, option.losses]),
+        evaluations=option.answers.evaluations,
+        weight=np.ones(len(calibration)),
     )
-    pays = clf.fusion_.pays if chosen.race is None else learned.worth is not None and learned.worth.pays
-    method = calibrated(HYBRID, learned, race, top_k, objective, clf.weighting)
-    return _settings(clf, chosen, own, pays), [own, method]
-
-
-def _grid(n_candidates: int, n_trials: int) -> Iterator[tuple[Race, int]]:
-    for top_k in sorted({min(k, n_candidates) for k in CANDIDATES}):
-        for max_trials in sorted({min(n, n_trials) for n in TRIALS}):
-            for confidence in CONFIDENCES:
-                yield Race(confidence, max_trials), top_k
-
-
-def _folds(n: int, seed: int) -> np.ndarray:
-    """The fold of each image `[n]`: few images are cut into more parts, as in `calibrate`."""
-    return np.random.default_rng(seed).permutation(n) % min(COMPARED_IN[n > ENOUGH], n)
-
-
-def _fit(
-    clf: HybridClassifier, calibration: Recording, folds: np.ndarray, race: Race, objective: str
-) -> list[Calibration]:
-    """For each fold, what the images of the others teach."""
-    weighting = resolve_weighting(clf.weighting)
-    others = (calibration.select(folds != f).for_fitting(objective) for f in range(folds.max() + 1))
-    return [fit_calibration(recording, race, None, weighting) for recording in others]
-
-
-def _tried(
-    clf: HybridClassifier,
-    calibration: Recording,
-    folds: np.ndarray,
-    fitted: list[Calibration],
-    race: Race,
-    top_k: int,
-    objective: str,
-) -> _Option:
-    """Settings replayed on each fold, with the fusion that was fitted on the others."""
-    answers = []
-    for f, fit in enumerate(fitted):
-        method = calibrated("", fit, race, top_k, objective, clf.weighting)
-        answers.append(replay(method, calibration.select(folds == f)))
-    order = np.argsort(np.argsort(folds, kind="stable"))  # from fold after fold back to where each image was
-    joined = Answers(
-        np.concatenate([a.posterior for a in answers])[order],
-        np.concatenate([a.evaluations for a in answers])[order],
-        np.concatenate([a.rows for a in answers])[order],
-        [""] * len(folds),
-    )
-    return _option(race, top_k, objective, joined, calibration)
-
-
-def _option(race: Race | None, top_k: int | None, objective: str, answers: Answers, calibration: Recording) -> _Option:
-    cost = answers.rows if calibration.cost_unit == "row" else answers.evaluations
-    return _Option(race, top_k, objective, losses(answers, calibration.y), float(cost.mean()))
 
 
 def _good(options: list[_Option], prior: _Option) -> list[_Option]:
@@ -199,19 +218,14 @@ def _suffices(own: _Option, chosen: _Option) -> bool:
     return float(excess.mean()) <= error and own.cost <= DEARER * chosen.cost
 
 
-def _settings(clf: HybridClassifier, chosen: _Option, own: Method, pays: bool) -> Settings:
-    race = own.allocation if chosen.race is None else chosen.race
-    assert race is not None  # re-ranking has an allocation
-    confidence = getattr(race, "confidence", None)
-    line = _line(clf, chosen) if pays or chosen.race is not None else "clf"
-    return Settings(chosen.top_k, confidence, race.max_trials, chosen.objective, chosen.race is None, pays, line)
+def _settings(clf: HybridClassifier, chosen: _Option, pays: bool) -> Settings:
+    confidence, max_trials = getattr(chosen.allocation, "confidence", None), chosen.allocation.max_trials
+    line = "clf  # as it is" if chosen.own else _line(clf, chosen, f"Race({confidence:g}, {max_trials})")
+    return Settings(chosen.top_k, confidence, max_trials, chosen.objective, chosen.own, pays, line)
 
 
-def _line(clf: HybridClassifier, chosen: _Option) -> str:
+def _line(clf: HybridClassifier, chosen: _Option, race: str) -> str:
     """Python that gives a classifier the settings; X and y are images for calibration."""
-    if chosen.race is None:
-        return "clf  # as it is"
-    race = f"Race(confidence={chosen.race.confidence:g}, max_trials={chosen.race.max_trials})"
     if chosen.objective == clf.objective:
         return f"clf.set_params(top_k={chosen.top_k}, allocation={race}).calibrate(X, y)"
     tier_1 = "clf.proposer_" if is_trained(clf.proposer_) else "FrozenEstimator(clf.proposer_)"

@@ -57,10 +57,11 @@ def verdict_of(difference: Difference, cost: Cost, settings: Settings, n_images:
         return Verdict(sentence, True, difference)
     if gain.high < 0:
         return Verdict(f"Re-ranking does harm here, {change}: use tier 1.", False, difference)
-    if not settings.pays or gain.high <= POINT:
+    if gain.high <= POINT:
         return Verdict(f"It adds nothing here: use tier 1. Re-ranking makes {change}.", False, difference)
     unknown = f"{n_images} images cannot tell whether re-ranking adds anything"
-    return Verdict(f"{unknown}: {change} {price}; {_more(difference, n_images)}.", None, difference)
+    advice = "" if settings.pays else "; until then use tier 1"
+    return Verdict(f"{unknown}: {change} {price}; {_more(difference, n_images)}{advice}.", None, difference)
 
 
 def _points(value: float, sign: bool = False) -> str:

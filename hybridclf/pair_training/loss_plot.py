@@ -40,7 +40,7 @@ def plot_losses(losses: Mapping[str, Entries]) -> "Figure":
     figure = new_figure(5 * len(losses), 3.6)
     for axes, (name, entries) in zip(figure.subplots(1, len(losses), squeeze=False)[0], losses.items(), strict=True):
         _curves(axes, entries)
-        axes.set_title(part)
+        axes.set_title(name)
         axes.set_xlabel("steps")
     figure.axes[0].set_ylabel("loss")
     figure.axes[0].legend()

@@ -31,7 +31,7 @@ def test_settings_that_are_worth_it(recording: Recording, uncalibrated: HybridCl
     assert settings.pays and not settings.own and (own.name, hybrid.name) == (OWN, HYBRID)
     assert hybrid.allocation == Race(settings.confidence, settings.max_trials)  # type: ignore[arg-type]
     assert (hybrid.top_k, hybrid.objective) == (settings.top_k, settings.objective)
-    race = f"allocation=Race(confidence={settings.confidence:g}, max_trials={settings.max_trials})"
+    race = f"allocation=Race({settings.confidence:g}, {settings.max_trials})"
     assert f"top_k={settings.top_k}, {race}" in settings.line
     answers = replay(hybrid, recording)
     tier_1 = -recording.log_proba[np.arange(120), recording.y].mean()

@@ -115,7 +115,7 @@ def copied(saved: Path, tmp_path: Path) -> Path:
 
 
 def test_arrays_of_the_default_proposer_that_are_views_are_saved_as_they_read(tmp_path: Path) -> None:
-    """scikit-learn 1.6 keeps coefficients and intercepts as columns of one array."""
+    """Some versions of scikit-learn keep coefficients and intercepts as columns of one array."""
     clf = fitted()
     regression = clf.proposer_[-1]
     both = np.column_stack([regression.coef_, regression.intercept_])

@@ -31,7 +31,7 @@ NETWORKS = [
     ("test_resnet", 32),
     ("test_vit", 32),
     ("test_vit", 28),
-    ("test_maxvit", 64),
+    ("maxvit_pico_rw_256", 64),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Is the hybrid ever worse than its own tier 1? `python benchmarks/harmless.py` (about half an hour on one core).
+"""Is the hybrid ever worse than its own tier 1? `python benchmarks/harmless.py` (about an hour on one core).
 
 Twelve tables (four of scikit-learn's, eight made) and four proposers, each fitted with the defaults on 60 % of the rows
 and asked about the rest: as they are, and broken in four ways that happen in production. For every cell the hybrid

@@ -24,7 +24,7 @@ def test_a_name_comes_before_a_folder(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("name", ["no-such", "../pretrained/digits", ""])
 def test_what_is_neither(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InvalidInputError, match=f"there is no embedded model {name!r}; there is .*digits.*the folder"):
+    with pytest.raises(InvalidInputError, match=f"there is no embedded model {name!r}; there is .*digits.*its folder"):
         catalog.pretrained_folder(name)
 
 

@@ -24,11 +24,13 @@ from typing import Any, Literal, Union, get_args, get_origin
 from urllib.parse import parse_qsl, unquote
 
 from .errors import InvalidInputError, MissingDependencyError, SavedModelError, UnknownSpecError
-from .utils.installing import pip_install_module
 
 __all__ = ["Kind", "adapters", "load", "offer", "portable", "resolved", "takes"]
 
 Kind = Literal["proposer", "denoiser", "trainable", "engine"]
+
+_PACKAGES = {"PIL": "pillow", "open_clip": "open_clip_torch", "skimage": "scikit-image", "sklearn": "scikit-learn"}
+"""Packages whose modules have another name."""
 
 _OPTIONS = re.compile(r"\?(?=[A-Za-z_]\w*=)")
 
@@ -246,5 +248,11 @@ def _importing(spec: str) -> Iterator[None]:
         raise
     except ImportError as error:
         raise MissingDependencyError(
-            f"{spec!r} needs a module that cannot be imported: {error}; type: {pip_install_module(error.name)}"
+            f"{spec!r} needs a module that cannot be imported: {error}; type: pip install {_package_of(error)}"
         ) from error
+
+
+def _package_of(error: ImportError) -> str:
+    """The package to install, as far as an import says which module it did not find."""
+    top = (error.name or "").partition(".")[0]
+    return _PACKAGES.get(top, top) or "PACKAGE, the one that it is in"

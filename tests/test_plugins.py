@@ -70,7 +70,10 @@ def test_an_installed_adapter_answers_to_its_name() -> None:
 def test_finding_adapters_imports_none_of_them() -> None:
     assert "broken" in adapters("proposer")
     assert "mine" not in adapters("proposer")
-    with pytest.raises(MissingDependencyError, match=r"'broken:x' needs .* No module named 'no_such_module'; install"):
+    with pytest.raises(
+        MissingDependencyError,
+        match=r"'broken:x' needs .* No module named 'no_such_module'; type: pip install no_such_module",
+    ):
         load("proposer", "broken:x")
 
 

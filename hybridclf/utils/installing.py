@@ -3,10 +3,7 @@
 import re
 from importlib.metadata import PackageNotFoundError, requires
 
-__all__ = ["pip_install", "pip_install_module"]
-
-_PACKAGES = {"PIL": "pillow", "open_clip": "open_clip_torch", "skimage": "scikit-image", "sklearn": "scikit-learn"}
-"""Packages whose modules have another name."""
+__all__ = ["pip_install"]
 
 _NEEDED_FOR = re.compile(r"extra == ['\"]([\w-]+)['\"]")
 
@@ -17,12 +14,6 @@ def pip_install(*extras: str) -> str:
     A version bound is quoted, since a shell would redirect at its `>`: pip install "timm>=1.0".
     """
     return " ".join(["pip install", *(f'"{p}"' if set(p) & set("<>[]!~;") else p for p in _packages(extras))])
-
-
-def pip_install_module(module: str | None) -> str:
-    """The command that installs the package of a module; what to put in where an import does not say its name."""
-    top = (module or "").partition(".")[0]
-    return f"pip install {_PACKAGES.get(top, top) or 'PACKAGE, the one that it is in'}"
 
 
 def _packages(extras: tuple[str, ...]) -> list[str]:

@@ -27,12 +27,3 @@ def test_a_source_tree_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) ->
 def test_every_extra_has_packages(extra: str) -> None:
     assert len(installing.pip_install(extra).split()) > 2
     assert "hybridclf" not in installing.pip_install(extra)
-
-
-@pytest.mark.parametrize(("module", "package"), [("open_clip.model", "open_clip_torch"), ("timm", "timm")])
-def test_the_package_of_a_module(module: str, package: str) -> None:
-    assert installing.pip_install_module(module) == f"pip install {package}"
-
-
-def test_an_import_that_does_not_say_its_name() -> None:
-    assert "PACKAGE" in installing.pip_install_module(None)

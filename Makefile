@@ -14,7 +14,7 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 LOWEST := .venv-lowest
-LOWEST_TESTS := $(addprefix tests/,adapters batch/test_inputs.py data/test_arrays.py data/test_image_files.py demo/test_plots.py serving test_estimator_checks.py test_persistence.py)
+LOWEST_TESTS := $(addprefix tests/,adapters batch/test_inputs.py cli data/test_arrays.py data/test_image_files.py demo/test_plots.py serving test_persistence.py)
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 
 .PHONY: demo test test-lowest lint docs bench clean

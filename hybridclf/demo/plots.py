@@ -19,7 +19,7 @@ SHARES = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
 """Ticks of the posterior on an axis of log-odds, on which evidence adds up."""
 
 ENDS = SHARES[0] / 2, 1 - SHARES[0] / 2
-"""Where such an axis ends; 0 and 1 are drawn there."""
+"""Ends of such an axis; 0 and 1 are drawn there."""
 
 REASONS = {"confident": "sure enough", "budget": "no trials left"} | dict.fromkeys(
     ("fallback", "novel", "off"), "tier 1's answer stands"

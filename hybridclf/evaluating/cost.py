@@ -29,7 +29,7 @@ FEWEST = 2
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method costs per image over what tier 1 costs.
+    """Cost of a method per image, as a multiple of tier 1's.
 
     Attributes
     ----------

@@ -24,7 +24,7 @@ SIDE = 160
 
 @dataclass(frozen=True)
 class Share:
-    """What tier 1 and the hybrid give a class."""
+    """Probability of a class by tier 1 and by the hybrid."""
 
     label: Label
     before: float

@@ -81,7 +81,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a method says of n images.
+    """Answers of a method to n images.
 
     Attributes
     ----------

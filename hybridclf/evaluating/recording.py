@@ -1,4 +1,4 @@
-"""What both tiers say of labelled images, recorded in one pass: every later question is answered from it."""
+"""Recording of both tiers on labelled images, in one pass; every later question is answered from it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from ..proposer import aligned_log_proba
 from ..reranking.allocation import FixedTrials
 from ..reranking.fusion import Fusion
 from ..utils.progress import progress_bar
-from .asking import AllErrors, objectives_of
+from .errors_by_objective import AllErrors, objectives_of
 from .storage import CHUNK, Chunk, RecordingFolder, digest_of
 
 __all__ = ["Recording", "record"]
@@ -81,7 +81,7 @@ class Recording:
 
     @property
     def hit(self) -> np.ndarray:
-        """Where the right class is among the candidates, bool `[n, k]`."""
+        """True at the candidate that is the right class, bool `[n, k]`."""
         return self.candidates == self.y[:, None]
 
     def select(self, images: np.ndarray) -> "Recording":
@@ -95,7 +95,7 @@ class Recording:
         return replace(self, **levels, errors={name: table[:, :n_trials] for name, table in self.errors.items()})
 
     def for_fitting(self, objective: str) -> calibration.Recording:
-        """What `fitting.calibration` fits a fusion to: images whose right class is a candidate, with finite errors.
+        """Images to fit a fusion to, for `fitting.calibration`: the right class is a candidate, all errors are finite.
 
         Raises
         ------

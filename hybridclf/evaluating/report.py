@@ -27,7 +27,7 @@ __all__ = ["Report"]
 
 @dataclass(frozen=True)
 class Report:
-    """Whether re-ranking pays on some labelled images, and all that the answer rests on.
+    """Report of an evaluation: does re-ranking pay on these labelled images, and all that the answer rests on.
 
     Printed with `rich`, or as text, it is a table.
 

@@ -178,7 +178,7 @@ def stratified(y: np.ndarray, n: int | None, seed: int) -> np.ndarray:
 def calibration_share(
     images: Any, y: np.ndarray, groups: np.ndarray, share: float, seed: int, classes: Sequence[Label], mirror: bool
 ) -> np.ndarray:
-    """Which images to calibrate on, bool `[n]`: that share of every class; copies and groups are on one side.
+    """Mask of the images to calibrate on, bool `[n]`: a share of every class, copies and groups on one side.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How good answers are: scores of one method, paired differences of two, and the classes that gain and lose."""
+"""Scores of one method, paired differences of two, and the classes that gain and lose."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,7 +91,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class ClassChange:
-    """What re-ranking does to the images of one class.
+    """Change that re-ranking makes to the images of one class.
 
     Attributes
     ----------
@@ -155,7 +155,7 @@ def compare(names: tuple[str, str], answers: Answers, baseline: Answers, y: np.n
 
 
 def by_class(answers: Answers, baseline: Answers, y: np.ndarray, classes: Sequence[Label]) -> list[ClassChange]:
-    """What changes by class, the greatest gain first; classes without an image are left out."""
+    """Changes by class, the greatest gain first; classes without an image are left out."""
     right, before = answers.label == y, baseline.label == y
     changes = []
     for c in np.unique(y):

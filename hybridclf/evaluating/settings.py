@@ -22,7 +22,7 @@ from .scores import losses
 __all__ = ["Settings", "recommend"]
 
 CANDIDATES, TRIALS, CONFIDENCES = (2, 5, 10, 20), (1, 2, 4, 8, 16), (0.9, 0.95, 0.99, 0.999)
-"""What is tried."""
+"""Values that are tried."""
 
 COMPARED_TRIALS = 16
 """Trials by which objectives are compared."""
@@ -43,7 +43,7 @@ OWN = "hybrid, as it is"
 
 @dataclass(frozen=True)
 class Settings:
-    """What is recommended.
+    """Recommended settings.
 
     Attributes
     ----------
@@ -193,7 +193,7 @@ class _Search:
 
 
 def _worth_answers(option: _Option, prior: _Option, calibration: Recording) -> WorthAnswers:
-    """What tier 1 at its fitted temperature, and settings, say of the images for calibration."""
+    """Answers of tier 1 at its fitted temperature, and of settings, to the images for calibration."""
     return WorthAnswers(
         leader=calibration.log_proba.argmax(axis=1),
         right=np.stack([prior.answers.label, option.answers.label]) == calibration.y,
@@ -204,7 +204,7 @@ def _worth_answers(option: _Option, prior: _Option, calibration: Recording) -> W
 
 
 def _good(options: list[_Option], prior: _Option) -> list[_Option]:
-    """Those that keep `KEPT` of what the best one's log loss gains over the prior's; the best if it gains nothing."""
+    """Options that keep `KEPT` of the best option's gain in log loss over the prior; the best if it gains nothing."""
     losses = [float(option.losses.mean()) for option in options]
     gain = float(prior.losses.mean()) - min(losses)
     limit = min(losses) + max((1 - KEPT) * gain, 0)
@@ -212,7 +212,7 @@ def _good(options: list[_Option], prior: _Option) -> list[_Option]:
 
 
 def _suffices(own: _Option, chosen: _Option) -> bool:
-    """Whether settings that are there already are as good as the ones chosen, and not much dearer."""
+    """Tell if the classifier's own settings are as good as the chosen ones, and not much dearer."""
     excess = own.losses - chosen.losses
     error = float(excess.std() / np.sqrt(len(excess)))
     return float(excess.mean()) <= error and own.cost <= DEARER * chosen.cost

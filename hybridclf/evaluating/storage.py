@@ -28,7 +28,7 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Chunk:
-    """What both tiers say of a few images; the attributes are those of `Recording`."""
+    """Recording of a few images, with the attributes of `Recording`."""
 
     log_proba: np.ndarray
     novel: np.ndarray
@@ -152,7 +152,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _differences(then: Any, now: Any, name: str = "") -> Iterator[str]:
-    """What differs between two JSON values, one text each."""
+    """Differences between two JSON values, one text each."""
     if isinstance(then, dict) and isinstance(now, dict):
         for key in then | now:
             yield from _differences(then.get(key), now.get(key), f"{name}/{key}" if name else key)

@@ -20,7 +20,7 @@ __all__ = ["Study"]
 
 @dataclass(frozen=True)
 class Study:
-    """A recording, split into images to calibrate on and images to test on, and what the methods make of it.
+    """A recording, split into images to calibrate on and images to test on, and the methods' answers.
 
     Attributes
     ----------
@@ -29,13 +29,13 @@ class Study:
     items : Items
         The n images that were recorded.
     recording : Recording
-        What both tiers say of them.
+        Both tiers' recording of them.
     calibrating : bool array `[n]`
         Images that settings and fusions are fitted on; the others are for the test.
     seed : int
-        Decides what is left to chance.
+        Seed of all that is random.
     progress : bool
-        Whether to show progress bars.
+        Show progress bars.
     """
 
     clf: HybridClassifier
@@ -66,7 +66,7 @@ class Study:
 
     @property
     def settings(self) -> Settings:
-        """What is recommended, by the images to calibrate on."""
+        """Recommended settings, chosen on the images to calibrate on."""
         return self._recommended[0]
 
     @property
@@ -76,7 +76,7 @@ class Study:
 
     @cached_property
     def methods(self) -> list[Method]:
-        """What is compared: tier 1 first, then tier 2 alone, then both."""
+        """Methods that are compared: tier 1, tier 2 alone, then both."""
         weighting = getattr(self.clf.denoiser_, "weighting", uniform_weights)
         return [Method(TIER_1), *published(self.calibration, weighting, "l2"), *self._recommended[1]]
 
@@ -92,7 +92,7 @@ class Study:
 
     @cached_property
     def costs(self) -> dict[str, Cost]:
-        """What every method costs over tier 1, measured now."""
+        """Cost of every method, by name, measured now."""
         order = np.random.default_rng(self.seed).permutation(len(self.test))
         items, scores = self.test_items.select(order), list(self.scores.values())
         costs = measure_costs(self.clf, self.methods, scores, items, self.recording.n_trials, self.progress)

@@ -15,7 +15,7 @@ POINT = 0.01
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to do.
+    """Verdict on re-ranking.
 
     Attributes
     ----------
@@ -73,14 +73,14 @@ def _times(ratio: float) -> str:
 
 
 def _advice(settings: Settings) -> str:
-    """What to set, in words."""
+    """Settings in words."""
     stop = "" if settings.confidence is None else f"stop at {100 * settings.confidence:g} %, "
     among = "as it is" if settings.top_k is None else f"compare {settings.top_k} classes"
     return f"{stop}{among}" if not settings.own else f"leave it as it is ({stop}{among})"
 
 
 def _more(difference: Difference, n_images: int) -> str:
-    """How many images would tell such a gain from zero, if the share of changed answers stays."""
+    """Number of images that would tell such a gain from zero, if the share of changed answers stays."""
     gain, changed = abs(difference.accuracy.value), (difference.fixed + difference.broken) / n_images
     if gain * n_images < 1:
         return "fixed and broken images cancel out so far"

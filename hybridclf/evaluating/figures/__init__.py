@@ -10,10 +10,10 @@ from .reliability import reliability
 __all__ = ["ALWAYS", "FIGURES", "Figure", "make_figure"]
 
 FIGURES: dict[str, Callable[[Study], Figure]] = {"frontier": frontier, "reliability": reliability}
-"""What there is; a new figure is a function in a module of its own, and a line here."""
+"""Figures by name; a new one is a function in a module of its own, and a line here."""
 
 ALWAYS = ("frontier", "reliability")
-"""Those that are in every report."""
+"""Figures of every report."""
 
 
 def make_figure(name: str, study: Study) -> Figure:

@@ -20,7 +20,7 @@ _COLOURS: dict[str, str] = {
     str(STYLE["grid.color"]): "var(--line)",
     "#ffffff": "var(--page)",
 }
-"""What fixed colours become in a page, light or dark."""
+"""CSS colours of a page, light or dark, by the fixed colour that they replace."""
 
 
 @dataclass(frozen=True)

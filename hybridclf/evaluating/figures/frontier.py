@@ -35,7 +35,7 @@ def frontier(study: Study) -> Figure:
 
 
 def undominated(rows: Sequence[Any]) -> list[bool]:
-    """Which rows no other beats: one that is at least as accurate and no slower, and better in one of the two."""
+    """Mask of the rows on the frontier: no other row is as accurate and as fast, and better in one of the two."""
     points = [(row["accuracy"][0], -row["time"]) for row in rows]
     return [not any(o[0] >= p[0] and o[1] >= p[1] and o != p for o in points) for p in points]
 

@@ -15,7 +15,7 @@ from .study import Study
 
 __all__ = ["Example", "examples_of"]
 
-SHOWN, NAMED = 12, 3
+SHOWN, NAMED = 10, 3
 """Images of either kind, and classes that are named beside one."""
 
 SIDE = 160

@@ -68,6 +68,11 @@ class Report:
         """Every method's scores and costs."""
         return list(zip(self.methods, self.costs, strict=True))
 
+    @property
+    def advises(self) -> bool:
+        """Whether other settings than the classifier's own are worth a try."""
+        return self.verdict.pays is not False and not self.recommended.own
+
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, without pictures."""
         return {
@@ -126,7 +131,7 @@ class Report:
         for score, cost in self.rows:
             style = "bold" if score.method == self.verdict.difference.method else None
             table.add_row(Text(score.method), *(cell(score, cost) for cell in _CELLS.values()), style=style)
-        line = [Text(f"recommended: {self.recommended.line}")] if self.verdict.pays is not False else []
+        line = [Text(f"recommended: {self.recommended.line}")] if self.advises else []
         return Group(Text(str(self.verdict), style="bold"), table, *line, *map(Text, about["notes"]))
 
     def __str__(self) -> str:

@@ -55,7 +55,7 @@ class Settings:
     pays : bool
         Whether re-ranking pays on the images for calibration.
     line : str
-        Python that makes it so.
+        Python that makes it so; X and y are images with their labels that neither tier was trained on.
     """
 
     top_k: int | None
@@ -220,7 +220,7 @@ def _suffices(own: _Option, chosen: _Option) -> bool:
 
 def _settings(clf: HybridClassifier, chosen: _Option, pays: bool) -> Settings:
     confidence, max_trials = getattr(chosen.allocation, "confidence", None), chosen.allocation.max_trials
-    line = "clf  # as it is" if chosen.own else _line(clf, chosen, f"Race({confidence:g}, {max_trials})")
+    line = "clf" if chosen.own else _line(clf, chosen, f"Race({confidence:g}, {max_trials})")
     return Settings(chosen.top_k, confidence, max_trials, chosen.objective, chosen.own, pays, line)
 
 

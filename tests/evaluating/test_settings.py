@@ -72,7 +72,7 @@ def test_the_better_objective_is_chosen(recording: Recording, uncalibrated: Hybr
 def test_a_calibrated_classifier_may_stay_as_it_is(world: Any, recording: Recording) -> None:
     settings, (own, _) = recommend(world.clf, recording, 0)
     if settings.own:
-        assert settings.line == "clf  # as it is"
+        assert settings.line == "clf"
         assert (settings.confidence, settings.max_trials) == (0.97, 4) and own.fusion is world.clf.fusion_
     else:
         assert losses(replay(own, recording), recording.y).mean() > 0

@@ -25,8 +25,8 @@ from .devices import as_device
 from .errors import InvalidInputError, UncalibratedWarning
 from .fitting.calibration import Calibration, Recording, calibrate
 from .fitting.cross_fit import CrossFit, FittedTiers, Sample, TierFitter
+from .fitting.resolve_tiers import for_labels, resolve_tiers
 from .fitting.routing import metadata_of, router_of
-from .fitting.tiers import for_labels, resolve_tiers
 from .fitting.validation import check_classes, check_labels, check_parameters, class_numbers
 from .fitting.worth import Worth
 from .models import LateConditionedDenoiser

@@ -31,7 +31,7 @@ from .denoising.weighting import BinnedWeights
 from .devices import as_device
 from .errors import InvalidInputError, SavedModelError
 from .fitting.calibration import Calibration
-from .fitting.tiers import check_prompts_used, loader_options
+from .fitting.resolve_tiers import check_prompts_used, loader_options
 from .fitting.validation import check_prompts
 from .fitting.worth import Worth
 from .models import LateConditionedDenoiser, build

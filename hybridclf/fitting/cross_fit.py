@@ -17,7 +17,7 @@ from ..data.arrays import Items
 from ..errors import InvalidInputError, UncalibratedWarning
 from ..models import LateConditionedDenoiser
 from ..models.initialization import new_network
-from ..models.late import LateConditioned
+from ..models.late_conditioned import LateConditioned
 from ..proposer import aligned_log_proba, is_trained, rows_of
 from ..training.denoiser import TrainingConfig, TrainingLog, train
 from ..training.trainer import Examples

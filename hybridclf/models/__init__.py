@@ -2,7 +2,7 @@
 
 from .denoiser import LateConditionedDenoiser
 from .factory import build
-from .late import LateConditioned
+from .late_conditioned import LateConditioned
 from .mlp import LateMLP
 from .unet import LateUNet
 

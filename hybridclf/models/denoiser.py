@@ -13,7 +13,7 @@ from ..devices import check_compiles, send
 from ..errors import UnknownLabelError, choices
 from ..ports import Condition, Label
 from .graphed import GraphedTrunk
-from .late import LateConditioned
+from .late_conditioned import LateConditioned
 
 __all__ = ["LateConditionedDenoiser", "cosine_levels"]
 

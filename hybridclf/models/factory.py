@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .late import LateConditioned
+from .late_conditioned import LateConditioned
 
 __all__ = ["build"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .late import LateConditioned
+from .late_conditioned import LateConditioned
 
 __all__ = ["GraphedTrunk"]
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from .factory import build
-from .late import ClassModulation, LateConditioned
+from .late_conditioned import ClassModulation, LateConditioned
 
 __all__ = ["new_network"]
 

@@ -6,7 +6,7 @@ from itertools import islice
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .late import ClassModulation, LateConditioned, TimeEmbedding, start_at_zero
+from .late_conditioned import ClassModulation, LateConditioned, TimeEmbedding, start_at_zero
 
 __all__ = ["LateUNet"]
 

@@ -21,8 +21,8 @@ from sklearn.pipeline import Pipeline
 
 from ..errors import SavedModelError
 from ..proposer import default_proposer
+from .decision_trees import check_trees
 from .labels import describe_labels, restore_labels
-from .trees import check_trees
 
 __all__ = ["ARRAYS", "SKOPS", "dump_arrays", "dump_skops", "load_arrays", "load_skops"]
 

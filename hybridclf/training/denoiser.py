@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm.std import tqdm
 
-from ..models.late import LateConditioned
+from ..models.late_conditioned import LateConditioned
 from .augmentation import affine_jitter
 from .losses import ALL_TIMES, denoising_loss
 from .trainer import Examples, Trainer, TrainerConfig, check_finite

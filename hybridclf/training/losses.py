@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..models.denoiser import cosine_levels
-from ..models.late import LateConditioned
+from ..models.late_conditioned import LateConditioned
 
 __all__ = ["ALL_TIMES", "denoising_loss"]
 

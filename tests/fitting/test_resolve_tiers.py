@@ -12,7 +12,7 @@ from sklearn.naive_bayes import GaussianNB
 
 from hybridclf import HybridClassifier
 from hybridclf.errors import InvalidInputError, InvalidTypeError, UnknownLabelError
-from hybridclf.fitting.tiers import for_labels, resolve_denoiser, resolve_tiers
+from hybridclf.fitting.resolve_tiers import for_labels, resolve_denoiser, resolve_tiers
 
 ADAPTER = """
 class Tier:

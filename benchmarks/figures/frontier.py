@@ -173,11 +173,11 @@ def _n_answers(report: dict[str, Any]) -> int:
 
 
 def _finding(report: dict[str, Any], n: int) -> str:
-    race = report["reached"].get("Race with prior", report["exhaustive"])
-    ratio = report["exhaustive"]["evaluations"] / race["evaluations"]
+    exhaustive, within = report["exhaustive"], 100 * report["tolerance"]
+    ratio = exhaustive["evaluations"] / report["reached"].get("Race with prior", exhaustive)["evaluations"]
     return (
-        f"A race with tier 1's prior is as accurate as 256 trials of every class (dashed), within "
-        f"{100 * report['tolerance']:g} points,\nfor 1/{ratio:.0f} of the evaluations; intervals are wider than most "
+        f"A race with tier 1's prior is as accurate as {exhaustive['rows']:.0f} trials of every class (dashed), within "
+        f"{within:g} points,\nfor 1/{ratio:.0f} of the evaluations; intervals are wider than most "
         f"differences between methods ({n:,} answers each)"
     )
 

@@ -132,7 +132,7 @@ def test_growth_is_timed_measured_and_drawn(tmp_path: Path) -> None:
         for axis in growth.AXES
     }
     pair = [asdict(point) | used] * 2
-    report = {"axes": axes, "window_bytes": growth.WINDOW_BYTES, "beyond": pair, "kept": pair}
+    report = {"repeats": 1, "axes": axes, "window_bytes": growth.WINDOW_BYTES, "beyond": pair, "kept": pair}
     assert [line.value for line in growth.lines(report) if line.what.startswith("peak memory,")] == [1.0] * 8
     growth.draw(report).savefig(tmp_path / "growth.png")
 

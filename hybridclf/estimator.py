@@ -17,6 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import persistence
+from .captions import CaptionScores, check_captions, different_texts, score_captions, without_template
 from .data.arrays import Items, as_array, in_range, is_empty, is_image_list, is_pil_list, scaled, value_range
 from .data.image_files import read_pictures
 from .data.tables import TableEncoder, is_numeric
@@ -34,7 +35,7 @@ from .ports import Label
 from .pretrained import catalog
 from .proposer import accepts_gaps, aligned_log_proba, default_proposer, is_trained, shortlist
 from .reranker import Reranker
-from .reranking.allocation import Allocation, Race
+from .reranking.allocation import Allocation, FixedTrials, Race
 from .reranking.evidence import TIER_1_ANSWERS, RerankResult
 from .reranking.fusion import Fusion
 from .reranking.loop import Step
@@ -540,6 +541,51 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         )
         stage.condition(self.classes_.tolist())  # once for all, whatever the candidates
         return stage
+
+    def score_captions(
+        self, images: Any, captions: Sequence[Sequence[str]] | Sequence[str], *, trials: int = 32
+    ) -> list[CaptionScores]:
+        """Score captions of images by both tiers, any texts and not the labels; prompt templates are left out.
+
+        All captions of all images share their trials, which are evenly spaced. Scores are errors of the denoiser, with
+        the classifier's objective and timestep weights. Between images they are compared by what a caption gains over
+        no prompt, as DiffusionITM does; errors alone compare captions of one image (Equation 9 of arXiv 2303.16203).
+
+        Parameters
+        ----------
+        images : as for `fit`
+            n images.
+        captions : n sequences of str, or sequence of str
+            The captions of each image, of any number; or the same for all images.
+        trials : int
+            Trials of each image, at least 1; each costs an evaluation per caption and one for no prompt.
+
+        Returns
+        -------
+        list of CaptionScores `[n]`
+
+        Raises
+        ------
+        InvalidTypeError
+            If tier 2 is no model of text.
+        InvalidInputError
+            For unusable images, for captions that are empty, or for some that are different and read the same to the
+            model.
+
+        Examples
+        --------
+        >>> clf = HybridClassifier.from_pretrained("shapes")  # doctest: +SKIP
+        >>> captions = ["a red star above a blue ring", "a blue star above a red ring"]  # doctest: +SKIP
+        >>> clf.score_captions(["scene.png"], captions)[0].gain  # doctest: +SKIP
+        array([11.2, 4.9])
+        """
+        check_is_fitted(self)
+        items = self._read(images)
+        listed = check_captions(captions, len(items))
+        asked = copy.copy(self)
+        asked.denoiser_, asked.classes_ = without_template(self.denoiser_), np.array(different_texts(listed))
+        stage = asked.reranker(FixedTrials(trials), Fusion())
+        return score_captions(self.proposer_, stage, items, listed, self.verbose)
 
     def with_labels(self, labels: Sequence[Label]) -> Self:
         """A copy of this fitted classifier for other labels, at the cost of encoding the new ones.

@@ -9,7 +9,7 @@ per evaluation.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,7 +17,17 @@ from torch import Tensor, nn
 
 from .errors import InvalidInputError
 
-__all__ = ["Condition", "Denoiser", "Label", "Proposer", "Trainable", "VarianceDenoiser", "n_prompts", "take"]
+__all__ = [
+    "Condition",
+    "Denoiser",
+    "Label",
+    "Proposer",
+    "TextModel",
+    "Trainable",
+    "VarianceDenoiser",
+    "n_prompts",
+    "take",
+]
 
 Label = Any
 """Class label of any type that numpy can sort and compare, mostly int or str."""
@@ -147,6 +157,19 @@ class VarianceDenoiser(Denoiser, Protocol):
 
     def previous_levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Noise levels (α, σ) `[R]` one step before time t; (1, 0) before the first."""
+        ...
+
+
+@runtime_checkable
+class TextModel(Protocol):
+    """Port of a tier that reads any text: labels by way of a prompt template, and captions as they are.
+
+    A proposer among them has `logits(images)`, its unnormalised log-probabilities `[n, n_classes]`, which can be
+    compared between images.
+    """
+
+    def with_prompts(self, prompts: str) -> Self:
+        """The same model, its weights shared, with another prompt template, in which {} stands for the text."""
         ...
 
 

@@ -17,7 +17,7 @@ LEVELS = (
     {"demo", "zeroshot"},
     {"estimator"},
     {"persistence"},
-    {"fitting", "live", "saving"},
+    {"captions", "fitting", "live", "saving"},
     {"reranker", "training"},
     {"denoising", "models"},
     {"pretrained", "proposer", "reranking"},

@@ -1,10 +1,11 @@
 """Base classes of diffusers denoisers: images, noise levels, the conversion to ε̂, and prompts."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -186,6 +187,18 @@ class TextDenoiser(DiffusersDenoiser):
         """Adopt device and type, and forget the embeddings, which were computed in another type."""
         super().follow(device, dtype)
         self._embeddings = Embeddings(self._embed)
+
+    def with_prompts(self, prompts: str | Sequence[str]) -> Self:
+        """A copy with other prompt templates; it shares the networks and the cached embeddings.
+
+        Raises
+        ------
+        InvalidInputError
+            For a template without {}.
+        """
+        other = copy.copy(self)
+        other.templates = check_templates(prompts)
+        return other
 
     @abstractmethod
     def tokenizers(self) -> list[tuple[Any, int]]:

@@ -96,14 +96,11 @@ class ImageProposer(ABC):
         HybridClfError
             If the device's memory is too small for a single image.
         """
-        if not hasattr(self, "classes_"):
-            raise NotFittedError("no classes are chosen yet; call fit(None, labels) first")
-        if isinstance(images, Image.Image) or not hasattr(images, "__len__"):
-            raise InvalidInputError(f"give a list of images or an array [n, H, W, C], got {type(images).__name__}")
-        logits = self.batches(lambda start, size: self._image_logits(images[start : start + size]), len(images))
-        # the empty part keeps the shape [0, C] of no images
-        values = torch.cat([torch.empty(0, len(self.classes_)), *logits])
-        return torch.log_softmax(values.double(), dim=1).numpy()
+        return torch.log_softmax(self._all_logits(images), dim=1).numpy()
+
+    def logits(self, images: Any) -> np.ndarray:
+        """Compute unnormalised log-probabilities `[n, C]`; parameters and errors as in `predict_log_proba`."""
+        return self._all_logits(images).numpy()
 
     def predict_proba(self, images: Any) -> np.ndarray:
         """Predict probabilities `[n, C]`; parameters and errors as in `predict_log_proba`."""
@@ -112,6 +109,16 @@ class ImageProposer(ABC):
     def predict(self, images: Any) -> np.ndarray:
         """Predict the likeliest label of each image `[n]`; parameters and errors as in `predict_log_proba`."""
         return self.classes_[self.predict_log_proba(images).argmax(axis=1)]
+
+    def _all_logits(self, images: Any) -> Tensor:
+        """Compute unnormalised log-probabilities of all images, float64 `[n, C]`, in batches."""
+        if not hasattr(self, "classes_"):
+            raise NotFittedError("no classes are chosen yet; call fit(None, labels) first")
+        if isinstance(images, Image.Image) or not hasattr(images, "__len__"):
+            raise InvalidInputError(f"give a list of images or an array [n, H, W, C], got {type(images).__name__}")
+        logits = self.batches(lambda start, size: self._image_logits(images[start : start + size]), len(images))
+        # the empty part keeps the shape [0, C] of no images
+        return torch.cat([torch.empty(0, len(self.classes_)), *logits]).double()
 
     @torch.inference_mode()
     def _image_logits(self, images: Any) -> Tensor:

@@ -206,6 +206,18 @@ class OpenClipProposer(ImageProposer):
         self.classes_ = classes
         return self
 
+    def with_prompts(self, prompts: Prompts) -> Self:
+        """A copy with other prompt templates and no classes yet; it shares the model.
+
+        Raises
+        ------
+        InvalidInputError
+            For a template without {}.
+        """
+        return type(self)(
+            self.model, self.transform, self.tokenizer, check_templates(prompts), self.dtype, self.batches.size
+        )
+
     def _logits(self, pixels: Tensor) -> Tensor:
         """Compute scaled cosine similarities `[b, C]` of images `[b, 3, H, W]` and classes."""
         features = normalize(self.model.encode_image(pixels).float(), dim=-1)

@@ -10,9 +10,11 @@ from .shared import AsJson, Device, Quiet, console, running, text
 
 if TYPE_CHECKING:
     from ..estimator import HybridClassifier
+    from ..evaluating.caption_report import CaptionReport
+    from ..evaluating.report import Report
     from ..evaluating.sample import Sample
 
-DATA = "Folder with a subfolder of images per class, Parquet file, CSV of path and label, or digits."
+DATA = "Folder with a subfolder of images per class, Parquet file, CSV of path and label, digits, or JSONL of captions."
 
 
 def evaluate(
@@ -46,9 +48,19 @@ def evaluate(
 ) -> None:
     """Find out whether re-ranking pays on your own labelled images, at what cost, and with which settings.
 
+    Of a .jsonl file of images and captions: which caption belongs to which image? OUT then gets captions.json alone.
     Both tiers are asked once; interrupt it when you like, and repeat the command to go on. OUT gets report.html.
     """
     with running(quiet, lambda: "interrupted; what is recorded is kept: repeat the command to go on"):
+        from .captions import is_captions, match_captions
+
+        if is_captions(data):
+            others = {"labels": labels, "template": template, "top-k": top_k, "group": group}
+            matched = match_captions(
+                data, model, proposer, denoiser, calibrate, images, trials, device, not quiet, others
+            )
+            return _show(matched, matched.write(out), quiet, as_json)
+
         from ..data.listing import list_labelled
         from ..demo.style import require_matplotlib
         from ..evaluating import evaluate as evaluate_classifier
@@ -84,7 +96,11 @@ def evaluate(
             progress=not quiet,
             **options,
         )
-        files = report.write(out)
+        _show(report, report.write(out), quiet, as_json)
+
+
+def _show(report: "Report | CaptionReport", files: list[Path], quiet: bool, as_json: bool) -> None:
+    """Print a report, and where its files are."""
     if as_json:
         typer.echo(report.to_json())
         return

@@ -90,7 +90,8 @@ def test_commands_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=NAMES.get)
 def test_links_within_the_project_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)\s#]+)", page.read_text(encoding="utf-8")):
-        assert (page.parent / target).exists(), f"{NAMES[page]} links to {target}"
+        made = target.startswith("gallery/")  # by the build, which checks it
+        assert made or (page.parent / target).exists(), f"{NAMES[page]} links to {target}"
 
 
 @pytest.mark.parametrize("module", DOCUMENTED)

@@ -898,7 +898,7 @@ def test_progress_bars_on_request(digits: tuple[np.ndarray, np.ndarray], capsys:
     assert capsys.readouterr() == ("", "")
     clf.set_params(verbose=True).fit(images, y).predict(images)
     out, err = capsys.readouterr()
-    assert out == "" and "look at held-out images: 100%" in err and "rerank: 100%" in err
+    assert out == "" and "record held-out images: 100%" in err and "rerank: 100%" in err
 
 
 @pytest.mark.parametrize("method", ["predict", "predict_proba", "decision_function", "rerank", "decide"])

@@ -187,7 +187,9 @@ class Loop:
 
     def record(self, batch: Batch, errors: np.ndarray) -> Step:
         """Note the errors `[E]` of a batch, and judge the images whose trials are in."""
-        window, errors = self.window, np.asarray(errors)
+        window = self.window
+        with np.errstate(over="ignore"):  # beyond what evidence can hold, an error counts as infinite
+            errors = np.where(np.isfinite(np.asarray(errors, dtype=np.float32)), errors, np.nan)
         slots, slot = np.unique(batch.slot), batch.slot[batch.row]
         n_rows = len(batch.slot) - int(np.count_nonzero(window.begun[slots]))  # those that begin in this batch
         window.busy[slots] = False

@@ -297,7 +297,7 @@ def test_folders_of_something_else_are_refused(begun: Callable[..., Any], tmp_pa
 
 def test_what_is_no_model_is_refused(begun: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(
-        InvalidInputError, match=r"there is no embedded model 'nonsense'; .* of a saved model give the folder"
+        InvalidInputError, match=r"there is no embedded model 'nonsense'; .* for a saved model give its folder"
     ):
         begun(model="nonsense")
     with pytest.raises(SavedModelError, match="is not a saved model"):

@@ -530,7 +530,7 @@ def test_demo_without_matplotlib_says_what_to_type(tmp_path: Path, monkeypatch: 
     ("arguments", "message"),
     [
         (["--model", "nonsense"], "there is no embedded model 'nonsense'"),
-        (["--model", "./missing"], "of a saved model give the folder"),
+        (["--model", "./missing"], "for a saved model give its folder"),
         (["--api-key-file", "missing"], "the API keys in missing cannot be read"),
     ],
 )

@@ -107,10 +107,12 @@ def test_a_prior_of_minus_infinity_is_a_prior(client: httpx.Client) -> None:
 
 
 def test_a_bound_on_evaluations_is_kept(client: httpx.Client, clf: HybridClassifier) -> None:
-    even = [-2.3] * 10
-    free = ask(client, query=uri(picture(undecided(clf))), documents=TEXTS, log_prior=even)
+    even, stage = [-2.3] * 10, clf.reranker()
+    digits = (stage.rerank(item(clf, i)[None], [clf.classes_.tolist()], [np.array(even)])[0] for i in range(900, 1797))
+    hard = 900 + next(i for i, result in enumerate(digits) if result.rows > 1)
+    free = ask(client, query=uri(picture(hard)), documents=TEXTS, log_prior=even)
     assert free["meta"]["evaluations"] > 10
-    bounded = ask(client, query=uri(picture(undecided(clf))), documents=TEXTS, log_prior=even, max_evaluations=10)
+    bounded = ask(client, query=uri(picture(hard)), documents=TEXTS, log_prior=even, max_evaluations=10)
     assert bounded["meta"] == {"evaluations": 10, "stopped_by": "budget", "degraded": False}
     none = ask(client, query=uri(picture(3)), documents=["8", "3"], log_prior=[-0.6, -0.7], max_evaluations=0)
     assert [r["index"] for r in none["results"]] == [0, 1]

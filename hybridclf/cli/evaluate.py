@@ -51,13 +51,20 @@ def evaluate(
     Of a .jsonl file of images and captions: which caption belongs to which image? OUT then gets captions.json alone.
     Both tiers are asked once; interrupt it when you like, and repeat the command to go on. OUT gets report.html.
     """
-    with running(quiet, lambda: "interrupted; what is recorded is kept: repeat the command to go on"):
-        from .captions import is_captions, match_captions
+    of_captions = data.lower().endswith(".jsonl")
+    kept = "" if of_captions else "; what is recorded is kept: repeat the command to go on"
+    with running(quiet, lambda: f"interrupted{kept}"):
+        if of_captions:
+            from .captions import match_captions
 
-        if is_captions(data):
-            others = {"labels": labels, "template": template, "top-k": top_k, "group": group}
             matched = match_captions(
-                data, model, proposer, denoiser, calibrate, images, trials, device, not quiet, others
+                data,
+                {"model": model, "proposer": proposer, "denoiser": denoiser, "device": device},
+                {"labels": labels, "template": template, "top-k": top_k, "group": group},
+                calibrate=calibrate,
+                images=images,
+                trials=trials,
+                progress=not quiet,
             )
             return _show(matched, matched.write(out), quiet, as_json)
 

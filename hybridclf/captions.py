@@ -132,6 +132,7 @@ def _tier_1_scores(proposer: Any, images: Any, captions: Sequence[tuple[str, ...
     if not isinstance(proposer, TextModel) or not hasattr(proposer, "logits"):
         return [None] * len(captions)
     texts = different_texts(captions)[:-1]
-    logits = proposer.with_prompts("{}").fit(None, texts).logits(images)  # [n, all]
+    reader: Any = proposer.with_prompts("{}")
+    logits = reader.fit(None, texts).logits(images)  # [n, all]
     number = {text: i for i, text in enumerate(texts)}
     return [row[[number[caption] for caption in own]] for row, own in zip(logits, captions, strict=True)]

@@ -580,10 +580,11 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         array([11.2, 4.9])
         """
         check_is_fitted(self)
+        asked = copy.copy(self)
+        asked.denoiser_ = without_template(self.denoiser_)
         items = self._read(images)
         listed = check_captions(captions, len(items))
-        asked = copy.copy(self)
-        asked.denoiser_, asked.classes_ = without_template(self.denoiser_), np.array(different_texts(listed))
+        asked.classes_ = np.array(different_texts(listed))
         stage = asked.reranker(FixedTrials(trials), Fusion())
         return score_captions(self.proposer_, stage, items, listed, self.verbose)
 

@@ -33,6 +33,9 @@ def evaluate(
     calibrate: Annotated[
         str | None, typer.Option(metavar="DATA", help="Images to choose settings on; default: 30 % of DATA.")
     ] = None,
+    shifted: Annotated[
+        list[str] | None, typer.Option(metavar="DATA", help="Other images of the same classes; may be repeated.")
+    ] = None,
     images: Annotated[int | None, typer.Option(min=40, help="Images at most, every class in its proportion.")] = None,
     trials: Annotated[int | None, typer.Option(min=2, help="Trials to record; default: 64.")] = None,
     top_k: Annotated[int | None, typer.Option(min=2, help="Candidates to record; default: all, 20 at most.")] = None,
@@ -51,13 +54,20 @@ def evaluate(
     Of a .jsonl file of images and captions: which caption belongs to which image? OUT then gets captions.json alone.
     Both tiers are asked once; interrupt it when you like, and repeat the command to go on. OUT gets report.html.
     """
-    with running(quiet, lambda: "interrupted; what is recorded is kept: repeat the command to go on"):
-        from .captions import is_captions, match_captions
+    of_captions = data.lower().endswith(".jsonl")
+    kept = "" if of_captions else "; what is recorded is kept: repeat the command to go on"
+    with running(quiet, lambda: f"interrupted{kept}"):
+        if of_captions:
+            from .captions import match_captions
 
-        if is_captions(data):
-            others = {"labels": labels, "template": template, "top-k": top_k, "group": group}
             matched = match_captions(
-                data, model, proposer, denoiser, calibrate, images, trials, device, not quiet, others
+                data,
+                {"model": model, "proposer": proposer, "denoiser": denoiser, "device": device},
+                {"labels": labels, "template": template, "top-k": top_k, "group": group, "shifted": shifted or None},
+                calibrate=calibrate,
+                images=images,
+                trials=trials,
+                progress=not quiet,
             )
             return _show(matched, matched.write(out), quiet, as_json)
 
@@ -66,6 +76,7 @@ def evaluate(
         from ..evaluating import evaluate as evaluate_classifier
         from ..evaluating.page import require_jinja2
         from ..evaluating.sample import notes_on, read_sample
+        from ..evaluating.shift import read_shifted
         from .classifier import choose_classifier
 
         require_matplotlib(), require_jinja2()  # before the minutes are spent
@@ -85,6 +96,7 @@ def evaluate(
         options: dict[str, Any] = {} if trials is None else {"trials": trials}
         if other is not None:
             options["calibrate"] = (other.images, other.y)
+        others = [read_shifted(source, clf, images, progress=not quiet) for source in shifted or ()]
         report = evaluate_classifier(
             clf,
             sample.images,
@@ -92,7 +104,12 @@ def evaluate(
             groups=sample.groups,
             top_k=top_k,
             folder=out / "recording",
-            notes=[*notes_on(sample, data), *([] if other is None else notes_on(other, str(calibrate)))],
+            shifted=others,
+            notes=[
+                *notes_on(sample, data),
+                *([] if other is None else notes_on(other, str(calibrate))),
+                *(note for own in others for note in own.notes),
+            ],
             progress=not quiet,
             **options,
         )

@@ -110,7 +110,7 @@ def _line(number: int, text: str, folder: Path) -> CaptionLine:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise InvalidInputError(f"no JSON object of at most {MAX_LINE} characters")
+        raise InvalidInputError(f"not a JSON object in at most {MAX_LINE:,} characters")
     images, captions = _both(found)
     kind = found.get("kind") or ""
     if not isinstance(kind, str):
@@ -126,10 +126,10 @@ def _both(found: dict[str, Any]) -> tuple[Sequence[str], Sequence[str]]:
         frozenset({"images", "captions"}): lambda f: (_texts(f["images"]), _texts(f["captions"])),
         frozenset({"images", "caption"}): lambda f: (_texts(f["images"]), [f["caption"]]),
     }
-    fields = found.keys() & frozenset().union(*forms)
+    fields = frozenset(found.keys() & frozenset().union(*forms))
     if fields not in forms:
         raise InvalidInputError(f"it has {', '.join(map(repr, found)) or 'no field'}; a line is {_FORMS}")
-    images, captions = forms[frozenset(fields)](found)
+    images, captions = forms[fields](found)
     if not all(isinstance(image, str) and image for image in images):
         raise InvalidInputError(f"an image must be the path of a file, got {images!r}")
     both = "images" in fields and "captions" in fields

@@ -124,12 +124,11 @@ class CaptionReport:
         for heading in ("n", "chance", *methods, *(f"{method}\n- tier 1" for method in gains)):
             table.add_column(heading, justify="right", no_wrap=True)
         for row in self.rows:
+            chance = "" if row.chance is None else f"{100 * row.chance:.0f}"
             shares = [_percent(row.methods[method]) for method in methods]
             differences = [_percent(row.gains[method], "+") for method in gains]
-            table.add_row(
-                Text(row.kind), row.score, f"{row.n:,}", "" if row.chance is None else f"{100 * row.chance:.0f}", *shares, *differences,
-                style="bold" if row.kind == ALL else None,
-            )  # fmt: skip
+            cells = [row.score, f"{row.n:,}", chance, *shares, *differences]
+            table.add_row(Text(row.kind), *cells, style="bold" if row.kind == ALL else None)
         return Group(table, *map(Text, self.notes))
 
     def __str__(self) -> str:

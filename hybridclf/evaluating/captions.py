@@ -20,6 +20,9 @@ from .sample import stratified
 
 __all__ = ["evaluate_captions"]
 
+TRIALS = 32
+"""Trials of each image where nobody says how many."""
+
 CHUNK = 16
 """Lines that are asked about at a time."""
 
@@ -52,7 +55,7 @@ def evaluate_captions(
     *,
     calibrate: str | Path | None = None,
     images: int | None = None,
-    trials: int = 32,
+    trials: int = TRIALS,
     seed: int = 0,
     progress: bool = False,
 ) -> CaptionReport:

@@ -24,6 +24,7 @@ from .recording import record
 from .report import Report, pairs
 from .sample import calibration_share
 from .scores import by_class, compare
+from .shift import Shifted, ShiftRow, shift_rows
 from .study import Study
 from .verdict import verdict_of
 
@@ -47,6 +48,7 @@ def evaluate(
     top_k: int | None = None,
     folder: str | Path | None = None,
     figures: Sequence[str] = (),
+    shifted: Sequence[Shifted] = (),
     notes: Sequence[str] = (),
     random_state: int | np.random.RandomState | None = 0,
     progress: bool = False,
@@ -79,6 +81,8 @@ def evaluate(
         asks neither tier again. Default: nowhere.
     figures : sequence of str
         Names of further figures, of `hybridclf.evaluating.figures.FIGURES`.
+    shifted : sequence of Shifted
+        Other images of the same classes, for accuracy and calibration under shift; nothing is fitted to them.
     notes : sequence of str
         Sentences that the report is to repeat.
     random_state : int, RandomState or None
@@ -131,7 +135,9 @@ def evaluate(
         folder=None if folder is None else Path(folder),
         progress=progress,
     )
-    return _report(Study(clf, items, recording, calibrating, seed, progress), figures, notes)
+    study = Study(clf, items, recording, calibrating, seed, progress)
+    shifts = shift_rows(study, shifted, None if folder is None else Path(f"{folder}-shifted")) if shifted else []
+    return _report(study, figures, notes, shifts)
 
 
 def _read(clf: HybridClassifier, X: Any, y: Any) -> tuple[Items, np.ndarray]:
@@ -167,7 +173,7 @@ def _check_enough(y: np.ndarray, calibrating: np.ndarray) -> None:
             )
 
 
-def _report(study: Study, figures: Sequence[str], notes: Sequence[str]) -> Report:
+def _report(study: Study, figures: Sequence[str], notes: Sequence[str], shifts: list[ShiftRow]) -> Report:
     """All that is computed from a study."""
     y, names, hybrid, answers = study.test.y, list(study.scores), study.hybrid, study.answers
     differences = [compare((a, b), answers[a], answers[b], y) for a, b in pairs(names, hybrid)]
@@ -194,4 +200,5 @@ def _report(study: Study, figures: Sequence[str], notes: Sequence[str]) -> Repor
         figures=[make_figure(name, study) for name in dict.fromkeys([*ALWAYS, *figures])],
         examples=examples_of(study),
         about=about,
+        shifts=shifts,
     )

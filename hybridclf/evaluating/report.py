@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from .gallery import Example
 from .page import page_of
 from .scores import ClassChange, Difference, Score
 from .settings import Settings
+from .shift import ShiftRow, shift_table
 from .verdict import Verdict
 
 __all__ = ["Report"]
@@ -51,6 +52,8 @@ class Report:
         Test images that the hybrid fixed, and others that it broke.
     about : dict
         What was evaluated: model, images, trials, versions, and notes, sentences that a reader should know.
+    shifts : list of ShiftRow
+        Accuracy and calibration on images of other distributions; empty where there are none.
     """
 
     verdict: Verdict
@@ -62,6 +65,7 @@ class Report:
     figures: list[Figure]
     examples: list[Example]
     about: dict[str, Any]
+    shifts: list[ShiftRow] = field(default_factory=list)
 
     @property
     def rows(self) -> list[tuple[Score, Cost]]:
@@ -83,6 +87,7 @@ class Report:
             "classes": [asdict(change) for change in self.classes],
             "figures": [{k: v for k, v in asdict(figure).items() if k != "svg"} for figure in self.figures],
             "about": self.about,
+            "shifts": [asdict(row) for row in self.shifts],
         }
 
     def to_json(self) -> str:
@@ -132,7 +137,8 @@ class Report:
             style = "bold" if score.method == self.verdict.difference.method else None
             table.add_row(Text(score.method), *(cell(score, cost) for cell in _CELLS.values()), style=style)
         line = [Text(f"recommended: {self.recommended.line}")] if self.advises else []
-        return Group(Text(str(self.verdict), style="bold"), table, *line, *map(Text, about["notes"]))
+        shifts = [shift_table(self.shifts)] if self.shifts else []
+        return Group(Text(str(self.verdict), style="bold"), table, *line, *shifts, *map(Text, about["notes"]))
 
     def __str__(self) -> str:
         file = io.StringIO()

@@ -41,6 +41,8 @@ class Sample:
         Files that were left out, each with what is wrong with it.
     trained_on : int
         Images that were left out because the model was trained on them.
+    given_groups : tuple of n values
+        The groups as the source has them; None for an image without one.
     """
 
     images: list[Image.Image]
@@ -49,6 +51,7 @@ class Sample:
     n_listed: int
     unreadable: tuple[str, ...] = ()
     trained_on: int = 0
+    given_groups: tuple[Any, ...] = ()
 
 
 def read_sample(
@@ -117,7 +120,7 @@ def read_sample(
             f"{'; '.join(unreadable[:3])}; repair or remove them"
         )
     names, groups = zip(*found, strict=True)
-    return Sample(images, np.array(names), numbered(groups), len(y), tuple(unreadable))
+    return Sample(images, np.array(names), numbered(groups), len(y), tuple(unreadable), given_groups=groups)
 
 
 def without(sample: Sample, seen: np.ndarray) -> Sample:
@@ -129,6 +132,7 @@ def without(sample: Sample, seen: np.ndarray) -> Sample:
         images=[sample.images[i] for i in kept],
         y=sample.y[kept],
         groups=sample.groups[kept],
+        given_groups=tuple(sample.given_groups[i] for i in kept),
         trained_on=int((~new).sum()),
     )
 

@@ -1,0 +1,263 @@
+"""Both tiers on images of another distribution, with settings and fusion chosen on images of the first one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from ..data.listing import list_labelled
+from ..errors import InvalidInputError
+from ..estimator import HybridClassifier
+from ..fitting.validation import class_numbers
+from ..metrics import Interval, accuracy
+from ..ports import Label
+from .methods import TIER_1, replay
+from .recording import record
+from .sample import notes_on, read_sample
+from .scores import Score, score
+from .study import Study
+
+__all__ = [
+    "GroupScore",
+    "ShiftRow",
+    "Shifted",
+    "read_shifted",
+    "shape_bias",
+    "shift_rows",
+    "shift_table",
+    "worst_group",
+]
+
+FEWEST = 10
+"""Images that a group has at least, for its accuracy to be looked at."""
+
+TEXTURES = ("texture", "texture_label")
+"""Columns of the class whose texture a picture has."""
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """n labelled images of another distribution.
+
+    Attributes
+    ----------
+    name : str
+        What tables call them.
+    images : sequence of n images
+        As for `HybridClassifier.predict`.
+    y : array `[n]`
+        Right labels; in a cue conflict these are the shapes.
+    groups : sequence of n values or None
+        Groups whose accuracies are compared, such as the colour of a digit; None beside an image that has no group.
+    textures : sequence of n labels or None
+        Labels of the textures, in a cue conflict.
+    notes : tuple of str
+        Sentences on what was not looked at.
+    """
+
+    name: str
+    images: Any
+    y: np.ndarray
+    groups: Sequence[Any] | None = None
+    textures: Sequence[Label] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """The group that a method is worst in.
+
+    Attributes
+    ----------
+    group : str
+        Its name.
+    n : int
+        Its images.
+    accuracy : Interval
+        Share of them that are answered right, with its 95 % Wilson interval.
+    """
+
+    group: str
+    n: int
+    accuracy: Interval
+
+
+@dataclass(frozen=True)
+class ShiftRow:
+    """One method on the images of one distribution.
+
+    Attributes
+    ----------
+    source : str
+        The images.
+    n : int
+        Their number.
+    method : str
+        Name of the method.
+    accuracy : Interval
+        Share of right answers, with its 95 % Wilson interval.
+    calibration_error : float
+        Expected calibration error, in [0, 1].
+    worst_group : GroupScore or None
+        The group with the lowest accuracy, of those with at least `FEWEST` images; None without groups.
+    shape_bias : Interval or None
+        Share of shapes among answers that are an image's shape or its texture, with its 95 % Wilson interval (Geirhos
+        et al., arXiv 1811.12231); None without textures, or without such an answer.
+    """
+
+    source: str
+    n: int
+    method: str
+    accuracy: Interval
+    calibration_error: float
+    worst_group: GroupScore | None = None
+    shape_bias: Interval | None = None
+
+
+def read_shifted(
+    source: str | Path, clf: HybridClassifier, n_images: int | None = None, progress: bool = False
+) -> Shifted:
+    """Read images of the classifier's classes; their columns "group" and "texture", where there are such.
+
+    Raises
+    ------
+    UnknownLabelError
+        For classes that the model does not know.
+    InvalidInputError
+        If the images cannot be read.
+    """
+    labels, shape = clf.classes_.tolist(), clf.image_shape_
+    found = read_sample(source, labels, shape, n_images=n_images, progress=progress)
+    groups = found.given_groups if any(group is not None for group in found.given_groups) else None
+    return Shifted(
+        str(source), found.images, found.y, groups, _textures(source, clf, n_images), tuple(notes_on(found, source))
+    )
+
+
+def _textures(source: str | Path, clf: HybridClassifier, n_images: int | None) -> list[Label] | None:
+    """Labels of the textures of the images that are read; None without such a column."""
+    for column in TEXTURES:
+        try:
+            classes = list_labelled(source, column).classes
+        except InvalidInputError:  # it has no such column: all else of it was read before
+            continue
+        found = read_sample(source, clf.classes_.tolist(), clf.image_shape_, n_images=n_images, group=column)
+        own = {str(label): label for label in clf.classes_.tolist()}
+        return [own.get(classes[v] if isinstance(v, int) else str(v)) for v in found.given_groups]
+    return None
+
+
+def shift_rows(study: Study, shifted: Sequence[Shifted], folder: Path | None = None) -> list[ShiftRow]:
+    """Tier 1, tier 2 alone and the hybrid of a study on its own test images, and on images of other distributions.
+
+    Parameters
+    ----------
+    study : Study
+        Settings and fusions, chosen on its images to calibrate on.
+    shifted : sequence of Shifted
+        Other images of its classes.
+    folder : path, optional
+        Where their recordings are kept, each in a folder of its own. Default: nowhere.
+
+    Raises
+    ------
+    InvalidInputError
+        For labels that the classifier does not know, and as `record` does.
+    """
+    names = [TIER_1, study.methods[1].name, study.hybrid]
+    clean = [_row("as given", study.scores[name]) for name in names]
+    return clean + [row for i, own in enumerate(shifted) for row in _on(study, names, own, folder and folder / f"{i}")]
+
+
+def _on(study: Study, names: Sequence[str], shifted: Shifted, folder: Path | None) -> list[ShiftRow]:
+    """The methods of these names on images of one distribution."""
+    items, y = study.clf._read(shifted.images), class_numbers(np.asarray(shifted.y), study.clf.classes_)
+    known = study.recording
+    recording = record(
+        study.clf,
+        items,
+        y,
+        trials=known.n_trials,
+        top_k=known.candidates.shape[1],
+        folder=folder,
+        progress=study.progress,
+    )
+    rows = []
+    for method in (method for method in study.methods if method.name in names):
+        answers = replay(method, recording)
+        row, labels = _row(shifted.name, score(method.name, answers, y)), study.clf.classes_[answers.label].tolist()
+        if shifted.groups is not None:
+            row = replace(row, worst_group=worst_group(answers.label == y, shifted.groups))
+        if shifted.textures is not None:
+            row = replace(row, shape_bias=shape_bias(labels, np.asarray(shifted.y).tolist(), shifted.textures))
+        rows.append(row)
+    return rows
+
+
+def _row(source: str, scored: Score) -> ShiftRow:
+    n = int(scored.reliability.count.sum())
+    return ShiftRow(source, n, scored.method, scored.accuracy, scored.calibration_error)
+
+
+def worst_group(right: np.ndarray, groups: Sequence[Any]) -> GroupScore | None:
+    """The group with the lowest accuracy, of those with at least `FEWEST` images; None if there is no such group.
+
+    Parameters
+    ----------
+    right : bool array `[n]`
+        Right answers.
+    groups : sequence of n values
+        Groups; None for none.
+    """
+    members = {group: [g == group for g in groups] for group in dict.fromkeys(groups) if group is not None}
+    scores = [GroupScore(str(g), sum(own), accuracy(right[own])) for g, own in members.items() if sum(own) >= FEWEST]
+    return min(scores, key=lambda one: one.accuracy.value, default=None)
+
+
+def shape_bias(labels: Sequence[Label], shapes: Sequence[Label], textures: Sequence[Label]) -> Interval | None:
+    """Share of shapes among the answers that are an image's shape or its texture, where the two differ.
+
+    Answers cat, dog, cow, cat to cats with the textures dog, dog, dog and cat: one shape, one texture, so 1/2.
+    """
+    decided = [
+        label == shape
+        for label, shape, texture in zip(labels, shapes, textures, strict=True)
+        if shape != texture and label in (shape, texture)
+    ]
+    return accuracy(np.array(decided)) if decided else None
+
+
+def shift_table(rows: Sequence[ShiftRow]) -> Table:
+    """The rows as a table for terminals."""
+    table = Table(
+        title="Under shift, settings and fusion as chosen above",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("images")
+    table.add_column("method")
+    columns = {"n": lambda r: f"{r.n:,}", "accuracy, %": lambda r: _percent(r.accuracy)}
+    columns |= {"calib.\nerror": lambda r: f"{r.calibration_error:.3f}"}
+    if any(row.worst_group for row in rows):
+        columns["worst group, %"] = lambda r: (
+            f"{r.worst_group.group}: {_percent(r.worst_group.accuracy)}" if r.worst_group else ""
+        )
+    if any(row.shape_bias for row in rows):
+        columns["shape bias, %"] = lambda r: _percent(r.shape_bias) if r.shape_bias else ""
+    for heading in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(Text(row.source), row.method, *(Text(cell(row)) for cell in columns.values()))
+    return table
+
+
+def _percent(interval: Interval) -> str:
+    value, low, high = (100 * v for v in (interval.value, interval.low, interval.high))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"

@@ -17,7 +17,7 @@ from ..estimator import HybridClassifier
 from ..fitting.validation import class_numbers
 from ..reranking.trials import INFORMATIVE_TRIALS
 from ..utils.bounds import check_number, check_whole, draw_seed
-from .figures import ALWAYS, make_figure
+from .figures import figure_names, make_figure
 from .gallery import examples_of
 from .methods import TIER_1
 from .recording import record
@@ -78,7 +78,7 @@ def evaluate(
         Where the recording is kept, chunk by chunk: the same call goes on where it was interrupted, and a second one
         asks neither tier again. Default: nowhere.
     figures : sequence of str
-        Names of further figures, of `hybridclf.evaluating.figures.FIGURES`.
+        Names of further figures, of `hybridclf.evaluating.figures.FIGURES`; "all" is every one.
     notes : sequence of str
         Sentences that the report is to repeat.
     random_state : int, RandomState or None
@@ -96,7 +96,7 @@ def evaluate(
         If clf is no `HybridClassifier`.
     InvalidInputError
         For labels that it does not know, a single class, too few images, no image with its right class among the
-        candidates, or a folder that holds another recording or cannot be written.
+        candidates, an unknown figure, or a folder that holds another recording or cannot be written.
 
     Examples
     --------
@@ -106,6 +106,7 @@ def evaluate(
     if not isinstance(clf, HybridClassifier):
         raise InvalidTypeError(f"evaluate takes a fitted HybridClassifier, got a {type(clf).__name__}")
     check_is_fitted(clf)
+    names = figure_names(figures)
     check_whole("trials", trials, 2)
     if top_k is not None:
         check_whole("top_k", top_k, 2)
@@ -131,7 +132,7 @@ def evaluate(
         folder=None if folder is None else Path(folder),
         progress=progress,
     )
-    return _report(Study(clf, items, recording, calibrating, seed, progress), figures, notes)
+    return _report(Study(clf, items, recording, calibrating, seed, progress), names, notes)
 
 
 def _read(clf: HybridClassifier, X: Any, y: Any) -> tuple[Items, np.ndarray]:
@@ -191,7 +192,7 @@ def _report(study: Study, figures: Sequence[str], notes: Sequence[str]) -> Repor
         costs=list(study.costs.values()),
         differences=differences,
         classes=by_class(answers[hybrid], answers[TIER_1], y, study.test.labels),
-        figures=[make_figure(name, study) for name in dict.fromkeys([*ALWAYS, *figures])],
+        figures=[make_figure(name, study) for name in figures],
         examples=examples_of(study),
         about=about,
     )

@@ -14,7 +14,7 @@ __all__ = ["match_captions"]
 
 def match_captions(
     data: str,
-    tiers: Mapping[str, str | None],
+    tiers: Mapping[str, Any],
     unused: Mapping[str, object],
     *,
     calibrate: str | None,

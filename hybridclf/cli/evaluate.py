@@ -42,6 +42,9 @@ def evaluate(
     group: Annotated[
         str | None, typer.Option(help="Column of what belongs on one side; default: group, if there is one.")
     ] = None,
+    figure: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Figure of the papers to add (repeatable), or all of them.")
+    ] = None,
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the recording and the report.")] = Path(
         "evaluation"
     ),
@@ -74,12 +77,13 @@ def evaluate(
         from ..data.listing import list_labelled
         from ..demo.style import require_matplotlib
         from ..evaluating import evaluate as evaluate_classifier
+        from ..evaluating.figures import figure_names
         from ..evaluating.page import require_jinja2
         from ..evaluating.sample import notes_on, read_sample
         from ..evaluating.shift import read_shifted
         from .classifier import choose_classifier
 
-        require_matplotlib(), require_jinja2()  # before the minutes are spent
+        require_matplotlib(), require_jinja2(), figure_names(figure or ())  # before the minutes are spent
         names = None if labels is None else [name.strip() for name in labels.split(",")]
         if names is None and proposer is not None and model is None:
             names = list_labelled(data, group).classes
@@ -104,6 +108,7 @@ def evaluate(
             groups=sample.groups,
             top_k=top_k,
             folder=out / "recording",
+            figures=figure or (),
             shifted=others,
             notes=[
                 *notes_on(sample, data),

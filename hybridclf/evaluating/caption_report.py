@@ -56,7 +56,7 @@ class CaptionRow:
 
 @dataclass(frozen=True)
 class CaptionReport:
-    """How well the tiers match images and captions; printed with `rich`, or as text, it is a table.
+    """Scores of matching images and captions; printed with `rich`, or as text, it is a table.
 
     Attributes
     ----------

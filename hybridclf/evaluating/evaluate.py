@@ -17,7 +17,7 @@ from ..estimator import HybridClassifier
 from ..fitting.validation import class_numbers
 from ..reranking.trials import INFORMATIVE_TRIALS
 from ..utils.bounds import check_number, check_whole, draw_seed
-from .figures import ALWAYS, make_figure
+from .figures import figure_names, make_figure
 from .gallery import examples_of
 from .methods import TIER_1
 from .recording import record
@@ -80,7 +80,7 @@ def evaluate(
         Where the recording is kept, chunk by chunk: the same call goes on where it was interrupted, and a second one
         asks neither tier again. Default: nowhere.
     figures : sequence of str
-        Names of further figures, of `hybridclf.evaluating.figures.FIGURES`.
+        Names of further figures, of `hybridclf.evaluating.figures.FIGURES`; "all" is every one.
     shifted : sequence of Shifted
         Other images of the same classes, for accuracy and calibration under shift; nothing is fitted to them.
     notes : sequence of str
@@ -100,7 +100,7 @@ def evaluate(
         If clf is no `HybridClassifier`.
     InvalidInputError
         For labels that it does not know, a single class, too few images, no image with its right class among the
-        candidates, or a folder that holds another recording or cannot be written.
+        candidates, an unknown figure, or a folder that holds another recording or cannot be written.
 
     Examples
     --------
@@ -110,6 +110,7 @@ def evaluate(
     if not isinstance(clf, HybridClassifier):
         raise InvalidTypeError(f"evaluate takes a fitted HybridClassifier, got a {type(clf).__name__}")
     check_is_fitted(clf)
+    names = figure_names(figures)
     check_whole("trials", trials, 2)
     if top_k is not None:
         check_whole("top_k", top_k, 2)
@@ -137,7 +138,7 @@ def evaluate(
     )
     study = Study(clf, items, recording, calibrating, seed, progress)
     shifts = shift_rows(study, shifted, None if folder is None else Path(f"{folder}-shifted")) if shifted else []
-    return _report(study, figures, notes, shifts)
+    return _report(study, names, notes, shifts)
 
 
 def _read(clf: HybridClassifier, X: Any, y: Any) -> tuple[Items, np.ndarray]:
@@ -197,7 +198,7 @@ def _report(study: Study, figures: Sequence[str], notes: Sequence[str], shifts: 
         costs=list(study.costs.values()),
         differences=differences,
         classes=by_class(answers[hybrid], answers[TIER_1], y, study.test.labels),
-        figures=[make_figure(name, study) for name in dict.fromkeys([*ALWAYS, *figures])],
+        figures=[make_figure(name, study) for name in figures],
         examples=examples_of(study),
         about=about,
         shifts=shifts,

@@ -74,7 +74,7 @@ class Report:
 
     @property
     def advises(self) -> bool:
-        """Whether other settings than the classifier's own are worth a try."""
+        """True if other settings than the classifier's own are worth a try."""
         return self.verdict.pays is not False and not self.recommended.own
 
     def to_dict(self) -> dict[str, Any]:

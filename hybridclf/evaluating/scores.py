@@ -12,7 +12,7 @@ from ..metrics import Bins, Interval
 from ..ports import Label
 from .methods import Answers
 
-__all__ = ["ClassChange", "Difference", "Score", "by_class", "compare", "score"]
+__all__ = ["ClassChange", "Difference", "Score", "by_class", "compare", "mean_interval", "score"]
 
 N_BINS = 15
 """Bins of a reliability diagram; fewer where there are fewer than `PER_BIN` images for each."""
@@ -147,7 +147,7 @@ def compare(names: tuple[str, str], answers: Answers, baseline: Answers, y: np.n
     return Difference(
         *names,
         accuracy=metrics.accuracy_difference(right, before),
-        log_loss=_mean(losses(baseline, y) - losses(answers, y)),
+        log_loss=mean_interval(losses(baseline, y) - losses(answers, y)),
         fixed=fixed,
         broken=broken,
         p=float(binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0,
@@ -166,7 +166,7 @@ def by_class(answers: Answers, baseline: Answers, y: np.ndarray, classes: Sequen
     return sorted(changes, key=lambda change: -change.gain.value)
 
 
-def _mean(values: np.ndarray) -> Interval:
-    """Mean of n values with its normal 95 % interval."""
+def mean_interval(values: np.ndarray) -> Interval:
+    """Mean of n values `[n]` with its normal 95 % interval."""
     mean, error = float(values.mean()), float(values.std() / np.sqrt(len(values)))
     return Interval(mean, mean - 1.96 * error, mean + 1.96 * error)

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from ..data.arrays import Items
-from ..denoising.weighting import uniform_weights
+from ..denoising.weighting import Weighting, uniform_weights
 from ..estimator import HybridClassifier
 from .cost import Cost, measure_costs
 from .methods import TIER_1, Answers, Method, published, replay
@@ -74,11 +74,16 @@ class Study:
         """Name of the method that is recommended where re-ranking pays."""
         return OWN if self.settings.own else HYBRID
 
+    @property
+    def weighting(self) -> Weighting:
+        """Timestep weights that the denoiser was trained with: those of tier 2 alone."""
+        weighting: Weighting = getattr(self.clf.denoiser_, "weighting", uniform_weights)
+        return weighting
+
     @cached_property
     def methods(self) -> list[Method]:
         """Methods that are compared: tier 1, tier 2 alone, then both."""
-        weighting = getattr(self.clf.denoiser_, "weighting", uniform_weights)
-        return [Method(TIER_1), *published(self.calibration, weighting, "l2"), *self._recommended[1]]
+        return [Method(TIER_1), *published(self.calibration, self.weighting, "l2"), *self._recommended[1]]
 
     @cached_property
     def answers(self) -> dict[str, Answers]:

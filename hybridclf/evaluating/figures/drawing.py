@@ -2,17 +2,18 @@
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
-from ...demo.style import GREY, INK, STYLE, require_matplotlib
+from ...demo.style import COLOURS, GREY, INK, STYLE, require_matplotlib
 from ...errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-__all__ = ["Figure", "drawn"]
+__all__ = ["Figure", "drawn", "styles"]
 
 _COLOURS: dict[str, str] = {
     INK: "currentColor",
@@ -62,3 +63,9 @@ def drawn(draw: "Callable[[], Drawing]") -> str:
     for colour, variable in _COLOURS.items():
         svg = re.sub(colour, variable, svg, flags=re.IGNORECASE)
     return svg
+
+
+def styles() -> Iterator[dict[str, Any]]:
+    """Colour and marker of one curve after the other, as `errorbar` takes them."""
+    for colour, marker in zip(cycle([INK, *COLOURS, GREY]), cycle("osD^vP*X")):
+        yield {"color": colour, "marker": marker, "markersize": 4.5, "linewidth": 1.2}

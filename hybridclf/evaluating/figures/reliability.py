@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...demo.style import GREY, colour_of, new_figure
-from ...metrics import accuracy
+from ...metrics import Bins, accuracy
 from ..methods import TIER_1
 from ..scores import Score
 from ..study import Study
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
-__all__ = ["reliability"]
+__all__ = ["draw_bins", "reliability"]
 
 
 def reliability(study: Study) -> Figure:
@@ -42,17 +42,20 @@ def _draw(scores: Sequence[Score]) -> "Drawing":
     figure = new_figure(3.2 * len(scores), 3.4)
     panels = figure.subplots(1, len(scores), sharex=True, sharey=True, squeeze=False)[0]
     for axes, score in zip(panels, scores, strict=True):
-        _curve(axes, score)
+        draw_bins(axes, score.reliability, fmt="o", color=colour_of(score.method), markersize=5)
+        axes.set_title(score.method, fontsize=9.5)
     panels[0].set_ylabel("accuracy (95 % interval)")
     return figure
 
 
-def _curve(axes: "Axes", score: Score) -> None:
+def draw_bins(axes: "Axes", bins: Bins, **style: Any) -> None:
+    """Draw accuracy over confidence with intervals, in a style that `errorbar` takes, and the line of no error."""
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", zorder=1)
-    for row in _bins(score):
-        right = accuracy(np.arange(row["images"]) < round(row["accuracy"] * row["images"]))
-        reach = np.abs([[right.value - right.low], [right.high - right.value]])
-        point: dict[str, Any] = {"color": colour_of(score.method), "markersize": 5, "elinewidth": 1.2, "clip_on": False}
-        axes.errorbar(row["confidence"], right.value, reach, fmt="o", **point)
+    filled = bins.count > 0
+    right = [
+        accuracy(np.arange(n) < round(share * n))
+        for n, share in zip(bins.count[filled].astype(int), bins.accuracy[filled], strict=True)
+    ]
+    value, low, high = np.array([[r.value, r.low, r.high] for r in right]).T
+    axes.errorbar(bins.confidence[filled], value, [value - low, high - value], elinewidth=1.2, clip_on=False, **style)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence")
-    axes.set_title(score.method, fontsize=9.5)

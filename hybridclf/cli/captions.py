@@ -1,7 +1,7 @@
 """`hybridclf evaluate` of images and captions."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError
 from .classifier import choose_classifier

@@ -1,5 +1,6 @@
 """`hybridclf evaluate`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,8 +80,7 @@ def evaluate(
         from ..evaluating import evaluate as evaluate_classifier
         from ..evaluating.figures import figure_names
         from ..evaluating.page import require_jinja2
-        from ..evaluating.sample import notes_on, read_sample
-        from ..evaluating.shift import read_shifted
+        from ..pretrained.catalog import DEFAULT_MODEL
         from .classifier import choose_classifier
 
         require_matplotlib(), require_jinja2(), figure_names(figure or ())  # before the minutes are spent
@@ -88,37 +88,50 @@ def evaluate(
         if names is None and proposer is not None and model is None:
             names = list_labelled(data, group).classes
         clf = choose_classifier(model, names, template, proposer, denoiser, None, device)
-
-        def read(source: str, n_images: int | None) -> "Sample":
-            found = read_sample(
-                source, clf.classes_.tolist(), clf.image_shape_, n_images=n_images, group=group, progress=not quiet
-            )
-            return found if proposer is not None else _unseen(found, clf, model)
-
-        sample = read(data, images)
-        other = None if calibrate is None else read(calibrate, images)
-        options: dict[str, Any] = {} if trials is None else {"trials": trials}
-        if other is not None:
-            options["calibrate"] = (other.images, other.y)
-        others = [read_shifted(source, clf, images, progress=not quiet) for source in shifted or ()]
+        trained = None if proposer is not None else model or DEFAULT_MODEL
+        inputs = _read(clf, data, calibrate, shifted or (), images, group, trained, progress=not quiet)
+        if trials is not None:
+            inputs["trials"] = trials
         report = evaluate_classifier(
-            clf,
-            sample.images,
-            sample.y,
-            groups=sample.groups,
-            top_k=top_k,
-            folder=out / "recording",
-            figures=figure or (),
-            shifted=others,
-            notes=[
-                *notes_on(sample, data),
-                *([] if other is None else notes_on(other, str(calibrate))),
-                *(note for own in others for note in own.notes),
-            ],
-            progress=not quiet,
-            **options,
+            clf, **inputs, top_k=top_k, folder=out / "recording", figures=figure or (), progress=not quiet
         )
         _show(report, report.write(out), quiet, as_json)
+
+
+def _read(
+    clf: "HybridClassifier",
+    data: str,
+    calibrate: str | None,
+    shifted: Sequence[str],
+    n_images: int | None,
+    group: str | None,
+    trained: str | None,
+    progress: bool,
+) -> dict[str, Any]:
+    """Read all images, as arguments of `evaluating.evaluate`; without those that the model `trained` was trained on."""
+    from ..evaluating.sample import notes_on, read_sample
+    from ..evaluating.shift import read_shifted
+
+    samples = []
+    for source in (data, calibrate):
+        if source is not None:
+            known, shape = clf.classes_.tolist(), clf.image_shape_
+            found = read_sample(source, known, shape, n_images=n_images, group=group, progress=progress)
+            samples.append((source, found if trained is None else _unseen(found, trained)))
+    sample = samples[0][1]
+    distributions = [read_shifted(source, clf, n_images, progress=progress) for source in shifted]
+    notes = [note for source, found in samples for note in notes_on(found, source)]
+    notes += [note for distribution in distributions for note in distribution.notes]
+    options: dict[str, Any] = {}
+    if calibrate is not None:
+        options["calibrate"] = (samples[1][1].images, samples[1][1].y)
+    return options | {
+        "X": sample.images,
+        "y": sample.y,
+        "groups": sample.groups,
+        "shifted": distributions,
+        "notes": notes,
+    }
 
 
 def _show(report: "Report | CaptionReport", files: list[Path], quiet: bool, as_json: bool) -> None:
@@ -133,15 +146,15 @@ def _show(report: "Report | CaptionReport", files: list[Path], quiet: bool, as_j
             screen.print(text(f"Written: {file}"), soft_wrap=True)
 
 
-def _unseen(sample: "Sample", clf: "HybridClassifier", model: str | None) -> "Sample":
+def _unseen(sample: "Sample", model: str) -> "Sample":
     """The images that a trained pair was not trained on, if it says which those are."""
     from ..errors import SavedModelError
     from ..evaluating.sample import without
     from ..pair_training.train_pair import trained_on
-    from ..pretrained.catalog import DEFAULT_MODEL, model_folder
+    from ..pretrained.catalog import model_folder
 
     try:
-        seen = trained_on(model_folder(model or DEFAULT_MODEL))
+        seen = trained_on(model_folder(model))
     except SavedModelError:
         return sample
     found = without(sample, seen)

@@ -29,11 +29,25 @@ def assert_replayed_as_run(method: Method, clf: HybridClassifier, recording: Rec
     np.testing.assert_array_equal(played.rows[whole], live.rows[whole])
 
 
+@pytest.fixture
+def bounded_denoiser(gaussian_denoiser: type) -> type:
+    """A denoiser whose errors are not finite for images of very large numbers."""
+
+    class Bounded(gaussian_denoiser):  # type: ignore[misc]
+        def encode(self, images: Any) -> torch.Tensor:
+            x0 = super().encode(images)
+            return x0.where(x0.abs() < 1e6, torch.inf)
+
+    return Bounded
+
+
 @pytest.mark.parametrize(("cost_unit", "trials"), [("row", 64), ("pair", 64), ("row", 24), ("row", 100)])
-def test_every_method_is_replayed_as_it_is_run(make_world: Callable[..., Any], cost_unit: str, trials: int) -> None:
-    world = make_world(60, cost_unit=cost_unit)
+def test_every_method_is_replayed_as_it_is_run(
+    make_world: Callable[..., Any], bounded_denoiser: type, cost_unit: str, trials: int
+) -> None:
+    world = make_world(60, bounded_denoiser, cost_unit=cost_unit)
     world.images[0] *= 1e3  # unlike all that was calibrated on
-    world.images[1] *= 1e200  # of errors that are not finite
+    world.images[1] *= 1e8  # of errors that are not finite
     recording, items = recorded(world, trials)
     usual = recording.select(np.arange(2, 60))
     fitted = fit_calibration(usual.for_fitting("l1").select(np.ones(58, bool)), Race(), None, None)

@@ -20,7 +20,9 @@ T = 3
 @pytest.fixture(scope="module")
 def clf(text_pair: Path) -> HybridClassifier:
     """Both tiers are models of text, with a prompt template that captions do without; not to be changed."""
-    clf = HybridClassifier(*specs_of(text_pair), prompts="a photo of a {}.", allocation=PairedTTest(2, max_trials=3))
+    clf = HybridClassifier(
+        *specs_of(text_pair), prompts="a photo of a {}.", allocation=PairedTTest(min_trials=2, max_trials=3)
+    )
     return clf.set_params(random_state=0).fit(None, ["cat", "dog"])
 
 

@@ -48,6 +48,6 @@ def match_captions(
     labels = None
     if tiers["model"] is None:  # tiers by name are loaded with labels, whichever they are
         labels = list(dict.fromkeys(caption for line in read_lines(data)[0] for caption in line.captions))[:2]
-    clf = choose_classifier(labels=labels, **tiers)
+    clf = choose_classifier(tiers["model"], labels, None, tiers["proposer"], tiers["denoiser"], None, tiers["device"])
     n_trials = TRIALS if trials is None else trials
     return evaluate_captions(clf, data, calibrate=calibrate, images=images, trials=n_trials, progress=progress)

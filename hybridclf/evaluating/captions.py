@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from .. import __version__
+from ..captions import without_template
 from ..data.image_files import read_pictures
 from ..errors import InvalidInputError
 from ..estimator import HybridClassifier
@@ -89,6 +90,7 @@ def evaluate_captions(
     InvalidInputError
         If a file cannot be read, or has no line that can be used, or too few to fit a fusion.
     """
+    without_template(clf.denoiser_)  # refuses what is no model of text, before images are read
     asked, unreadable, n_lines = _asked(clf, source, images, trials, seed, progress)
     fusion = clf.fusion_ if clf.fusion_.calibrated else None
     n_fitted = 0

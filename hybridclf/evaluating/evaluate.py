@@ -114,6 +114,8 @@ def evaluate(
     check_whole("trials", trials, 2)
     if top_k is not None:
         check_whole("top_k", top_k, 2)
+    for own in shifted:
+        class_numbers(np.asarray(own.y), clf.classes_)  # refuses unknown labels before minutes are spent
     items, numbers = _read(clf, X, y)
     seed = draw_seed(random_state)
     if isinstance(calibrate, tuple):

@@ -73,7 +73,7 @@ def report(fusion: str | None = "the classifier's") -> CaptionReport:
 
 def test_the_table() -> None:
     shown = str(report())
-    assert shown.startswith("3 lines, 6 images, 4 trials") and "100.0 [43.8, 100.0]" in shown and "- tier 1" in shown
+    assert shown.startswith("3 lines, 6 images, 4 trials") and "100.0 [43.9, 100.0]" in shown and "- tier 1" in shown
     assert "A sample of 4 of 9 lines" in shown and "1 lines were left out: line 7: no [bold]image[/bold]" in shown
     assert "The fusion of both tiers is the classifier's." in shown
     assert "Tiers are not fused: the classifier has no fitted fusion" in str(report(None))

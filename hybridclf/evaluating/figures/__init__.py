@@ -6,6 +6,7 @@ from ...errors import InvalidInputError
 from ..study import Study
 from .drawing import Figure
 from .frontier import frontier
+from .noise import noise
 from .objectives import objectives
 from .reliability import reliability
 from .stages import stages
@@ -29,6 +30,7 @@ FIGURES: dict[str, Callable[[Study], Figure]] = {
     "weightings": weightings,
     "t_test": t_test,
     "temperature": temperature,
+    "noise": noise,
 }
 """Figures by name; a new one is a function in a module of its own, and a line here."""
 

@@ -60,7 +60,10 @@ def draw_scaling(kind: str, rows: Sequence[Any]) -> "Drawing":
         axes.set_xscale("log", base=2)
         axes.set_xticks(counts, map(str, counts))
         axes.set_xlabel("trials of every candidate")
-    differences.set_yscale("symlog", linthresh=2)  # a point is seen beside fifty
+    reach = 100 * np.abs([row["difference"] for row in rows]).max()
+    if reach > 10:  # a point is to be seen beside fifty
+        differences.set_yscale("symlog", linthresh=2)
+        differences.set_yticks([tick for tick in (-50, -20, -10, -5, -2, 0, 2, 5, 10, 20, 50) if abs(tick) <= reach])
     differences.yaxis.set_major_formatter("{x:+g}")
     accuracies.set_ylabel("accuracy, % (95 % interval)")
     differences.set_ylabel(f"minus {names[0]}, points (paired 95 % interval)")

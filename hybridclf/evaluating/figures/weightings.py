@@ -9,7 +9,7 @@ from .wording import against, percent
 
 __all__ = ["weightings"]
 
-REFERENCE = "the weightings of arXiv 2303.15233 (Appendix on learned weights)"
+REFERENCE = "the weightings of arXiv 2303.15233"
 
 
 def weightings(study: Study) -> Figure:

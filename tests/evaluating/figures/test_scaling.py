@@ -31,7 +31,7 @@ def test_trials_around_times() -> None:
     even = (np.arange(64) + 0.5) / 64
     for n in (5, 10):
         times = (np.arange(n) + 0.5) / n
-        chosen = np.sort(even[around(even, times)[:n]])
+        chosen = np.sort(even[around(even, times.tolist())[:n]])
         np.testing.assert_allclose(chosen, times, atol=1 / 128)
 
 
@@ -82,7 +82,7 @@ def test_weightings(study: Study) -> None:
 
 def test_a_model_with_weights_of_its_own(make_study: Callable[..., Study]) -> None:
     study = make_study()
-    study.clf.denoiser_.weighting = heuristic_weights  # type: ignore[union-attr]
+    study.clf.denoiser_.weighting = heuristic_weights
     found = accuracies(make_figure("weightings", study).rows, "weighting")
     assert all(found["the model's own", n] == found["heuristic", n] for _, n in found)
     objectives: Mapping[Any, float] = accuracies(make_figure("objectives", study).rows, "objective")

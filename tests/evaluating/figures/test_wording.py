@@ -1,0 +1,22 @@
+"""Numbers in words."""
+
+import numpy as np
+
+from hybridclf.evaluating.figures.wording import against, percent, points
+from hybridclf.metrics import Interval
+
+
+def test_words() -> None:
+    assert percent(0.8812) == "88.1 %"
+    assert points(Interval(0.009, -0.001, 0.019)) == "+0.9 points (-0.1 to 1.9)"
+
+
+def test_comparison() -> None:
+    base = np.arange(200) < 100
+    more, less, alike = np.arange(200) < 150, np.arange(200) < 50, np.roll(base, 1)
+    said = against("b", {"b": base, "more": more, "less": less, "alike": alike})
+    better, worse, same = said.split("; ")
+    assert better.startswith("more better than b, +25.0 points (19.")
+    assert worse.startswith("less worse than b, -25.0 points (-31.")
+    assert same == "alike not told from b"
+    assert against("b", {"b": base, "alike": alike}).startswith("alike, +0.0 points (-")

@@ -13,7 +13,7 @@ from ...reranking.allocation import FixedTrials
 from ...reranking.fusion import Fusion
 from ...reranking.trials import TrialPlan
 from ...utils.progress import progress_bar
-from ..asking import AllErrors
+from ..errors_by_objective import AllErrors
 from ..study import Study
 from .drawing import Figure, drawn
 from .tier_2 import right_by_error

@@ -3,7 +3,8 @@ Training on a folder of pictures
 ================================
 
 A subfolder per class is all that ``train_pair`` needs; ``hybridclf train`` is the same on the command line. The
-training here takes twenty seconds and so is for show: give yours an hour.
+training here takes twenty seconds and so is for show: give yours an hour. On a busy machine that is too short to learn
+anything, and ``worth_`` says so.
 """
 
 # %%

@@ -148,8 +148,14 @@ def _textures(source: str | Path, clf: HybridClassifier, n_images: int | None) -
             continue
         found = read_sample(source, clf.classes_.tolist(), clf.image_shape_, n_images=n_images, group=column)
         own = {str(label): label for label in clf.classes_.tolist()}
-        return [own.get(classes[v] if isinstance(v, int) else str(v)) for v in found.given_groups]
+        return [own.get(_name_of(value, classes)) for value in found.given_groups]
     return None
+
+
+def _name_of(value: Any, classes: Sequence[str]) -> str:
+    """Name of a class that a table names, or numbers as its own label column does."""
+    numbered = isinstance(value, int) and str(value) not in classes and 0 <= value < len(classes)
+    return classes[value] if numbered else str(value)
 
 
 def shift_rows(study: Study, shifted: Sequence[Shifted], folder: Path | None = None) -> list[ShiftRow]:

@@ -28,9 +28,11 @@ def points(difference: Interval) -> str:
 def against(baseline: str, right: Mapping[str, np.ndarray]) -> str:
     """Sentence parts that compare every method's right answers, bool `[n]` by name, with those of the baseline."""
     gains = {name: accuracy_difference(own, right[baseline]) for name, own in right.items() if name != baseline}
-    told = {name: gain for name, gain in gains.items() if gain.low > 0 or gain.high < 0}
-    parts = [f"{name} {'better' if g.low > 0 else 'worse'} than {baseline}, {points(g)}" for name, g in told.items()]
-    alike = [name if len(gains) > 2 else f"{name}, {points(gains[name])}," for name in gains if name not in told]
-    if alike:
-        parts.append(f"{' and '.join(alike)} not told from {baseline}")
-    return "; ".join(parts)
+    parts, alike = [], []
+    for name, gain in gains.items():
+        word = "better than" if gain.low > 0 else "worse than" if gain.high < 0 else "not told from"
+        if word == "not told from" and len(gains) > 2:  # a list of zeros would tell nothing
+            alike.append(name)
+        else:
+            parts.append(f"{name} {word} {baseline}, {points(gain)}")
+    return "; ".join([*parts, f"{' and '.join(alike)} not told from {baseline}"] if alike else parts)

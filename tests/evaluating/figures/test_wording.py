@@ -19,4 +19,4 @@ def test_comparison() -> None:
     assert better.startswith("more better than b, +25.0 points (19.")
     assert worse.startswith("less worse than b, -25.0 points (-31.")
     assert same == "alike not told from b"
-    assert against("b", {"b": base, "alike": alike}).startswith("alike, +0.0 points (-")
+    assert against("b", {"b": base, "alike": alike}).startswith("alike not told from b, +0.0 points (-")

@@ -69,7 +69,7 @@ def test_objectives(study: Study) -> None:
     last = figure.rows[-1]
     assert last["difference"][0] == pytest.approx(found["l1", 12] - found["l2", 12])
     assert last["difference"][1] <= last["difference"][0] <= last["difference"][2]
-    assert figure.title.startswith(f"In 12 trials l2 has {100 * found['l2', 12]:.1f} %; l1 ")
+    assert figure.title.startswith(f"In 12 trials l2 has {100 * found['l2', 12]:.1f} %; l1")
 
 
 def test_weightings(study: Study) -> None:

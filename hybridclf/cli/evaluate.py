@@ -67,7 +67,8 @@ def evaluate(
             matched = match_captions(
                 data,
                 {"model": model, "proposer": proposer, "denoiser": denoiser, "device": device},
-                {"labels": labels, "template": template, "top-k": top_k, "group": group, "shifted": shifted or None},
+                {"labels": labels, "template": template, "top-k": top_k, "group": group}
+                | {"shifted": shifted or None, "figure": figure or None},
                 calibrate=calibrate,
                 images=images,
                 trials=trials,

@@ -1,4 +1,4 @@
-"""What a second Ray actor is worth: `OMP_NUM_THREADS=1 python benchmarks/batch_scaling.py` (2 idle cores, Ray).
+"""Gain of a second Ray actor: `OMP_NUM_THREADS=1 python benchmarks/batch_scaling.py` (2 idle cores, Ray).
 
 The same batch, each worker pinned to one thread: the local engine, one actor and two, in turn, `--repeats` times. The
 input is scikit-learn's digits as PNG files in a Parquet file, over and over, unless `--input` gives another. Rates are

@@ -1,4 +1,4 @@
-"""What the pair for natural images is worth on CIFAR-10's test images:
+"""Worth of the pair for natural images, on CIFAR-10's test images:
 
     python benchmarks/cifar10.py DATA WORK [--model cifar10] [--images 2000] [--shifted 500] [--rival [MINUTES]]
         [--compile]
@@ -74,7 +74,7 @@ class Benchmark:
 
     @property
     def has_rival(self) -> bool:
-        """Whether one is wanted."""
+        """True if one is wanted."""
         return self.args.rival is not None
 
     @cached_property

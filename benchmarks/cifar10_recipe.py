@@ -1,4 +1,4 @@
-"""What the wrong-class term is worth: two pairs, trained from nothing for equally long, with it and without.
+"""Worth of the wrong-class term: two pairs, trained from nothing for equally long, with it and without.
 
     python benchmarks/cifar10_recipe.py DATA WORK [--minutes 20]
 

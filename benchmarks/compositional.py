@@ -1,4 +1,4 @@
-"""What prompts mean to the shapes pair: `python -m benchmarks.compositional [FOLDER]` (an hour on one core).
+"""Compositional captions, told apart by the shapes pair: `python -m benchmarks.compositional [FOLDER]` (an hour on one core).
 
 CLIP alone, diffusion alone and the hybrid, same weights, same pictures, on scenes that training never saw, half of them
 with combinations of a colour and a shape that it never saw. Writes `benchmarks/results/compositional.json` and a
@@ -99,7 +99,7 @@ class Calibrated:
         return {"CLIP": logits, "diffusion": -sums, "hybrid": self.fusion.scores(logits, sums, counts)}
 
     def choices(self, asked: Questions) -> dict[str, np.ndarray]:
-        """Whether each tier picks the right caption, bool `[n]`."""
+        """True where a tier picks the right caption, bool `[n]`."""
         logits, errors = self.pair.logits(asked), self.pair.errors(asked) * self.weights[:, None]
         return {tier: s[:, 0] > s[:, 1:].max(1) for tier, s in self.scores(logits, errors).items()}
 
@@ -116,7 +116,7 @@ class Calibrated:
         return kinds
 
     def single(self, asked: Questions) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        """Which of eighty, bool `[n]` by tier, and the evaluations per image; the diffusion model in stages."""
+        """Right answers among eighty captions, bool `[n]` by tier, and the evaluations per image; the diffusion model in stages."""
         right = np.array([captions[0] for captions in asked.captions])
         stages = Staged((16, 4, 1), (4, 16, TRIALS))
         reranker = Reranker(self.pair.denoiser, allocation=stages, weighting=self.weighting, batch_size=128)
@@ -205,7 +205,7 @@ def picture(report: dict) -> Figure:
 
 
 def _finding(report: dict) -> str:
-    """Where the tiers differ most, in a sentence."""
+    """The largest difference of the tiers, in a sentence."""
     (row,) = (r for r in report["rows"] if r["task"] == "mean of swaps, text" and r["scenes"] == "familiar")
     shares = ", ".join(f"{tier} {100 * row[tier]['value']:.0f} %" for tier in TIERS)
     return f"Of two captions with words exchanged, the right one for both pictures: {shares}"

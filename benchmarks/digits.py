@@ -1,4 +1,4 @@
-"""What the two tiers are worth on scikit-learn's digits: `python benchmarks/digits.py` (about 11 minutes on two cores).
+"""Worth of both tiers on scikit-learn's digits: `python benchmarks/digits.py` (about 11 minutes on two cores).
 
 Stratified half splits, seeds 0-4. In each run every method sees the same weights and the same test images. Writes
 `benchmarks/results/digits.json`, prints a table and the claims with what was measured; the exit code
@@ -26,7 +26,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Claim:
-    """What is claimed, the bound, and the mean over seeds with its 95 % interval (Student's t)."""
+    """A claim, its bound, and the mean over seeds with its 95 % interval (Student's t)."""
 
     text: str
     bound: str

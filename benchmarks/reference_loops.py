@@ -36,7 +36,7 @@ class Answer:
 
     @property
     def evaluations(self) -> int:
-        """What the image cost."""
+        """Cost of the image."""
         return int(np.isfinite(self.errors).sum())
 
 

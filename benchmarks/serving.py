@@ -1,4 +1,4 @@
-"""What `hybridclf serve` keeps of the offline throughput, and what it does under too much load.
+"""`hybridclf serve`: its share of the offline throughput, and its answers under too much load.
 
     python benchmarks/serving.py --model digits --clients 32 --seconds 120
     python benchmarks/serving.py --model DIR --images FOLDER --batch-size 16     # any other model, on image files

@@ -1,4 +1,4 @@
-"""What each part of the shapes U-Net's recipe is worth: short trainings of equal length, with all of it and without.
+"""Worth of each part of the shapes U-Net's recipe: short trainings of equal length, with all of it and without.
 
     python -m benchmarks.shapes_recipe WORK [--pair models/hybridclf_models/shapes] [--steps 500] [--batch 32]
 
@@ -35,7 +35,7 @@ RESULTS = Path(__file__).parent / "results" / "shapes-recipe.json"
 
 @dataclass(frozen=True)
 class Variant:
-    """What is done otherwise: of the recipe, where there is cross-attention, and whose text encoder it is."""
+    """Changes to the recipe: of the recipe, where there is cross-attention, and whose text encoder it is."""
 
     changes: dict[str, Any] = field(default_factory=dict)
     attends: tuple[bool, bool] = (True, True)
@@ -79,7 +79,7 @@ def ingredients(work: Path, pair: Path) -> Ingredients:
 
 
 def right(folder: Path, asked: dict[str, Questions]) -> dict[str, np.ndarray]:
-    """Whether the right phrase has the smaller error, bool `[n]` by kind of question."""
+    """True where the right phrase has the smaller error, bool `[n]` by kind of question."""
     stage = Reranker(diffusers.load(str(folder), prompts="{}"), allocation=FixedTrials(TRIALS), batch_size=128)
     answers = {}
     for kind, questions in asked.items():

@@ -91,7 +91,7 @@ class Recorder:
 def recorded(
     denoiser: Denoiser, allocation: Allocation, images: Any, candidates: Sequence
 ) -> tuple[list[RerankResult], Recorder]:
-    """What re-ranking gives, and the denoiser's batches behind it."""
+    """Results of re-ranking, and the denoiser's batches behind them."""
     recorder = Recorder(denoiser)
     return Reranker(recorder, allocation=allocation).rerank(images, candidates), recorder
 
@@ -105,7 +105,7 @@ def loop_share(denoiser: Denoiser, allocation: Allocation, images: Any, candidat
 
 @torch.inference_mode()
 def class_cost(denoiser: Any, n_rows: int, few: int = 1, many: int = 9) -> float:
-    """What one more class per row costs, as a share of what the trunk costs."""
+    """Cost of one more class per row, as a share of the trunk's."""
     device, denoiser = denoiser.device, copy(denoiser)
     denoiser.graphs = False  # of the trunk, which is also called by itself
     rng = torch.Generator().manual_seed(0)

@@ -56,7 +56,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the U-Net is trained.
+    """Settings of the U-Net's training.
 
     The sharpness is that of the wrong-caption term's softmax over minus summed errors. At 0.5, as likelihoods would
     have it, chance differences of large errors outweigh everything at first, and the shortest way down is to make
@@ -80,7 +80,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Ingredients:
-    """What the U-Net's training takes: pictures, their tokens `[n, CAPTIONS, 2, N_TOKENS]` and latents.
+    """Input of the U-Net's training: pictures, their tokens `[n, CAPTIONS, 2, N_TOKENS]` and latents.
 
     Beside them the words, the tokens `[N_TOKENS]` of no caption, and tier 1; latents are `[n, LATENT, 8, 8]`.
     """

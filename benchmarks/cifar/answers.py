@@ -1,4 +1,4 @@
-"""What methods answer and what it costs them; allocations are replayed from one table of recorded errors."""
+"""Answers of methods and their cost; allocations are replayed from one table of recorded errors."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ class Answers:
         return Answers(self.posterior[part], self.evaluations[part], self.rows[part], self.calibrated)
 
     def right(self, y: np.ndarray) -> np.ndarray:
-        """Whether each answer is right, bool `[n]`."""
+        """True where an answer is right, bool `[n]`."""
         return self.posterior.argmax(axis=1) == y
 
     def summary(self, y: np.ndarray) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def recorded(clf: HybridClassifier, images: np.ndarray, n_trials: int, folder: P
 
 
 def replay(errors: np.ndarray, log_prior: np.ndarray, allocation: Allocation, fusion: Fusion) -> Answers:
-    """What an allocation makes of recorded errors `[n, T, C]` under a prior `[n, C]`."""
+    """Run an allocation on recorded errors `[n, T, C]` under a prior `[n, C]`."""
     n, _, n_classes = errors.shape
     capacity = Capacity(512, 2**14)
     window = Window.for_batches(capacity, allocation.max_trials, n_classes)

@@ -1,4 +1,4 @@
-"""What all figures share: a line of the table, the machine's name, the style of the pictures."""
+"""Shared by all figures: a line of the table, the machine's name, the style of the pictures."""
 
 import os
 import platform
@@ -42,7 +42,7 @@ class Line:
 
     @property
     def verdict(self) -> str:
-        """Whether the bound is kept; empty if there is none."""
+        """True if the bound is kept; empty if there is none."""
         if not self.wanted:
             return ""
         low = -np.inf if self.at_least is None else self.at_least
@@ -51,7 +51,7 @@ class Line:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What was measured on."""
+    """The machine that was measured on."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "processor": _processor(),

@@ -24,7 +24,7 @@ from hybridclf.metrics import accuracy
 from .common import Line, colour_of, styled
 
 TOLERANCE = 0.002
-"""How far below the exhaustive accuracy still counts as the same."""
+"""Largest distance below the exhaustive accuracy that counts as the same."""
 
 METHODS = tuple(kind.__name__ for kind in (FixedTrials, Staged, PairedTTest, Race))
 PRIOR = {False: "without prior", True: "with prior"}
@@ -90,7 +90,7 @@ def fit(seed: int, sizes: Sizes, device: torch.device) -> tuple[HybridClassifier
 
 
 def ask(clf: HybridClassifier, images: np.ndarray, allocation: Allocation, prior: bool) -> list[RerankResult]:
-    """What an allocation makes of the images, tier 1's part included where its prior is used."""
+    """Answers of an allocation to the images, tier 1's part included where its prior is used."""
     if prior:
         return clf.reranker(allocation).rerank(images, *clf.propose(images))
     fusion = None if isinstance(allocation, Race) else Fusion()

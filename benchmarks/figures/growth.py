@@ -47,7 +47,7 @@ SIFT = 2
 
 @dataclass(frozen=True)
 class Point:
-    """What is asked: so many images, among so many classes, in so many trials.
+    """A question: so many images, among so many classes, in so many trials.
 
     With `keeps` all results are kept, as `rerank` does; without, each is let go as it comes.
     """
@@ -61,7 +61,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What stays while one axis grows, the values along each axis, repeats of the timings.
+    """Values that stay while one axis grows, the values along each axis, repeats of the timings.
 
     `beyond` are two points of which each has more images than the window can hold at a time.
     """
@@ -119,7 +119,7 @@ def _points(axis: str, tier_1: bool, sizes: Sizes) -> list[Point]:
 
 
 def call(point: Point, device: torch.device) -> Callable[[], Any]:
-    """What is timed: both tiers' whole work on the point's images."""
+    """The timed call: both tiers' whole work on the point's images."""
     clf, blobs = classifier(point.classes, point.trials, device)
     images = blobs[np.arange(point.images) % len(blobs)]
     return lambda: _drain(steps(clf, images, point), point.keeps)
@@ -167,7 +167,7 @@ def in_process(point: Point, device: torch.device) -> dict[str, int]:
 
 
 def peaks(point: Point, device: torch.device) -> dict[str, int]:
-    """What `in_process` reports of this process."""
+    """Report of this process to `in_process`."""
     ask = call(point, device)
     call(replace(point, images=1, trials=2), device)()  # loads all code and fills all caches, but no window
     forget_peaks()

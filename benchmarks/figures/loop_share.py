@@ -136,7 +136,7 @@ def _lines(name: str, work: dict[str, Any]) -> list[Line]:
 
 @styled
 def draw(report: dict[str, Any]) -> Figure:
-    """Where the time goes, a bar per workload; a loop that noise makes faster than its denoiser adds nothing."""
+    """Parts of the time, a bar per workload; a loop that noise makes faster than its denoiser adds nothing."""
     figure = Figure(figsize=(8, 3.2))
     axes, works = figure.add_subplot(), report["workloads"]
     denoiser = np.array([min(100 * work["denoiser"], 100.0) for work in works.values()])

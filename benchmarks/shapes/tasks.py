@@ -78,12 +78,12 @@ _UNUSED = np.random.default_rng(0)
 
 
 def _familiar(scene: Scene) -> bool:
-    """Whether training may have seen all that is in it."""
+    """True if training may have seen all that is in it."""
     return not any((t.colour, t.shape) in HELD_OUT for t in scene.things)
 
 
 def _sides(scene: Scene) -> bool:
-    """Whether one thing is left of the other, and they differ in texture."""
+    """True if one thing is left of the other, and they differ in texture."""
     return scene.relation == "left of" and scene.things[0].texture != scene.things[1].texture
 
 

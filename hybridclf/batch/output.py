@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from ..atomic import in_utf8, write_whole
 from ..errors import InvalidInputError
+from ..utils.manifests import differences, read_manifest
 from .answers import FileAnswer
 from .inputs import Part
 
@@ -62,10 +63,10 @@ def claim(output: Path, manifest: Mapping[str, Any]) -> None:
     path = output / MANIFEST
     # the manifest is written first, so a folder without one was not begun by a batch
     if path.exists():
-        differences = list(_differences(_read_manifest(path), manifest))
-        if differences:
+        changes = list(differences(read_manifest(path), manifest))
+        if changes:
             raise InvalidInputError(
-                f"{output} was begun with something else: {'; '.join(differences)}. "
+                f"{output} was begun with something else: {'; '.join(changes)}. "
                 "Repeat the command that began it, or give another OUTPUT"
             )
         return
@@ -77,31 +78,6 @@ def claim(output: Path, manifest: Mapping[str, Any]) -> None:
         raise _unwritable(output, error) from error
     text = json.dumps(manifest, indent=1) + "\n"
     _write(path, lambda file: file.write(text.encode()))
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(manifest, dict):
-            return manifest
-    except (OSError, ValueError):
-        pass
-    raise InvalidInputError(f"{path} cannot be read as the manifest of a batch; give another OUTPUT")
-
-
-def _differences(then: Any, now: Any, name: str = "") -> Iterator[str]:
-    """List the differences of two JSON values, a text each."""
-    if isinstance(then, dict) and isinstance(now, Mapping):
-        for key in then | dict(now):
-            yield from _differences(then.get(key), now.get(key), f"{name}/{key}" if name else key)
-    elif then != now:
-        yield f"{name} {_short(then)} is now {_short(now)}"
-
-
-def _short(value: Any) -> str:
-    """Shorten a hash to its first digits."""
-    text = "missing" if value is None else str(value)
-    return text if len(text) <= 40 else f"{text[:12]}…"
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------

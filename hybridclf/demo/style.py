@@ -7,8 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from ..errors import MissingDependencyError
-from ..utils.installing import pip_install
+from ..utils.installing import require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,12 +84,9 @@ def require_matplotlib() -> Any:
     MissingDependencyError
         If it is not installed.
     """
-    try:
-        import matplotlib.figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"pictures need matplotlib, which is not installed; type: {pip_install('plot')}"
-        ) from error
+    require("matplotlib.figure", "pictures need", "plot")
+    import matplotlib
+
     return matplotlib
 
 

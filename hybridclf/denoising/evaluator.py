@@ -17,7 +17,7 @@ from .batch_size import Batches
 from .conditions import ConditionTable
 from .objectives import BOUNDS, Transition, check_objective, resolve_objective
 
-__all__ = ["DenoiserEvaluator", "EvaluationErrors", "Rows", "batch_capacity"]
+__all__ = ["DenoiserEvaluator", "EvaluationErrors", "Rows", "batch_capacity", "noised"]
 
 EVALUATIONS_PER_ROW = 16
 """Evaluations that a batch counted in rows may hold, for each of its rows."""
@@ -32,6 +32,31 @@ class Rows(NamedTuple):
     x0: Tensor
     noise: Tensor
     x_t: Tensor
+
+
+def noised(denoiser: Denoiser, plan: TrialPlan, x0: Tensor, trial: np.ndarray) -> Rows:
+    """Noise encoded images.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        Its noise levels are used.
+    plan : TrialPlan
+        The trials.
+    x0 : Tensor `[R, *shape]`
+        Encoded images; one that is noised in several trials is repeated.
+    trial : int array `[R]`
+        Position of each row's trial in the plan's order.
+    """
+    exact = torch.promote_types(x0.dtype, torch.float32)  # half precision would blur the times
+    different, inverse = np.unique(trial, return_inverse=True)  # rows of one trial share its noise
+    t = send(torch.from_numpy(plan.timesteps(trial)), x0.device, exact)
+    noise = send(torch.from_numpy(plan.noise(different)), x0.device, exact)
+    noise = noise[send(torch.from_numpy(inverse), x0.device)]
+    alpha, sigma = denoiser.noise_levels(t)
+    across = (-1,) + (1,) * (x0.ndim - 1)
+    x_t = alpha.view(across) * x0 + sigma.view(across) * noise
+    return Rows(t, alpha, sigma, x0, noise, x_t.to(x0.dtype))
 
 
 def batch_capacity(denoiser: Denoiser, batch_size: int) -> Capacity:
@@ -186,7 +211,8 @@ class DenoiserEvaluator:
         label = self.labels[batch.slot[batch.row], batch.candidate]
         n = self.n_prompts
         prompt = (label[:, None] * n + np.arange(n)).ravel()
-        errors = self.evaluation_errors(self._noised(batch), batch.row.repeat(n), prompt, self.table.prompts)
+        rows = noised(self.denoiser, self.plan, self.x0[self._sent(batch.slot)], batch.trial)
+        errors = self.evaluation_errors(rows, batch.row.repeat(n), prompt, self.table.prompts)
         wait, weight = receive(errors.view(-1, n).mean(dim=1)), self.weight[batch.trial[batch.row]]
         return lambda: wait().numpy() * weight
 
@@ -200,16 +226,5 @@ class DenoiserEvaluator:
             self.x0[self._sent(slots)] = torch.cat(x0).to(self.x0)
             self.encoded[slots] = True
 
-    def _noised(self, batch: Batch) -> Rows:
-        trials, inverse = np.unique(batch.trial, return_inverse=True)
-        x0 = self.x0[self._sent(batch.slot)]
-        exact = torch.promote_types(x0.dtype, torch.float32)  # half precision would blur the times
-        t = self._sent(self.plan.timesteps(batch.trial), exact)
-        noise = self._sent(self.plan.noise(trials), exact)[self._sent(inverse)]
-        alpha, sigma = self.denoiser.noise_levels(t)
-        across = (-1,) + (1,) * (x0.ndim - 1)
-        x_t = alpha.view(across) * x0 + sigma.view(across) * noise
-        return Rows(t, alpha, sigma, x0, noise, x_t.to(x0.dtype))
-
-    def _sent(self, values: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
-        return send(torch.from_numpy(values), self.denoiser.device, dtype)
+    def _sent(self, values: np.ndarray) -> Tensor:
+        return send(torch.from_numpy(values), self.denoiser.device)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..denoising.batch_size import Batches
-from ..denoising.evaluator import EvaluationErrors, Rows
+from ..denoising.evaluator import EvaluationErrors, Rows, noised
 from ..denoising.objectives import BOUNDS, OBJECTIVES, resolve_objective
 from ..devices import send
 from ..ports import VarianceDenoiser, n_prompts
@@ -26,7 +26,7 @@ def objectives_of(denoiser: Any) -> tuple[str, ...]:
 
 
 class _StackedErrors(EvaluationErrors):
-    """Errors `[P, m]` of P evaluations under m objectives, which share the prediction."""
+    """Errors `[E, m]` of E evaluations under m objectives, which share the prediction."""
 
     def __init__(self, denoiser: Any, objectives: Sequence[str], batch_size: int) -> None:
         super().__init__(denoiser, next((o for o in objectives if o in BOUNDS), objectives[0]), batch_size)
@@ -85,7 +85,8 @@ class AllErrors:
         step = BLOCK * self.errors.batches.size
         for start in range(0, len(table), step):
             block = slice(start, start + step)
-            rows = self._noised(x0[self._sent(image[block])], trial[block])
+            index = send(torch.from_numpy(image[block]), x0.device)
+            rows = noised(self.denoiser, self.plan, x0[index], trial[block])
             table[block] = self._errors(rows, candidates[image[block]])
         return table.reshape(n, n_trials, k, -1)
 
@@ -96,17 +97,3 @@ class AllErrors:
         condition = (self.number[candidates][..., None] * p + np.arange(p)).ravel()
         errors = self.errors(rows, np.repeat(np.arange(n_rows), k * p), condition, self.conditions)
         return errors.view(n_rows, k, p, -1).mean(dim=2).cpu().numpy()
-
-    def _noised(self, x0: Tensor, trial: np.ndarray) -> Rows:
-        """Rows x_t = α·x0 + σ·ε of images `[R, *shape]` in the trials at these positions `[R]`."""
-        exact = torch.promote_types(x0.dtype, torch.float32)  # half precision would blur the times
-        different, inverse = np.unique(trial, return_inverse=True)
-        t = self._sent(self.plan.timesteps(trial), exact)
-        noise = self._sent(self.plan.noise(different), exact)[self._sent(inverse)]
-        alpha, sigma = self.denoiser.noise_levels(t)
-        across = (-1,) + (1,) * (x0.ndim - 1)
-        x_t = alpha.view(across) * x0 + sigma.view(across) * noise
-        return Rows(t, alpha, sigma, x0, noise, x_t.to(x0.dtype))
-
-    def _sent(self, values: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
-        return send(torch.from_numpy(values), self.denoiser.device, dtype)

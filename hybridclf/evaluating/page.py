@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingDependencyError
-from ..utils.installing import pip_install
+from ..utils.installing import require
 
 if TYPE_CHECKING:
     from .report import Report
@@ -20,13 +19,7 @@ def require_jinja2() -> Any:
     MissingDependencyError
         If it is not installed.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"the page needs jinja2, which is not installed; type: {pip_install('plot')}"
-        ) from error
-    return jinja2
+    return require("jinja2", "the page needs", "plot")
 
 
 def page_of(report: "Report") -> str:

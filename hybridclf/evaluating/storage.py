@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save
 from .. import __version__
 from ..atomic import make_folder, write_whole
 from ..errors import InvalidInputError
+from ..utils.manifests import differences, read_manifest
 
 __all__ = ["CHUNK", "Chunk", "RecordingFolder", "digest_of"]
 
@@ -66,9 +67,9 @@ class RecordingFolder:
         wanted = {"format": "hybridclf recording", "hybridclf": __version__} | dict(description)
         path = folder / MANIFEST
         if path.exists():
-            if differences := list(_differences(_read(path), wanted)):
+            if changes := list(differences(read_manifest(path), wanted)):
                 raise InvalidInputError(
-                    f"{folder} holds the recording of something else: {'; '.join(differences)}. Repeat the command "
+                    f"{folder} holds the recording of something else: {'; '.join(changes)}. Repeat the command "
                     "that made it, or give another folder"
                 )
         elif folder.exists() and any(path.suffix != ".part" for path in folder.iterdir()):
@@ -139,27 +140,3 @@ class RecordingFolder:
 def _alike(pair: tuple[np.ndarray, np.ndarray]) -> bool:
     then, now = pair
     return then.shape == now.shape and np.allclose(then, now, TOLERANCE, TOLERANCE, equal_nan=True)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(manifest, dict):
-            return manifest
-    except (OSError, ValueError):
-        pass
-    raise InvalidInputError(f"{path} cannot be read as what a recording writes; give another folder")
-
-
-def _differences(then: Any, now: Any, name: str = "") -> Iterator[str]:
-    """Differences between two JSON values, one text each."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        for key in then | now:
-            yield from _differences(then.get(key), now.get(key), f"{name}/{key}" if name else key)
-    elif then != now:
-        yield f"{name} was {_short(then)}, is {_short(now)}"
-
-
-def _short(value: Any) -> str:
-    text = "missing" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,11 +1,41 @@
-"""Install commands for the packages of an extra."""
+"""Optional packages: their import, and the command that installs those of an extra."""
 
 import re
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires
+from typing import Any
 
-__all__ = ["pip_install"]
+from ..errors import MissingDependencyError
+
+__all__ = ["pip_install", "require"]
 
 _NEEDED_FOR = re.compile(r"extra == ['\"]([\w-]+)['\"]")
+
+
+def require(module: str, purpose: str, extra: str) -> Any:
+    """Import a module of an optional package.
+
+    Parameters
+    ----------
+    module : str
+        Its name, such as "jinja2".
+    purpose : str
+        Beginning of the error, such as "the page needs".
+    extra : str
+        The extra that the package belongs to.
+
+    Raises
+    ------
+    MissingDependencyError
+        If it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise MissingDependencyError(
+            f"{purpose} {package}, which is not installed; type: {pip_install(extra)}"
+        ) from error
 
 
 def pip_install(*extras: str) -> str:

@@ -135,7 +135,7 @@ def test_a_recording_of_something_else_is_refused(tmp_path: Path, world: Any, ga
     with pytest.raises(InvalidInputError, match="is not empty and holds no recording"):
         recorded(world, folder=other)
     (tmp_path / "manifest.json").write_text("[]")
-    with pytest.raises(InvalidInputError, match="cannot be read as what a recording writes"):
+    with pytest.raises(InvalidInputError, match="cannot be read as a manifest"):
         recorded(world, folder=tmp_path)
 
 

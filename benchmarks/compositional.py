@@ -1,4 +1,4 @@
-"""Compositional captions, told apart by the shapes pair: `python -m benchmarks.compositional [FOLDER]` (an hour on one core).
+"""Compositional captions and the shapes pair: `python -m benchmarks.compositional [FOLDER]` (an hour on one core).
 
 CLIP alone, diffusion alone and the hybrid, same weights, same pictures, on scenes that training never saw, half of them
 with combinations of a colour and a shape that it never saw. Writes `benchmarks/results/compositional.json` and a
@@ -116,7 +116,7 @@ class Calibrated:
         return kinds
 
     def single(self, asked: Questions) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        """Right answers among eighty captions, bool `[n]` by tier, and the evaluations per image; the diffusion model in stages."""
+        """Right answers among eighty, bool `[n]` by tier, and evaluations per image; the diffusion model in stages."""
         right = np.array([captions[0] for captions in asked.captions])
         stages = Staged((16, 4, 1), (4, 16, TRIALS))
         reranker = Reranker(self.pair.denoiser, allocation=stages, weighting=self.weighting, batch_size=128)

@@ -35,7 +35,7 @@ RESULTS = Path(__file__).parent / "results" / "shapes-recipe.json"
 
 @dataclass(frozen=True)
 class Variant:
-    """Changes to the recipe: of the recipe, where there is cross-attention, and whose text encoder it is."""
+    """A variant of the recipe: its changes, the levels with cross-attention, and its own text encoder or CLIP's."""
 
     changes: dict[str, Any] = field(default_factory=dict)
     attends: tuple[bool, bool] = (True, True)

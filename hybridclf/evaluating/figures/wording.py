@@ -35,4 +35,4 @@ def against(baseline: str, right: Mapping[str, np.ndarray]) -> str:
             alike.append(name)
         else:
             parts.append(f"{name} {word} {baseline}, {points(gain)}")
-    return "; ".join([*parts, f"{' and '.join(alike)} not told from {baseline}"] if alike else parts)
+    return "; ".join([*parts, f"not told from {baseline}: {', '.join(alike)}"] if alike else parts)

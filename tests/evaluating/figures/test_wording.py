@@ -18,5 +18,5 @@ def test_comparison() -> None:
     better, worse, same = said.split("; ")
     assert better.startswith("more better than b, +25.0 points (19.")
     assert worse.startswith("less worse than b, -25.0 points (-31.")
-    assert same == "alike not told from b"
+    assert same == "not told from b: alike"
     assert against("b", {"b": base, "alike": alike}).startswith("alike not told from b, +0.0 points (-")

@@ -27,11 +27,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.shapes import data, models
-from benchmarks.shapes.loop import fit
 from benchmarks.shapes.tasks import single_things
 from hybridclf import HybridClassifier
 from hybridclf.data.shapes import caption, draw, scenes
 from hybridclf.devices import has_bf16
+from hybridclf.training.trainer import TrainerConfig
+
+from .resumable import fit
 
 SEED = 0
 HELD_OUT_SEED = 10**6
@@ -129,7 +131,7 @@ def train_clip(work: Path, pictures: data.Pictures, tokens: Tensor, n_words: int
         logits, right = scale * image.float() @ text.float().T, torch.arange(len(chosen), device=DEVICE)
         return {"contrastive": (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2}
 
-    return fit(work / "clip", model, loss_at, CLIP_STEPS, learning_rate=1e-3, weight_decay=0.1)
+    return fit(work / "clip", model, loss_at, CLIP_STEPS, TrainerConfig(learning_rate=1e-3, ema_decay=0.998))
 
 
 # --- tier 2 -----------------------------------------------------------------------------------------------------------
@@ -163,7 +165,8 @@ def train_decoder(work: Path, model: models.AutoencoderKL, pictures: data.Pictur
             out = model.decode(z + 0.05 * torch.randn(z.shape, generator=rng).to(DEVICE)).sample.float()
         return {"reconstruction": F.l1_loss(out, x) + F.mse_loss(out, x)}
 
-    return fit(work / "decoder", model, loss_at, DECODER_STEPS, learning_rate=2e-3)
+    config = TrainerConfig(learning_rate=2e-3, weight_decay=0.01, ema_decay=0.998)
+    return fit(work / "decoder", model, loss_at, DECODER_STEPS, config)
 
 
 @torch.inference_mode()
@@ -212,8 +215,8 @@ def train_unet(path: Path, model: models.TextToImage, made: Ingredients, recipe:
             losses["wrong caption"] = recipe.wrong_caption_weight * F.cross_entropy(scores, right)
         return losses
 
-    rate, about = recipe.learning_rate, asdict(recipe)
-    return fit(path, model, loss_at, recipe.steps, learning_rate=rate, decay=0.999, muon=True, recipe=about)
+    config = TrainerConfig(learning_rate=recipe.learning_rate, weight_decay=0.01, ema_decay=0.999, muon=True)
+    return fit(path, model, loss_at, recipe.steps, config, recipe=asdict(recipe))
 
 
 def choose_words(tokens: Tensor, empty: Tensor, others: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:

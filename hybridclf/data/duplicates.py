@@ -78,16 +78,13 @@ def _pictures(images: np.ndarray) -> Tensor:
     """Average images in a grid of cells and blur them, float32 `[n, C, h, w]`."""
     size = min(images.shape[1], GRID), min(images.shape[2], GRID)
     # block by block: a float32 copy of all images would take four times their memory
-    return torch.cat([_blurred(_channels_first(images[i : i + ROWS]), size) for i in range(0, len(images), ROWS)])
+    return torch.cat([_blurred(images[i : i + ROWS], size) for i in range(0, len(images), ROWS)])
 
 
-def _channels_first(images: np.ndarray) -> Tensor:
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).float()
-    return pixels.permute(0, 3, 1, 2) if pixels.ndim == 4 else pixels[:, None]
-
-
-def _blurred(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+def _blurred(images: np.ndarray, size: tuple[int, int]) -> Tensor:
     """Average in cells `[n, C, h, w]` and blur them by (1, 2, 1)/4 along both axes."""
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).float()
+    pixels = pixels.permute(0, 3, 1, 2) if pixels.ndim == 4 else pixels[:, None]
     cells = F.pad(F.adaptive_avg_pool2d(pixels, size), (1, 1, 1, 1), mode="replicate")
     # two means of neighbours in a row: (1, 1)/2 * (1, 1)/2 = (1, 2, 1)/4
     return F.avg_pool2d(F.avg_pool2d(cells, 2, stride=1), 2, stride=1)

@@ -80,7 +80,8 @@ def _find(source: str | Path, group: str | None) -> Listing:
     if path.suffix.lower() == ".csv" and path.is_file():
         return _in_csv(path, group)
     if source != DIGITS and (path.is_file() or any(path.glob("*.parquet"))):
-        return _in_parquet(path, group)
+        table = parquet.find(path, group)
+        return Listing(_Rows(table), table.n_rows, table.classes)
     if group is not None:
         raise InvalidInputError(f"{source} has no column {group!r}; only Parquet and CSV have columns to group by")
     if source == DIGITS:
@@ -117,11 +118,6 @@ def _in_folders(path: Path) -> Listing:
             raise InvalidInputError(f"class {folder.name!r} has no image in {folder}; add some, or remove the folder")
         items += [Item(str(file), partial(open_image, file), y) for file in files]
     return Listing(items, len(items), names)
-
-
-def _in_parquet(path: Path, group: str | None) -> Listing:
-    table = parquet.find(path, group)
-    return Listing(_Rows(table), table.n_rows, table.classes)
 
 
 @dataclass(frozen=True)

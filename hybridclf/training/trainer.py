@@ -131,7 +131,7 @@ class Trainer:
         self._optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self._parameters, 1.0)
-        self._optimizer.step(self.config.learning_rate * _warm_cosine(self.n_steps)(self.step))
+        self._optimizer.step(self.config.learning_rate * _warm_cosine(self.step, self.n_steps))
         self.step += 1
         # a smaller decay at first: else the average would stay close to the initial weights for long
         self._follow(min(self.config.ema_decay, self.step / (self.step + 9)))
@@ -197,10 +197,10 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _warm_cosine(n_steps: int) -> Callable[[int], float]:
-    """Make the schedule, a factor on the learning rate by step: linear warm-up, then half a cosine down to zero."""
+def _warm_cosine(step: int, n_steps: int) -> float:
+    """Compute the factor on the learning rate at a step: a linear warm-up, then half a cosine down to zero."""
     warm_up = max(1, min(100, n_steps // 10))
-    return lambda step: min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / n_steps))
+    return min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / n_steps))
 
 
 # --- denoisers --------------------------------------------------------------------------------------------------------

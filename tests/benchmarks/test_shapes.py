@@ -12,11 +12,10 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks import compositional, shapes_recipe
 from benchmarks.shapes import data, models, tasks
-from benchmarks.shapes.loop import fit
 from hybridclf import FixedTrials, HybridClassifier
 from hybridclf.data.shapes import HELD_OUT, RELATIONS, caption, draw, scenes
 from hybridclf_adapters import diffusers
@@ -163,43 +162,6 @@ def test_images_are_normalised_as_tier_1s_folder_says(pair: Path, pictures: np.n
     torch.testing.assert_close(transform(Image.fromarray(pictures[0])), ours, atol=1e-5, rtol=0)
 
 
-# --- the loop ---------------------------------------------------------------------------------------------------------
-
-
-def losses(model: nn.Module) -> object:
-    def loss_at(step: int) -> dict[str, Tensor]:
-        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
-        return {"error": (model(x) - x.sum(1, keepdim=True)).square().mean()}
-
-    return loss_at
-
-
-def linear() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Linear(4, 1)
-
-
-def test_an_interrupted_training_goes_on_exactly(tmp_path: Path) -> None:
-    model = linear()
-    whole = fit(tmp_path / "whole", model, losses(model), 30, learning_rate=0.1)  # type: ignore[arg-type]
-
-    class Killed(Exception):
-        pass
-
-    def killed(step: int) -> dict[str, Tensor]:
-        if step == 17:
-            raise Killed
-        return losses(first)(step)  # type: ignore[operator]
-
-    first, second = linear(), linear()
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("benchmarks.shapes.loop.SAVE_EVERY", 0.0)
-        fit(tmp_path / "part", first, killed, 30, learning_rate=0.1)
-    resumed = fit(tmp_path / "part", second, losses(second), 30, learning_rate=0.1)  # type: ignore[arg-type]
-    for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
-
-
 # --- the U-Net's training --------------------------------------------------------------------------------------------
 
 
@@ -325,7 +287,7 @@ def test_the_benchmark_of_the_recipe(
     for row in report["rows"].values():
         kinds = [cell["value"] for kind, cell in row.items() if kind not in ("mean", "minus all of it")]
         assert len(kinds) == 3 and row["mean"]["value"] == pytest.approx(np.mean(kinds))
-    weights = sorted(tmp_path.glob("recipe/*/unet.pt"))
+    weights = sorted(tmp_path.glob("recipe/*/unet.safetensors"))
     assert len(weights) == 3
     before = [path.stat().st_mtime_ns for path in weights]
     shapes_recipe.main()

@@ -51,6 +51,10 @@ class DiffusersDenoiser(ABC):
     optional: ClassVar[tuple[str, ...]] = ()
     """Parts that a pipeline of this family may lack."""
 
+    resolution: int
+    shape: tuple[int, ...]
+    schedule: Schedule
+
     def __init__(
         self,
         pipe: Any,
@@ -61,10 +65,7 @@ class DiffusersDenoiser(ABC):
     ) -> None:
         self.pipe, self.dtype, self.device = pipe, dtype, device
         self.network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
-        self.resolution = self._resolution(resolution)
-        edge = self.resolution // self.pixels_per_latent
-        self.shape: tuple[int, ...] = (self.network.config.in_channels, edge, edge)
-        self.schedule = self._schedule().to(device)
+        self._set_resolution(resolution)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -76,6 +77,18 @@ class DiffusersDenoiser(ABC):
         self.device, self.dtype = device, dtype
         self.schedule = self.schedule.to(device)
         keep_float32(self.pipe, dtype)
+
+    def at_resolution(self, resolution: int) -> Self:
+        """A copy that looks at images of another edge in pixels; it shares the networks.
+
+        Raises
+        ------
+        InvalidInputError
+            If the edge is no multiple of the pixels per patch of latents.
+        """
+        other = copy.copy(self)
+        other._set_resolution(resolution)
+        return other
 
     def compile(self) -> None:
         """Compile the U-Net or transformer (torch.compile) for later predictions, worthwhile in jobs of many minutes.
@@ -149,8 +162,8 @@ class DiffusersDenoiser(ABC):
         """Shift and scale the VAE's latents by its config, the inverse of the pipeline's decoding."""
         return (latents - (config.get("shift_factor") or 0)) * config["scaling_factor"]
 
-    def _resolution(self, resolution: int | None) -> int:
-        """Check the resolution, a multiple of the pixels per patch of latents."""
+    def _set_resolution(self, resolution: int | None) -> None:
+        """Set all that follows from the resolution, a multiple of the pixels per patch of latents."""
         # a transformer also joins latents to patches
         unit, trained = self.pixels_per_latent * getattr(self.network.config, "patch_size", 1), self._trained_size()
         resolution = trained if resolution is None else resolution
@@ -158,7 +171,9 @@ class DiffusersDenoiser(ABC):
             raise InvalidInputError(
                 f"resolution must be a multiple of {unit}, got {resolution}; the model was trained at {trained}"
             )
-        return resolution
+        self.resolution, edge = resolution, resolution // self.pixels_per_latent
+        self.shape = (self.network.config.in_channels, edge, edge)
+        self.schedule = self._schedule().to(self.device)
 
     def _trained_size(self) -> int | None:
         size = self.network.config.sample_size

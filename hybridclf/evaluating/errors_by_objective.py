@@ -1,6 +1,6 @@
 """Errors of every trial and candidate under several objectives at once, from one prediction each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..denoising.batch_size import Batches
 from ..denoising.evaluator import EvaluationErrors, Rows, noised
-from ..denoising.objectives import BOUNDS, OBJECTIVES, resolve_objective
+from ..denoising.objectives import BOUNDS, OBJECTIVES, Objective, resolve_objective
 from ..devices import send
 from ..ports import VarianceDenoiser, n_prompts
 from ..reranker import Reranker
@@ -28,9 +28,9 @@ def objectives_of(denoiser: Any) -> tuple[str, ...]:
 class _StackedErrors(EvaluationErrors):
     """Errors `[E, m]` of E evaluations under m objectives, which share the prediction."""
 
-    def __init__(self, denoiser: Any, objectives: Sequence[str], batch_size: int) -> None:
-        super().__init__(denoiser, next((o for o in objectives if o in BOUNDS), objectives[0]), batch_size)
-        self._objectives = {name: resolve_objective(name) for name in objectives}
+    def __init__(self, denoiser: Any, objectives: Mapping[str, Objective], batch_size: int) -> None:
+        super().__init__(denoiser, next((o for o in objectives if o in BOUNDS), "l2"), batch_size)
+        self._objectives = objectives
         self._error = self._stacked
 
     def _stacked(self, noise: Tensor, predicted: Tensor, *transition: Any) -> Tensor:
@@ -49,19 +49,20 @@ class AllErrors:
         Denoiser, trials and batch size.
     classes : array `[C]`
         The labels.
-    objectives : sequence of m str
-        Names of the errors.
+    objectives : sequence of m str, or m functions by name
+        Errors between noise and predicted noise.
     """
 
-    def __init__(self, stage: Reranker, classes: np.ndarray, objectives: Sequence[str]) -> None:
+    def __init__(
+        self, stage: Reranker, classes: np.ndarray, objectives: Sequence[str] | Mapping[str, Objective]
+    ) -> None:
         self.denoiser, self.plan, self.objectives = stage.denoiser, stage.plan, tuple(objectives)
         number, self.conditions = stage.condition(classes.tolist())
         self.number = np.array([number[label] for label in classes.tolist()])
         self.n_prompts = n_prompts(self.conditions, len(number))
-        self.errors, self.encoding = (
-            _StackedErrors(self.denoiser, objectives, stage.batch_size),
-            Batches(stage.batch_size),
-        )
+        by_name = objectives if isinstance(objectives, Mapping) else {o: resolve_objective(o) for o in objectives}
+        self.errors = _StackedErrors(self.denoiser, by_name, stage.batch_size)
+        self.encoding = Batches(stage.batch_size)
         self.dtype = np.float64 if self.denoiser.dtype == torch.float64 else np.float32
 
     @torch.inference_mode()

@@ -80,7 +80,8 @@ def evaluate(
         Where the recording is kept, chunk by chunk: the same call goes on where it was interrupted, and a second one
         asks neither tier again. Default: nowhere.
     figures : sequence of str
-        Names of further figures, of `hybridclf.evaluating.figures.FIGURES`; "all" is every one.
+        Names of further figures, of `hybridclf.evaluating.figures.FIGURES`; "all" is every one that there can be of
+        the denoiser.
     shifted : sequence of Shifted
         Other images of the same classes, for accuracy and calibration under shift; nothing is fitted to them.
     notes : sequence of str
@@ -100,7 +101,7 @@ def evaluate(
         If clf is no `HybridClassifier`.
     InvalidInputError
         For labels that it does not know, a single class, too few images, no image with its right class among the
-        candidates, an unknown figure, or a folder that holds another recording or cannot be written.
+        candidates, an unknown or impossible figure, or a folder that holds another recording or cannot be written.
 
     Examples
     --------
@@ -110,7 +111,7 @@ def evaluate(
     if not isinstance(clf, HybridClassifier):
         raise InvalidTypeError(f"evaluate takes a fitted HybridClassifier, got a {type(clf).__name__}")
     check_is_fitted(clf)
-    names = figure_names(figures)
+    names = figure_names(figures, clf.denoiser_)
     check_whole("trials", trials, 2)
     if top_k is not None:
         check_whole("top_k", top_k, 2)

@@ -1,31 +1,17 @@
 """Noise: the same for all classes or not, and drawn from narrower distributions."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import gammaln, ndtr, ndtri
 
-from ...demo.style import BLUE, new_figure
-from ...metrics import accuracy, accuracy_difference
-from ...reranking.allocation import FixedTrials
-from ...reranking.fusion import Fusion
 from ...reranking.trials import TrialPlan
 from ...utils.progress import progress_bar
-from ..errors_by_objective import AllErrors
 from ..study import Study
-from .drawing import Figure, drawn
-from .tier_2 import right_by_error
-from .wording import against, as_list, percent
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Drawing
+from .asking import Asking
+from .drawing import Figure
 
 __all__ = ["CHANGES", "noise"]
-
-IMAGES, TRIALS = 100, 8
-"""Test images at most, and trials, that the denoiser is asked about again."""
 
 SHARED = "normal, shared by all classes"
 
@@ -33,50 +19,20 @@ OWN = "normal, one for each class"
 
 
 def noise(study: Study) -> Figure:
-    """Accuracy of tier 2 alone when each class has noise of its own, and when noise is drawn otherwise.
-
-    It is the one figure here that asks the denoiser again: a few test images, chosen by chance, in the first of the
-    recorded trials. The shared noise is the recorded one.
-    """
-    clf, plan = study.clf, study.recording
-    chosen = np.array(study.examples(np.ones(len(study.test), dtype=bool), IMAGES))
-    recorded, items = study.test.select(chosen).first(TRIALS), study.test_items.select(chosen)
-    ask = AllErrors(clf.reranker(FixedTrials(plan.n_trials), Fusion()), clf.classes_, ["l2"])
-    shape, trials = clf.denoiser_.shape, np.arange(recorded.n_trials)
-
-    def asked(change: Callable[[np.ndarray], np.ndarray], seed: int, candidates: np.ndarray) -> np.ndarray:
-        ask.plan = _ChangedNoise(plan.n_trials, shape, seed, change)
-        return ask(items.images, candidates, trials)[..., 0]
-
-    columns = np.split(recorded.candidates, recorded.candidates.shape[1], axis=1)
+    """Accuracy of tier 2 alone when each class has noise of its own, and when noise is drawn otherwise."""
+    ask = Asking(study)
+    n_trials, shape, seed = study.recording.n_trials, study.clf.denoiser_.shape, study.recording.seed
+    columns = np.split(ask.recorded.candidates, ask.recorded.candidates.shape[1], axis=1)
+    tables, own = {SHARED: ask.recorded.errors["l2"]}, []
     with progress_bar(total=len(CHANGES) + len(columns), desc="noise", unit="pass", show=study.progress) as bar:
-        tables = {SHARED: recorded.errors["l2"]}
-        own = []
         for number, column in enumerate(columns, 1):
-            own.append(asked(np.asarray, plan.seed + number, column))
+            own.append(ask.errors(plan=TrialPlan(n_trials, shape, seed + number), candidates=column)[..., 0])
             bar.update()
         tables[OWN] = np.concatenate(own, axis=2)
         for name, change in CHANGES.items():
-            tables[name] = asked(change, plan.seed, recorded.candidates)
+            tables[name] = ask.errors(plan=_ChangedNoise(n_trials, shape, seed, change))[..., 0]
             bar.update()
-    weights = study.weighting(recorded.t, recorded.alpha, recorded.sigma)
-    right = {
-        name: right_by_error(replace(recorded, errors={"l2": table}), slice(None), weights)
-        for name, table in tables.items()
-    }
-    rows = [
-        {
-            "noise": name,
-            "accuracy": as_list(accuracy(r)),
-            "difference": as_list(accuracy_difference(r, right[SHARED])),
-        }
-        for name, r in right.items()
-    ]
-    title = (
-        f"{len(chosen)} images, {len(trials)} trials; {SHARED}, has {percent(right[SHARED].mean())}; "
-        f"{against(SHARED, right)}"
-    )
-    return Figure("noise", title, "Figure 2 and Table 12 of arXiv 2303.16203", rows, drawn(lambda: _draw(rows)))
+    return ask.figure("noise", tables, SHARED, "Figure 2 and Table 12 of arXiv 2303.16203")
 
 
 class _ChangedNoise(TrialPlan):
@@ -113,14 +69,3 @@ CHANGES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "of the expected norm": _normed,
 }
 """Table 12 of arXiv 2303.16203."""
-
-
-def _draw(rows: Sequence[Any]) -> "Drawing":
-    figure = new_figure(8, 3.2)
-    axes = figure.subplots()
-    value, low, high = 100 * np.array([row["accuracy"] for row in rows]).T
-    places = np.arange(len(rows))[::-1]
-    axes.errorbar(value, places, xerr=[value - low, high - value], fmt="o", color=BLUE, markersize=5)
-    axes.set_yticks(places, [row["noise"] for row in rows])
-    axes.set_xlabel("accuracy, % (95 % interval)")
-    return figure

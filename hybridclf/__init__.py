@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         UnknownSpecError,
     )
     from .estimator import HybridClassifier
+    from .evaluating.diffusion_features import DiffusionFeatures
     from .evaluating.evaluate import evaluate
     from .live.async_reranker import AsyncReranker
     from .pair_training.train_pair import train_pair
@@ -49,6 +50,7 @@ _HOMES = {
         "UnknownSpecError",
     ),
     "estimator": ("HybridClassifier",),
+    "evaluating.diffusion_features": ("DiffusionFeatures",),
     "evaluating.evaluate": ("evaluate",),
     "live.async_reranker": ("AsyncReranker",),
     "pair_training.train_pair": ("train_pair",),
@@ -68,6 +70,7 @@ __all__ = [
     "AsyncReranker",
     "ClosedError",
     "Denoiser",
+    "DiffusionFeatures",
     "Evidence",
     "FallbackWarning",
     "FixedTrials",

@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Any, ClassVar, Literal, Self
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from hybridclf.devices import check_compiles, send
@@ -89,6 +90,25 @@ class DiffusersDenoiser(ABC):
         other = copy.copy(self)
         other._set_resolution(resolution)
         return other
+
+    @abstractmethod
+    def sampler_inputs(self, labels: Sequence[Label], seeds: Sequence[int]) -> dict[str, Any]:
+        """Keywords of the pipeline's call for images of B labels."""
+
+    @torch.inference_mode()
+    def generate(self, labels: Sequence[Label], seeds: Sequence[int]) -> list[Image.Image]:
+        """Generate an image of each of B labels with the pipeline's own sampler and its default settings.
+
+        Parameters
+        ----------
+        labels : sequence of B labels
+            Input of `condition`; labels may repeat.
+        seeds : sequence of B int
+            Seed of each image. Of several prompt templates it also chooses one.
+        """
+        generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
+        images: list[Image.Image] = self.pipe(**self.sampler_inputs(labels, seeds), generator=generators).images
+        return images
 
     def compile(self) -> None:
         """Compile the U-Net or transformer (torch.compile) for later predictions, worthwhile in jobs of many minutes.
@@ -222,6 +242,11 @@ class TextDenoiser(DiffusersDenoiser):
     @abstractmethod
     def embed(self, prompts: list[str]) -> Condition:
         """Encode n prompts to a condition `[n, …]`."""
+
+    def sampler_inputs(self, labels: Sequence[Label], seeds: Sequence[int]) -> dict[str, Any]:
+        """A prompt per image."""
+        chosen = [self.templates[seed % len(self.templates)] for seed in seeds]
+        return {"prompt": [fill([own], [label])[0] for own, label in zip(chosen, labels, strict=True)]}
 
     def condition(self, labels: Sequence[Label]) -> Condition:
         """Encode L labels and n templates to text embeddings `[L·n, …]`; each prompt is encoded once and cached.

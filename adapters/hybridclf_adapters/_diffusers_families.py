@@ -227,6 +227,25 @@ class DiT(DiffusersDenoiser):
             )
         return {"class": torch.tensor(numbers, device=self.device)}
 
+    def unconditional(self) -> Condition:
+        """Condition `[1]` of no class, with which the model was trained a part of the time."""
+        return {"class": torch.tensor([self.n_classes], device=self.device)}
+
+    def sampler_inputs(self, labels: Sequence[Label], seeds: Sequence[int]) -> dict[str, Any]:
+        """A class number per image.
+
+        Raises
+        ------
+        InvalidInputError
+            For a model of other than 1,000 classes, as diffusers' sampler takes 1000 for no class.
+        """
+        if self.n_classes != 1000:
+            raise InvalidInputError(
+                f"diffusers samples from DiT models of 1,000 classes only, and this one has {self.n_classes}; sample "
+                "from it by a loop of your own"
+            )
+        return {"class_labels": [self._number(label) for label in labels]}
+
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Run the transformer, in whose output the second half of the channels is the variance."""
         return self.network(x, timestep=timestep, class_labels=condition["class"], return_dict=False)[0]

@@ -264,4 +264,5 @@ def _settled(pipe: Any, dtype: torch.dtype, device: torch.device) -> Any:
                 torch.nn.Module.to(part, dtype)
             part.to(device).eval().requires_grad_(False)
     keep_float32(pipe, dtype)
+    pipe.set_progress_bar_config(disable=True)  # of its sampler's steps
     return pipe

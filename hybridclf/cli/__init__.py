@@ -14,6 +14,7 @@ from .demo import demo
 from .evaluate import evaluate
 from .models import models
 from .serve import serve
+from .synthesize import synthesize
 from .train import train
 
 __all__ = ["app"]
@@ -54,5 +55,5 @@ def main(
     """A fast classifier proposes, a diffusion classifier settles what it leaves open."""
 
 
-for command in (demo, classify, train, evaluate, batch, serve, models):
+for command in (demo, classify, train, evaluate, synthesize, batch, serve, models):
     app.command()(command)

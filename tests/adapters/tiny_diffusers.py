@@ -267,7 +267,7 @@ def deepfloyd_if() -> Any:
     )
 
 
-def dit() -> Any:
+def dit(n_classes: int = 10) -> Any:
     import diffusers
 
     transformer = diffusers.DiTTransformer2DModel(
@@ -280,7 +280,7 @@ def dit() -> Any:
         out_channels=8,
         attention_bias=True,
         activation_fn="gelu-approximate",
-        num_embeds_ada_norm=10,
+        num_embeds_ada_norm=n_classes,
         norm_type="ada_norm_zero",
         norm_elementwise_affine=False,
     )

@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 from cifar import pictures, rival
 from cifar.answers import Answers, hybrid, record, recorded, replay, spread, weights
-from cifar.corruptions import FAMILIES, SEVERITIES, corrupted
 from figures.common import machine
 from timing import flops, medians
 from tqdm.auto import tqdm
@@ -35,6 +34,7 @@ from hybridclf import FixedTrials, Fusion, HybridClassifier, PairedTTest, Staged
 from hybridclf.batch.output import fingerprint
 from hybridclf.data.datasets import load_labelled
 from hybridclf.devices import as_device
+from hybridclf.evaluating.corruptions import FAMILIES, SEVERITIES, corrupted
 from hybridclf.fitting.calibration import RECORDED_TRIALS, fit_calibration
 from hybridclf.fitting.calibration import record as record_labelled
 from hybridclf.metrics import accuracy_difference

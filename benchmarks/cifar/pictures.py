@@ -7,10 +7,10 @@ import numpy as np
 from figures.common import colour_of, styled
 from matplotlib.figure import Figure
 
+from hybridclf.evaluating.corruptions import FAMILIES, SEVERITIES
 from hybridclf.metrics import accuracy
 
 from .answers import Answers
-from .corruptions import FAMILIES, SEVERITIES
 
 SHOWN = 8
 """Images in each half of the gallery."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..estimator import HybridClassifier
     from ..evaluating.caption_report import CaptionReport
     from ..evaluating.report import Report
+    from ..evaluating.robustness import BaselineResult
     from ..evaluating.sample import Sample
 
 DATA = "Folder with a subfolder of images per class, Parquet file, CSV of path and label, digits, or JSONL of captions."
@@ -36,6 +37,13 @@ def evaluate(
     ] = None,
     shifted: Annotated[
         list[str] | None, typer.Option(metavar="DATA", help="Other images of the same classes; may be repeated.")
+    ] = None,
+    corrupt: Annotated[
+        bool, typer.Option("--corrupt", help="Ask about corrupted copies too, by severity (needs kornia).")
+    ] = False,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SPEC|CSV", help="Classifier, or CSV of name, clean, shifted accuracy (repeatable)."),
     ] = None,
     images: Annotated[int | None, typer.Option(min=40, help="Images at most, every class in its proportion.")] = None,
     trials: Annotated[int | None, typer.Option(min=2, help="Trials to record; default: 64.")] = None,
@@ -68,7 +76,8 @@ def evaluate(
                 data,
                 {"model": model, "proposer": proposer, "denoiser": denoiser, "device": device},
                 {"labels": labels, "template": template, "top-k": top_k, "group": group}
-                | {"shifted": shifted or None, "figure": figure or None},
+                | {"shifted": shifted or None, "corrupt": corrupt or None, "figure": figure or None}
+                | {"baseline": baseline or None},
                 calibrate=calibrate,
                 images=images,
                 trials=trials,
@@ -89,14 +98,50 @@ def evaluate(
         if names is None and proposer is not None and model is None:
             names = list_labelled(data, group).classes
         clf = choose_classifier(model, names, template, proposer, denoiser, None, device)
+        named, known = _baselines(baseline or (), clf, template, device)
+        if (named or known) and not (shifted or corrupt):
+            raise InvalidInputError("baselines are compared under shift: give --shifted or --corrupt as well")
         trained = None if proposer is not None else model or DEFAULT_MODEL
         inputs = _read(clf, data, calibrate, shifted or (), images, group, trained, progress=not quiet)
         if trials is not None:
             inputs["trials"] = trials
         report = evaluate_classifier(
-            clf, **inputs, top_k=top_k, folder=out / "recording", figures=figure or (), progress=not quiet
+            clf,
+            **inputs,
+            corrupt=corrupt,
+            baselines=named,
+            known_baselines=known,
+            top_k=top_k,
+            folder=out / "recording",
+            figures=figure or (),
+            progress=not quiet,
         )
         _show(report, report.write(out), quiet, as_json)
+
+
+def _baselines(
+    given: Sequence[str], clf: "HybridClassifier", template: str | None, device: str | None
+) -> tuple[dict[str, Any], "list[BaselineResult]"]:
+    """Proposers by their spec strings, which know the classifier's labels; and what CSV files say of others."""
+    from ..evaluating.robustness import read_baselines
+    from ..ports import TextModel
+    from ..proposer import column_of, resolve_proposer
+
+    proposers, known = {}, []
+    for one in given:
+        if one.lower().endswith(".csv"):
+            known += read_baselines(one)
+            continue
+        proposer: Any = resolve_proposer(one, {"prompts": template, "device": device})
+        if isinstance(proposer, TextModel):
+            proposer = cast(Any, proposer).fit(None, clf.classes_.tolist())
+        if not hasattr(proposer, "classes_"):
+            raise InvalidInputError(
+                f"{one!r} is not fitted; give a network with weights (timm:…, open_clip:…), or a CSV"
+            )
+        column_of(proposer, clf.classes_)  # refuses labels that it does not know before minutes are spent
+        proposers[one] = proposer
+    return proposers, known
 
 
 def _read(

@@ -1,6 +1,6 @@
 """`hybridclf.evaluate`: from a classifier and labelled images to a report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,14 @@ from ..estimator import HybridClassifier
 from ..fitting.validation import class_numbers
 from ..reranking.trials import INFORMATIVE_TRIALS
 from ..utils.bounds import check_number, check_whole, draw_seed
+from .corruptions import corrupted_copies, require_kornia
 from .figures import figure_names, make_figure
+from .figures.robustness import robustness
 from .gallery import examples_of
 from .methods import TIER_1
 from .recording import record
 from .report import Report, pairs
+from .robustness import BaselineResult
 from .sample import calibration_share
 from .scores import by_class, compare
 from .shift import Shifted, ShiftRow, shift_rows
@@ -49,6 +52,9 @@ def evaluate(
     folder: str | Path | None = None,
     figures: Sequence[str] = (),
     shifted: Sequence[Shifted] = (),
+    corrupt: bool = False,
+    baselines: Mapping[str, Any] | None = None,
+    known_baselines: Sequence[BaselineResult] = (),
     notes: Sequence[str] = (),
     random_state: int | np.random.RandomState | None = 0,
     progress: bool = False,
@@ -84,6 +90,13 @@ def evaluate(
         the denoiser.
     shifted : sequence of Shifted
         Other images of the same classes, for accuracy and calibration under shift; nothing is fitted to them.
+    corrupt : bool
+        Ask about corrupted copies of some test images as well, by severity: noise, blur, weather, contrast and JPEG.
+    baselines : dict of str to proposer, optional
+        Other classifiers of the same labels, fitted. Under shift they answer the same images, and the line through
+        their accuracies says what effective robustness is measured from.
+    known_baselines : sequence of BaselineResult
+        Accuracies of further baselines, from elsewhere.
     notes : sequence of str
         Sentences that the report is to repeat.
     random_state : int, RandomState or None
@@ -112,6 +125,8 @@ def evaluate(
         raise InvalidTypeError(f"evaluate takes a fitted HybridClassifier, got a {type(clf).__name__}")
     check_is_fitted(clf)
     names = figure_names(figures, clf.denoiser_)
+    if corrupt:
+        require_kornia()  # before minutes are spent
     check_whole("trials", trials, 2)
     if top_k is not None:
         check_whole("top_k", top_k, 2)
@@ -140,8 +155,13 @@ def evaluate(
         progress=progress,
     )
     study = Study(clf, items, recording, calibrating, seed, progress)
-    shifts = shift_rows(study, shifted, None if folder is None else Path(f"{folder}-shifted")) if shifted else []
-    return _report(study, names, notes, shifts)
+    others = [*shifted, *(corrupted_copies(study) if corrupt else ())]
+    kept = None if folder is None else Path(f"{folder}-shifted")
+    shifts = shift_rows(study, others, kept, baselines, known_baselines) if others else []
+    report = _report(study, names, notes, shifts)
+    if any(row.beyond_line for row in shifts):
+        report.figures.append(robustness(shifts, known_baselines))
+    return report
 
 
 def _read(clf: HybridClassifier, X: Any, y: Any) -> tuple[Items, np.ndarray]:

@@ -1,6 +1,6 @@
 """Both tiers on images of another distribution, with settings and fusion chosen on images of the first one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,29 +9,38 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
+from scipy.special import softmax
 
+from ..data.arrays import Items
 from ..data.listing import list_labelled
 from ..errors import InvalidInputError
 from ..estimator import HybridClassifier
 from ..fitting.validation import class_numbers
 from ..metrics import Interval, accuracy
 from ..ports import Label
-from .methods import TIER_1, replay
+from ..proposer import aligned_log_proba
+from .methods import TIER_1, Answers, replay
 from .recording import record
+from .robustness import BaselineResult, effective_robustness, fit_line, half_inside
 from .sample import notes_on, read_sample
 from .scores import Score, score
 from .study import Study
 
 __all__ = [
+    "AS_GIVEN",
     "GroupScore",
     "ShiftRow",
     "Shifted",
+    "baseline_results",
     "read_shifted",
     "shape_bias",
     "shift_rows",
     "shift_table",
     "worst_group",
 ]
+
+AS_GIVEN = "as given"
+"""Name of a study's own test images."""
 
 FEWEST = 10
 """Images that a group has at least, for its accuracy to be looked at."""
@@ -108,6 +117,11 @@ class ShiftRow:
     shape_bias : Interval or None
         Share of shapes among answers that are an image's shape or its texture, with its 95 % Wilson interval (Geirhos
         et al., arXiv 1811.12231); None without textures, or without such an answer.
+    beyond_line : Interval or None
+        Effective robustness: accuracy beyond that of baselines with the same clean accuracy, see `robustness`; None
+        without baselines.
+    baseline : bool
+        True for a baseline.
     """
 
     source: str
@@ -117,6 +131,8 @@ class ShiftRow:
     calibration_error: float
     worst_group: GroupScore | None = None
     shape_bias: Interval | None = None
+    beyond_line: Interval | None = None
+    baseline: bool = False
 
 
 def read_shifted(
@@ -158,7 +174,13 @@ def _name_of(value: Any, classes: Sequence[str]) -> str:
     return classes[value] if numbered else str(value)
 
 
-def shift_rows(study: Study, shifted: Sequence[Shifted], folder: Path | None = None) -> list[ShiftRow]:
+def shift_rows(
+    study: Study,
+    shifted: Sequence[Shifted],
+    folder: Path | None = None,
+    proposers: Mapping[str, Any] | None = None,
+    known: Sequence[BaselineResult] = (),
+) -> list[ShiftRow]:
     """Tier 1, tier 2 alone and the hybrid of a study on its own test images, and on images of other distributions.
 
     Parameters
@@ -169,15 +191,54 @@ def shift_rows(study: Study, shifted: Sequence[Shifted], folder: Path | None = N
         Other images of its classes.
     folder : path, optional
         Where their recordings are kept, each in a folder of its own. Default: nowhere.
+    proposers : dict of str to proposer, optional
+        Baselines: other classifiers of the same labels, which answer the same images.
+    known : sequence of BaselineResult
+        Accuracies of further baselines, which the line is fitted to as well.
 
     Raises
     ------
     InvalidInputError
-        For labels that the classifier does not know, and as `record` does.
+        For labels that the classifier or a baseline does not know, fewer than two baselines, and as `record` does.
     """
-    names = [TIER_1, study.methods[1].name, study.hybrid]
-    clean = [_row("as given", study.scores[name]) for name in names]
-    return clean + [row for i, own in enumerate(shifted) for row in _on(study, names, own, folder and folder / f"{i}")]
+    names, others = [TIER_1, study.methods[1].name, study.hybrid], proposers or {}
+    clean = [_row(AS_GIVEN, study.scores[name]) for name in names]
+    clean += [_baseline(study, AS_GIVEN, name, own, study.test_items, study.test.y) for name, own in others.items()]
+    rows = list(clean)
+    for i, own in enumerate(shifted):
+        found = _on(study, names, own, folder and folder / f"{i}")
+        items, y = study.clf._read(own.images), class_numbers(np.asarray(own.y), study.clf.classes_)
+        found += [_baseline(study, own.name, name, other, items, y) for name, other in others.items()]
+        rows += _beyond_line(clean, found, known) if others or known else found
+    return rows
+
+
+def _baseline(study: Study, source: str, name: str, proposer: Any, items: Items, y: np.ndarray) -> ShiftRow:
+    """A baseline's answers to some images."""
+    posterior = softmax(aligned_log_proba(proposer, items, study.clf.classes_), axis=1)
+    nothing = np.zeros(len(y), dtype=int)
+    row = _row(source, score(name, Answers(posterior, nothing, nothing, [""] * len(y)), y))
+    return replace(row, baseline=True)
+
+
+def _beyond_line(
+    clean: Sequence[ShiftRow], rows: Sequence[ShiftRow], known: Sequence[BaselineResult]
+) -> list[ShiftRow]:
+    """The rows of one distribution, those of our own methods with their distance from the baselines' line."""
+    before = {row.method: row for row in clean}
+    line = fit_line([*known, *baseline_results(before, rows)])
+    distance = {row.method: effective_robustness(line, _of(before[row.method]), _of(row)) for row in rows}
+    return [row if row.baseline else replace(row, beyond_line=distance[row.method]) for row in rows]
+
+
+def baseline_results(clean: Mapping[str, ShiftRow], rows: Sequence[ShiftRow]) -> list[BaselineResult]:
+    """Accuracies of the baselines among the rows of one distribution; `clean` has their rows as given, by name."""
+    pairs = [(row.method, _of(clean[row.method]), _of(row)) for row in rows if row.baseline]
+    return [BaselineResult(name, *(float(half_inside(np.array(p), n)) for p, n in both)) for name, *both in pairs]
+
+
+def _of(row: ShiftRow) -> tuple[float, int]:
+    return row.accuracy.value, row.n
 
 
 def _on(study: Study, names: Sequence[str], shifted: Shifted, folder: Path | None) -> list[ShiftRow]:
@@ -257,6 +318,8 @@ def shift_table(rows: Sequence[ShiftRow]) -> Table:
         )
     if any(row.shape_bias for row in rows):
         columns["shape bias, %"] = lambda r: _percent(r.shape_bias) if r.shape_bias else ""
+    if any(row.beyond_line for row in rows):
+        columns["beyond baselines'\nline, points"] = lambda r: _percent(r.beyond_line) if r.beyond_line else ""
     for heading in columns:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:

@@ -11,12 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cifar.answers import Answers, hybrid, record, recorded, replay, weights
-from cifar.corruptions import FAMILIES, SEVERITIES, STRENGTHS, corrupted
 from cifar.pictures import gallery
 from cifar.rival import Cascade
 from PIL import Image
 from scipy.special import log_softmax
-from sklearn.datasets import load_digits, load_sample_image
+from sklearn.datasets import load_digits
 
 from hybridclf import Allocation, FixedTrials, Fusion, HybridClassifier, PairedTTest, Staged
 from hybridclf.pair_training import recipe, run
@@ -66,34 +65,6 @@ def test_the_hybrid_is_the_classifier(clf: HybridClassifier, digits: tuple[np.nd
     np.testing.assert_array_equal(clf.classes_[answers.posterior.argmax(axis=1)], clf.predict(images))
     assert answers.summary(y)["accuracy"][0] == clf.score(images, y)
     assert answers[:5].right(y[:5]).tolist() == answers.right(y)[:5].tolist()
-
-
-# --- corruptions ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def photographs() -> np.ndarray:
-    """Pieces of scikit-learn's two photographs, 32 pixels a side."""
-    photos = [load_sample_image(name)[::4, ::4] for name in ("china.jpg", "flower.jpg")]
-    return np.stack([photo[y : y + 32, x : x + 32] for photo in photos for y in (20, 60) for x in (20, 80)])
-
-
-@pytest.mark.parametrize("name", STRENGTHS)
-def test_a_corruption_grows_with_severity(name: str, photographs: np.ndarray) -> None:
-    drawn = [corrupted(photographs, name, severity) for severity in SEVERITIES]
-    assert all(d.shape == photographs.shape and d.dtype == np.uint8 for d in drawn)
-    away = [np.abs(d.astype(float) - photographs).mean() for d in drawn]
-    assert 0 < away[0] < away[-1] and (np.diff(away) > 0).all(), away
-    assert away[-1] < 100, "nothing can be seen any more"
-
-
-@pytest.mark.parametrize("name", STRENGTHS)
-def test_the_seed_decides_a_corruption(name: str, photographs: np.ndarray) -> None:
-    np.testing.assert_array_equal(corrupted(photographs, name, 3), corrupted(photographs, name, 3))
-
-
-def test_families_name_every_corruption() -> None:
-    assert sorted(name for names in FAMILIES.values() for name in names) == sorted(STRENGTHS)
 
 
 # --- the rival --------------------------------------------------------------------------------------------------------

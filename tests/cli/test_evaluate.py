@@ -106,3 +106,17 @@ def test_what_cannot_be_evaluated_is_said_in_a_line(arguments: list[str], said: 
     result = invoke(*arguments, "--out", tmp_path / "out", "--quiet")
     assert result.exit_code == 2 and said in result.output and "Traceback" not in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_baselines_need_weights_and_a_shift(model: Path, data: Path, tmp_path: Path) -> None:
+    known = tmp_path / "known.csv"
+    known.write_text("name,clean,shifted\na,90,80\nb,80,60\n")
+    result = invoke(data, "--model", model, "--baseline", known, *SHORT)
+    assert result.exit_code == 2 and "give --shifted or --corrupt as well" in result.output
+    result = invoke(data, "--model", model, "--baseline", "sklearn:LogisticRegression", "--corrupt", *SHORT)
+    assert result.exit_code == 2 and "is not fitted" in result.output
+    out = tmp_path / "out"
+    result = invoke(data, "--model", model, "--baseline", known, "--shifted", data, "--out", out, *SHORT)
+    assert result.exit_code == 0, result.output
+    rows = json.loads((out / "report.json").read_text())["shifts"]
+    assert all(row["beyond_line"] for row in rows[3:]) and 'id="figure-robustness"' in (out / "report.html").read_text()

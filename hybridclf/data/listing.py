@@ -1,4 +1,4 @@
-"""Labelled images listed, not decoded yet: a folder per class, Parquet, CSV, or scikit-learn's digits."""
+"""Labelled images listed, not decoded yet: a folder per class, Parquet, CSV, datasets, or scikit-learn's digits."""
 
 import csv
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from ..atomic import in_utf8
 from ..errors import InvalidInputError
-from . import parquet
+from . import hugging_face, parquet
 from .image_files import image_paths, open_image
 
 __all__ = ["DIGITS", "Item", "Listing", "list_labelled"]
@@ -24,7 +24,8 @@ DIGITS = "digits"
 
 _SPLITS = {"train", "test", "val", "valid", "validation"}
 _LAYOUT = (
-    "a folder with a subfolder of images per class, a Parquet file of images, a CSV file of paths and labels, or digits"
+    "a folder with a subfolder of images per class, a Parquet file of images, a CSV file of paths and labels, "
+    "datasets:NAME, or digits"
 )
 
 
@@ -54,7 +55,8 @@ def list_labelled(source: str | Path, group: str | None = None) -> Listing:
     source : path or "digits"
         A folder with a subfolder per class (images anywhere in it count, hidden ones and other files do not), a Parquet
         file in the layout of a Hugging Face image data set or the folder of its parts, a CSV file with columns "path"
-        (from the folder that it lies in) and "label", or scikit-learn's digits.
+        (from the folder that it lies in) and "label", "datasets:NAME?split=test" for a data set of the package datasets
+        (on the hub, or a folder of its `save_to_disk`), or scikit-learn's digits.
     group : str, optional
         Column of groups, such as the film that a frame is from. Default: "group", if there is one.
 
@@ -74,6 +76,9 @@ def list_labelled(source: str | Path, group: str | None = None) -> Listing:
 
 def _find(source: str | Path, group: str | None) -> Listing:
     """Find the items of a data set by the kind of its source."""
+    if isinstance(source, str) and source.startswith(hugging_face.PREFIX):
+        data = hugging_face.find(source, group)
+        return Listing(_Rows(source, data), len(data), data.classes)
     path = Path(source)
     if source != DIGITS and not path.exists():
         raise InvalidInputError(f"there is no {path}; give {_LAYOUT}")
@@ -81,7 +86,7 @@ def _find(source: str | Path, group: str | None) -> Listing:
         return _in_csv(path, group)
     if source != DIGITS and (path.is_file() or any(path.glob("*.parquet"))):
         table = parquet.find(path, group)
-        return Listing(_Rows(table), table.n_rows, table.classes)
+        return Listing(_Rows(table.name, table), table.n_rows, table.classes)
     if group is not None:
         raise InvalidInputError(f"{source} has no column {group!r}; only Parquet and CSV have columns to group by")
     if source == DIGITS:
@@ -122,19 +127,20 @@ def _in_folders(path: Path) -> Listing:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The items of a Parquet table, read anew by every iteration: their bytes need not all be in memory."""
+    """The items of a table, read anew by every iteration: their bytes need not all be in memory."""
 
-    table: parquet.ImageTable
+    name: str
+    table: parquet.ImageTable | hugging_face.ImageDataset
 
     def __iter__(self) -> Iterator[Item]:
         for i, (content, y, group) in enumerate(self.table.rows()):
-            yield Item(f"{self.table.name}, row {i}", partial(_decode, content), y, group)
+            yield Item(f"{self.name}, row {i}", partial(_decode, content), y, group)
 
 
-def _decode(content: bytes | None) -> Image.Image:
+def _decode(content: bytes | str | None) -> Image.Image:
     if not content:
         raise InvalidInputError("it has no bytes; files that a table only names are not followed")
-    return open_image(BytesIO(content))
+    return open_image(Path(content) if isinstance(content, str) else BytesIO(content))
 
 
 def _in_csv(path: Path, group: str | None) -> Listing:

@@ -1,0 +1,111 @@
+"""Labelled images from the package datasets: "datasets:NAME?split=test", or the folder of `save_to_disk` for NAME."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidInputError
+from ..utils.installing import require
+
+__all__ = ["PREFIX", "ImageDataset", "find"]
+
+PREFIX = "datasets:"
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """One split of a data set, with its images as bytes or file names, not decoded.
+
+    Attributes
+    ----------
+    data : datasets.Dataset
+        Rows with the columns `image`, `label` and, if there is one, `group`.
+    image, label : str
+        Names of the two columns.
+    group : str or None
+        Name of the column of groups.
+    classes : list of C str
+        Class names.
+    values : list of C labels
+        Value of each class in the label column.
+    """
+
+    data: Any
+    image: str
+    label: str
+    group: str | None
+    classes: list[str]
+    values: list[Any]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def rows(self) -> Iterator[tuple[bytes | str | None, int, Any]]:
+        """Iterate over the images: the file's bytes or else its name, the class number and the group."""
+        number = {value: i for i, value in enumerate(self.values)}
+        for row in self.data:
+            image = row[self.image] or {}
+            group = row[self.group] if self.group else None
+            yield image.get("bytes") or image.get("path"), number[row[self.label]], group
+
+
+def find(source: str, group: str | None = None) -> ImageDataset:
+    """Open the split of a data set, from the hub, its cache or a folder. No code of a repository is run.
+
+    Parameters
+    ----------
+    source : str
+        "datasets:NAME", followed by "?split=test" if there are several splits.
+    group : str, optional
+        Column of groups. Default: "group", if there is one.
+
+    Raises
+    ------
+    MissingDependencyError
+        If the package is not installed.
+    InvalidInputError
+        If there is no such data set, split or column, or not one column of images and one of classes.
+    """
+    datasets = require("datasets", f"{source} needs", "datasets")
+    name, _, split = source.removeprefix(PREFIX).partition("?split=")
+    folder = Path(name).expanduser()
+    try:
+        found = datasets.load_from_disk(folder) if folder.is_dir() else datasets.load_dataset(name)
+    except Exception as error:  # of many kinds, by what the hub answers
+        raise InvalidInputError(
+            f"{source} cannot be opened: {error}; give the name of a data set on the hub, or a folder of save_to_disk"
+        ) from error
+    data = _split(source, found, split) if isinstance(found, dict) else found
+    image = _one(source, data, "images", [n for n, kind in data.features.items() if isinstance(kind, datasets.Image)])
+    classes = {n: kind for n, kind in data.features.items() if isinstance(kind, datasets.ClassLabel)}
+    known = [n for n in ("label", "labels") if n in data.features]
+    label = _one(source, data, "labels", [n for n in known if n in classes] or list(classes) or known)
+    groups = group or ("group" if "group" in data.features else None)
+    if groups is not None and groups not in data.features:
+        raise InvalidInputError(f"{source} has no column {groups!r}; it has {', '.join(data.features)}")
+    if label in classes:
+        names, values = list(classes[label].names), list(range(len(classes[label].names)))
+    else:
+        values = sorted(set(data[label]))
+        names = list(map(str, values))
+    data = data.select_columns([image, label, *([groups] if groups else [])])
+    return ImageDataset(data.cast_column(image, datasets.Image(decode=False)), image, label, groups, names, values)
+
+
+def _split(source: str, found: Any, split: str) -> Any:
+    """The split of that name, or the only one."""
+    if not split and len(found) == 1:
+        return next(iter(found.values()))
+    if split not in found:
+        asked = f"no split {split!r}" if split else "several splits"
+        raise InvalidInputError(f"{source} has {asked}; give one of {', '.join(found)}, as in {PREFIX}NAME?split=test")
+    return found[split]
+
+
+def _one(source: str, data: Any, what: str, columns: list[str]) -> str:
+    if len(columns) != 1:
+        raise InvalidInputError(
+            f"{source} must have one column of {what}, and has {len(columns)} among {', '.join(data.features)}"
+        )
+    return columns[0]

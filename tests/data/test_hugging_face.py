@@ -1,0 +1,94 @@
+"""Data sets of the package datasets, saved to folders."""
+
+import sys
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hybridclf import InvalidInputError, MissingDependencyError
+from hybridclf.data.listing import list_labelled
+
+datasets = pytest.importorskip("datasets")
+CLASSES = ["ant", "bee", "cow"]
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Image.Image]:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 7, 3), dtype=np.uint8)
+    return [Image.fromarray(p) for p in pixels]
+
+
+def table(pictures: list[Image.Image], **columns: Any) -> Any:
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=CLASSES)})
+    data = {"image": pictures, "label": [0, 1, 2, 2, 1, 0]}
+    made = datasets.Dataset.from_dict(data, features=features)
+    for name, values in columns.items():
+        made = made.add_column(name, values)
+    return made
+
+
+def test_images_labels_and_groups(pictures: list[Image.Image], tmp_path: Path) -> None:
+    table(pictures, track=list("aabbcc")).save_to_disk(tmp_path / "saved")
+    found = list_labelled(f"datasets:{tmp_path / 'saved'}", "track")
+    assert found.classes == CLASSES and found.n == 6
+    for _ in range(2):  # it can be read again
+        items = list(found.items)
+        assert [item.y for item in items] == [0, 1, 2, 2, 1, 0]
+        assert [item.group for item in items] == list("aabbcc")
+        for item, picture in zip(items, pictures, strict=True):
+            np.testing.assert_array_equal(np.asarray(item.open()), np.asarray(picture))
+
+
+def test_splits(pictures: list[Image.Image], tmp_path: Path) -> None:
+    both = datasets.DatasetDict({"train": table(pictures), "test": table(pictures[::-1])})
+    both.save_to_disk(tmp_path / "saved")
+    source = f"datasets:{tmp_path / 'saved'}"
+    first = next(iter(list_labelled(f"{source}?split=test").items))
+    np.testing.assert_array_equal(np.asarray(first.open()), np.asarray(pictures[-1]))
+    with pytest.raises(InvalidInputError, match=r"has several splits; give one of train, test"):
+        list_labelled(source)
+    with pytest.raises(InvalidInputError, match="no split 'val'"):
+        list_labelled(f"{source}?split=val")
+
+
+def test_labels_without_class_names_and_files_by_name(pictures: list[Image.Image], tmp_path: Path) -> None:
+    for i, picture in enumerate(pictures):
+        picture.save(tmp_path / f"{i}.png")
+    data = {"photo": [str(tmp_path / f"{i}.png") for i in range(6)], "label": list("bababa")}
+    made = datasets.Dataset.from_dict(data).cast_column("photo", datasets.Image())
+    made.save_to_disk(tmp_path / "saved")
+    found = list_labelled(f"datasets:{tmp_path / 'saved'}")
+    assert found.classes == ["a", "b"] and [item.y for item in found.items] == [1, 0] * 3
+    np.testing.assert_array_equal(np.asarray(next(iter(found.items)).open()), np.asarray(pictures[0]))
+
+
+def test_a_damaged_image_costs_only_itself(pictures: list[Image.Image], tmp_path: Path) -> None:
+    file = BytesIO()
+    pictures[0].save(file, "png")
+    contents = [{"bytes": b"no image", "path": None}, *[{"bytes": file.getvalue(), "path": None}] * 5]
+    made = datasets.Dataset.from_dict({"image": contents, "label": [0, 1, 2, 2, 1, 0]})
+    made.cast_column("image", datasets.Image()).cast_column("label", datasets.ClassLabel(names=CLASSES)).save_to_disk(
+        tmp_path / "saved"
+    )
+    first, second, *_ = list_labelled(f"datasets:{tmp_path / 'saved'}").items
+    with pytest.raises(InvalidInputError):
+        first.open()
+    assert second.open().size == (7, 5)
+
+
+def test_bad_sources(pictures: list[Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidInputError, match="cannot be opened"):
+        list_labelled(f"datasets:{tmp_path}")
+    table(pictures).rename_column("label", "kind").remove_columns("kind").save_to_disk(tmp_path / "a")
+    with pytest.raises(InvalidInputError, match="one column of labels, and has 0"):
+        list_labelled(f"datasets:{tmp_path / 'a'}")
+    table(pictures).save_to_disk(tmp_path / "b")
+    with pytest.raises(InvalidInputError, match="no column 'track'; it has image, label"):
+        list_labelled(f"datasets:{tmp_path / 'b'}", "track")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingDependencyError, match="pip install"):
+        list_labelled(f"datasets:{tmp_path / 'b'}")

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from ..evaluating.robustness import BaselineResult
     from ..evaluating.sample import Sample
 
-DATA = "Folder with a subfolder of images per class, Parquet file, CSV of path and label, digits, or JSONL of captions."
+DATA = (
+    "Folder with a subfolder of images per class, Parquet file, CSV of path and label, datasets:NAME?split=test, digits, "
+    "or JSONL of captions."
+)
 
 
 def evaluate(

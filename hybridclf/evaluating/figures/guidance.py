@@ -14,8 +14,8 @@ from .drawing import Figure
 
 __all__ = ["guidance"]
 
-WEIGHTS = (-0.5, 0.5, 1, 2, 4, 8)
-"""Weights beside 0; at -1 all classes would have one error, that of no prompt."""
+WEIGHTS = (-0.5, 0, 0.5, 1, 2, 4, 8)
+"""Weights; at -1 all classes would have one error, that of no prompt."""
 
 NONE = "w = 0"
 
@@ -35,7 +35,7 @@ def guidance(study: Study) -> Figure:
         bar.update()
     own = ask.recorded.errors["l2"].astype(float)
     product, square = (nothing - guided) / 4, (nothing + guided) / 2 - own
-    tables = {NONE: own} | {f"w = {w:g}": own - 2 * w * product + w**2 * square for w in WEIGHTS}
+    tables = {f"w = {w:g}": own - 2 * w * product + w**2 * square for w in WEIGHTS}
     return ask.figure("guidance", tables, NONE, "Figure 8 of arXiv 2303.16203", "guidance: ")
 
 

@@ -11,7 +11,7 @@ import torch
 from hybridclf import HybridClassifier
 from hybridclf.evaluating.figures import make_figure
 from hybridclf.evaluating.figures.asking import Asking
-from hybridclf.evaluating.figures.guidance import NONE, WEIGHTS
+from hybridclf.evaluating.figures.guidance import WEIGHTS
 from hybridclf.evaluating.figures.prompts import RECORDED, TEMPLATES
 from hybridclf.evaluating.recording import record
 from hybridclf.evaluating.study import Study
@@ -56,7 +56,7 @@ def test_guidance(study: Study) -> None:
     """Against predictions that are guided one by one."""
     figure = make_figure("guidance", study)
     rows = {row["guidance"]: row for row in figure.rows}
-    assert list(rows) == [NONE, *(f"w = {w:g}" for w in WEIGHTS)]
+    assert list(rows) == [f"w = {w:g}" for w in WEIGHTS]
     ask, denoiser = Asking(study), study.clf.denoiser_
 
     def guided(w: float) -> Any:

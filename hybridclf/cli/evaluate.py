@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ..evaluating.sample import Sample
 
 DATA = (
-    "Folder with a subfolder of images per class, Parquet file, CSV of path and label, datasets:NAME?split=test, digits, "
-    "or JSONL of captions."
+    "Folder with a subfolder of images per class, Parquet file, CSV of path and label, datasets:NAME?split=test, "
+    "digits, or JSONL of captions."
 )
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .estimator import HybridClassifier
     from .evaluating.diffusion_features import DiffusionFeatures
     from .evaluating.evaluate import evaluate
+    from .explanation import Explanation
     from .live.async_reranker import AsyncReranker
     from .pair_training.train_pair import train_pair
     from .ports import Denoiser, Proposer
@@ -52,6 +53,7 @@ _HOMES = {
     "estimator": ("HybridClassifier",),
     "evaluating.diffusion_features": ("DiffusionFeatures",),
     "evaluating.evaluate": ("evaluate",),
+    "explanation": ("Explanation",),
     "live.async_reranker": ("AsyncReranker",),
     "pair_training.train_pair": ("train_pair",),
     "ports": ("Denoiser", "Proposer"),
@@ -72,6 +74,7 @@ __all__ = [
     "Denoiser",
     "DiffusionFeatures",
     "Evidence",
+    "Explanation",
     "FallbackWarning",
     "FixedTrials",
     "Fusion",

@@ -17,7 +17,7 @@ LEVELS = (
     {"demo", "zeroshot"},
     {"estimator"},
     {"persistence"},
-    {"captions", "fitting", "live", "saving"},
+    {"captions", "explanation", "fitting", "live", "saving"},
     {"reranker", "training"},
     {"denoising", "models"},
     {"pretrained", "proposer", "reranking"},

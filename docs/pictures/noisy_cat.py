@@ -1,4 +1,4 @@
-"""The README's picture: a noisy photograph of a cat and its race (`python docs/pictures/noisy_cat.py`, a minute).
+"""A noisy photograph of a cat, its race (the README's picture) and why: `python docs/pictures/noisy_cat.py`, a minute.
 
 The noise is severity 3 of `benchmarks/cifar10.py`. The picture shows the first draw (seed 0); how often either tier is
 right over 200 draws is printed, and written into the picture's title.
@@ -11,6 +11,7 @@ from PIL import Image
 
 from hybridclf import HybridClassifier
 from hybridclf.demo import plots
+from hybridclf.demo.explanations import draw_explanation
 from hybridclf.demo.races import watch
 from hybridclf.metrics import accuracy
 
@@ -41,6 +42,7 @@ def main() -> None:
         ha="left",
     )
     figure.savefig(IMAGES / "race.png")
+    draw_explanation(clf.explain(photos[0]), photos[0]).savefig(IMAGES / "explanation.png")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,10 @@ def classify(
         str | None,
         typer.Option(metavar="NAME|DIR", help="Embedded or saved model; default: cifar10, photographs."),
     ] = None,
+    explain: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", file_okay=False, help="Folder for a picture per image: why this class, not that?"),
+    ] = None,
     device: Device = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -45,20 +49,41 @@ def classify(
     with running(quiet):
         from ..batch.answers import classify_files, errors_of_missing
         from ..data.image_files import image_paths
+        from ..demo.style import require_matplotlib
         from .classifier import choose_classifier
 
         names = None if labels is None else [name.strip() for name in labels.split(",")]
         # once, as listing a large folder takes time
         files = image_paths(paths)
         answers: Iterable[FileAnswer] = errors_of_missing(files)  # before a model is loaded
+        if explain is not None:
+            require_matplotlib()
         if not answers:
             clf = choose_classifier(model, names, template, proposer, denoiser, top_k, device)
             if model is proposer is None and not (quiet or as_json):
                 _print_limits(clf)
             answers = classify_files(clf.set_params(verbose=not quiet), files)
+            if explain is not None:
+                answers = list(answers)
+                _explain(clf, answers, explain, progress=not quiet)
         failed = _print_lines(answers) if as_json else _print_table(answers, console())
     if failed:
         raise typer.Exit(1)
+
+
+def _explain(clf: "HybridClassifier", answers: "Sequence[FileAnswer]", folder: Path, progress: bool) -> None:
+    """Draw why each image that was read has its class and not the next one."""
+    from ..data.image_files import read_pictures
+    from ..demo.explanations import draw_explanation
+    from ..utils.progress import progress_bar
+
+    folder.mkdir(parents=True, exist_ok=True)
+    clf.set_params(verbose=False)
+    read = [answer for answer in answers if answer.error is None]
+    for i, answer in enumerate(progress_bar(read, desc="explain", unit="image", show=progress)):
+        (image,) = read_pictures([answer.path], clf.image_shape_)
+        path = folder / f"{i:05}-{Path(answer.path).stem}.png"  # two files may have one name
+        draw_explanation(clf.explain(image), image).savefig(path)
 
 
 def _print_limits(clf: "HybridClassifier") -> None:

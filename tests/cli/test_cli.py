@@ -203,6 +203,16 @@ def test_classify_prints_one_line_per_image(model: Path, images: Path) -> None:
     assert "rerank: 100%" in result.stderr and "evaluations=" in result.stderr
 
 
+def test_classify_draws_why(model: Path, images: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (images / "9.png").write_text("no image")
+    result = invoke("classify", images, "--model", model, "--explain", tmp_path / "why", "--quiet")
+    assert result.exit_code == 1, result.output
+    assert sorted(path.name for path in (tmp_path / "why").iterdir()) == [f"0000{i}-{i}.png" for i in range(4)]
+    with Image.open(tmp_path / "why" / "00000-0.png") as picture:
+        assert picture.width > 1000
+
+
 def test_classify_prints_one_json_object_per_line(model: Path, images: Path) -> None:
     result = invoke("classify", "--model", model, "--json", images)
     assert result.exit_code == 0, result.output

@@ -6,9 +6,11 @@ from time import perf_counter
 from typing import Any
 
 from .. import __version__, persistence
+from ..data.decoders import DECODE_SECONDS
 from ..data.image_files import check_image_shape
 from ..errors import InvalidInputError
 from ..pretrained.catalog import model_folder
+from ..utils.bounds import check_number
 from ..utils.progress import progress_bar
 from .inputs import PART, Listing, Part, list_input
 from .output import claim, fingerprint, is_done, remove_leftovers, totals
@@ -54,6 +56,7 @@ def run(
     engine: Engine = local,
     progress: bool = False,
     device: str | None = None,
+    decode_seconds: float = DECODE_SECONDS,
 ) -> Summary:
     """Classify all images of a source into Parquet parts; existing parts are not computed again.
 
@@ -72,6 +75,8 @@ def run(
         Show a progress bar.
     device : str, optional
         "auto", or torch's name of the device on every machine. Default: the model's own.
+    decode_seconds : float
+        Longest time to decode one image, above 0; an image beyond it is a row with an error.
 
     Returns
     -------
@@ -85,6 +90,7 @@ def run(
     SavedModelError
         If the model cannot be read.
     """
+    check_number("decode_seconds", decode_seconds, above=0)
     began = perf_counter()
     output = Path(output).absolute()
     listing = list_input(source)
@@ -93,7 +99,7 @@ def run(
         raise InvalidInputError(f"OUTPUT {output} lies in INPUT {source}; give a folder elsewhere")
     folder = model_folder(model).absolute()
     check_image_shape(persistence.read_description(folder)["image_shape"])
-    job = Job(listing.folder, output, folder, fingerprint(folder), device)
+    job = Job(listing.folder, output, folder, fingerprint(folder), device, decode_seconds)
     # before any work, so that a wrong OUTPUT costs no time
     claim(output, _manifest(job, listing))
     missing = [part for part in listing.parts if not is_done(output, part)]

@@ -33,6 +33,9 @@ def batch(
     actors: Annotated[
         int | None, typer.Option(min=1, help="Ray actors; default: one per GPU, or per core where there is none.")
     ] = None,
+    decode_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Longest time to decode an image; beyond, it is a row with an error.")
+    ] = 5.0,
     device: Device = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -45,7 +48,9 @@ def batch(
         from .. import batch as batches
 
         with redirect_stdout(sys.stderr):  # Ray prints notes of its machines, which would break --json
-            summary = batches.run(source, output, model, _engine(engine, address, actors), not quiet, device)
+            summary = batches.run(
+                source, output, model, _engine(engine, address, actors), not quiet, device, decode_seconds
+            )
     if as_json:
         typer.echo(json.dumps(asdict(summary)))
     else:

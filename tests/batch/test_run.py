@@ -19,6 +19,7 @@ import hybridclf
 from hybridclf import HybridClassifier, batch
 from hybridclf.batch import Done, Job, Part, Worker, inputs, output
 from hybridclf.errors import InvalidInputError, SavedModelError
+from tests.data.hostile import many_scans
 
 ROOT = Path(__file__).resolve().parents[2]
 Check = Callable[[Path], None]
@@ -72,6 +73,37 @@ def test_parquet_rows_get_the_answers_of_the_files(few: tuple[Path, Check], tmp_
             other["error"],
         )
         np.testing.assert_allclose(one["top_posterior"] or [], other["top_posterior"] or [], atol=1e-5)
+
+
+def test_hostile_files_cost_a_bounded_time_and_a_row_each(few: tuple[Path, Check], tmp_path: Path) -> None:
+    """Scans that would take minutes, more scans than any encoder writes, a pipe that nobody writes to."""
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "a.png").write_bytes((few[0] / "00000.png").read_bytes())
+    (source / "b.jpg").write_bytes(many_scans(90))
+    (source / "c.jpg").write_bytes(many_scans(5000))
+    os.mkfifo(source / "d.png")
+    (source / "e.png").write_bytes((few[0] / "00001.png").read_bytes())
+    start = time.monotonic()
+    summary = batch.run(source, tmp_path / "out", "digits", decode_seconds=0.5)
+    assert time.monotonic() - start < 60
+    assert (summary.images, summary.errors) == (5, 3)
+    rows = pq.read_table(tmp_path / "out").to_pylist()
+    expected = pq.read_table(run_once(few[0], tmp_path))["label"].to_pylist()
+    assert [row["label"] for row in rows] == [expected[0], None, None, None, expected[1]]
+    for row, message in zip(rows[1:4], ("more than 0.5 seconds", "more than 100 scans", "not a regular"), strict=True):
+        assert message in row["error"]
+
+
+def run_once(source: Path, tmp_path: Path) -> Path:
+    batch.run(source, tmp_path / "once", "digits")
+    return tmp_path / "once"
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), "5"])
+def test_a_time_limit_must_be_one(few: tuple[Path, Check], tmp_path: Path, seconds: Any) -> None:
+    with pytest.raises(InvalidInputError, match="decode_seconds must be a finite number above 0"):
+        batch.run(few[0], tmp_path / "out", "digits", decode_seconds=seconds)
 
 
 def test_names_that_are_no_unicode_are_written_out(few: tuple[Path, Check], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import sys
 import warnings
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from PIL import Image
 
@@ -62,14 +62,14 @@ def _decoded(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], byte
     return {"mode": image.mode, "size": image.size}, image.tobytes()
 
 
-def write_message(stream: BinaryIO, line: dict[str, Any], data: bytes) -> None:
+def write_message(stream: IO[bytes], line: dict[str, Any], data: bytes) -> None:
     """Write a line of JSON and its bytes."""
     stream.write(json.dumps({**line, "bytes": len(data)}).encode() + b"\n")
     stream.write(data)
     stream.flush()
 
 
-def read_message(stream: BinaryIO, most: int | None = None) -> tuple[dict[str, Any], bytes] | None:
+def read_message(stream: IO[bytes], most: int | None = None) -> tuple[dict[str, Any], bytes] | None:
     """Read a line of JSON and its bytes; None if there are more than `most` or the stream ends before they do."""
     line = stream.readline(LONGEST_LINE)
     if not line.endswith(b"\n"):

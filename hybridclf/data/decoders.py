@@ -9,7 +9,6 @@ from pathlib import Path
 from queue import LifoQueue
 from stat import S_ISREG
 from threading import Lock
-from time import monotonic
 from typing import Any
 from weakref import finalize
 
@@ -17,7 +16,7 @@ from PIL import Image
 
 from ..errors import InvalidInputError
 from .decode_worker import read_message, write_message
-from .decoding import HEAD, format_of, read_image, stretched
+from .decoding import HEAD, claimed_pixels, format_of, read_image, stretched
 
 __all__ = ["DECODE_SECONDS", "MAX_PIXELS", "Decoders", "is_quick"]
 
@@ -90,7 +89,7 @@ class Decoders:
         if isinstance(source, Path):
             source = _content_if_small(source)
         if isinstance(source, bytes) and is_quick(source):
-            return stretched(read_image(BytesIO(source), self.max_pixels), shape)
+            return stretched(read_image(BytesIO(source), min(self.max_pixels, SMALL_PIXELS)), shape)
         path, data = (None, source) if isinstance(source, bytes) else (str(source), b"")
         request = {"path": path, "shape": shape, "max_pixels": self.max_pixels, "seconds": self.seconds}
         decoder = self._idle.get()
@@ -108,12 +107,6 @@ class Decoders:
         if "error" in fields:
             raise InvalidInputError(fields["error"])
         return Image.frombytes(fields["mode"], tuple(fields["size"]), pixels)
-
-    @property
-    def oldest(self) -> float:
-        """Seconds that the longest running decoding has taken so far; 0 if none runs."""
-        now = monotonic()
-        return max((now - start for decoder in self._all if (start := decoder.busy_since) is not None), default=0.0)
 
     def close(self) -> None:
         """End all processes at once; images under way get an error."""
@@ -135,21 +128,18 @@ class _Decoder:
     """One decoding process, started when it is needed; one thread at a time asks it."""
 
     def __init__(self) -> None:
-        self.busy_since: float | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, request: dict[str, Any], data: bytes, most: int) -> tuple[dict[str, Any], bytes] | None:
         """Send a request and wait for its reply of at most so many bytes; None if the process ends before."""
         process = self._process or self._started()
         assert process.stdin is not None and process.stdout is not None
-        self.busy_since = monotonic()
         reply = None
         try:
             with suppress(OSError, ValueError):  # the pipes break when the process ends
                 write_message(process.stdin, request, data)
                 reply = read_message(process.stdout, most)
         finally:
-            self.busy_since = None
             if reply is None:
                 self.kill()
         return reply
@@ -160,7 +150,7 @@ class _Decoder:
         process = self._process = subprocess.Popen(
             [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
-        if read_message(process.stdout, 0) is None:  # type: ignore[arg-type]
+        if read_message(process.stdout, 0) is None:
             self.kill()
             raise OSError("the decoding process ends at its start; see why: python -m hybridclf.data.decode_worker")
         return process
@@ -187,11 +177,7 @@ def _content_if_small(path: Path) -> bytes | Path:
 
 def is_quick(data: bytes) -> bool:
     """Tell by its header whether a file takes but milliseconds: a small PNG or JPEG, or what is refused unread."""
-    form = format_of(data[:HEAD])
-    if form is None or len(data) > SMALL_BYTES or form not in ("PNG", "JPEG"):
-        return form is None
-    try:
-        with Image.open(BytesIO(data), formats=[form]) as image:
-            return image.width * image.height <= SMALL_PIXELS
-    except Exception:  # a damaged header can make Pillow raise anything; so it will be refused
-        return True
+    if len(data) > SMALL_BYTES:
+        return format_of(data[:HEAD]) is None
+    pixels = claimed_pixels(data)
+    return format_of(data[:HEAD]) is None if pixels is None else pixels <= SMALL_PIXELS

@@ -8,6 +8,7 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +23,7 @@ __all__ = [
     "MAX_ASPECT",
     "MAX_SCANS",
     "MODES",
+    "claimed_pixels",
     "convert",
     "count_scans",
     "format_of",
@@ -57,6 +59,7 @@ _MAGIC = {
 # a byte 0xff of pixels is followed by 0 or by a restart marker, d0 to d7; these and 01 have no length
 _MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])", re.DOTALL)
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's mode by the number of channels."""
@@ -138,14 +141,33 @@ def count_scans(jpeg: bytes, most: int) -> int:
     Every scan of a progressive JPEG costs a pass over all of its pixels, however few bytes it has. Markers inside of
     segments, as those of an embedded thumbnail, do not count, nor does what follows the end of the image.
     """
-    n_scans, at = 0, 2
-    while n_scans <= most and (found := _MARKER.search(jpeg, at)):
-        marker, at = found[1][0], found.end()
-        if marker == _END_OF_IMAGE:
-            break
-        n_scans += marker == _START_OF_SCAN
-        at += int.from_bytes(jpeg[at : at + 2])  # the segment's length, which counts its own two bytes
-    return n_scans
+    scans = (marker for marker, _ in _segments(jpeg) if marker == _START_OF_SCAN)
+    return sum(1 for _ in islice(scans, most + 1))
+
+
+def claimed_pixels(data: bytes) -> int | None:
+    """Tell the number of pixels that the header of a PNG or JPEG claims; None for anything else.
+
+    A file may contradict itself, so `read_image` still needs its bound.
+    """
+    form = format_of(data[:HEAD])
+    if form == "PNG" and data[12:16] == b"IHDR":
+        return int.from_bytes(data[16:20]) * int.from_bytes(data[20:24])
+    if form == "JPEG":  # after the frame's length and bits: height, width
+        frames = (at for marker, at in _segments(data) if marker in _START_OF_FRAME)
+        return next(
+            (int.from_bytes(data[at + 3 : at + 5]) * int.from_bytes(data[at + 5 : at + 7]) for at in frames), None
+        )
+    return None
+
+
+def _segments(jpeg: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the marker of each segment of a JPEG, and where its length begins, up to the end of the image."""
+    at = 2
+    while (found := _MARKER.search(jpeg, at)) and found[1][0] != _END_OF_IMAGE:
+        at = found.end()
+        yield found[1][0], at
+        at += int.from_bytes(jpeg[at : at + 2])  # the length counts its own two bytes
 
 
 def stretched(image: Image.Image, shape: Sequence[int] | None) -> Image.Image:

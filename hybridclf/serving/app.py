@@ -22,7 +22,8 @@ from ..estimator import HybridClassifier
 from ..ports import Label
 from . import schemas
 from .auth import ApiKeys
-from .bodies import read_body, read_classify, unless_gone
+from .bodies import read_classify, read_rerank, unless_gone
+from .byte_budget import Hold
 from .errors import Refusal, as_refusal
 from .limits import Limits
 from .schemas import ClassifyRequest, ClassifyResponse, RerankRequest, RerankResponse
@@ -64,6 +65,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.service = Service(clf, limits or Limits())
+        await asyncio.to_thread(app.state.service.warm_up)
         yield
         # in a thread: closing waits for the loop, which must not block the event loop
         await asyncio.to_thread(app.state.service.close)
@@ -136,18 +138,17 @@ async def classify(request: Request) -> Response:
     return await _respond(request, "classify", _classify)
 
 
-_Answerer = Callable[[Request, Service, float], Awaitable[tuple[BaseModel, bool]]]
+_Answerer = Callable[[Request, Service, Hold], Awaitable[tuple[BaseModel, bool]]]
 
 
 async def _respond(request: Request, endpoint: str, answer: _Answerer) -> Response:
     """Answer one request, or refuse it, and count its outcome."""
     service: Service = request.app.state.service
     try:
-        # the key before anything else, so that strangers cost nothing
-        if not request.app.state.keys.accept(request.headers.get("authorization")):
-            raise Refusal(401, "send an API key, Authorization: Bearer KEY", headers={"WWW-Authenticate": "Bearer"})
+        client = _client(request)  # before anything else, so that strangers cost nothing
         service.gate.check()  # a full server need not read the body
-        body, degraded = await answer(request, service, monotonic())
+        with service.budget.hold(client) as hold:
+            body, degraded = await answer(request, service, hold)
         response = Response(body.model_dump_json(exclude_none=True), media_type="application/json")
         outcome = "degraded" if degraded else "ok"
     # every exception becomes a counted response
@@ -158,12 +159,22 @@ async def _respond(request: Request, endpoint: str, answer: _Answerer) -> Respon
     return response
 
 
-async def _rerank(request: Request, service: Service, arrived: float) -> tuple[BaseModel, bool]:
-    asked = RerankRequest.model_validate_json(await read_body(request, service.limits))
+def _client(request: Request) -> str:
+    """Check the key of a request, and name its client."""
+    keys: ApiKeys = request.app.state.keys
+    authorization = request.headers.get("authorization")
+    if not keys.accept(authorization):
+        raise Refusal(401, "send an API key, Authorization: Bearer KEY", headers={"WWW-Authenticate": "Bearer"})
+    return keys.client(authorization, request.client.host if request.client else "")
+
+
+async def _rerank(request: Request, service: Service, hold: Hold) -> tuple[BaseModel, bool]:
+    arrived = monotonic()
+    asked, image = await read_rerank(request, service.limits, hold)
     _check_model(asked.model, request.app.state.name)
     labels = _labels(service, asked.documents, "documents")
     log_prior = None if asked.log_prior is None else _log_prior(asked.log_prior, len(labels))
-    question = Question(asked.query, labels, log_prior, _deadline(asked, arrived), asked.max_evaluations)
+    question = Question(image, labels, log_prior, _deadline(asked, arrived), asked.max_evaluations, hold.client, hold)
     # places are counted here, before decoding, so that undecoded images cannot pile up
     with service.gate.places(1):
         answer = await unless_gone(request, service.answer(question))
@@ -183,13 +194,14 @@ async def _rerank(request: Request, service: Service, arrived: float) -> tuple[B
     return response, answer.degraded
 
 
-async def _classify(request: Request, service: Service, arrived: float) -> tuple[BaseModel, bool]:
-    asked, images = await read_classify(request, service.limits)
+async def _classify(request: Request, service: Service, hold: Hold) -> tuple[BaseModel, bool]:
+    arrived = monotonic()
+    asked, images = await read_classify(request, service.limits, hold)
     _check_model(asked.model, request.app.state.name)
     known = tuple(service.clf.classes_.tolist())
     labels = known if asked.labels is None else _labels(service, asked.labels, "labels")
     deadline = _deadline(asked, arrived)
-    questions = [Question(image, labels, None, deadline, asked.max_evaluations) for image in images]
+    questions = [Question(image, labels, None, deadline, asked.max_evaluations, hold.client, hold) for image in images]
     with service.gate.places(len(questions)):
         answers = await unless_gone(request, service.answer_all(questions))
     results = [_classification(answer, labels, asked.top_k) for answer in answers]
@@ -242,17 +254,17 @@ def _deadline(asked: schemas.Request, arrived: float) -> float | None:
 
 
 @_watched.get("/healthz")
-async def healthz() -> dict[str, str]:
-    """Tell that the process answers."""
-    return {"status": "ok"}
+async def healthz(request: Request) -> Response:
+    """Tell whether the process works; one whose threads have died or hang must be restarted."""
+    alive = request.app.state.service.alive
+    return JSONResponse({"status": "ok" if alive else "stuck"}, 200 if alive else 503)
 
 
 @_watched.get("/readyz")
 async def readyz(request: Request) -> Response:
-    """Tell whether to send requests: the model is loaded, its batches succeed, and the server is not draining."""
-    service: Service = request.app.state.service
+    """Tell whether to send requests: the model is loaded and warm, batches succeed in time, and nothing is draining."""
     # load balancers stop sending at the first failing check, while /healthz keeps the process alive
-    ready = service.stage.alive and not service.stage.failing and not service.gate.draining
+    ready = request.app.state.service.ready
     return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
 
 

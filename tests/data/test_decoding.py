@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hybridclf.data.decoding import FORMATS, HEAD, MAX_SCANS, count_scans, format_of, read_image
+from hybridclf.data.decoding import FORMATS, HEAD, MAX_SCANS, claimed_pixels, count_scans, format_of, read_image
 from hybridclf.errors import InvalidInputError
 from tests.data.hostile import many_scans
 
@@ -78,3 +78,16 @@ def test_pipes_and_devices_are_refused_unopened(tmp_path: Path) -> None:
     for path in (tmp_path / "a.png", Path(os.devnull), tmp_path):
         with pytest.raises(InvalidInputError, match="not a regular file"):
             read_image(path)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"comment": written("jpeg")}, {"exif": b"Exif\0\0" * 99}]
+)
+def test_claimed_pixels_are_those_of_the_header(options: dict[str, object]) -> None:
+    assert claimed_pixels(written("jpeg", **options)) == NOISE.shape[0] * NOISE.shape[1]
+
+
+def test_claimed_pixels_of_other_files() -> None:
+    assert claimed_pixels(written("png")) == NOISE.shape[0] * NOISE.shape[1]
+    for data in (written("gif"), written("png")[:14], written("jpeg")[:30], b""):
+        assert claimed_pixels(data) is None

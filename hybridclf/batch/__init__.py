@@ -13,7 +13,7 @@ from ..pretrained.catalog import model_folder
 from ..utils.bounds import check_number
 from ..utils.progress import progress_bar
 from .inputs import PART, Listing, Part, list_input
-from .output import claim, fingerprint, is_done, remove_leftovers, totals
+from .output import claim, exclusive, fingerprint, is_done, remove_leftovers, totals
 from .worker import TOP, Done, Engine, Job, Worker, local
 
 __all__ = ["Done", "Engine", "Job", "Part", "Summary", "Worker", "local", "run"]
@@ -85,13 +85,16 @@ def run(
     Raises
     ------
     InvalidInputError
-        For a source without images, an output begun with another source, model or version, or a classifier that takes
-        no images.
+        For a source without images, an output begun with another source, model or version, one that another run writes
+        to, an address in place of a folder, or a classifier that takes no images.
     SavedModelError
         If the model cannot be read.
     """
     check_number("decode_seconds", decode_seconds, above=0)
     began = perf_counter()
+    for place in (source, output):
+        if "://" in str(place):
+            raise InvalidInputError(f"{place} is an address; give a folder of this machine, such as a mounted one")
     output = Path(output).absolute()
     listing = list_input(source)
     if Path(source).is_dir() and output.resolve().is_relative_to(Path(source).resolve()):
@@ -102,11 +105,12 @@ def run(
     job = Job(listing.folder, output, folder, fingerprint(folder), device, decode_seconds)
     # before any work, so that a wrong OUTPUT costs no time
     claim(output, _manifest(job, listing))
-    missing = [part for part in listing.parts if not is_done(output, part)]
-    # no model is loaded for a batch that is done
-    if missing:
-        _work(job, missing, len(listing), engine, progress)
-    return _summarise(output, listing, sum(map(len, missing)), perf_counter() - began)
+    with exclusive(output):
+        missing = [part for part in listing.parts if not is_done(output, part)]
+        # no model is loaded for a batch that is done
+        if missing:
+            _work(job, missing, len(listing), engine, progress)
+        return _summarise(output, listing, sum(map(len, missing)), perf_counter() - began)
 
 
 def _manifest(job: Job, listing: Listing) -> dict[str, Any]:

@@ -31,6 +31,9 @@ from .service import Answer, Question, Service
 
 __all__ = ["create_app"]
 
+LONGEST_ID = 200
+"""Most characters of a request id that is taken over."""
+
 
 def create_app(
     clf: HybridClassifier, limits: Limits | None = None, *, name: str = "model", api_keys: Iterable[str] = ()
@@ -75,7 +78,7 @@ def create_app(
         version=__version__,
         description="A second opinion on images that a fast classifier is not sure about.",
         lifespan=lifespan,
-        exception_handlers={HTTPException: _refuse},
+        exception_handlers={HTTPException: _refuse, Refusal: _refuse},
     )
     app.state.name, app.state.keys = name, ApiKeys(api_keys)
     app.include_router(_asked)
@@ -156,7 +159,14 @@ async def _respond(request: Request, endpoint: str, answer: _Answerer) -> Respon
         refusal = as_refusal(error)
         response, outcome = _refusal_response(refusal), refusal.outcome
     service.metrics.requests.labels(endpoint, outcome).inc()
+    response.headers["X-Request-ID"] = _request_id(request)
     return response
+
+
+def _request_id(request: Request) -> str:
+    """Take the id that a client or a proxy has given to the request, or make one."""
+    given = request.headers.get("x-request-id", "")
+    return given if given.isascii() and given.isprintable() and 0 < len(given) <= LONGEST_ID else uuid4().hex
 
 
 def _client(request: Request) -> str:
@@ -189,7 +199,7 @@ async def _rerank(request: Request, service: Service, hold: Hold) -> tuple[BaseM
     ]
     usage = schemas.Usage(evaluations=answer.evaluations)
     response = RerankResponse(
-        id=uuid4().hex, model=request.app.state.name, results=results, meta=_meta(answer), usage=usage
+        id=uuid4().hex, model=request.app.state.name, results=results, meta=_meta(answer, asked), usage=usage
     )
     return response, answer.degraded
 
@@ -204,20 +214,25 @@ async def _classify(request: Request, service: Service, hold: Hold) -> tuple[Bas
     questions = [Question(image, labels, None, deadline, asked.max_evaluations, hold.client, hold) for image in images]
     with service.gate.places(len(questions)):
         answers = await unless_gone(request, service.answer_all(questions))
-    results = [_classification(answer, labels, asked.top_k) for answer in answers]
+    results = [_classification(answer, labels, asked) for answer in answers]
     usage = schemas.Usage(evaluations=sum(answer.evaluations for answer in answers))
     response = ClassifyResponse(id=uuid4().hex, model=request.app.state.name, results=results, usage=usage)
     return response, any(answer.degraded for answer in answers)
 
 
-def _classification(answer: Answer, labels: tuple[Label, ...], top_k: int) -> schemas.Classification:
-    best = np.argsort(-answer.posterior, kind="stable")[:top_k]
+def _classification(answer: Answer, labels: tuple[Label, ...], asked: ClassifyRequest) -> schemas.Classification:
+    best = np.argsort(-answer.posterior, kind="stable")[: asked.top_k]
     posterior = [schemas.Share(label=labels[i], probability=answer.posterior[i]) for i in best.tolist()]
-    return schemas.Classification(posterior=posterior, meta=_meta(answer))
+    return schemas.Classification(posterior=posterior, meta=_meta(answer, asked))
 
 
-def _meta(answer: Answer) -> schemas.Meta:
-    return schemas.Meta(evaluations=answer.evaluations, stopped_by=answer.stopped_by, degraded=answer.degraded)
+def _meta(answer: Answer, asked: schemas.Request) -> schemas.Meta:
+    return schemas.Meta(
+        evaluations=answer.evaluations,
+        stopped_by=answer.stopped_by,
+        degraded=answer.degraded,
+        ignored=asked.ignored or None,
+    )
 
 
 def _check_model(asked: str | None, name: str) -> None:
@@ -250,10 +265,20 @@ def _deadline(asked: schemas.Request, arrived: float) -> float | None:
     return None if asked.deadline_ms is None else arrived + asked.deadline_ms / 1000
 
 
+@_asked.get("/v1/models")
+async def models(request: Request) -> schemas.Models:
+    """List the served model."""
+    _client(request)
+    return schemas.Models(data=[schemas.Model(id=request.app.state.name)])
+
+
 # --- health -----------------------------------------------------------------------------------------------------------
 
 
 @_watched.get("/healthz")
+@_watched.head("/healthz", include_in_schema=False)
+@_watched.get("/health", include_in_schema=False)
+@_watched.head("/health", include_in_schema=False)
 async def healthz(request: Request) -> Response:
     """Tell whether the process works; one whose threads have died or hang must be restarted."""
     alive = request.app.state.service.alive
@@ -261,6 +286,7 @@ async def healthz(request: Request) -> Response:
 
 
 @_watched.get("/readyz")
+@_watched.head("/readyz", include_in_schema=False)
 async def readyz(request: Request) -> Response:
     """Tell whether to send requests: the model is loaded and warm, batches succeed in time, and nothing is draining."""
     # load balancers stop sending at the first failing check, while /healthz keeps the process alive

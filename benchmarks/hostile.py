@@ -3,7 +3,7 @@
     python benchmarks/hostile.py                      # the server of this checkout
     python benchmarks/hostile.py --source CHECKOUT    # the same attacks on another one's
 
-Four small clients ask about digits, first alone, then beside each attack, which comes from another address; each attack
+Four small clients ask about digits, first alone, then beside an attack, which comes from another address; each attack
 gets a server of its own. Prints a table and writes `benchmarks/results/hostile.json`.
 """
 
@@ -61,7 +61,7 @@ def plain_pgm() -> bytes:
 
 
 def repeated(request: bytes, connections: int) -> Attack:
-    """Ask the same on some connections again and again."""
+    """Ask the same on some connections again and again, half a second after each answer."""
 
     async def one(server: Server) -> None:
         while True:
@@ -69,6 +69,7 @@ def repeated(request: bytes, connections: int) -> Attack:
             try:
                 while True:
                     await connection.ask(request)
+                    await asyncio.sleep(0.5)
             except (OSError, asyncio.IncompleteReadError, TypeError):
                 await asyncio.sleep(0.1)
             finally:
@@ -147,8 +148,9 @@ async def small_clients(server: Server, requests: list[bytes], seconds: float, t
 
 async def beside(server: Server, attack: Attack | None, requests: list[bytes], seconds: float) -> dict[str, Any]:
     """Throughput and p99 of the small clients beside an attack, and the most memory meanwhile."""
-    memory, times = [server.memory_with_children], list[float]()
+    memory, alone, times = [server.memory_with_children], list[float](), list[float]()
     await small_clients(server, requests, 2.0, [])  # warm
+    await small_clients(server, requests, seconds, alone)
 
     async def watch() -> None:
         while True:
@@ -161,6 +163,7 @@ async def beside(server: Server, attack: Attack | None, requests: list[bytes], s
     for task in tasks:
         task.cancel()
     return {
+        "alone_images_per_second": len(alone) / seconds,
         "images_per_second": len(times) / seconds,
         "p99_ms": 1000 * float(np.quantile(times, 0.99)) if times else None,
         "memory_mb": max(memory),
@@ -196,7 +199,8 @@ def main() -> None:
             rows.append(row := measured(name, model, attack, options))
             p99 = "none answered" if row["p99_ms"] is None else f"p99 {row['p99_ms']:.0f} ms"
             print(
-                f"{name}: {row['images_per_second']:.0f} images/s, {p99}, {row['memory_mb']:.0f} MB, "
+                f"{name}: {row['images_per_second']:.1f} images/s of {row['alone_images_per_second']:.1f} alone, "
+                f"{p99}, {row['memory_mb']:.0f} MB of {row['memory_at_rest_mb']:.0f} at rest, "
                 f"exit {row['exit_code']} after {row['exit_seconds']:.1f} s",
                 flush=True,
             )

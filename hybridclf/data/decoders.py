@@ -150,6 +150,7 @@ class _Decoder:
         process = self._process = subprocess.Popen(
             [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
+        assert process.stdout is not None
         if read_message(process.stdout, 0) is None:
             self.kill()
             raise OSError("the decoding process ends at its start; see why: python -m hybridclf.data.decode_worker")

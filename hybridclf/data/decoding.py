@@ -212,6 +212,8 @@ def convert(image: Image.Image, mode: str) -> Image.Image:
     # Pillow converts LAB to RGB alone
     if image.mode == "LAB":
         image = image.convert("RGB")
+    if image.mode == mode:  # Pillow would copy it
+        return image
     try:
         return image.convert(mode)
     except ValueError as error:

@@ -33,12 +33,15 @@ class Reply:
 class Server:
     """`hybridclf serve` in a process of its own, on one core's worth of torch."""
 
-    def __init__(self, model: str, batch_size: int | None, queue: int) -> None:
+    def __init__(self, model: str, batch_size: int | None, queue: int, source: Path | None = None) -> None:
+        """Start it, from another checkout if one is given, and wait until it listens."""
         command = [sys.executable, "-c", "from hybridclf.cli import app; app()", "serve", "--port", "0"]
         command += ["--model", model, "--max-queue", str(queue)]
         command += [] if batch_size is None else ["--batch-size", str(batch_size)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        if source is not None:
+            environment["PYTHONPATH"] = f"{source}{os.pathsep}{source / 'adapters'}"
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=source)
         assert self.process.stderr is not None
         self.log = ""
         for line in self.process.stderr:
@@ -52,22 +55,39 @@ class Server:
     @property
     def memory(self) -> float:
         """Resident megabytes."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+        return resident(self.process.pid)
+
+    @property
+    def memory_with_children(self) -> float:
+        """Resident megabytes, those of its decoding processes included."""
+        children = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        pids = {int(pid) for file in children for pid in file.read_text().split()}
+        return self.memory + sum(map(resident, pids))
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
 
 
-class Connection:
-    """One HTTP/1.1 connection."""
+def resident(pid: int) -> float:
+    """Resident megabytes of a process; 0 if it has ended."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
+
+class Connection:
+    """One HTTP/1.1 connection, from an address of this machine."""
+
+    def __init__(self, server: Server, address: str = "127.0.0.1") -> None:
+        self.server, self.address = server, address
 
     async def open(self) -> "Connection":
-        self.reader, self.writer = await asyncio.open_connection(self.server.host, self.server.port)
+        self.reader, self.writer = await asyncio.open_connection(
+            self.server.host, self.server.port, local_addr=(self.address, 0)
+        )
         return self
 
     async def ask(self, request: bytes) -> tuple[int, bytes]:

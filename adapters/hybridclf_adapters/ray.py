@@ -168,7 +168,19 @@ def deployment(model: str | Path, *, limits: Any = None, api_keys: Sequence[str]
         """Create the application on a replica."""
         return serving.create_app(HybridClassifier.load(folder), limits, name=name, api_keys=api_keys)
 
-    return serve.deployment(serve.ingress(build)(), **options).bind()
+    return serve.deployment(serve.ingress(build)(_Replica), **options).bind()
+
+
+class _Replica:
+    """Deployment whose health is that of `/healthz`: Ray replaces a replica that hangs."""
+
+    app: Any  # set by Ray Serve
+
+    def check_health(self) -> None:
+        """Raise if a thread of the service has died or hangs."""
+        service = getattr(self.app.state, "service", None)  # there is none before the start
+        if service is not None and not service.alive:
+            raise RuntimeError("the reranking loop has ended or hangs; the replica must be replaced")
 
 
 def _require(module: str) -> Any:

@@ -6,12 +6,14 @@ from time import perf_counter
 from typing import Any
 
 from .. import __version__, persistence
+from ..data.decoders import DECODE_SECONDS
 from ..data.image_files import check_image_shape
 from ..errors import InvalidInputError
 from ..pretrained.catalog import model_folder
+from ..utils.bounds import check_number
 from ..utils.progress import progress_bar
 from .inputs import PART, Listing, Part, list_input
-from .output import claim, fingerprint, is_done, remove_leftovers, totals
+from .output import claim, exclusive, fingerprint, is_done, remove_leftovers, totals
 from .worker import TOP, Done, Engine, Job, Worker, local
 
 __all__ = ["Done", "Engine", "Job", "Part", "Summary", "Worker", "local", "run"]
@@ -54,6 +56,7 @@ def run(
     engine: Engine = local,
     progress: bool = False,
     device: str | None = None,
+    decode_seconds: float = DECODE_SECONDS,
 ) -> Summary:
     """Classify all images of a source into Parquet parts; existing parts are not computed again.
 
@@ -72,6 +75,8 @@ def run(
         Show a progress bar.
     device : str, optional
         "auto", or torch's name of the device on every machine. Default: the model's own.
+    decode_seconds : float
+        Longest time to decode one image, above 0; an image beyond it is a row with an error.
 
     Returns
     -------
@@ -80,12 +85,16 @@ def run(
     Raises
     ------
     InvalidInputError
-        For a source without images, an output begun with another source, model or version, or a classifier that takes
-        no images.
+        For a source without images, an output begun with another source, model or version, one that another run writes
+        to, an address in place of a folder, or a classifier that takes no images.
     SavedModelError
         If the model cannot be read.
     """
+    check_number("decode_seconds", decode_seconds, above=0)
     began = perf_counter()
+    for place in (source, output):
+        if "://" in str(place):
+            raise InvalidInputError(f"{place} is an address; give a folder of this machine, such as a mounted one")
     output = Path(output).absolute()
     listing = list_input(source)
     if Path(source).is_dir() and output.resolve().is_relative_to(Path(source).resolve()):
@@ -93,14 +102,15 @@ def run(
         raise InvalidInputError(f"OUTPUT {output} lies in INPUT {source}; give a folder elsewhere")
     folder = model_folder(model).absolute()
     check_image_shape(persistence.read_description(folder)["image_shape"])
-    job = Job(listing.folder, output, folder, fingerprint(folder), device)
+    job = Job(listing.folder, output, folder, fingerprint(folder), device, decode_seconds)
     # before any work, so that a wrong OUTPUT costs no time
     claim(output, _manifest(job, listing))
-    missing = [part for part in listing.parts if not is_done(output, part)]
-    # no model is loaded for a batch that is done
-    if missing:
-        _work(job, missing, len(listing), engine, progress)
-    return _summarise(output, listing, sum(map(len, missing)), perf_counter() - began)
+    with exclusive(output):
+        missing = [part for part in listing.parts if not is_done(output, part)]
+        # no model is loaded for a batch that is done
+        if missing:
+            _work(job, missing, len(listing), engine, progress)
+        return _summarise(output, listing, sum(map(len, missing)), perf_counter() - began)
 
 
 def _manifest(job: Job, listing: Listing) -> dict[str, Any]:

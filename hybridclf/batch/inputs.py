@@ -1,9 +1,8 @@
 """Input of a batch job: image files or Parquet rows with images, cut into fixed parts."""
 
 import hashlib
-import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from ..data.image_files import ENDINGS, files_in, try_image
+from ..data.image_files import ENDINGS, files_in
 from ..data.parquet import image_column, opened
 from ..errors import InvalidInputError
 
@@ -21,6 +20,10 @@ __all__ = ["PART", "Listing", "Part", "list_input", "read"]
 
 PART = 256
 """Images per part; a part is done whole or not at all."""
+
+
+Decode = Callable[[bytes | Path], Image.Image]
+"""Function that decodes a file's content or path, or raises InvalidInputError."""
 
 
 @dataclass(frozen=True)
@@ -156,20 +159,27 @@ def _size(path: Path) -> int:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read(folder: Path, part: Part) -> Iterator[Image.Image | InvalidInputError]:
+def read(folder: Path, part: Part, decode: Decode) -> Iterator[Image.Image | InvalidInputError]:
     """Read the images of a part one at a time; an unreadable one gives its error."""
     if part.rows is None:
-        return (try_image(folder / name) for name in part.files)
-    return _read_rows(folder / part.files[0], part.rows)
+        return (_try(decode, folder / name) for name in part.files)
+    return _read_rows(folder / part.files[0], part.rows, decode)
 
 
-def _read_rows(path: Path, rows: range) -> Iterator[Image.Image | InvalidInputError]:
+def _try(decode: Decode, source: bytes | Path) -> Image.Image | InvalidInputError:
+    try:
+        return decode(source)
+    except InvalidInputError as error:
+        return error
+
+
+def _read_rows(path: Path, rows: range, decode: Decode) -> Iterator[Image.Image | InvalidInputError]:
     """Read rows of a Parquet file; from a damaged place on, every row gives the error."""
     n_read = 0
     try:
         with path.open("rb") as source, pq.ParquetFile(source) as file:
             for cell in _cells(file, image_column(file.schema_arrow, path), rows):
-                yield _try_cell(cell)
+                yield _try_cell(cell, decode)
                 n_read += 1
     except (OSError, pa.ArrowException) as error:
         damage = InvalidInputError(f"the Parquet file cannot be read here: {error}")
@@ -191,9 +201,9 @@ def _cells(file: pq.ParquetFile, column: str, rows: range) -> Iterator[dict[str,
             return
 
 
-def _try_cell(cell: dict[str, Any] | None) -> Image.Image | InvalidInputError:
+def _try_cell(cell: dict[str, Any] | None, decode: Decode) -> Image.Image | InvalidInputError:
     """Decode the image in a cell; a path without bytes is not followed, since it may lead anywhere."""
     content = cell and cell["bytes"]
     if not content:
         return InvalidInputError("the row holds no image bytes; write the images into the Parquet file itself")
-    return try_image(io.BytesIO(content))
+    return _try(decode, content)

@@ -1,6 +1,7 @@
 """Output of a batch job: a manifest of what decides it, and Parquet parts written atomically."""
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from ..atomic import in_utf8, write_whole
 from ..errors import InvalidInputError
 from ..utils.manifests import differences, read_manifest
 from .answers import FileAnswer
+from .checksums import SEAL, is_intact, seal
 from .inputs import Part
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "MANIFEST",
     "attempt",
     "claim",
+    "exclusive",
     "fingerprint",
     "is_done",
     "part_path",
@@ -80,6 +83,39 @@ def claim(output: Path, manifest: Mapping[str, Any]) -> None:
     _write(path, lambda file: file.write(text.encode()))
 
 
+@contextmanager
+def exclusive(output: Path) -> Iterator[None]:
+    """Keep other runs from an output, in a `with` block; the system forgets it when the process ends, however it does.
+
+    Raises
+    ------
+    InvalidInputError
+        If another run is at work there.
+    """
+    with (output / MANIFEST).open("rb+") as file:
+        try:
+            _lock(file)
+        except BlockingIOError as error:
+            raise InvalidInputError(
+                f"another run writes to {output}; wait for its end, or give another OUTPUT"
+            ) from error
+        yield
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Lock an open file, if its file system can; Windows' locks would keep others from reading it."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # some network file systems have no locks
+        return
+
+
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
@@ -89,18 +125,18 @@ def part_path(output: Path, number: int) -> Path:
 
 
 def is_done(output: Path, part: Part) -> bool:
-    """Tell whether a part exists, complete and readable."""
+    """Tell whether a part exists with all of its rows, and is to the bit what was written."""
+    return _content(output, part) is not None
+
+
+def _content(output: Path, part: Part) -> io.BytesIO | None:
+    """Read the file of a part; None if it is missing, damaged or another part's."""
     try:
-        return _read_part(output, part).num_rows == len(part)
+        content = part_path(output, part.number).read_bytes()
+        is_whole = is_intact(content) and pq.read_metadata(io.BytesIO(content)).num_rows == len(part)
     except (OSError, pa.ArrowException):
-        return False
-
-
-def _read_part(output: Path, part: Part, columns: list[str] | None = None) -> pa.Table:
-    """Read a part."""
-    # opened by Python: pyarrow cannot open names that are no UTF-8
-    with part_path(output, part.number).open("rb") as file:
-        return pq.read_table(file, columns=columns)
+        return None
+    return io.BytesIO(content) if is_whole else None
 
 
 @contextmanager
@@ -154,7 +190,9 @@ def write_part(output: Path, part: Part, answers: Sequence[FileAnswer], classes:
     table = pa.Table.from_pylist(
         [_row(row, answer) for (_, row), answer in zip(part.sources(), answers, strict=True)], _schema(classes)
     )
-    _write(part_path(output, part.number), lambda file: pq.write_table(table, file))
+    content = io.BytesIO()
+    pq.write_table(table, content)
+    _write(part_path(output, part.number), lambda file: file.write(seal(content.getvalue())))
 
 
 def _schema(classes: np.ndarray) -> pa.Schema:
@@ -170,7 +208,8 @@ def _schema(classes: np.ndarray) -> pa.Schema:
             "evaluations": pa.int64(),
             "stopped_by": pa.string(),
             "error": pa.string(),
-        }
+        },
+        {"content": SEAL},
     )
 
 
@@ -198,12 +237,12 @@ def totals(output: Path, parts: Sequence[Part]) -> tuple[int, int, int]:
     """
     rows = errors = evaluations = 0
     for part in parts:
-        if not is_done(output, part):
+        if (content := _content(output, part)) is None:
             raise InvalidInputError(
                 f"{part_path(output, part.number)} is missing; is OUTPUT one folder that all machines share?"
             )
         # two columns alone: labels and posteriors are most of a part
-        table = _read_part(output, part, ["evaluations", "error"])
+        table = pq.read_table(content, columns=["evaluations", "error"])
         rows += len(table)
         errors += len(table) - table["error"].null_count
         evaluations += sum(filter(None, table["evaluations"].to_pylist()))

@@ -1,9 +1,14 @@
 """Worker of a batch job, which reads, classifies and writes a part, and the engine of a single process."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from PIL import Image
+
+from ..data.decoders import DECODE_SECONDS, Decoders
 from ..errors import SavedModelError
 from ..estimator import HybridClassifier
 from .answers import answer_images
@@ -32,6 +37,8 @@ class Job:
         Hash of each of the model's files.
     device : str or None
         Device by torch's name; None: the model's own.
+    decode_seconds : float
+        Longest time to decode one image; beyond it the image gets an error.
     """
 
     source: Path
@@ -39,6 +46,7 @@ class Job:
     model: Path
     fingerprint: Mapping[str, str]
     device: str | None = None
+    decode_seconds: float = DECODE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -74,11 +82,13 @@ class Worker:
             raise SavedModelError(f"{job.model} is not what it was when the batch began; put it back and start again")
         self.job = job
         self.clf = HybridClassifier.load(job.model, device=job.device)
+        decoders = Decoders(1, job.decode_seconds, Image.MAX_IMAGE_PIXELS or sys.maxsize)
+        self._decode = partial(decoders.decode, shape=self.clf.image_shape_)
 
     def __call__(self, part: Part) -> Done:
         """Read, classify and write a part; a repeated call writes the same rows again."""
         paths = [path for path, _ in part.sources()]
-        answers = answer_images(self.clf, paths, read(self.job.source, part), TOP)
+        answers = answer_images(self.clf, paths, read(self.job.source, part, self._decode), TOP)
         write_part(self.job.output, part, answers, self.clf.classes_)
         costs = [answer.evaluations for answer in answers if answer.evaluations is not None]
         return Done(len(costs), len(part) - len(costs), sum(costs))

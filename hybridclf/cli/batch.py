@@ -4,7 +4,6 @@ import json
 import sys
 from contextlib import redirect_stdout
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -18,11 +17,9 @@ if TYPE_CHECKING:
 
 def batch(
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="A folder of images or Parquet files, or one Parquet file.")
+        str, typer.Argument(metavar="INPUT", help="A folder of images or Parquet files, or one Parquet file.")
     ],
-    output: Annotated[
-        Path, typer.Argument(metavar="OUTPUT", help="Folder for the parts: a new one, or one to resume.")
-    ],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="Folder for the parts: a new one, or one to resume.")],
     model: Annotated[str, typer.Option(metavar="NAME|DIR", help="An embedded model, or a saved one.")],
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="This process, or actors on a Ray cluster.")
@@ -33,23 +30,35 @@ def batch(
     actors: Annotated[
         int | None, typer.Option(min=1, help="Ray actors; default: one per GPU, or per core where there is none.")
     ] = None,
+    decode_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Longest time to decode an image; beyond, it is a row with an error.")
+    ] = 5.0,
+    max_errors: Annotated[
+        int | None, typer.Option(min=0, help="Images that may have an error; with more, the exit code is 1.")
+    ] = None,
     device: Device = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Classify many images into Parquet parts; killed and started again, it goes on where it was.
 
-    An image that cannot be read is a row with an error.
+    An image that cannot be read is a row with an error; if none could be read, the exit code is 1.
     """
     with running(quiet, lambda: "interrupted; what is done is kept: repeat the command to go on"):
         from .. import batch as batches
 
         with redirect_stdout(sys.stderr):  # Ray prints notes of its machines, which would break --json
-            summary = batches.run(source, output, model, _engine(engine, address, actors), not quiet, device)
+            summary = batches.run(
+                source, output, model, _engine(engine, address, actors), not quiet, device, decode_seconds
+            )
     if as_json:
         typer.echo(json.dumps(asdict(summary)))
     else:
         console().print(text(_summary_line(summary)))
+    # a batch of which nothing was answered is a failure, whatever was allowed
+    if summary.errors > (summary.images - 1 if max_errors is None else min(max_errors, summary.images - 1)):
+        typer.echo(f"hybridclf: {summary.errors:,} of {summary.images:,} images have an error", err=True)
+        raise typer.Exit(1)
 
 
 def _engine(name: str, address: str | None, actors: int | None) -> "Engine":

@@ -1,6 +1,7 @@
 """`hybridclf serve`."""
 
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,17 @@ def serve(
     max_queue: Annotated[int, typer.Option(min=0, help="Images that may wait.")] = 128,
     max_body_bytes: Annotated[int, typer.Option(min=1, help="Size of a request.")] = 10 * 2**20,
     max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of an image.")] = 25_000_000,
+    max_bytes: Annotated[
+        int, typer.Option(min=2, help="Bodies and images in the server; one client may hold half.")
+    ] = 256 * 2**20,
+    decoders: Annotated[int, typer.Option(min=1, help="Processes that decode large images.")] = 2,
+    decode_seconds: Annotated[float, typer.Option(min=0.1, help="Longest time to decode an image.")] = 5.0,
+    stuck_after: Annotated[
+        float, typer.Option(min=1, help="Seconds of one batch until /healthz says 503; /readyz after a quarter.")
+    ] = 60.0,
+    header_seconds: Annotated[float, typer.Option(min=0.1, help="Longest time to send a request's header.")] = 10.0,
+    max_connections: Annotated[int, typer.Option(min=1, help="Connections at a time.")] = 1000,
+    drain_seconds: Annotated[float, typer.Option(min=1, help="Longest time from SIGTERM to the end.")] = 30.0,
     max_documents: Annotated[int, typer.Option(min=1, help="Labels in a request.")] = 100,
     device: Device = None,
     quiet: Quiet = False,
@@ -30,10 +42,30 @@ def serve(
         from .. import serving
         from ..estimator import HybridClassifier
 
-        limits = serving.Limits(queue=max_queue, body_bytes=max_body_bytes, pixels=max_pixels, documents=max_documents)
+        limits = serving.Limits(
+            queue=max_queue,
+            body_bytes=max_body_bytes,
+            pixels=max_pixels,
+            documents=max_documents,
+            decoders=decoders,
+            decode_seconds=decode_seconds,
+            total_bytes=max_bytes,
+            stuck_seconds=stuck_after,
+        )
         keys = [] if api_key_file is None else serving.read_keys(api_key_file)
+        serving.check_port(host, port)
         clf = HybridClassifier.from_pretrained(model, device=device)
         clf.batch_size = batch_size or clf.batch_size
         application = serving.create_app(clf, limits, name=Path(model).name, api_keys=keys)
-        if serving.run(application, host, port, "warning" if quiet else "info") == signal.SIGINT:
+        ended_by = serving.run(
+            application,
+            host,
+            port,
+            "warning" if quiet else "info",
+            drain_seconds=drain_seconds,
+            header_seconds=header_seconds,
+            connections=max_connections,
+            on_hangup=None if api_key_file is None else partial(serving.reload_keys, application, api_key_file),
+        )
+        if ended_by == signal.SIGINT:
             raise KeyboardInterrupt

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from sklearn.utils import _safe_indexing, check_array
 
 from ..errors import InvalidInputError
+from .decoding import convert, upright
 
 __all__ = [
     "Items",
@@ -26,13 +27,6 @@ __all__ = [
     "upright",
     "value_range",
 ]
-
-
-MAX_ASPECT = 200
-"""Largest ratio of an image's long edge to its short one.
-
-Models resize the short edge to a fixed length, so a thin strip would grow to a huge image.
-"""
 
 
 def is_image_list(X: Any) -> bool:
@@ -140,43 +134,6 @@ def as_pil(image: Any) -> Image.Image:
             f"{array.dtype}"
         )
     return Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """Convert a PIL image to 8 bits, turned by its EXIF orientation; of an animation, take the current frame.
-
-    16-bit grey is scaled to 0 to 255.
-
-    Raises
-    ------
-    InvalidInputError
-        For 32-bit pixels, whose range is unknown, or an image that is much longer than wide.
-    """
-    if max(image.size) > MAX_ASPECT * min(image.size):
-        raise InvalidInputError(f"an image of {image.width}x{image.height} pixels is too narrow; crop it")
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        # Pillow's own conversion clips at 255 instead of scaling; 65535 / 257 = 255
-        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise InvalidInputError(
-            f"pixels are 32-bit numbers of unknown range (mode {image.mode}); convert the image to 8 bits"
-        )
-    return image
-
-
-def convert(image: Image.Image, mode: str) -> Image.Image:
-    """Convert an 8-bit image to another mode, by Pillow's rules for palettes and CMYK; only RGBA keeps alpha."""
-    # Pillow warns if a palette's transparency is dropped in one step
-    if "transparency" in image.info:
-        image = image.convert("RGBA")
-    # Pillow converts LAB to RGB alone
-    if image.mode == "LAB":
-        image = image.convert("RGB")
-    try:
-        return image.convert(mode)
-    except ValueError as error:
-        raise InvalidInputError(f"an image of mode {image.mode} cannot become {mode}; save it as RGB") from error
 
 
 def value_range(array: np.ndarray) -> tuple[float, float]:

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InvalidInputError
-from .arrays import as_pil, convert, describe, scaled, upright
+from .arrays import as_pil, describe, scaled
+from .decoding import FORMATS, MODES, read_image, stretched
 
 __all__ = [
     "ENDINGS",
@@ -27,13 +28,8 @@ __all__ = [
     "try_image",
 ]
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Formats that are opened: plain pictures. EPS starts another program, and other formats read further files."""
-
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Endings of the files that are picked from a folder."""
-
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def image_paths(paths: Iterable[str | Path]) -> list[Path]:
@@ -87,31 +83,6 @@ def open_image(source: str | Path | BinaryIO) -> Image.Image:
         return read_image(source, Image.MAX_IMAGE_PIXELS)
 
 
-def read_image(file: str | Path | BinaryIO, max_pixels: int | None = None) -> Image.Image:
-    """Read an image as `open_image` does, but leave Python's warning filters alone: safe in threads.
-
-    Raises
-    ------
-    InvalidInputError
-        If it is missing, no image, damaged, or has more than `max_pixels` pixels. The size is checked before decoding.
-    """
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            if max_pixels is not None and image.width * image.height > max_pixels:
-                raise InvalidInputError(f"more than {max_pixels} pixels; make it smaller")
-            image.load()
-            return upright(image)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise InvalidInputError(f"more than {max_pixels or Image.MAX_IMAGE_PIXELS} pixels; make it smaller") from error
-    except Image.UnidentifiedImageError as error:
-        raise InvalidInputError(f"not an image in one of the formats {', '.join(FORMATS)}") from error
-    except InvalidInputError:
-        raise
-    except Exception as error:  # a damaged file can make a decoder raise anything
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InvalidInputError(f"cannot be read: {reason or type(error).__name__}") from error
-
-
 def check_image_shape(shape: Sequence[int] | None) -> None:
     """Check that image files convert to items of this shape: (H, W, C) with C = 1, 3 or 4, or None for any size.
 
@@ -120,7 +91,7 @@ def check_image_shape(shape: Sequence[int] | None) -> None:
     InvalidInputError
         For any other shape.
     """
-    if shape is not None and (len(shape) != 3 or shape[2] not in _MODES):
+    if shape is not None and (len(shape) != 3 or shape[2] not in MODES):
         raise InvalidInputError(
             f"the model takes {describe(shape)}, which image files cannot be made into; fit it on images of 1, 3 or 4 "
             "channels, or give it their image_shape"
@@ -147,17 +118,6 @@ def as_item(image: Image.Image, shape: Sequence[int] | None, pixel_range: tuple[
     """
     small = stretched(image, shape)
     return small if shape is None else scaled(np.asarray(small).reshape(*shape), pixel_range)
-
-
-def stretched(image: Image.Image, shape: Sequence[int] | None) -> Image.Image:
-    """Stretch an 8-bit image to a shape (H, W, C); for None, convert it to RGB of its own size."""
-    if shape is None:
-        return convert(image, "RGB")
-    height, width, channels = shape
-    # a box filter averages all pixels when shrinking; enlarging by it would make blocks
-    shrinks = image.width >= width and image.height >= height
-    resample = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
-    return convert(image, _MODES[channels]).resize((width, height), resample)
 
 
 def read_pictures(X: Any, shape: Sequence[int] | None) -> Any:

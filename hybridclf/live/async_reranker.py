@@ -92,6 +92,7 @@ class AsyncReranker:
         self._under_way: dict[int, Request] = {}
         self._given_up: list[int] = []
         self._closed = False
+        self._busy_since: float | None = None
         self._alarms = Deadlines(self._expire)
         self._thread = Thread(target=self._run, name="hybridclf-reranker", daemon=True)
         self._thread.start()
@@ -214,12 +215,18 @@ class AsyncReranker:
     @property
     def alive(self) -> bool:
         """True while images are accepted and the loop runs."""
-        return not self._closed and self._thread.is_alive()
+        return not self._closed and self._thread.is_alive() and self._alarms.thread.is_alive()
 
     @property
     def failing(self) -> bool:
         """True if the last several batches have all failed; images are still accepted, as one may succeed."""
         return self._evaluate.failing
+
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds that the batch under way has taken so far; 0 between batches. A hung denoiser makes it grow."""
+        since = self._busy_since
+        return 0.0 if since is None else monotonic() - since
 
     def close(self, drain: bool = True) -> None:
         """Accept no more images, and return when the threads have ended (at once if called by a future's callback).
@@ -251,7 +258,8 @@ class AsyncReranker:
         try:
             while self._turn():
                 pass
-        except Exception as error:
+        # a SystemExit in the denoiser, too, must leave nobody waiting
+        except BaseException as error:
             _log.exception("the reranking loop has failed")
             self._fail(error)
         finally:
@@ -264,14 +272,17 @@ class AsyncReranker:
             self._give_up()
             if not self._waiting and not self._under_way:
                 return not self._closed
+            self._busy_since = monotonic()
             settled = self._let_in()
             batch = self._loop.fill() if self._under_way else None
         # futures are resolved, and the batch evaluated, outside of the lock: callbacks and submissions may need it
         resolve(settled, self.observer)
         if batch is None:
+            self._busy_since = None
             return True
         start = monotonic()
         errors = self._loop.evaluate(batch)()
+        self._busy_since = None
         if self.observer:
             with logged_failures():
                 self.observer.batch(self._loop.capacity.fullness(batch), monotonic() - start)
@@ -323,14 +334,19 @@ class AsyncReranker:
             self._images.pop(number, None)
         self._given_up.clear()
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         """Close, and hand the error of the loop to all images."""
+        self._busy_since = None
+        if isinstance(error, Exception):
+            failure = error
+        else:  # a SystemExit would end the threads that read the futures, too
+            failure = ClosedError(f"the reranking loop has ended with {type(error).__name__}; make a new AsyncReranker")
         with self._changed:
             self._closed = True
             requests = [*self._waiting.values(), *self._under_way.values()]
             self._waiting.clear()
             self._under_way.clear()
-        resolve([(request, error) for request in requests], self.observer)
+        resolve([(request, failure) for request in requests], self.observer)
 
     # --- deadlines and cancellation -----------------------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ except ImportError as error:
     raise MissingDependencyError(f"{error}; type: {pip_install('server')}") from error
 
 from .app import create_app
-from .auth import read_keys
+from .auth import read_keys, reload_keys
 from .limits import Limits
-from .server import run
+from .server import check_port, run
 
-__all__ = ["Limits", "create_app", "read_keys", "run"]
+__all__ = ["Limits", "check_port", "create_app", "read_keys", "reload_keys", "run"]

@@ -22,13 +22,17 @@ from ..estimator import HybridClassifier
 from ..ports import Label
 from . import schemas
 from .auth import ApiKeys
-from .bodies import read_body, read_classify, unless_gone
+from .bodies import read_classify, read_rerank, unless_gone
+from .byte_budget import Hold
 from .errors import Refusal, as_refusal
 from .limits import Limits
 from .schemas import ClassifyRequest, ClassifyResponse, RerankRequest, RerankResponse
 from .service import Answer, Question, Service
 
 __all__ = ["create_app"]
+
+LONGEST_ID = 200
+"""Most characters of a request id that is taken over."""
 
 
 def create_app(
@@ -64,6 +68,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.service = Service(clf, limits or Limits())
+        await asyncio.to_thread(app.state.service.warm_up)
         yield
         # in a thread: closing waits for the loop, which must not block the event loop
         await asyncio.to_thread(app.state.service.close)
@@ -73,7 +78,7 @@ def create_app(
         version=__version__,
         description="A second opinion on images that a fast classifier is not sure about.",
         lifespan=lifespan,
-        exception_handlers={HTTPException: _refuse},
+        exception_handlers={HTTPException: _refuse, Refusal: _refuse},
     )
     app.state.name, app.state.keys = name, ApiKeys(api_keys)
     app.include_router(_asked)
@@ -136,18 +141,17 @@ async def classify(request: Request) -> Response:
     return await _respond(request, "classify", _classify)
 
 
-_Answerer = Callable[[Request, Service, float], Awaitable[tuple[BaseModel, bool]]]
+_Answerer = Callable[[Request, Service, Hold], Awaitable[tuple[BaseModel, bool]]]
 
 
 async def _respond(request: Request, endpoint: str, answer: _Answerer) -> Response:
     """Answer one request, or refuse it, and count its outcome."""
     service: Service = request.app.state.service
     try:
-        # the key before anything else, so that strangers cost nothing
-        if not request.app.state.keys.accept(request.headers.get("authorization")):
-            raise Refusal(401, "send an API key, Authorization: Bearer KEY", headers={"WWW-Authenticate": "Bearer"})
+        client = _client(request)  # before anything else, so that strangers cost nothing
         service.gate.check()  # a full server need not read the body
-        body, degraded = await answer(request, service, monotonic())
+        with service.budget.hold(client) as hold:
+            body, degraded = await answer(request, service, hold)
         response = Response(body.model_dump_json(exclude_none=True), media_type="application/json")
         outcome = "degraded" if degraded else "ok"
     # every exception becomes a counted response
@@ -155,15 +159,32 @@ async def _respond(request: Request, endpoint: str, answer: _Answerer) -> Respon
         refusal = as_refusal(error)
         response, outcome = _refusal_response(refusal), refusal.outcome
     service.metrics.requests.labels(endpoint, outcome).inc()
+    response.headers["X-Request-ID"] = _request_id(request)
     return response
 
 
-async def _rerank(request: Request, service: Service, arrived: float) -> tuple[BaseModel, bool]:
-    asked = RerankRequest.model_validate_json(await read_body(request, service.limits))
+def _request_id(request: Request) -> str:
+    """Take the id that a client or a proxy has given to the request, or make one."""
+    given = request.headers.get("x-request-id", "")
+    return given if given.isascii() and given.isprintable() and 0 < len(given) <= LONGEST_ID else uuid4().hex
+
+
+def _client(request: Request) -> str:
+    """Check the key of a request, and name its client."""
+    keys: ApiKeys = request.app.state.keys
+    authorization = request.headers.get("authorization")
+    if not keys.accept(authorization):
+        raise Refusal(401, "send an API key, Authorization: Bearer KEY", headers={"WWW-Authenticate": "Bearer"})
+    return keys.client(authorization, request.client.host if request.client else "")
+
+
+async def _rerank(request: Request, service: Service, hold: Hold) -> tuple[BaseModel, bool]:
+    arrived = monotonic()
+    asked, image = await read_rerank(request, service.limits, hold)
     _check_model(asked.model, request.app.state.name)
     labels = _labels(service, asked.documents, "documents")
     log_prior = None if asked.log_prior is None else _log_prior(asked.log_prior, len(labels))
-    question = Question(asked.query, labels, log_prior, _deadline(asked, arrived), asked.max_evaluations)
+    question = Question(image, labels, log_prior, _deadline(asked, arrived), asked.max_evaluations, hold.client, hold)
     # places are counted here, before decoding, so that undecoded images cannot pile up
     with service.gate.places(1):
         answer = await unless_gone(request, service.answer(question))
@@ -178,34 +199,40 @@ async def _rerank(request: Request, service: Service, arrived: float) -> tuple[B
     ]
     usage = schemas.Usage(evaluations=answer.evaluations)
     response = RerankResponse(
-        id=uuid4().hex, model=request.app.state.name, results=results, meta=_meta(answer), usage=usage
+        id=uuid4().hex, model=request.app.state.name, results=results, meta=_meta(answer, asked), usage=usage
     )
     return response, answer.degraded
 
 
-async def _classify(request: Request, service: Service, arrived: float) -> tuple[BaseModel, bool]:
-    asked, images = await read_classify(request, service.limits)
+async def _classify(request: Request, service: Service, hold: Hold) -> tuple[BaseModel, bool]:
+    arrived = monotonic()
+    asked, images = await read_classify(request, service.limits, hold)
     _check_model(asked.model, request.app.state.name)
     known = tuple(service.clf.classes_.tolist())
     labels = known if asked.labels is None else _labels(service, asked.labels, "labels")
     deadline = _deadline(asked, arrived)
-    questions = [Question(image, labels, None, deadline, asked.max_evaluations) for image in images]
+    questions = [Question(image, labels, None, deadline, asked.max_evaluations, hold.client, hold) for image in images]
     with service.gate.places(len(questions)):
         answers = await unless_gone(request, service.answer_all(questions))
-    results = [_classification(answer, labels, asked.top_k) for answer in answers]
+    results = [_classification(answer, labels, asked) for answer in answers]
     usage = schemas.Usage(evaluations=sum(answer.evaluations for answer in answers))
     response = ClassifyResponse(id=uuid4().hex, model=request.app.state.name, results=results, usage=usage)
     return response, any(answer.degraded for answer in answers)
 
 
-def _classification(answer: Answer, labels: tuple[Label, ...], top_k: int) -> schemas.Classification:
-    best = np.argsort(-answer.posterior, kind="stable")[:top_k]
+def _classification(answer: Answer, labels: tuple[Label, ...], asked: ClassifyRequest) -> schemas.Classification:
+    best = np.argsort(-answer.posterior, kind="stable")[: asked.top_k]
     posterior = [schemas.Share(label=labels[i], probability=answer.posterior[i]) for i in best.tolist()]
-    return schemas.Classification(posterior=posterior, meta=_meta(answer))
+    return schemas.Classification(posterior=posterior, meta=_meta(answer, asked))
 
 
-def _meta(answer: Answer) -> schemas.Meta:
-    return schemas.Meta(evaluations=answer.evaluations, stopped_by=answer.stopped_by, degraded=answer.degraded)
+def _meta(answer: Answer, asked: schemas.Request) -> schemas.Meta:
+    return schemas.Meta(
+        evaluations=answer.evaluations,
+        stopped_by=answer.stopped_by,
+        degraded=answer.degraded,
+        ignored=asked.ignored or None,
+    )
 
 
 def _check_model(asked: str | None, name: str) -> None:
@@ -238,21 +265,32 @@ def _deadline(asked: schemas.Request, arrived: float) -> float | None:
     return None if asked.deadline_ms is None else arrived + asked.deadline_ms / 1000
 
 
+@_asked.get("/v1/models")
+async def models(request: Request) -> schemas.Models:
+    """List the served model."""
+    _client(request)
+    return schemas.Models(data=[schemas.Model(id=request.app.state.name)])
+
+
 # --- health -----------------------------------------------------------------------------------------------------------
 
 
 @_watched.get("/healthz")
-async def healthz() -> dict[str, str]:
-    """Tell that the process answers."""
-    return {"status": "ok"}
+@_watched.head("/healthz", include_in_schema=False)
+@_watched.get("/health", include_in_schema=False)
+@_watched.head("/health", include_in_schema=False)
+async def healthz(request: Request) -> Response:
+    """Tell whether the process works; one whose threads have died or hang must be restarted."""
+    alive = request.app.state.service.alive
+    return JSONResponse({"status": "ok" if alive else "stuck"}, 200 if alive else 503)
 
 
 @_watched.get("/readyz")
+@_watched.head("/readyz", include_in_schema=False)
 async def readyz(request: Request) -> Response:
-    """Tell whether to send requests: the model is loaded, its batches succeed, and the server is not draining."""
-    service: Service = request.app.state.service
+    """Tell whether to send requests: the model is loaded and warm, batches succeed in time, and nothing is draining."""
     # load balancers stop sending at the first failing check, while /healthz keeps the process alive
-    ready = service.stage.alive and not service.stage.failing and not service.gate.draining
+    ready = request.app.state.service.ready
     return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
 
 

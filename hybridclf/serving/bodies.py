@@ -9,30 +9,37 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartParser
 
 from ..errors import InvalidInputError
+from .byte_budget import Hold
 from .errors import Refusal
+from .images import check_format, data_of
 from .limits import Limits
-from .schemas import ClassifyRequest
+from .schemas import ClassifyRequest, RerankRequest
 
-__all__ = ["read_body", "read_classify", "unless_gone"]
+__all__ = ["read_classify", "read_rerank", "unless_gone"]
 
 T = TypeVar("T")
 
 _OPTIONS = ("model", "top_k", "deadline_ms", "max_evaluations")
 
 
-async def read_body(request: Request, limits: Limits) -> bytes:
-    """Read the whole body, unless it grows too large or takes too long.
+async def read_body(request: Request, limits: Limits, hold: Hold) -> bytes:
+    """Read the whole body, unless it grows too large, takes too long, or the server's memory is taken.
+
+    The bytes are reserved before the first is read: those of the header, or the most there may be if it has no length.
 
     Raises
     ------
     Refusal
-        413 for a body larger than `limits.body_bytes`, 408 for one slower than `limits.upload_seconds`.
+        413 for a body larger than `limits.body_bytes`, 408 for one slower than `limits.upload_seconds`, 429 if there is
+        no memory for it now.
     """
     too_large = Refusal(413, f"the body is larger than {limits.body_bytes} bytes; send a smaller image")
     # refused by the header if it has a length; a chunked body has none and is counted below
     length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > limits.body_bytes:
+    reserved = int(length) if length.isdecimal() else limits.body_bytes
+    if reserved > limits.body_bytes:
         raise too_large
+    hold.reserve(reserved)
     body = bytearray()
     try:
         async with asyncio.timeout(limits.upload_seconds):
@@ -41,26 +48,38 @@ async def read_body(request: Request, limits: Limits) -> bytes:
                 if len(body) > limits.body_bytes:
                     raise too_large
     except TimeoutError as error:
-        raise Refusal(408, f"the body did not arrive within {limits.upload_seconds:g} seconds") from error
+        message = f"the body did not arrive within {limits.upload_seconds:g} seconds"
+        raise Refusal(408, message, headers={"Connection": "close"}) from error
+    hold.release(reserved - len(body))
     return bytes(body)
 
 
-async def read_classify(request: Request, limits: Limits) -> tuple[ClassifyRequest, list[str | bytes]]:
-    """Read a classify request and its images, which are data URIs or the bytes of uploaded files.
+async def read_rerank(request: Request, limits: Limits, hold: Hold) -> tuple[RerankRequest, bytes]:
+    """Read a rerank request and its image; errors as in `read_classify`."""
+    asked = RerankRequest.model_validate_json(await read_body(request, limits, hold))
+    image, asked.query = data_of(asked.query), ""  # one copy of it is enough
+    return asked, image
+
+
+async def read_classify(request: Request, limits: Limits, hold: Hold) -> tuple[ClassifyRequest, list[bytes]]:
+    """Read a classify request and its images, which come as data URIs or as uploaded files.
 
     Raises
     ------
     Refusal, InvalidInputError, pydantic.ValidationError
-        If the body is too large, too slow or not as documented.
+        If the body is too large, too slow or not as documented, or what should be an image cannot be one.
     """
-    body = await read_body(request, limits)
+    body = await read_body(request, limits, hold)
     # JSON is the default, as clients often send no content type
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         asked = ClassifyRequest.model_validate_json(body)
-        return asked, list(asked.images)
+        images, asked.images = [data_of(image) for image in asked.images], []
+        return asked, images
     fields, files = await _read_form(request, body)
     if not files:
         raise InvalidInputError("the form has no file; send the image as a file, curl -F image=@photo.png")
+    for file in files:
+        check_format(file)
     options: dict[str, Any] = {name: fields[name][-1] for name in _OPTIONS if name in fields}
     options |= {"labels": fields["labels"]} if "labels" in fields else {}
     # the schema wants texts for images; placeholders keep its other checks in force

@@ -2,18 +2,21 @@
 
 import base64
 import binascii
-from io import BytesIO
 from typing import Any
 
-from ..data.image_files import as_item, read_image
+import numpy as np
+
+from ..data.decoders import Decoders
+from ..data.decoding import FORMATS, HEAD, format_of
+from ..data.image_files import as_item
 from ..errors import InvalidInputError
 from ..estimator import HybridClassifier
 
-__all__ = ["data_of", "read_item"]
+__all__ = ["bytes_of", "check_format", "data_of", "read_item"]
 
 
 def data_of(uri: str) -> bytes:
-    """Decode the bytes of a base64 data URI.
+    """Decode the bytes of a base64 data URI, and check that they may be an image.
 
     Raises
     ------
@@ -27,23 +30,39 @@ def data_of(uri: str) -> bytes:
             "the image must be a data URI, data:image/png;base64,…; an address is not fetched, send the image itself"
         )
     try:
-        return base64.b64decode(data, validate=True)
+        decoded = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidInputError("the data URI of the image is not valid base64") from error
+    check_format(decoded)
+    return decoded
 
 
-def read_item(image: str | bytes, clf: HybridClassifier, max_pixels: int) -> Any:
-    """Read an image from a data URI or a file's bytes, and convert it to the size, channels and range of `clf`.
+def check_format(data: bytes) -> None:
+    """Check by its first bytes that this may be an image; it is told before any deadline is over.
 
     Raises
     ------
     InvalidInputError
-        If it is no image, is damaged or has more than `max_pixels` pixels.
+        If it is none in one of the accepted formats.
     """
-    data = data_of(image) if isinstance(image, str) else image
+    if format_of(data[:HEAD]) is None:
+        raise InvalidInputError(f"the image is unusable: not an image in one of the formats {', '.join(FORMATS)}")
+
+
+def read_item(data: bytes, clf: HybridClassifier, decoders: Decoders) -> Any:
+    """Decode an image, and convert it to the size, channels and range of `clf`.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is no image, is damaged, too large, or takes too long.
+    """
     try:
-        return as_item(read_image(BytesIO(data), max_pixels), clf.image_shape_, clf.pixel_range_)
+        return as_item(decoders.decode(data, clf.image_shape_), clf.image_shape_, clf.pixel_range_)
     except InvalidInputError as error:
         raise InvalidInputError(f"the image is unusable: {error}") from error
-    except Exception as error:  # Pillow raises many types of exceptions for modes that it cannot convert
-        raise InvalidInputError(f"the image cannot be converted: {error}") from error
+
+
+def bytes_of(item: Any) -> int:
+    """Tell the memory of an item: an array, or a PIL image, which has four bytes per pixel."""
+    return int(item.nbytes) if isinstance(item, np.ndarray) else 4 * int(np.prod(item.size))

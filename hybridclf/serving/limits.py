@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass, fields
 
+from ..data.decoders import DECODE_SECONDS, MAX_PIXELS
 from ..utils.bounds import check_number, check_whole
 
 __all__ = ["Limits"]
+
+
+_LOWEST = {"queue": 0, "decode_seconds": 0.1, "total_bytes": 2}
+"""Lowest values other than 1."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,14 @@ class Limits:
     upload_seconds : float
         Longest time to send a body, at least 1.
     decoders : int
-        Threads that decode images, at least 1.
+        Processes that decode images, at least 1.
+    decode_seconds : float
+        Longest time to decode an image, at least 0.1.
+    total_bytes : int
+        Most bytes of bodies and images in the server at a time, of which one client may hold half; at least 2.
+    stuck_seconds : float
+        Age of a batch or a decoding from which the server counts as stuck, at least 1. After a quarter of it the server
+        is not ready.
 
     Raises
     ------
@@ -34,15 +46,19 @@ class Limits:
 
     queue: int = 128
     body_bytes: int = 10 * 2**20
-    pixels: int = 25_000_000
+    pixels: int = MAX_PIXELS
     documents: int = 100
     upload_seconds: float = 30.0
     decoders: int = 2
+    decode_seconds: float = DECODE_SECONDS
+    total_bytes: int = 256 * 2**20
+    stuck_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name == "upload_seconds":
-                check_number(field.name, value, at_least=1)
+            lowest = _LOWEST.get(field.name, 1)
+            if field.name.endswith("_seconds"):
+                check_number(field.name, value, at_least=lowest)
             else:
-                check_whole(field.name, value, 0 if field.name == "queue" else 1)
+                check_whole(field.name, value, int(lowest))

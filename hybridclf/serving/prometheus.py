@@ -1,11 +1,14 @@
 """Prometheus metrics of a server."""
 
+from typing import TYPE_CHECKING
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from ..live.async_reranker import AsyncReranker
 from ..reranking.evidence import RerankResult
-from .admission import Admission
+
+if TYPE_CHECKING:
+    from .service import Service
 
 __all__ = ["ServerMetrics"]
 
@@ -48,8 +51,23 @@ class ServerMetrics:
             "hybridclf_loop_seconds", "Time of an image in the loop.", buckets=_SECONDS, registry=registry
         )
 
-    def watch(self, stage: AsyncReranker, gate: Admission) -> None:
-        """Read the queue and the loop at every scrape."""
+        self.decode_seconds = Histogram(
+            "hybridclf_decode_seconds", "Time to decode an image.", buckets=_SECONDS, registry=registry
+        )
+        self.bytes_held = Gauge("hybridclf_bytes_held", "Bytes of bodies and images in the server.", registry=registry)
+        self.oldest_seconds = Gauge(
+            "hybridclf_oldest_seconds", "Age of the oldest batch, decoding or call of tier 1.", registry=registry
+        )
+        self.decoders_lost = Gauge(
+            "hybridclf_decoders_lost", "Decoding processes that an image has cost.", registry=registry
+        )
+
+    def watch(self, service: "Service") -> None:
+        """Read the state of a service at every scrape."""
+        stage, gate = service.stage, service.gate
+        self.bytes_held.set_function(lambda: service.budget.held)
+        self.oldest_seconds.set_function(lambda: service.oldest_seconds)
+        self.decoders_lost.set_function(lambda: service.decoders.lost)
         # both counters change on other threads, so the difference may be negative for a moment
         self.queue_depth.set_function(lambda: max(0, gate.inside - stage.under_way))
         self.under_way.set_function(lambda: stage.under_way)

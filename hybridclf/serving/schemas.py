@@ -1,14 +1,18 @@
 """Schemas of requests and answers, after the common form of Jina's, Cohere's and vLLM's rerank endpoints."""
 
-from typing import Annotated, Any
+from difflib import get_close_matches
+from itertools import islice
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 __all__ = [
     "Classification",
     "ClassifyRequest",
     "ClassifyResponse",
     "Meta",
+    "Model",
+    "Models",
     "Request",
     "RerankRequest",
     "RerankResponse",
@@ -20,6 +24,12 @@ __all__ = [
 
 LONGEST_LABEL = 1000
 """Most characters of a label. Text encoders read fewer, and labels are cached."""
+
+MOST_IGNORED = 20
+"""Most fields without a meaning that are looked at and named."""
+
+MISSPELT = 0.85
+"""Similarity from which a field's name counts as misspelt: "logprior", "topn", "Documents"."""
 
 LONGEST_LIST = 10_000
 """Most entries of any list in a request; a server's own limits are lower."""
@@ -64,7 +74,7 @@ Numbers = Annotated[list[Number], Field(max_length=LONGEST_LIST, fail_fast=True)
 
 
 class Request(BaseModel):
-    """Fields that all requests have."""
+    """Fields that all requests have; others are taken, as clients of other services send theirs, and named."""
 
     model: Annotated[str | None, Field(description="Name of the served model; may be left out.")] = None
     deadline_ms: Annotated[
@@ -75,6 +85,20 @@ class Request(BaseModel):
         Whole | None, Field(ge=0, description="Denoiser evaluations that one image may cost.")
     ] = None
 
+    @model_validator(mode="after")
+    def _refuse_misspelt(self) -> Self:
+        """Refuse a field whose name is nearly ours: ignored, a misspelt `log_prior` would give a plausible answer."""
+        ours = type(self).model_fields
+        for name in self.ignored:
+            if meant := get_close_matches(name, ours, 1, MISSPELT):
+                raise ValueError(f"there is no field {name!r}; did you mean {meant[0]!r}?")
+        return self
+
+    @property
+    def ignored(self) -> list[str]:
+        """Names of the fields that have no meaning here."""
+        return [name[:100] for name in islice(self.model_extra or (), MOST_IGNORED)]
+
 
 class RerankRequest(Request):
     """Request to rank labels for one image."""
@@ -82,12 +106,13 @@ class RerankRequest(Request):
     query: Annotated[Query, Field(description="The image, as a data URI; an address is not fetched.")]
     documents: Annotated[Texts, Field(description="The candidate labels, all different.")]
     top_n: Annotated[Whole | None, Field(ge=1, description="How many of the best to answer with; default all.")] = None
-    return_documents: Annotated[bool, Field(description="Whether results repeat the label.")] = False
+    return_documents: Annotated[bool, Field(strict=True, description="Whether results repeat the label.")] = False
     log_prior: Annotated[
         Numbers | None,
         Field(description="Tier 1's log-probability of each document; without it the model's own proposer is asked."),
     ] = None
     model_config = ConfigDict(
+        extra="allow",
         json_schema_extra={
             "example": {
                 "model": "digits",
@@ -98,7 +123,7 @@ class RerankRequest(Request):
                 "return_documents": True,
                 "deadline_ms": 200,
             }
-        }
+        },
     )
 
 
@@ -110,7 +135,7 @@ class ClassifyRequest(Request):
         Texts | None, Field(description="Labels to choose from; default the model's. Any for a model that reads text.")
     ] = None
     top_k: Annotated[Whole, Field(ge=1, description="How many of the best labels to answer with.")] = 5
-    model_config = ConfigDict(json_schema_extra={"example": {"images": [_PIXELS], "top_k": 3}})
+    model_config = ConfigDict(extra="allow", json_schema_extra={"example": {"images": [_PIXELS], "top_k": 3}})
 
 
 class Meta(BaseModel):
@@ -122,6 +147,7 @@ class Meta(BaseModel):
         Field(description='"confident", "budget" or "deadline"; with tier 1\'s answer "off", "novel" or "fallback".'),
     ]
     degraded: Annotated[bool, Field(description="Whether this is less than the answer without deadline and failure.")]
+    ignored: Annotated[list[str] | None, Field(description="Fields of the request that have no meaning here.")] = None
 
 
 class Usage(BaseModel):
@@ -167,6 +193,21 @@ class Classification(BaseModel):
 
     posterior: list[Share]
     meta: Meta
+
+
+class Model(BaseModel):
+    """Served model, as OpenAI's API lists it."""
+
+    id: str
+    object: str = "model"
+    owned_by: str = "hybridclf"
+
+
+class Models(BaseModel):
+    """List of the one model that is served."""
+
+    object: str = "list"
+    data: list[Model]
 
 
 class ClassifyResponse(BaseModel):

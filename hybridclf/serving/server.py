@@ -1,15 +1,59 @@
 """Draining uvicorn server: on SIGTERM it answers accepted requests and refuses new ones with 503."""
 
+import faulthandler
+import os
+import signal
+import socket
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
-__all__ = ["run"]
+from ..errors import InvalidInputError
+from ..utils.bounds import check_number, check_whole
+from .connections import bounded_protocol
+
+__all__ = ["check_port", "run"]
+
+GRACE = 5
+"""Seconds for connections without an accepted request, such as slow uploads, once all accepted ones are answered."""
+
+DESCRIPTORS_KEPT = 64
+"""File descriptors that connections leave to everything else."""
 
 
-def run(app: FastAPI, host: str = "127.0.0.1", port: int = 8000, log_level: str = "info") -> int | None:
+def check_port(host: str, port: int) -> None:
+    """Check that an address can be listened to, before a model is loaded for it.
+
+    Raises
+    ------
+    InvalidInputError
+        If it cannot, as when another server listens there.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InvalidInputError(f"cannot listen to port {port} of {host}: {reason}; give another --port") from error
+
+
+def run(
+    app: FastAPI,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    log_level: str = "info",
+    *,
+    drain_seconds: float = 30.0,
+    header_seconds: float = 10.0,
+    connections: int = 1000,
+    on_hangup: Callable[[], None] | None = None,
+) -> int | None:
     """Serve an application of `create_app` until SIGTERM or SIGINT, and return when it has drained.
+
+    A second signal ends the process at once. So does a shutdown that takes too long, as a thread that hangs cannot be
+    waited for; the stacks of all threads are then written to the standard error.
 
     Parameters
     ----------
@@ -19,34 +63,82 @@ def run(app: FastAPI, host: str = "127.0.0.1", port: int = 8000, log_level: str 
         Address to listen on; port 0 takes any free port, which is logged.
     log_level : str
         Lowest level to log, from "trace" to "critical".
+    drain_seconds : float
+        Longest time from the signal to the end, above 0.
+    header_seconds : float
+        Longest time for a request's header, above 0.
+    connections : int
+        Most connections, at least 1; fewer if the system allows fewer open files.
+    on_hangup : function, optional
+        Callback of SIGHUP, on the main thread. Default: the signal is ignored.
 
     Returns
     -------
     int or None
         Signal that ended the server.
+
+    Raises
+    ------
+    InvalidInputError
+        For bounds out of range.
     """
-    config = uvicorn.Config(app, host, port, access_log=False, timeout_keep_alive=30, log_level=log_level)
-    server = _DrainingServer(config)
-    server.run()
+    check_number("drain_seconds", drain_seconds, above=0)
+    check_number("header_seconds", header_seconds, above=0)
+    check_whole("connections", connections, 1)
+    config = uvicorn.Config(
+        app,
+        host,
+        port,
+        http=bounded_protocol(_allowed(connections), header_seconds),
+        ws="none",
+        access_log=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=GRACE,
+        log_level=log_level,
+    )
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda *_: on_hangup() if on_hangup else None)
+    server = _DrainingServer(config, drain_seconds)
+    try:
+        server.run()
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     return server.ended_by
 
 
-class _DrainingServer(uvicorn.Server):
-    """uvicorn server that listens until all accepted requests are answered; a second signal stops it at once."""
+def _allowed(connections: int) -> int:
+    """Lower a number of connections to what the limit of open files allows."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return connections
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return connections if soft == resource.RLIM_INFINITY else max(1, min(connections, soft - DESCRIPTORS_KEPT))
 
-    ended_by: int | None = None
+
+class _DrainingServer(uvicorn.Server):
+    """uvicorn server that listens until all accepted requests are answered; a second signal ends the process."""
+
+    def __init__(self, config: uvicorn.Config, drain_seconds: float) -> None:
+        super().__init__(config)
+        self.drain_seconds = drain_seconds
+        self.ended_by: int | None = None
 
     @property
     def _service(self) -> object:
         return getattr(self.config.app.state, "service", None)  # type: ignore[union-attr]
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.ended_by is not None:
+            os._exit(128 + sig)
+        self.ended_by = sig
+        # a watchdog in C, which neither a hung thread nor a hung event loop keeps from ending the process
+        faulthandler.dump_traceback_later(self.drain_seconds, exit=True)
         gate = getattr(self._service, "gate", None)
-        # before start-up there is nothing to drain, and a second signal means impatience
-        if gate is None or gate.draining:
-            super().handle_exit(sig, frame)
+        if gate is None:  # not started yet: nothing to drain
+            self.should_exit = True
         else:
-            self.ended_by, gate.draining = sig, True
+            gate.draining = True
 
     async def on_tick(self, counter: int) -> bool:
         gate = getattr(self._service, "gate", None)

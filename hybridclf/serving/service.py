@@ -3,15 +3,20 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from scipy.special import softmax
 
-from ..data.image_files import check_image_shape
+from ..data.decoders import Decoders, is_quick
+from ..data.decoding import claimed_pixels
+from ..data.image_files import as_item, check_image_shape
 from ..errors import ClosedError, InvalidInputError
 from ..estimator import HybridClassifier
 from ..live.async_reranker import AsyncReranker
@@ -20,12 +25,20 @@ from ..proposer import shortlist
 from ..reranking.evidence import TIER_1_ANSWERS, RerankResult
 from ..reranking.tasks import LOG_ZERO
 from .admission import Admission
-from .images import read_item
+from .byte_budget import ByteBudget, Hold
+from .fair_executor import FairExecutor
+from .images import bytes_of, read_item
 from .labels import RequestLabels
 from .limits import Limits
 from .prometheus import ServerMetrics
 
 __all__ = ["Answer", "Question", "Service"]
+
+QUICK_THREADS = 2
+"""Threads for small images."""
+
+UNREADY = 0.25
+"""Share of `Limits.stuck_seconds` from which the server is not ready."""
 
 TOLERANCE = 0.02
 """Seconds after the deadline from which an answer counts as late."""
@@ -39,8 +52,8 @@ class Question:
 
     Attributes
     ----------
-    image : str or bytes
-        Data URI, or the bytes of a file.
+    image : bytes
+        Content of an image file.
     labels : tuple of labels `[L]`
         Labels to choose from.
     log_prior : float array `[L]` or None
@@ -49,13 +62,19 @@ class Question:
         Deadline by `time.monotonic`.
     max_evaluations : int or None
         Most evaluations.
+    client : str
+        Who asks; clients take turns.
+    hold : Hold or None
+        Byte budget that the decoded image is taken from.
     """
 
-    image: str | bytes
+    image: bytes
     labels: tuple[Label, ...]
     log_prior: np.ndarray | None = None
     deadline: float | None = None
     max_evaluations: int | None = None
+    client: str = ""
+    hold: Hold | None = None
 
     @property
     def seconds_left(self) -> float | None:
@@ -98,7 +117,7 @@ class _HandedIn:
 
 
 class Service:
-    """Service that answers questions: decoding and tier 1 in a pool of threads, tier 2 in an `AsyncReranker`.
+    """Service that answers questions: decoding and tier 1 on threads that clients share, tier 2 in an `AsyncReranker`.
 
     Parameters
     ----------
@@ -125,13 +144,49 @@ class Service:
             observer=self.metrics,
         )
         self.gate = Admission(self.stage.capacity)
-        self.metrics.watch(self.stage, self.gate)
-        self._pool = ThreadPoolExecutor(limits.decoders, "hybridclf-decode")
+        self.budget = ByteBudget(limits.total_bytes)
+        self.decoders = Decoders(limits.decoders, limits.decode_seconds, limits.pixels)
+        # two pools, so that images of milliseconds never wait for those of seconds
+        self._quick = FairExecutor(QUICK_THREADS, "hybridclf-quick")
+        self._slow = FairExecutor(limits.decoders, "hybridclf-decode")
+        self.metrics.watch(self)
+
+    def warm_up(self) -> None:
+        """Ask both tiers about an empty image: the first request should not pay for what is built on first use."""
+        item = as_item(Image.new("RGB", (64, 64)), self.clf.image_shape_, self.clf.pixel_range_)
+        labels = tuple(self.clf.classes_[:2].tolist())
+        self.stage.observer = None  # the metrics are those of requests
+        with suppress(InvalidInputError):  # an empty image may be none to a model
+            self.labels.log_prior(labels, item)
+            self.stage.submit(item, labels, max_evaluations=len(labels)).result()
+        self.stage.observer = self.metrics
 
     def close(self) -> None:
-        """Answer accepted images, then end all threads."""
-        self._pool.shutdown()
+        """Answer accepted images, then end all threads and processes."""
+        self._quick.shutdown()
+        self._slow.shutdown()
+        self.decoders.close()
         self.stage.close()
+
+    # --- state --------------------------------------------------------------------------------------------------------
+
+    @property
+    def oldest_seconds(self) -> float:
+        """Seconds that the oldest batch, decoding or call of tier 1 under way has taken so far."""
+        return max(self.stage.busy_seconds, self._quick.oldest_seconds, self._slow.oldest_seconds)
+
+    @property
+    def alive(self) -> bool:
+        """True unless a thread has died or is stuck, which only a restart can mend."""
+        return self.stage.alive and self.oldest_seconds < self.limits.stuck_seconds
+
+    @property
+    def ready(self) -> bool:
+        """True if requests should be sent here: nothing hangs, batches succeed, and the server is not draining."""
+        hangs = self.oldest_seconds >= self.limits.stuck_seconds * UNREADY
+        return self.stage.alive and not (hangs or self.stage.failing or self.gate.draining)
+
+    # --- answering ----------------------------------------------------------------------------------------------------
 
     async def answer_all(self, questions: Sequence[Question]) -> list[Answer]:
         """Answer several questions, in order; if one is refused, all are."""
@@ -156,7 +211,9 @@ class Service:
         return answer
 
     async def _answer(self, question: Question) -> Answer:
-        job = self._pool.submit(self._hand_in, question)
+        executor = self._quick if is_quick(question.image) else self._slow
+        size = claimed_pixels(question.image) or len(question.image)
+        job = executor.submit(question.client, size, partial(self._hand_in, question))
         try:
             async with asyncio.timeout(question.seconds_left):
                 handed_in = await asyncio.wrap_future(job)
@@ -185,8 +242,11 @@ class Service:
         return Answer(posterior / posterior.sum(), result.evaluations, result.stopped_by)
 
     def _hand_in(self, question: Question) -> _HandedIn:
-        """Decode the image, ask tier 1 and submit the image to tier 2, on a thread of the pool."""
-        item = read_item(question.image, self.clf, self.limits.pixels)
+        """Decode the image, ask tier 1 and submit the image to tier 2, on a thread of a pool."""
+        with self.metrics.decode_seconds.time():
+            item = read_item(question.image, self.clf, self.decoders)
+        if question.hold is not None:
+            question.hold.reserve(bytes_of(item))
         labels, log_prior = question.labels, question.log_prior
         # a request with a prior has chosen its candidates; else tier 1 shortlists them
         if log_prior is None:

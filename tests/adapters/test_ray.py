@@ -249,6 +249,23 @@ def test_replicas_answer_as_the_classifier_does() -> None:
     np.testing.assert_allclose([answer["probability"] for answer in answers], posterior.max(axis=1), atol=1e-5)
 
 
+@NEEDS_SERVE
+def test_a_replica_whose_loop_has_ended_is_not_healthy() -> None:
+    from fastapi.testclient import TestClient
+
+    from hybridclf.serving import create_app
+
+    app = create_app(HybridClassifier.from_pretrained("digits"))
+    replica = ray._Replica()
+    replica.app = app
+    replica.check_health()
+    with TestClient(app):
+        replica.check_health()
+        app.state.service.stage.close()
+        with pytest.raises(RuntimeError, match="must be replaced"):
+            replica.check_health()
+
+
 def classify(port: int, pixels: np.ndarray) -> dict[str, Any]:
     """The service's best label for one image."""
     file = io.BytesIO()

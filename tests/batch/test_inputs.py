@@ -1,6 +1,7 @@
 """What a batch reads: parts that are the same on every listing, and every image of them or an error."""
 
 import io
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from hybridclf.batch import inputs
 from hybridclf.batch.inputs import list_input, read
+from hybridclf.data.decoders import Decoders
 from hybridclf.errors import InvalidInputError
 
 
@@ -37,7 +39,9 @@ def cells(values: range) -> list[Any]:
 def values(source: Path) -> list[int | str]:
     """Every image's pixel, or the error in its place."""
     listing = list_input(source)
-    images = [image for part in listing.parts for image in read(listing.folder, part)]
+    with Decoders(1) as decoders:
+        decode = partial(decoders.decode, shape=(1, 1, 1))
+        images = [image for part in listing.parts for image in read(listing.folder, part, decode)]
     assert len(images) == len(listing)
     return [str(i) if isinstance(i, InvalidInputError) else i.getpixel((0, 0)) for i in images]
 

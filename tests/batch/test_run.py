@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from sklearn.datasets import load_digits
+from typer.testing import CliRunner
 
 import hybridclf
 from hybridclf import HybridClassifier, batch
 from hybridclf.batch import Done, Job, Part, Worker, inputs, output
+from hybridclf.cli import app
 from hybridclf.errors import InvalidInputError, SavedModelError
+from tests.data.hostile import many_scans
 
 ROOT = Path(__file__).resolve().parents[2]
 Check = Callable[[Path], None]
@@ -74,6 +79,37 @@ def test_parquet_rows_get_the_answers_of_the_files(few: tuple[Path, Check], tmp_
         np.testing.assert_allclose(one["top_posterior"] or [], other["top_posterior"] or [], atol=1e-5)
 
 
+def test_hostile_files_cost_a_bounded_time_and_a_row_each(few: tuple[Path, Check], tmp_path: Path) -> None:
+    """Scans that would take minutes, more scans than any encoder writes, a pipe that nobody writes to."""
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "a.png").write_bytes((few[0] / "00000.png").read_bytes())
+    (source / "b.jpg").write_bytes(many_scans(90))
+    (source / "c.jpg").write_bytes(many_scans(5000))
+    os.mkfifo(source / "d.png")
+    (source / "e.png").write_bytes((few[0] / "00001.png").read_bytes())
+    start = time.monotonic()
+    summary = batch.run(source, tmp_path / "out", "digits", decode_seconds=0.5)
+    assert time.monotonic() - start < 60
+    assert (summary.images, summary.errors) == (5, 3)
+    rows = pq.read_table(tmp_path / "out").to_pylist()
+    expected = pq.read_table(run_once(few[0], tmp_path))["label"].to_pylist()
+    assert [row["label"] for row in rows] == [expected[0], None, None, None, expected[1]]
+    for row, message in zip(rows[1:4], ("more than 0.5 seconds", "more than 100 scans", "not a regular"), strict=True):
+        assert message in row["error"]
+
+
+def run_once(source: Path, tmp_path: Path) -> Path:
+    batch.run(source, tmp_path / "once", "digits")
+    return tmp_path / "once"
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), "5"])
+def test_a_time_limit_must_be_one(few: tuple[Path, Check], tmp_path: Path, seconds: Any) -> None:
+    with pytest.raises(InvalidInputError, match="decode_seconds must be a finite number above 0"):
+        batch.run(few[0], tmp_path / "out", "digits", decode_seconds=seconds)
+
+
 def test_names_that_are_no_unicode_are_written_out(few: tuple[Path, Check], tmp_path: Path) -> None:
     folder, _ = few
     (tmp_path / "in").mkdir()
@@ -117,6 +153,65 @@ def test_only_what_is_missing_or_damaged_is_done_again(few: tuple[Path, Check], 
         assert not list(out.glob(".*"))
         assert (second.stat().st_mtime_ns, second.stat().st_ino) == untouched
     assert batch.run(folder, out, "digits").done_before == 300
+
+
+def test_every_flipped_bit_is_noticed_and_healed(few: tuple[Path, Check], tmp_path: Path) -> None:
+    """The part is written again, to the same bytes."""
+    out = tmp_path / "out"
+    batch.run(few[0], out, "digits")
+    part = parts(out)[1]
+    content, rng = part.read_bytes(), np.random.default_rng(0)
+    place = Part(1, tuple(f"{i:05}.png" for i in range(256, 300)))
+    assert output.is_done(out, place)
+    for bit in rng.choice(8 * len(content), 1000, replace=False).tolist():
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        part.write_bytes(damaged)
+        assert not output.is_done(out, place), bit
+    assert batch.run(few[0], out, "digits").done_before == 256
+    assert part.read_bytes() == content
+    parts(out)[0].write_bytes(content)  # whole, but another part
+    assert batch.run(few[0], out, "digits").done_before == 44
+    few[1](out)
+
+
+@pytest.mark.skipif(find_spec("fcntl") is None, reason="has no locks")
+def test_a_second_run_into_an_output_is_refused(few: tuple[Path, Check], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def engine(job: Job, missing: Any) -> Any:
+        with pytest.raises(InvalidInputError, match=r"another run writes to .*/out; wait for its end"):
+            batch.run(few[0], out, "digits")
+        yield from batch.local(job, missing)
+
+    batch.run(few[0], out, "digits", engine=engine)
+    few[1](out)
+    assert batch.run(few[0], out, "digits").done_before == 300
+
+
+def test_addresses_are_refused_before_anything_is_written(
+    few: tuple[Path, Check], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for places in ((str(few[0]), "s3://bucket/out"), ("s3://bucket/in", str(tmp_path / "out"))):
+        with pytest.raises(InvalidInputError, match=r"s3://bucket/\w+ is an address; give a folder of this machine"):
+            batch.run(*places, "digits")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("options", "code"), [([], 0), (["--max-errors", "1"], 0), (["--max-errors", "0"], 1)])
+def test_the_exit_code_tells_of_errors(tmp_path: Path, options: list[str], code: int) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").write_text("no image")
+    command = ["batch", str(tmp_path / "in"), str(tmp_path / "out"), "--model", "digits"]
+    done = CliRunner().invoke(app, [*command, *options])
+    assert done.exit_code == code, done.output
+    (tmp_path / "in" / "a.png").unlink()
+    command[2] = str(tmp_path / "none")
+    done = CliRunner().invoke(app, [*command, *options])
+    assert done.exit_code == 1
+    assert "1 of 1 images have an error" in done.output
 
 
 def test_a_first_run_that_died_at_once_left_nothing_in_the_way(few: tuple[Path, Check], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import fields
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
@@ -306,6 +306,46 @@ def test_a_loop_that_fails_keeps_nobody_waiting(gated: Gate, images: np.ndarray)
     with pytest.raises(ClosedError):
         live.submit(images[0], LABELS)
     live.close()
+
+
+class Quitting:
+    """Around a denoiser: it ends its thread."""
+
+    def __init__(self, denoiser: Any) -> None:
+        self.denoiser = denoiser
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.denoiser, name)
+
+    def predict(self, *arguments: Any) -> Any:
+        raise SystemExit(3)
+
+
+def test_a_denoiser_that_ends_its_thread_keeps_nobody_waiting(gated: Gate, images: np.ndarray) -> None:
+    live = AsyncReranker(Reranker(Quitting(gated), batch_size=2))
+    futures = [live.submit(image, LABELS, deadline=100) for image in images[:3]]
+    for future in futures:
+        with pytest.raises(ClosedError, match="has ended with SystemExit"):
+            future.result(PATIENCE)
+    live.close()
+    assert not live.alive
+    assert live.busy_seconds == 0
+
+
+def test_a_batch_that_hangs_is_seen_to_take_long(gated: Gate, images: np.ndarray) -> None:
+    with AsyncReranker(Reranker(gated, batch_size=2)) as live:
+        assert live.busy_seconds == 0
+        future = live.submit(images[0], LABELS)
+        assert gated.reached.acquire(timeout=PATIENCE)
+        first = live.busy_seconds
+        sleep(0.05)
+        assert live.busy_seconds >= first + 0.05
+        gated.open()
+        future.result(PATIENCE)
+        until = monotonic() + PATIENCE
+        while live.busy_seconds and monotonic() < until:
+            sleep(0.01)
+        assert live.busy_seconds == 0
 
 
 def test_an_observer_that_fails_harms_nobody(gated: Gate, images: np.ndarray) -> None:

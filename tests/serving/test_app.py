@@ -153,6 +153,8 @@ def test_a_deadline_that_is_over_gets_tier_1s_order(client: httpx.Client) -> Non
         *[({name: True}, f"{name}: ") for name in ("top_n", "deadline_ms")],
         ({"log_prior": [-1.0, True]}, r"log_prior\[1\]: "),
         ({"top_n": 0}, "top_n: "),
+        *[({"return_documents": value}, "return_documents: .*boolean") for value in (1, "yes", "true")],
+        *[({n: 1}, f"no field '{n}'; did you mean '{m}'") for n, m in (("logprior", "log_prior"), ("topn", "top_n"))],
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(client: httpx.Client, change: dict[str, Any], message: str) -> None:
@@ -292,6 +294,35 @@ def test_a_server_whose_device_is_broken_is_not_ready() -> None:
         assert client.get("/healthz").status_code == 200
 
 
+def test_fields_of_other_services_are_named_not_refused(client: httpx.Client) -> None:
+    more = {"rank_fields": ["text"], "truncation": True, "x" * 500: None}
+    answer = ask(client, query=uri(picture(3)), documents=["3", "8"], **more)
+    assert answer["meta"]["ignored"] == ["rank_fields", "truncation", "x" * 100]
+    (result,) = ask(client, "/v1/classify", images=uri(picture(3)), **{f"f{i}": i for i in range(50)})["results"]
+    assert result["meta"]["ignored"] == [f"f{i}" for i in range(20)]
+    assert "no field 'image'; did you mean 'images'" in refused(
+        client, "/v1/classify", image="x", images=[uri(picture(3))]
+    )
+
+
+def test_a_request_keeps_its_id(client: httpx.Client) -> None:
+    for body in ({"query": uri(picture(3)), "documents": ["3"]}, {}):
+        given = client.post("/v1/rerank", json=body, headers={"X-Request-ID": "abc-123"})
+        assert given.headers["x-request-id"] == "abc-123"
+        ids = {client.post("/v1/rerank", json=body).headers["x-request-id"] for _ in range(2)}
+        assert len(ids) == 2
+    too_long = client.post("/v1/rerank", json=body, headers={"X-Request-ID": "a" * 1000})
+    assert len(too_long.headers["x-request-id"]) == 32
+
+
+def test_what_other_services_have_too(client: httpx.Client) -> None:
+    assert client.get("/v1/models").json()["data"] == [{"id": "digits", "object": "model", "owned_by": "hybridclf"}]
+    for path in ("/healthz", "/health", "/readyz"):
+        assert client.get(path).status_code == 200
+        head = client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+
+
 def test_errors_of_the_framework_are_json_too(client: httpx.Client) -> None:
     for answer, status in ((client.get("/nowhere"), 404), (client.get("/v1/rerank"), 405)):
         assert answer.status_code == status
@@ -324,7 +355,7 @@ def test_metrics_count_what_happened(server: Server, client: httpx.Client, clf: 
 
 def test_the_documented_examples_work(client: httpx.Client) -> None:
     api = client.get("/openapi.json").json()
-    assert set(api["paths"]) == {"/v1/rerank", "/v1/classify", "/healthz", "/readyz", "/metrics"}
+    assert set(api["paths"]) == {"/v1/rerank", "/v1/classify", "/v1/models", "/healthz", "/readyz", "/metrics"}
     for path in ("/v1/rerank", "/v1/classify"):
         content = api["paths"][path]["post"]["requestBody"]["content"]
         answer = ask(client, path, **content["application/json"]["example"])

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data.image_files import convert
+from ..data.decoding import convert
 from ..errors import InvalidInputError
 from ..utils.installing import require
 from .shift import Shifted

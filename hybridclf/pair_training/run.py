@@ -31,7 +31,7 @@ SAVE_EVERY = 60.0
 N_CHECKS = 20
 """Checks of the held-out loss per training."""
 
-WARM_UP, TIMED_STEPS, TIMED_SECONDS = 2, 3, 2.0
+WARM_UP, TIMED_STEPS, TIMED_SECONDS = 1, 2, 2.0
 """Untimed steps at first, then the fewest timed steps and seconds."""
 
 

@@ -15,7 +15,8 @@ from ..errors import InvalidInputError, SavedModelError
 from ..models import LateUNet
 from ..persistence import read_description, restore_denoiser
 from ..ports import Trainable
-from .recipe import PROPOSER, PairSettings, TrainingData
+from .recipe import PROPOSER, TrainingData
+from .settings import PairSettings
 
 __all__ = ["earlier_settings", "seen_images", "take_over", "trained_on"]
 

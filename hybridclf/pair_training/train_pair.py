@@ -2,9 +2,8 @@
 
 import hashlib
 import sys
-from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -24,8 +23,9 @@ from ..training import augmentation, losses, optimizer, trainer
 from ..training import denoiser as denoiser_training
 from . import finish, linear_head, provenance, recipe, time_budget
 from .planning import plan_time
-from .recipe import Job, PairSettings, TrainingData, denoiser_job, proposer_job, worth_compiling
+from .recipe import Job, TrainingData, denoiser_job, proposer_job, worth_compiling
 from .run import TrainingRun
+from .settings import PairSettings, stored_settings
 from .start_from import earlier_settings, seen_images, take_over, trained_on
 from .tier_1 import AUTO, Chosen, NetworkTier1, Tier1, choose, fitted_tier_1
 from .time_budget import TimeBudget, TimePlan
@@ -180,13 +180,6 @@ def _modules() -> list[ModuleType]:
     training = [augmentation, denoiser_training, losses, optimizer, trainer]
     ours = [finish, linear_head, recipe, time_budget]
     return [*ours, duplicates, holding_out, *training, *fitting]
-
-
-def stored_settings(log: Mapping[str, Any]) -> PairSettings:
-    """Settings of a training from its log, which mixes them with facts."""
-    return PairSettings(
-        **{field.name: v for field in fields(PairSettings) if (v := log["settings"].get(field.name)) is not None}
-    )
 
 
 def _digest(images: LabelledImages) -> str:

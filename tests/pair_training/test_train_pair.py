@@ -29,7 +29,8 @@ from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
 from hybridclf.pair_training import recipe
 from hybridclf.pair_training import run as training_run
 from hybridclf.pair_training.finish import RACE, TOP_K
-from hybridclf.pair_training.recipe import PairSettings, TrainingData, denoiser_job
+from hybridclf.pair_training.recipe import TrainingData, denoiser_job
+from hybridclf.pair_training.settings import PairSettings
 from hybridclf.pair_training.train_pair import trained_on
 from hybridclf.pretrained.catalog import model_folder
 from hybridclf.training.trainer import Trainer

@@ -11,6 +11,12 @@ from .time_budget import FINISHING_SHARE, HeldOutUse, TimeBudget, TimePlan
 
 __all__ = ["plan_time", "use_held_out"]
 
+OVERHEAD = 2.0
+"""Time of fusion and measurement, as a multiple of tier 2's rows in them.
+
+The rest are the loop around it, tier 1's answers and the fit of the fusion.
+"""
+
 
 def plan_time(budget: TimeBudget, data: TrainingData, tier_1: Tier1, job: Job) -> TimePlan:
     """Share out the time that is left, by the speed of a few steps.
@@ -27,8 +33,8 @@ def plan_time(budget: TimeBudget, data: TrainingData, tier_1: Tier1, job: Job) -
         shortest = tier_1.shortest()
     # what tier 1 leaves is for both tier 2 and the end
     room = min(FINISHING_SHARE * 60 * budget.minutes, (budget.left - shortest) / 2)
-    usage = HeldOutUse.within(max(0.0, room), row, len(data.fit_on), len(data.measure_on))
-    finishing = row * usage.n_rows
+    usage = HeldOutUse.within(max(0.0, room), OVERHEAD * row, len(data.fit_on), len(data.measure_on))
+    finishing = OVERHEAD * row * usage.n_rows
     seconds = tier_1.share(budget.left - finishing, shortest)
     plan = TimePlan(
         minutes=budget.minutes,
@@ -47,7 +53,7 @@ def plan_time(budget: TimeBudget, data: TrainingData, tier_1: Tier1, job: Job) -
 def use_held_out(run: TrainingRun, budget: TimeBudget, data: TrainingData, network: nn.Module) -> HeldOutUse:
     """Choose how to use the held-out images in the time that is really left; the first choice is logged and kept."""
     if "usage" not in run.log:
-        row = seconds_per_row(network, data)
+        row = OVERHEAD * seconds_per_row(network, data)
         run.log["usage"] = asdict(HeldOutUse.within(budget.left, row, len(data.fit_on), len(data.measure_on)))
         run.write()
     return HeldOutUse(**run.log["usage"])

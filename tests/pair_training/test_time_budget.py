@@ -3,12 +3,17 @@
 import re
 import time
 from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from hybridclf.errors import TrainingError
 from hybridclf.fitting.calibration import RECORDED_TRIALS
+from hybridclf.pair_training import planning
 from hybridclf.pair_training.finish import RACE
+from hybridclf.pair_training.run import TrainingRun
 from hybridclf.pair_training.time_budget import (
     MIN_FUSION,
     MIN_STEPS,
@@ -83,3 +88,14 @@ def test_a_pair_is_saved_with_as_many_trials_as_are_reckoned_with() -> None:
 
 def test_a_plan_survives_json() -> None:
     assert TimePlan.from_dict(asdict(plan(100.0))) == plan(100.0)
+
+
+def test_the_use_of_held_out_images_is_chosen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the time that is really left, and a resumed training keeps it."""
+    monkeypatch.setattr(planning, "seconds_per_row", lambda *_: 0.01)
+    data: Any = SimpleNamespace(fit_on=range(100), measure_on=range(100))
+    network: Any = None
+    first = planning.use_held_out(TrainingRun.start(tmp_path, {}), TimeBudget(1.0, {}), data, network)
+    assert first == HeldOutUse.within(60.0, planning.OVERHEAD * 0.01, 100, 100) != ALL
+    run = TrainingRun.resume(tmp_path, {})
+    assert planning.use_held_out(run, TimeBudget(99.0, {}), data, network) == first

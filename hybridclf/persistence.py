@@ -197,6 +197,7 @@ def _describe_denoiser(denoiser: LateConditionedDenoiser) -> dict[str, Any]:
         "network": denoiser.network.config,
         "dtype": str(denoiser.dtype).removeprefix("torch."),
         "mirror": denoiser.mirror,
+        "shrink": denoiser.shrink,
         "classes": describe_labels(denoiser.classes),
     }
 
@@ -342,7 +343,8 @@ def restore_denoiser(folder: Path, saved: dict[str, Any], device: torch.device) 
     network = build(saved["network"])
     dtype = getattr(torch, saved["dtype"])
     network.to(dtype).load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
-    return LateConditionedDenoiser(network, classes, mean, scale, dtype, device, saved.get("mirror", False))
+    views = {"mirror": saved.get("mirror", False), "shrink": saved.get("shrink", 1)}
+    return LateConditionedDenoiser(network, classes, mean, scale, dtype, device, **views)
 
 
 def _restore_harmed(saved: dict[str, Any]) -> dict[str, Any]:

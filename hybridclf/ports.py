@@ -20,6 +20,7 @@ from .errors import InvalidInputError
 __all__ = [
     "Condition",
     "Denoiser",
+    "FeatureModel",
     "Label",
     "Proposer",
     "TextModel",
@@ -170,6 +171,43 @@ class TextModel(Protocol):
 
     def with_prompts(self, prompts: str) -> Self:
         """The same model, its weights shared, with another prompt template, in which {} stands for the text."""
+        ...
+
+
+@runtime_checkable
+class FeatureModel(Protocol):
+    """Port of a pretrained proposer whose features a new linear classifier can be fitted on.
+
+    Attributes
+    ----------
+    feature_side : int
+        Side in pixels of the images that the network sees; others are stretched to it.
+    """
+
+    feature_side: int
+
+    def features(self, images: Any) -> np.ndarray:
+        """Compute the features of images.
+
+        Parameters
+        ----------
+        images : array or list of n images
+            Input of the proposer's `predict_log_proba`.
+
+        Returns
+        -------
+        float32 array `[n, d]`
+        """
+        ...
+
+    def save_with_head(self, weight: np.ndarray, bias: np.ndarray, classes: Sequence[str], folder: Path) -> str:
+        """Write the network with a new classifier, features @ weight.T + bias, into a new folder.
+
+        Returns
+        -------
+        str
+            Spec string of the proposer that loads it, whose `classes_` are the class names.
+        """
         ...
 
 

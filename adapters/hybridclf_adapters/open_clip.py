@@ -13,12 +13,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from hybridclf.data.arrays import as_pil, convert
 from hybridclf.devices import as_device
 from hybridclf.errors import HybridClfError, InvalidInputError, SavedModelError, UnknownSpecError, choices
 from hybridclf.ports import Label
@@ -32,6 +34,7 @@ from ._image_proposer import (
     labels_of,
     refusing_pickles,
 )
+from ._open_clip_head import OpenClipHeadProposer, has_head, load_head, save_with_head
 from ._open_clip_images import check_image_options, of_file, of_tag, plain, tag_of
 
 __all__ = ["OpenClipProposer", "load"]
@@ -63,8 +66,8 @@ def load(
     resize_mode: str | None = None,
     cache_dir: str | Path | None = None,
     revision: str | None = None,
-) -> "OpenClipProposer":
-    """Load an open_clip model as a zero-shot proposer.
+) -> "OpenClipProposer | OpenClipHeadProposer":
+    """Load an open_clip model as a zero-shot proposer, or with the classifier in its folder.
 
     The model's configuration, or that of the pretrained tag, decides how images are prepared. For "MODEL/CHECKPOINT"
     the tag is taken from the file's name ("rn50_cc12m.safetensors"). Without one, the model's tags decide as far as
@@ -97,7 +100,7 @@ def load(
 
     Returns
     -------
-    OpenClipProposer
+    OpenClipProposer or OpenClipHeadProposer
 
     Raises
     ------
@@ -136,12 +139,16 @@ def load(
                 image_resize_mode=images.get("resize_mode"),
                 cache_dir=cache,
             )
-            tokenizer = _tokenizer(name, source, cache, revision)
+            headed = source.startswith(_LOCAL) and has_head(Path(source.removeprefix(_LOCAL)))
+            tokenizer = None if headed else _tokenizer(name, source, cache, revision)
     except HybridClfError:
         raise
     except _DAMAGE as error:
         raise SavedModelError(f"{spec!r} cannot be loaded: {error}") from error
-    return OpenClipProposer(model, transform, tokenizer, templates, dtype, batch_size)
+    if tokenizer is None:
+        return load_head(Path(source.removeprefix(_LOCAL)), model, transform, dtype, batch_size)
+    config = open_clip.get_model_config(source)
+    return OpenClipProposer(model, transform, tokenizer, templates, dtype, batch_size, config)
 
 
 class OpenClipProposer(ImageProposer):
@@ -160,6 +167,8 @@ class OpenClipProposer(ImageProposer):
         Texts with {}, or functions.
     dtype, batch_size
         As in `ImageProposer`.
+    config : dict
+        open_clip's configuration of the model.
     """
 
     def __init__(
@@ -170,9 +179,10 @@ class OpenClipProposer(ImageProposer):
         prompts: tuple[Template, ...],
         dtype: torch.dtype,
         batch_size: int,
+        config: dict[str, Any],
     ) -> None:
         super().__init__(model, transform, dtype, batch_size)
-        self.tokenizer, self.prompts = tokenizer, prompts
+        self.tokenizer, self.prompts, self.config = tokenizer, prompts, config
         self._kept: OrderedDict[tuple[Label, ...], Tensor] = OrderedDict()
 
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -214,9 +224,28 @@ class OpenClipProposer(ImageProposer):
         InvalidInputError
             For a template without {}.
         """
-        return type(self)(
-            self.model, self.transform, self.tokenizer, check_templates(prompts), self.dtype, self.batches.size
-        )
+        templates, size = check_templates(prompts), self.batches.size
+        return type(self)(self.model, self.transform, self.tokenizer, templates, self.dtype, size, self.config)
+
+    @property
+    def feature_side(self) -> int:
+        """Side in pixels to which images are resized."""
+        return int(np.max(self.model.visual.image_size))
+
+    @torch.inference_mode()
+    def features(self, images: Any) -> np.ndarray:
+        """Compute the normalised image features; see `FeatureModel`."""
+        parts = self.batches(lambda start, size: self._image_features(images[start : start + size]), len(images))
+        return torch.cat(parts).numpy()
+
+    def _image_features(self, images: Any) -> Tensor:
+        pixels = torch.stack([self.transform(convert(as_pil(image), self.mode)) for image in images])
+        return normalize(self.model.encode_image(pixels.to(self.device, self.dtype)).float(), dim=-1).cpu()
+
+    def save_with_head(self, weight: np.ndarray, bias: np.ndarray, classes: Sequence[str], folder: Path) -> str:
+        """Write the model with a linear classifier of its image features into a folder; see `FeatureModel`."""
+        save_with_head(self.model, self.config, weight, bias, classes, folder)
+        return f"open_clip:local-dir:{folder}"
 
     def _logits(self, pixels: Tensor) -> Tensor:
         """Compute scaled cosine similarities `[b, C]` of images `[b, 3, H, W]` and classes."""

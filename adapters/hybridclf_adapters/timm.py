@@ -7,9 +7,12 @@ The import registers every embedded pair: `timm.create_model("hybridclf_digits",
 import runpy
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -39,6 +42,7 @@ from hybridclf.errors import (
 from hybridclf.ports import Label
 
 from ._checks import same_twice
+from ._hub import asking_hub
 from ._image_proposer import (
     ImageProposer,
     check_options,
@@ -46,6 +50,7 @@ from ._image_proposer import (
     refusing_pickles,
 )
 from ._imagenet import imagenet, named
+from ._timm_features import FeatureExtractor, model_arguments, save_with_head
 from ._timm_models import HybridModel, register
 
 __all__ = ["HybridModel", "TimmProposer", "load", "main", "register"]
@@ -57,6 +62,11 @@ More outputs are classes without names in timm, such as Bamboo's 115,217.
 """
 
 _MODES = {1: "L", 3: "RGB"}
+
+_ADVICE = (
+    "type 'timm:MODEL/CHECKPOINT' with a file of weights that is here, or 'timm:local-dir:FOLDER' with a folder of "
+    "timm.models.save_for_hf"
+)
 
 
 def load(spec: str, *, device: str = "auto", precision: str = "fp32", batch_size: int = 64) -> "TimmProposer":
@@ -99,7 +109,8 @@ def load(spec: str, *, device: str = "auto", precision: str = "fp32", batch_size
     name, checkpoint = _split(spec)
     _check_name(name, needs_weights=checkpoint is None)
     try:
-        with refusing_pickles(spec):
+        here = checkpoint is not None or spec.startswith("local-dir:")
+        with refusing_pickles(spec), nullcontext() if here else asking_hub(spec, _ADVICE):
             model = _created(name, checkpoint)
     except HybridClfError:
         raise
@@ -111,7 +122,8 @@ def load(spec: str, *, device: str = "auto", precision: str = "fp32", batch_size
     if channels not in _MODES:
         raise InvalidInputError(f"{spec!r} takes images of {channels} channels; supported are grey and RGB images")
     model = model.to(as_device(device), dtype)
-    return TimmProposer(model, create_transform(**config), dtype, batch_size, _MODES[channels])
+    arguments = model_arguments(name)
+    return TimmProposer(model, create_transform(**config), dtype, batch_size, _MODES[channels], arguments)
 
 
 class TimmProposer(ImageProposer):
@@ -125,6 +137,8 @@ class TimmProposer(ImageProposer):
         As in `ImageProposer`.
     mode : "RGB" or "L"
         Mode of the model's images.
+    arguments : mapping
+        Arguments of `timm.create_model` that the model was made with, beside its name and number of classes.
 
     Attributes
     ----------
@@ -139,9 +153,10 @@ class TimmProposer(ImageProposer):
         dtype: torch.dtype,
         batch_size: int,
         mode: str = "RGB",
+        arguments: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         super().__init__(model, transform, dtype, batch_size)
-        self.mode = mode
+        self.mode, self.arguments = mode, dict(arguments)
         self.names, columns = class_names(model)
         self._columns_of: dict[Label, list[int]] = {i: [i] for i in range(len(self.names))} | columns
 
@@ -175,6 +190,25 @@ class TimmProposer(ImageProposer):
             raise InvalidInputError(f"{labels[i]!r} and {labels[j]!r} are the same class, {self.names[columns[i]]!r}")
         self.classes_, self._columns = labels, columns
         return self
+
+    @cached_property
+    def _extractor(self) -> FeatureExtractor:
+        return FeatureExtractor(self.model, self.mode)
+
+    @property
+    def feature_side(self) -> int:
+        """Side in pixels to which `features` stretches images."""
+        return self._extractor.side
+
+    def features(self, images: Any) -> np.ndarray:
+        """Compute the features that the model's last layer sees, of whole images; see `FeatureModel`."""
+        parts = self.batches(lambda start, n: self._extractor(images[start : start + n], self.dtype), len(images))
+        return torch.cat(list(parts)).numpy()
+
+    def save_with_head(self, weight: np.ndarray, bias: np.ndarray, classes: Sequence[str], folder: Path) -> str:
+        """Write the model with a new linear classifier into a folder; see `FeatureModel`."""
+        save_with_head(self.model, self.arguments, weight, bias, classes, folder)
+        return f"timm:local-dir:{folder}"
 
     def _column(self, label: Label) -> int:
         found = self._columns_of.get(label, [])

@@ -10,7 +10,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..errors import InvalidInputError
-from .shared import Quiet, console, running, text
+from .shared import AsJson, Quiet, console, running, text
+
+LISTED = 5
+"""Most files, classes and confusions on the screen; all of them are in the log."""
+
+PRINTED = ("validation", "worth", "advice", "conflicts", "unreadable", "seconds", "plan", "tier_1")
+"""Entries of the log that --json prints."""
 
 
 def train(
@@ -19,7 +25,14 @@ def train(
         typer.Argument(metavar="DATA", help="Folder with a subfolder of images per class, Parquet file, or digits."),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the model.", file_okay=False)],
-    minutes: Annotated[float | None, typer.Option(help="Time to train for; default: 30.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Time for everything; default: 30.")] = None,
+    proposer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Tier 1: timm:NAME or timm:local-dir:FOLDER (pretrained), sklearn:NAME, timm:small (new), or auto.",
+        ),
+    ] = None,
     start_from: Annotated[
         str | None, typer.Option("--from", metavar="MODEL", help="Pair for the same classes to go on from.")
     ] = None,
@@ -28,13 +41,15 @@ def train(
         float | None, typer.Option(help="Of the denoiser's wrong-class term; default: 1, 0: none.")
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(help="Side that images are stretched to: 8 or a multiple of 16; default: 32.")
+        int | None, typer.Option(help="Side of tier 2's images, stretched to it: 8 or a multiple of 16; default: 32.")
     ] = None,
     val: Annotated[float | None, typer.Option(help="Share of the images held out; default: 0.1.")] = None,
     group: Annotated[
         str | None, typer.Option(help="Parquet column of what is held out together; default: group, if there is one.")
     ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all random choices; default: 0.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a classifier on your own images, for use with: hybridclf classify --model OUT
@@ -48,21 +63,28 @@ def train(
         # None stands for "not given": the default, or the earlier setting of a resumed training
         settings = {
             "minutes": minutes,
+            "proposer": proposer,
             "wrong_class_weight": wrong_class_weight,
             "image_size": image_size,
             "validation_fraction": val,
             "start_from": start_from,
             "group": group,
+            "seed": seed,
         }
         clf = train_pair(data, out, resume=resume, device=device, progress=not quiet, **settings)
     log = json.loads((out / "training" / "log.json").read_text(encoding="utf-8"))
+    if as_json:
+        typer.echo(json.dumps({name: log[name] for name in PRINTED if name in log} | {"model": str(out)}))
+        return
     if not quiet:
-        _print_unreadable(log["unreadable"])
-    _print_worth(log["validation"])
-    if clf.worth_ is not None:
-        console().print(text(str(clf.worth_)), soft_wrap=True)
+        _print_files("Left out, as unreadable", log["unreadable"])
+        _print_files("The same picture under two labels, one of which is wrong", log["conflicts"])
+    _print_result(log["validation"])
+    for sentence in filter(None, (str(clf.worth_ or ""), log["advice"])):
+        console().print(text(sentence), soft_wrap=True)
     if not quiet:
-        console().print(text(f"Written: {out}"), soft_wrap=True)
+        spent = sum(log["seconds"].values()) / 60
+        console().print(text(f"{spent:.1f} minutes. Written: {out}"), soft_wrap=True)
 
 
 def _check_name(out: Path) -> None:
@@ -80,25 +102,48 @@ def _how_to_go_on(data: str, out: Path, device: str) -> str:
     return f"interrupted; go on with: {shlex.join(command)}"
 
 
-def _print_unreadable(files: list[str]) -> None:
+def _print_files(title: str, files: list[str]) -> None:
+    """Print how many files there are of a kind, and the first ones."""
     if files:
-        console().print(f"Left out, as unreadable: {len(files)} files{', the first ones' if len(files) > 5 else ''}")
-    for file in files[:5]:
+        console().print(f"{title}: {len(files)}{', the first ones' if len(files) > LISTED else ''}")
+    for file in files[:LISTED]:
         console().print(text(file), soft_wrap=True)
 
 
-def _print_worth(found: dict[str, Any]) -> None:
+def _print_result(found: dict[str, Any]) -> None:
     """Print the result on held-out images."""
-    screen = console()
+    screen, used = console(), found["held_out"]
+    screen.print(
+        f"{used['trained_on']} images to train on, {used['all']} held out: {used['fusion']} for the fusion, "
+        f"{used['measured']} for the figures below"
+    )
     if not found["n"]:
         screen.print("No held-out images were left to measure the result on; hold out more with --val.")
         return
-    table = Table(f"on {found['n']} held-out images", "accuracy, %", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(f"on {found['n']} held-out images", "accuracy, %", "95 % interval", box=SIMPLE_HEAD, pad_edge=False)
     names = {
         "tier_1": "tier 1 alone",
         "tier_2": f"tier 2 alone, {found['tier_2_trials']} trials",
         "hybrid": f"hybrid, {found['evaluations']:.1f} evaluations per image",
     }
     for key, name in names.items():
-        table.add_row(name, f"{100 * found[key]:.1f}")
+        table.add_row(name, f"{100 * found[key]:.1f}", _interval(found["intervals"][key]))
     screen.print(table)
+    _print_weakest(found["classes"])
+    confused = [f"{each['class']} as {each['answer']} ({each['n']})" for each in found["confusions"][:LISTED]]
+    if confused:
+        screen.print(text(f"Most often confused: {', '.join(confused)}"), soft_wrap=True)
+
+
+def _print_weakest(classes: dict[str, dict[str, Any]]) -> None:
+    """Print the hybrid's accuracy for the classes where it is lowest."""
+    weakest = sorted(classes.items(), key=lambda item: item[1]["hybrid"])[:LISTED]
+    title = "class" if len(classes) <= LISTED else f"the {LISTED} weakest of {len(classes)} classes"
+    table = Table(title, "images", "hybrid, %", "95 % interval", box=SIMPLE_HEAD, pad_edge=False)
+    for name, of in weakest:
+        table.add_row(text(name), str(of["n"]), f"{100 * of['hybrid']:.1f}", _interval(of["interval"]))
+    console().print(table)
+
+
+def _interval(interval: dict[str, float]) -> str:
+    return f"{100 * interval['low']:.1f} to {100 * interval['high']:.1f}"

@@ -24,6 +24,7 @@ __all__ = [
     "is_pil_list",
     "scaled",
     "select",
+    "shrunk",
     "upright",
     "value_range",
 ]
@@ -197,6 +198,24 @@ def scaled(pixels: np.ndarray, pixel_range: tuple[float, float] | None) -> np.nd
     """Scale uint8 pixels linearly to a range: 0 becomes its low end, 255 its high one; None means 0 to 255."""
     low, high = pixel_range or (0.0, 255.0)
     return pixels if (low, high) == (0.0, 255.0) else low + pixels * ((high - low) / 255)
+
+
+def shrunk(images: np.ndarray, factor: int) -> np.ndarray:
+    """Average images `[n, H, W, C]` in squares of `factor` pixels a side, to `[n, H/factor, W/factor, C]`.
+
+    The type stays; whole numbers are rounded.
+    """
+    if factor == 1:
+        return images
+    n, height, width, channels = images.shape
+    small = np.empty((n, height // factor, width // factor, channels), images.dtype)
+    rounded = np.issubdtype(images.dtype, np.integer)
+    for i in range(0, n, 256):  # block by block: means are floats, eight times as large as bytes
+        # [b, h, factor, w, factor, C]: a square is axes 2 and 4
+        squares = images[i : i + 256].reshape(-1, height // factor, factor, width // factor, factor, channels)
+        means = squares.mean(axis=(2, 4))
+        small[i : i + 256] = means.round() if rounded else means
+    return small
 
 
 def describe(shape: Sequence[int]) -> str:

@@ -1,7 +1,9 @@
 """Labelled training images, decoded once into one array."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,20 @@ from ..utils.progress import progress_bar
 from .image_files import as_item
 from .listing import DIGITS, Listing, list_labelled
 
-__all__ = ["DIGITS", "MAX_BYTES", "MAX_UNREADABLE", "LabelledImages", "channel_statistics", "load_labelled", "numbered"]
+__all__ = [
+    "DIGITS",
+    "MAX_BYTES",
+    "MAX_UNREADABLE",
+    "LabelledImages",
+    "channel_statistics",
+    "largest_multiple",
+    "load_labelled",
+    "numbered",
+    "typical_side",
+]
+
+N_FIRST = 16
+"""Images whose size is taken for that of all."""
 
 MAX_BYTES = 4 * 2**30
 """Memory limit of the decoded images; a larger data set is refused."""
@@ -37,6 +52,8 @@ class LabelledImages:
         Group numbers ≥ 0. Images of one group belong together; an image without one is a group by itself.
     unreadable : tuple of str
         Files left out, each with the reason.
+    names : tuple of n str
+        Files, or rows of a table.
     """
 
     pixels: np.ndarray
@@ -44,6 +61,7 @@ class LabelledImages:
     classes: list[str]
     groups: np.ndarray
     unreadable: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 def load_labelled(source: str | Path, size: int, progress: bool = False, group: str | None = None) -> LabelledImages:
@@ -77,16 +95,43 @@ def load_labelled(source: str | Path, size: int, progress: bool = False, group: 
     numbers: list[int] = []
     groups: list[Any] = []
     unreadable: list[str] = []
+    names: list[str] = []
     for item in progress_bar(found.items, total=found.n, desc="read images", unit="image", leave=None, show=progress):
         try:
             pixels[len(numbers)] = as_item(item.open(), (size, size, 3), None)
             numbers.append(item.y)
             groups.append(item.group)
+            names.append(item.name)
         except InvalidInputError as error:
             unreadable.append(f"{item.name}: {error}")
     y = np.array(numbers, dtype=np.int64)
     _check_read(found, y, unreadable)
-    return LabelledImages(pixels[: len(y)], y, found.classes, numbered(groups), tuple(unreadable))
+    return LabelledImages(pixels[: len(y)], y, found.classes, numbered(groups), tuple(unreadable), tuple(names))
+
+
+def typical_side(source: str | Path, group: str | None = None) -> int:
+    """Median of the longer sides in pixels of a data set's first images; 0 if none of them can be read.
+
+    Raises
+    ------
+    InvalidInputError
+        As `load_labelled`, for a source that holds no labelled images.
+    """
+    sides = []
+    for item in islice(list_labelled(source, group).items, N_FIRST):
+        with suppress(InvalidInputError):
+            sides.append(max(item.open().size))
+    return int(np.median(sides)) if sides else 0
+
+
+def largest_multiple(source: str | Path, unit: int, wanted: int, group: str | None = None) -> int:
+    """Largest multiple of a side in pixels, at most `wanted`, of which all images of a data set fit in memory.
+
+    It is at least the side itself, whether they fit or not.
+    """
+    n = list_labelled(source, group).n
+    fits = [k * unit for k in range(1, wanted // unit + 1) if _bytes(n, k * unit) <= MAX_BYTES]
+    return max(fits, default=unit)
 
 
 def numbered(groups: Sequence[Any]) -> np.ndarray:
@@ -101,8 +146,12 @@ def numbered(groups: Sequence[Any]) -> np.ndarray:
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
 
+def _bytes(n: int, size: int) -> int:
+    return 3 * n * size**2
+
+
 def _check_memory(n: int, size: int) -> None:
-    needed = 3 * n * size**2
+    needed = _bytes(n, size)
     if needed > MAX_BYTES:
         raise InvalidInputError(
             f"{n:,} images of {size}x{size} pixels take {needed / 2**30:.1f} GiB, and {MAX_BYTES / 2**30:.0f} GiB is "

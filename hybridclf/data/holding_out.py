@@ -86,6 +86,11 @@ def split(
     """
     counts = np.bincount(y)
     wanted = np.where(counts, np.maximum(1, np.round(share * counts)), 0).astype(int)
+    for number in np.flatnonzero(counts == 1).tolist():
+        raise InvalidInputError(
+            f"class {classes[number]!r} has one image, and at least 2 are needed: one to train on and one to hold out; "
+            "add another picture (no copy of this one), or take the class out"
+        )
     for number in np.flatnonzero((wanted >= counts) & (counts > 0)).tolist():
         raise InvalidInputError(
             f"class {classes[number]!r} has {counts[number]} image(s), of which {wanted[number]} would be held out and "

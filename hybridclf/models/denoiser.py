@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.arrays import as_array
+from ..data.arrays import as_array, shrunk
 from ..devices import check_compiles, send
 from ..errors import UnknownLabelError, choices
 from ..ports import Condition, Label
@@ -48,6 +48,8 @@ class LateConditionedDenoiser:
     mirror : bool
         Show the network the image and its noise mirrored at about half of all times, evenly scattered. Only for images
         whose class does not change by it, and a network trained on both.
+    shrink : int
+        Times that a side of the images is a side of the network's; they are averaged down by it.
 
     Attributes
     ----------
@@ -67,8 +69,9 @@ class LateConditionedDenoiser:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         mirror: bool = False,
+        shrink: int = 1,
     ) -> None:
-        self.device, self.dtype, self.mirror = torch.device(device), dtype, mirror
+        self.device, self.dtype, self.mirror, self.shrink = torch.device(device), dtype, mirror, shrink
         self.network = network.to(device=self.device, dtype=dtype).eval().requires_grad_(False)
         self.compiled, self.graphs = False, True
         self._graphed = GraphedTrunk(self.network)
@@ -101,12 +104,12 @@ class LateConditionedDenoiser:
         Raises
         ------
         InvalidInputError
-            If the images have another shape than the network.
+            If the images have another shape than the network, times `shrink`.
         """
-        shape = self.shape if len(self.shape) == 1 else (*self.shape[1:], self.shape[0])
+        shape = self.shape if len(self.shape) == 1 else (*(self.shrink * s for s in self.shape[1:]), self.shape[0])
         array, mean, scale = as_array(images, shape), self.mean, self.scale
         if len(self.shape) > 1:  # channels are moved in uint8, before float64 makes the images eight times as large
-            array = np.ascontiguousarray(np.moveaxis(array, -1, 1))
+            array = np.ascontiguousarray(np.moveaxis(shrunk(array, self.shrink), -1, 1))
             mean, scale = mean[:, None, None], scale[:, None, None]
         x0 = array - mean
         x0 /= scale  # in place: one copy less

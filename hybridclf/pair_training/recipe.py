@@ -1,6 +1,7 @@
 """Recipe of a pair: the networks of both tiers, their losses, and the split of the images."""
 
 import math
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,25 +14,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import plugins
+from ..data.arrays import shrunk
 from ..data.datasets import LabelledImages, channel_statistics
 from ..data.duplicates import duplicate_groups
 from ..data.holding_out import digests, join_groups, split, spread
 from ..devices import can_compile, has_bf16
 from ..errors import InvalidInputError
+from ..fitting.calibration import RECORDED_CLASSES
 from ..models import LateUNet
 from ..models.factory import build
 from ..ports import Trainable
 from ..training.augmentation import distort, shift_and_mirror
 from ..training.losses import denoising_loss
 from ..training.trainer import Trainer, TrainerConfig
+from .settings import PairSettings
 
 __all__ = [
     "Job",
-    "PairSettings",
     "TrainingData",
     "classifier_job",
     "denoiser_job",
     "proposer_job",
+    "seconds_per_row",
     "worth_compiling",
 ]
 
@@ -78,66 +82,11 @@ CHECKED = 500
 BATCH_SIZE = {"cpu": 128, "cuda": 1024}
 """Most images per step, by device."""
 
+TIMED_ROWS = 32
+"""Rows that tier 2's speed is measured on."""
+
 PairLoss = Callable[[Any, Tensor, Tensor, torch.Generator], Tensor]
 """Function from (network, standardised images `[B, 3, S, S]`, class numbers `[B]`, generator) to a loss."""
-
-
-@dataclass(frozen=True)
-class PairSettings:
-    """Settings of a training.
-
-    Attributes
-    ----------
-    minutes : float
-        Training time of both tiers together, above 0; the fusion comes on top.
-    wrong_class_weight : float
-        Weight of the wrong-class term in the denoiser's loss, at least 0; 0 leaves it out.
-    image_size : int
-        Side in pixels, 8 or a multiple of 16; images are stretched to a square of it.
-    validation_fraction : float
-        Share of the images held out for the fusion and for measuring the result, in (0, 1).
-    seed : int
-        Seed of all random choices, in [0, 2**32).
-    start_from : str or None
-        Pair whose weights to start from, trained here for the same classes: a folder, or the name of an embedded model.
-        None: random weights.
-    group : str or None
-        Parquet column of groups that are held out together, such as the film that a frame is from. None: "group", if
-        there is one.
-    """
-
-    minutes: float = 30.0
-    wrong_class_weight: float = 1.0
-    image_size: int = 32
-    validation_fraction: float = 0.1
-    seed: int = 0
-    start_from: str | None = None
-    group: str | None = None
-
-    def __post_init__(self) -> None:
-        _check("minutes", self.minutes, 0 < self.minutes < math.inf, "above 0 and finite")
-        _check(
-            "wrong_class_weight",
-            self.wrong_class_weight,
-            0 <= self.wrong_class_weight < math.inf,
-            "at least 0 and finite",
-        )
-        # the U-Net halves a side twice, and patches leave 16 positions
-        whole = isinstance(self.image_size, int)
-        sized = whole and (self.image_size == 8 or (self.image_size > 0 and self.image_size % 16 == 0))
-        _check("image_size", self.image_size, sized, "8, 16, 32, 48, 64 or another multiple of 16")
-        _check(
-            "seed",
-            self.seed,
-            isinstance(self.seed, int) and 0 <= self.seed < 2**32,
-            "a whole number from 0 to 2**32 - 1",
-        )
-        _check("validation_fraction", self.validation_fraction, 0 < self.validation_fraction < 1, "between 0 and 1")
-
-
-def _check(name: str, value: float, fits: bool, accepted: str) -> None:
-    if not fits:
-        raise InvalidInputError(f"{name} must be {accepted}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -149,11 +98,13 @@ class TrainingData:
     Attributes
     ----------
     pixels, y : Tensor `[n, S, S, 3]` uint8, `[n]`
-        Training images and their class numbers.
-    digests : uint32 array `[n]`
-        Hashes of the training images.
+        Training images for tier 2, and their class numbers.
+    digests, groups : uint32 array `[n]`, int array `[n]`
+        Hashes of the training images, and their groups.
     held_out, held_out_y : Tensor `[m, S, S, 3]` uint8, `[m]`
-        Held-out images and their class numbers.
+        Held-out images for tier 2, and their class numbers.
+    photos, held_out_photos : uint8 array `[n, kS, kS, 3]`, `[m, kS, kS, 3]`
+        The same images for tier 1, k times as large.
     fit_on, measure_on : int array
         Positions among the held-out images: to fit the fusion on, and to measure the result on.
     classes : array `[C]`
@@ -166,13 +117,18 @@ class TrainingData:
         Networks may be compiled.
     settings : PairSettings
         Settings of the training.
+    conflicts : tuple of str
+        Pictures that are under two labels, a sentence each.
     """
 
     pixels: Tensor
     y: Tensor
     digests: np.ndarray
+    groups: np.ndarray
     held_out: Tensor
     held_out_y: Tensor
+    photos: np.ndarray
+    held_out_photos: np.ndarray
     fit_on: np.ndarray
     measure_on: np.ndarray
     classes: np.ndarray
@@ -181,6 +137,7 @@ class TrainingData:
     mirror: bool
     compiles: bool
     settings: PairSettings
+    conflicts: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -197,7 +154,7 @@ class TrainingData:
         Parameters
         ----------
         images : LabelledImages
-            All images.
+            All images, their side a multiple of the settings' image size.
         device : torch.device
             Training device.
         mirror : bool
@@ -215,17 +172,22 @@ class TrainingData:
             If classes or groups cannot be split so.
         """
         digest = digests(images.pixels)
-        groups, kept, out = _hold_out(images, digest, mirror, settings, seen)
+        copies, groups, kept, out = _hold_out(images, digest, mirror, settings, seen)
         # the fusion and the measurement never share an image, nor copies of one
         fit_on = _half(images.y[out], groups[out])
-        pixels = images.pixels[kept]
+        photos, held_out_photos = images.pixels[kept], images.pixels[out]
+        factor = images.pixels.shape[1] // settings.image_size
+        pixels = shrunk(photos, factor)
         mean, scale = channel_statistics(pixels)
         return cls(
             pixels=torch.from_numpy(pixels).to(device),
             y=torch.from_numpy(images.y[kept]).to(device),
             digests=digest[kept],
-            held_out=torch.from_numpy(images.pixels[out]).to(device),
+            groups=groups[kept],
+            held_out=torch.from_numpy(shrunk(held_out_photos, factor)).to(device),
             held_out_y=torch.from_numpy(images.y[out]).to(device),
+            photos=photos,
+            held_out_photos=held_out_photos,
             fit_on=fit_on,
             measure_on=np.setdiff1d(np.arange(len(out)), fit_on)[:HELD_OUT],
             classes=np.array(images.classes),
@@ -234,6 +196,7 @@ class TrainingData:
             mirror=mirror,
             compiles=compiles,
             settings=settings,
+            conflicts=conflicts(images, copies),
         )
 
     @property
@@ -247,9 +210,13 @@ class TrainingData:
         return (pixels.permute(0, 3, 1, 2).float() - mean) / scale
 
     def some_held_out(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Select held-out images at positions `[m]`, with their labels."""
-        index = torch.from_numpy(chosen).to(self.device)
-        return self.held_out[index].cpu().numpy(), self.classes[self.held_out_y[index].cpu().numpy()]
+        """Select held-out images at positions `[m]` in tier 1's size, with their labels."""
+        return self.held_out_photos[chosen], self.classes[self.held_out_y.cpu().numpy()[chosen]]
+
+    @property
+    def shrink(self) -> int:
+        """Times that a side of tier 1's images is a side of tier 2's."""
+        return self.photos.shape[1] // self.settings.image_size
 
     def new_trainable(self, spec: str = PROPOSER) -> Trainable:
         """Make a new classifier for these images; the seed decides its weights."""
@@ -281,26 +248,47 @@ class TrainingData:
 
 def _hold_out(
     images: LabelledImages, digest: np.ndarray, mirror: bool, settings: PairSettings, seen: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Group the images and split them: group numbers `[n]`, and positions of training and held-out images.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Group the images and split them.
 
     Pictures of one place or thing may all look like copies. If nothing can be held out for that reason, only equal
     images count as copies.
+
+    Returns
+    -------
+    copies, groups : int array `[n]`
+        Group numbers of copies, and of copies and the images' own groups together.
+    kept, out : int arrays
+        Positions of training and held-out images.
     """
     share, seed = settings.validation_fraction, settings.seed
-    groups = join_groups(images.groups, duplicate_groups(images.pixels, mirror))
+    copies = duplicate_groups(images.pixels, mirror)
+    groups = join_groups(images.groups, copies)
     try:
-        return groups, *split(images.y, groups, digest, share, seed, images.classes, seen)
+        return copies, groups, *split(images.y, groups, digest, share, seed, images.classes, seen)
     except InvalidInputError:
         # equal digests: the same pixels
-        groups = join_groups(images.groups, np.unique(digest, return_inverse=True)[1])
+        copies = np.unique(digest, return_inverse=True)[1]
+        groups = join_groups(images.groups, copies)
         held_out = split(images.y, groups, digest, share, seed, images.classes, seen)
     warnings.warn(
         "so many images are nearly equal that only equal ones are held out together: on held-out images the result "
         "may look better than on new ones; name a column of groups, if there is one",
         stacklevel=2,
     )
-    return groups, *held_out
+    return copies, groups, *held_out
+
+
+def conflicts(images: LabelledImages, copies: np.ndarray) -> tuple[str, ...]:
+    """Pictures under several labels, a sentence each: every group of copies with more than one, by its first images."""
+    found = []
+    order = np.lexsort((images.y, copies))  # by group, and by label within a group
+    for group in np.split(order, np.flatnonzero(np.diff(copies[order])) + 1):
+        labels, first = np.unique(images.y[group], return_index=True)
+        if len(labels) > 1:
+            same = zip(labels.tolist(), group[first].tolist(), strict=True)
+            found.append(" and ".join(f"{images.names[i]} ({images.classes[label]})" for label, i in same))
+    return tuple(found)
 
 
 def _half(y: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -310,6 +298,20 @@ def _half(y: np.ndarray, groups: np.ndarray) -> np.ndarray:
     # the key of a group is the position of its first image: held-out images are already in random order
     _, first, group = np.unique(groups, return_index=True, return_inverse=True)
     return spread(y, groups, first[group], wanted.astype(int), counts)
+
+
+@torch.inference_mode()
+def seconds_per_row(network: nn.Module, data: TrainingData) -> float:
+    """Time of tier 2 for one row with all classes, or as many as it is asked for, by that of a few."""
+    x0, k = data.encode(data.pixels[:TIMED_ROWS]), min(len(data.classes), RECORDED_CLASSES)
+    t = torch.full((len(x0),), 0.2, device=data.device)
+    row = torch.arange(len(x0), device=data.device).repeat_interleave(k)
+    label = torch.arange(k, device=data.device).repeat(len(x0))
+    begin = 0.0
+    for _ in range(2):  # the first pass allocates memory
+        begin = time.perf_counter()
+        float(network(x0, t, row, label).sum())  # waits for the device
+    return (time.perf_counter() - begin) / len(x0)
 
 
 class Job(NamedTuple):

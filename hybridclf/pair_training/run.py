@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import MappingProxyType
 from typing import Any
 
@@ -19,7 +20,7 @@ from ..training.trainer import Trainer, check_finite
 from ..utils.progress import progress_bar
 from .checkpoint import load_tensors, save_json, save_tensors, writing
 
-__all__ = ["TrainingRun", "steps_in"]
+__all__ = ["N_CHECKS", "TrainingRun", "seconds_per_step", "steps_in"]
 
 LOG_EVERY = 20
 """Steps between two entries of the log; a checkpoint is written with an entry."""
@@ -30,7 +31,7 @@ SAVE_EVERY = 60.0
 N_CHECKS = 20
 """Checks of the held-out loss per training."""
 
-WARM_UP, TIMED_STEPS, TIMED_SECONDS = 3, 5, 2.0
+WARM_UP, TIMED_STEPS, TIMED_SECONDS = 1, 2, 2.0
 """Untimed steps at first, then the fewest timed steps and seconds."""
 
 
@@ -103,12 +104,16 @@ class TrainingRun:
         Raises
         ------
         TrainingError
-            If the folder is not empty.
+            If the folder is not empty, or nothing can be written there.
         """
         if (out / "training" / "log.json").exists() and not (out / "model.json").exists():
             raise TrainingError(f"{out} holds a training that is not finished; resume it, or give another folder")
         if out.exists() and not _is_blank(out):
             raise TrainingError(f"{out} exists and is not empty; give a new or empty folder")
+        # a file that goes again, in the nearest folder that is there: permissions alone do not say it of every disk
+        nearest = next(folder for folder in (out, *out.parents) if folder.exists())
+        with writing(out), TemporaryFile(dir=nearest):
+            pass
 
     @classmethod
     def resume(cls, out: Path, settings: Mapping[str, Any]) -> "TrainingRun":
@@ -337,8 +342,13 @@ def _restore(trainer: Trainer, checkpoint: Path) -> None:
 
 
 def steps_in(trainer: Trainer, seconds: float) -> int:
-    """Estimate the steps in so many seconds, at least one, by timing a few; the trainer's state is restored."""
-    start, trainer.n_steps = trainer.state_dict(), 2**62  # a schedule that does not end while it is timed
+    """Estimate the steps in so many seconds, at least one, by timing a few."""
+    return max(1, int(seconds / seconds_per_step(trainer)))
+
+
+def seconds_per_step(trainer: Trainer) -> float:
+    """Time of one step, by that of a few; the trainer's state is restored."""
+    start, n_steps, trainer.n_steps = trainer.state_dict(), trainer.n_steps, 2**62  # a schedule without an end
     steps = trainer.run()
     for _ in range(WARM_UP):
         float(next(steps))
@@ -346,9 +356,10 @@ def steps_in(trainer: Trainer, seconds: float) -> int:
     while n < TIMED_STEPS or time.perf_counter() - begin < TIMED_SECONDS:
         float(next(steps))  # waits for the device
         n += 1
-    per_step = (time.perf_counter() - begin) / n
+    seconds = (time.perf_counter() - begin) / n
     trainer.load_state_dict(start)
-    return max(1, int(seconds / per_step))
+    trainer.n_steps = n_steps
+    return seconds
 
 
 def _is_blank(out: Path) -> bool:

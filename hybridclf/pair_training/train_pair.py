@@ -1,60 +1,40 @@
 """Training of a pair on labelled images: a small proposer, a late-conditioned U-Net, and their fusion."""
 
 import hashlib
-import json
-import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from torch import nn
 
-from ..atomic import sync_folder, sync_tree
 from ..data import duplicates, holding_out
-from ..data.datasets import DIGITS, LabelledImages, load_labelled
+from ..data.datasets import DIGITS, LabelledImages, largest_multiple, load_labelled, typical_side
 from ..data.holding_out import pack, unpack
 from ..denoising import objectives, weighting
 from ..devices import as_device, has_bf16
-from ..errors import InvalidInputError, MissingDependencyError, SavedModelError
 from ..estimator import HybridClassifier
 from ..fitting import calibration, cross_fit, worth
-from ..models import LateConditionedDenoiser, LateUNet
-from ..persistence import read_description, restore_denoiser
-from ..ports import Trainable
 from ..pretrained.catalog import model_folder
 from ..reranking import fusion, novelty
-from ..reranking.allocation import FixedTrials, Race
-from ..reranking.fusion import Fusion
 from ..training import augmentation, losses, optimizer, trainer
 from ..training import denoiser as denoiser_training
-from . import provenance, recipe
-from .checkpoint import writing
-from .loss_plot import plot_losses
-from .recipe import Job, PairSettings, TrainingData, denoiser_job, proposer_job, worth_compiling
+from . import finish, linear_head, provenance, recipe, time_budget
+from .planning import plan_time
+from .recipe import Job, TrainingData, denoiser_job, proposer_job, worth_compiling
 from .run import TrainingRun
+from .settings import PairSettings, stored_settings
+from .start_from import earlier_settings, seen_images, take_over, trained_on
+from .tier_1 import AUTO, Chosen, NetworkTier1, Tier1, choose, fitted_tier_1
+from .time_budget import TimeBudget, TimePlan
 
 __all__ = ["PairSettings", "stored_settings", "train_pair", "trained_on"]
 
-TRIALS = 32
-"""Trials of the measurement of tier 2 alone."""
-
-TOP_K, RACE = 5, Race(confidence=0.95, max_trials=4)
-"""Number of candidates and allocation with which a pair is saved.
-
-Of 2,000 held-out images of CIFAR-10, 99.2 % had their class among the five. With a fusion fitted on a quarter of them,
-accuracy on the others was 89.3 %, with 16 trials at most 89.4 %, and with 64 trials of all ten classes 89.0 %. The cost
-per image was 4.1, 12.1 and 640 evaluations, or 1.2, 3.8 and 64 rows.
+FACTS = ("device", "bf16", "compiles", "images", "network", "side")
+"""Names of the facts that decide a training beside its settings: device and its abilities, data, U-Net, tier 1's size.
 """
-
-FACTS = ("device", "bf16", "compiles", "images", "network")
-"""Names of the facts that decide a training beside its settings: device and its abilities, data and U-Net."""
 
 
 def train_pair(
@@ -110,114 +90,96 @@ def train_pair(
     # an absolute path, as the training may be resumed from another folder
     if "start_from" in given:
         given["start_from"] = str(model_folder(given["start_from"]).resolve())
-    run = TrainingRun.resume(out, given) if resume else None
+    run = TrainingRun.resume(out, {k: v for k, v in given.items() if v != AUTO}) if resume else None
     if run is None:
         TrainingRun.check_free(out)  # before minutes of decoding
     own = {"image_size": 8} if source == DIGITS else {}
     chosen = PairSettings(**own | given) if run is None else stored_settings(run.log)
     where = as_device(device)
-    images = load_labelled(source, chosen.image_size, progress, chosen.group)
-    compiles = worth_compiling(chosen.minutes, where)
+    budget = TimeBudget(chosen.minutes, {} if run is None else run.log.get("seconds", {}))
+    with budget.spending("reading") if run is None else nullcontext():
+        read = _read(source, chosen, where, run, progress)
+    data, starts = read.data, run is None and chosen.start_from is not None
+    trainable = data.new_trainable() if read.tier_1.model is None else None
+    if starts:
+        network = take_over(Path(str(chosen.start_from)), data, trainable)
+    else:
+        network = data.new_denoiser(run.log["settings"].get("network") if run else None)
+    values = (where.type, has_bf16(where), data.compiles, read.digest, network.config, data.photos.shape[1])
+    facts: dict[str, Any] = dict(zip(FACTS, values, strict=True))
+    jobs = [denoiser_job(data, network)]
+    if trainable is None:
+        tier_1 = fitted_tier_1(read.tier_1.model, data)
+    else:
+        jobs.append(proposer_job(data, trainable.network))
+        tier_1 = NetworkTier1(trainable, jobs[-1])
+    plan = plan_time(budget, data, tier_1, jobs[0]) if run is None else TimePlan.from_dict(run.log["plan"])
+    if progress:
+        print(*filter(None, (read.tier_1.note, str(plan), plan.too_short)), sep="\n", file=sys.stderr)
+    if run is None:  # every check has passed, so that a refused training leaves no folder
+        first = {job.name: job.trainer for job in jobs if starts}
+        more = {"recipe": read.recipe, "trained_on": pack(data.digests)} | ({"seen": read.seen} if read.seen else {})
+        more |= {"seconds": budget.spent, "plan": asdict(plan), "tier_1": read.tier_1.note}
+        run = TrainingRun.start(out, asdict(data.settings) | facts, first, **more)
+    run.require(facts)
+    run.log |= {"unreadable": list(read.unreadable), "conflicts": list(data.conflicts)}
+    _train(run, data, tier_1, jobs[0], budget, plan, progress)
+    return HybridClassifier.load(out)
+
+
+class _Read(NamedTuple):
+    """All that is read before a training: tier 1's choice, the images, and what decides the result beside them."""
+
+    tier_1: Chosen
+    data: TrainingData
+    digest: str
+    recipe: dict[str, Any]
+    seen: str | None
+    unreadable: tuple[str, ...]
+
+
+def _read(
+    source: str | Path, settings: PairSettings, device: torch.device, run: TrainingRun | None, progress: bool
+) -> _Read:
+    """Choose tier 1, and read and split the images."""
+    tier_1, side = _choose(source, settings, device, run)
+    settings = replace(settings, proposer=tier_1.spec)
+    images = load_labelled(source, side, progress, settings.group)
     digest, decided = _digest(images), provenance.versions() | provenance.constants(_modules())
     if run is not None:
         run.require({"images": digest})
         run.require_recipe(decided)
-    seen = _seen(chosen, images.classes) if run is None else run.log.get("seen")
-    data = TrainingData.of(images, where, source != DIGITS, chosen, compiles, None if seen is None else unpack(seen))
-    trainable = data.new_trainable()
-    if run is None and chosen.start_from is not None:
-        network = _take_over(Path(chosen.start_from), data, trainable)
-    else:
-        network = data.new_denoiser(run.log["settings"].get("network") if run else None)
-    values = (where.type, has_bf16(where), compiles, digest, network.config)
-    facts: dict[str, Any] = dict(zip(FACTS, values, strict=True))
-    jobs = proposer_job(data, trainable.network), denoiser_job(data, network)
-    if run is None:  # every check has passed, so that a refused training leaves no folder
-        first = {job.name: job.trainer for job in jobs if chosen.start_from is not None}
-        more = {"recipe": decided, "trained_on": pack(data.digests)} | ({"seen": seen} if seen else {})
-        run = TrainingRun.start(out, asdict(chosen) | facts, first, **more)
-    run.require(facts)
-    run.log["unreadable"] = list(images.unreadable)
-    _train(run, data, trainable, jobs, progress)
-    return HybridClassifier.load(out)
+    seen = seen_images(settings, images.classes) if run is None else run.log.get("seen")
+    compiles = worth_compiling(settings.minutes, device)
+    before = None if seen is None else unpack(seen)
+    data = TrainingData.of(images, device, source != DIGITS, settings, compiles, before)
+    return _Read(tier_1, data, digest, decided, seen, images.unreadable)
+
+
+def _choose(
+    source: str | Path, settings: PairSettings, device: torch.device, run: TrainingRun | None
+) -> tuple[Chosen, int]:
+    """Choose tier 1, and the side in pixels to read images in: a multiple of tier 2's."""
+    if run is not None:
+        return choose(settings.proposer, 0, str(device)), run.log["settings"].get("side", settings.image_size)
+    earlier = {} if settings.start_from is None else earlier_settings(Path(settings.start_from))
+    spec = earlier.get("proposer", settings.proposer) if settings.proposer == AUTO else settings.proposer
+    typical = 0 if source == DIGITS else typical_side(source, settings.group)
+    tier_1 = choose(spec, typical, str(device))
+    # images are told apart by their pixels, so what a pair has seen is known in the size that it was read in alone
+    if earlier:
+        same = earlier.get("image_size") == settings.image_size  # else it is refused where its weights are read
+        return tier_1, earlier.get("side", settings.image_size) if same else settings.image_size
+    wanted = min(tier_1.side, typical)
+    return tier_1, largest_multiple(source, settings.image_size, wanted, settings.group)
 
 
 def _modules() -> list[ModuleType]:
     """Modules whose constants decide the result of a training."""
     fitting = [calibration, cross_fit, fusion, novelty, objectives, weighting, worth]
     training = [augmentation, denoiser_training, losses, optimizer, trainer]
-    return [sys.modules[__name__], duplicates, holding_out, recipe, *training, *fitting]
-
-
-def trained_on(folder: Path) -> np.ndarray:
-    """Read the digests, uint32, of all training images of a pair in a folder and of the pairs it started from.
-
-    Raises
-    ------
-    SavedModelError
-        If the log has none.
-    """
-    path = folder / "training" / "log.json"
-    try:
-        log = json.loads(path.read_text(encoding="utf-8"))
-        return np.union1d(unpack(log["trained_on"]), unpack(log.get("seen", "")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SavedModelError(
-            f"{path} does not say which images it was trained on, that they may not be held out"
-        ) from error
-
-
-def _seen(chosen: PairSettings, classes: list[str]) -> str | None:
-    """Packed digests of the training images of the pair to start from, if there is one."""
-    if chosen.start_from is None:
-        return None
-    folder = Path(chosen.start_from)
-    with _a_pair_to_start_from(folder, chosen):
-        known = read_description(folder)["classes"]["values"]
-        if known != classes:
-            raise InvalidInputError(
-                f"{folder} has the classes {known}, not {classes}; give a pair for the same classes"
-            )
-        return pack(trained_on(folder))
-
-
-@contextmanager
-def _a_pair_to_start_from(folder: Path, chosen: PairSettings) -> Iterator[None]:
-    """Turn errors of reading a folder into an error that says what to give instead, in a `with` block."""
-    try:
-        yield
-    except (OSError, KeyError, TypeError, RuntimeError, SafetensorError, SavedModelError) as error:
-        raise InvalidInputError(
-            f"{folder} is no pair to start from: {error}; give the folder of one that was trained here, for images of "
-            f"{chosen.image_size} pixels"
-        ) from error
-
-
-def _take_over(folder: Path, data: TrainingData, trainable: Trainable) -> LateUNet:
-    """Load the weights of a pair in a folder into a new tier 1, and return a new tier 2 with its weights.
-
-    Raises
-    ------
-    InvalidInputError
-        If the folder holds no pair of this image size, or its tier 1 is of another kind.
-    """
-    with _a_pair_to_start_from(folder, data.settings):
-        saved = read_description(folder)
-        trainable.load(folder / "proposer")
-        earlier = restore_denoiser(folder, saved["denoiser"], torch.device("cpu")).network
-        if earlier.config["shape"] != list(data.shape):
-            raise SavedModelError(f"it is for images of {earlier.config['shape']}")
-        # a network of the earlier size, whatever this device would train by default
-        network = data.new_denoiser(earlier.config)
-        network.load_state_dict(earlier.state_dict())
-        return network
-
-
-def stored_settings(log: Mapping[str, Any]) -> PairSettings:
-    """Settings of a training from its log, which mixes them with facts."""
-    return PairSettings(
-        **{field.name: v for field in fields(PairSettings) if (v := log["settings"].get(field.name)) is not None}
-    )
+    ours = [finish, linear_head, recipe, time_budget]
+    return [*ours, duplicates, holding_out, *training, *fitting]
 
 
 def _digest(images: LabelledImages) -> str:
@@ -228,89 +190,20 @@ def _digest(images: LabelledImages) -> str:
     return digest.hexdigest()
 
 
-def _train(run: TrainingRun, data: TrainingData, trainable: Trainable, jobs: Sequence[Job], progress: bool) -> None:
-    """Train both tiers one after the other, from their checkpoints, then fit the fusion and save."""
-    proposer, denoiser = (
-        run.train(job.name, job.trainer, job.seconds, job.held_out, progress, job.loss) for job in jobs
-    )
-    _finish(run, data, trainable, proposer, denoiser, progress)
-
-
-def _finish(
-    run: TrainingRun, data: TrainingData, trainable: Trainable, proposer: nn.Module, network: nn.Module, progress: bool
+def _train(
+    run: TrainingRun,
+    data: TrainingData,
+    tier_1: Tier1,
+    job: Job,
+    budget: TimeBudget,
+    plan: TimePlan,
+    progress: bool,
 ) -> None:
-    """Fit the fusion, measure and save the pair."""
-    # saved beside the checkpoints first, so that `out` never holds half a model
-    folder = run.folder / "model"
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        with writing(folder):
-            folder.mkdir()
-            spec = trainable.save(proposer, folder / "proposer")
-        clf = _calibrated(spec, network, data, progress)
-        run.log["validation"] = _validate(clf, data)
-        if clf.worth_ is not None:
-            run.log["worth"] = asdict(clf.worth_) | {"sentence": str(clf.worth_)}
-        with writing(folder):
-            clf.set_params(device="auto", verbose=False).save(folder)
-        run.write()
-        with writing(run.folder), suppress(MissingDependencyError):  # matplotlib is an extra
-            plot_losses(run.log["losses"]).savefig(run.folder / "loss.png")
-        _publish(folder, run)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _publish(folder: Path, run: TrainingRun) -> None:
-    """Move a saved model to its final folder, and remove the checkpoints."""
-    with writing(run.out):
-        sync_tree(folder)
-        # model.json last, as its presence says that the model is complete; everything before it is on the disk by then
-        for path in sorted(folder.iterdir(), key=lambda path: path.name == "model.json"):
-            if path.name == "model.json":
-                sync_folder(run.out)
-            target = run.out / path.name
-            if target.is_dir():  # left by an earlier attempt, interrupted here
-                shutil.rmtree(target)
-            path.replace(target)
-        sync_folder(run.out)
-        for name in run.log["n_steps"]:
-            run.checkpoint(name).unlink(missing_ok=True)
-
-
-def _calibrated(spec: str, network: Any, data: TrainingData, progress: bool) -> HybridClassifier:
-    """Join the two tiers to a classifier, its fusion fitted on held-out images."""
-    # rounded to float16 as in the saved file, so that the fusion fits the weights that will be loaded
-    network = network.to(memory_format=torch.contiguous_format).half().float()
-    denoiser = LateConditionedDenoiser(
-        network, data.classes, data.mean, data.scale, device=data.device, mirror=data.mirror
-    )
-    clf = HybridClassifier(
-        spec,
-        denoiser,
-        top_k=TOP_K,
-        allocation=RACE,
-        device=str(data.device),
-        verbose=progress,
-        random_state=data.settings.seed,
-    )
-    return clf.fit(*data.some_held_out(data.fit_on))
-
-
-def _validate(clf: HybridClassifier, data: TrainingData) -> dict[str, float]:
-    """Measure the accuracy of each tier alone and of both on held-out images that the fusion was not fitted on."""
-    images, labels = data.some_held_out(data.measure_on)
-    if not len(labels):  # few held-out images, all needed for the fusion
-        return {"n": 0}
-    # tier 2 alone: all classes, no prior
-    candidates, stage = [clf.classes_.tolist()] * len(labels), clf.reranker(FixedTrials(TRIALS), Fusion())
-    alone = stage.rerank(images, candidates, progress=clf.verbose)
-    posterior, results = clf.decide(images)
-    answers = {
-        "tier_1": clf.proposer_.predict(images),
-        "tier_2": np.array([result.ranking[0] for result in alone]),
-        "hybrid": clf.classes_[posterior.argmax(axis=1)],
-    }
-    figures = {name: float((answer == labels).mean()) for name, answer in answers.items()}
-    cost = {"evaluations": float(np.mean([r.evaluations for r in results])), "tier_2_trials": TRIALS}
-    return {"n": len(labels), **figures, **cost}
+    """Train both tiers one after the other, from their checkpoints, then fit the fusion and save."""
+    with budget.spending("tier_1"):
+        tier_1.train(run, plan.tier_1, progress)
+    with budget.spending("tier_2"):
+        # what tier 1 really took is known now; a training that has begun keeps its number of steps
+        seconds = max(0.0, budget.left - plan.finishing)
+        network = run.train(job.name, job.trainer, seconds, job.held_out, progress, job.loss)
+    finish.finish(run, data, tier_1, network, budget, plan.too_short, progress)

@@ -27,7 +27,7 @@ from transformers import PreTrainedTokenizerFast
 
 import hybridclf_adapters.open_clip
 from hybridclf import HybridClassifier
-from hybridclf.errors import InvalidInputError, SavedModelError, UnknownSpecError
+from hybridclf.errors import InvalidInputError, SavedModelError, UnknownLabelError, UnknownSpecError
 from hybridclf.proposer import is_trained, resolve_proposer
 from hybridclf_adapters._open_clip_images import OPTIONS, of_file
 from hybridclf_adapters.open_clip import OpenClipProposer, _check_quick_gelu, load
@@ -656,3 +656,46 @@ def test_open_clip_is_imported_only_when_a_model_is_loaded() -> None:
         for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""])
     ]
     assert "torch" in imported and not any(name.startswith(("open_clip", "timm")) for name in imported)
+
+
+# --- a classifier on its features -------------------------------------------------------------------------------------
+
+
+def test_a_classifier_on_features_is_saved_with_the_model(
+    proposer: OpenClipProposer, images: list[Image.Image], tmp_path: Path
+) -> None:
+    features = proposer.features(images)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+    assert proposer.feature_side == 32
+    rng = np.random.default_rng(0)
+    weight, bias = rng.normal(0, 9, (3, features.shape[1])), rng.normal(size=3)
+    spec = proposer.save_with_head(weight, bias, ["b", "a", "c"], tmp_path / "my model")
+    assert spec == f"open_clip:local-dir:{tmp_path / 'my model'}"
+    loaded = load(spec.removeprefix("open_clip:"))
+    expected = torch.from_numpy(features @ weight.T + bias).log_softmax(dim=1)
+    np.testing.assert_allclose(loaded.predict_log_proba(images), expected, atol=1e-4)
+    two = clone(loaded).fit(None, ["a", "b"])
+    np.testing.assert_allclose(two.predict_log_proba(images), expected[:, [1, 0]].log_softmax(dim=1), atol=1e-4)
+    assert loaded.classes_.tolist() == ["b", "a", "c"]
+    with pytest.raises(UnknownLabelError, match="no class 'd'; it has 'b', 'a', 'c'"):
+        loaded.fit(None, ["a", "d"])
+
+
+def test_a_damaged_classifier(proposer: OpenClipProposer, tmp_path: Path) -> None:
+    spec = proposer.save_with_head(np.zeros((2, 16)), np.zeros(2), ["a", "b"], tmp_path / "x").removeprefix(
+        "open_clip:"
+    )
+    (tmp_path / "x" / "head.json").write_text('["a"]')
+    with pytest.raises(SavedModelError, match="is damaged: 1 names of 2 classes"):
+        load(spec)
+    (tmp_path / "x" / "head.json").unlink()
+    with pytest.raises(SavedModelError, match="is damaged"):
+        load(spec)
+
+
+def test_a_text_tower_of_the_hub_is_refused(proposer: OpenClipProposer, tmp_path: Path) -> None:
+    other = copy.copy(proposer)
+    other.config = CONFIG | {"text_cfg": {"hf_model_name": "roberta-base"}}
+    with pytest.raises(InvalidInputError, match="'roberta-base' on the hub, without which"):
+        other.save_with_head(np.zeros((2, 16)), np.zeros(2), ["a", "b"], tmp_path / "x")
+    assert not (tmp_path / "x").exists()

@@ -133,7 +133,7 @@ def test_the_whole_benchmark_runs_and_resumes(
         monkeypatch.setattr(cifar10, name, value)
     blobs(tmp_path / "cifar10-train.parquet", 90, 0)
     blobs(tmp_path / "cifar10-test.parquet", 24, 1)
-    train_pair(tmp_path / "cifar10-train.parquet", tmp_path / "pair", minutes=1, validation_fraction=0.3)
+    train_pair(tmp_path / "cifar10-train.parquet", tmp_path / "pair", minutes=10, validation_fraction=0.3)
     arguments = [str(tmp_path), str(tmp_path / "work"), "--model", str(tmp_path / "pair"), "--rival"]
     arguments += ["--images", "8", "--shifted", "9"]
 

@@ -170,7 +170,7 @@ def interrupt(*_: Any, **__: Any) -> None:
         ),
         (
             "hybridclf.training.trainer.Trainer._advance",
-            ("train", "digits", "{tmp}/my out", "--minutes", "0.1", "--device", "cpu", "-q"),
+            ("train", "digits", "{tmp}/my out", "--minutes", "10", "--device", "cpu", "-q"),
             "hybridclf train digits '{tmp}/my out' --resume --device cpu",
         ),
     ],
@@ -179,9 +179,8 @@ def test_an_interrupted_command_says_how_to_go_on(
     where: str, arguments: tuple[str, ...], message: str, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if where.endswith("_advance"):  # the first steps are the timing, before which nothing is kept
-        steps = iter(range(9))
-        step = Trainer._advance
-        monkeypatch.setattr(where, lambda trainer: step(trainer) if next(steps, None) is not None else interrupt())
+        log, step = images / "my out" / "training" / "log.json", Trainer._advance
+        monkeypatch.setattr(where, lambda trainer: interrupt() if log.exists() else step(trainer))
     else:
         monkeypatch.setattr(where, interrupt)
     result = invoke(*(argument.format(tmp=images) for argument in arguments))

@@ -9,7 +9,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from hybridclf.data.arrays import as_array, as_pil, convert, describe, is_empty, is_image_list, upright, value_range
+from hybridclf.data.arrays import (
+    as_array,
+    as_pil,
+    convert,
+    describe,
+    is_empty,
+    is_image_list,
+    shrunk,
+    upright,
+    value_range,
+)
 from hybridclf.errors import InvalidInputError
 
 GREY = np.random.default_rng(0).integers(0, 256, (5, 4, 6), dtype=np.uint8)
@@ -221,3 +231,13 @@ def test_an_image_much_longer_than_wide_is_refused() -> None:
     for size in ((1, 20_000), (20_000, 1)):
         with pytest.raises(InvalidInputError, match="too narrow; crop it"):
             upright(Image.new("L", size))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_shrunk_is_the_mean_of_squares(dtype: type) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (300, 6, 4, 3)).astype(dtype)  # more than one block
+    small = shrunk(images, 2)
+    assert small.dtype == dtype and small.shape == (300, 3, 2, 3)
+    mean = images[299, 2:4, 0:2].astype(float).mean(axis=(0, 1))
+    np.testing.assert_allclose(small[299, 1, 0], mean.round() if dtype == np.uint8 else mean)
+    assert shrunk(images, 1) is images

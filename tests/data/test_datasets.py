@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from hybridclf.data import datasets
-from hybridclf.data.datasets import channel_statistics, load_labelled
+from hybridclf.data.datasets import channel_statistics, largest_multiple, load_labelled, typical_side
 from hybridclf.errors import InvalidInputError
 
 RNG = np.random.default_rng(0)
@@ -230,3 +230,23 @@ def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
     path = table(tmp_path / "a.parquet", [0, 1, 2], metadata=of_class(["crane", "dog", "crane"]))
     with pytest.raises(InvalidInputError, match="several classes named 'crane'; rename all but one"):
         load_labelled(path, 16)
+
+
+def test_names_are_those_of_the_images_that_were_read(tmp_path: Path) -> None:
+    data = folder(tmp_path, a=2, b=2)
+    assert [Path(name).relative_to(data).as_posix() for name in load_labelled(data, 16).names] == [
+        "a/0.png",
+        "a/1.png",
+        "b/0.png",
+        "b/1.png",
+    ]
+
+
+def test_the_side_to_read_images_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = folder(tmp_path, a=2, b=2)
+    Image.new("RGB", (40, 30)).save(data / "a" / "0.png")
+    (data / "a" / "2.png").write_bytes(b"damaged")
+    assert typical_side(data) == 16  # the median of 40, 16, 16, 16
+    assert [largest_multiple(data, 8, wanted) for wanted in (0, 8, 23, 24)] == [8, 8, 16, 24]
+    monkeypatch.setattr(datasets, "MAX_BYTES", 5 * 3 * 16**2)  # five images, the damaged one among them
+    assert largest_multiple(data, 8, 64) == 16

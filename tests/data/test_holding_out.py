@@ -32,8 +32,10 @@ def test_every_class_gives_its_share_and_one_at_least() -> None:
 
 
 def test_a_class_without_enough_images_is_refused_by_name() -> None:
-    with pytest.raises(InvalidInputError, match=r"class 'bee' has 1 image\(s\), of which 1 would be held out and none"):
+    with pytest.raises(InvalidInputError, match="class 'bee' has one image, and at least 2 are needed"):
         split(np.array([0, 0, 1]), np.arange(3), digests(images(3)), 0.1, 0, CLASSES)
+    with pytest.raises(InvalidInputError, match=r"class 'bee' has 2 image\(s\), of which 2 would be held out and none"):
+        split(np.array([0, 0, 0, 0, 1, 1]), np.arange(6), digests(images(6)), 0.75, 0, CLASSES)
 
 
 def test_order_and_other_images_move_nothing() -> None:

@@ -287,3 +287,13 @@ def test_cosine_levels_preserve_the_variance_and_run_from_clean_to_noise() -> No
     torch.testing.assert_close(alpha**2 + sigma**2, torch.ones_like(t))
     torch.testing.assert_close(torch.atan2(sigma, alpha), t * np.pi / 2)
     assert (alpha.diff() < 0).all() and (sigma.diff() > 0).all()
+
+
+def test_larger_images_are_averaged_down() -> None:
+    """A pixel of the network for every three of a side, as it says; no other size is taken."""
+    denoiser = LateConditionedDenoiser(make("unet"), range(5), np.zeros(1), np.ones(1), torch.float64, shrink=3)
+    large = np.random.default_rng(0).integers(0, 256, (2, 24, 24, 1), dtype=np.uint8)
+    expected = large.reshape(2, 8, 3, 8, 3).astype(float).mean(axis=(2, 4)).round()
+    np.testing.assert_array_equal(denoiser.encode(large)[:, 0].numpy(), expected)
+    with pytest.raises(InvalidInputError, match="expected images of 24x24x1, got images of 8x8x1"):
+        denoiser.encode(large[:, :8, :8])

@@ -5,7 +5,7 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,10 @@ from hybridclf.data.image_files import open_image
 from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
 from hybridclf.pair_training import recipe
 from hybridclf.pair_training import run as training_run
+from hybridclf.pair_training.finish import RACE, TOP_K
 from hybridclf.pair_training.recipe import TrainingData, denoiser_job
-from hybridclf.pair_training.train_pair import RACE, TOP_K, PairSettings, trained_on
+from hybridclf.pair_training.settings import PairSettings
+from hybridclf.pair_training.train_pair import trained_on
 from hybridclf.pretrained.catalog import model_folder
 from hybridclf.training.trainer import Trainer
 
@@ -60,14 +62,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small() -> Iterator[None]:
-    """A narrow U-Net, eighty steps a minute, and a checkpoint every ten."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipe, "UNET", recipe.UNET | {"width": 16, "head_width": 16})
-        patch.setattr(training_run, "steps_in", lambda trainer, seconds: round(seconds * 80 / 60))
-        patch.setattr(training_run, "LOG_EVERY", 10)
-        patch.setattr(training_run, "SAVE_EVERY", 0.0)
-        yield
+def _small(small: None) -> None:
+    """For every test here."""
 
 
 def invoke(*arguments: str | Path) -> Result:
@@ -356,10 +352,10 @@ def test_what_ran_is_in_the_log(data: Path, tmp_path: Path, monkeypatch: pytest.
         "hybridclf": __version__,
         "torch": torch.__version__,
         "losses.MAX_CANDIDATES": 10,
-        "train_pair.TOP_K": TOP_K,
+        "finish.TOP_K": TOP_K,
     }
     assert log["recipe"] | expected == log["recipe"]
-    assert log["recipe"]["train_pair.RACE"]["confidence"] == RACE.confidence
+    assert log["recipe"]["finish.RACE"]["confidence"] == RACE.confidence
 
 
 @pytest.mark.parametrize(
@@ -371,7 +367,7 @@ def test_what_ran_is_in_the_log(data: Path, tmp_path: Path, monkeypatch: pytest.
             r"recipe.TIMES was [0.02, 0.35], is [0.1, 0.9]; resume it",
         ),
         ("hybridclf.pair_training.recipe.SMOOTHING", 0.2, "recipe.SMOOTHING was 0.1, is 0.2"),
-        ("hybridclf.pair_training.train_pair.TOP_K", 3, "train_pair.TOP_K was 5, is 3"),
+        ("hybridclf.pair_training.finish.TOP_K", 3, "finish.TOP_K was 5, is 3"),
         ("hybridclf.training.losses.MAX_CANDIDATES", 4, "losses.MAX_CANDIDATES was 10, is 4"),
         ("hybridclf.training.optimizer.MUON", {}, "optimizer.MUON was {'nesterov': True"),
         ("hybridclf.data.duplicates.TOLERANCE", 0.5, "duplicates.TOLERANCE was 0.08, is 0.5"),

@@ -1,0 +1,109 @@
+"""Features of a timm classifier, and the same network with a new linear classifier as a folder in timm's format."""
+
+import copy
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+from timm.models import save_for_hf
+from torch import Tensor, nn
+
+from hybridclf.data.arrays import as_pil, convert
+from hybridclf.errors import InvalidInputError
+
+__all__ = ["FeatureExtractor", "model_arguments", "save_with_head"]
+
+WHOLE_IMAGE: dict[str, Any] = {
+    "crop_mode": "squash",
+    "crop_pct": 1.0,
+    "test_crop_pct": None,
+    "test_input_size": None,
+}
+"""Changes of timm's configuration by which all of an image is seen, stretched to the size of training.
+
+A user's images need not have their object in the middle, where timm's crop for ImageNet looks for it.
+"""
+
+
+class FeatureExtractor:
+    """Extractor of a network's features of whole images, those that its last linear layer sees.
+
+    Parameters
+    ----------
+    model : nn.Module
+        timm's model, in evaluation.
+    mode : "RGB" or "L"
+        Mode of the model's images.
+
+    Attributes
+    ----------
+    side : int
+        Longer side in pixels of the model's input.
+    """
+
+    def __init__(self, model: Any, mode: str) -> None:
+        self.model, self.mode = model, mode
+        config = resolve_model_data_config(model, pretrained_cfg=model.pretrained_cfg | WHOLE_IMAGE)
+        self.side = max(config["input_size"][1:])
+        self._transform: Any = create_transform(**config)
+
+    @torch.inference_mode()
+    def __call__(self, images: Sequence[Image.Image | np.ndarray], dtype: torch.dtype) -> Tensor:
+        """Compute the features of images, float32 `[n, d]` on the CPU."""
+        pixels = torch.stack([self._transform(convert(as_pil(image), self.mode)) for image in images])
+        pixels = pixels.to(next(self.model.parameters()).device, dtype, memory_format=torch.channels_last)
+        maps = self.model.forward_features(pixels)
+        return self.model.forward_head(maps, pre_logits=True).float().cpu()
+
+
+def save_with_head(
+    model: Any, arguments: dict[str, Any], weight: np.ndarray, bias: np.ndarray, classes: Sequence[str], folder: Path
+) -> None:
+    """Write a copy of a model with a new linear classifier into a folder, for whole images.
+
+    Parameters
+    ----------
+    model : nn.Module
+        timm's model.
+    arguments : dict
+        Further arguments of `timm.create_model` that it was made with.
+    weight, bias : float array `[C, d]`, `[C]`
+        Classifier of the features.
+    classes : sequence of C str
+        Names of the classes.
+    folder : path
+        New folder.
+
+    Raises
+    ------
+    InvalidInputError
+        If the model's classifier is no single linear layer of these features.
+    """
+    plain = copy.deepcopy(model).float().cpu().to(memory_format=torch.contiguous_format)
+    plain.reset_classifier(len(classes))
+    layer = plain.get_classifier()
+    if not isinstance(layer, nn.Linear) or layer.weight.shape != weight.shape:
+        raise InvalidInputError(
+            f"the classifier of {model.pretrained_cfg.get('architecture')!r} is no linear layer of its "
+            f"{weight.shape[1]} features, as a new one needs; choose another model, such as resnet18.a1_in1k"
+        )
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weight))
+        layer.bias.copy_(torch.from_numpy(bias))
+    plain.pretrained_cfg = plain.pretrained_cfg | WHOLE_IMAGE
+    config = {"num_classes": len(classes), "label_names": list(classes)}
+    save_for_hf(plain, str(folder), config, arguments, safe_serialization=True)
+
+
+def model_arguments(spec: str) -> dict[str, Any]:
+    """Arguments of the network in a folder that `save_for_hf` wrote, except its number of classes; {} for others."""
+    path = Path(spec.removeprefix("local-dir:"), "config.json")
+    if not spec.startswith("local-dir:"):
+        return {}
+    arguments = json.loads(path.read_text(encoding="utf-8")).get("model_args") or {}
+    return {name: value for name, value in arguments.items() if name != "num_classes"}

@@ -1,0 +1,93 @@
+"""Measured result of a training: accuracies with intervals, classes, confusions, and what to do."""
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from ..estimator import HybridClassifier
+from ..metrics import accuracy
+from ..proposer import aligned_log_proba
+from ..reranking.allocation import FixedTrials
+from ..reranking.fusion import Fusion
+from .recipe import TrainingData
+from .time_budget import HeldOutUse
+
+__all__ = ["TIERS", "advice", "measure"]
+
+TIERS = ("tier_1", "tier_2", "hybrid")
+"""Answers that are compared: of each tier alone, and of both."""
+
+CONFUSIONS = 10
+"""Most confusions listed."""
+
+
+def measure(clf: HybridClassifier, data: TrainingData, usage: HeldOutUse) -> dict[str, Any]:
+    """Measure each tier alone and both on held-out images that the fusion was not fitted on.
+
+    Returns
+    -------
+    dict
+        Plain JSON: "n", the number of images; "held_out", how the held-out images were used; and unless there are none,
+        the accuracy of each of `TIERS`, "intervals" of them (95 %), "classes", "confusions" and the cost.
+    """
+    images, labels = data.some_held_out(data.measure_on)
+    n_all = len(data.held_out_photos)
+    used = {"trained_on": len(data.photos), "all": n_all, "fusion": usage.n_fusion, "measured": len(labels)}
+    if not len(labels):  # few held-out images, all needed for the fusion
+        return {"n": 0, "held_out": used}
+    # tier 2 alone: all classes, no prior
+    candidates, stage = [clf.classes_.tolist()] * len(labels), clf.reranker(FixedTrials(usage.trials), Fusion())
+    alone = stage.rerank(images, candidates, progress=clf.verbose)
+    posterior, results = clf.decide(images)
+    answers = {
+        "tier_1": clf.classes_[aligned_log_proba(clf.proposer_, images, clf.classes_).argmax(axis=1)],
+        "tier_2": np.array([result.ranking[0] for result in alone]),
+        "hybrid": clf.classes_[posterior.argmax(axis=1)],
+    }
+    right = {name: answer == labels for name, answer in answers.items()}
+    return {
+        "n": len(labels),
+        **{name: float(hits.mean()) for name, hits in right.items()},
+        "intervals": {name: asdict(accuracy(hits)) for name, hits in right.items()},
+        "evaluations": float(np.mean([result.evaluations for result in results])),
+        "tier_2_trials": usage.trials,
+        "held_out": used,
+        "classes": _by_class(right, labels),
+        "confusions": _confusions(answers["hybrid"], labels),
+    }
+
+
+def _by_class(right: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Accuracies and the hybrid's interval by class."""
+    found = {}
+    for label in np.unique(labels).tolist():
+        of = labels == label
+        shares = {name: float(hits[of].mean()) for name, hits in right.items()}
+        found[str(label)] = {"n": int(of.sum()), **shares, "interval": asdict(accuracy(right["hybrid"][of]))}
+    return found
+
+
+def _confusions(answers: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
+    """Most frequent wrong answers, as class, answer and number."""
+    wrong = answers != labels
+    counts = Counter(zip(labels[wrong].tolist(), answers[wrong].tolist(), strict=True))
+    return [{"class": str(y), "answer": str(said), "n": n} for (y, said), n in counts.most_common(CONFUSIONS)]
+
+
+def advice(clf: HybridClassifier, too_short: str) -> str:
+    """Say what to do about the result; "" if nothing.
+
+    Parameters
+    ----------
+    clf : HybridClassifier
+        The trained pair.
+    too_short : str
+        Sentence on a time that was too short, or "".
+    """
+    if clf.worth_ is None or clf.fusion_.pays:
+        return too_short
+    off = "tier 2 adds nothing here: it is off, and the answers are tier 1's, at tier 1's cost."
+    more = "To change that, train longer (--minutes), give more images, or a larger --image-size."
+    return f"{off} {f'There were {too_short}.' if too_short else more}"

@@ -1,0 +1,80 @@
+"""Settings of a training, checked."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ..errors import InvalidInputError
+
+__all__ = ["PairSettings", "stored_settings"]
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    """Settings of a training.
+
+    Attributes
+    ----------
+    minutes : float
+        Time for everything, above 0: reading, both tiers, fusion and measurement.
+    proposer : str
+        Tier 1: spec string of a pretrained network with features, or of a scikit-learn classifier; "timm:small", a
+        new network; or "auto", a pretrained one if it can be had.
+    wrong_class_weight : float
+        Weight of the wrong-class term in the denoiser's loss, at least 0; 0 leaves it out.
+    image_size : int
+        Side in pixels of tier 2's images, 8 or a multiple of 16; images are stretched to a square of it. A pretrained
+        tier 1 gets larger ones.
+    validation_fraction : float
+        Share of the images held out for the fusion and for measuring the result, in (0, 1).
+    seed : int
+        Seed of all random choices, in [0, 2**32).
+    start_from : str or None
+        Pair whose weights to start from, trained here for the same classes: a folder, or the name of an embedded model.
+        None: random weights.
+    group : str or None
+        Parquet column of groups that are held out together, such as the film that a frame is from. None: "group", if
+        there is one.
+    """
+
+    minutes: float = 30.0
+    proposer: str = "auto"
+    wrong_class_weight: float = 1.0
+    image_size: int = 32
+    validation_fraction: float = 0.1
+    seed: int = 0
+    start_from: str | None = None
+    group: str | None = None
+
+    def __post_init__(self) -> None:
+        _check("minutes", self.minutes, 0 < self.minutes < math.inf, "above 0 and finite")
+        _check(
+            "wrong_class_weight",
+            self.wrong_class_weight,
+            0 <= self.wrong_class_weight < math.inf,
+            "at least 0 and finite",
+        )
+        # the U-Net halves a side twice, and patches leave 16 positions
+        whole = isinstance(self.image_size, int)
+        sized = whole and (self.image_size == 8 or (self.image_size > 0 and self.image_size % 16 == 0))
+        _check("image_size", self.image_size, sized, "8, 16, 32, 48, 64 or another multiple of 16")
+        _check(
+            "seed",
+            self.seed,
+            isinstance(self.seed, int) and 0 <= self.seed < 2**32,
+            "a whole number from 0 to 2**32 - 1",
+        )
+        _check("validation_fraction", self.validation_fraction, 0 < self.validation_fraction < 1, "between 0 and 1")
+
+
+def _check(name: str, value: float, fits: bool, accepted: str) -> None:
+    if not fits:
+        raise InvalidInputError(f"{name} must be {accepted}, got {value!r}")
+
+
+def stored_settings(log: Mapping[str, Any]) -> PairSettings:
+    """Settings of a training from its log, which mixes them with facts."""
+    return PairSettings(
+        **{field.name: v for field in fields(PairSettings) if (v := log["settings"].get(field.name)) is not None}
+    )

@@ -1,0 +1,246 @@
+"""Tier 1 of a pair: a new network, a linear classifier on a pretrained network's features, or scikit-learn's."""
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.frozen import FrozenEstimator
+from torch import nn
+
+from .. import plugins
+from ..errors import HybridClfError, InvalidInputError
+from ..ports import FeatureModel, Trainable
+from ..proposer import is_trained, rows_of
+from ..utils.progress import progress_bar
+from .checkpoint import load_tensors, save_tensors
+from .linear_head import fit_linear_head
+from .recipe import PROPOSER, PROPOSER_SHARE, Job, TrainingData
+from .run import TrainingRun, seconds_per_step
+from .time_budget import MIN_STEPS
+
+__all__ = ["AUTO", "Chosen", "HeadTier1", "NetworkTier1", "SklearnTier1", "Tier1", "choose", "fitted_tier_1"]
+
+AUTO = "auto"
+"""Spec of a pretrained network if one can be had, else of a new one."""
+
+PRETRAINED = "timm:tf_efficientnet_lite0.in1k"
+"""Pretrained network of "auto": 4.7 M parameters, and 17 images a second on one core."""
+
+SMALLEST = 48
+"""Side in pixels of images below which "auto" trains a new network: a pretrained one is for photographs."""
+
+BATCH, TIMED = 16, 16
+"""Images per call of a feature model, and images that its speed is measured on.
+
+Batches of 64 took a quarter longer on a CPU: maps of more than 32 MB are allocated anew by every layer.
+"""
+
+
+class Tier1(Protocol):
+    """Tier 1 in training."""
+
+    def shortest(self) -> float:
+        """Estimate the seconds of its shortest worthwhile training, by a few steps."""
+        ...
+
+    def share(self, left: float, shortest: float) -> float:
+        """Seconds of its training, of so many that are left for both tiers."""
+        ...
+
+    def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
+        """Train it, in about so many seconds if it can be cut short."""
+        ...
+
+    def save(self, folder: Path) -> Any:
+        """Write it into a new folder, and return the parameter `proposer` of a classifier that has it."""
+        ...
+
+
+class Chosen(NamedTuple):
+    """Choice of a tier 1.
+
+    Attributes
+    ----------
+    spec : str
+        Spec string, never "auto".
+    model : FeatureModel, BaseEstimator or None
+        Pretrained network, or scikit-learn's classifier; None for a new network.
+    note : str
+        Reason of the choice, for the user.
+    """
+
+    spec: str
+    model: Any
+    note: str
+
+    @property
+    def side(self) -> int:
+        """Side in pixels of the images that it sees; 0 for that of tier 2."""
+        return int(self.model.feature_side) if isinstance(self.model, FeatureModel) else 0
+
+
+def choose(spec: str, side: int, device: str) -> Chosen:
+    """Load what tier 1 is made of.
+
+    Parameters
+    ----------
+    spec : str
+        "auto", "timm:small" for a new network, or the spec string of a proposer with features or of an estimator.
+    side : int
+        Typical side in pixels of the images.
+    device : str
+        Device of a network.
+
+    Raises
+    ------
+    HybridClfError
+        If it cannot be loaded.
+    InvalidInputError
+        If it is loaded and cannot be fitted to new classes.
+    """
+    if spec == PROPOSER:
+        return Chosen(spec, None, "tier 1 is a small network, trained from scratch")
+    if spec == AUTO:
+        return _automatic(side, device)
+    model = plugins.offer("proposer", spec, {"device": device})
+    if not isinstance(model, FeatureModel) and is_trained(model):
+        raise InvalidInputError(
+            f"{spec!r} has no features that a classifier of your classes could be fitted on; give 'timm:NAME' of a "
+            f"pretrained network, 'sklearn:NAME', '{PROPOSER}' for a new network, or 'auto'"
+        )
+    kind = "a linear classifier on the features of" if isinstance(model, FeatureModel) else "scikit-learn's"
+    return Chosen(spec, model, f"tier 1 is {kind} {spec}")
+
+
+def _automatic(side: int, device: str) -> Chosen:
+    """Choose a pretrained network if the images are large enough for it and it can be had."""
+    if side < SMALLEST:
+        return Chosen(PROPOSER, None, f"tier 1 is a small network, trained from scratch: images of {side} pixels")
+    try:
+        return choose(PRETRAINED, side, device)
+    except HybridClfError as error:
+        why = f"no pretrained one can be had ({error})"
+        return Chosen(PROPOSER, None, f"tier 1 is a small network, trained from scratch: {why}")
+
+
+class NetworkTier1:
+    """New network, trained by cross-entropy.
+
+    Parameters
+    ----------
+    trainable : Trainable
+        The network's port.
+    job : Job
+        Its training.
+    """
+
+    def __init__(self, trainable: Trainable, job: Job) -> None:
+        self.trainable, self.job = trainable, job
+
+    def shortest(self) -> float:
+        """Time of `MIN_STEPS` steps."""
+        return MIN_STEPS * seconds_per_step(self.job.trainer)
+
+    def share(self, left: float, shortest: float) -> float:
+        """A fixed share."""
+        return PROPOSER_SHARE * left
+
+    def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
+        """Train the network, or go on from its checkpoint."""
+        job = self.job
+        self.network: nn.Module = run.train(job.name, job.trainer, seconds, job.held_out, progress, job.loss)
+
+    def save(self, folder: Path) -> str:
+        """Write the network."""
+        return self.trainable.save(self.network, folder)
+
+
+class HeadTier1:
+    """Linear classifier on the frozen features of a pretrained network.
+
+    Parameters
+    ----------
+    model : FeatureModel
+        Pretrained network.
+    data : TrainingData
+        Images.
+    """
+
+    def __init__(self, model: FeatureModel, data: TrainingData) -> None:
+        self.model, self.data = model, data
+
+    def shortest(self) -> float:
+        """Time of all features, by that of a few."""
+        some = self.data.photos[:TIMED]
+        self.model.features(some)  # the first call allocates memory
+        begin = time.perf_counter()
+        self.model.features(some)
+        return (time.perf_counter() - begin) / len(some) * len(self.data.photos)
+
+    def share(self, left: float, shortest: float) -> float:
+        """Time of all features: it cannot be cut short, and more does not help."""
+        return shortest
+
+    def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
+        """Compute the features, or read them where an earlier run left them, and fit the classifier."""
+        path = run.checkpoint("features")
+        if not path.exists():
+            save_tensors(path, {"features": torch.from_numpy(self._features(progress))})
+        features = load_tensors(path)["features"].numpy()
+        self.head = fit_linear_head(features, self.data.y.cpu().numpy(), self.data.groups, self.data.settings.seed)
+        run.log["head"] = {"C": self.head.C, "n_features": features.shape[1]}
+
+    def _features(self, progress: bool) -> np.ndarray:
+        """Features of all training images, float32 `[n, d]`."""
+        photos, parts = self.data.photos, []
+        with progress_bar(total=len(photos), desc="features", unit="image", show=progress) as bar:
+            for i in range(0, len(photos), BATCH):
+                parts.append(self.model.features(photos[i : i + BATCH]))
+                bar.update(len(parts[-1]))
+        return np.concatenate(parts)
+
+    def save(self, folder: Path) -> str:
+        """Write the network with its new classifier."""
+        head = self.head
+        return self.model.save_with_head(head.weight, head.bias, self.data.classes.tolist(), folder)
+
+
+class SklearnTier1:
+    """scikit-learn classifier of the pixels.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Unfitted classifier.
+    data : TrainingData
+        Images.
+    """
+
+    def __init__(self, estimator: BaseEstimator, data: TrainingData) -> None:
+        self.estimator, self.data = estimator, data
+        if "random_state" in estimator.get_params():
+            estimator.set_params(random_state=data.settings.seed)
+
+    def shortest(self) -> float:
+        """Unknown, and counted as nothing; what it takes is taken from tier 2's time."""
+        return 0.0
+
+    def share(self, left: float, shortest: float) -> float:
+        """As little as it takes."""
+        return shortest
+
+    def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
+        """Fit the classifier."""
+        self.estimator.fit(rows_of(self.data.photos), self.data.classes[self.data.y.cpu().numpy()])
+
+    def save(self, folder: Path) -> FrozenEstimator:
+        """Return the classifier, which the saved model holds."""
+        return FrozenEstimator(self.estimator)
+
+
+def fitted_tier_1(model: FeatureModel | BaseEstimator, data: TrainingData) -> Tier1:
+    """Make the tier 1 of a pretrained network or of a scikit-learn classifier."""
+    return HeadTier1(model, data) if isinstance(model, FeatureModel) else SklearnTier1(model, data)

@@ -1,0 +1,184 @@
+"""Time of a training: what was asked for, what is spent, and how the rest is shared out."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import TrainingError
+from ..fitting.calibration import RECORDED_TRIALS
+
+__all__ = ["FINISHING_SHARE", "MIN_STEPS", "HeldOutUse", "TimeBudget", "TimePlan"]
+
+MIN_STEPS = 200
+"""Fewest steps of a network that are worth fitting a fusion to."""
+
+
+FINISHING_SHARE = 0.25
+"""Share of the time for fusion and measurement that more held-out images and trials may not exceed."""
+
+MIN_FUSION = 30
+"""Fewest images that the fusion is fitted on, if there are so many."""
+
+MIN_TRIALS, MOST_TRIALS = 4, 32
+"""Fewest and most trials of the measurement of tier 2 alone."""
+
+RACE_TRIALS = 4
+"""Most trials of an image with which a pair is saved."""
+
+
+class TimeBudget:
+    """Time that was asked for, and the seconds spent by part.
+
+    Parameters
+    ----------
+    minutes : float
+        Time for everything.
+    spent : dict of str to float
+        Seconds by part, of earlier runs of a resumed training; changed in place.
+    """
+
+    def __init__(self, minutes: float, spent: dict[str, float]) -> None:
+        self.minutes, self.spent = minutes, spent
+
+    @contextmanager
+    def spending(self, part: str) -> Iterator[None]:
+        """Count the seconds of a `with` block."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self.spent[part] = self.spent.get(part, 0.0) + time.monotonic() - begin
+
+    @property
+    def left(self) -> float:
+        """Seconds left, below 0 if more are spent."""
+        return 60 * self.minutes - sum(self.spent.values())
+
+
+@dataclass(frozen=True)
+class HeldOutUse:
+    """Use of the held-out images.
+
+    Attributes
+    ----------
+    n_fusion, n_measured : int
+        Images to fit the fusion on, and to measure the result on.
+    trials : int
+        Trials of tier 2 alone.
+    """
+
+    n_fusion: int
+    n_measured: int
+    trials: int
+
+    @classmethod
+    def within(cls, seconds: float, row: float, n_fusion: int, n_measured: int) -> "HeldOutUse":
+        """Choose as many images and trials as fit into a time, at least the fewest that say something.
+
+        Parameters
+        ----------
+        seconds : float
+            Time, two thirds of it for the fusion.
+        row : float
+            Seconds of tier 2 per row.
+        n_fusion, n_measured : int
+            Images there are.
+        """
+        affordable = int(seconds * 2 / 3 / (row * RECORDED_TRIALS))
+        trials = int(seconds / 3 / (row * max(1, n_measured))) - RACE_TRIALS
+        return cls(min(n_fusion, max(MIN_FUSION, affordable)), n_measured, min(MOST_TRIALS, max(MIN_TRIALS, trials)))
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of tier 2 that this takes."""
+        return self.n_fusion * RECORDED_TRIALS + self.n_measured * (self.trials + RACE_TRIALS)
+
+
+@dataclass(frozen=True)
+class TimePlan:
+    """Shares of a training's time in seconds, estimated before the first step.
+
+    Attributes
+    ----------
+    minutes : float
+        Time that was asked for.
+    reading : float
+        Spent on reading images and networks.
+    tier_1, tier_2 : float
+        Training of the tiers; tier 2's may be negative, if there is no time for it.
+    finishing : float
+        Fusion and measurement.
+    seconds_per_step : float
+        One step of tier 2.
+    shortest : float
+        Shortest worthwhile training of tier 1.
+    usage : HeldOutUse
+        Use of the held-out images.
+    """
+
+    minutes: float
+    reading: float
+    tier_1: float
+    tier_2: float
+    finishing: float
+    seconds_per_step: float
+    shortest: float
+    usage: HeldOutUse
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> "TimePlan":
+        """The plan that `dataclasses.asdict` was made of."""
+        return cls(**{**saved, "usage": HeldOutUse(**saved["usage"])})
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of tier 2."""
+        return int(max(0.0, self.tier_2) / self.seconds_per_step)
+
+    @property
+    def needed(self) -> float:
+        """Minutes with which both tiers have their fewest worthwhile steps."""
+        return (self.reading + self.finishing + self.shortest + MIN_STEPS * self.seconds_per_step) / 60
+
+    @property
+    def too_short(self) -> str:
+        """Sentence on a time that is too short for a tier to learn something; "" if it is long enough."""
+        if self.n_steps >= MIN_STEPS and self.tier_1 >= self.shortest:
+            return ""
+        return (
+            f"too few steps: {self.minutes:g} minutes leave {self.n_steps} for tier 2 (at least {MIN_STEPS} are worth "
+            f"their time); about {_rounded(self.needed)} minutes are needed here"
+        )
+
+    def check(self) -> None:
+        """Check that there is time for at least one step of tier 2.
+
+        Raises
+        ------
+        TrainingError
+            If there is none.
+        """
+        if self.n_steps < 1:
+            raise TrainingError(
+                f"{self.minutes:g} minutes are too few for anything: reading took {_clock(self.reading)}, tier 1 takes "
+                f"about {_clock(self.tier_1)}, and fusion and measurement {_clock(self.finishing)}; about "
+                f"{_rounded(self.needed)} minutes are needed here"
+            )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.minutes:g} minutes: {_clock(self.reading)} reading (done), about {_clock(self.tier_1)} tier 1, "
+            f"{_clock(self.tier_2)} tier 2 ({self.n_steps} steps), {_clock(self.finishing)} fusion and measurement"
+        )
+
+
+def _clock(seconds: float) -> str:
+    """Minutes and seconds: 1:05."""
+    return "{}:{:02}".format(*divmod(round(seconds), 60))
+
+
+def _rounded(minutes: float) -> str:
+    """Minutes, rounded up to a tenth below ten and to whole ones from there."""
+    return f"{-(-minutes * 10 // 1) / 10:g}" if minutes < 10 else f"{-(-minutes // 1):.0f}"

@@ -1,0 +1,78 @@
+"""Features of timm's classifiers, and their networks with a new classifier: as timm's own functions have them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform
+from timm.models import save_for_hf
+
+from hybridclf.errors import InvalidInputError
+from hybridclf.ports import FeatureModel
+from hybridclf_adapters.timm import load
+
+
+@pytest.fixture
+def images() -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 256, (70, w, 3), dtype=np.uint8)) for w in (40, 100, 160)]
+
+
+def saved(folder: Path, name: str, **arguments: object) -> str:
+    torch.manual_seed(0)
+    network = timm.create_model(name, num_classes=5, **arguments)
+    if "img_size" in arguments:  # timm leaves that to who saves
+        network.pretrained_cfg.update(input_size=(3, arguments["img_size"], arguments["img_size"]))
+    save_for_hf(network, str(folder), {"num_classes": 5}, dict(arguments), safe_serialization=True)
+    return f"local-dir:{folder}"
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet"])
+def test_features_are_timms_of_the_whole_image(name: str, images: list[Image.Image], tmp_path: Path) -> None:
+    spec = saved(tmp_path / "net", name)
+    proposer = load(spec)
+    network = timm.create_model(spec, pretrained=True).eval()
+    kept = {key: network.pretrained_cfg[key] for key in ("input_size", "mean", "std", "interpolation")}
+    stretch = create_transform(**kept, crop_mode="squash", crop_pct=1.0)
+    with torch.no_grad():
+        maps = network.forward_features(torch.stack([stretch(image) for image in images]))
+        expected = network.forward_head(maps, pre_logits=True)
+    assert isinstance(proposer, FeatureModel) and proposer.feature_side == kept["input_size"][1]
+    np.testing.assert_allclose(proposer.features(images), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet"])
+def test_a_new_classifier_is_saved_with_the_network(name: str, images: list[Image.Image], tmp_path: Path) -> None:
+    proposer, rng = load(saved(tmp_path / "net", name)), np.random.default_rng(0)
+    features = proposer.features(images)
+    weight, bias = rng.normal(size=(3, features.shape[1])), rng.normal(size=3)
+    spec = proposer.save_with_head(weight, bias, ["7", "a b", "cat"], tmp_path / "new")
+    assert spec == f"timm:local-dir:{tmp_path / 'new'}"
+    loaded = load(spec.removeprefix("timm:")).fit(None)
+    assert loaded.classes_.tolist() == ["7", "a b", "cat"]
+    expected = torch.from_numpy(features @ weight.T + bias).log_softmax(dim=1)
+    np.testing.assert_allclose(loaded.predict_log_proba(images), expected, rtol=1e-4, atol=1e-4)
+    assert proposer.fit(None).predict_log_proba(images).shape == (3, 5)  # it has kept its own
+
+
+def test_a_networks_arguments_are_kept(images: list[Image.Image], tmp_path: Path) -> None:
+    spec = saved(tmp_path / "net", "test_vit", img_size=96)
+    proposer = load(spec)
+    assert proposer.feature_side == 96
+    n_features = proposer.features(images[:1]).shape[1]
+    proposer.save_with_head(np.zeros((2, n_features)), np.zeros(2), ["a", "b"], tmp_path / "new")
+    assert json.loads((tmp_path / "new" / "config.json").read_text())["model_args"]["img_size"] == [96, 96]
+    assert load(f"local-dir:{tmp_path / 'new'}").fit(None).predict_proba(images).tolist() == [[0.5, 0.5]] * 3
+
+
+def test_a_classifier_of_two_layers_is_refused(images: list[Image.Image], tmp_path: Path) -> None:
+    """As of distilled transformers."""
+    proposer = load(saved(tmp_path / "net", "deit_tiny_distilled_patch16_224", depth=1, embed_dim=12, num_heads=2))
+    n_features = proposer.features(images[:1]).shape[1]
+    with pytest.raises(InvalidInputError, match="is no linear layer of its"):
+        proposer.save_with_head(np.zeros((2, n_features)), np.zeros(2), ["a", "b"], tmp_path / "new")
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,32 @@
+"""Trainings that are short, and of a length that no clock decides."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from hybridclf.pair_training import planning, recipe, run, tier_1, time_budget
+from hybridclf.pair_training.time_budget import TimeBudget
+
+STEPS_PER_MINUTE = 80
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[None]:
+    """A narrow U-Net, eighty steps a minute, a checkpoint every ten; 15 % of the minutes are tier 1's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipe, "UNET", recipe.UNET | {"width": 16, "head_width": 16})
+        patch.setattr(run, "steps_in", lambda trainer, seconds: max(1, round(seconds * STEPS_PER_MINUTE / 60)))
+        patch.setattr(run, "LOG_EVERY", 10)
+        patch.setattr(run, "SAVE_EVERY", 0.0)
+        patch.setattr(planning, "seconds_per_row", lambda *_: 1e-9)
+        for module in (planning, tier_1):
+            patch.setattr(module, "seconds_per_step", lambda *_: 60 / STEPS_PER_MINUTE)
+        for module in (tier_1, time_budget):
+            patch.setattr(module, "MIN_STEPS", 1)
+        patch.setattr(TimeBudget, "left", property(_left))
+        yield
+
+
+def _left(budget: TimeBudget) -> float:
+    """Seconds, as if reading took none and tier 1 its share."""
+    return 60 * budget.minutes * (1 - recipe.PROPOSER_SHARE * ("tier_1" in budget.spent))

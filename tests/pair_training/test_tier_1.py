@@ -1,0 +1,231 @@
+"""Tier 1 of a trained pair: pretrained features with a linear classifier, scikit-learn's, or what can be had."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.models import save_for_hf
+from typer.testing import CliRunner
+
+from hybridclf import HybridClassifier, train_pair
+from hybridclf.cli import app
+from hybridclf.data.image_files import open_image
+from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
+from hybridclf.pair_training import tier_1
+from hybridclf.pair_training.recipe import PROPOSER
+from hybridclf.proposer import FunctionProposer
+from hybridclf.training.trainer import Trainer
+
+COLOURS = {"blue": (60, 60, 220), "green": (60, 220, 60), "red": (220, 60, 60)}
+SIDE = 64
+SETTINGS: dict[str, Any] = {"minutes": 0.4, "image_size": 16, "validation_fraction": 0.2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small(small: None) -> None:
+    """For every test here."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noise with a square of one of three colours, a folder per colour."""
+    folder, rng = tmp_path_factory.mktemp("squares"), np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (folder / name).mkdir()
+        for i in range(30):
+            picture = rng.integers(0, 120, (SIDE, SIDE, 3))
+            x, y = rng.integers(0, SIDE // 2, 2)
+            picture[y : y + SIDE // 2, x : x + SIDE // 2] = np.array(colour) - rng.integers(0, 60, 3)
+            Image.fromarray(picture.astype(np.uint8)).save(folder / name / f"{i}.png")
+    return folder
+
+
+def network_in(folder: Path, n_classes: int) -> str:
+    """Spec of a small timm network, saved as a folder."""
+    network = timm.create_model("test_resnet", num_classes=n_classes)
+    save_for_hf(network, str(folder), {"num_classes": n_classes}, safe_serialization=True)
+    return f"timm:local-dir:{folder}"
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small timm network as a folder; its weights are random, which is enough to tell colours."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("timm") / "net"
+    save_for_hf(
+        timm.create_model("test_resnet", num_classes=7), str(folder), {"num_classes": 7}, safe_serialization=True
+    )
+    return f"timm:local-dir:{folder}"
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, backbone: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("pair") / "model"
+    train_pair(data, out, proposer=backbone, **SETTINGS)
+    return out
+
+
+def log_of(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "training" / "log.json").read_text())
+    return found
+
+
+def answers(out: Path, data: Path) -> np.ndarray:
+    return HybridClassifier.load(out).predict_proba([open_image(path) for path in sorted(data.glob("*/1*.png"))])
+
+
+# --- pretrained features ----------------------------------------------------------------------------------------------
+
+
+def test_a_head_is_fitted_on_features_of_the_models_own_size(trained: Path, data: Path, backbone: str) -> None:
+    log, clf = log_of(trained), HybridClassifier.load(trained)
+    assert log["validation"]["tier_1"] > 0.8 and log["settings"]["proposer"] == backbone
+    assert list(log["n_steps"]) == ["denoiser"] and log["head"]["n_features"] > 0
+    assert clf.image_shape_ == (SIDE, SIDE, 3) and clf.denoiser_.shape == (3, 16, 16) and clf.denoiser_.shrink == 4
+    assert clf.proposer_.classes_.tolist() == sorted(COLOURS)
+    labels = [path.parent.name for path in sorted(data.glob("*/1*.png"))]
+    assert (clf.predict([open_image(path) for path in sorted(data.glob("*/1*.png"))]) == labels).mean() > 0.8
+
+
+def test_the_folder_is_all_that_it_needs(trained: Path, data: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(trained, tmp_path / "moved")
+    np.testing.assert_array_equal(answers(moved, data), answers(trained, data))
+    assert {path.suffix for path in moved.rglob("*") if path.is_file()} <= {".json", ".safetensors", ".png"}
+    assert not list((moved / "training").glob("*.safetensors"))  # no features are left
+    (moved / "proposer" / "model.safetensors").unlink()
+    with pytest.raises(SavedModelError, match="proposer"):
+        HybridClassifier.load(moved)
+
+
+@pytest.mark.parametrize("at", [0, 11])
+def test_resumed_equals_uninterrupted(
+    at: int, trained: Path, data: Path, backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance = Trainer._advance
+
+    def stop(self: Trainer) -> torch.Tensor:
+        if self.step == at:
+            raise KeyboardInterrupt
+        return advance(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_advance", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_pair(data, tmp_path / "out", proposer=backbone, **SETTINGS)
+    assert (tmp_path / "out" / "training" / "features.safetensors").exists()
+    train_pair(data, tmp_path / "out", resume=True)
+    for name in ("model.json", "denoiser.safetensors", "proposer/model.safetensors", "proposer/config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (trained / name).read_bytes()
+
+
+def test_a_training_starts_from_a_pair_with_such_a_tier_1(
+    trained: Path, data: Path, backbone: str, tmp_path: Path
+) -> None:
+    train_pair(data, tmp_path / "out", start_from=trained, **SETTINGS)
+    assert log_of(tmp_path / "out")["settings"]["proposer"] == backbone
+    assert HybridClassifier.load(tmp_path / "out").denoiser_.shrink == 4
+
+
+# --- what is chosen ---------------------------------------------------------------------------------------------------
+
+
+def test_auto_takes_a_pretrained_network_if_it_can_be_had(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tier_1, "PRETRAINED", backbone)
+    assert tier_1.choose("auto", SIDE, "cpu").spec == backbone
+    small = tier_1.choose("auto", tier_1.SMALLEST - 1, "cpu")
+    assert small.spec == PROPOSER and "from scratch: images of 47 pixels" in small.note
+
+
+def test_auto_makes_a_new_network_without_the_hub_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    chosen = tier_1.choose("auto", SIDE, "cpu")
+    assert (chosen.spec, chosen.model, chosen.side) == (PROPOSER, None, 0)
+    assert "from scratch: no pretrained one can be had" in chosen.note and "HF_HUB_OFFLINE is set" in chosen.note
+
+
+def test_weights_that_cannot_be_had(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(SavedModelError, match=r"needs a download, HF_HUB_OFFLINE is set.*timm:local-dir:FOLDER"):
+        train_pair(data, tmp_path / "out", proposer="timm:resnet18.a1_in1k")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_of_features_alone_is_refused(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "net"
+    save_for_hf(
+        timm.create_model("test_resnet", num_classes=0), str(folder), {"num_classes": 0}, safe_serialization=True
+    )
+    with pytest.raises(InvalidInputError, match="has no classifier, only features"):
+        train_pair(data, tmp_path / "out", proposer=f"timm:local-dir:{folder}")
+
+
+def test_a_proposer_without_features_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hybridclf.plugins.offer", lambda *_: FunctionProposer(len))
+    with pytest.raises(InvalidInputError, match="'other:x' has no features that a classifier of your classes"):
+        tier_1.choose("other:x", SIDE, "cpu")
+
+
+def test_scikit_learns_classifiers_are_in_the_folder(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    train_pair(data, out, proposer="sklearn:GaussianNB", **SETTINGS)
+    found = answers(shutil.move(out, tmp_path / "moved"), data)
+    assert np.allclose(found.sum(axis=1), 1) and (tmp_path / "moved" / "proposer.skops").exists()
+    assert not (tmp_path / "moved" / "proposer").exists()
+
+
+# --- what is checked and said -----------------------------------------------------------------------------------------
+
+
+def test_out_is_checked_before_anything_is_read(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hybridclf.pair_training.train_pair.load_labelled", lambda *_: pytest.fail("it was read"))
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainingError, match="cannot be written"):
+        train_pair(data, tmp_path / "file" / "out")
+
+
+def test_a_class_of_one_image_is_named(data: Path, tmp_path: Path) -> None:
+    few = shutil.copytree(data, tmp_path / "few")
+    for path in sorted((few / "green").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(InvalidInputError, match="class 'green' has one image, and at least 2 are needed"):
+        train_pair(few, tmp_path / "out", proposer=PROPOSER, **SETTINGS)
+
+
+def test_the_command_prints_what_came_out(data: Path, backbone: str, tmp_path: Path) -> None:
+    """Of images of which one is in two classes, under a seed."""
+    double = shutil.copytree(data, tmp_path / "double")
+    shutil.copy(double / "red" / "7.png", double / "blue" / "red 7.png")
+    options = ["--proposer", backbone, "--minutes", "0.4", "--image-size", "16", "--val", "0.2", "--seed", "3"]
+    result = CliRunner().invoke(app, ["train", str(double), str(tmp_path / "out"), *options, "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    (conflict,) = found["conflicts"]
+    assert "red/7.png (red)" in conflict and "blue/red 7.png (blue)" in conflict
+    figures = found["validation"]
+    assert sum(of["n"] for of in figures["classes"].values()) == figures["n"] == figures["held_out"]["measured"]
+    for name in ("tier_1", "tier_2", "hybrid"):
+        interval = figures["intervals"][name]
+        assert interval["low"] <= figures[name] == interval["value"] <= interval["high"]
+    wrong = round(figures["n"] * (1 - figures["hybrid"]))
+    assert sum(each["n"] for each in figures["confusions"]) == wrong
+    assert set(found["seconds"]) == {"reading", "tier_1", "tier_2", "finishing"}
+    assert log_of(tmp_path / "out")["settings"]["seed"] == 3
+    assert f"tier 1 is a linear classifier on the features of {backbone}" in result.stderr
+    assert "0.4 minutes: " in result.stderr and "reading (done)" in result.stderr
+
+
+def test_where_tier_2_adds_nothing_the_answer_is_tier_1s(trained: Path, data: Path) -> None:
+    clf, log = HybridClassifier.load(trained), log_of(trained)
+    assert not clf.fusion_.pays  # as few steps teach it nothing that tier 1 does not know
+    assert "tier 2 adds nothing here: it is off" in log["advice"]
+    images = [open_image(path) for path in sorted(data.glob("*/2*.png"))]
+    posterior, results = clf.decide(images)
+    assert all(result.evaluations == 0 for result in results)
+    assert (clf.classes_[posterior.argmax(axis=1)] == clf.proposer_.predict([np.asarray(i) for i in images])).all()

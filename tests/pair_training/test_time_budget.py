@@ -1,0 +1,101 @@
+"""The time of a training: what is left is the rest, and too little of it is said, with what is needed."""
+
+import re
+import time
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hybridclf.errors import TrainingError
+from hybridclf.fitting.calibration import RECORDED_TRIALS
+from hybridclf.pair_training import planning
+from hybridclf.pair_training.finish import RACE
+from hybridclf.pair_training.run import TrainingRun
+from hybridclf.pair_training.time_budget import (
+    MIN_FUSION,
+    MIN_STEPS,
+    MIN_TRIALS,
+    MOST_TRIALS,
+    RACE_TRIALS,
+    HeldOutUse,
+    TimeBudget,
+    TimePlan,
+)
+
+ALL = HeldOutUse(100, 100, MOST_TRIALS)
+
+
+def plan(tier_2: float, tier_1: float = 60.0, step: float = 1.0, shortest: float = 30.0) -> TimePlan:
+    return TimePlan(
+        minutes=5.0,
+        reading=60.0,
+        tier_1=tier_1,
+        tier_2=tier_2,
+        finishing=30.0,
+        seconds_per_step=step,
+        shortest=shortest,
+        usage=ALL,
+    )
+
+
+def test_what_is_spent_is_not_left() -> None:
+    budget = TimeBudget(1.0, {"reading": 20.0})
+    with pytest.raises(ZeroDivisionError), budget.spending("tier_1"):
+        time.sleep(0.01)
+        raise ZeroDivisionError
+    assert budget.spent["tier_1"] >= 0.01  # counted all the same
+    assert budget.left == 60.0 - 20.0 - budget.spent["tier_1"]
+
+
+def test_enough_time_is_not_remarked_on() -> None:
+    enough = plan(tier_2=MIN_STEPS)
+    enough.check()
+    assert enough.too_short == "" and "1:00 reading (done)" in str(enough) and "(200 steps)" in str(enough)
+
+
+@pytest.mark.parametrize(("tier_2", "tier_1"), [(MIN_STEPS - 2.0, 60.0), (MIN_STEPS + 100.0, 29.0)])
+def test_too_few_steps_are_said_with_what_is_needed(tier_2: float, tier_1: float) -> None:
+    short = plan(tier_2, tier_1)
+    short.check()
+    needed = (60 + 30 + 30 + MIN_STEPS) / 60  # reading, finishing, and the shortest of both tiers
+    assert (
+        short.too_short.startswith("too few steps: 5 minutes leave") and f"about {needed + 0.05:.1f}" in short.too_short
+    )
+
+
+@pytest.mark.parametrize("tier_2", [-100.0, 0.0, 0.5])
+def test_no_time_at_all_is_an_error(tier_2: float) -> None:
+    with pytest.raises(TrainingError, match=re.escape("5 minutes are too few for anything: reading took 1:00")):
+        plan(tier_2).check()
+
+
+def test_held_out_images_are_used_as_far_as_time_allows() -> None:
+    assert HeldOutUse.within(1e6, 0.01, 100, 100) == ALL
+    assert HeldOutUse.within(0.0, 0.01, 100, 100) == HeldOutUse(MIN_FUSION, 100, MIN_TRIALS)
+    assert HeldOutUse.within(0.0, 0.01, 5, 0) == HeldOutUse(5, 0, MIN_TRIALS)
+    some = HeldOutUse.within(60.0, 0.01, 100, 100)
+    assert MIN_FUSION < some.n_fusion < 100 and MIN_TRIALS < some.trials < MOST_TRIALS
+    assert 0.01 * some.n_rows <= 60.0
+    assert some.n_rows == some.n_fusion * RECORDED_TRIALS + 100 * (some.trials + RACE_TRIALS)
+
+
+def test_a_pair_is_saved_with_as_many_trials_as_are_reckoned_with() -> None:
+    assert RACE.max_trials == RACE_TRIALS
+
+
+def test_a_plan_survives_json() -> None:
+    assert TimePlan.from_dict(asdict(plan(100.0))) == plan(100.0)
+
+
+def test_the_use_of_held_out_images_is_chosen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the time that is really left, and a resumed training keeps it."""
+    monkeypatch.setattr(planning, "seconds_per_row", lambda *_: 0.01)
+    data: Any = SimpleNamespace(fit_on=range(100), measure_on=range(100))
+    network: Any = None
+    first = planning.use_held_out(TrainingRun.start(tmp_path, {}), TimeBudget(1.0, {}), data, network)
+    assert first == HeldOutUse.within(60.0, planning.OVERHEAD * 0.01, 100, 100) != ALL
+    run = TrainingRun.resume(tmp_path, {})
+    assert planning.use_held_out(run, TimeBudget(99.0, {}), data, network) == first

@@ -1,0 +1,190 @@
+"""Drift: how far images look from the calibration images, and how much less tier 1 is believed for it.
+
+Tier 1 grows over-sure on images that are noisier, blurred, paler or darker than those it learned from. Looks need no
+label and no evaluation, so they are there before tier 2 is asked, and decide whether it is.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from sklearn.covariance import ledoit_wolf
+
+from .corruptions import CORRUPTIONS, corrupt
+
+__all__ = ["Drift", "DriftSample", "looks_of"]
+
+FEWEST, MOST = 30, 500
+"""Images that a drift is fitted on: with fewer there is none."""
+
+USUAL = 0.95
+"""Share of the calibration images whose looks are usual: for them nothing changes."""
+
+STEEPEST = 4.0
+"""Upper bound of the exponent."""
+
+
+def looks_of(images: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Brightness, contrast, edges and grain of images, `[n, 4]`.
+
+    The first is the mean pixel. The others are logarithms: of the pixels' standard deviation, of the root mean square
+    difference between neighbours in a row, and of what a plane does not explain in blocks of two by two pixels. Noise
+    raises the last two, blur lowers them.
+
+    Parameters
+    ----------
+    images : array `[n, H, W, C]`
+        Images of at least 2 by 2 pixels.
+    low, high : float
+        Pixel values of black and white.
+    """
+    x = (images.astype(np.float32) - low) / (high - low)
+    across = np.diff(x, axis=2)
+    parts = x - x.mean(axis=(1, 2), keepdims=True), across, np.diff(across, axis=1)
+    sizes = [np.sqrt(np.square(part).mean(axis=(1, 2, 3))) for part in parts]
+    return np.stack([x.mean(axis=(1, 2, 3)), *np.log(np.stack(sizes) + 1e-3)], axis=1).astype(float)
+
+
+@dataclass(frozen=True)
+class DriftSample:
+    """Looks of m images that tier 1 has not seen, and its answers to r corrupted copies of them.
+
+    Attributes
+    ----------
+    clean : float array `[m, 4]`
+        Looks of the images as they are.
+    corrupted : float array `[r, 4]`
+        Looks of the copies.
+    log_prior : float array `[r, C]`
+        Tier 1's log-probabilities of the copies.
+    y : int array `[r]`
+        Their right classes.
+    pixel_range : (low, high)
+        Pixel values of black and white.
+    """
+
+    clean: np.ndarray
+    corrupted: np.ndarray
+    log_prior: np.ndarray
+    y: np.ndarray
+    pixel_range: tuple[float, float]
+
+    @classmethod
+    def record(
+        cls,
+        log_proba: Callable[[np.ndarray], np.ndarray],
+        images: np.ndarray,
+        y: np.ndarray,
+        pixel_range: tuple[float, float],
+        seed: int,
+    ) -> Self:
+        """Ask tier 1 about a copy of each of at most `MOST` images under every one of `CORRUPTIONS`.
+
+        Parameters
+        ----------
+        log_proba : function
+            From images to tier 1's log-probabilities `[n, C]`.
+        images : array `[n, H, W, C]`
+            Images.
+        y : int array `[n]`
+            Their right classes.
+        pixel_range : (low, high)
+            Pixel values of black and white.
+        seed : int
+            Decides strengths and noise.
+        """
+        rng, chosen, right = np.random.default_rng(seed), images[:MOST], y[:MOST]
+        copies = [corrupt(chosen, kind, *pixel_range, rng) for kind in CORRUPTIONS]
+        return cls(
+            looks_of(images, *pixel_range),
+            np.concatenate([looks_of(copy, *pixel_range) for copy in copies]),
+            np.concatenate([log_proba(copy) for copy in copies]),
+            np.tile(right, len(copies)),
+            pixel_range,
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Samples of different folds as one."""
+        names = ("clean", "corrupted", "log_prior", "y")
+        joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        return replace(parts[0], **joined)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Flattens tier 1's prior for images that look unlike those it was calibrated on.
+
+    The distance of an image is Mahalanobis's, of its looks. With a distance of d times the highest usual one the log
+    prior is divided by d to the power of `exponent`; for usual images, d ≤ 1, it stays as it is.
+
+    Parameters
+    ----------
+    pixel_range : (low, high)
+        Pixel values of black and white.
+    mean : tuple of float `[4]`
+        Mean looks of the calibration images.
+    precision : tuple of tuples of float `[4][4]`
+        Inverse of their covariance.
+    limit : float
+        Highest usual distance.
+    exponent : float
+        ≥ 0; 0 changes nothing.
+    """
+
+    pixel_range: tuple[float, float]
+    mean: tuple[float, ...]
+    precision: tuple[tuple[float, ...], ...]
+    limit: float
+    exponent: float
+
+    def __post_init__(self) -> None:  # lists, from JSON
+        object.__setattr__(self, "pixel_range", tuple(self.pixel_range))
+        object.__setattr__(self, "mean", tuple(self.mean))
+        object.__setattr__(self, "precision", tuple(map(tuple, self.precision)))
+
+    @classmethod
+    def fit(cls, sample: DriftSample, prior_alone: float) -> Self | None:
+        """Fit the usual looks, and the exponent by the likelihood of tier 1's answers to the corrupted copies.
+
+        Returns None for fewer than `FEWEST` images: their looks say too little.
+
+        Parameters
+        ----------
+        sample : DriftSample
+            Looks and answers.
+        prior_alone : float
+            Inverse temperature of tier 1 on usual images.
+        """
+        if len(sample.clean) < FEWEST:
+            return None
+        mean, scale = sample.clean.mean(axis=0), np.maximum(sample.clean.std(axis=0), 1e-3)
+        covariance = ledoit_wolf((sample.clean - mean) / scale)[0] + 1e-6 * np.eye(len(mean))  # images of one look: 0
+        precision = np.linalg.inv(covariance) / np.outer(scale, scale)
+        limit = max(float(np.quantile(_distance(sample.clean, mean, precision), USUAL)), 1e-6)
+        beyond = np.maximum(_distance(sample.corrupted, mean, precision) / limit, 1.0)[:, None]
+
+        def loss(exponent: float) -> float:
+            scores = log_softmax(prior_alone * sample.log_prior / beyond**exponent, axis=1)
+            return float(-scores[np.arange(len(scores)), sample.y].mean())
+
+        best = minimize_scalar(loss, bounds=(0.0, STEEPEST), method="bounded").x
+        return cls(sample.pixel_range, tuple(mean.tolist()), precision.tolist(), limit, round(float(best), 2))
+
+    def __call__(self, log_prior: np.ndarray, images: np.ndarray) -> np.ndarray:
+        """The log prior `[n, C]` of images `[n, H, W, C]`, flattened by how far each looks from usual."""
+        return self.flattened(log_prior, looks_of(images, *self.pixel_range))
+
+    def flattened(self, log_prior: np.ndarray, looks: np.ndarray) -> np.ndarray:
+        """The log prior `[n, C]` of images with these looks `[n, 4]`."""
+        distance = _distance(looks, np.array(self.mean), np.array(self.precision))
+        return log_prior / np.maximum(distance / self.limit, 1.0)[:, None] ** self.exponent
+
+
+def _distance(looks: np.ndarray, mean: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """Mahalanobis distances `[n]` of looks `[n, 4]`."""
+    off = looks - mean
+    return np.sqrt(np.einsum("ni,ij,nj->n", off, precision, off))

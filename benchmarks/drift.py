@@ -41,10 +41,13 @@ class Conditions:
 
     def __init__(self, data: Path, work: Path, n: int) -> None:
         self.clf = HybridClassifier.from_pretrained("cifar10")
+        learned = self.clf.calibration_
+        assert learned is not None and learned.drift is not None  # else there is nothing to compare
+        self.drift = learned.drift
         test = load_labelled(data / "cifar10-test.parquet", 32)
         self.pixels, self.y, self.work = test.pixels[:n], test.y[:n], work
         self.stage = self.clf.reranker(FixedTrials(TRIALS), Fusion())
-        self.stage.plan = TrialPlan(64, self.clf.denoiser_.shape, self.clf._seed, self.clf.calibration_.order(64))
+        self.stage.plan = TrialPlan(64, self.clf.denoiser_.shape, self.clf._seed, learned.order(64))
         self.weights = self.stage.weighting(*self.stage.levels())[:TRIALS]
         self.stage.weighting = uniform_weights
         work.mkdir(parents=True, exist_ok=True)
@@ -75,11 +78,11 @@ class Conditions:
     def measure(self, name: str, severity: int) -> dict[str, Any]:
         """Accuracy, calibration error and evaluations under a condition."""
         images, log_prior, errors = self.recorded(name, severity)
-        clf, y, drift = self.clf, self.y, self.clf.calibration_.drift
+        clf, y, allocation = self.clf, self.y, self.clf.reranker().allocation
         alone = {"tier 1": log_prior.argmax(axis=1), "tier 2": errors.sum(axis=1).argmin(axis=1)}
         row: dict[str, Any] = {method: {"right": answers == y} for method, answers in alone.items()}
-        for method, prior in (("as it was", log_prior), ("hybrid", drift(log_prior, images))):
-            posterior, evaluations = replay(clf.fusion_, clf.allocation, prior, errors, clf.top_k)
+        for method, prior in (("as it was", log_prior), ("hybrid", self.drift(log_prior, images))):
+            posterior, evaluations = replay(clf.fusion_, allocation, prior, errors, clf.top_k)
             right = posterior.argmax(axis=1) == y
             ece = expected_calibration_error(posterior.max(axis=1), right)
             row[method] = {"right": right, "ece": ece, "evaluations": float(evaluations.mean())}

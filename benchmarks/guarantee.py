@@ -25,7 +25,7 @@ from hybridclf.denoising.weighting import resolve_weighting
 from hybridclf.evaluating.recording import record
 from hybridclf.evaluating.sample import read_sample
 from hybridclf.fitting.calibration import fit_calibration
-from hybridclf.fitting.guarantee import FIT_SHARE, Guarantee, Replays, Setting, find_guarantee, settings_of
+from hybridclf.fitting.guarantee import FIT_SHARE, Replays, Setting, find_guarantee, settings_of
 from hybridclf.fitting.validation import class_numbers
 from hybridclf.metrics import accuracy
 
@@ -82,7 +82,8 @@ def simulate(images: Replays, table: Table, max_loss: float, delta: float, args:
     for _ in tqdm(range(args.draws), desc=f"draws, {max_loss:g} {delta:g}", unit="draw"):
         index = rng.integers(0, n, size)
         parts = np.split(index, [round(FIT_SHARE * size)])
-        found: Guarantee = find_guarantee(*(Drawn(images, table, p).replays() for p in parts), max_loss, delta, False)
+        order_on, test_on = (Drawn(images, table, part).replays() for part in parts)
+        found = find_guarantee(order_on, test_on, max_loss, delta, False)
         chosen.append(Setting(found.confidence, found.max_trials, found.top_k))
     broken = accuracy(np.array([loss[s] > max_loss for s in chosen]))
     return {
@@ -108,7 +109,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     args = parser.parse_args()
     images, clf = population(args)
-    default = clf.reranker().allocation
+    default: Any = clf.reranker().allocation  # a race
     now = Setting(default.confidence, default.max_trials, min(clf.top_k or CANDIDATES, CANDIDATES))
     settings = [images.exhaustive, now, *settings_of(images)]
     table = {setting: images.right(setting) for setting in tqdm(settings, desc="replay", unit="setting")}

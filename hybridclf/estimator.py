@@ -21,12 +21,14 @@ from .captions import CaptionScores, check_captions, different_texts, score_capt
 from .data.arrays import Items, as_array, in_range, is_empty, is_image_list, is_pil_list, scaled, value_range
 from .data.image_files import read_pictures
 from .data.tables import TableEncoder, is_numeric
-from .denoising.weighting import resolve_weighting
+from .denoising.weighting import resolve_weighting, uniform_weights
 from .devices import as_device
 from .errors import InvalidInputError, UncalibratedWarning
-from .fitting.calibration import Calibration, Recording, calibrate
+from .fitting.calibration import RECORDED_CLASSES, Calibration, Recording, calibrate
 from .fitting.cross_fit import CrossFit, FittedTiers, Sample, TierFitter, pixel_span
+from .fitting.drift import looks_of
 from .fitting.guarantee import FIT_SHARE, Guarantee, Replays, check_enough, find_guarantee
+from .fitting.outliers import FEWEST_IMAGES, traits_of
 from .fitting.resolve_tiers import for_labels, resolve_tiers
 from .fitting.routing import metadata_of, router_of
 from .fitting.splitting import hold_out
@@ -548,6 +550,37 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
             columns = [number[label] for label in result.candidates]
             row[columns] = result.posterior * row[columns].sum()
         return posterior / posterior.sum(axis=1, keepdims=True), results
+
+    def novelty(self, X: Any) -> np.ndarray:
+        """Conformal p-values `[n]` of images against the calibration images: low for what is none of the classes.
+
+        Of images drawn as those were, at most a share a has p ≤ a. Looks decide, and the lowest error in one trial of
+        tier 1's first twenty classes. The rate is exact after `calibrate`, and close after a `fit` with folds, as the
+        tiers of the folds are not those that answer.
+
+        Raises
+        ------
+        InvalidInputError
+            If there was no calibration on at least 60 images of one size.
+        """
+        check_is_fitted(self)
+        test = self.calibration_ and self.calibration_.novelty
+        if not test:
+            raise InvalidInputError(
+                "novelty needs a calibration on images of one size; call calibrate(X, y) with at least "
+                f"{FEWEST_IMAGES} of them that neither tier was trained on"
+            )
+        return test.p_values(self._traits(self._read(X), test.pixel_range))
+
+    def _traits(self, items: Items, pixel_range: tuple[float, float]) -> np.ndarray:
+        """Traits `[n, 5]` of images; an image without finite errors has an infinite one."""
+        log_prior = aligned_log_proba(self.proposer_, items, self.classes_)
+        candidates = self.classes_[np.argsort(-log_prior, axis=1, kind="stable")[:, :RECORDED_CLASSES]].tolist()
+        stage = self.reranker(FixedTrials(1), Fusion())
+        stage.plan, stage.weighting = self.reranker(Race(max_trials=1)).plan, uniform_weights
+        results = stage.rerank(items.images, candidates, progress=self.verbose)
+        lowest = np.array([r.evidence.min() if r.stopped_by != "fallback" else np.inf for r in results])
+        return traits_of(looks_of(items.images, *pixel_range), lowest)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Logarithm of `predict_proba`, `[n, C]`; never below that of the smallest normal float."""

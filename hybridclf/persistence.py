@@ -33,6 +33,7 @@ from .errors import InvalidInputError, SavedModelError
 from .fitting.calibration import Calibration
 from .fitting.drift import Drift
 from .fitting.guarantee import Guarantee
+from .fitting.outliers import NoveltyTest
 from .fitting.resolve_tiers import check_prompts_used, loader_options
 from .fitting.validation import check_prompts
 from .fitting.worth import Worth
@@ -213,6 +214,7 @@ def _describe_calibration(calibration: Calibration, labels: np.dtype) -> dict[st
         "n_images": calibration.n_images,
         "worth": None if worth is None else _describe_harmed(asdict(worth), labels),
         "drift": None if calibration.drift is None else asdict(calibration.drift),
+        "novelty": None if calibration.novelty is None else asdict(calibration.novelty),
     }
 
 
@@ -357,7 +359,7 @@ def _restore_harmed(saved: dict[str, Any]) -> dict[str, Any]:
 
 def _restore_calibration(saved: dict[str, Any]) -> Calibration:
     weighting, worth, fusion = saved["weighting"], saved.get("worth"), _restore_harmed(saved["fusion"])
-    drift = saved.get("drift")
+    drift, novelty = saved.get("drift"), saved.get("novelty")
     return Calibration(
         Fusion(**fusion),
         None if weighting is None else BinnedWeights(np.array(weighting)),
@@ -365,4 +367,5 @@ def _restore_calibration(saved: dict[str, Any]) -> Calibration:
         saved["n_images"],
         None if worth is None else Worth.from_dict(_restore_harmed(worth)),
         None if drift is None else Drift(**drift),
+        None if novelty is None else NoveltyTest(**novelty),
     )

@@ -1,4 +1,4 @@
-"""Fit what the embedded pairs know of drift, and write it into their model.json; nothing else of them changes:
+"""Fit what the embedded pairs know of drift and novelty, and write it into their model.json; nothing else changes:
 
     python recipes/fit_drift.py digits                       # trains the pair again, about two minutes
     python recipes/fit_drift.py cifar10 cifar10-train.parquet
@@ -22,22 +22,26 @@ from hybridclf.data.datasets import load_labelled
 from hybridclf.devices import as_device
 from hybridclf.fitting.cross_fit import pixel_span
 from hybridclf.fitting.drift import Drift, DriftSample
+from hybridclf.fitting.outliers import NoveltyTest
 from hybridclf.pair_training.recipe import TrainingData
 from hybridclf.pair_training.train_pair import stored_settings, trained_on
 
 PRETRAINED = Path(hybridclf.__file__).parent / "pretrained"
 
+Fitted = tuple[Drift | None, NoveltyTest | None]
 
-def drift_of_digits() -> Drift | None:
+
+def fitted_digits() -> Fitted:
     """As `train_digits.py` fits it."""
     images, labels = load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8)
     train, _ = train_test_split(np.arange(len(labels)), test_size=0.25, stratify=labels, random_state=0)
     clf = HybridClassifier(random_state=0, verbose=True).fit(images[train], labels[train])
-    return clf.calibration_.drift if clf.calibration_ else None
+    assert clf.calibration_ is not None
+    return clf.calibration_.drift, clf.calibration_.novelty
 
 
-def drift_of_pair(folder: Path, source: Path) -> Drift | None:
+def fitted_pair(folder: Path, source: Path) -> Fitted:
     """On the held-out images that the pair's fusion was fitted on."""
     settings = stored_settings(json.loads((folder / "training" / "log.json").read_text(encoding="utf-8")))
     images = load_labelled(source, settings.image_size, progress=True)
@@ -49,7 +53,8 @@ def drift_of_pair(folder: Path, source: Path) -> Drift | None:
     sample = DriftSample.record(
         lambda copies: clf.proposer_.predict_log_proba(copies.round().astype(np.uint8)), pixels, numbers, span, 0
     )
-    return Drift.fit(sample, clf.fusion_.prior_alone)
+    traits = clf._traits(clf._read(pixels), span)
+    return Drift.fit(sample, clf.fusion_.prior_alone), NoveltyTest.fit(traits, span, 0)
 
 
 def main() -> None:
@@ -59,12 +64,13 @@ def main() -> None:
     parser.add_argument("source", type=Path, nargs="?", help="the images that the pair was trained on; not for digits")
     args = parser.parse_args()
     folder = PRETRAINED / args.name
-    drift = drift_of_pair(folder, args.source) if args.source else drift_of_digits()
+    fitted = fitted_pair(folder, args.source) if args.source else fitted_digits()
     path = folder / "model.json"
     saved = json.loads(path.read_text(encoding="utf-8"))
-    saved["calibration"]["drift"] = None if drift is None else asdict(drift)
+    for name, found in zip(("drift", "novelty"), fitted, strict=True):
+        saved["calibration"][name] = None if found is None else asdict(found)
     path.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
-    print(drift)
+    print(fitted)
 
 
 if __name__ == "__main__":

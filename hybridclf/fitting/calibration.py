@@ -21,9 +21,20 @@ from ..reranking.tasks import Task
 from ..reranking.trials import INFORMATIVE_TRIALS, InformativeOrder
 from ..reranking.window import Window
 from .drift import Drift, DriftSample
+from .outliers import NoveltyTest, traits_of
 from .worth import Answers, Worth, harmed_classes
 
-__all__ = ["Calibration", "Recording", "calibrate", "cross_answers", "fit_calibration", "in_order", "record", "replay"]
+__all__ = [
+    "RECORDED_CLASSES",
+    "Calibration",
+    "Recording",
+    "calibrate",
+    "cross_answers",
+    "fit_calibration",
+    "in_order",
+    "record",
+    "replay",
+]
 
 RECORDED_TRIALS = INFORMATIVE_TRIALS
 """Trials recorded per image: all that a fitted order chooses from, so that a replay runs the very same trials."""
@@ -137,6 +148,8 @@ class Calibration:
         Comparison of both tiers with tier 1; None if there was none.
     drift : Drift or None
         Flattens tier 1's prior for images that look unlike these; None for vectors, and for fewer than 30 images.
+    novelty : NoveltyTest or None
+        Tells images that are unlike these; None for vectors, and for fewer than 60 images.
     """
 
     fusion: Fusion
@@ -145,6 +158,7 @@ class Calibration:
     n_images: int
     worth: Worth | None = None
     drift: Drift | None = None
+    novelty: NoveltyTest | None = None
 
 
 def record(
@@ -232,7 +246,17 @@ def calibrate(
         worth = replace(Worth.of(answers), pays=False)  # of tier 2 as it would be
     fusion = replace(fitted.fusion, pays=worth.pays, harmed=worth.harmed if worth.pays else ())
     drift = Drift.fit(recording.drift, fusion.prior_alone) if recording.drift and worth.pays else None
-    return replace(fitted, fusion=fusion, worth=worth, drift=drift)
+    novelty = _novelty(recording, fitted.order, seed)
+    return replace(fitted, fusion=fusion, worth=worth, drift=drift, novelty=novelty)
+
+
+def _novelty(recording: Recording, order: InformativeOrder, seed: int) -> NoveltyTest | None:
+    """The test of novelty, its errors those of the most informative trial; None if looks are not known."""
+    if recording.drift is None:
+        return None
+    first = recording.errors[:, int(np.argsort(-order.at(recording.t), kind="stable")[0])]
+    traits = traits_of(recording.drift.clean[recording.positions], first.min(axis=1))
+    return NoveltyTest.fit(traits, recording.drift.pixel_range, seed)
 
 
 def cross_answers(

@@ -15,7 +15,7 @@ from sklearn.covariance import ledoit_wolf
 
 from .corruptions import CORRUPTIONS, corrupt
 
-__all__ = ["Drift", "DriftSample", "looks_of"]
+__all__ = ["Drift", "DriftSample", "distances", "looks_of", "mean_and_precision"]
 
 FEWEST, MOST = 30, 500
 """Images that a drift is fitted on: with fewer there is none."""
@@ -161,11 +161,9 @@ class Drift:
         """
         if len(sample.clean) < FEWEST:
             return None
-        mean, scale = sample.clean.mean(axis=0), np.maximum(sample.clean.std(axis=0), 1e-3)
-        covariance = ledoit_wolf((sample.clean - mean) / scale)[0] + 1e-6 * np.eye(len(mean))  # images of one look: 0
-        precision = np.linalg.inv(covariance) / np.outer(scale, scale)
-        limit = max(float(np.quantile(_distance(sample.clean, mean, precision), USUAL)), 1e-6)
-        beyond = np.maximum(_distance(sample.corrupted, mean, precision) / limit, 1.0)[:, None]
+        mean, precision = mean_and_precision(sample.clean)
+        limit = max(float(np.quantile(distances(sample.clean, mean, precision), USUAL)), 1e-6)
+        beyond = np.maximum(distances(sample.corrupted, mean, precision) / limit, 1.0)[:, None]
 
         def loss(exponent: float) -> float:
             scores = log_softmax(prior_alone * sample.log_prior / beyond**exponent, axis=1)
@@ -180,11 +178,18 @@ class Drift:
 
     def flattened(self, log_prior: np.ndarray, looks: np.ndarray) -> np.ndarray:
         """The log prior `[n, C]` of images with these looks `[n, 4]`."""
-        distance = _distance(looks, np.array(self.mean), np.array(self.precision))
+        distance = distances(looks, np.array(self.mean), np.array(self.precision))
         return log_prior / np.maximum(distance / self.limit, 1.0)[:, None] ** self.exponent
 
 
-def _distance(looks: np.ndarray, mean: np.ndarray, precision: np.ndarray) -> np.ndarray:
-    """Mahalanobis distances `[n]` of looks `[n, 4]`."""
-    off = looks - mean
+def mean_and_precision(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean `[d]` and inverse covariance `[d, d]` of values `[n, d]`, shrunk as Ledoit and Wolf do."""
+    mean, scale = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-3)
+    covariance = ledoit_wolf((values - mean) / scale)[0] + 1e-6 * np.eye(len(mean))  # 0 for images of one look
+    return mean, np.linalg.inv(covariance) / np.outer(scale, scale)
+
+
+def distances(values: np.ndarray, mean: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """Mahalanobis distances `[n]` of values `[n, d]` from a mean `[d]`."""
+    off = values - mean
     return np.sqrt(np.einsum("ni,ij,nj->n", off, precision, off))

@@ -450,7 +450,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
             self.batch_size,
             n_jobs=self.n_jobs,
             progress=self.verbose,
-            pixel_range=pixel_span(images),
+            pixel_range=pixel_span(images) if self._takes_arrays else None,
         )
 
     def _fit_labels(self, proposer: Any, denoiser: Any, labels: Any) -> Self:
@@ -573,7 +573,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         return test.p_values(self._traits(self._read(X), test.pixel_range))
 
     def _traits(self, items: Items, pixel_range: tuple[float, float]) -> np.ndarray:
-        """Traits `[n, 5]` of images; an image without finite errors has an infinite one."""
+        """Traits `[n, 6]` of images; an image without finite errors has an infinite one."""
         log_prior = aligned_log_proba(self.proposer_, items, self.classes_)
         candidates = self.classes_[np.argsort(-log_prior, axis=1, kind="stable")[:, :RECORDED_CLASSES]].tolist()
         stage = self.reranker(FixedTrials(1), Fusion())

@@ -14,7 +14,7 @@ FEWEST_IMAGES = 60
 
 
 def traits_of(looks: np.ndarray, lowest_error: np.ndarray) -> np.ndarray:
-    """Traits `[n, 5]` of images: their looks `[n, 4]`, and the logarithm of the lowest error of a first trial `[n]`.
+    """Traits `[n, 6]` of images: their looks `[n, 5]`, and the logarithm of the lowest error of a first trial `[n]`.
 
     Neither does alone. A smooth image has low errors under every class, black ones the lowest of all; a photograph of
     something else looks like any photograph, and only its errors are high.
@@ -34,9 +34,9 @@ class NoveltyTest:
     ----------
     pixel_range : (low, high)
         Pixel values of black and white, for the looks.
-    mean : tuple of float `[5]`
+    mean : tuple of float `[6]`
         Mean traits of one half of the calibration images.
-    precision : tuple of tuples of float `[5][5]`
+    precision : tuple of tuples of float `[6][6]`
         Inverse of their covariance.
     scores : tuple of float `[m]`
         Scores of the other half, ascending.
@@ -55,7 +55,7 @@ class NoveltyTest:
 
     @classmethod
     def fit(cls, traits: np.ndarray, pixel_range: tuple[float, float], seed: int) -> Self | None:
-        """Fit the test to the traits `[n, 5]` of calibration images; None for fewer than `FEWEST_IMAGES`."""
+        """Fit the test to the traits `[n, 6]` of calibration images; None for fewer than `FEWEST_IMAGES`."""
         if len(traits) < FEWEST_IMAGES:
             return None
         shuffled = np.random.default_rng(seed).permutation(traits)
@@ -64,7 +64,7 @@ class NoveltyTest:
         return cls(pixel_range, mean.tolist(), precision.tolist(), np.sort(distances(scored, mean, precision)).tolist())
 
     def p_values(self, traits: np.ndarray) -> np.ndarray:
-        """P-values `[n]` in (0, 1] of images with these traits `[n, 5]`; one that is not finite is the most novel."""
+        """P-values `[n]` in (0, 1] of images with these traits `[n, 6]`; one that is not finite is the most novel."""
         finite = np.isfinite(traits).all(axis=1)
         score = np.full(len(traits), np.inf)
         score[finite] = distances(traits[finite], np.array(self.mean), np.array(self.precision))

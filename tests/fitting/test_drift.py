@@ -86,6 +86,7 @@ def test_noisy_digits_go_to_tier_2_and_clean_ones_as_before() -> None:
     images = images.reshape(-1, 8, 8)
     _, test = train_test_split(np.arange(len(y)), test_size=0.25, stratify=y, random_state=0)
     clf, without = (HybridClassifier.from_pretrained("digits") for _ in range(2))
+    assert without.calibration_ is not None
     without.calibration_ = replace(without.calibration_, drift=None)
     noisy = (images[test] + 4 * np.random.default_rng(0).standard_normal(images[test].shape)).clip(0, 16)
     assert clf.score(noisy, y[test]) > without.score(noisy, y[test]) + 0.04

@@ -74,7 +74,7 @@ def test_the_exhaustive_answer_costs_everything_and_loses_nothing(replays: list[
 
 
 def test_the_settings_found_save_most_and_keep_the_bound_on_new_images(replays: list[Replays]) -> None:
-    found = find_guarantee(*replays, 0.03, 0.05, False)
+    found = find_guarantee(replays[0], replays[1], 0.03, 0.05, False)
     assert found.saved > 0.5 and found.exhaustive_evaluations == 192
     fitted = fit_calibration(make_recording(300), Race(), None, uniform_weights)
     new = Replays.of(make_recording(2000, 3), fitted, np.array(list("abcdef")), uniform_weights)
@@ -85,7 +85,7 @@ def test_the_settings_found_save_most_and_keep_the_bound_on_new_images(replays: 
 
 def test_a_bound_that_nothing_meets_leaves_all_trials(replays: list[Replays], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TRIALS", (1, 4))
-    found = find_guarantee(*replays, 1e-5, 0.05, False)
+    found = find_guarantee(replays[0], replays[1], 1e-5, 0.05, False)
     assert (found.confidence, found.saved) == (1.0, 0.0)
     assert "gets all 32 trials" in str(found)
 
@@ -106,6 +106,7 @@ def test_a_classifier_keeps_its_guarantee_until_its_settings_change(tmp_path: Pa
     assert clf.allocation == Race(found.confidence, found.max_trials) and clf.top_k == found.top_k
     clf.save(tmp_path / "model")
     loaded = HybridClassifier.load(tmp_path / "model")
+    assert loaded.calibration_ is not None and clf.calibration_ is not None
     assert loaded.guarantee_ == found and loaded.calibration_.drift == clf.calibration_.drift
     assert clf.set_params(allocation__max_trials=3).guarantee_ is None
     assert loaded.calibrate(images[out][:40], y[out][:40]).guarantee_ is None

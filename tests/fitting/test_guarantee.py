@@ -24,8 +24,7 @@ from hybridclf.fitting.guarantee import (
     p_value,
     settings_of,
 )
-
-from .test_calibration import make_recording
+from tests.fitting.test_calibration import make_recording
 
 
 def test_broken_images_alone_are_binomial() -> None:

@@ -21,14 +21,18 @@ from .captions import CaptionScores, check_captions, different_texts, score_capt
 from .data.arrays import Items, as_array, in_range, is_empty, is_image_list, is_pil_list, scaled, value_range
 from .data.image_files import read_pictures
 from .data.tables import TableEncoder, is_numeric
-from .denoising.weighting import resolve_weighting
+from .denoising.weighting import resolve_weighting, uniform_weights
 from .devices import as_device
 from .errors import InvalidInputError, UncalibratedWarning, choices
 from .explanation import Explanation, explain
-from .fitting.calibration import Calibration, Recording, calibrate
-from .fitting.cross_fit import CrossFit, FittedTiers, Sample, TierFitter
+from .fitting.calibration import RECORDED_CLASSES, Calibration, Recording, calibrate
+from .fitting.cross_fit import CrossFit, FittedTiers, Sample, TierFitter, pixel_span
+from .fitting.drift import looks_of
+from .fitting.guarantee import FIT_SHARE, Guarantee, Replays, check_enough, find_guarantee
+from .fitting.outliers import FEWEST_IMAGES, traits_of
 from .fitting.resolve_tiers import for_labels, resolve_tiers
 from .fitting.routing import metadata_of, router_of
+from .fitting.splitting import hold_out
 from .fitting.validation import check_classes, check_labels, check_parameters, class_numbers
 from .fitting.worth import Worth
 from .models import LateConditionedDenoiser
@@ -42,7 +46,7 @@ from .reranking.fusion import Fusion
 from .reranking.loop import Step
 from .reranking.novelty import UsualValues
 from .training.denoiser import TrainingConfig
-from .utils.bounds import check_whole, draw_seed
+from .utils.bounds import check_number, check_whole, draw_seed
 from .utils.names import Prompts
 
 __all__ = ["HybridClassifier"]
@@ -125,6 +129,9 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
     worth_ : Worth or None
         Comparison of both tiers with tier 1 on held-out images; as text, a sentence that says what to do. If tier 2
         does not pay, `fit` turns it off, and the answer is tier 1's. None if nothing was calibrated.
+    guarantee_ : Guarantee or None
+        What stopping early costs at most, and how that was tested; from `calibrate` with `max_loss`. Other settings of
+        `allocation` or `top_k` take it away.
     image_shape_ : tuple of int or None
         (H, W, C) or (d,) of one item; None where the tiers take images of any size.
     pixel_range_ : tuple of float or None
@@ -169,6 +176,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
     image_shape_: tuple[int, ...] | None
     pixel_range_: tuple[float, float] | None
     worth_: Worth | None
+    guarantee_: Guarantee | None
 
     _table: TableEncoder | None
     _usual: UsualValues | None
@@ -265,6 +273,8 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
             proposer = default_proposer()
             proposer[-1].set_params(**of_default)
             self.proposer = proposer
+        if hasattr(self, "guarantee_") and (of_race or {"allocation", "top_k"} & params.keys()):
+            self.guarantee_ = None  # it is one of other settings
         return self
 
     def _race(self) -> Any:
@@ -357,34 +367,67 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         check_classes(self.classes_, numbers, trains=denoiser is None)
         self._seed = draw_seed(self.random_state)
         sample = Sample(items, numbers, metadata.weight, metadata.groups)
-        tiers, recording = self._cross_fit(proposer, denoiser, metadata.proposer).fit(sample, self.cv)
+        tiers, recording = self._cross_fit(proposer, denoiser, items.images, metadata.proposer).fit(sample, self.cv)
         self._keep(tiers)
         self._calibrate(recording)
         if recording is None:  # nothing says that tier 2 is better
             self.fusion_ = Fusion(pays=False)
         return self
 
-    def calibrate(self, X: Any, y: Any) -> Self:
-        """Fit the fusion alone, on images that neither tier was trained on.
+    def calibrate(self, X: Any, y: Any, max_loss: float | None = None, delta: float = 0.05) -> Self:
+        """Fit the fusion alone, on images that neither tier was trained on; with `max_loss`, also bound early stopping.
+
+        A bound is for images of the same distribution, and holds for accuracy against that of all trials of all
+        candidates. Two thirds of the images test it; `allocation` and `top_k` become the cheapest that pass, and
+        `guarantee_` says what was found.
 
         Parameters
         ----------
         X, y
-            As for `fit`; a few dozen images do.
+            As for `fit`; a few dozen images do, but for a bound it takes hundreds.
+        max_loss : float, optional
+            Accuracy that stopping early may cost at most, in (0, 1): 0.005 is half a point. Default: no bound.
+        delta : float
+            Probability that it costs more, in (0, 1).
 
         Returns
         -------
         self
+
+        Raises
+        ------
+        InvalidInputError
+            For numbers out of range, or too few images for the bound; the error says how many would do.
         """
         check_is_fitted(self)
         check_parameters(self)
         items, y = self._read_labelled(X, y)
         sample = Sample(items, class_numbers(y, self.classes_))
         tiers = FittedTiers(self.proposer_, self.denoiser_, None)
-        self._calibrate(self._cross_fit(*tiers[:2]).record(tiers, sample, progress=self.verbose))
+        cross = self._cross_fit(*tiers[:2], items.images)
+        if max_loss is None:
+            self._calibrate(cross.record(tiers, sample, progress=self.verbose))
+            return self
+        check_number("max_loss", max_loss, above=0, below=1)
+        check_number("delta", delta, above=0, below=1)
+        kept, out = hold_out(sample.y, 1 - FIT_SHARE, self._seed)
+        check_enough(len(out), max_loss, delta)
+        ordering = cross.record(tiers, sample.select(kept), progress=self.verbose)
+        self._calibrate(ordering)
+        if self.calibration_ is not None:
+            testing = cross.record(tiers, sample.select(out), len(out), progress=self.verbose)
+            weighting = resolve_weighting(self._weighting)
+            order_on, test_on = (
+                Replays.of(part, self.calibration_, self.classes_, weighting) for part in (ordering, testing)
+            )
+            guarantee = find_guarantee(order_on, test_on, max_loss, delta, self.verbose)
+            self.set_params(allocation=guarantee.allocation, top_k=guarantee.top_k)
+            self.guarantee_ = guarantee
         return self
 
-    def _cross_fit(self, proposer: Any, denoiser: Any, proposer_params: Mapping[str, Any] | None = None) -> CrossFit:
+    def _cross_fit(
+        self, proposer: Any, denoiser: Any, images: Any, proposer_params: Mapping[str, Any] | None = None
+    ) -> CrossFit:
         fitter = TierFitter(
             proposer=proposer,
             denoiser=denoiser,
@@ -408,6 +451,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
             self.batch_size,
             n_jobs=self.n_jobs,
             progress=self.verbose,
+            pixel_range=pixel_span(images) if self._takes_arrays else None,
         )
 
     def _fit_labels(self, proposer: Any, denoiser: Any, labels: Any) -> Self:
@@ -442,7 +486,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
             self.training_log_ = tiers.log
 
     def _calibrate(self, recording: Recording | None) -> None:
-        self.calibration_, self.worth_, self.fusion_ = None, None, Fusion()
+        self.calibration_, self.worth_, self.guarantee_, self.fusion_ = None, None, None, Fusion()
         if recording is None:
             return
         if not len(recording.y):
@@ -507,6 +551,37 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
             columns = [number[label] for label in result.candidates]
             row[columns] = result.posterior * row[columns].sum()
         return posterior / posterior.sum(axis=1, keepdims=True), results
+
+    def novelty(self, X: Any) -> np.ndarray:
+        """Conformal p-values `[n]` of images against the calibration images: low for what is none of the classes.
+
+        Of images drawn as those were, at most a share a has p ≤ a. Looks decide, and the lowest error in one trial of
+        tier 1's first twenty classes. The rate is exact after `calibrate`, and close after a `fit` with folds, as the
+        tiers of the folds are not those that answer.
+
+        Raises
+        ------
+        InvalidInputError
+            If there was no calibration on at least 60 images of one size.
+        """
+        check_is_fitted(self)
+        test = self.calibration_ and self.calibration_.novelty
+        if not test:
+            raise InvalidInputError(
+                "novelty needs a calibration on images of one size; call calibrate(X, y) with at least "
+                f"{FEWEST_IMAGES} of them that neither tier was trained on"
+            )
+        return test.p_values(self._traits(self._read(X), test.pixel_range))
+
+    def _traits(self, items: Items, pixel_range: tuple[float, float]) -> np.ndarray:
+        """Traits `[n, 6]` of images; an image without finite errors has an infinite one."""
+        log_prior = aligned_log_proba(self.proposer_, items, self.classes_)
+        candidates = self.classes_[np.argsort(-log_prior, axis=1, kind="stable")[:, :RECORDED_CLASSES]].tolist()
+        stage = self.reranker(FixedTrials(1), Fusion())
+        stage.plan, stage.weighting = self.reranker(Race(max_trials=1)).plan, uniform_weights
+        results = stage.rerank(items.images, candidates, progress=self.verbose)
+        lowest = np.array([r.evidence.min() if r.stopped_by != "fallback" else np.inf for r in results])
+        return traits_of(looks_of(items.images, *pixel_range), lowest)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Logarithm of `predict_proba`, `[n, C]`; never below that of the smallest normal float."""
@@ -667,9 +742,15 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         other.proposer_, other.classes_ = for_labels(self.proposer_, self.denoiser_, labels)
         return other
 
-    def _propose(self, items: Items) -> tuple[list[list[Label]], list[np.ndarray], np.ndarray]:
-        """Candidates of each image with their log prior, and tier 1's log-probabilities `[n, C]` of all classes."""
+    def _log_prior(self, items: Items) -> np.ndarray:
+        """Tier 1's log-probabilities `[n, C]` of all classes, flatter for images that look unlike the calibration's."""
         log_prior = aligned_log_proba(self.proposer_, items, self.classes_)
+        drift = self.calibration_ and self.calibration_.drift
+        return drift(log_prior, items.images) if drift else log_prior
+
+    def _propose(self, items: Items) -> tuple[list[list[Label]], list[np.ndarray], np.ndarray]:
+        """Candidates of each image with their log prior, and the log prior `[n, C]` of all classes."""
+        log_prior = self._log_prior(items)
         prior = self.fusion_.prior(log_prior)
         chosen = shortlist(prior, self.top_k)
         return (

@@ -31,6 +31,9 @@ from .denoising.weighting import BinnedWeights
 from .devices import as_device
 from .errors import InvalidInputError, SavedModelError
 from .fitting.calibration import Calibration
+from .fitting.drift import Drift
+from .fitting.guarantee import Guarantee
+from .fitting.outliers import NoveltyTest
 from .fitting.resolve_tiers import check_prompts_used, loader_options
 from .fitting.validation import check_prompts
 from .fitting.worth import Worth
@@ -159,6 +162,7 @@ def _describe(parameters: Mapping[str, Any], fitted: Mapping[str, Any], folder: 
         "seed": fitted["_seed"],
         "fitted": {name: fitted[name] for name in _PLAIN if name in fitted},
         "asks_tier_2": fitted["fusion_"].pays,
+        "guarantee": asdict(fitted["guarantee_"]) if fitted.get("guarantee_") else None,
         "calibration": None if calibration is None else _describe_calibration(calibration, fitted["classes_"].dtype),
     }
 
@@ -210,6 +214,8 @@ def _describe_calibration(calibration: Calibration, labels: np.dtype) -> dict[st
         "order": calibration.order.discriminability,
         "n_images": calibration.n_images,
         "worth": None if worth is None else _describe_harmed(asdict(worth), labels),
+        "drift": None if calibration.drift is None else asdict(calibration.drift),
+        "novelty": None if calibration.novelty is None else asdict(calibration.novelty),
     }
 
 
@@ -319,6 +325,7 @@ def _learned(saved: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any
         "calibration_": calibration,
         "fusion_": calibration.fusion if calibration else Fusion(pays=saved.get("asks_tier_2", True)),
         "worth_": calibration.worth if calibration else None,
+        "guarantee_": Guarantee(**saved["guarantee"]) if saved.get("guarantee") else None,
         "_takes_arrays": saved["takes_arrays"],
         "_seed": saved["seed"],
         "_table": None if table is None else TableEncoder(table),
@@ -354,10 +361,13 @@ def _restore_harmed(saved: dict[str, Any]) -> dict[str, Any]:
 
 def _restore_calibration(saved: dict[str, Any]) -> Calibration:
     weighting, worth, fusion = saved["weighting"], saved.get("worth"), _restore_harmed(saved["fusion"])
+    drift, novelty = saved.get("drift"), saved.get("novelty")
     return Calibration(
         Fusion(**fusion),
         None if weighting is None else BinnedWeights(np.array(weighting)),
         InformativeOrder(np.array(saved["order"])),
         saved["n_images"],
         None if worth is None else Worth.from_dict(_restore_harmed(worth)),
+        None if drift is None else Drift(**drift),
+        None if novelty is None else NoveltyTest(**novelty),
     )

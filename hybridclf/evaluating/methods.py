@@ -11,7 +11,7 @@ from ..data.arrays import Items
 from ..denoising.weighting import Weighting, resolve_weighting, uniform_weights
 from ..estimator import HybridClassifier
 from ..fitting.calibration import Calibration, fit_calibration
-from ..proposer import aligned_log_proba, shortlist
+from ..proposer import shortlist
 from ..reranker import Reranker
 from ..reranking.allocation import PRESETS, Allocation, FixedTrials, PairedTTest, Race, Staged
 from ..reranking.batches import Capacity, ReplayEvaluator
@@ -173,7 +173,7 @@ def run(method: Method, clf: HybridClassifier, items: Items, n_trials: int) -> A
     n_trials : int
         T.
     """
-    log_proba = aligned_log_proba(clf.proposer_, items, clf.classes_)
+    log_proba = clf._log_prior(items)
     if method.allocation is None:
         return _tier_1(log_proba)
     stage = clf.reranker(method.allocation, method.fusion)

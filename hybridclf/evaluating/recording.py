@@ -12,7 +12,6 @@ from ..errors import InvalidInputError
 from ..estimator import HybridClassifier
 from ..fitting import calibration
 from ..ports import Label
-from ..proposer import aligned_log_proba
 from ..reranking.allocation import FixedTrials
 from ..reranking.fusion import Fusion
 from ..utils.progress import progress_bar
@@ -164,7 +163,7 @@ def record(
 
     def chunk(index: np.ndarray, trials: np.ndarray) -> Chunk:
         own = items.select(index)
-        log_proba, novel = aligned_log_proba(clf.proposer_, own, clf.classes_), clf._novel(own)
+        log_proba, novel = clf._log_prior(own), clf._novel(own)
         candidates = np.argsort(-log_proba, axis=1, kind="stable")[:, :k]
         errors = dict(zip(ask.objectives, np.moveaxis(ask(own.images, candidates, trials), 3, 0), strict=True))
         return Chunk(log_proba, np.zeros(len(index), bool) if novel is None else novel, candidates, errors)

@@ -20,9 +20,21 @@ from ..reranking.novelty import UsualErrors
 from ..reranking.tasks import Task
 from ..reranking.trials import INFORMATIVE_TRIALS, InformativeOrder
 from ..reranking.window import Window
+from .drift import Drift, DriftSample
+from .outliers import NoveltyTest, traits_of
 from .worth import Answers, Worth, harmed_classes
 
-__all__ = ["Calibration", "Recording", "calibrate", "cross_answers", "fit_calibration", "record", "replay"]
+__all__ = [
+    "RECORDED_CLASSES",
+    "Calibration",
+    "Recording",
+    "calibrate",
+    "cross_answers",
+    "fit_calibration",
+    "in_order",
+    "record",
+    "replay",
+]
 
 RECORDED_TRIALS = INFORMATIVE_TRIALS
 """Trials recorded per image: all that a fitted order chooses from, so that a replay runs the very same trials."""
@@ -64,6 +76,8 @@ class Recording:
         Weights of the m images; None if all count alike.
     vectors : bool
         True for vectors, False for images.
+    drift : DriftSample or None
+        Looks of the m images, and tier 1's answers to corrupted copies; None for vectors, and images of any size.
     """
 
     log_prior: np.ndarray
@@ -77,6 +91,7 @@ class Recording:
     at: np.ndarray | None = None
     all_weight: np.ndarray | None = None
     vectors: bool = False
+    drift: DriftSample | None = None
 
     @property
     def positions(self) -> np.ndarray:
@@ -96,10 +111,11 @@ class Recording:
         starts = np.cumsum([0, *(len(p.all_y) for p in parts[:-1])])
         joined: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
         at = np.concatenate([p.positions + start for p, start in zip(parts, starts, strict=True)])
-        return replace(parts[0], **joined, at=at)
+        drifts = [p.drift for p in parts if p.drift is not None]
+        return replace(parts[0], **joined, at=at, drift=DriftSample.join(drifts) if drifts else None)
 
     def select(self, images: np.ndarray) -> "Recording":
-        """The recording of some of the m images, bool `[m]`."""
+        """The recording of some of the m images, bool `[m]`, without what is known of drift."""
         kept = images[self.positions]
         return replace(
             self,
@@ -110,6 +126,7 @@ class Recording:
             all_y=self.all_y[images],
             at=(np.cumsum(images) - 1)[self.positions[kept]],
             all_weight=None if self.all_weight is None else self.all_weight[images],
+            drift=None,
         )
 
 
@@ -129,6 +146,10 @@ class Calibration:
         Number of images it was fitted on.
     worth : Worth or None
         Comparison of both tiers with tier 1; None if there was none.
+    drift : Drift or None
+        Flattens tier 1's prior for images that look unlike these; None for vectors, and for fewer than 30 images.
+    novelty : NoveltyTest or None
+        Tells images that are unlike these; None for vectors, and for fewer than 60 images.
     """
 
     fusion: Fusion
@@ -136,6 +157,8 @@ class Calibration:
     order: InformativeOrder
     n_images: int
     worth: Worth | None = None
+    drift: Drift | None = None
+    novelty: NoveltyTest | None = None
 
 
 def record(
@@ -222,7 +245,18 @@ def calibrate(
     if not worth.pays:
         worth = replace(Worth.of(answers), pays=False)  # of tier 2 as it would be
     fusion = replace(fitted.fusion, pays=worth.pays, harmed=worth.harmed if worth.pays else ())
-    return replace(fitted, fusion=fusion, worth=worth)
+    drift = Drift.fit(recording.drift, fusion.prior_alone) if recording.drift and worth.pays else None
+    novelty = _novelty(recording, fitted.order, seed)
+    return replace(fitted, fusion=fusion, worth=worth, drift=drift, novelty=novelty)
+
+
+def _novelty(recording: Recording, order: InformativeOrder, seed: int) -> NoveltyTest | None:
+    """The test of novelty, its errors those of the most informative trial; None if looks are not known."""
+    if recording.drift is None:
+        return None
+    first = recording.errors[:, int(np.argsort(-order.at(recording.t), kind="stable")[0])]
+    traits = traits_of(recording.drift.clean[recording.positions], first.min(axis=1))
+    return NoveltyTest.fit(traits, recording.drift.pixel_range, seed)
 
 
 def cross_answers(
@@ -244,7 +278,7 @@ def cross_answers(
         own = recording.select(part == p)
         prior_alone[part == p] = fitted.fusion.prior_alone
         posterior[mine], evaluations[recording.positions[mine]] = replay(
-            fitted.fusion, allocation, own.log_prior, _in_order(own, fitted, allocation, weighting), top_k
+            fitted.fusion, allocation, own.log_prior, in_order(own, fitted, allocation, weighting), top_k
         )
     return _answers(recording, posterior, prior_alone, evaluations)
 
@@ -296,7 +330,7 @@ def _order(order: InformativeOrder, recording: Recording, allocation: Allocation
     return np.argsort(-order.at(recording.t), kind="stable") if allocation.fitted_order else np.arange(len(recording.t))
 
 
-def _in_order(
+def in_order(
     recording: Recording, fitted: Calibration, allocation: Allocation, weighting: Weighting | None
 ) -> np.ndarray:
     """Weighted errors `[n, T, k]` in the order in which an allocation uses the trials."""

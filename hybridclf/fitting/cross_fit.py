@@ -23,9 +23,10 @@ from ..training.denoiser import TrainingConfig, TrainingLog, train
 from ..training.trainer import Examples
 from ..utils.progress import progress_bar
 from .calibration import Recording, record
+from .drift import DriftSample
 from .splitting import Split, folds, hold_out
 
-__all__ = ["CrossFit", "FittedTiers", "Sample", "TierFitter"]
+__all__ = ["CrossFit", "FittedTiers", "Sample", "TierFitter", "pixel_span"]
 
 SMALL_IMAGE = 256
 """Largest number of values in an image for which an MLP is trained instead of a U-Net."""
@@ -210,6 +211,14 @@ def _seeded(estimator: BaseEstimator, seed: int) -> BaseEstimator:
     return estimator.set_params(**dict.fromkeys(open_states, seed))
 
 
+def pixel_span(images: Any) -> tuple[float, float] | None:
+    """Lowest and highest pixel of images `[n, H, W, C]`; None for anything else, and for images of one colour."""
+    if getattr(images, "ndim", 0) != 4:
+        return None
+    low, high = float(images.min()), float(images.max())
+    return (low, high) if low < high else None
+
+
 MAX_RECORDED_IMAGES = 2000
 """More images, of all folds together, add nothing to a handful of fusion parameters, and are not recorded."""
 
@@ -236,6 +245,8 @@ class CrossFit:
         Folds at a time, as joblib counts them; threads, unless a `joblib.parallel_config` says otherwise.
     progress : bool
         Whether to show a progress bar for all of it.
+    pixel_range : (low, high) or None
+        Lowest and highest pixel of all images; None where they have no one size, and for vectors.
     """
 
     fitter: TierFitter
@@ -245,6 +256,7 @@ class CrossFit:
     batch_size: int | None
     n_jobs: int | None = None
     progress: bool = False
+    pixel_range: tuple[float, float] | None = None
 
     def fit(self, sample: Sample, cv: Any) -> tuple[FittedTiers, Recording | None]:
         """Both tiers, and the recording; None if there is nothing to hold out.
@@ -324,7 +336,7 @@ class CrossFit:
         chosen = sample.select(
             np.random.default_rng(self.seed).permutation(len(sample))[: limit or MAX_RECORDED_IMAGES]
         )
-        return record(
+        made = record(
             tiers.denoiser,
             chosen.items.images,
             self.classes,
@@ -336,3 +348,18 @@ class CrossFit:
             weight=chosen.weight,
             progress=progress,
         )
+        return replace(made, drift=self._drift(tiers.proposer, chosen))
+
+    def _drift(self, proposer: Any, sample: Sample) -> DriftSample | None:
+        """Looks of the images, and tier 1's answers to corrupted copies; None if they are no images of one size."""
+        images = sample.items.images
+        if self.pixel_range is None or min(images.shape[1:3]) < 2:
+            return None
+        # networks for images tell 0 to 255 from 0 to 1 by the type
+        whole = getattr(proposer, "takes_images", False) and np.issubdtype(images.dtype, np.integer)
+
+        def log_proba(copies: np.ndarray) -> np.ndarray:
+            copies = copies.round().astype(images.dtype) if whole else copies
+            return aligned_log_proba(proposer, Items(copies, copies), self.classes)
+
+        return DriftSample.record(log_proba, images, sample.y, self.pixel_range, self.seed)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from ..data.arrays import Items
 from ..errors import UnknownLabelError
 from ..estimator import HybridClassifier
 from ..ports import Label
-from ..proposer import aligned_log_proba, column_of
+from ..proposer import column_of
 
 __all__ = ["RequestLabels"]
 
@@ -67,9 +68,9 @@ class RequestLabels:
         # the model's own classes: select columns instead of encoding texts
         if self._classes.issuperset(labels):
             columns = column_of(self.clf, labels)
-            return aligned_log_proba(self.clf.proposer_, images, self.clf.classes_)[0, columns]
+            return self.clf._log_prior(Items(images, images))[0, columns]
         if len(labels) == 1:  # certain, and a classifier needs two classes
             return np.zeros(1)
         with self._fitting:  # encoding the labels' texts once, not once per waiting request
             clf = self._for(labels)
-        return aligned_log_proba(clf.proposer_, images, clf.classes_)[0]
+        return clf._log_prior(Items(images, images))[0]

@@ -87,7 +87,7 @@ def test_an_uncalibrated_classifier_and_one_that_is_off(make_world: Callable[...
     clf.fit(None, world.clf.classes_.tolist())
     method = hybrid_of(clf, 32)
     assert method.allocation == PairedTTest(max_trials=32)
-    assert_replayed_as_run(method, clf, recording, items)
+    assert_replayed_as_run(method, clf, recorded(world._replace(clf=clf), 32)[0], items)
     off = Method("off", Race(), Fusion(pays=False))
     tier_1 = replay(Method(TIER_1), recording)
     np.testing.assert_allclose(replay(off, recording).posterior, tier_1.posterior, rtol=1e-12)

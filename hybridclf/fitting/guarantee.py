@@ -159,7 +159,7 @@ class Replays:
         return posterior.argmax(axis=1) == self.y, np.where(self.asked, evaluations, 0)
 
     def costs(self, settings: list[Setting], progress: bool = False) -> list[Cost]:
-        """What each setting costs, beside the exhaustive answer."""
+        """Costs of each setting, beside those of the exhaustive answer."""
         reference, _ = self.right(self.exhaustive)
         costs = []
         for setting in tqdm(settings, desc="replay settings", unit="setting", leave=False, disable=not progress):

@@ -1,4 +1,4 @@
-"""Novelty of pictures that show none of the classes, to the CIFAR-10 pair: `python benchmarks/novelty.py DATA [--images 200]`
+"""Novelty of pictures that show none of the classes: `python benchmarks/novelty.py DATA [--images 200]`
 
 DATA holds cifar10-test.parquet and the other sets' Parquet files. Each set is compared with CIFAR-10's test images, by
 the area under the ROC curve and by the share that is found at p ≤ 0.05: `clf.novelty`, the lowest error of one trial,

@@ -26,6 +26,9 @@ MOST_IMAGES, MOST_ROWS = 128, 128
 
 FEWEST = 2
 
+SECONDS = 2.0
+"""Time that tier 1 may take in a run; a pretrained network of large images takes it for few of them."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -78,15 +81,21 @@ def measure_costs(
         Whether to show a progress bar.
     """
     counts = [int(np.clip(MOST_ROWS / max(s.rows, 1e-9), FEWEST, MOST_IMAGES)) for s in scores]
-    counts = [min(count, len(items)) for count in counts]
     verbose, clf.verbose = clf.verbose, False
+    few = items.select(np.arange(min(FEWEST, len(items))))
+    first = [_seconds(partial(run, methods[0], clf, few, n_trials)) for _ in range(2)][1]  # after a warm-up
+    most = min(len(items), max(FEWEST, int(SECONDS * len(few) / first)))
+    counts = [min(count, most) for count in counts]
     calls = [
         partial(run, method, clf, items.select(np.arange(count)), n_trials)
         for method, count in zip(methods, counts, strict=True)
     ]
     with progress_bar(total=(TURNS + 1) * len(calls), desc="time", unit="run", leave=None, show=progress) as bar:
         flops = np.array([_flops(call, bar) for call in calls]) / counts  # and a warm-up
-        seconds = np.array([[_seconds(call, bar) for call in calls] for _ in range(TURNS)]) / counts
+        seconds = np.empty((TURNS, len(calls)))
+        for turn, i in np.ndindex(seconds.shape):
+            seconds[turn, i] = _seconds(calls[i]) / counts[i]
+            bar.update()
     clf.verbose = verbose
     return [
         Cost(
@@ -108,13 +117,12 @@ def _flops(call: Callable[[], Any], bar: Any) -> int:
     return counter.get_total_flops()
 
 
-def _seconds(call: Callable[[], Any], bar: Any) -> float:
+def _seconds(call: Callable[[], Any]) -> float:
     """Seconds of a call, and of what it left to a GPU."""
     _finish()
     start = perf_counter()
     call()
     _finish()
-    bar.update()
     return perf_counter() - start
 
 

@@ -687,7 +687,8 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         InvalidInputError
-            For an unusable image, a label that is no class, one label twice, or errors that are not finite.
+            For an unusable image, a label that is no class, one label twice, an objective that has no error by pixel
+            (vlb), or errors that are not finite.
 
         Examples
         --------
@@ -704,14 +705,16 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         if a is not None and a == b:
             raise InvalidInputError(f"a and b are both {a!r}; give two different classes")
         one = image[None] if isinstance(image, np.ndarray) else [image]
-        ranked = self.classes_[np.argsort(-self.predict_proba(one)[0], kind="stable")].tolist()
+        posterior, results = self.decide(one)
+        ranked = self.classes_[np.argsort(-posterior[0], kind="stable")].tolist()
         others = (label for label in ranked if label not in (a, b))
         pair = tuple(next(others) if label is None else label for label in (a, b))
         items = self._read(one)
         log_prior = self._propose(items)[2][0]
         chosen = log_prior[[self.classes_.tolist().index(label) for label in pair]]
         stage = self.reranker(Race(max_trials=trials))
-        return explain(stage, items.images, _size_of(items.images[0]), (pair[0], pair[1]), chosen)
+        size, asked = _size_of(items.images[0]), results[0].stopped_by not in TIER_1_ANSWERS
+        return explain(stage, items.images, size, (pair[0], pair[1]), chosen, self._objective, asked)
 
     def with_labels(self, labels: Sequence[Label]) -> Self:
         """A copy of this fitted classifier for other labels, at the cost of encoding the new ones.

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .denoising.evaluator import noised
+from .denoising.objectives import BOUNDS, OBJECTIVES, resolve_objective
 from .errors import InvalidInputError
 from .ports import Label, n_prompts, take
 from .reranker import Reranker
@@ -30,14 +31,17 @@ class Explanation:
     prior : float
         Tier 1's contribution to the log-odds.
     evidence : float
-        Tier 2's contribution after all T trials.
+        Tier 2's contribution after all T trials; 0 where it is not asked.
     map : float array `[H, W]`, or `[d]` for a vector
-        Weighted squared error under b minus that under a, by pixel, mean over trials; positive where the image looks
-        like a. From latents it is interpolated to the size of the image.
+        Weighted error under b minus that under a, by pixel, mean over trials; positive where the image looks like a.
+        From latents it is interpolated to the size of the image.
     t : float array `[T]`
         Times of the trials.
     gaps : float array `[T]`
         The same difference of errors in each trial, summed over the image: positive where a trial speaks for a.
+    asked : bool
+        False if tier 1 answers alone (tier 2 is off, not for this class, or the image is novel): `map` and `gaps` are
+        then what tier 2 would say, and count for nothing.
     """
 
     a: Label
@@ -47,6 +51,7 @@ class Explanation:
     map: np.ndarray
     t: np.ndarray
     gaps: np.ndarray
+    asked: bool = True
 
     @property
     def log_odds(self) -> float:
@@ -55,6 +60,8 @@ class Explanation:
 
     def __str__(self) -> str:
         side, other = (self.a, self.b) if self.log_odds >= 0 else (self.b, self.a)
+        if not self.asked:
+            return f"{side!r} rather than {other!r}, log-odds {abs(self.log_odds):.2f} from tier 1 alone"
         return (
             f"{side!r} rather than {other!r}, log-odds {abs(self.log_odds):.2f}: for {self.a!r} speak "
             f"{self.prior:+.2f} from tier 1 and {self.evidence:+.2f} from tier 2 in {len(self.t)} trials "
@@ -64,7 +71,13 @@ class Explanation:
 
 @torch.inference_mode()
 def explain(
-    stage: Reranker, image: Any, size: tuple[int, int] | None, labels: tuple[Label, Label], log_prior: np.ndarray
+    stage: Reranker,
+    image: Any,
+    size: tuple[int, int] | None,
+    labels: tuple[Label, Label],
+    log_prior: np.ndarray,
+    objective: str,
+    asked: bool,
 ) -> Explanation:
     """Ask a denoiser about one image under two classes, and keep the errors by pixel.
 
@@ -80,12 +93,18 @@ def explain(
         The two classes.
     log_prior : float array `[2]`
         Tier 1's log-probabilities of them.
+    objective : str
+        Error between noise and predicted noise.
+    asked : bool
+        False if tier 1 answers alone.
 
     Raises
     ------
     InvalidInputError
-        If the errors are not finite.
+        For an objective that has no error by pixel, or errors that are not finite.
     """
+    if objective in BOUNDS:
+        raise InvalidInputError(f"objective {objective!r} has no error by pixel; explain with {', '.join(OBJECTIVES)}")
     denoiser, n_trials = stage.denoiser, stage.allocation.max_trials
     x0 = denoiser.encode(image).to(denoiser.device, denoiser.dtype)
     number, conditions = stage.condition(labels)
@@ -98,10 +117,10 @@ def explain(
         rows = noised(denoiser, stage.plan, x0, np.array([trial]))
         row = torch.zeros(len(index), dtype=torch.long, device=x0.device)
         predicted = denoiser.predict(rows.x_t, rows.t, row, condition)
-        squared = (predicted.float() - rows.noise.float()).square().unflatten(0, (2, per_class)).mean(dim=1)
-        differences.append(squared[1] - squared[0])
-    # [T, *shape], those under b minus those under a
-    maps = torch.stack(differences).double().cpu() * torch.from_numpy(weight).view(-1, *(1,) * len(denoiser.shape))
+        errors = _by_pixel(objective, rows.noise.expand_as(predicted), predicted).unflatten(0, (2, per_class)).mean(1)
+        differences.append(errors[1] - errors[0])
+    # [T, h, w] or [T, d], those under b minus those under a
+    maps = torch.stack(differences).double().cpu() * torch.from_numpy(weight).view(-1, *(1,) * differences[0].ndim)
     gaps = maps.flatten(1).sum(dim=1).numpy()
     if not np.isfinite(gaps).all():
         raise InvalidInputError(
@@ -113,18 +132,27 @@ def explain(
     return Explanation(
         a=labels[0],
         b=labels[1],
-        prior=float(together[0] - together[1]) - evidence,
-        evidence=evidence,
+        prior=float(together[0] - together[1]) - evidence if asked else float(log_prior[0] - log_prior[1]),
+        evidence=evidence if asked else 0.0,
         map=_image_map(maps.mean(dim=0), size),
         t=stage.levels()[0][:n_trials],
         gaps=gaps,
+        asked=asked,
     )
 
 
+def _by_pixel(objective: str, noise: Tensor, predicted: Tensor) -> Tensor:
+    """Errors `[E, h, w]`, or `[E, d]` of vectors: a pixel's channels count as one evaluation of their own."""
+    error, image = resolve_objective(objective), noise.ndim == 4
+    pixels = (v.permute(0, 2, 3, 1).flatten(0, 2) if image else v.reshape(-1, 1) for v in (noise, predicted))
+    shape = (len(noise), *noise.shape[2:]) if image else tuple(noise.shape)
+    return error(*pixels).view(shape)
+
+
 def _image_map(mean: Tensor, size: tuple[int, int] | None) -> np.ndarray:
-    """Errors `[C, h, w]` summed over channels and interpolated to `[H, W]`, their sum kept; a vector's as they are."""
+    """Errors `[h, w]` interpolated to `[H, W]`, their sum kept; a vector's as they are."""
     if size is None:
         return mean.numpy()
-    small = mean.sum(dim=0)[None, None]
+    small = mean[None, None]
     scale = small.shape[2] * small.shape[3] / (size[0] * size[1])
     return (F.interpolate(small, size, mode="bilinear", align_corners=False)[0, 0] * scale).numpy()

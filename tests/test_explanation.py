@@ -1,5 +1,7 @@
 """Why A and not B: the parts sum to the log-odds, the map to the gaps, and the map points where classes differ."""
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,11 @@ def clf() -> HybridClassifier:
     return HybridClassifier.from_pretrained("digits")
 
 
-def test_the_parts_are_those_of_a_race_that_runs_all_trials(clf: HybridClassifier) -> None:
+@pytest.mark.parametrize("objective", ["l2", "l1", "huber"])
+def test_the_parts_are_those_of_a_race_that_runs_all_trials(clf: HybridClassifier, objective: str) -> None:
     """Against the posterior of the loop, which sums its errors itself."""
+    clf = copy.copy(clf)
+    clf._objective = objective
     image = load_digits().images[5]
     explained = clf.explain(image, 5, 9, trials=8)
     full = clf.proposer_.predict_log_proba(image.reshape(1, -1))[0][[5, 9]]
@@ -69,11 +74,28 @@ def test_the_map_points_where_the_classes_differ(gaussian_denoiser: type) -> Non
         assert (found.evidence > 0) == (found.map[:3, :4].sum() > 0) == (label == "b")
 
 
+def test_where_tier_2_is_not_asked(clf: HybridClassifier) -> None:
+    clf = copy.copy(clf)
+    clf.fusion_ = replace(clf.fusion_, pays=False)
+    image = load_digits().images[5]
+    posterior = clf.predict_proba(image[None])[0]
+    found = clf.explain(image, 5, 9, trials=2)
+    assert not found.asked and found.evidence == 0.0 and found.gaps.any()
+    assert found.log_odds == pytest.approx(np.log(posterior[5] / posterior[9]), rel=1e-3)
+    assert "from tier 1 alone" in str(found)
+    pytest.importorskip("matplotlib")
+    assert "answers alone" in draw_explanation(found, image).get_suptitle()
+
+
 def test_bad_input(clf: HybridClassifier) -> None:
     image = load_digits().images[0]
     for arguments, match in (((11,), "11 is none of the classes"), ((3, 3), "give two different classes")):
         with pytest.raises(InvalidInputError, match=match):
             clf.explain(image, *arguments)
+    bounded = copy.copy(clf)
+    bounded._objective = "vlb"
+    with pytest.raises(InvalidInputError):
+        bounded.explain(image)
     with pytest.raises(InvalidInputError, match="trials must be"):
         clf.explain(image, trials=0)
 

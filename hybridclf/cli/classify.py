@@ -12,6 +12,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import InvalidInputError
 from .shared import ENDLESS, AsJson, Device, Quiet, console, running, text
 
 if TYPE_CHECKING:
@@ -83,7 +84,10 @@ def _explain(clf: "HybridClassifier", answers: "Sequence[FileAnswer]", folder: P
     for i, answer in enumerate(progress_bar(read, desc="explain", unit="image", show=progress)):
         (image,) = read_pictures([answer.path], clf.image_shape_)
         path = folder / f"{i:05}-{Path(answer.path).stem}.png"  # two files may have one name
-        draw_explanation(clf.explain(image), image).savefig(path)
+        try:
+            draw_explanation(clf.explain(image), image).savefig(path)
+        except InvalidInputError as error:
+            typer.echo(f"{answer.path} is not explained: {error}", err=True)
 
 
 def _print_limits(clf: "HybridClassifier") -> None:

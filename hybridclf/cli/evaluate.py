@@ -102,8 +102,6 @@ def evaluate(
             names = list_labelled(data, group).classes
         clf = choose_classifier(model, names, template, proposer, denoiser, None, device)
         named, known = _baselines(baseline or (), clf, template, device)
-        if (named or known) and not (shifted or corrupt):
-            raise InvalidInputError("baselines are compared under shift: give --shifted or --corrupt as well")
         trained = None if proposer is not None else model or DEFAULT_MODEL
         inputs = _read(clf, data, calibrate, shifted or (), images, group, trained, progress=not quiet)
         if trials is not None:

@@ -29,6 +29,8 @@ class ImageDataset:
         Class names.
     values : list of C labels
         Value of each class in the label column.
+    local : bool
+        True for a folder of the user's, whose images may be files by name; those of a repository never are.
     """
 
     data: Any
@@ -37,6 +39,7 @@ class ImageDataset:
     group: str | None
     classes: list[str]
     values: list[Any]
+    local: bool
 
     def __len__(self) -> int:
         return len(self.data)
@@ -47,7 +50,7 @@ class ImageDataset:
         for row in self.data:
             image = row[self.image] or {}
             group = row[self.group] if self.group else None
-            yield image.get("bytes") or image.get("path"), number[row[self.label]], group
+            yield image.get("bytes") or (image.get("path") if self.local else None), number[row[self.label]], group
 
 
 def find(source: str, group: str | None = None) -> ImageDataset:
@@ -87,10 +90,19 @@ def find(source: str, group: str | None = None) -> ImageDataset:
     if label in classes:
         names, values = list(classes[label].names), list(range(len(classes[label].names)))
     else:
-        values = sorted(set(data[label]))
+        values = sorted({value for value in data[label] if value is not None})
         names = list(map(str, values))
+    known_values = set(values)
+    labelled = [i for i, value in enumerate(data[label]) if value in known_values]
+    if not labelled:
+        raise InvalidInputError(
+            f"{source} has no labels (they are -1 or empty); give a labelled split, as in ?split=train"
+        )
+    data = data.select(labelled)  # test splits may hide some
     data = data.select_columns([image, label, *([groups] if groups else [])])
-    return ImageDataset(data.cast_column(image, datasets.Image(decode=False)), image, label, groups, names, values)
+    return ImageDataset(
+        data.cast_column(image, datasets.Image(decode=False)), image, label, groups, names, values, folder.is_dir()
+    )
 
 
 def _split(source: str, found: Any, split: str) -> Any:

@@ -51,7 +51,8 @@ def draw_explanation(explanation: Explanation, image: Any) -> "Figure":
     trials.set_xticks([0, len(gaps) - 1], [f"t = {explanation.t[order][i]:.2f}" for i in (0, -1)])
     trials.set_title(f"trials: {(gaps > 0).sum()} of {len(gaps)} for {a}", fontsize=9)
     trials.set_ylabel(f"error as {b} minus as {a}", fontsize=8)
-    parts = {"tier 1": explanation.prior, "tier 2": explanation.evidence, "sum": explanation.log_odds}
+    second = "tier 2" if explanation.asked else "tier 2\n(not asked)"
+    parts = {"tier 1": explanation.prior, second: explanation.evidence, "sum": explanation.log_odds}
     sums.barh(list(parts), list(parts.values()), color=[FOR_A if v > 0 else FOR_B for v in parts.values()])
     sums.axvline(0, color=GREY, linewidth=0.8)
     sums.invert_yaxis()
@@ -74,5 +75,7 @@ def _in_grey_or_colour(image: Any) -> np.ndarray:
 def _finding(explanation: Explanation) -> str:
     a, b = str(explanation.a), str(explanation.b)
     side, other = (a, b) if explanation.log_odds >= 0 else (b, a)
+    if not explanation.asked:
+        return f"{side} rather than {other}: tier 1 says so, and answers alone"
     agree = explanation.prior * explanation.evidence >= 0
     return f"{side} rather than {other}: {'both tiers say so' if agree else 'the tiers disagree'}"

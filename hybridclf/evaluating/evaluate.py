@@ -125,6 +125,11 @@ def evaluate(
         raise InvalidTypeError(f"evaluate takes a fitted HybridClassifier, got a {type(clf).__name__}")
     check_is_fitted(clf)
     names = figure_names(figures, clf.denoiser_)
+    n_baselines = len(baselines or {}) + len(known_baselines)
+    if n_baselines and not (shifted or corrupt):
+        raise InvalidInputError("baselines are compared under shift: give shifted images or corrupt as well")
+    if n_baselines == 1:
+        raise InvalidInputError("a line takes at least two baselines, and one is given; name more of them")
     if corrupt:
         require_kornia()  # before minutes are spent
     check_whole("trials", trials, 2)

@@ -226,7 +226,10 @@ def _beyond_line(
 ) -> list[ShiftRow]:
     """The rows of one distribution, those of our own methods with their distance from the baselines' line."""
     before = {row.method: row for row in clean}
-    line = fit_line([*known, *baseline_results(before, rows)])
+    try:
+        line = fit_line([*known, *baseline_results(before, rows)])
+    except InvalidInputError:  # all baselines have one clean accuracy, which could not be known before
+        return list(rows)
     distance = {row.method: effective_robustness(line, _of(before[row.method]), _of(row)) for row in rows}
     return [row if row.baseline else replace(row, beyond_line=distance[row.method]) for row in rows]
 

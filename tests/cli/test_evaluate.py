@@ -112,7 +112,7 @@ def test_baselines_need_weights_and_a_shift(model: Path, data: Path, tmp_path: P
     known = tmp_path / "known.csv"
     known.write_text("name,clean,shifted\na,90,80\nb,80,60\n")
     result = invoke(data, "--model", model, "--baseline", known, *SHORT)
-    assert result.exit_code == 2 and "give --shifted or --corrupt as well" in result.output
+    assert result.exit_code == 2 and "give shifted images or corrupt as well" in result.output
     result = invoke(data, "--model", model, "--baseline", "sklearn:LogisticRegression", "--corrupt", *SHORT)
     assert result.exit_code == 2 and "is not fitted" in result.output
     out = tmp_path / "out"

@@ -80,6 +80,30 @@ def test_a_damaged_image_costs_only_itself(pictures: list[Image.Image], tmp_path
     assert second.open().size == (7, 5)
 
 
+def test_hidden_labels(pictures: list[Image.Image], tmp_path: Path) -> None:
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=CLASSES)})
+    for name, labels in (("some", [0, -1, 2, -1, 1, 0]), ("none", [-1] * 6)):
+        datasets.Dataset.from_dict({"image": pictures, "label": labels}, features=features).save_to_disk(
+            tmp_path / name
+        )
+    found = list_labelled(f"datasets:{tmp_path / 'some'}")
+    assert found.n == 4 and [item.y for item in found.items] == [0, 2, 1, 0]
+    with pytest.raises(InvalidInputError, match="has no labels"):
+        list_labelled(f"datasets:{tmp_path / 'none'}")
+
+
+def test_a_repository_names_no_files_of_ours(
+    pictures: list[Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures[0].save(tmp_path / "private.png")
+    made = datasets.Dataset.from_dict({"image": [str(tmp_path / "private.png")] * 2, "label": list("ab")})
+    made = made.cast_column("image", datasets.Image())
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: made)
+    first = next(iter(list_labelled("datasets:somebody/something").items))
+    with pytest.raises(InvalidInputError, match="files that a table only names are not followed"):
+        first.open()
+
+
 def test_bad_sources(pictures: list[Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidInputError, match="cannot be opened"):
         list_labelled(f"datasets:{tmp_path}")

@@ -15,7 +15,7 @@ from cifar.pictures import gallery
 from cifar.rival import Cascade
 from PIL import Image
 from scipy.special import log_softmax
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_sample_image
 
 from hybridclf import Allocation, FixedTrials, Fusion, HybridClassifier, PairedTTest, Staged
 from hybridclf.pair_training import recipe, run
@@ -83,6 +83,13 @@ def test_the_cascade_trusts_the_better_one() -> None:
     np.testing.assert_array_equal(posterior[~asked], np.exp(first)[~asked])
     right = posterior.argmax(axis=1) == y
     assert right[asked].mean() > right[~asked].mean() + 0.2
+
+
+@pytest.fixture(scope="module")
+def photographs() -> np.ndarray:
+    """Pieces of scikit-learn's two photographs, 32 pixels a side."""
+    photos = [load_sample_image(name)[::4, ::4] for name in ("china.jpg", "flower.jpg")]
+    return np.stack([photo[y : y + 32, x : x + 32] for photo in photos for y in (20, 60) for x in (20, 80)])
 
 
 def test_the_gallery_counts_what_was_fixed_and_broken(photographs: np.ndarray) -> None:

@@ -7,8 +7,11 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 __all__ = ["SWALLOWED", "bounded_protocol"]
 
-SWALLOWED = 2**20
-"""Bytes of a body that are still read after its request was refused: clients send small ones before they look."""
+SWALLOWED = 2**24
+"""Bytes of a body that are still read after its request was refused: clients send all of it before they look.
+
+Closed earlier, a connection is reset, and a client that was a little over the limit would not see why.
+"""
 
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 

@@ -1,10 +1,10 @@
 """`hybridclf serve` beside clients that mean harm: what is left for others, the memory it takes, how it ends.
 
-    python benchmarks/hostile.py                      # the server of this checkout
-    python benchmarks/hostile.py --source CHECKOUT    # the same attacks on another one's
+    python -m benchmarks.hostile                      # the server of this checkout
+    python -m benchmarks.hostile --source CHECKOUT    # the same attacks on another one's
 
 Four small clients ask about digits, first alone, then beside an attack, which comes from another address; each attack
-gets a server of its own. Prints a table and writes `benchmarks/results/hostile.json`.
+gets a server of its own. Prints a line for each attack; `--out FILE` also writes the figures as JSON.
 """
 
 import argparse
@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from http_load import Connection, Server, http
 from PIL import Image
 from sklearn.datasets import load_digits
 
-RESULTS = Path(__file__).parent / "results"
+from benchmarks.http_load import Connection, Server, http
+from tests.data.hostile import flat_png, many_scans
+
 ATTACKER = "127.0.0.2"
 CLIENTS = 4
 PATIENCE = 60.0
@@ -43,13 +44,6 @@ def saved(image: Image.Image, form: str, **options: Any) -> bytes:
     file = BytesIO()
     image.save(file, form, **options)
     return file.getvalue()
-
-
-def many_scans(n_scans: int) -> bytes:
-    """A progressive JPEG of 25 megapixels whose last scan is repeated."""
-    data = saved(Image.new("L", (5000, 5000), 128), "jpeg", progressive=True)
-    last = data.rindex(b"\xff\xda")
-    return data[:last] + data[last:-2] * n_scans + b"\xff\xd9"
 
 
 def plain_pgm() -> bytes:
@@ -104,7 +98,6 @@ async def stalled_uploads(server: Server) -> None:
 
 
 def attacks() -> dict[str, tuple[str, Attack | None]]:
-    flat = saved(Image.new("RGB", (5000, 5000), (1, 2, 3)), "png")
     webp = saved(Image.new("RGB", (5000, 5000), (1, 2, 3)), "webp", lossless=True)
     return {
         "none": ("digits", None),
@@ -112,7 +105,7 @@ def attacks() -> dict[str, tuple[str, Attack | None]]:
         "JPEG of 1,000 scans, 140 KB, 2 at a time": ("digits", repeated(rerank(many_scans(1000)), 2)),
         "JPEG of 95 scans, 2 at a time": ("digits", repeated(rerank(many_scans(90)), 2)),
         "plain PGM of 7.6 MiB, 2 at a time": ("digits", repeated(rerank(plain_pgm()), 2)),
-        "32 flat PNGs of 25 megapixels per request": ("digits", repeated(classify(flat, 32), 1)),
+        "32 flat PNGs of 25 megapixels per request": ("digits", repeated(classify(flat_png(), 32), 1)),
         "40 flat WebPs of 25 megapixels, any-size model": ("shapes", repeated(classify(webp, 40), 1)),
         "100 stalled uploads of 10 MB": ("digits", stalled_uploads),
     }
@@ -185,12 +178,12 @@ def measured(name: str, model: str, attack: Attack | None, options: argparse.Nam
 
 
 def main() -> None:
-    """Measure, write, print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--source", type=Path, help="checkout whose server is attacked; default: this one")
     parser.add_argument("--seconds", type=float, default=12.0, help="of each attack")
     parser.add_argument("--only", default="", help="attacks whose name has this")
-    parser.add_argument("--out", type=Path, default=RESULTS / "hostile.json")
+    parser.add_argument("--out", type=Path, help="JSON file of the figures; default: none")
     options = parser.parse_args()
     options.source = (options.source or Path(__file__).parents[1]).resolve()
     rows = []
@@ -204,8 +197,8 @@ def main() -> None:
                 f"exit {row['exit_code']} after {row['exit_seconds']:.1f} s",
                 flush=True,
             )
-    options.out.parent.mkdir(exist_ok=True)
-    options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    if options.out:
+        options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -103,9 +103,9 @@ def run(
     folder = model_folder(model).absolute()
     check_image_shape(persistence.read_description(folder)["image_shape"])
     job = Job(listing.folder, output, folder, fingerprint(folder), device, decode_seconds)
-    # before any work, so that a wrong OUTPUT costs no time
-    claim(output, _manifest(job, listing))
     with exclusive(output):
+        # before any work, so that a wrong OUTPUT costs no time
+        claim(output, _manifest(job, listing))
         missing = [part for part in listing.parts if not is_done(output, part)]
         # no model is loaded for a batch that is done
         if missing:

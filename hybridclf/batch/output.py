@@ -3,8 +3,9 @@
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
@@ -37,6 +38,9 @@ __all__ = [
 MANIFEST = "_manifest.json"
 """File name of the manifest; readers of Parquet folders skip names that begin with an underscore or a dot."""
 
+LOCK = "_lock"
+"""File name of the lock of the run at work."""
+
 ATTEMPTS = 3
 """Workers that may die on a part before the run ends."""
 
@@ -56,7 +60,7 @@ def _sha256(path: Path) -> str:
 
 
 def claim(output: Path, manifest: Mapping[str, Any]) -> None:
-    """Make a folder the output that the manifest describes, or check that it is.
+    """Make a folder the output that the manifest describes, or check that it is; only in a block of `exclusive`.
 
     Raises
     ------
@@ -73,37 +77,62 @@ def claim(output: Path, manifest: Mapping[str, Any]) -> None:
                 "Repeat the command that began it, or give another OUTPUT"
             )
         return
-    if output.exists() and (not output.is_dir() or any(p for p in output.iterdir() if not _is_leftover(p))):
-        raise InvalidInputError(f"{output} exists and is no output of a batch; give a new or empty folder as OUTPUT")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(output, error) from error
+    if any(not _is_leftover(file) for file in output.iterdir() if file.name != LOCK):
+        raise _foreign(output)
     text = json.dumps(manifest, indent=1) + "\n"
     _write(path, lambda file: file.write(text.encode()))
 
 
 @contextmanager
 def exclusive(output: Path) -> Iterator[None]:
-    """Keep other runs from an output, in a `with` block; the system forgets it when the process ends, however it does.
+    """Make a folder unless it exists, and keep other runs from it in a `with` block.
+
+    The lock is a file of its own, which is not written anew like the manifest. The system forgets it when the process
+    ends, however it does.
 
     Raises
     ------
     InvalidInputError
-        If another run is at work there.
+        If another run is at work there, or the folder cannot be written.
     """
-    with (output / MANIFEST).open("rb+") as file:
+    path = output / LOCK
+    with _opened(path) as file:
         try:
             _lock(file)
         except BlockingIOError as error:
             raise InvalidInputError(
                 f"another run writes to {output}; wait for its end, or give another OUTPUT"
             ) from error
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows removes no open file
+                path.unlink()
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open the lock's file; make it and its folder unless they exist."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("ab")
+    except FileExistsError as error:  # no folder but a file
+        raise _foreign(path.parent) from error
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+
+
+def _foreign(output: Path) -> InvalidInputError:
+    return InvalidInputError(f"{output} exists and is no output of a batch; give a new or empty folder as OUTPUT")
 
 
 def _lock(file: IO[bytes]) -> None:
-    """Lock an open file, if its file system can; Windows' locks would keep others from reading it."""
+    """Lock an open file, if its file system can; Windows' locks would keep others from reading it.
+
+    Raises
+    ------
+    BlockingIOError
+        If another run has the lock, or has ended and removed the file since it was opened here.
+    """
     try:
         import fcntl
     except ImportError:
@@ -114,6 +143,9 @@ def _lock(file: IO[bytes]) -> None:
         raise
     except OSError:  # some network file systems have no locks
         return
+    # a lock on a removed file would keep nobody out: the next run makes another
+    if not os.fstat(file.fileno()).st_nlink:
+        raise BlockingIOError
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -233,13 +265,13 @@ def totals(output: Path, parts: Sequence[Part]) -> tuple[int, int, int]:
     Raises
     ------
     InvalidInputError
-        If a part is missing.
+        If a part is missing or damaged.
     """
     rows = errors = evaluations = 0
     for part in parts:
         if (content := _content(output, part)) is None:
             raise InvalidInputError(
-                f"{part_path(output, part.number)} is missing; is OUTPUT one folder that all machines share?"
+                f"{part_path(output, part.number)} is missing or damaged; is OUTPUT one folder that all machines share?"
             )
         # two columns alone: labels and posteriors are most of a part
         table = pq.read_table(content, columns=["evaluations", "error"])

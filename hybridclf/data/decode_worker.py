@@ -1,8 +1,8 @@
 """Process that decodes one image after another for `Decoders`, and ends itself when one takes too long.
 
 `python -m hybridclf.data.decode_worker` reads requests from its standard input and writes replies to its standard
-output: a line of JSON each, and as many bytes as the line says. Nothing is unpickled on either side, so an image that
-takes over a decoder gains nothing beyond this process.
+output: a line of JSON each, and as many bytes as the line says. An image that takes over a decoder gains no more than
+this user's rights: nothing is unpickled on either side.
 """
 
 import faulthandler

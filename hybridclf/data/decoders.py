@@ -1,10 +1,12 @@
 """Decoding of images in processes that end when one takes too long; small images are decoded at once."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from io import BytesIO
+from math import prod
 from pathlib import Path
 from queue import LifoQueue
 from stat import S_ISREG
@@ -27,7 +29,11 @@ MAX_PIXELS = 25_000_000
 """Most pixels of an image by default."""
 
 SMALL_BYTES, SMALL_PIXELS = 2**16, 2**16
-"""Size up to which a PNG or JPEG takes some milliseconds at worst, and no process is worth its round trip."""
+"""Size up to which a PNG or JPEG takes so little time that no process is worth its round trip."""
+
+# chunks of a PNG that Pillow unpacks to a thousand times their size, before and after the pixels; a file that has these
+# letters elsewhere loses but some milliseconds
+_UNPACKED = re.compile(rb"zTXt|iTXt|iCCP")
 
 
 class Decoders:
@@ -94,7 +100,7 @@ class Decoders:
         request = {"path": path, "shape": shape, "max_pixels": self.max_pixels, "seconds": self.seconds}
         decoder = self._idle.get()
         try:
-            reply = decoder.ask(request, data, most=4 * self.max_pixels)
+            reply = decoder.ask(request, data, most=max(4 * self.max_pixels, prod(shape or ())))
         finally:
             self._idle.put(decoder)
         if reply is None:
@@ -177,8 +183,10 @@ def _content_if_small(path: Path) -> bytes | Path:
 
 
 def is_quick(data: bytes) -> bool:
-    """Tell by its header whether a file takes but milliseconds: a small PNG or JPEG, or what is refused unread."""
-    if len(data) > SMALL_BYTES:
-        return format_of(data[:HEAD]) is None
+    """Tell, without decoding, whether a file takes little time: a small PNG or JPEG, or what is refused unread."""
+    if format_of(data[:HEAD]) is None:
+        return True
+    if len(data) > SMALL_BYTES or _UNPACKED.search(data):
+        return False
     pixels = claimed_pixels(data)
-    return format_of(data[:HEAD]) is None if pixels is None else pixels <= SMALL_PIXELS
+    return pixels is not None and pixels <= SMALL_PIXELS

@@ -56,10 +56,12 @@ _MAGIC = {
     "TIFF": re.compile(rb"II[*+]\x00|MM\x00[*+]"),
     "WEBP": re.compile(rb"RIFF....WEBP", re.DOTALL),
 }
-# a byte 0xff of pixels is followed by 0 or by a restart marker, d0 to d7; these and 01 have no length
-_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])", re.DOTALL)
+# a byte 0xff of pixels is followed by 0 or by a restart marker, d0 to d7; these have no length, nor have 01 to bf:
+# libjpeg skips those alone where it waits for a restart marker
+_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])", re.DOTALL)
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_LEADING_SEGMENTS = 1000
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's mode by the number of channels."""
@@ -148,13 +150,15 @@ def count_scans(jpeg: bytes, most: int) -> int:
 def claimed_pixels(data: bytes) -> int | None:
     """Tell the number of pixels that the header of a PNG or JPEG claims; None for anything else.
 
-    A file may contradict itself, so `read_image` still needs its bound.
+    None as well for a JPEG of a thousand segments before the size; encoders write some ten. A file may contradict
+    itself, so `read_image` still needs its bound.
     """
     form = format_of(data[:HEAD])
     if form == "PNG" and data[12:16] == b"IHDR":
         return int.from_bytes(data[16:20]) * int.from_bytes(data[20:24])
     if form == "JPEG":  # after the frame's length and bits: height, width
-        frames = (at for marker, at in _segments(data) if marker in _START_OF_FRAME)
+        leading = islice(_segments(data), _LEADING_SEGMENTS)
+        frames = (at for marker, at in leading if marker in _START_OF_FRAME)
         return next(
             (int.from_bytes(data[at + 3 : at + 5]) * int.from_bytes(data[at + 5 : at + 7]) for at in frames), None
         )

@@ -4,6 +4,7 @@ import hmac
 import logging
 from collections.abc import Iterable
 from hashlib import sha256
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -26,22 +27,48 @@ class ApiKeys:
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
         # digests have one length: comparing the keys themselves would give theirs away
-        self._digests = [sha256(key.encode()).digest() for key in keys]
+        self._digests = [_digest(key) for key in keys]
 
-    @staticmethod
-    def client(authorization: str | None, address: str) -> str:
-        """Name the client that shares are counted for: a digest of its key, or its address if it sends none."""
-        return sha256(authorization.encode()).hexdigest()[:16] if authorization else address
+    def client(self, authorization: str | None, address: str) -> str:
+        """Name the client that shares are counted for: by its accepted key, or by its network if no key is asked for.
+
+        Nothing else that a client sends has a part in it, as it could send another name with each request.
+        """
+        if not self._digests:
+            return _network(address)
+        return _digest(_split(authorization)[1]).hex()[:16]
 
     def accept(self, authorization: str | None) -> bool:
         """Tell whether a header `Authorization: Bearer KEY` has one of the keys."""
         if not self._digests:
             return True
-        scheme, _, key = (authorization or "").partition(" ")
-        digest = sha256(key.strip().encode()).digest()
+        scheme, key = _split(authorization)
+        digest = _digest(key)
         # all keys, even after a match: the time must not tell which one matched
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         return any(matches) and scheme.lower() == "bearer"
+
+
+def _split(authorization: str | None) -> tuple[str, str]:
+    """Split a header `Authorization: Bearer KEY` into scheme and key."""
+    scheme, _, key = (authorization or "").partition(" ")
+    return scheme, key.strip()
+
+
+def _digest(key: str) -> bytes:
+    return sha256(key.encode()).digest()
+
+
+def _network(address: str) -> str:
+    """Cut an IPv6 address to its /64, all of which is one client's to choose from; leave anything else as it is."""
+    try:
+        found = ip_address(address)
+    except ValueError:  # a Unix socket has none
+        return address
+    if not isinstance(found, IPv6Address):
+        return address
+    # a socket for both families gives IPv4 addresses as ::ffff:192.0.2.1, all in one /64
+    return str(found.ipv4_mapped or IPv6Network((int(found), 64), strict=False))
 
 
 def reload_keys(app: FastAPI, path: str | Path) -> None:

@@ -19,8 +19,6 @@ __all__ = ["read_classify", "read_rerank", "unless_gone"]
 
 T = TypeVar("T")
 
-_OPTIONS = ("model", "top_k", "deadline_ms", "max_evaluations")
-
 
 async def read_body(request: Request, limits: Limits, hold: Hold) -> bytes:
     """Read the whole body, unless it grows too large, takes too long, or the server's memory is taken.
@@ -80,9 +78,8 @@ async def read_classify(request: Request, limits: Limits, hold: Hold) -> tuple[C
         raise InvalidInputError("the form has no file; send the image as a file, curl -F image=@photo.png")
     for file in files:
         check_format(file)
-    options: dict[str, Any] = {name: fields[name][-1] for name in _OPTIONS if name in fields}
-    options |= {"labels": fields["labels"]} if "labels" in fields else {}
-    # the schema wants texts for images; placeholders keep its other checks in force
+    # the schema wants texts for images; placeholders keep its other checks in force, those of misspelt names among them
+    options = {name: values if name == "labels" else values[-1] for name, values in fields.items() if name != "images"}
     return ClassifyRequest.model_validate({"images": ["(file)"] * len(files), **options}), list(files)
 
 

@@ -56,7 +56,7 @@ class Hold:
     budget : ByteBudget
         Budget they are taken from.
     client : str
-        Who asks.
+        Name of the client.
     """
 
     def __init__(self, budget: ByteBudget, client: str) -> None:

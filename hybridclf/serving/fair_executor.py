@@ -43,12 +43,6 @@ class FairExecutor:
         return future
 
     @property
-    def waiting(self) -> int:
-        """Number of jobs that no thread has begun."""
-        with self._lock:
-            return sum(map(len, self._waiting.values()))
-
-    @property
     def oldest_seconds(self) -> float:
         """Seconds that the job which was begun first has taken so far; 0 if none is under way."""
         with self._lock:

@@ -3,10 +3,13 @@
 from dataclasses import dataclass, fields
 
 from ..data.decoders import DECODE_SECONDS, MAX_PIXELS
+from ..errors import InvalidInputError
 from ..utils.bounds import check_number, check_whole
 
-__all__ = ["Limits"]
+__all__ = ["UNREADY", "Limits"]
 
+UNREADY = 0.25
+"""Share of `Limits.stuck_seconds` from which the server is not ready."""
 
 _LOWEST = {"queue": 0, "decode_seconds": 0.1, "total_bytes": 2}
 """Lowest values other than 1."""
@@ -31,7 +34,8 @@ class Limits:
     decoders : int
         Processes that decode images, at least 1.
     decode_seconds : float
-        Longest time to decode an image, at least 0.1.
+        Longest time to decode an image, at least 0.1 and less than a quarter of `stuck_seconds`: no image within it may
+        make the server unready.
     total_bytes : int
         Most bytes of bodies and images in the server at a time, of which one client may hold half; at least 2.
     stuck_seconds : float
@@ -41,7 +45,7 @@ class Limits:
     Raises
     ------
     InvalidInputError
-        For a limit out of range.
+        For a limit out of range, or a `decode_seconds` too long for `stuck_seconds`.
     """
 
     queue: int = 128
@@ -62,3 +66,9 @@ class Limits:
                 check_number(field.name, value, at_least=lowest)
             else:
                 check_whole(field.name, value, int(lowest))
+        if self.decode_seconds >= UNREADY * self.stuck_seconds:
+            raise InvalidInputError(
+                f"decode_seconds is {self.decode_seconds:g} and stuck_seconds {self.stuck_seconds:g}: an image of that "
+                "time would make the server unready; give a stuck_seconds (--stuck-after) above "
+                f"{self.decode_seconds / UNREADY:g}"
+            )

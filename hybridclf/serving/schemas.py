@@ -4,7 +4,16 @@ from difflib import get_close_matches
 from itertools import islice
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import core_schema
 
 __all__ = [
     "Classification",
@@ -73,8 +82,22 @@ Images = Annotated[list[Query], Field(min_length=1, max_length=LONGEST_LIST, fai
 Numbers = Annotated[list[Number], Field(max_length=LONGEST_LIST, fail_fast=True)]
 
 
+class _Unread:
+    """Value of a field without a meaning: None, whatever was sent, as building it would cost many times its bytes."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.with_default_schema(core_schema.none_schema(), default=None, on_error="default")
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        return {}  # anything
+
+
 class Request(BaseModel):
     """Fields that all requests have; others are taken, as clients of other services send theirs, and named."""
+
+    __pydantic_extra__: dict[str, _Unread]
 
     model: Annotated[str | None, Field(description="Name of the served model; may be left out.")] = None
     deadline_ms: Annotated[

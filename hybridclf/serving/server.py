@@ -4,7 +4,9 @@ import faulthandler
 import os
 import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
@@ -36,7 +38,9 @@ def check_port(host: str, port: int) -> None:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InvalidInputError(f"cannot listen to port {port} of {host}: {reason}; give another --port") from error
+        raise InvalidInputError(
+            f"cannot listen to port {port} of {host}: {reason}; give another --host or --port"
+        ) from error
 
 
 def run(
@@ -70,7 +74,8 @@ def run(
     connections : int
         Most connections, at least 1; fewer if the system allows fewer open files.
     on_hangup : function, optional
-        Callback of SIGHUP, on the main thread. Default: the signal is ignored.
+        Callback of SIGHUP. Default: the signal is ignored. On any thread but the main one neither holds, as signals are
+        the main thread's.
 
     Returns
     -------
@@ -96,14 +101,26 @@ def run(
         timeout_graceful_shutdown=GRACE,
         log_level=log_level,
     )
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, lambda *_: on_hangup() if on_hangup else None)
     server = _DrainingServer(config, drain_seconds)
     try:
-        server.run()
+        with _hangups(on_hangup):
+            server.run()
     finally:
         faulthandler.cancel_dump_traceback_later()
     return server.ended_by
+
+
+@contextmanager
+def _hangups(call: Callable[[], None] | None) -> Iterator[None]:
+    """Answer SIGHUP by a callback in a `with` block on the main thread; without one, ignore it."""
+    if not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, lambda *_: call() if call else None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before or signal.SIG_DFL)  # None for a handler that is not Python's
 
 
 def _allowed(connections: int) -> int:

@@ -29,16 +29,13 @@ from .byte_budget import ByteBudget, Hold
 from .fair_executor import FairExecutor
 from .images import bytes_of, read_item
 from .labels import RequestLabels
-from .limits import Limits
+from .limits import UNREADY, Limits
 from .prometheus import ServerMetrics
 
 __all__ = ["Answer", "Question", "Service"]
 
 QUICK_THREADS = 2
 """Threads for small images."""
-
-UNREADY = 0.25
-"""Share of `Limits.stuck_seconds` from which the server is not ready."""
 
 TOLERANCE = 0.02
 """Seconds after the deadline from which an answer counts as late."""
@@ -63,7 +60,7 @@ class Question:
     max_evaluations : int or None
         Most evaluations.
     client : str
-        Who asks; clients take turns.
+        Name of the client; clients take turns.
     hold : Hold or None
         Byte budget that the decoded image is taken from.
     """

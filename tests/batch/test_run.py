@@ -189,6 +189,29 @@ def test_a_second_run_into_an_output_is_refused(few: tuple[Path, Check], tmp_pat
     assert batch.run(few[0], out, "digits").done_before == 300
 
 
+@pytest.mark.skipif(find_spec("fcntl") is None, reason="has no locks")
+def test_an_output_is_locked_before_its_manifest_is_written(few: tuple[Path, Check], tmp_path: Path) -> None:
+    """Of two runs that begin at the same time, one is refused."""
+    out = tmp_path / "out"
+    with output.exclusive(out):
+        with pytest.raises(InvalidInputError, match="another run writes to"):
+            batch.run(few[0], out, "digits")
+        assert [file.name for file in out.iterdir()] == [output.LOCK]
+    (out / output.LOCK).write_bytes(b"")  # as a run that was killed leaves it
+    batch.run(few[0], out, "digits")
+    few[1](out)
+    assert not (out / output.LOCK).exists()
+
+
+@pytest.mark.skipif(find_spec("fcntl") is None, reason="has no locks")
+def test_a_lock_that_was_removed_while_it_was_opened_is_none(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("ab") as file:
+        output._lock(file)
+        (tmp_path / "lock").unlink()
+        with pytest.raises(BlockingIOError):
+            output._lock(file)
+
+
 def test_addresses_are_refused_before_anything_is_written(
     few: tuple[Path, Check], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,6 +406,9 @@ def test_the_same_elsewhere_is_not_refused(begun: Callable[..., Any], tmp_path: 
 def test_folders_of_something_else_are_refused(begun: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="is no output of a batch; give a new or empty folder"):
         begun(output=tmp_path / "in" / ".." / "model")
+    assert not (tmp_path / "model" / output.LOCK).exists()
+    with pytest.raises(InvalidInputError, match="is no output of a batch; give a new or empty folder"):
+        begun(output=tmp_path / "model" / "model.json")
     with pytest.raises(InvalidInputError, match="lies in INPUT"):
         begun(output=tmp_path / "in" / "out")
     (tmp_path / "out" / output.MANIFEST).write_text("[]")
@@ -420,7 +446,7 @@ def test_an_engine_that_leaves_parts_out_is_noticed(few: tuple[Path, Check], tmp
         yield Worker(job)(missing[0])
         yield Done(44, 0, 0)  # as an actor would whose OUTPUT is another machine's
 
-    with pytest.raises(InvalidInputError, match=r"part-000001.parquet is missing; is OUTPUT one folder"):
+    with pytest.raises(InvalidInputError, match=r"part-000001.parquet is missing or damaged; is OUTPUT one folder"):
         batch.run(few[0], tmp_path / "out", "digits", engine=forgetful)
 
 

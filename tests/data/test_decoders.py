@@ -17,7 +17,7 @@ from PIL import Image
 from hybridclf.data.decoders import SMALL_PIXELS, Decoders, is_quick
 from hybridclf.data.decoding import read_image, stretched
 from hybridclf.errors import InvalidInputError
-from tests.data.hostile import flat_png, many_scans
+from tests.data.hostile import flat_png, many_scans, text_png
 
 PATIENCE = 60.0
 SLOW = many_scans(90)
@@ -64,6 +64,20 @@ def test_small_is_a_png_or_jpeg_of_few_bytes_and_pixels() -> None:
     assert not is_quick(saved(Image.new("L", (8, 8)), "tiff"))
     assert not is_quick(saved(Image.effect_noise((250, 250), 90), "png") + bytes(2**16))
     assert is_quick(b"refused unread" * 10_000)
+
+
+@pytest.mark.parametrize("after_pixels", [False, True])
+@pytest.mark.parametrize("name", [b"zTXt", b"iTXt", b"iCCP"])
+def test_a_png_with_compressed_text_is_not_small(name: bytes, after_pixels: bool) -> None:
+    data = text_png(name, after_pixels)
+    assert len(data) <= 2**16
+    assert read_image(BytesIO(data)).size == (8, 8)
+    assert not is_quick(data)
+
+
+def test_an_image_may_grow_beyond_the_most_pixels_of_a_file() -> None:
+    with Decoders(1, seconds=PATIENCE, max_pixels=100) as decoders:
+        assert decoders.decode(saved(Image.new("L", (8, 8)), "bmp"), (30, 30, 3)).size == (30, 30)
 
 
 @pytest.mark.parametrize("small", [True, False])

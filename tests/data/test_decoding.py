@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hybridclf.data import decoding
 from hybridclf.data.decoding import FORMATS, HEAD, MAX_SCANS, claimed_pixels, count_scans, format_of, read_image
 from hybridclf.errors import InvalidInputError
-from tests.data.hostile import many_scans
+from tests.data.hostile import hidden_scans, many_scans
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
 
@@ -65,6 +67,13 @@ def test_more_scans_than_any_encoder_writes_are_refused() -> None:
         read_image(BytesIO(many_scans(MAX_SCANS + 1, side=64)))
 
 
+def test_scans_within_a_segment_that_libjpeg_skips_are_counted() -> None:
+    assert read_image(BytesIO(hidden_scans(10, side=64))).size == (64, 64)
+    assert count_scans(hidden_scans(10, side=64), 1000) >= 10
+    with pytest.raises(InvalidInputError, match=f"a JPEG of more than {MAX_SCANS} scans"):
+        read_image(BytesIO(hidden_scans(1000, side=64)))
+
+
 def test_of_an_animation_the_first_frame_is_decoded_however_many_there_are(tmp_path: Path) -> None:
     frames = [Image.fromarray(np.full((8, 8), i % 256, np.uint8)) for i in range(3000)]
     for form in ("gif", "tiff", "webp"):
@@ -91,3 +100,19 @@ def test_claimed_pixels_of_other_files() -> None:
     assert claimed_pixels(written("png")) == NOISE.shape[0] * NOISE.shape[1]
     for data in (written("gif"), written("png")[:14], written("jpeg")[:30], b""):
         assert claimed_pixels(data) is None
+
+
+def test_claimed_pixels_are_looked_for_in_the_first_segments_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """10 MiB of empty segments, which take seconds to go through."""
+    looked_at = []
+    segments = decoding._segments
+
+    def counted(jpeg: bytes) -> Iterator[tuple[int, int]]:
+        for segment in segments(jpeg):
+            looked_at.append(segment)
+            yield segment
+
+    monkeypatch.setattr(decoding, "_segments", counted)
+    assert claimed_pixels(b"\xff\xd8" + b"\xff\xe0\x00\x02" * (10 * 2**18)) is None
+    assert len(looked_at) == 1000
+    assert claimed_pixels(written("jpeg")) == NOISE.shape[0] * NOISE.shape[1]

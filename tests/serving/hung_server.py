@@ -27,4 +27,5 @@ class Hung:
 if __name__ == "__main__":
     clf = HybridClassifier.from_pretrained("digits").set_params(allocation=FixedTrials(2), batch_size=2)
     clf.denoiser_ = Hung(clf.denoiser_)
-    run(create_app(clf, Limits(stuck_seconds=float(sys.argv[1]))), port=0, drain_seconds=float(sys.argv[2]))
+    limits = Limits(stuck_seconds=float(sys.argv[1]), decode_seconds=0.1)
+    run(create_app(clf, limits), port=0, drain_seconds=float(sys.argv[2]))

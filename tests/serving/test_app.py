@@ -209,6 +209,8 @@ def test_bad_forms_are_refused(client: httpx.Client) -> None:
         ({"files": {"top_k": (None, "3")}}, "the form has no file"),
         ({"files": {"image": b"no image"}}, "not an image"),
         ({"files": {"image": picture(1)}, "data": {"top_k": "many"}}, "top_k: "),
+        ({"files": {"image": picture(1)}, "data": {"topk": "3"}}, "no field 'topk'; did you mean 'top_k'"),
+        ({"files": {"image": picture(1)}, "data": {"label": ["3", "8"]}}, "no field 'label'; did you mean 'labels'"),
         ({"content": b"abc", "headers": {"content-type": "multipart/form-data"}}, "cannot be read"),
         ({"content": b"abc", "headers": {"content-type": "multipart/form-data; boundary=x"}}, "cannot be read|no file"),
     ):
@@ -300,6 +302,8 @@ def test_fields_of_other_services_are_named_not_refused(client: httpx.Client) ->
     assert answer["meta"]["ignored"] == ["rank_fields", "truncation", "x" * 100]
     (result,) = ask(client, "/v1/classify", images=uri(picture(3)), **{f"f{i}": i for i in range(50)})["results"]
     assert result["meta"]["ignored"] == [f"f{i}" for i in range(20)]
+    form = client.post("/v1/classify", files={"image": picture(3)}, data={"truncation": "yes", "top_k": "2"})
+    assert form.json()["results"][0]["meta"]["ignored"] == ["truncation"]
     assert "no field 'image'; did you mean 'images'" in refused(
         client, "/v1/classify", image="x", images=[uri(picture(3))]
     )

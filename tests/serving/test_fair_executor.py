@@ -3,7 +3,10 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
+from functools import partial
+from gc import collect
 from time import sleep
+from weakref import ref
 
 import pytest
 
@@ -55,12 +58,19 @@ def test_small_before_large_within_a_client_and_by_arrival_among_equals(held: He
 
 
 def test_a_cancelled_job_leaves_the_queue_at_once(held: Held) -> None:
-    futures = [held.submit("a", size) for size in range(4)]
-    assert held.executor.waiting == 4
+    """It is free, with the image it holds."""
+    futures, jobs = [], []
+    for size in range(4):
+        job = partial(held.done.append, ("a", size))
+        jobs.append(ref(job))
+        futures.append(held.executor.submit("a", size, job))
+        del job
     assert all(future.cancel() for future in futures[:3])
-    assert held.executor.waiting == 1
+    collect()
+    assert [job() is None for job in jobs] == [True, True, True, False]
     assert futures[3].cancel()
-    assert held.executor.waiting == 0
+    collect()
+    assert jobs[3]() is None
     held.submit("b")
     assert held.let_go() == [("b", 1)]
     with pytest.raises(CancelledError):

@@ -4,6 +4,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
@@ -13,6 +14,7 @@ import pytest
 
 from hybridclf.errors import InvalidInputError
 from hybridclf.serving import check_port, run
+from hybridclf.serving.server import _hangups
 from tests.data.hostile import many_scans
 from tests.serving.processes import PATIENCE, Server, picture, uri
 
@@ -135,7 +137,7 @@ def test_sighup_without_keys_changes_nothing(server: Server, client: httpx.Clien
 def test_a_taken_port_is_said_before_the_model_is_loaded() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
-        pytest.raises(InvalidInputError, match=r"cannot listen to port \d+ of 127.0.0.1: .*another --port"),
+        pytest.raises(InvalidInputError, match=r"cannot listen to port \d+ of 127.0.0.1: .*another --host or --port"),
     ):
         check_port("127.0.0.1", taken.getsockname()[1])
     check_port("127.0.0.1", 0)
@@ -145,3 +147,29 @@ def test_a_taken_port_is_said_before_the_model_is_loaded() -> None:
 def test_bounds_out_of_range_are_refused(bounds: dict[str, int]) -> None:
     with pytest.raises(InvalidInputError, match=next(iter(bounds))):
         run(None, **bounds)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="has no SIGHUP")
+def test_sighup_is_the_servers_only_while_it_runs() -> None:
+    calls: list[str] = []
+    before = signal.signal(signal.SIGHUP, lambda *_: calls.append("before"))
+    try:
+        with pytest.raises(ZeroDivisionError), _hangups(lambda: calls.append("server")):
+            signal.raise_signal(signal.SIGHUP)
+            raise ZeroDivisionError
+        with _hangups(None):
+            signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert calls == ["server", "before"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="has no SIGHUP")
+def test_sighup_is_left_alone_on_other_threads() -> None:
+    def handler_within() -> object:
+        with _hangups(None):
+            return signal.getsignal(signal.SIGHUP)
+
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(handler_within).result() is signal.getsignal(signal.SIGHUP)

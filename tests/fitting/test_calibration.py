@@ -306,7 +306,12 @@ def test_no_image_is_answered_with_a_drift_fitted_on_it(monkeypatch: pytest.Monk
     part = np.random.default_rng(0).permutation(200) % 5
     fitted: list[DriftSample] = []
     fit = module.Drift.fit
-    monkeypatch.setattr(module.Drift, "fit", lambda sample, alone: fitted.append(sample) or fit(sample, alone))
+
+    def watched(sample: DriftSample, prior_alone: float) -> Any:
+        fitted.append(sample)
+        return fit(sample, prior_alone)
+
+    monkeypatch.setattr(module.Drift, "fit", watched)
     cross_answers(made, Race(), None, uniform_weights, 0)
     assert made.drift is not None and len(fitted) == 5
     for p, sample in enumerate(fitted):

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cifar.corruptions import FAMILIES, SEVERITIES, corrupted
 from tqdm.auto import tqdm
 
 from hybridclf import FixedTrials, Fusion, HybridClassifier
 from hybridclf.data.datasets import load_labelled
 from hybridclf.denoising.weighting import uniform_weights
+from hybridclf.evaluating.corruptions import FAMILIES, SEVERITIES, corrupted
 from hybridclf.fitting.calibration import replay
 from hybridclf.metrics import Interval, expected_calibration_error
 from hybridclf.reranking.trials import TrialPlan

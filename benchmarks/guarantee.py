@@ -1,4 +1,4 @@
-"""How often the bound of `calibrate(X, y, max_loss=…)` is broken, by simulation:
+"""Rate at which the bound of `calibrate(X, y, max_loss=…)` is broken, by simulation:
 
     python benchmarks/guarantee.py MODEL DATA RECORDING [--images 1000] [--draws 1000] [--json FILE]
 

@@ -25,7 +25,7 @@ from .denoising.weighting import resolve_weighting, uniform_weights
 from .devices import as_device
 from .errors import InvalidInputError, UncalibratedWarning, choices
 from .explanation import Explanation, explain
-from .fitting.calibration import RECORDED_CLASSES, Calibration, Recording, calibrate
+from .fitting.calibration import RECORDED_CLASSES, Calibration, Recording, calibrate, worth_with
 from .fitting.cross_fit import CrossFit, FittedTiers, Sample, TierFitter, pixel_span
 from .fitting.drift import looks_of
 from .fitting.guarantee import FIT_SHARE, Guarantee, Replays, check_enough, find_guarantee
@@ -130,8 +130,8 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         Comparison of both tiers with tier 1 on held-out images; as text, a sentence that says what to do. If tier 2
         does not pay, `fit` turns it off, and the answer is tier 1's. None if nothing was calibrated.
     guarantee_ : Guarantee or None
-        What stopping early costs at most, and how that was tested; from `calibrate` with `max_loss`. Other settings of
-        `allocation` or `top_k` take it away.
+        Bound on what stopping early costs, and how that was tested; from `calibrate` with `max_loss`. None once
+        `set_params` changes `allocation` or `top_k`, and for `with_labels`.
     image_shape_ : tuple of int or None
         (H, W, C) or (d,) of one item; None where the tiers take images of any size.
     pixel_range_ : tuple of float or None
@@ -378,8 +378,9 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         """Fit the fusion alone, on images that neither tier was trained on; with `max_loss`, also bound early stopping.
 
         A bound is for images of the same distribution, and holds for accuracy against that of all trials of all
-        candidates. Two thirds of the images test it; `allocation` and `top_k` become the cheapest that pass, and
-        `guarantee_` says what was found.
+        candidates (tier 1's first twenty at most). Two thirds of the images test it; `allocation` and `top_k` become
+        the cheapest that pass, and `guarantee_` says what was found. `worth_` is then measured with these settings, on
+        the other third; tier 2 stays on or off as it was for the bound.
 
         Parameters
         ----------
@@ -421,9 +422,18 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
                 Replays.of(part, self.calibration_, self.classes_, weighting) for part in (ordering, testing)
             )
             guarantee = find_guarantee(order_on, test_on, max_loss, delta, self.verbose)
-            self.set_params(allocation=guarantee.allocation, top_k=guarantee.top_k)
-            self.guarantee_ = guarantee
+            self._adopt(guarantee, ordering)
         return self
+
+    def _adopt(self, guarantee: Guarantee, recording: Recording) -> None:
+        """Take a guarantee's settings, and measure with them what tier 2 is worth."""
+        assert self.calibration_ is not None and self.worth_ is not None
+        before, after = (self._race(), self.top_k), (guarantee.allocation, guarantee.top_k)
+        self.set_params(allocation=guarantee.allocation, top_k=guarantee.top_k)
+        self.guarantee_ = guarantee
+        weighting = resolve_weighting(self._weighting)
+        self.worth_ = worth_with(recording, self.worth_, self.classes_, before, after, weighting, self._seed)
+        self.calibration_ = replace(self.calibration_, worth=self.worth_)
 
     def _cross_fit(
         self, proposer: Any, denoiser: Any, images: Any, proposer_params: Mapping[str, Any] | None = None
@@ -556,8 +566,8 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         """Conformal p-values `[n]` of images against the calibration images: low for what is none of the classes.
 
         Of images drawn as those were, at most a share a has p ≤ a. Looks decide, and the lowest error in one trial of
-        tier 1's first twenty classes. The rate is exact after `calibrate`, and close after a `fit` with folds, as the
-        tiers of the folds are not those that answer.
+        tier 1's first twenty classes. The rate is exact after `calibrate` for images whose right class is among
+        the twenty, and close after a `fit` with folds, as the tiers of the folds are not those that answer.
 
         Raises
         ------
@@ -721,6 +731,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
 
         It shares both tiers, settings and noise, and keeps what `calibrate` learned (fusion, timestep weights, order of
         trials), so that its posterior is as well calibrated as the new labels resemble those calibrated on.
+        Guarantee and test of novelty were of the labels before, and are left out; `calibrate` makes new ones.
         `fit(None, labels)`, by contrast, loads both tiers again and forgets the calibration.
 
         Parameters
@@ -743,6 +754,8 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         other = copy.copy(self)
         other.proposer_, other.classes_ = for_labels(self.proposer_, self.denoiser_, labels)
+        other.guarantee_ = None  # it was tested, and novelty fitted, with the labels before
+        other.calibration_ = self.calibration_ and replace(self.calibration_, novelty=None)
         return other
 
     def _log_prior(self, items: Items) -> np.ndarray:

@@ -78,7 +78,7 @@ def train(
         return
     if not quiet:
         _print_files("Left out, as unreadable", log["unreadable"])
-        _print_files("The same picture under two labels, one of which is wrong", log["conflicts"])
+        _print_files("Nearly the same picture under two labels; look whether one is wrong", log["conflicts"])
     _print_result(log["validation"])
     for sentence in filter(None, (str(clf.worth_ or ""), log["advice"])):
         console().print(text(sentence), soft_wrap=True)

@@ -125,12 +125,13 @@ def typical_side(source: str | Path, group: str | None = None) -> int:
 
 
 def largest_multiple(source: str | Path, unit: int, wanted: int, group: str | None = None) -> int:
-    """Largest multiple of a side in pixels, at most `wanted`, of which all images of a data set fit in memory.
+    """Largest multiple of a side in pixels, at most `wanted`, in which all images of a data set fit in memory twice.
 
-    It is at least the side itself, whether they fit or not.
+    A split copies them, so that they and the copies take `MAX_BYTES` together. The result is at least the side itself,
+    even if they do not fit.
     """
     n = list_labelled(source, group).n
-    fits = [k * unit for k in range(1, wanted // unit + 1) if _bytes(n, k * unit) <= MAX_BYTES]
+    fits = [k * unit for k in range(1, wanted // unit + 1) if 2 * _bytes(n, k * unit) <= MAX_BYTES]
     return max(fits, default=unit)
 
 

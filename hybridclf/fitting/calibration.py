@@ -34,6 +34,7 @@ __all__ = [
     "in_order",
     "record",
     "replay",
+    "worth_with",
 ]
 
 RECORDED_TRIALS = INFORMATIVE_TRIALS
@@ -47,6 +48,9 @@ COMPARED_IN, ENOUGH = (5, 2), 500
 
 Each part is answered with a calibration fitted on the others; half of many images is enough for one.
 """
+
+Settings = tuple[Allocation, int | None]
+"""Allocation, and number of candidates."""
 
 SHARPNESS = np.geomspace(0.4, 1.6, 13)
 """Factors on the evidence's log-scores that are tried on replayed races."""
@@ -115,7 +119,7 @@ class Recording:
         return replace(parts[0], **joined, at=at, drift=DriftSample.join(drifts) if drifts else None)
 
     def select(self, images: np.ndarray) -> "Recording":
-        """The recording of some of the m images, bool `[m]`, without what is known of drift."""
+        """The recording of some of the m images, bool `[m]`."""
         kept = images[self.positions]
         return replace(
             self,
@@ -126,7 +130,7 @@ class Recording:
             all_y=self.all_y[images],
             at=(np.cumsum(images) - 1)[self.positions[kept]],
             all_weight=None if self.all_weight is None else self.all_weight[images],
-            drift=None,
+            drift=None if self.drift is None else self.drift.select(images),
         )
 
 
@@ -250,6 +254,33 @@ def calibrate(
     return replace(fitted, fusion=fusion, worth=worth, drift=drift, novelty=novelty)
 
 
+def worth_with(
+    recording: Recording,
+    worth: Worth,
+    classes: np.ndarray,
+    fitted_for: Settings,
+    answering: Settings,
+    weighting: Weighting | None,
+    seed: int = 0,
+) -> Worth:
+    """Measure a comparison with tier 1 again, where a calibration answers with other settings than it was fitted for.
+
+    The decision about tier 2 stays: on or off, and off for which classes.
+
+    Parameters
+    ----------
+    recording, classes, weighting, seed
+        As for `calibrate`.
+    worth : Worth
+        The comparison with the settings before.
+    fitted_for, answering : (allocation, top_k)
+        Settings that the calibration was fitted for, and those that it answers with.
+    """
+    answers = cross_answers(recording, *fitted_for, weighting, seed, answering)
+    off = np.flatnonzero(np.isin(classes, worth.harmed)) if worth.pays else np.array([], dtype=int)
+    return replace(Worth.of(answers.without(off), worth.harmed), pays=worth.pays)
+
+
 def _novelty(recording: Recording, order: InformativeOrder, seed: int) -> NoveltyTest | None:
     """The test of novelty, its errors those of the most informative trial; None if looks are not known."""
     if recording.drift is None:
@@ -260,16 +291,33 @@ def _novelty(recording: Recording, order: InformativeOrder, seed: int) -> Novelt
 
 
 def cross_answers(
-    recording: Recording, allocation: Allocation, top_k: int | None, weighting: Weighting | None, seed: int
+    recording: Recording,
+    allocation: Allocation,
+    top_k: int | None,
+    weighting: Weighting | None,
+    seed: int,
+    answering: Settings | None = None,
 ) -> Answers:
-    """Answers of tier 1 and of both tiers for the m images, each with a calibration fitted on other images."""
+    """Answers of tier 1 and of both tiers for the m images, each with a calibration and a drift fitted on other images.
+
+    Both tiers start from the prior that the drift flattens, as the classifier does. Tier 1 alone keeps its own, since
+    there is no drift where tier 2 is off.
+
+    Parameters
+    ----------
+    recording, allocation, top_k, weighting, seed
+        As for `calibrate`.
+    answering : (allocation, top_k), optional
+        Settings to answer with. Default: those that are fitted for.
+    """
     n_recorded = recording.errors.shape[1]
     if allocation.max_trials > n_recorded:  # more than can be replayed
         allocation = FixedTrials(n_recorded)
     m = len(recording.all_y)
     part = np.random.default_rng(seed).permutation(m) % min(COMPARED_IN[m > ENOUGH], m)
     posterior = softmax(recording.log_prior, axis=1)
-    prior_alone, evaluations = np.ones(m), np.zeros(m, dtype=int)
+    race, k = answering or (allocation, top_k)
+    prior_alone, flatness, evaluations = np.ones(m), np.ones(m), np.zeros(m, dtype=int)
     for p in range(part.max() + 1):
         others, mine = recording.select(part != p), part[recording.positions] == p
         if not len(others.y) or not mine.any():
@@ -277,24 +325,37 @@ def cross_answers(
         fitted = fit_calibration(others, allocation, top_k, weighting)
         own = recording.select(part == p)
         prior_alone[part == p] = fitted.fusion.prior_alone
-        posterior[mine], evaluations[recording.positions[mine]] = replay(
-            fitted.fusion, allocation, own.log_prior, in_order(own, fitted, allocation, weighting), top_k
+        drift = others.drift and Drift.fit(others.drift, fitted.fusion.prior_alone)
+        if drift and own.drift:
+            flatness[part == p] = drift.factors(own.drift.clean)
+        at = recording.positions[mine]
+        posterior[mine], evaluations[at] = replay(
+            fitted.fusion, race, own.log_prior * flatness[at, None], in_order(own, fitted, race, weighting), k
         )
-    return _answers(recording, posterior, prior_alone, evaluations)
+    return _answers(recording, posterior, prior_alone, flatness, evaluations)
 
 
-def _answers(recording: Recording, posterior: np.ndarray, prior_alone: np.ndarray, evaluations: np.ndarray) -> Answers:
+def _answers(
+    recording: Recording,
+    posterior: np.ndarray,
+    prior_alone: np.ndarray,
+    flatness: np.ndarray,
+    evaluations: np.ndarray,
+) -> Answers:
     """Both tiers' answers to m images, from the posterior `[n, k]` of the recorded ones.
+
+    The prior's inverse temperature `[m]` is multiplied by the flatness `[m]` where both tiers answer.
 
     Recorded candidates keep the probability that tier 1 gives them together. With tier 1 at (0.6, 0.3, 0.1), the first
     two recorded and a posterior of (0.2, 0.8) among them, the second class has 0.9 · 0.8 = 0.72.
     """
     m, n, at = np.arange(len(recording.all_y)), np.arange(len(recording.y)), recording.positions
-    prior = log_softmax(prior_alone[:, None] * recording.all_log_prior, axis=1)
+    flattened = prior_alone * flatness
+    prior = [log_softmax(scale[:, None] * recording.all_log_prior, axis=1) for scale in (prior_alone, flattened)]
     leader = recording.all_log_prior.argmax(axis=1)
-    right, loss = np.stack([leader == recording.all_y] * 2), np.stack([-prior[m, recording.all_y]] * 2)
-    shared = logsumexp(prior_alone[at, None] * recording.log_prior, axis=1) - logsumexp(
-        prior_alone[at, None] * recording.all_log_prior[at], axis=1
+    right, loss = np.stack([leader == recording.all_y] * 2), -np.stack([p[m, recording.all_y] for p in prior])
+    shared = logsumexp(flattened[at, None] * recording.log_prior, axis=1) - logsumexp(
+        flattened[at, None] * recording.all_log_prior[at], axis=1
     )
     loss[1, at] = -np.log(np.maximum(posterior[n, recording.y], 1e-12)) - shared
     right[1, at] = posterior.argmax(axis=1) == recording.y

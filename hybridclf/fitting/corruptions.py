@@ -1,4 +1,8 @@
-"""Cheap corruptions of images, to fit a fusion that holds when data drift."""
+"""Cheap corruptions of images, to fit a drift on.
+
+Those of `evaluating.corruptions` have fixed severities and are drawn by kornia, an extra. A fit has to do without it,
+and takes arrays of any range and number of channels.
+"""
 
 from collections.abc import Callable
 

@@ -68,6 +68,8 @@ class DriftSample:
         Tier 1's log-probabilities of the copies.
     y : int array `[r]`
         Their right classes.
+    of : int array `[r]`
+        Position of each copy's image among the m.
     pixel_range : (low, high)
         Pixel values of black and white.
     """
@@ -76,6 +78,7 @@ class DriftSample:
     corrupted: np.ndarray
     log_prior: np.ndarray
     y: np.ndarray
+    of: np.ndarray
     pixel_range: tuple[float, float]
 
     @classmethod
@@ -109,6 +112,7 @@ class DriftSample:
             np.concatenate([looks_of(copy, *pixel_range) for copy in copies]),
             np.concatenate([log_proba(copy) for copy in copies]),
             np.tile(right, len(copies)),
+            np.tile(np.arange(len(right)), len(copies)),
             pixel_range,
         )
 
@@ -117,7 +121,21 @@ class DriftSample:
         """Samples of different folds as one."""
         names = ("clean", "corrupted", "log_prior", "y")
         joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-        return replace(parts[0], **joined)
+        starts = np.cumsum([0, *(len(part.clean) for part in parts[:-1])])
+        of = np.concatenate([part.of + start for part, start in zip(parts, starts, strict=True)])
+        return replace(parts[0], **joined, of=of)
+
+    def select(self, images: np.ndarray) -> Self:
+        """The sample of some of the m images, bool `[m]`, and of their copies."""
+        kept = images[self.of]
+        return replace(
+            self,
+            clean=self.clean[images],
+            corrupted=self.corrupted[kept],
+            log_prior=self.log_prior[kept],
+            y=self.y[kept],
+            of=(np.cumsum(images) - 1)[self.of[kept]],
+        )
 
 
 @dataclass(frozen=True)
@@ -184,7 +202,11 @@ class Drift:
 
     def flattened(self, log_prior: np.ndarray, looks: np.ndarray) -> np.ndarray:
         """The log prior `[n, C]` of images with these looks `[n, 5]`."""
-        return log_prior * np.exp(-self.log_sizes(looks) @ np.array(self.exponents))[:, None]
+        return log_prior * self.factors(looks)[:, None]
+
+    def factors(self, looks: np.ndarray) -> np.ndarray:
+        """Factors `[n]` on the log prior of images with these looks `[n, 5]`, in (0, 1]."""
+        return np.exp(-self.log_sizes(looks) @ np.array(self.exponents))
 
     def log_sizes(self, looks: np.ndarray) -> np.ndarray:
         """Logarithms `[n, 5]` of the looks' sizes over the highest usual ones, at least 0."""

@@ -56,7 +56,9 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class Guarantee:
-    """A bound on the accuracy that stopping early costs, against all trials of all candidates.
+    """A bound on the accuracy that stopping early costs.
+
+    It is against all trials of all candidates (tier 1's first twenty at most).
 
     Attributes
     ----------
@@ -197,7 +199,7 @@ def find_guarantee(order_on: Replays, test_on: Replays, max_loss: float, delta: 
     max_loss, delta : float
         Bound and level, in (0, 1).
     progress : bool
-        Whether to show a progress bar.
+        Show a progress bar.
     """
     path, exhaustive = _path(order_on, max_loss, progress), test_on.exhaustive
     all_of_them = float(exhaustive.max_trials * exhaustive.top_k)
@@ -251,7 +253,7 @@ def p_value(cost: Cost, n: int, max_loss: float, net: bool) -> float:
     max_loss : float
         In (0, 1).
     net : bool
-        Whether repaired images make up for broken ones.
+        Repaired images make up for broken ones.
     """
     if not net:
         return float(binom.cdf(cost.broken, n, max_loss))

@@ -118,7 +118,7 @@ class TrainingData:
     settings : PairSettings
         Settings of the training.
     conflicts : tuple of str
-        Pictures that are under two labels, a sentence each.
+        Nearly equal pictures under two labels, a sentence each.
     """
 
     pixels: Tensor
@@ -175,6 +175,7 @@ class TrainingData:
         copies, groups, kept, out = _hold_out(images, digest, mirror, settings, seen)
         # the fusion and the measurement never share an image, nor copies of one
         fit_on = _half(images.y[out], groups[out])
+        # copies, for which `largest_multiple` leaves room
         photos, held_out_photos = images.pixels[kept], images.pixels[out]
         factor = images.pixels.shape[1] // settings.image_size
         pixels = shrunk(photos, factor)

@@ -1,4 +1,4 @@
-"""What diffusers pipelines give beside errors: images, features, and another resolution."""
+"""Diffusers pipelines beside errors: images, features, and another resolution."""
 
 from functools import partial
 from pathlib import Path

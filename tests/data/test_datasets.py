@@ -248,5 +248,5 @@ def test_the_side_to_read_images_in(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (data / "a" / "2.png").write_bytes(b"damaged")
     assert typical_side(data) == 16  # the median of 40, 16, 16, 16
     assert [largest_multiple(data, 8, wanted) for wanted in (0, 8, 23, 24)] == [8, 8, 16, 24]
-    monkeypatch.setattr(datasets, "MAX_BYTES", 5 * 3 * 16**2)  # five images, the damaged one among them
+    monkeypatch.setattr(datasets, "MAX_BYTES", 2 * 5 * 3 * 16**2)  # five images, the damaged one too, twice
     assert largest_multiple(data, 8, 64) == 16

@@ -11,7 +11,16 @@ from scipy.special import log_softmax, softmax
 
 from hybridclf.denoising.weighting import BinnedWeights, heuristic_weights, paired_gaps, uniform_weights
 from hybridclf.fitting import calibration as module
-from hybridclf.fitting.calibration import Recording, fit_calibration, record, replay
+from hybridclf.fitting.calibration import (
+    Recording,
+    calibrate,
+    cross_answers,
+    fit_calibration,
+    record,
+    replay,
+    worth_with,
+)
+from hybridclf.fitting.drift import DriftSample
 from hybridclf.reranker import Reranker
 from hybridclf.reranking.allocation import FixedTrials, PairedTTest, Race, Staged
 from hybridclf.reranking.fusion import Fusion
@@ -270,3 +279,53 @@ def test_what_is_replayed_is_what_will_be_run(gaussian_denoiser: Callable[..., A
     results = stage.rerank(images, [classes.tolist()] * 60, log_prior)
     np.testing.assert_allclose(np.stack([r.posterior for r in results]), expected, atol=1e-6)
     assert 0 < sum(r.rows for r in results) < 60 * 8
+
+
+def drifting(n: int) -> tuple[Recording, np.ndarray]:
+    """Tier 1 is over-sure on copies that are far too bright, and one image in fifty is too bright, bool `[n]`."""
+    made, rng = make_recording(n), np.random.default_rng(1)
+    clean, far = np.zeros((n, 5)), np.arange(n) % 50 == 0
+    bright = np.tile([8.0, 0, 0, 0, 0], (n, 1))
+    sample = DriftSample(clean, bright, 3 * made.all_log_prior, made.all_y, np.arange(n), (0.0, 1.0))
+    clean[:, 0] = np.where(far, 3.0, rng.uniform(-0.1, 0.1, n))
+    return replace(made, drift=sample), far
+
+
+def test_the_comparison_with_tier_1_knows_of_drift() -> None:
+    made, far = drifting(600)
+    settings: tuple[Any, ...] = (Race(), None, uniform_weights, 0)
+    without, answers = (cross_answers(r, *settings) for r in (replace(made, drift=None), made))
+    np.testing.assert_array_equal(answers.loss[0], without.loss[0])  # tier 1 alone
+    changed = np.abs(answers.loss[1] - without.loss[1]) > 1e-9
+    np.testing.assert_array_equal(changed, far)
+    assert answers.evaluations[far].mean() > without.evaluations[far].mean()
+
+
+def test_no_image_is_answered_with_a_drift_fitted_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = drifting(200)
+    part = np.random.default_rng(0).permutation(200) % 5
+    fitted: list[DriftSample] = []
+    fit = module.Drift.fit
+
+    def watched(sample: DriftSample, prior_alone: float) -> Any:
+        fitted.append(sample)
+        return fit(sample, prior_alone)
+
+    monkeypatch.setattr(module.Drift, "fit", watched)
+    cross_answers(made, Race(), None, uniform_weights, 0)
+    assert made.drift is not None and len(fitted) == 5
+    for p, sample in enumerate(fitted):
+        np.testing.assert_array_equal(sample.clean, made.drift.clean[part != p])
+        np.testing.assert_array_equal(sample.log_prior, made.drift.log_prior[part != p])
+
+
+def test_worth_is_measured_again_with_other_settings(recording: Recording) -> None:
+    classes, before = np.array(list("abcdef")), (Race(), None)
+    fitted = calibrate(recording, classes, *before, uniform_weights)
+    assert fitted.worth is not None and fitted.worth.pays and not fitted.worth.harmed
+    assert worth_with(recording, fitted.worth, classes, before, before, uniform_weights) == fitted.worth
+    again = worth_with(recording, fitted.worth, classes, before, (FixedTrials(4), 3), uniform_weights)
+    assert again.evaluations == 4 * 3 and again.pays
+    assert again.tier_1_log_loss == fitted.worth.tier_1_log_loss
+    off = worth_with(recording, replace(fitted.worth, harmed=tuple("ab")), classes, before, before, uniform_weights)
+    assert off.harmed == ("a", "b") and off.evaluations < fitted.worth.evaluations

@@ -25,7 +25,7 @@ def make_sample(exponent: float, n: int = 4000) -> DriftSample:
     copies[:, 3] += rng.choice([-1, 1], n) * beyond * usual[3] * clean[:, 3].std()
     true = log_softmax(2 * rng.standard_normal((n, 3)), axis=1)
     y = (softmax(true, axis=1).cumsum(axis=1) < rng.random((n, 1))).sum(axis=1).clip(max=2)
-    return DriftSample(clean, copies, true * beyond[:, None] ** exponent, y, SPAN)
+    return DriftSample(clean, copies, true * beyond[:, None] ** exponent, y, np.arange(n), SPAN)
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.7, 1.5])
@@ -74,6 +74,21 @@ def test_a_sample_asks_about_a_copy_of_every_image_under_every_corruption() -> N
     np.testing.assert_array_equal(sample.corrupted, looks_of(np.concatenate(asked), *SPAN))
     joined = DriftSample.join([sample, sample])
     assert len(joined.clean) == 100 and len(joined.log_prior) == 2 * len(sample.log_prior)
+
+
+def test_images_are_selected_with_their_copies() -> None:
+    images = np.random.default_rng(0).random((12, 6, 6, 1))
+    parts = [
+        DriftSample.record(lambda x: x.mean(axis=(1, 2)) * [1, 2], half, np.arange(6) + first, SPAN, 0)
+        for half, first in ((images[:6], 0), (images[6:], 6))
+    ]
+    chosen = np.isin(np.arange(12), [1, 4, 7])
+    some = DriftSample.join(parts).select(chosen)
+    np.testing.assert_array_equal(some.clean, looks_of(images[chosen], *SPAN))
+    assert len(some.y) == len(some.corrupted) == len(some.log_prior) == 3 * len(CORRUPTIONS)
+    np.testing.assert_array_equal(np.array([1, 4, 7])[some.of], some.y)  # a class for every image
+    whole = DriftSample.join(parts)
+    np.testing.assert_array_equal(some.corrupted, whole.corrupted[np.isin(whole.y, [1, 4, 7])])
 
 
 def test_it_survives_json() -> None:

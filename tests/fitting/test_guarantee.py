@@ -103,6 +103,12 @@ def test_a_classifier_keeps_its_guarantee_until_its_settings_change(tmp_path: Pa
     found = clf.guarantee_
     assert found is not None and found.n_images in (300, 301) and found.saved > 0.9
     assert clf.allocation == Race(found.confidence, found.max_trials) and clf.top_k == found.top_k
+    assert clf.worth_ is not None and clf.worth_.evaluations <= found.max_trials * found.top_k
+    some = clf.with_labels([3, 5, 8])
+    assert some.guarantee_ is None and clf.guarantee_ is found
+    with pytest.raises(InvalidInputError, match="novelty needs a calibration"):
+        some.novelty(images[out][:2])
+    assert len(clf.novelty(images[out][:2])) == 2
     clf.save(tmp_path / "model")
     loaded = HybridClassifier.load(tmp_path / "model")
     assert loaded.calibration_ is not None and clf.calibration_ is not None

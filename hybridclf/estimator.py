@@ -755,7 +755,8 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         other = copy.copy(self)
         other.proposer_, other.classes_ = for_labels(self.proposer_, self.denoiser_, labels)
         other.guarantee_ = None  # it was tested, and novelty fitted, with the labels before
-        other.calibration_ = self.calibration_ and replace(self.calibration_, novelty=None)
+        if self.calibration_ and self.calibration_.novelty:
+            other.calibration_ = replace(self.calibration_, novelty=None)
         return other
 
     def _log_prior(self, items: Items) -> np.ndarray:

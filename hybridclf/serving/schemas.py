@@ -13,7 +13,6 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
-from pydantic_core import core_schema
 
 __all__ = [
     "Classification",
@@ -86,8 +85,9 @@ class _Unread:
     """Value of a field without a meaning: None, whatever was sent, as building it would cost many times its bytes."""
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        return core_schema.with_default_schema(core_schema.none_schema(), default=None, on_error="default")
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        # what core_schema.with_default_schema makes, whose package is pydantic's own
+        return {"type": "default", "schema": {"type": "none"}, "default": None, "on_error": "default"}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:

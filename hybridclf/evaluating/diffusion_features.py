@@ -1,5 +1,6 @@
 """Features from inside a diffusion model, as a scikit-learn transformer."""
 
+import copy
 from typing import Any, Self
 
 import numpy as np
@@ -126,12 +127,13 @@ class DiffusionFeatures(TransformerMixin, BaseEstimator):
         condition = {name: value.expand(len(x0), *value.shape[1:]) for name, value in self._nothing.items()}
         found: list[Tensor] = []
         hook = _layer(denoiser, self.layer).register_forward_hook(lambda _, __, output: found.append(_of(output)))
-        graphs, denoiser.graphs = getattr(denoiser, "graphs", False), False  # a graph's replay calls no hook
+        if isinstance(denoiser, LateConditionedDenoiser):
+            denoiser = copy.copy(denoiser)
+            denoiser.graphs = denoiser.compiled = False  # a graph's replay calls no hook, a compiled trunk may not
         try:
             denoiser.predict(x_t, times, torch.arange(len(x0), device=x0.device), condition)
         finally:
             hook.remove()
-            denoiser.graphs = graphs
         return _pooled(found[-1])
 
 

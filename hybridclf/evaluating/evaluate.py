@@ -137,18 +137,8 @@ def evaluate(
         check_whole("top_k", top_k, 2)
     for own in shifted:
         class_numbers(np.asarray(own.y), clf.classes_)  # refuses unknown labels before minutes are spent
-    items, numbers = _read(clf, X, y)
     seed = draw_seed(random_state)
-    if isinstance(calibrate, tuple):
-        more, of_more = _read(clf, *calibrate)
-        calibrating = np.repeat([False, True], [len(items), len(more)])
-        items, numbers = _joined(items, more), np.concatenate([numbers, of_more])
-    else:
-        check_number("calibrate", calibrate, above=0, below=1)
-        kinds = np.arange(len(items)) if groups is None else numbered(column_or_1d(groups).tolist())
-        check_consistent_length(items.images, kinds)
-        mirror = bool(getattr(clf.denoiser_, "mirror", False))
-        calibrating = calibration_share(items.images, numbers, kinds, calibrate, seed, clf.classes_.tolist(), mirror)
+    items, numbers, calibrating = _split(clf, *_read(clf, X, y), calibrate, groups, seed)
     _check_enough(numbers, calibrating)
     recording = record(
         clf,
@@ -166,6 +156,10 @@ def evaluate(
     report = _report(study, names, notes, shifts)
     if any(row.beyond_line for row in shifts):
         report.figures.append(robustness(shifts, known_baselines))
+    elif n_baselines:
+        report.about["notes"].append(
+            "All baselines have the same accuracy as given: no line can be drawn through them."
+        )
     return report
 
 
@@ -175,6 +169,20 @@ def _read(clf: HybridClassifier, X: Any, y: Any) -> tuple[Items, np.ndarray]:
     y = column_or_1d(y)
     check_consistent_length(items.images, y)
     return items, class_numbers(y, clf.classes_)
+
+
+def _split(
+    clf: HybridClassifier, items: Items, y: np.ndarray, calibrate: float | tuple[Any, Any], groups: Any, seed: int
+) -> tuple[Items, np.ndarray, np.ndarray]:
+    """All images with their class numbers, and the mask of those to calibrate on, bool `[n]`."""
+    if isinstance(calibrate, tuple):
+        more, of_more = _read(clf, *calibrate)
+        return _joined(items, more), np.concatenate([y, of_more]), np.repeat([False, True], [len(y), len(of_more)])
+    check_number("calibrate", calibrate, above=0, below=1)
+    kinds = np.arange(len(items)) if groups is None else numbered(column_or_1d(groups).tolist())
+    check_consistent_length(items.images, kinds)
+    mirror = bool(getattr(clf.denoiser_, "mirror", False))
+    return items, y, calibration_share(items.images, y, kinds, calibrate, seed, clf.classes_.tolist(), mirror)
 
 
 def _joined(first: Items, second: Items) -> Items:

@@ -92,6 +92,19 @@ def test_a_report(world: Any) -> None:
     assert "beyond" in str(report)
 
 
+def test_baselines_without_a_line(world: Any) -> None:
+    """Refused before anything is asked, or, where only the answers tell, said in the report."""
+    shifted = [Shifted("same", world.images, world.labels)]
+    one = BaselineResult("one", 0.9, 0.5)
+    with pytest.raises(InvalidInputError, match="at least two baselines, and one is given"):
+        evaluate(world.clf, world.images, world.labels, trials=4, shifted=shifted, known_baselines=[one])
+    with pytest.raises(InvalidInputError, match="give shifted images or corrupt as well"):
+        evaluate(world.clf, world.images, world.labels, trials=4, known_baselines=[one, one])
+    report = evaluate(world.clf, world.images, world.labels, trials=4, shifted=shifted, known_baselines=[one, one])
+    assert "no line can be drawn" in report.about["notes"][-1]
+    assert not any(row.beyond_line for row in report.shifts)
+
+
 class _First:
     """A classifier of the first four numbers of a row."""
 

@@ -1,9 +1,11 @@
 """scikit-learn's own checks of an estimator, none of them expected to fail."""
 
+import numpy as np
 import pytest
 from sklearn.utils.estimator_checks import check_estimator
 
 from hybridclf import HybridClassifier
+from hybridclf.fitting import calibration
 
 
 @pytest.mark.parametrize(
@@ -11,7 +13,9 @@ from hybridclf import HybridClassifier
     [HybridClassifier(max_iter=2, cv=2), pytest.param(HybridClassifier(), marks=pytest.mark.slow)],
     ids=["briefly trained", "as it is"],
 )
-def test_check_estimator(clf: HybridClassifier) -> None:
+def test_check_estimator(clf: HybridClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    if clf.max_iter == 2:  # hundreds of fits: four fifths of each were replays of thirteen other sharpnesses
+        monkeypatch.setattr(calibration, "SHARPNESS", np.ones(1))
     results = check_estimator(clf, expected_failed_checks=None, on_skip=None, on_fail="raise")
     assert len(results) > 50
     not_passed = {result["check_name"]: result["status"] for result in results if result["status"] != "passed"}

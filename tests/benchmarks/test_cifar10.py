@@ -18,7 +18,7 @@ from scipy.special import log_softmax
 from sklearn.datasets import load_digits, load_sample_image
 
 from hybridclf import Allocation, FixedTrials, Fusion, HybridClassifier, PairedTTest, Staged
-from hybridclf.pair_training import recipe, run
+from hybridclf.pair_training import recipe, run, time_budget
 from hybridclf.pair_training.train_pair import train_pair
 
 
@@ -127,6 +127,7 @@ def blobs(path: Path, n: int, seed: int) -> None:
     pq.write_table(pa.Table.from_pylist(rows), path)
 
 
+@pytest.mark.slow
 def test_the_whole_benchmark_runs_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -168,6 +169,7 @@ def test_the_whole_benchmark_runs_and_resumes(
 def test_the_recipe_is_trained_with_the_term_and_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe, "UNET", recipe.UNET | {"width": 16, "head_width": 16})
     monkeypatch.setattr(run, "steps_in", lambda trainer, seconds: 6)
+    monkeypatch.setattr(time_budget, "MIN_TRIALS", 32)  # however slow the machine is
     monkeypatch.setattr(cifar10_recipe, "RESULTS", tmp_path / "out")
     blobs(tmp_path / "cifar10-train.parquet", 90, 0)
     cifar10_recipe.main([str(tmp_path), str(tmp_path / "work"), "--minutes", "1"])

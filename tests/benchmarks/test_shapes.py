@@ -253,6 +253,7 @@ def test_a_changed_phrase_is_false() -> None:
             assert word in ours and word not in theirs
 
 
+@pytest.mark.slow
 def test_the_whole_benchmark(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compositional, "TRIALS", 17)  # more than before the last stage
     monkeypatch.setattr(compositional, "RECORDED_TRIALS", 3)

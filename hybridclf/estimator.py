@@ -567,10 +567,14 @@ class HybridClassifier(ClassifierMixin, ReadsItems, BaseEstimator):
 
     def _decide(self, items: Items) -> tuple[np.ndarray, list[RerankResult]]:
         candidates, log_prior, own = self._propose(items)
-        posterior = self.fusion_.prior(own)
         stage = self.reranker()
         stage.check_prior = False  # it is that of the tier 1 which the fusion was fitted for
         results = stage.rerank(items.images, candidates, log_prior, novel=self._novel(items), progress=self.verbose)
+        return self._posterior(own, results), results
+
+    def _posterior(self, own: np.ndarray, results: Sequence[RerankResult]) -> np.ndarray:
+        """Posterior `[n, C]` of all classes from their log prior `[n, C]` and the results of some candidates."""
+        posterior = self.fusion_.prior(own)
         number = {label: i for i, label in enumerate(self.classes_.tolist())}
         for row, log_p, result in zip(posterior, own, results, strict=True):
             if result.stopped_by in TIER_1_ANSWERS:
@@ -578,7 +582,7 @@ class HybridClassifier(ClassifierMixin, ReadsItems, BaseEstimator):
                 continue
             columns = [number[label] for label in result.candidates]
             row[columns] = result.posterior * row[columns].sum()
-        return posterior / posterior.sum(axis=1, keepdims=True), results
+        return posterior / posterior.sum(axis=1, keepdims=True)
 
     def novelty(self, X: Any) -> np.ndarray:
         """Conformal p-values `[n]` of images against the calibration images: low for what is none of the classes.

@@ -83,27 +83,74 @@ class Page:
         self._for = lru_cache(8)(clf.with_labels)
         self._stopped: set[str] = set()
 
-    def race(self, path: str | None, labels: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
-        """Race one picture: generates the race, the picture with its map, the download, and whether Stop works."""
-        nothing = (gr.update(value=None, visible=False), gr.update(value=None, visible=False))
-        if path is None:
-            yield message_html(HELLO), *nothing, gr.update(interactive=False)
-            return
+    def lay_out(self) -> None:
+        """Put the parts into the page that is being built, and tell them what to do."""
+        known = ", ".join(map(str, self.clf.classes_[:MOST_LABELS].tolist()))
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                self.picture = _picture_input()
+                labels = gr.Textbox(
+                    known if self.reads_text else "",
+                    label="Labels, with commas between them",
+                    lines=2,
+                    max_length=MOST_LABELS * LONGEST_LABEL,
+                    visible=self.reads_text,
+                )
+                if not self.reads_text:
+                    gr.Markdown(f"It knows {known}, and takes whatever else a picture shows for one of these.")
+                with gr.Row():
+                    go = gr.Button("Race", variant="primary", min_width=100)
+                    self.stop_button = gr.Button("Stop", interactive=False, min_width=100)
+            with gr.Column(scale=3, min_width=300):
+                self.view = gr.HTML(message_html(HELLO))
+                self.slider = gr.ImageSlider(visible=False, interactive=False, buttons=[], max_height=420)
+                self.download = gr.DownloadButton("Download as JSON", visible=False)
+        gr.on(
+            [self.picture.input, go.click],
+            self.race,
+            inputs=[self.picture, labels],
+            outputs=[self.view, self.slider, self.download, self.stop_button, self.picture],
+            show_progress="hidden",
+            trigger_mode="always_last",
+            api_visibility="private",
+        )
+        self.stop_button.click(self.stop, queue=False, api_visibility="private")
+
+    def race(self, path: str | None, labels: str, request: gr.Request) -> Iterator[dict[Any, Any]]:
+        """Race one picture: generates what the parts of the page show from then on, by part."""
         visitor = str(request.session_hash)
         self._stopped.discard(visitor)
-        yield message_html("Reading the picture …"), *nothing, gr.update(interactive=True)
+        nothing = {self.slider: gr.update(value=None, visible=False), self.download: gr.update(visible=False)}
+        yield {self.view: message_html("Reading the picture …" if path else HELLO), self.stop_button: _off(), **nothing}
+        if path is None:
+            return
         try:
-            picture, clf = self.decoders.decode(Path(path)), self._classifier(labels)
-            picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-            for seen in watch(clf, picture, lambda: visitor in self._stopped):
+            picture = self.decoders.decode(Path(path))
+        except InvalidInputError as error:  # a browser would show a broken picture
+            yield {self.view: _refusal(error), self.picture: None}
+            return
+        picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+        try:
+            for seen in watch(self._classifier(labels), picture, lambda: visitor in self._stopped):
                 if isinstance(seen, Finish):
-                    shown = _map(picture, seen)
-                    yield finish_html(seen), shown, _download(seen), gr.update(interactive=False)
+                    yield {self.view: finish_html(seen), self.stop_button: _off(), **self._results(picture, seen)}
                 else:
-                    yield moment_html(seen), *nothing, gr.update(interactive=True)
+                    yield {self.view: moment_html(seen), self.stop_button: gr.update(interactive=True)}
                     time.sleep(PACE)
         except HybridClfError as error:
-            yield message_html(f"This cannot be raced: {error}", error=True), *nothing, gr.update(interactive=False)
+            yield {self.view: _refusal(error), self.stop_button: _off()}
+
+    def _results(self, picture: Image.Image, finish: Finish) -> dict[Any, Any]:
+        """The picture and its map under one slider, and all of it as a file."""
+        folder = Path(tempfile.mkdtemp(dir=self.download.GRADIO_CACHE))
+        (folder / "race.json").write_text(json.dumps(describe(finish), indent=1), encoding="utf-8")
+        results = {self.download: gr.update(value=str(folder / "race.json"), visible=True)}
+        if why := finish.explanation:
+            pair = (picture, overlay(picture, why.map))
+            results[self.slider] = gr.update(
+                value=pair, visible=True, label=f"orange: like {why.a}; purple: like {why.b}"
+            )
+        return results
 
     def stop(self, request: gr.Request) -> None:
         """End the visitor's race at its next trial."""
@@ -119,19 +166,12 @@ class Page:
         return self._for(labels)
 
 
-def _map(picture: Image.Image, finish: Finish) -> Any:
-    """The picture and its map under one slider."""
-    if finish.explanation is None:
-        return gr.update(value=None, visible=False)
-    a, b = finish.explanation.a, finish.explanation.b
-    label = f"orange: like {a}; purple: like {b}"
-    return gr.update(value=(picture, overlay(picture, finish.explanation.map)), visible=True, label=label)
+def _off() -> dict[str, Any]:
+    return gr.update(interactive=False)
 
 
-def _download(finish: Finish) -> Any:
-    folder = Path(tempfile.mkdtemp(prefix="hybridclf-app-"))
-    (folder / "race.json").write_text(json.dumps(describe(finish), indent=1), encoding="utf-8")
-    return gr.update(value=str(folder / "race.json"), visible=True)
+def _refusal(error: HybridClfError) -> str:
+    return message_html(f"This cannot be raced: {error}", error=True)
 
 
 def build(clf: HybridClassifier, decoders: Decoders, name: str = "model") -> gr.Blocks:
@@ -152,38 +192,9 @@ def build(clf: HybridClassifier, decoders: Decoders, name: str = "model") -> gr.
         If the classifier takes no images.
     """
     page = Page(clf, decoders)
-    known = ", ".join(map(str, clf.classes_[:MOST_LABELS].tolist()))
     with gr.Blocks(title="hybridclf", analytics_enabled=False, delete_cache=(600, KEPT_SECONDS)) as blocks:
         gr.Markdown(f"# hybridclf\nA fast classifier proposes, a diffusion model decides. Model: **{name}**.")
-        with gr.Row():
-            with gr.Column(scale=2, min_width=300):
-                picture = _picture_input()
-                labels = gr.Textbox(
-                    known if page.reads_text else "",
-                    label="Labels, with commas between them",
-                    lines=2,
-                    max_length=MOST_LABELS * LONGEST_LABEL,
-                    visible=page.reads_text,
-                )
-                if not page.reads_text:
-                    gr.Markdown(f"It knows {known}, and takes whatever else a picture shows for one of these.")
-                with gr.Row():
-                    go = gr.Button("Race", variant="primary", min_width=100)
-                    stop = gr.Button("Stop", interactive=False, min_width=100)
-            with gr.Column(scale=3, min_width=300):
-                race = gr.HTML(message_html(HELLO))
-                slider = gr.ImageSlider(visible=False, interactive=False, buttons=[], max_height=420)
-                download = gr.DownloadButton("Download as JSON", visible=False)
-        gr.on(
-            [picture.input, go.click],
-            page.race,
-            inputs=[picture, labels],
-            outputs=[race, slider, download, stop],
-            show_progress="hidden",
-            trigger_mode="always_last",
-            api_visibility="private",
-        )
-        stop.click(page.stop, queue=False, api_visibility="private")
+        page.lay_out()
     return blocks.queue(max_size=WAITING, default_concurrency_limit=1)
 
 

@@ -186,4 +186,4 @@ def _numbers(value: Any) -> Any:
     """Lists in place of arrays, None in place of nan: the error of a candidate that was dropped."""
     if not isinstance(value, np.ndarray):
         return value
-    return np.where(np.isnan(value), None, value.astype(float)).tolist()
+    return np.where(np.isnan(value), np.array(None), value.astype(float)).tolist()

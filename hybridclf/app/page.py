@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import gradio as gr
@@ -81,7 +82,7 @@ class Page:
         self.clf, self.decoders = clf, decoders
         self.reads_text = isinstance(clf.proposer_, TextModel) and isinstance(clf.denoiser_, TextModel)
         self._for = lru_cache(8)(clf.with_labels)
-        self._stopped: set[str] = set()
+        self._stops: dict[str, Event] = {}  # of races under way, by visitor
 
     def lay_out(self) -> None:
         """Put the parts into the page that is being built, and tell them what to do."""
@@ -118,8 +119,6 @@ class Page:
 
     def race(self, path: str | None, labels: str, request: gr.Request) -> Iterator[dict[Any, Any]]:
         """Race one picture: generates what the parts of the page show from then on, by part."""
-        visitor = str(request.session_hash)
-        self._stopped.discard(visitor)
         nothing = {self.slider: gr.update(value=None, visible=False), self.download: gr.update(visible=False)}
         yield {self.view: message_html("Reading the picture …" if path else HELLO), self.stop_button: _off(), **nothing}
         if path is None:
@@ -130,8 +129,10 @@ class Page:
             yield {self.view: _refusal(error), self.picture: None}
             return
         picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+        visitor, stop = str(request.session_hash), Event()
+        self._stops[visitor] = stop
         try:
-            for seen in watch(self._classifier(labels), picture, lambda: visitor in self._stopped):
+            for seen in watch(self._classifier(labels), picture, stop.is_set):
                 if isinstance(seen, Finish):
                     yield {self.view: finish_html(seen), self.stop_button: _off(), **self._results(picture, seen)}
                 else:
@@ -139,6 +140,8 @@ class Page:
                     time.sleep(PACE)
         except HybridClfError as error:
             yield {self.view: _refusal(error), self.stop_button: _off()}
+        finally:
+            self._stops.pop(visitor, None)
 
     def _results(self, picture: Image.Image, finish: Finish) -> dict[Any, Any]:
         """The picture and its map under one slider, and all of it as a file."""
@@ -154,12 +157,13 @@ class Page:
 
     def stop(self, request: gr.Request) -> None:
         """End the visitor's race at its next trial."""
-        self._stopped.add(str(request.session_hash))
+        if stop := self._stops.get(str(request.session_hash)):
+            stop.set()
 
     def _classifier(self, typed: str) -> HybridClassifier:
-        """The classifier for labels that were typed, if it reads text and there are any."""
+        """The classifier for labels that were typed, if it reads text and there are others than its own."""
         labels = tuple(dict.fromkeys(filter(None, map(str.strip, typed.replace("\n", ",").split(",")))))
-        if not self.reads_text or not labels:
+        if not self.reads_text or labels in ((), tuple(map(str, self.clf.classes_))):
             return self.clf
         if len(labels) > MOST_LABELS or max(map(len, labels)) > LONGEST_LABEL:
             raise InvalidInputError(f"give at most {MOST_LABELS} labels of at most {LONGEST_LABEL} characters")

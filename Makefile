@@ -1,23 +1,25 @@
 # make demo          the demonstration on handwritten digits; report in demo-report/
 # make test          the tests
 # make test-lowest   those of them that other libraries matter to, with the lowest versions that pyproject.toml allows
+# make test-app      those of `hybridclf app`, whose gradio takes no Pillow 13, in an environment of their own
 # make lint          ruff and mypy
 # make docs          the documentation, in docs/_build/html; warnings are errors
 # make bench         speed and cost beside the published procedure, about 10 minutes on two cores; ARGS="--profile full"
 # make clean         remove all that was generated, except the environments
 #
-# Each makes .venv (test-lowest: .venv-lowest) when it is missing: with uv when it is on the PATH, else with venv and pip.
-# PYTHON=python3.12 chooses the interpreter; ARGS="…" is handed on to demo, test, docs or bench.
+# Each makes .venv (test-lowest: .venv-lowest, test-app: .venv-app) when it is missing: with uv when it is on the PATH, else with venv and pip.
+# PYTHON=python3.12 chooses the interpreter; ARGS="…" is handed on to demo, tests, docs or bench.
 
 PYTHON ?=
 ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 LOWEST := .venv-lowest
+APP := .venv-app
 LOWEST_TESTS := $(addprefix tests/,adapters batch/test_inputs.py cli data/test_arrays.py data/test_image_files.py demo/test_plots.py serving test_persistence.py)
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 
-.PHONY: demo test test-lowest lint docs bench clean
+.PHONY: demo test test-lowest test-app lint docs bench clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -29,6 +31,9 @@ test: $(INSTALLED)
 # Old libraries are warned of by newer ones that they use: here that is no error.
 test-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -o filterwarnings=default --disable-warnings $(LOWEST_TESTS) $(ARGS)
+
+test-app: $(APP)/.installed
+	$(APP)/bin/python -m pytest tests/app $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
@@ -53,7 +58,8 @@ else
 endif
 	@touch $@
 
-ENVIRONMENTS := .venv $(LOWEST)
+ENVIRONMENTS := .venv $(LOWEST) $(APP)
+EXTRA := dev
 
 ifeq ($(UV),)
 $(ENVIRONMENTS:%=%/bin/python): python = $(or $(PYTHON),python3)
@@ -67,11 +73,15 @@ endif
 
 .venv/.installed: constraints.txt
 $(LOWEST)/.installed: constraints-lowest.txt
+$(APP)/.installed: EXTRA := dev-app
+$(APP)/.installed: $(APP)/constraints.txt
+$(APP)/constraints.txt: constraints.txt | $(APP)/bin/python
+	grep -v '^pillow==' $< >$@
 $(ENVIRONMENTS:%=%/.installed): %/.installed: pyproject.toml | %/bin/python
 ifeq ($(UV),)
 	@$*/bin/python -m pip --version >/dev/null 2>&1 || $*/bin/python -m ensurepip
-	$*/bin/python -m pip install --disable-pip-version-check -e '.[dev]' -c $(filter constraints%,$^)
+	$*/bin/python -m pip install --disable-pip-version-check -e '.[$(EXTRA)]' -c $(filter %.txt,$^)
 else
-	uv pip install --python $*/bin/python -e '.[dev]' -c $(filter constraints%,$^)
+	uv pip install --python $*/bin/python -e '.[$(EXTRA)]' -c $(filter %.txt,$^)
 endif
 	@touch $@

@@ -35,7 +35,7 @@ def sets(data: Path, n: int) -> dict[str, np.ndarray]:
 
 def scores(clf: HybridClassifier, test: NoveltyTest, images: np.ndarray) -> dict[str, np.ndarray]:
     """Scores `[n]` by method, high for what is novel."""
-    traits = clf._traits(clf._read(images), test.pixel_range)
+    traits = clf._traits(clf._read(images), test.pixel_range)[0]
     looks, mean, covariance = slice(0, 5), np.array(test.mean), np.linalg.inv(np.array(test.precision))
     return {
         "novelty": -test.p_values(traits),

@@ -11,17 +11,14 @@ import numpy as np
 import torch
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.utils import Tags, assert_all_finite, check_consistent_length, column_or_1d
+from sklearn.utils import Tags
 from sklearn.utils.metadata_routing import MetadataRouter
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from . import persistence
 from .captions import CaptionScores, check_captions, different_texts, score_captions, without_template
-from .data.arrays import Items, as_array, in_range, is_empty, is_image_list, is_pil_list, scaled, value_range
-from .data.image_files import read_pictures
-from .data.tables import TableEncoder, is_numeric
-from .denoising.weighting import resolve_weighting, uniform_weights
+from .data.arrays import Items
+from .denoising.weighting import resolve_weighting
 from .devices import as_device
 from .errors import InvalidInputError, UncalibratedWarning, choices
 from .explanation import Explanation, explain
@@ -29,7 +26,8 @@ from .fitting.calibration import RECORDED_CLASSES, Calibration, Recording, calib
 from .fitting.cross_fit import CrossFit, FittedTiers, Sample, TierFitter, pixel_span
 from .fitting.drift import looks_of
 from .fitting.guarantee import FIT_SHARE, Guarantee, Replays, check_enough, find_guarantee
-from .fitting.outliers import FEWEST_IMAGES, traits_of
+from .fitting.outliers import lowest_errors, name_novel, novelty_test, reject_novel, traits_of
+from .fitting.reading import ReadsItems
 from .fitting.resolve_tiers import for_labels, resolve_tiers
 from .fitting.routing import metadata_of, router_of
 from .fitting.splitting import hold_out
@@ -52,7 +50,7 @@ from .utils.names import Prompts
 __all__ = ["HybridClassifier"]
 
 
-class HybridClassifier(ClassifierMixin, BaseEstimator):
+class HybridClassifier(ClassifierMixin, ReadsItems, BaseEstimator):
     """Image classifier of two tiers: a fast classifier proposes, a diffusion classifier re-ranks.
 
     Parameters
@@ -110,6 +108,11 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         for an MLP, float32 for a U-Net, and for tiers named by a string what their adapters choose.
     n_jobs : int or None
         Number of folds fitted at a time, as in scikit-learn. The result does not depend on it.
+    reject : float or None
+        Rate in (0, 1) of false alarms: images with a `novelty` of at most this are none of the classes. It takes a
+        calibration, and one more trial of each image. None: every image is one of them.
+    novel_label : str, number or None
+        Their label in `predict` and over HTTP, of the same kind as the classes; `RerankResult.label` is None.
     verbose : bool
         Show progress bars.
     random_state : int, RandomState or None
@@ -173,12 +176,9 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
     """
 
     calibration_: Calibration | None
-    image_shape_: tuple[int, ...] | None
-    pixel_range_: tuple[float, float] | None
     worth_: Worth | None
     guarantee_: Guarantee | None
 
-    _table: TableEncoder | None
     _usual: UsualValues | None
 
     def __init__(
@@ -204,6 +204,8 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         batch_size: int | None = None,
         device: str = "auto",
         dtype: str | None = None,
+        reject: float | None = None,
+        novel_label: str | float | None = None,
         verbose: bool = False,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -227,6 +229,8 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         self.batch_size = batch_size
         self.device = device
         self.dtype = dtype
+        self.reject = reject
+        self.novel_label = novel_label
         self.verbose = verbose
         self.random_state = random_state
 
@@ -251,8 +255,8 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
     def set_params(self, **params: Any) -> Self:
         """Set parameters by name, also nested ones such as `allocation__confidence` and `proposer__C`.
 
-        Of a fitted classifier `allocation`, `top_k`, `batch_size` and `verbose` take effect at once, the others with
-        the next `fit`.
+        Of a fitted classifier `allocation`, `top_k`, `batch_size`, `reject`, `novel_label` and `verbose` take effect at
+        once, the others with the next `fit`.
 
         Raises
         ------
@@ -534,7 +538,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         return self.decide(X)[1]
 
     def stream(self, X: Any) -> Iterator[Step]:
-        """Generate the steps of `rerank`, to be watched."""
+        """Generate the steps of `rerank`, to be watched; none is rejected here, `novelty` tells."""
         check_is_fitted(self)
         items = self._read(X)
         candidates, log_prior, _ = self._propose(items)
@@ -542,17 +546,35 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Posterior `[n, C]` of all classes, rows sum to one; classes that were no candidates keep tier 1's share."""
-        return self.decide(X)[0]
+        check_is_fitted(self)
+        return self._decide(self._read(X))[0]
 
     def decide(self, X: Any) -> tuple[np.ndarray, list[RerankResult]]:
-        """`predict_proba` and `rerank` at the cost of one: the posterior `[n, C]` and the n results behind it."""
+        """`predict_proba` and `rerank` at the cost of one: the posterior `[n, C]` and the n results behind it.
+
+        Raises
+        ------
+        InvalidInputError
+            With `reject`, if there was no calibration on images of one size, or one on too few for this rate.
+        """
         check_is_fitted(self)
         items = self._read(X)
+        if self.reject is None:
+            return self._decide(items)
+        p_values, evaluations = self._p_values(items)  # first, as it may raise
+        posterior, results = self._decide(items)
+        return posterior, reject_novel(results, p_values, evaluations, self.reject)
+
+    def _decide(self, items: Items) -> tuple[np.ndarray, list[RerankResult]]:
         candidates, log_prior, own = self._propose(items)
-        posterior = self.fusion_.prior(own)
         stage = self.reranker()
         stage.check_prior = False  # it is that of the tier 1 which the fusion was fitted for
         results = stage.rerank(items.images, candidates, log_prior, novel=self._novel(items), progress=self.verbose)
+        return self._posterior(own, results), results
+
+    def _posterior(self, own: np.ndarray, results: Sequence[RerankResult]) -> np.ndarray:
+        """Posterior `[n, C]` of all classes from their log prior `[n, C]` and the results of some candidates."""
+        posterior = self.fusion_.prior(own)
         number = {label: i for i, label in enumerate(self.classes_.tolist())}
         for row, log_p, result in zip(posterior, own, results, strict=True):
             if result.stopped_by in TIER_1_ANSWERS:
@@ -560,7 +582,7 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
                 continue
             columns = [number[label] for label in result.candidates]
             row[columns] = result.posterior * row[columns].sum()
-        return posterior / posterior.sum(axis=1, keepdims=True), results
+        return posterior / posterior.sum(axis=1, keepdims=True)
 
     def novelty(self, X: Any) -> np.ndarray:
         """Conformal p-values `[n]` of images against the calibration images: low for what is none of the classes.
@@ -575,23 +597,22 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
             If there was no calibration on at least 60 images of one size.
         """
         check_is_fitted(self)
-        test = self.calibration_ and self.calibration_.novelty
-        if not test:
-            raise InvalidInputError(
-                "novelty needs a calibration on images of one size; call calibrate(X, y) with at least "
-                f"{FEWEST_IMAGES} of them that neither tier was trained on"
-            )
-        return test.p_values(self._traits(self._read(X), test.pixel_range))
+        return self._p_values(self._read(X))[0]
 
-    def _traits(self, items: Items, pixel_range: tuple[float, float]) -> np.ndarray:
-        """Traits `[n, 6]` of images; an image without finite errors has an infinite one."""
+    def _p_values(self, items: Items) -> tuple[np.ndarray, np.ndarray]:
+        """P-values of images and what each cost in evaluations, `[n]` each."""
+        test = novelty_test(self)
+        traits, evaluations = self._traits(items, test.pixel_range)
+        return test.p_values(traits), evaluations
+
+    def _traits(self, items: Items, pixel_range: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+        """Traits `[n, 6]` of images, and the evaluations `[n]` behind them."""
         log_prior = aligned_log_proba(self.proposer_, items, self.classes_)
         candidates = self.classes_[np.argsort(-log_prior, axis=1, kind="stable")[:, :RECORDED_CLASSES]].tolist()
         stage = self.reranker(FixedTrials(1), Fusion())
-        stage.plan, stage.weighting = self.reranker(Race(max_trials=1)).plan, uniform_weights
-        results = stage.rerank(items.images, candidates, progress=self.verbose)
-        lowest = np.array([r.evidence.min() if r.stopped_by != "fallback" else np.inf for r in results])
-        return traits_of(looks_of(items.images, *pixel_range), lowest)
+        stage.plan = self.reranker(Race(max_trials=1)).plan  # its most informative trial
+        lowest, evaluations = lowest_errors(stage, items.images, candidates, self.verbose)
+        return traits_of(looks_of(items.images, *pixel_range), lowest), evaluations
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Logarithm of `predict_proba`, `[n, C]`; never below that of the smallest normal float."""
@@ -603,9 +624,10 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def predict(self, X: Any) -> np.ndarray:
-        """The label with the highest posterior, `[n]`."""
-        best = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[best]
+        """The labels with the highest posterior, `[n]`; with `reject`, `novel_label` for images of no class."""
+        posterior, results = self.decide(X)
+        labels = self.classes_[posterior.argmax(axis=1)]
+        return labels if self.reject is None else name_novel(labels, results, self.novel_label)
 
     def reranker(self, allocation: Allocation | None = None, fusion: Fusion | None = None) -> Reranker:
         """The fitted second tier as a stage of its own, with the fitted allocation and fusion unless others are given.
@@ -715,11 +737,11 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
         if a is not None and a == b:
             raise InvalidInputError(f"a and b are both {a!r}; give two different classes")
         one = image[None] if isinstance(image, np.ndarray) else [image]
-        posterior, results = self.decide(one)
+        items = self._read(one)
+        posterior, results = self._decide(items)
         ranked = self.classes_[np.argsort(-posterior[0], kind="stable")].tolist()
         others = (label for label in ranked if label not in (a, b))
         pair = tuple(next(others) if label is None else label for label in (a, b))
-        items = self._read(one)
         log_prior = self._propose(items)[2][0]
         chosen = log_prior[[self.classes_.tolist().index(label) for label in pair]]
         stage = self.reranker(Race(max_trials=trials))
@@ -854,59 +876,6 @@ class HybridClassifier(ClassifierMixin, BaseEstimator):
             As for `load`.
         """
         return cls.load(catalog.model_folder(name), prompts=prompts, device=device)
-
-    # --- reading ------------------------------------------------------------------------------------------------------
-
-    def _read(self, X: Any, reset: bool = False) -> Items:
-        """X for either tier; images as an array of the fitted shape, or as they are where tiers take any size."""
-        if is_empty(X):
-            raise InvalidInputError("X is empty; give at least one image")
-        shape = self.image_shape if reset else self.image_shape_
-        X = read_pictures(X, shape)
-        if not self._takes_arrays:
-            if reset:
-                self.image_shape_ = self.pixel_range_ = self._table = None
-            return Items(X, X)
-        table = not is_image_list(X) and getattr(X, "ndim", 2) <= 2
-        if table and (self._needs_encoder(X) if reset else self._table is not None):
-            return self._read_mixed(X, reset)
-        if table:
-            given, X = X, validate_data(self, X, reset=reset)
-        images = as_array(X, shape)
-        if reset:
-            self._table, self.image_shape_, self.pixel_range_ = None, images.shape[1:], value_range(images)
-            self.n_features_in_ = int(np.prod(self.image_shape_))
-        if is_pil_list(X):
-            images = scaled(images, self.pixel_range_)
-        elif (images.ndim == 4 or not table) and self.pixel_range_ and not reset:  # in a table 255 is a number
-            images = in_range(images, self.pixel_range_)
-        return Items(given if table and images.ndim == 2 and hasattr(given, "shape") else images, images)
-
-    def _needs_encoder(self, X: Any) -> bool:
-        """Tell whether a table may have gaps, or has columns that are no numbers."""
-        return accepts_gaps(self.proposer) or (self.proposer is not None and not is_numeric(X))
-
-    def _read_mixed(self, X: Any, reset: bool) -> Items:
-        """A table with gaps or text: as it is for tier 1, as numbers for tier 2."""
-        validate_data(self, X, skip_check_array=True, reset=reset)
-        given = X if hasattr(X, "shape") else np.asarray(X)
-        if reset:
-            self._table = TableEncoder().fit(given)
-        assert self._table is not None
-        images = as_array(self._table.transform(given), self.image_shape if reset else self.image_shape_)
-        if reset:
-            self.image_shape_, self.pixel_range_ = images.shape[1:], value_range(images)
-        return Items(given, images)
-
-    def _read_labelled(self, X: Any, y: Any, reset: bool = False) -> tuple[Items, np.ndarray]:
-        if y is None:
-            raise InvalidInputError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        items = self._read(X, reset)
-        y = column_or_1d(y, warn=True)
-        assert_all_finite(y, input_name="y")
-        check_classification_targets(y)
-        check_consistent_length(items.images, y)
-        return items, y
 
 
 _FITTED = ("_seed", "_takes_arrays", "_table", "_usual", "_objective", "_weighting")

@@ -53,7 +53,7 @@ def fitted_pair(folder: Path, source: Path) -> Fitted:
     sample = DriftSample.record(
         lambda copies: clf.proposer_.predict_log_proba(copies.round().astype(np.uint8)), pixels, numbers, span, 0
     )
-    traits = clf._traits(clf._read(pixels), span)
+    traits = clf._traits(clf._read(pixels), span)[0]
     return Drift.fit(sample, clf.fusion_.prior_alone), NoveltyTest.fit(traits, span, 0)
 
 

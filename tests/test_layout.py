@@ -13,7 +13,7 @@ LEVELS = (
     {"__main__"},
     {"cli"},
     {"evaluating"},
-    {"batch", "pair_training", "serving"},
+    {"app", "batch", "pair_training", "serving"},
     {"demo", "zeroshot"},
     {"estimator"},
     {"persistence"},

@@ -38,7 +38,7 @@ class FileAnswer:
     path : str
         Path of the file.
     label : label or None
-        Label with the highest posterior.
+        Label with the highest posterior, or the classifier's `novel_label` if it rejects the image.
     probability : float or None
         Posterior of that label.
     posterior : tuple of LabelProbability
@@ -123,7 +123,7 @@ def answer_images(
     return [
         FileAnswer(path, error=str(item))
         if isinstance(item, InvalidInputError)
-        else _answer(path, *next(decided), clf.classes_, top)
+        else _answer(path, *next(decided), clf, top)
         for path, item in zip(paths, read, strict=True)
     ]
 
@@ -138,13 +138,13 @@ def _small(clf: "HybridClassifier", image: Image.Image | InvalidInputError) -> I
         return error
 
 
-def _answer(path: str, posterior: np.ndarray, result: RerankResult, classes: np.ndarray, top: int) -> FileAnswer:
+def _answer(path: str, posterior: np.ndarray, result: RerankResult, clf: HybridClassifier, top: int) -> FileAnswer:
     # stable: equal posteriors stay in the order of the classes
     best = np.argsort(-posterior, kind="stable")[:top]
-    likeliest = tuple(map(LabelProbability, classes[best].tolist(), posterior[best].tolist()))
+    likeliest = tuple(map(LabelProbability, clf.classes_[best].tolist(), posterior[best].tolist()))
     return FileAnswer(
         path=path,
-        label=likeliest[0].label,
+        label=clf.novel_label if result.rejected else likeliest[0].label,
         probability=likeliest[0].probability,
         posterior=likeliest,
         evaluations=result.evaluations,

@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
+from .app import show_page
 from .batch import batch
 from .classify import classify
 from .demo import demo
@@ -57,3 +58,4 @@ def main(
 
 for command in (demo, classify, train, evaluate, synthesize, batch, serve, models):
     app.command()(command)
+app.command("app")(show_page)

@@ -1,13 +1,29 @@
 """Conformal p-values of images against the calibration images: is this any of the classes at all?"""
 
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any, Self
 
 import numpy as np
 
+from ..denoising.weighting import uniform_weights
+from ..errors import InvalidInputError
+from ..ports import Label
+from ..reranker import Reranker
+from ..reranking.evidence import RerankResult
 from .drift import distances, mean_and_precision
+from .validation import check_parameters
 
-__all__ = ["FEWEST_IMAGES", "NoveltyTest", "traits_of"]
+__all__ = [
+    "FEWEST_IMAGES",
+    "NoveltyTest",
+    "lowest_errors",
+    "name_novel",
+    "novelty_test",
+    "reject_novel",
+    "traits_of",
+]
 
 FEWEST_IMAGES = 60
 """Calibration images that a test needs: half of them say what is usual, the others how unusual they are beside it."""
@@ -70,3 +86,65 @@ class NoveltyTest:
         score[finite] = distances(traits[finite], np.array(self.mean), np.array(self.precision))
         at_least = len(self.scores) - np.searchsorted(self.scores, score, side="left")
         return (1 + at_least) / (1 + len(self.scores))
+
+
+def novelty_test(clf: Any) -> NoveltyTest:
+    """The test of novelty of a fitted `HybridClassifier`.
+
+    Raises
+    ------
+    InvalidInputError
+        For parameters out of range, no test, or one on too few images for the rate of `reject`.
+    """
+    check_parameters(clf)  # set_params may have changed them
+    test: NoveltyTest | None = clf.calibration_ and clf.calibration_.novelty
+    if not test:
+        raise InvalidInputError(
+            "novelty needs a calibration on images of one size; call calibrate(X, y) with at least "
+            f"{FEWEST_IMAGES} of them that neither tier was trained on"
+        )
+    if clf.reject is not None and clf.reject * (len(test.scores) + 1) < 1:
+        raise InvalidInputError(
+            f"reject={clf.reject:g} is finer than {len(test.scores)} scores can tell, so that no image could be "
+            f"rejected; call calibrate(X, y) with at least {2 * (ceil(1 / clf.reject) - 1):,} images, or raise reject"
+        )
+    return test
+
+
+def lowest_errors(
+    stage: Reranker, images: Any, candidates: Sequence[Sequence[Label]], progress: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest unweighted error of each image in the stage's trials, and its cost in evaluations, `[n]` each.
+
+    It is infinite for an image with an error that is not finite.
+    """
+    stage.weighting = uniform_weights
+    results = stage.rerank(images, candidates, progress=progress)
+    lowest = [r.evidence.min() if r.stopped_by != "fallback" else np.inf for r in results]
+    return np.array(lowest), np.array([r.evaluations for r in results])
+
+
+def reject_novel(
+    results: Sequence[RerankResult], p_values: np.ndarray, evaluations: np.ndarray, rate: float
+) -> list[RerankResult]:
+    """Results with the p-values `[n]` of their images and their cost; those of at most `rate` are rejected."""
+    return [
+        replace(result, evaluations=result.evaluations + cost, novelty=p, rejected=p <= rate)
+        for result, p, cost in zip(results, p_values.tolist(), evaluations.tolist(), strict=True)
+    ]
+
+
+def name_novel(labels: np.ndarray, results: Sequence[RerankResult], novel_label: Label) -> np.ndarray:
+    """Labels `[n]` with `novel_label` for the images that were rejected.
+
+    Raises
+    ------
+    InvalidInputError
+        For a `novel_label` of another kind than the labels: text among numbers, or a number among texts.
+    """
+    rejected, name = np.array([result.rejected for result in results], dtype=bool), np.asarray(novel_label)
+    if novel_label is not None and labels.dtype.kind != "O" and (name.dtype.kind == "U") != (labels.dtype.kind in "US"):
+        raise InvalidInputError(
+            f"novel_label is {novel_label!r} and the classes are {labels.dtype}; give one of their kind, or None"
+        )
+    return np.where(rejected, name, labels)

@@ -44,6 +44,10 @@ def check_parameters(clf: Any) -> None:
         raise InvalidInputError(f"n_jobs must be None or a whole number other than 0, got {clf.n_jobs!r}")
     check_allocation(clf.allocation)
     _check_dtype(clf.dtype, clf.denoiser)
+    if clf.reject is not None:
+        check_number("reject", clf.reject, above=0, below=1)
+    if not isinstance(clf.novel_label, str | int | float | np.number | None):
+        raise InvalidInputError(f"novel_label must be a text, a number or None, got {clf.novel_label!r}")
     check_prompts(clf.prompts)
     if clf.image_shape is not None and not _is_shape(clf.image_shape):
         raise InvalidInputError(f"image_shape must be (H, W) or (H, W, C), got {clf.image_shape!r}")

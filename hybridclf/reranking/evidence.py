@@ -41,6 +41,10 @@ class RerankResult:
     evidence : float32 array `[rows, k]`
         Weighted error of each candidate in each trial, in the order of the trials; nan once it was dropped. Of a trial
         that was cut short ("deadline", "fallback") the errors count as evaluations, but are neither row nor evidence.
+    novelty : float or None
+        Conformal p-value of the image, where a classifier with `reject` asked for it; its evaluations count.
+    rejected : bool
+        True if that is at most `reject`: the image is none of the classes. Posterior and ranking are as without.
     """
 
     candidates: tuple[Label, ...]
@@ -50,6 +54,13 @@ class RerankResult:
     rows: int
     stopped_by: str
     evidence: np.ndarray
+    novelty: float | None = None
+    rejected: bool = False
+
+    @property
+    def label(self) -> Label:
+        """The best candidate; None if the image was rejected."""
+        return None if self.rejected else self.ranking[0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from .. import __version__
 from ..data.image_files import check_image_shape
 from ..errors import InvalidInputError
 from ..estimator import HybridClassifier
+from ..fitting.outliers import novelty_test
 from ..ports import Label
 from . import schemas
 from .auth import ApiKeys
@@ -60,10 +61,12 @@ def create_app(
     Raises
     ------
     InvalidInputError
-        If the classifier takes no images.
+        If the classifier takes no images, or is to reject some and cannot.
     """
 
     check_image_shape(clf.image_shape_)  # at once: an error at start-up of the server would come too late
+    if clf.reject is not None:
+        novelty_test(clf)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -211,19 +214,29 @@ async def _classify(request: Request, service: Service, hold: Hold) -> tuple[Bas
     known = tuple(service.clf.classes_.tolist())
     labels = known if asked.labels is None else _labels(service, asked.labels, "labels")
     deadline = _deadline(asked, arrived)
-    questions = [Question(image, labels, None, deadline, asked.max_evaluations, hold.client, hold) for image in images]
+    bounds = (deadline, asked.max_evaluations, hold.client, hold)
+    questions = [Question(image, labels, None, *bounds, may_reject=asked.labels is None) for image in images]
     with service.gate.places(len(questions)):
         answers = await unless_gone(request, service.answer_all(questions))
-    results = [_classification(answer, labels, asked) for answer in answers]
+    results = [_classification(service.clf, answer, labels, asked) for answer in answers]
     usage = schemas.Usage(evaluations=sum(answer.evaluations for answer in answers))
     response = ClassifyResponse(id=uuid4().hex, model=request.app.state.name, results=results, usage=usage)
     return response, any(answer.degraded for answer in answers)
 
 
-def _classification(answer: Answer, labels: tuple[Label, ...], asked: ClassifyRequest) -> schemas.Classification:
+def _classification(
+    clf: HybridClassifier, answer: Answer, labels: tuple[Label, ...], asked: ClassifyRequest
+) -> schemas.Classification:
     best = np.argsort(-answer.posterior, kind="stable")[: asked.top_k]
     posterior = [schemas.Share(label=labels[i], probability=answer.posterior[i]) for i in best.tolist()]
-    return schemas.Classification(posterior=posterior, meta=_meta(answer, asked))
+    rejected = None if answer.novelty is None or clf.reject is None else answer.novelty <= clf.reject
+    return schemas.Classification(
+        label=clf.novel_label if rejected else posterior[0].label,
+        posterior=posterior,
+        novelty=answer.novelty,
+        rejected=rejected,
+        meta=_meta(answer, asked),
+    )
 
 
 def _meta(answer: Answer, asked: schemas.Request) -> schemas.Meta:

@@ -214,7 +214,12 @@ class Share(BaseModel):
 class Classification(BaseModel):
     """Best labels of one image."""
 
+    label: Annotated[Any, Field(description="The likeliest label; the model's `novel_label` if the image is rejected.")]
     posterior: list[Share]
+    novelty: Annotated[
+        float | None, Field(description="P-value that the image is one of the classes, if the model rejects any.")
+    ] = None
+    rejected: Annotated[bool | None, Field(description="Whether that is so low that it is none of them.")] = None
     meta: Meta
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 from scipy.special import softmax
 
+from ..data.arrays import Items
 from ..data.decoders import Decoders, is_quick
 from ..data.decoding import claimed_pixels
 from ..data.image_files import as_item, check_image_shape
@@ -63,6 +64,8 @@ class Question:
         Name of the client; clients take turns.
     hold : Hold or None
         Byte budget that the decoded image is taken from.
+    may_reject : bool
+        Whether the image may be none of the labels, which are then the model's own; if the model rejects any.
     """
 
     image: bytes
@@ -72,6 +75,7 @@ class Question:
     max_evaluations: int | None = None
     client: str = ""
     hold: Hold | None = None
+    may_reject: bool = False
 
     @property
     def seconds_left(self) -> float | None:
@@ -81,11 +85,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """Posterior of the labels `[L]`, its cost in evaluations, and the reason why re-ranking stopped."""
+    """Posterior of the labels `[L]`, cost in evaluations, reason why re-ranking stopped, p-value that it is novel."""
 
     posterior: np.ndarray
     evaluations: int
     stopped_by: str
+    novelty: float | None = None
 
     @property
     def degraded(self) -> bool:
@@ -105,12 +110,18 @@ class _HandedIn:
         Positions of the labels that tier 2 compares.
     future : Future
         Result to come.
+    novelty : float or None
+        P-value of the image, where it may be rejected.
+    evaluations : int
+        Cost of that.
     """
 
     prior: np.ndarray
     own: np.ndarray
     candidates: np.ndarray
     future: Future[RerankResult]
+    novelty: float | None
+    evaluations: int
 
 
 class Service:
@@ -229,14 +240,15 @@ class Service:
             raise
         except Exception:
             _log.exception("the denoiser failed on an image; tier 1 answers")
-            return Answer(handed_in.own, 0, "fallback")
+            return Answer(handed_in.own, handed_in.evaluations, "fallback", handed_in.novelty)
+        evaluations = result.evaluations + handed_in.evaluations
         # tier 1's own probabilities, not tempered by the fusion
         if result.stopped_by in TIER_1_ANSWERS:
-            return Answer(handed_in.own, result.evaluations, result.stopped_by)
+            return Answer(handed_in.own, evaluations, result.stopped_by, handed_in.novelty)
         # the candidates share their part of the prior anew, and the other labels keep theirs
         posterior = handed_in.prior.copy()
         posterior[handed_in.candidates] = result.posterior * posterior[handed_in.candidates].sum()
-        return Answer(posterior / posterior.sum(), result.evaluations, result.stopped_by)
+        return Answer(posterior / posterior.sum(), evaluations, result.stopped_by, handed_in.novelty)
 
     def _hand_in(self, question: Question) -> _HandedIn:
         """Decode the image, ask tier 1 and submit the image to tier 2, on a thread of a pool."""
@@ -251,6 +263,10 @@ class Service:
             candidates = shortlist(self._prior(log_prior)[None], self.clf.top_k)[0]
         else:
             candidates = np.arange(len(labels))
+        novelty, evaluations = None, 0
+        if question.may_reject and self.clf.reject is not None:
+            p_values, costs = self.clf._p_values(Items(item[None], item[None]))
+            novelty, evaluations = float(p_values[0]), int(costs[0])
         future = self.stage.submit(
             item,
             [labels[i] for i in candidates],
@@ -258,7 +274,8 @@ class Service:
             deadline=question.seconds_left,
             max_evaluations=question.max_evaluations,
         )
-        return _HandedIn(self._prior(log_prior), softmax(np.maximum(log_prior, LOG_ZERO)), candidates, future)
+        own = softmax(np.maximum(log_prior, LOG_ZERO))
+        return _HandedIn(self._prior(log_prior), own, candidates, future, novelty, evaluations)
 
     def _prior(self, log_prior: np.ndarray) -> np.ndarray:
         """Compute tier 1's probabilities `[L]` at the fusion's temperature."""

@@ -81,6 +81,7 @@ def test_version_and_help() -> None:
         ("batch", ("INPUT", "OUTPUT", "--model", "--engine", "--address", "--actors", "--device", "--quiet")),
         ("serve", ("--model", "--host", "--port", "--api-key-file", "--max-queue", "--device", "--quiet")),
         ("train", ("DATA", "OUT", "--resume", "--quiet")),
+        ("app", ("--model", "--host", "--port", "--device", "--quiet")),
     ):
         output = invoke(command, "--help").output
         assert all(option in output for option in options)
@@ -133,6 +134,13 @@ def test_as_a_module_in_ascii(model: Path, images: Path, tmp_path: Path) -> None
         assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
         assert "\r" not in done.stderr and "rerank: 100%" in done.stderr
         assert ("\\xe9\\x1b\\udcff.png" if not options else "\\u00e9\\u001b\\udcff.png") in done.stdout
+
+
+def test_the_page_needs_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    result = invoke("app")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "the page needs gradio, which is not installed; type: pip install" in result.stderr
 
 
 def test_completion_is_offered() -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from copy import copy
 from io import BytesIO
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 from hybridclf import HybridClassifier
 from hybridclf.data.image_files import as_item, read_image
+from hybridclf.errors import InvalidInputError
 from hybridclf.live.fault_isolation import FAILING
 from hybridclf.serving import create_app
 from tests.serving.processes import Server, picture, uri
@@ -202,6 +204,30 @@ def test_classify_among_some_labels(client: httpx.Client) -> None:
     form = client.post("/v1/classify", files={"image": picture(5)}, data={"labels": ["5", "9"]})
     assert shares(form.json()["results"][0]) == pytest.approx(shares(result))
     assert "does not know the label 'cat'" in refused(client, "/v1/classify", images=[uri(picture(5))], labels=["cat"])
+
+
+def test_what_is_none_of_the_classes_is_rejected(clf: HybridClassifier) -> None:
+    """Digits in negative are novel. Among labels of the request nothing is rejected: the test is of the model's own."""
+    rejecting = copy(clf).set_params(reject=0.01, novel_label=-1)
+    pixels = 255 - np.asarray(Image.open(BytesIO(picture(5))))
+    with BytesIO() as file:
+        Image.fromarray(pixels).save(file, "PNG")
+        images = [uri(file.getvalue()), uri(picture(5))]
+    with TestClient(create_app(rejecting)) as client:
+        novel, usual = ask(client, "/v1/classify", images=images)["results"]
+        assert (novel["label"], novel["rejected"]) == (-1, True) and novel["novelty"] <= 0.01
+        assert (usual["label"], usual["rejected"]) == (5, False) and usual["novelty"] > 0.01
+        assert [len(result["posterior"]) for result in (novel, usual)] == [5, 5]
+        assert usual["meta"]["evaluations"] == clf.rerank(item(clf, 5)[None])[0].evaluations + 10
+        (some,) = ask(client, "/v1/classify", images=images[:1], labels=list("0123456789"))["results"]
+        assert "novelty" not in some and "rejected" not in some and some["label"] in range(10)
+
+
+def test_a_model_that_cannot_reject_is_refused(clf: HybridClassifier) -> None:
+    uncalibrated = copy(clf).set_params(reject=0.01)
+    uncalibrated.calibration_ = None
+    with pytest.raises(InvalidInputError, match="novelty needs a calibration"):
+        create_app(uncalibrated)
 
 
 def test_bad_forms_are_refused(client: httpx.Client) -> None:

@@ -27,6 +27,12 @@ def serve(
     stuck_after: Annotated[
         float, typer.Option(min=1, help="Seconds of one batch until /healthz says 503; /readyz after a quarter.")
     ] = 60.0,
+    deadline: Annotated[
+        float | None, typer.Option(min=0.001, help="Seconds that requests have which name no deadline; default: any.")
+    ] = None,
+    max_deadline: Annotated[
+        float | None, typer.Option(min=0.001, help="Seconds that a request has at most, whatever it asks for.")
+    ] = None,
     header_seconds: Annotated[float, typer.Option(min=0.1, help="Longest time to send a request's header.")] = 10.0,
     max_connections: Annotated[int, typer.Option(min=1, help="Connections at a time.")] = 1000,
     drain_seconds: Annotated[float, typer.Option(min=1, help="Longest time from SIGTERM to the end.")] = 30.0,
@@ -51,6 +57,8 @@ def serve(
             decode_seconds=decode_seconds,
             total_bytes=max_bytes,
             stuck_seconds=stuck_after,
+            deadline_seconds=deadline,
+            max_deadline_seconds=max_deadline,
         )
         keys = [] if api_key_file is None else serving.read_keys(api_key_file)
         serving.check_port(host, port)

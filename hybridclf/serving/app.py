@@ -187,7 +187,8 @@ async def _rerank(request: Request, service: Service, hold: Hold) -> tuple[BaseM
     _check_model(asked.model, request.app.state.name)
     labels = _labels(service, asked.documents, "documents")
     log_prior = None if asked.log_prior is None else _log_prior(asked.log_prior, len(labels))
-    question = Question(image, labels, log_prior, _deadline(asked, arrived), asked.max_evaluations, hold.client, hold)
+    deadline = _deadline(asked, service.limits, arrived)
+    question = Question(image, labels, log_prior, deadline, asked.max_evaluations, hold.client, hold)
     # places are counted here, before decoding, so that undecoded images cannot pile up
     with service.gate.places(1):
         answer = await unless_gone(request, service.answer(question))
@@ -213,7 +214,7 @@ async def _classify(request: Request, service: Service, hold: Hold) -> tuple[Bas
     _check_model(asked.model, request.app.state.name)
     known = tuple(service.clf.classes_.tolist())
     labels = known if asked.labels is None else _labels(service, asked.labels, "labels")
-    deadline = _deadline(asked, arrived)
+    deadline = _deadline(asked, service.limits, arrived)
     bounds = (deadline, asked.max_evaluations, hold.client, hold)
     questions = [Question(image, labels, None, *bounds, may_reject=asked.labels is None) for image in images]
     with service.gate.places(len(questions)):
@@ -274,8 +275,9 @@ def _log_prior(values: list[float], n_labels: int) -> np.ndarray:
     return np.array(values)
 
 
-def _deadline(asked: schemas.Request, arrived: float) -> float | None:
-    return None if asked.deadline_ms is None else arrived + asked.deadline_ms / 1000
+def _deadline(asked: schemas.Request, limits: Limits, arrived: float) -> float | None:
+    seconds = limits.deadline(None if asked.deadline_ms is None else asked.deadline_ms / 1000)
+    return None if seconds is None else arrived + seconds
 
 
 @_asked.get("/v1/models")

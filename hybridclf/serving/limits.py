@@ -41,6 +41,10 @@ class Limits:
     stuck_seconds : float
         Age of a batch or a decoding from which the server counts as stuck, at least 1. After a quarter of it the server
         is not ready.
+    deadline_seconds : float or None
+        Deadline of requests that name none, above 0 and at most `max_deadline_seconds`. None: the latter.
+    max_deadline_seconds : float or None
+        Longest deadline, above 0: a longer one is cut to it. None: any, or none at all.
 
     Raises
     ------
@@ -57,10 +61,16 @@ class Limits:
     decode_seconds: float = DECODE_SECONDS
     total_bytes: int = 256 * 2**20
     stuck_seconds: float = 60.0
+    deadline_seconds: float | None = None
+    max_deadline_seconds: float | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            if "deadline" in field.name:
+                if value is not None:
+                    check_number(field.name, value, above=0)
+                continue
             lowest = _LOWEST.get(field.name, 1)
             if field.name.endswith("_seconds"):
                 check_number(field.name, value, at_least=lowest)
@@ -72,3 +82,14 @@ class Limits:
                 "time would make the server unready; give a stuck_seconds (--stuck-after) above "
                 f"{self.decode_seconds / UNREADY:g}"
             )
+        most = self.max_deadline_seconds
+        if most is not None and self.deadline_seconds is not None and self.deadline_seconds > most:
+            raise InvalidInputError(
+                f"deadline_seconds is {self.deadline_seconds:g} and max_deadline_seconds {most:g}; give at most "
+                "the latter as the default"
+            )
+
+    def deadline(self, asked: float | None) -> float | None:
+        """Seconds that a request has, by the seconds that it asks for; None for any time."""
+        wanted = [value for value in (asked or self.deadline_seconds, self.max_deadline_seconds) if value is not None]
+        return min(wanted, default=None)

@@ -18,7 +18,7 @@ from hybridclf import HybridClassifier
 from hybridclf.data.image_files import as_item, read_image
 from hybridclf.errors import InvalidInputError
 from hybridclf.live.fault_isolation import FAILING
-from hybridclf.serving import create_app
+from hybridclf.serving import Limits, create_app
 from tests.serving.processes import Server, picture, uri
 
 TEXTS = list("0123456789")
@@ -125,6 +125,15 @@ def test_a_deadline_that_is_over_gets_tier_1s_order(client: httpx.Client) -> Non
     answer = ask(client, query=uri(picture(3)), documents=["8", "3"], log_prior=[-0.6, -0.8], deadline_ms=1e-6)
     assert [r["index"] for r in answer["results"]] == [0, 1]
     assert answer["meta"] == {"evaluations": 0, "stopped_by": "deadline", "degraded": True}
+
+
+@pytest.mark.parametrize("limits", [Limits(deadline_seconds=1e-9), Limits(max_deadline_seconds=1e-9)], ids=str)
+def test_a_server_has_a_deadline_of_its_own(clf: HybridClassifier, limits: Limits) -> None:
+    asked = {"query": uri(picture(3)), "documents": ["8", "3"], "log_prior": [-0.6, -0.8]}
+    with TestClient(create_app(clf, limits)) as client:
+        assert ask(client, **asked)["meta"]["stopped_by"] == "deadline"
+        bounded = ask(client, **asked, deadline_ms=60_000)["meta"]["stopped_by"] == "deadline"
+        assert bounded == (limits.max_deadline_seconds is not None)
 
 
 @pytest.mark.parametrize(

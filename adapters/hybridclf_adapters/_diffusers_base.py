@@ -17,11 +17,12 @@ from hybridclf.ports import Condition, Label
 
 from ._checks import check_templates, fill
 from ._diffusers_images import pixels
+from ._diffusers_logging import quiet
 from ._diffusers_schedule import Schedule, diffusion_schedule
 from ._diffusers_text import Embeddings, Reading
 from ._diffusers_tuning import Adaptation, adapted
 
-__all__ = ["DiffusersDenoiser", "TextDenoiser", "keep_float32", "quiet"]
+__all__ = ["DiffusersDenoiser", "TextDenoiser", "keep_float32"]
 
 _READING = Lock()
 """Lock of all tokenizers, which are not thread-safe. A denoiser with a lock of its own could not be copied."""
@@ -312,20 +313,3 @@ def _upcast(vae: Any) -> Iterator[None]:
             yield
         finally:
             vae.half()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the remarks of diffusers and transformers in a `with` block, as ours say the same."""
-    import diffusers
-    import transformers
-
-    loggings = (diffusers.utils.logging, transformers.utils.logging)
-    before = [logging.get_verbosity() for logging in loggings]
-    for logging in loggings:
-        logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        for logging, verbosity in zip(loggings, before, strict=True):
-            logging.set_verbosity(verbosity)

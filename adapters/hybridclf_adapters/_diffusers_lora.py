@@ -1,10 +1,12 @@
 """LoRAs of diffusers pipelines: read from safetensors, checked, and fused into the weights."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -13,15 +15,18 @@ from torch import Tensor
 from hybridclf.errors import InvalidInputError, SavedModelError, UnknownSpecError
 from hybridclf.utils.installing import require
 
-from ._diffusers_base import quiet
+from ._diffusers_logging import quiet
 
-__all__ = ["LORA_FILE", "fuse_lora"]
+__all__ = ["LORA_FILE", "check_base", "describe_base", "fuse_lora"]
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """File name of a LoRA that diffusers or peft's training scripts have saved."""
 
 PEFT_CONFIG, PEFT_FILE, PEFT_PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
 """File names of a LoRA in peft's own form, and the prefix of its weights' names."""
+
+BASE = "hybridclf_base"
+"""Key in the metadata of files that `hybridclf tune` writes."""
 
 _FIRST_MATRIX = re.compile(r"lora_A\.|lora_down\.|lora\.down\.")
 """Pattern in the names of a LoRA's first matrices, of which every layer has one."""
@@ -56,6 +61,7 @@ def fuse_lora(pipe: Any, lora: str | Path, scale: float) -> None:
         raise InvalidInputError(f"a {type(pipe).__name__} takes no LoRA in diffusers; leave the option lora out")
     file = _file_of(lora)
     try:
+        check_base(pipe, file)
         n_expected = sum(bool(_FIRST_MATRIX.search(name)) for name in safetensors.torch.load_file(file))
         with quiet():
             if file.name == PEFT_FILE:
@@ -73,6 +79,30 @@ def fuse_lora(pipe: Any, lora: str | Path, scale: float) -> None:
         raise SavedModelError(
             f"the LoRA {str(lora)!r} cannot be used with this pipeline: {error}; give the one that it was trained on"
         ) from error
+
+
+def describe_base(pipe: Any) -> dict[str, str]:
+    """Metadata of a file of new parameters: a hash of the configurations that they were trained with."""
+    parts = (pipe.unet if hasattr(pipe, "unet") else pipe.transformer, pipe.scheduler)
+    configs = [{k: v for k, v in part.config.items() if not k.startswith("_")} for part in parts]
+    text = json.dumps(configs, sort_keys=True, default=str)
+    return {"format": "pt", BASE: hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}
+
+
+def check_base(pipe: Any, file: Path) -> None:
+    """Check that new parameters were trained with this pipeline, if their file says with which.
+
+    Raises
+    ------
+    SavedModelError
+        If they were not.
+    """
+    with safetensors.safe_open(file, framework="pt") as opened:
+        base = (opened.metadata() or {}).get(BASE)
+    if base not in (None, describe_base(pipe)[BASE]):
+        raise SavedModelError(
+            f"{file} was tuned with a pipeline of another configuration; give the one that it belongs to"
+        )
 
 
 def _file_of(lora: str | Path) -> Path:

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from hybridclf.errors import InvalidInputError
+from hybridclf.errors import SavedModelError
 from hybridclf.ports import Condition, Label
 from hybridclf.utils.installing import require
 from hybridclf.utils.names import name_of
 
 from ._checks import fill
+from ._diffusers_lora import LORA_FILE, check_base, describe_base
 
 if TYPE_CHECKING:
     from ._diffusers_base import TextDenoiser
@@ -31,8 +33,8 @@ On the shapes pair, tuned to textures, it left other questions as they were, whe
 tenth of the answers about objects and relations.
 """
 
-LORA_FILE, WORDS_FILE = "pytorch_lora_weights.safetensors", "words.safetensors"
-"""File names of a LoRA, that of diffusers, and of the embeddings of words."""
+WORDS_FILE = "words.safetensors"
+"""File name of the embeddings of words."""
 
 
 class Adaptation:
@@ -76,16 +78,16 @@ class Adaptation:
         dict of str to str
             File names by the option of `load` that takes them.
         """
-        files = {}
+        files, base = {}, describe_base(self.denoiser.pipe)
         if self._lora:
             files["lora"] = LORA_FILE
-            safetensors.torch.save_file(_lora_tensors(self.denoiser), folder / LORA_FILE, {"format": "pt"})
+            safetensors.torch.save_file(_lora_tensors(self.denoiser), folder / LORA_FILE, base)
         if self._words:
             files["words"] = WORDS_FILE
             tensors: dict[str, Tensor] = {}
             for name, words in self._words.items():
                 tensors |= {f"{name}.ids": words.ids, f"{name}.rows": words.rows.detach()}
-            safetensors.torch.save_file(tensors, folder / WORDS_FILE)
+            safetensors.torch.save_file(tensors, folder / WORDS_FILE, base)
         return files
 
 
@@ -133,16 +135,20 @@ def load_words(pipe: Any, path: Path) -> None:
 
     Raises
     ------
-    InvalidInputError
-        If they are those of other text encoders.
+    SavedModelError
+        If they cannot be read, or are those of other text encoders.
     """
-    tensors, encoders = safetensors.torch.load_file(path), _encoders(pipe)
+    try:
+        tensors, encoders = safetensors.torch.load_file(path), _encoders(pipe)
+        check_base(pipe, path)
+    except (OSError, SafetensorError) as error:
+        raise SavedModelError(f"the words {str(path)!r} cannot be read: {error}") from error
     names = {key.partition(".")[0] for key in tensors}
     for name in names:
         weight = encoders[name][1].get_input_embeddings().weight if name in encoders else torch.empty(0, 0)
         ids, rows = tensors[f"{name}.ids"], tensors[f"{name}.rows"]
         if len(weight) <= int(ids.max()) or weight.shape[1] != rows.shape[1]:
-            raise InvalidInputError(f"{path} has words of another {name}; give those tuned with this pipeline")
+            raise SavedModelError(f"{path} has words of another {name}; give those tuned with this pipeline")
         with torch.no_grad():
             weight[ids.to(weight.device)] = rows.to(weight)
 

@@ -35,7 +35,7 @@ from .questions import Questions
 from .result import measure
 from .settings import TuneSettings
 
-__all__ = ["tune"]
+__all__ = ["tune", "with_denoiser"]
 
 BATCH_SIZE, LEARNING_RATE = 16, 2e-3
 """Images per step, and peak learning rate."""
@@ -130,7 +130,7 @@ def tune(
         with writing(folder):
             (folder / NAME).mkdir(parents=True)
         files = _train(run, questions, split, chosen, folder / NAME, progress)
-        tuned = _with_denoiser(clf, plugins.with_options(spec, {k: folder / NAME / file for k, file in files.items()}))
+        tuned = with_denoiser(clf, plugins.with_options(spec, {k: folder / NAME / file for k, file in files.items()}))
         if questions.y is not None:
             tuned.calibrate(questions.select(split[1])[0], questions.y[split[1]])
         run.log["validation"] = measure(clf, tuned, questions, split[2], progress)
@@ -265,7 +265,7 @@ def _in_use(parameters: nn.Module, average: nn.Module) -> Iterator[None]:
         parameters.load_state_dict(trained)
 
 
-def _with_denoiser(clf: HybridClassifier, spec: str) -> HybridClassifier:
+def with_denoiser(clf: HybridClassifier, spec: str) -> HybridClassifier:
     """A classifier with another denoiser, not calibrated."""
     parameters = clf.get_params(deep=False) | {"denoiser": spec}
     if not isinstance(clf.proposer, str):

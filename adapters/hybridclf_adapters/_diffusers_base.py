@@ -1,6 +1,7 @@
 """Base classes of diffusers denoisers: images, noise levels, the conversion to ε̂, and prompts."""
 
 import copy
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from ._diffusers_images import pixels
 from ._diffusers_schedule import Schedule, diffusion_schedule
 from ._diffusers_text import Embeddings, Reading
 
-__all__ = ["DiffusersDenoiser", "TextDenoiser", "keep_float32", "quiet"]
+__all__ = ["DiffusersDenoiser", "TextDenoiser", "call_default", "keep_float32", "quiet"]
 
 _READING = Lock()
 """Lock of all tokenizers, which are not thread-safe. A denoiser with a lock of its own could not be copied."""
@@ -51,6 +52,8 @@ class DiffusersDenoiser(ABC):
     """Keywords of `from_pretrained` that leave out the parts for generation only."""
     optional: ClassVar[tuple[str, ...]] = ()
     """Parts that a pipeline of this family may lack."""
+    half: ClassVar[torch.dtype] = torch.float16
+    """Type of the computation on a GPU, unless another is asked for."""
 
     resolution: int
     shape: tuple[int, ...]
@@ -66,6 +69,8 @@ class DiffusersDenoiser(ABC):
     ) -> None:
         self.pipe, self.dtype, self.device = pipe, dtype, device
         self.network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+        distilled = self.network.config.get("guidance_embeds", False)
+        self.guidance: float | None = call_default(pipe, "guidance_scale") if distilled else None
         self._set_resolution(resolution)
 
     @property
@@ -89,6 +94,28 @@ class DiffusersDenoiser(ABC):
         """
         other = copy.copy(self)
         other._set_resolution(resolution)
+        return other
+
+    def with_guidance(self, guidance: float) -> Self:
+        """A copy whose network, distilled from guided predictions, predicts with another guidance scale.
+
+        It shares the networks and the cached embeddings. The default is that of the pipeline's sampler. At 1 the
+        network predicts as one without guidance.
+
+        Raises
+        ------
+        InvalidInputError
+            If the network takes no guidance scale, or for one below 0.
+        """
+        if self.guidance is None:
+            raise InvalidInputError(
+                f"this {type(self).__name__} takes no guidance: its network was not distilled from guided predictions "
+                "and has no input for the scale; leave guidance out"
+            )
+        if not 0 <= guidance < float("inf"):
+            raise InvalidInputError(f"guidance must be a number from 0 on, got {guidance}")
+        other = copy.copy(self)
+        other.guidance = float(guidance)
         return other
 
     @abstractmethod
@@ -137,6 +164,20 @@ class DiffusersDenoiser(ABC):
         """Factor by which the VAE shrinks an edge of an image."""
         return 2 ** (len(self.pipe.vae.config.block_out_channels) - 1)
 
+    @property
+    def patch(self) -> int:
+        """Edge in latents of the patches that are a transformer's tokens; 1 for a U-Net."""
+        return getattr(self.network.config, "patch_size", 1)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of x0."""
+        return self.network.config.in_channels
+
+    def guidance_of(self, x: Tensor) -> Tensor | None:
+        """Guidance scale `[P]` for P noised images, float32; None for a network that takes none."""
+        return None if self.guidance is None else torch.full((len(x),), self.guidance, device=x.device)
+
     def encode(self, images: Any) -> Tensor:
         """Encode images to x0 `[n, *shape]`, one by one, so that none depends on its companions.
 
@@ -184,15 +225,14 @@ class DiffusersDenoiser(ABC):
 
     def _set_resolution(self, resolution: int | None) -> None:
         """Set all that follows from the resolution, a multiple of the pixels per patch of latents."""
-        # a transformer also joins latents to patches
-        unit, trained = self.pixels_per_latent * getattr(self.network.config, "patch_size", 1), self._trained_size()
+        unit, trained = self.pixels_per_latent * self.patch, self._trained_size()
         resolution = trained if resolution is None else resolution
         if resolution is None or resolution < unit or resolution % unit:
             raise InvalidInputError(
                 f"resolution must be a multiple of {unit}, got {resolution}; the model was trained at {trained}"
             )
         self.resolution, edge = resolution, resolution // self.pixels_per_latent
-        self.shape = (self.network.config.in_channels, edge, edge)
+        self.shape = (self.channels, edge, edge)
         self.schedule = self._schedule().to(self.device)
 
     def _trained_size(self) -> int | None:
@@ -243,10 +283,15 @@ class TextDenoiser(DiffusersDenoiser):
     def embed(self, prompts: list[str]) -> Condition:
         """Encode n prompts to a condition `[n, …]`."""
 
+    def as_read(self, prompts: list[str]) -> list[str]:
+        """Prompts as the pipeline passes them to its tokenizers, in lower case or inside a template of its own."""
+        return [prompt.lower().strip() for prompt in prompts] if self.lowercase else prompts
+
     def sampler_inputs(self, labels: Sequence[Label], seeds: Sequence[int]) -> dict[str, Any]:
-        """A prompt per image."""
+        """A prompt per image, and the guidance scale of a network that takes one."""
         chosen = [self.templates[seed % len(self.templates)] for seed in seeds]
-        return {"prompt": [fill([own], [label])[0] for own, label in zip(chosen, labels, strict=True)]}
+        prompts = [fill([own], [label])[0] for own, label in zip(chosen, labels, strict=True)]
+        return {"prompt": prompts} | ({} if self.guidance is None else {"guidance_scale": self.guidance})
 
     def condition(self, labels: Sequence[Label]) -> Condition:
         """Encode L labels and n templates to text embeddings `[L·n, …]`; each prompt is encoded once and cached.
@@ -259,10 +304,8 @@ class TextDenoiser(DiffusersDenoiser):
             If two labels have the same tokens in all prompts.
         """
         prompts = fill(self.templates, labels)
-        # checked as the tokenizer will see them
-        texts = [p.lower().strip() for p in prompts] if self.lowercase else prompts
         with _READING:
-            self._reading.check(labels, prompts, texts)
+            self._reading.check(labels, prompts, self.as_read(prompts))
             return self._embeddings(prompts, self.device)
 
     def _embed(self, prompts: list[str]) -> Condition:
@@ -270,6 +313,11 @@ class TextDenoiser(DiffusersDenoiser):
             embedded = self.embed(prompts)
         # masks stay integers
         return {k: v.to(self.dtype) if v.is_floating_point() else v for k, v in embedded.items()}
+
+
+def call_default(pipe: Any, name: str) -> Any:
+    """Default of a parameter of a pipeline's call."""
+    return inspect.signature(type(pipe).__call__).parameters[name].default
 
 
 def keep_float32(pipe: Any, dtype: torch.dtype) -> None:
@@ -283,7 +331,7 @@ def keep_float32(pipe: Any, dtype: torch.dtype) -> None:
                 if name in path.split("."):
                     layer.float()
     vae = getattr(pipe, "vae", None)
-    if vae is not None and vae.config.force_upcast:
+    if vae is not None and vae.config.get("force_upcast"):
         vae.float()
 
 
@@ -293,7 +341,7 @@ def _upcast(vae: Any) -> Iterator[None]:
 
     Threads wait for each other.
     """
-    if vae is None or vae.dtype != torch.float16 or not vae.config.force_upcast:
+    if vae is None or vae.dtype != torch.float16 or not vae.config.get("force_upcast"):
         yield
         return
     with _UPCASTING:

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hybridclf.denoising.weighting import velocity_weights
 from hybridclf.devices import send
 from hybridclf.errors import InvalidInputError, UnknownLabelError
 from hybridclf.ports import Condition, Label
 
 from ._checks import same_twice
 from ._diffusers_base import DiffusersDenoiser, TextDenoiser
-from ._diffusers_schedule import Schedule, flow_schedule
+from ._diffusers_flow import FlowDenoiser
+from ._diffusers_flux import Flux
 from ._imagenet import imagenet, named
 
 __all__ = ["FAMILIES"]
@@ -82,10 +82,9 @@ class StableDiffusionXL(TextDenoiser):
         return (latents - mean) * config["scaling_factor"] / std
 
 
-class StableDiffusion3(TextDenoiser):
+class StableDiffusion3(FlowDenoiser):
     """Stable Diffusion 3 and 3.5: flow matching, two CLIP encoders, and T5 unless the folder lacks it."""
 
-    weighting = staticmethod(velocity_weights)
     without: ClassVar[Mapping[str, Any]] = {"feature_extractor": None, "image_encoder": None}
     optional = ("text_encoder_3", "tokenizer_3")
     t5_tokens: ClassVar[int] = 256
@@ -116,9 +115,6 @@ class StableDiffusion3(TextDenoiser):
             pooled_projections=condition["pooled"],
             return_dict=False,
         )[0]
-
-    def _schedule(self) -> Schedule:
-        return flow_schedule(self.pipe.scheduler, (self.shape[1] // self.network.config.patch_size) ** 2)
 
 
 class PixArt(TextDenoiser):
@@ -293,6 +289,7 @@ FAMILIES: dict[str, type[DiffusersDenoiser]] = {
     "PixArtSigmaPipeline": PixArtSigma,
     "IFPipeline": DeepFloydIF,
     "DiTPipeline": DiT,
+    "FluxPipeline": Flux,
 }
 """Families by the `_class_name` in `model_index.json`."""
 

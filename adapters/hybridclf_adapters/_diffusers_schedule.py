@@ -1,5 +1,6 @@
 """Noise schedules of diffusers' schedulers in one form, x_t = α·x0 + σ·ε, with every prediction converted to ε̂."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from hybridclf.errors import UnknownSpecError
 
-__all__ = ["Schedule", "diffusion_schedule", "flow_schedule"]
+__all__ = ["Schedule", "diffusion_schedule", "flow_schedule", "linear_shift"]
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
@@ -91,32 +92,48 @@ def diffusion_schedule(scheduler: Any) -> Schedule:
     return Schedule(alphas_cumprod**0.5, (1 - alphas_cumprod) ** 0.5, torch.arange(len(alphas_cumprod)), prediction)
 
 
-def flow_schedule(scheduler: Any, n_tokens: int) -> Schedule:
+def flow_schedule(scheduler: Any, mu: float) -> Schedule:
     """Make the schedule of a flow-matching scheduler: α = 1 − σ, shifted as in the model's training.
+
+    What only spaces a sampler's steps, such as Karras or beta sigmas or a last level above 0, is left out.
 
     Parameters
     ----------
-    scheduler : FlowMatchEulerDiscreteScheduler
+    scheduler : FlowMatchEulerDiscreteScheduler, or a solver with `use_flow_sigmas`
         Scheduler whose config has the shift.
-    n_tokens : int
-        Number of image tokens of the transformer, on which a dynamic shift depends.
+    mu : float
+        Dynamic shift, for a scheduler that uses one.
 
     Raises
     ------
     UnknownSpecError
         For a scheduler of another kind.
     """
-    if not hasattr(scheduler, "scale_noise"):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    config = scheduler.config
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        spacing = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+        plain = dict(config) | dict.fromkeys(spacing, False) | {"shift_terminal": None}
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(plain)  # whatever steps were set on the given one
+    elif config.get("use_flow_sigmas") and config.get("prediction_type") == "flow_prediction":
+        levels = {"num_train_timesteps": config.num_train_timesteps, "shift": config.flow_shift}
+        scheduler = FlowMatchEulerDiscreteScheduler(**levels)
+    else:
         raise UnknownSpecError(
             f"a {type(scheduler).__name__} is not supported here; a flow-matching model needs a "
-            "FlowMatchEulerDiscreteScheduler"
+            "FlowMatchEulerDiscreteScheduler, or a solver with use_flow_sigmas and flow_prediction"
         )
-    scheduler = type(scheduler).from_config(scheduler.config)  # as trained, whatever steps were set on the given one
-    config, n_levels = scheduler.config, scheduler.config.num_train_timesteps
-    if config.use_dynamic_shifting:  # linear in the number of tokens, as diffusers' pipelines compute it
-        spread = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
-        mu = config.base_shift + (n_tokens - config.base_image_seq_len) * spread
+    n_levels = scheduler.config.num_train_timesteps
+    if scheduler.config.use_dynamic_shifting:
         scheduler.set_timesteps(n_levels, mu=mu)
     # diffusers orders levels from noise to clean, and set_timesteps appends a 0
     sigma = scheduler.sigmas[:n_levels].float().flip(0)
     return Schedule(1 - sigma, sigma, sigma * n_levels, "flow")
+
+
+def linear_shift(config: Mapping[str, Any], n_tokens: int) -> float:
+    """Dynamic shift μ for images of `n_tokens` tokens, linear in it, as most of diffusers' pipelines have it."""
+    low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    least, most = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    return least + (n_tokens - low) * (most - least) / (high - low)

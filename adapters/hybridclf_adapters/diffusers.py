@@ -32,12 +32,19 @@ from ._diffusers_files import INDEX, check_files, check_kind, lacking, load_netw
 
 __all__ = ["DiffusersDenoiser", "from_pipeline", "load"]
 
+_BY_HAND = (
+    "Any other model is a denoiser once it has the five methods of hybridclf.Denoiser; docs/guide/denoiser.md has an "
+    "example of a pipeline in 40 lines"
+)
+"""Way out for a family that is not supported."""
+
 
 def load(
     spec: str,
     *,
     prompts: str | Sequence[str] = "a photo of a {}.",
     resolution: int | None = None,
+    guidance: float | None = None,
     precision: str | None = None,
     device: str = "auto",
     revision: str | None = None,
@@ -58,8 +65,12 @@ def load(
     resolution : int, optional
         Edge in pixels of the images, which are resized and cropped. Default: the model's training size. Half of it
         takes a quarter of the time or less, and costs accuracy.
+    guidance : float, optional
+        Guidance scale that a network distilled from guided predictions, such as FLUX.1 dev's, is asked with. Default:
+        that of the pipeline's sampler. At 1 it predicts as one without guidance.
     precision : "fp32", "fp16" or "bf16", optional
-        Type of the computation. Default: fp16 on a GPU, as in Appendix F.1 of arXiv 2303.16203, else fp32.
+        Type of the computation. Default: fp32 on a CPU. On a GPU it is fp16, as in Appendix F.1 of arXiv 2303.16203, or
+        bf16 for families whose text encoders or networks overflow in fp16.
     device : str
         "auto" (a GPU if there is one), or torch's name of the device.
     revision, variant, cache_dir : optional
@@ -78,14 +89,14 @@ def load(
     MissingDependencyError
         If a package is not installed.
     InvalidInputError
-        For options out of range.
+        For options out of range, or a guidance for a network that takes none.
 
     Examples
     --------
     >>> denoiser = load("facebook/DiT-XL-2-256", precision="bf16")  # doctest: +SKIP
     """
     where = as_device(device)
-    dtype = _dtype(precision, where)
+    asked = None if precision is None else as_dtype(precision)
     _import_diffusers()
     # before the hub is asked: the advice is better than "no such repository"
     check_kind(spec)
@@ -95,8 +106,10 @@ def load(
     if issubclass(family, TextDenoiser):
         check_templates(prompts)  # before gigabytes are read
     _check_parts(spec, family, _parts_of(index))
+    dtype = asked or (family.half if where.type == "cuda" else torch.float32)
     pipe = _loaded(spec, family, index, variant, source, dtype)
-    return family(_settled(pipe, dtype, where), prompts, resolution, dtype, where)
+    denoiser = family(_settled(pipe, dtype, where), prompts, resolution, dtype, where)
+    return denoiser if guidance is None else denoiser.with_guidance(guidance)
 
 
 def from_pipeline(
@@ -131,7 +144,7 @@ def from_pipeline(
         raise InvalidTypeError(
             f"from_pipeline takes a loaded pipeline, and a {names[0]} is not supported; supported are "
             f"{', '.join(FAMILIES)}; a pipeline of the same parts is made one of them by, for example, "
-            "StableDiffusionPipeline.from_pipe(pipe)"
+            f"StableDiffusionPipeline.from_pipe(pipe). {_BY_HAND}"
         )
     _check_parts(names[0], family, pipe.components)
     device = pipe._execution_device  # diffusers' device of computation, even if networks are offloaded meanwhile
@@ -144,12 +157,6 @@ def from_pipeline(
                 )
     network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
     return family(pipe, prompts, resolution, network.dtype, device)
-
-
-def _dtype(precision: str | None, device: torch.device) -> torch.dtype:
-    if precision is None:
-        return torch.float16 if device.type == "cuda" else torch.float32
-    return as_dtype(precision)
 
 
 def _import_diffusers() -> Any:
@@ -178,7 +185,9 @@ def _model_index(spec: str, source: Mapping[str, Any]) -> dict[str, Any]:
 def _family(spec: str, index: Mapping[str, Any]) -> type[DiffusersDenoiser]:
     name = index.get("_class_name")
     if not isinstance(name, str) or name not in FAMILIES:
-        raise UnknownSpecError(f"{spec!r} is a {name}, which is not supported; supported are {', '.join(FAMILIES)}")
+        raise UnknownSpecError(
+            f"{spec!r} is a {name}, which is not supported; supported are {', '.join(FAMILIES)}. {_BY_HAND}"
+        )
     return FAMILIES[name]
 
 

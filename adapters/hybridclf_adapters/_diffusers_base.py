@@ -216,8 +216,9 @@ class DiffusersDenoiser(ABC):
         """Encode an image `[1, 3, H, W]` in [-1, 1] to latents `[1, C, h, w]`, scaled as in the network's training."""
         vae = self.pipe.vae
         encoded = vae.encode(image.to(vae.dtype))
-        # deterministic autoencoders have `latents`; of a distribution, the mean, so that nothing is random
-        return self._scaled(encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mean, vae.config)
+        # deterministic autoencoders have `latents` or `latent`; of a distribution, the mean, so that nothing is random
+        exact = next((getattr(encoded, name) for name in ("latents", "latent") if hasattr(encoded, name)), None)
+        return self._scaled(encoded.latent_dist.mean if exact is None else exact, vae.config)
 
     def _scaled(self, latents: Tensor, config: Mapping[str, Any]) -> Tensor:
         """Shift and scale the VAE's latents by its config, the inverse of the pipeline's decoding."""

@@ -19,6 +19,7 @@ from hybridclf.ports import Condition, Label
 from ._checks import same_twice
 from ._diffusers_base import DiffusersDenoiser, TextDenoiser
 from ._diffusers_flow import FlowDenoiser
+from ._diffusers_sana import Sana, SanaSprint
 from ._diffusers_flux import Flux
 from ._imagenet import imagenet, named
 
@@ -290,6 +291,8 @@ FAMILIES: dict[str, type[DiffusersDenoiser]] = {
     "IFPipeline": DeepFloydIF,
     "DiTPipeline": DiT,
     "FluxPipeline": Flux,
+    "SanaPipeline": Sana,
+    "SanaSprintPipeline": SanaSprint,
 }
 """Families by the `_class_name` in `model_index.json`."""
 

@@ -1,5 +1,6 @@
 """Noise schedules of diffusers' schedulers in one form, x_t = α·x0 + σ·ε, with every prediction converted to ε̂."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -113,23 +114,36 @@ def flow_schedule(scheduler: Any, mu: float) -> Schedule:
 
     config = scheduler.config
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
-        spacing = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
-        plain = dict(config) | dict.fromkeys(spacing, False) | {"shift_terminal": None}
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(plain)  # whatever steps were set on the given one
-    elif config.get("use_flow_sigmas") and config.get("prediction_type") == "flow_prediction":
-        levels = {"num_train_timesteps": config.num_train_timesteps, "shift": config.flow_shift}
-        scheduler = FlowMatchEulerDiscreteScheduler(**levels)
-    else:
-        raise UnknownSpecError(
-            f"a {type(scheduler).__name__} is not supported here; a flow-matching model needs a "
-            "FlowMatchEulerDiscreteScheduler, or a solver with use_flow_sigmas and flow_prediction"
-        )
+        return _euler_schedule(scheduler, mu)
+    if config.get("use_flow_sigmas") and config.get("prediction_type") == "flow_prediction":
+        return _solver_schedule(scheduler)
+    raise UnknownSpecError(
+        f"a {type(scheduler).__name__} is not supported here; a flow-matching model needs a "
+        "FlowMatchEulerDiscreteScheduler, or a solver with use_flow_sigmas and flow_prediction"
+    )
+
+
+def _euler_schedule(scheduler: Any, mu: float) -> Schedule:
+    """Make the schedule of a `FlowMatchEulerDiscreteScheduler`; the network is told 1000·σ."""
+    spacing = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+    plain = dict(scheduler.config) | dict.fromkeys(spacing, False) | {"shift_terminal": None}
+    scheduler = type(scheduler).from_config(plain)  # whatever steps were set on the given one
     n_levels = scheduler.config.num_train_timesteps
     if scheduler.config.use_dynamic_shifting:
         scheduler.set_timesteps(n_levels, mu=mu)
     # diffusers orders levels from noise to clean, and set_timesteps appends a 0
     sigma = scheduler.sigmas[:n_levels].float().flip(0)
     return Schedule(1 - sigma, sigma, sigma * n_levels, "flow")
+
+
+def _solver_schedule(scheduler: Any) -> Schedule:
+    """Make the schedule of a solver of flows, all of whose levels are below 1; the network is told ⌊1000·σ⌋."""
+    scheduler = type(scheduler).from_config(scheduler.config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of NumPy 2, for diffusers' own code
+        scheduler.set_timesteps(scheduler.config.num_train_timesteps - 1)
+    sigma = scheduler.sigmas[:-1].float().flip(0)
+    return Schedule(1 - sigma, sigma, scheduler.timesteps.flip(0), "flow")
 
 
 def linear_shift(config: Mapping[str, Any], n_tokens: int) -> float:

@@ -1,6 +1,7 @@
 """The newer text-to-image families behind the denoiser port, against generations of diffusers itself."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,27 @@ from hybridclf_adapters.diffusers import load
 from tests.adapters.tiny_diffusers import save
 from tests.adapters.tiny_flows import PIPELINES
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+"""From diffusers' own `set_timesteps`."""
+
 PROMPT = "a photo of a {}."
 LABELS = ["cat", "ostriches", "hen"]
 
-SIZES: dict[str, int] = {}
+SIZES = {"sana": 32, "sana-sprint": 32}
 """Edge in pixels of the tiny images, where it is not 16."""
 
 CALLS: dict[str, dict[str, Any]] = {
     "flux-dev": {"guidance_scale": 3.5},
     "flux-schnell": {"max_sequence_length": 256},
+    "sana": {"guidance_scale": 1.0, "use_resolution_binning": False},
+    "sana-sprint": {"guidance_scale": 4.5, "use_resolution_binning": False},
 }
 """Arguments of the pipelines' calls that ask the network once per step, as the adapter does."""
+
+STEPS: dict[str, dict[str, Any]] = {"sana-sprint": {"intermediate_timesteps": None}}
+"""Arguments that a call of other than two steps needs besides."""
 
 PACKED = ("flux",)
 """Pipelines whose latents are packed in a call."""
@@ -103,20 +114,54 @@ def unpacked(name: str, latents: Tensor, shape: tuple[int, ...]) -> Tensor:
     return latents
 
 
-def generate(name: str, pipe: Any, label: str, shape: tuple[int, ...], n_steps: int = 2, **options: Any) -> list[Any]:
-    """Steps (x, σ, v̂) of a generation: the velocity is read from how far the sampler moved each x."""
-    xs = [torch.randn(1, *shape, generator=torch.Generator().manual_seed(len(label)))]
+@dataclass
+class Step:
+    """What a pipeline gave its scheduler at a step: x_t at levels α and σ, and the output of the network as used."""
 
-    def keep(_pipe: Any, _i: int, _t: Any, states: dict[str, Tensor]) -> dict[str, Tensor]:
-        xs.append(unpacked(name, states["latents"], shape).clone())
-        return {}
+    x_t: Tensor
+    alpha: Tensor
+    sigma: Tensor
+    timestep: Tensor
+    output: Tensor
 
-    edge = size_of(name)
-    call = {"height": edge, "width": edge, "num_inference_steps": n_steps} | CALLS[name] | options
-    pipe(PROMPT.format(label), latents=packed(name, xs[0]), callback_on_step_end=keep, output_type="latent", **call)
-    sigma = pipe.scheduler.sigmas.tolist()
-    assert len(xs) == n_steps + 1
-    return [(xs[i], sigma[i], (xs[i + 1] - xs[i]) / (sigma[i + 1] - sigma[i])) for i in range(n_steps)]
+
+def generate(name: str, pipe: Any, label: str, shape: tuple[int, ...], n_steps: int = 2, **options: Any) -> list[Step]:
+    """Steps of a generation."""
+    x = torch.randn(1, *shape, generator=torch.Generator().manual_seed(len(label)))
+    heard: list[Step] = []
+    scheduler, edge = pipe.scheduler, size_of(name)
+    step = scheduler.step
+
+    def overhear(output: Tensor, timestep: Tensor, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
+        own = [unpacked(name, value, shape) / getattr(scheduler.config, "sigma_data", 1) for value in (sample, output)]
+        heard.append(Step(own[0], *levels(scheduler, timestep, len(heard)), own[1]))
+        return step(output, timestep, sample, *args, **kwargs)
+
+    scheduler.step = overhear
+    try:
+        call = {"height": edge, "width": edge, "num_inference_steps": n_steps} | CALLS[name] | options
+        pipe(PROMPT.format(label), latents=packed(name, x), output_type="latent", **call)
+    finally:
+        del scheduler.step
+    assert len(heard) == n_steps
+    return heard
+
+
+def levels(scheduler: Any, timestep: Tensor, i: int) -> tuple[Tensor, Tensor, Tensor]:
+    """α, σ and the adapter's timestep `[1]` of step i."""
+    if hasattr(scheduler, "sigmas"):
+        sigma = scheduler.sigmas[i].reshape(1)
+        return 1 - sigma, sigma, timestep.reshape(1)
+    angle = timestep.reshape(1)
+    return angle.cos(), angle.sin(), angle
+
+
+def noise_of(step: Step, prediction: str) -> Tensor:
+    """ε̂ of a step by the definition of what the network predicts."""
+    alpha, sigma = step.alpha.view(-1, 1, 1, 1), step.sigma.view(-1, 1, 1, 1)
+    if prediction == "flow":  # v = ε − x0, x_t = (1 − σ)·x0 + σ·ε
+        return step.x_t + alpha * step.output
+    return alpha * step.output + sigma * step.x_t  # v = α·ε − σ·x0
 
 
 # --- the port ---------------------------------------------------------------------------------------------------------
@@ -128,38 +173,49 @@ def test_predicted_is_where_the_pipeline_goes_when_it_generates(
     name: str, denoiser: Callable[[str], Any], pipe: Callable[[str], Any]
 ) -> None:
     """All steps of three generations, in one batch through the port."""
-    it, heard, number = denoiser(name), [], []
+    it = denoiser(name)
     assert isinstance(it, Denoiser)
-    for i, label in enumerate(LABELS):
-        steps = generate(name, pipe(name), label, it.shape)
-        heard, number = heard + steps, number + [i] * len(steps)
-    x_t, levels, velocity = (part for part in zip(*heard, strict=True))
-    x_t, sigma, velocity = torch.cat(x_t), torch.tensor(levels), torch.cat(velocity)
-    condition = take(it.condition(LABELS), torch.tensor(number))
-    found = it.forward(x_t, 1000 * sigma, condition)
-    torch.testing.assert_close(found, velocity, rtol=1e-3, atol=1e-4)
-    others = it.forward(x_t, 1000 * sigma, take(condition, torch.arange(len(heard)) - 2))
+    heard = [step for label in LABELS for step in generate(name, pipe(name), label, it.shape)]
+    number = torch.arange(len(LABELS)).repeat_interleave(2)
+    every = Step(*(torch.cat([getattr(step, field.name) for step in heard]) for field in fields(Step)))
+    condition = take(it.condition(LABELS), number)
+    found = it.forward(every.x_t, every.timestep, condition)
+    torch.testing.assert_close(found, every.output, rtol=1e-4, atol=1e-5)
+    others = it.forward(every.x_t, every.timestep, take(condition, torch.arange(len(heard)) - 2))
     assert (found - others).abs().amax(dim=(1, 2, 3)).min() > 1e-4  # the label matters
 
     own = it.at_resolution(it.resolution)  # in place of the 1,000 levels, those of these steps
-    own.schedule = Schedule(1 - sigma, sigma, 1000 * sigma, "flow")
+    own.schedule = Schedule(every.alpha, every.sigma, every.timestep, it.schedule.prediction)
     row = torch.arange(len(heard))
-    predicted = own.predict(x_t, (row + 0.5) / len(heard), row, condition)
-    torch.testing.assert_close(predicted, x_t + (1 - sigma).view(-1, 1, 1, 1) * velocity, rtol=1e-3, atol=1e-4)
+    predicted = own.predict(every.x_t, (row + 0.5) / len(heard), row, condition)
+    torch.testing.assert_close(predicted, noise_of(every, it.schedule.prediction), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("name", [name for name in PIPELINES if name != "sana"])
 def test_levels_are_those_of_the_pipelines_steps(
     name: str, denoiser: Callable[[str], Any], pipe: Callable[[str], Any]
 ) -> None:
     """Every level that a generation of four steps visits is among the 1,000 ones, as the network is told it."""
     it = denoiser(name)
-    for _, sigma, _ in generate(name, pipe(name), "cat", it.shape, n_steps=4):
-        index = int((it.schedule.sigma - sigma).abs().argmin())
-        alpha, level = it.noise_levels(torch.tensor([(index + 0.5) / 1000]))
-        assert level.item() == pytest.approx(sigma, abs=1e-5)
-        assert alpha.item() == pytest.approx(1 - sigma, abs=1e-5)
-        assert it.schedule.timestep[index].item() == pytest.approx(1000 * sigma, abs=0.01)
+    for step in generate(name, pipe(name), "cat", it.shape, n_steps=4, **STEPS.get(name, {})):
+        index = int((it.schedule.sigma - step.sigma).abs().argmin())
+        alpha, sigma = it.noise_levels(torch.tensor([(index + 0.5) / 1000]))
+        torch.testing.assert_close(sigma, step.sigma, rtol=0, atol=1e-5)
+        torch.testing.assert_close(alpha, step.alpha, rtol=0, atol=1e-5)
+        torch.testing.assert_close(it.schedule.timestep[index : index + 1], step.timestep, rtol=0, atol=0.01)
+
+
+def test_levels_are_those_of_a_solver(denoiser: Callable[[str], Any], pipe: Callable[[str], Any]) -> None:
+    schedule, solver = denoiser("sana").schedule, pipe("sana").scheduler
+    solver.set_timesteps(999)
+    assert torch.equal(schedule.sigma.flip(0), solver.sigmas[:-1])
+    assert torch.equal(schedule.timestep.flip(0), solver.timesteps)
+    x, velocity = torch.randn(2, 1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    solver._step_index = 500
+    x0 = solver.convert_model_output(velocity, sample=x)  # its x̂0 and our ε̂ are of the same x_t
+    index = torch.tensor([998 - 500])
+    noise = schedule.noise(velocity, x, index)
+    torch.testing.assert_close(schedule.alpha[index] * x0 + schedule.sigma[index] * noise, x, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", PIPELINES)
@@ -173,13 +229,14 @@ def test_an_image_is_encoded_to_what_the_pipeline_decodes(
     decode = source.vae.decode
     source.vae.decode = lambda z, *args, **kwargs: (given.append(z), decode(z, *args, **kwargs))[1]
     try:
-        call = {"height": it.resolution, "width": it.resolution, "num_inference_steps": 1} | CALLS[name]
-        last = lambda *_: {"latents": packed(name, x0)}  # noqa: E731
-        source(PROMPT.format("cat"), output_type="np", callback_on_step_end=last, **call)
+        edge, scale = it.resolution, getattr(source.scheduler.config, "sigma_data", 1)
+        source.scheduler.step = lambda *_args, **_kwargs: (packed(name, x0) * scale,) * 2
+        call = {"height": edge, "width": edge, "num_inference_steps": 1} | CALLS[name] | STEPS.get(name, {})
+        source(PROMPT.format("cat"), output_type="np", **call)
     finally:
-        del source.vae.decode
+        del source.vae.decode, source.scheduler.step
     encoded = source.vae.encode(pixels[:, :, None] if given[0].ndim == 5 else pixels)
-    expected = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mean
+    expected = encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mean
     torch.testing.assert_close(given[0], expected, rtol=1e-4, atol=1e-4)
 
 
@@ -196,8 +253,9 @@ def test_images_are_ranked_by_errors_of_the_velocity(name: str, denoiser: Callab
         for c in range(len(LABELS)):
             x_t, own = alpha * x0 + sigma * eps, take(condition, torch.tensor([c]))
             predicted = it.predict(x_t, time, torch.tensor([0]), own)
-            velocity = (predicted - x_t) / alpha  # v̂ = (ε̂ − x_t)/α, as x_t = α·x0 + (1 − α)·ε
-            expected = (velocity - (eps - x0)).square().sum().item()
+            expected = (predicted - eps).square().sum().item()
+            if it.schedule.prediction == "flow":  # v̂ = (ε̂ − x_t)/α, as x_t = α·x0 + (1 − α)·ε
+                expected = ((predicted - x_t) / alpha - (eps - x0)).square().sum().item()
             assert result.evidence[trial, c] == pytest.approx(expected, rel=2e-3)
 
 
@@ -226,15 +284,14 @@ def test_guidance_is_the_samplers_unless_another_is_asked_for(
 ) -> None:
     it, other = denoiser("flux-dev"), fresh("flux-dev", guidance=1.0)
     assert (it.guidance, other.guidance) == (3.5, 1.0)
-    [(x, sigma, expected)] = generate("flux-dev", pipe("flux-dev"), "cat", it.shape, n_steps=1, guidance_scale=1.0)
+    [step] = generate("flux-dev", pipe("flux-dev"), "cat", it.shape, n_steps=1, guidance_scale=1.0)
     with torch.no_grad():
         usual, *asked = (
-            one.forward(x, torch.tensor([1000 * sigma]), one.condition(["cat"]))
-            for one in (it, other, it.with_guidance(1))
+            one.forward(step.x_t, step.timestep, one.condition(["cat"])) for one in (it, other, it.with_guidance(1))
         )
     for found in asked:
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(usual, expected, atol=1e-2)
+        torch.testing.assert_close(found, step.output, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(usual, step.output, atol=1e-2)
     assert it.sampler_inputs(["cat"], [0])["guidance_scale"] == 3.5
     assert "guidance_scale" not in denoiser("flux-schnell").sampler_inputs(["cat"], [0])
 

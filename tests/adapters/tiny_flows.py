@@ -1,6 +1,10 @@
-"""Small pipelines of the newer text-to-image families: real configs, tokenizers of a small vocabulary, random weights."""
+"""Small pipelines of the newer text-to-image families, with real configs and random weights."""
 
+import json
+import string
 from collections.abc import Callable
+from functools import cache
+from inspect import signature
 from typing import Any
 
 from tests.adapters.tiny_diffusers import clip_text, clip_tokenizer, t5_text, t5_tokenizer, vae
@@ -40,7 +44,94 @@ def flux_schnell() -> Any:
     return flux(guidance=False)
 
 
+@cache
+def pieces(text: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """Vocabulary and merges of byte pairs that are frequent in a text, which they make short to read."""
+    from tokenizers import Tokenizer, models, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    alphabet = [*string.ascii_letters, *string.digits, *"▁ .,'-:;<>()|_\n"]
+    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, max_token_length=12, show_progress=False)
+    tokenizer.train_from_iterator([text], trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    return list(model["vocab"]), [tuple(pair) for pair in model["merges"]]
+
+
+def gemma_tokenizer() -> Any:
+    from diffusers import SanaPipeline
+    from transformers import GemmaTokenizer
+
+    instruction = signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default
+    vocabulary, merges = pieces("\n".join(instruction).replace(" ", "▁"))
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *vocabulary]
+    return GemmaTokenizer({token: i for i, token in enumerate(tokens)}, merges)
+
+
+def gemma() -> Any:
+    from transformers import Gemma2Config, Gemma2Model
+
+    sizes = {
+        "vocab_size": 448,
+        "hidden_size": 32,
+        "intermediate_size": 37,
+        "head_dim": 8,
+        "max_position_embeddings": 2048,
+    }
+    return Gemma2Model(Gemma2Config(num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1, **sizes))
+
+
+def sana(sprint: bool = False) -> Any:
+    import diffusers
+
+    transformer = diffusers.SanaTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_layers=1,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=8,
+        cross_attention_dim=16,
+        caption_channels=32,
+        sample_size=16,
+        guidance_embeds=sprint,
+        qk_norm="rms_norm_across_heads" if sprint else None,
+    )
+    own_vae = diffusers.AutoencoderDC(
+        latent_channels=4,
+        attention_head_dim=2,
+        encoder_block_types=("ResBlock", "EfficientViTBlock"),
+        decoder_block_types=("ResBlock", "EfficientViTBlock"),
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        encoder_qkv_multiscales=((), (5,)),
+        decoder_qkv_multiscales=((), (5,)),
+        encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=(1, 1),
+        downsample_block_type="conv",
+        upsample_block_type="interpolate",
+        decoder_norm_types="rms_norm",
+        decoder_act_fns="silu",
+        scaling_factor=0.41407,
+    )
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+    kind = diffusers.SanaSprintPipeline if sprint else diffusers.SanaPipeline
+    return kind(
+        transformer=transformer,
+        scheduler=diffusers.SCMScheduler() if sprint else diffusers.DPMSolverMultistepScheduler(**flow),
+        vae=own_vae,
+        text_encoder=gemma(),
+        tokenizer=gemma_tokenizer(),
+    )
+
+
+def sana_sprint() -> Any:
+    return sana(sprint=True)
+
+
 PIPELINES: dict[str, Callable[[], Any]] = {
     "flux-dev": flux,
     "flux-schnell": flux_schnell,
+    "sana": sana,
+    "sana-sprint": sana_sprint,
 }

@@ -18,9 +18,9 @@ from hybridclf.ports import Condition, Label
 
 from ._checks import same_twice
 from ._diffusers_base import DiffusersDenoiser, TextDenoiser
-from ._diffusers_flow import FlowDenoiser
-from ._diffusers_sana import Sana, SanaSprint
+from ._diffusers_flow import AuraFlow, CogView4, FlowDenoiser, Lumina2, ZImage
 from ._diffusers_flux import Flux
+from ._diffusers_sana import Sana, SanaSprint
 from ._imagenet import imagenet, named
 
 __all__ = ["FAMILIES"]
@@ -293,6 +293,10 @@ FAMILIES: dict[str, type[DiffusersDenoiser]] = {
     "FluxPipeline": Flux,
     "SanaPipeline": Sana,
     "SanaSprintPipeline": SanaSprint,
+    "AuraFlowPipeline": AuraFlow,
+    "Lumina2Pipeline": Lumina2,
+    "ZImagePipeline": ZImage,
+    "CogView4Pipeline": CogView4,
 }
 """Families by the `_class_name` in `model_index.json`."""
 

@@ -81,9 +81,9 @@ class Sana(GemmaPrompts, FlowDenoiser):
 class SanaSprint(GemmaPrompts):
     """Sana-Sprint: Sana distilled to few steps and from guided predictions, in the form of TrigFlow.
 
-    x_t = cos t·x0 + sin t·ε with t from 0 to π/2, and F = cos t·ε − sin t·x0 is a v-prediction. The network itself is that
-    of a flow: it is told s = sin t/(cos t + sin t), the noise level of a flow with the same ratio of signal and noise.
-    Section 3 of arXiv 2503.09641.
+    x_t = cos t·x0 + sin t·ε with t from 0 to π/2, and F = cos t·ε − sin t·x0 is a v-prediction. The network itself is
+    that of a flow: it is told s = sin t/(cos t + sin t), the noise level of a flow with the same ratio of signal and
+    noise. Section 3 of arXiv 2503.09641.
     """
 
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
@@ -101,9 +101,6 @@ class SanaSprint(GemmaPrompts):
             raise UnknownSpecError(
                 f"a {type(scheduler).__name__} is not supported here; Sana-Sprint needs SCMScheduler"
             )
-        n_levels, most = (
-            scheduler.config.num_train_timesteps,
-            min(call_default(self.pipe, "max_timesteps"), math.pi / 2),
-        )
-        angle = torch.arange(1, n_levels + 1) / n_levels * most
+        n_levels = scheduler.config.num_train_timesteps
+        angle = torch.arange(1, n_levels + 1) / n_levels * math.pi / 2
         return Schedule(angle.cos(), angle.sin(), angle, "v_prediction")

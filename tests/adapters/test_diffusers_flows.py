@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings(
 PROMPT = "a photo of a {}."
 LABELS = ["cat", "ostriches", "hen"]
 
-SIZES = {"sana": 32, "sana-sprint": 32}
+SIZES = {"sana": 32, "sana-sprint": 32, "lumina2": 32}
 """Edge in pixels of the tiny images, where it is not 16."""
 
 CALLS: dict[str, dict[str, Any]] = {
@@ -34,11 +34,18 @@ CALLS: dict[str, dict[str, Any]] = {
     "flux-schnell": {"max_sequence_length": 256},
     "sana": {"guidance_scale": 1.0, "use_resolution_binning": False},
     "sana-sprint": {"guidance_scale": 4.5, "use_resolution_binning": False},
+    "auraflow": {"guidance_scale": 1.0},
+    "lumina2": {"guidance_scale": 1.0},
+    "z-image": {"guidance_scale": 0.0},
+    "cogview4": {"guidance_scale": 1.0},
 }
 """Arguments of the pipelines' calls that ask the network once per step, as the adapter does."""
 
 STEPS: dict[str, dict[str, Any]] = {"sana-sprint": {"intermediate_timesteps": None}}
 """Arguments that a call of other than two steps needs besides."""
+
+LEVELS = {"auraflow": {"sigmas": [1.0, 0.75, 0.5, 0.25]}}
+"""Arguments of a call of four steps that would be shifted twice otherwise."""
 
 PACKED = ("flux",)
 """Pipelines whose latents are packed in a call."""
@@ -197,7 +204,7 @@ def test_levels_are_those_of_the_pipelines_steps(
 ) -> None:
     """Every level that a generation of four steps visits is among the 1,000 ones, as the network is told it."""
     it = denoiser(name)
-    for step in generate(name, pipe(name), "cat", it.shape, n_steps=4, **STEPS.get(name, {})):
+    for step in generate(name, pipe(name), "cat", it.shape, n_steps=4, **STEPS.get(name, {}) | LEVELS.get(name, {})):
         index = int((it.schedule.sigma - step.sigma).abs().argmin())
         alpha, sigma = it.noise_levels(torch.tensor([(index + 0.5) / 1000]))
         torch.testing.assert_close(sigma, step.sigma, rtol=0, atol=1e-5)

@@ -129,9 +129,146 @@ def sana_sprint() -> Any:
     return sana(sprint=True)
 
 
+def auraflow() -> Any:
+    import diffusers
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    transformer = diffusers.AuraFlowTransformer2DModel(
+        sample_size=8,
+        in_channels=4,
+        num_mmdit_layers=1,
+        num_single_dit_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=32,
+        caption_projection_dim=32,
+        pos_embed_max_size=64,
+    )
+    # of 256 tokens only the prompt's few are not 0
+    transformer.joint_transformer_blocks[0].attn.add_v_proj.weight.data *= 100
+    sizes = {"vocab_size": 128, "d_model": 32, "d_kv": 8, "d_ff": 37, "num_layers": 1, "num_heads": 4}
+    return diffusers.AuraFlowPipeline(
+        transformer=transformer,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=1.73),
+        vae=vae(scaling_factor=0.13025),
+        text_encoder=UMT5EncoderModel(UMT5Config(**sizes)),
+        tokenizer=t5_tokenizer(),
+    )
+
+
+def lumina2() -> Any:
+    import diffusers
+
+    transformer = diffusers.Lumina2Transformer2DModel(
+        sample_size=4,
+        in_channels=4,
+        hidden_size=24,
+        num_layers=1,
+        num_refiner_layers=1,
+        num_attention_heads=2,
+        num_kv_heads=1,
+        multiple_of=8,
+        axes_dim_rope=(4, 4, 4),
+        axes_lens=(300, 8, 8),
+        cap_feat_dim=32,
+    )
+    return diffusers.Lumina2Pipeline(
+        transformer=transformer,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=6.0),
+        vae=vae(4, blocks=4, **SHIFTED_VAE),
+        text_encoder=gemma(),
+        tokenizer=gemma_tokenizer(),
+    )
+
+
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Chat template as of Qwen, in short."""
+
+
+def qwen_tokenizer() -> Any:
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import Qwen2Tokenizer
+
+    vocabulary = {letter: i for i, letter in enumerate(sorted(ByteLevel.alphabet()))}
+    tokenizer = Qwen2Tokenizer(vocabulary, [], chat_template=CHAT, model_max_length=2048)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    return tokenizer
+
+
+QWEN = {
+    "vocab_size": 272,
+    "hidden_size": 32,
+    "intermediate_size": 37,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+}
+
+
+def z_image() -> Any:
+    import diffusers
+    from transformers import Qwen3Config, Qwen3Model
+
+    transformer = diffusers.ZImageTransformer2DModel(
+        in_channels=4,
+        dim=32,
+        n_layers=1,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=32,
+        axes_dims=[4, 4, 8],
+        axes_lens=[1024, 32, 32],
+    )
+    return diffusers.ZImagePipeline(
+        transformer=transformer,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=6.0),
+        vae=vae(4, **SHIFTED_VAE),
+        text_encoder=Qwen3Model(Qwen3Config(num_hidden_layers=2, **QWEN)),
+        tokenizer=qwen_tokenizer(),
+    )
+
+
+def cogview4() -> Any:
+    import diffusers
+    from transformers import GlmConfig, GlmModel
+
+    transformer = diffusers.CogView4Transformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        text_embed_dim=32,
+        time_embed_dim=16,
+        condition_dim=4,
+        pos_embed_max_size=8,
+        sample_size=8,
+        rope_axes_dim=(8, 8),
+    )
+    own = {"pad_token_id": 0, "eos_token_id": [0], "max_position_embeddings": 256}
+    tokenizer = qwen_tokenizer()
+    tokenizer.padding_side = "left"
+    shift = {"base_shift": 0.25, "max_shift": 0.75, "time_shift_type": "linear", "base_image_seq_len": 256}
+    return diffusers.CogView4Pipeline(
+        transformer=transformer,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, **shift),
+        vae=vae(),
+        text_encoder=GlmModel(GlmConfig(num_hidden_layers=2, **QWEN, **own)),
+        tokenizer=tokenizer,
+    )
+
+
 PIPELINES: dict[str, Callable[[], Any]] = {
     "flux-dev": flux,
     "flux-schnell": flux_schnell,
     "sana": sana,
     "sana-sprint": sana_sprint,
+    "auraflow": auraflow,
+    "lumina2": lumina2,
+    "z-image": z_image,
+    "cogview4": cogview4,
 }

@@ -52,6 +52,8 @@ class DiffusersDenoiser(ABC):
     """Keywords of `from_pretrained` that leave out the parts for generation only."""
     optional: ClassVar[tuple[str, ...]] = ()
     """Parts that a pipeline of this family may lack."""
+    mode: Literal["RGB", "L"] = "RGB"
+    """Mode of the images, as Pillow names it."""
     half: ClassVar[torch.dtype] = torch.float16
     """Type of the computation on a GPU, unless another is asked for."""
 
@@ -160,9 +162,14 @@ class DiffusersDenoiser(ABC):
         """Compute the network's own output for P noised images `[P, *shape]`, timesteps `[P]`, conditions `[P, …]`."""
 
     @property
+    def vae(self) -> Any:
+        """The pipeline's autoencoder; None if it has none."""
+        return getattr(self.pipe, "vae", None)
+
+    @property
     def pixels_per_latent(self) -> int:
         """Factor by which the VAE shrinks an edge of an image."""
-        return 2 ** (len(self.pipe.vae.config.block_out_channels) - 1)
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
     def patch(self) -> int:
@@ -187,8 +194,8 @@ class DiffusersDenoiser(ABC):
             For anything but PIL images and uint8 arrays.
         """
         x0 = torch.empty(len(images), *self.shape, dtype=self.dtype, device=self.device)
-        with _upcast(getattr(self.pipe, "vae", None)):
-            for i, image in enumerate(pixels(images, self.resolution)):
+        with _upcast(self.vae):
+            for i, image in enumerate(pixels(images, self.resolution, self.mode)):
                 x0[i] = self._encode(send(image[None], self.device))[0]
         return x0
 
@@ -214,7 +221,7 @@ class DiffusersDenoiser(ABC):
 
     def _encode(self, image: Tensor) -> Tensor:
         """Encode an image `[1, 3, H, W]` in [-1, 1] to latents `[1, C, h, w]`, scaled as in the network's training."""
-        vae = self.pipe.vae
+        vae = self.vae
         encoded = vae.encode(image.to(vae.dtype))
         # deterministic autoencoders have `latents` or `latent`; of a distribution, the mean, so that nothing is random
         exact = next((getattr(encoded, name) for name in ("latents", "latent") if hasattr(encoded, name)), None)

@@ -4,24 +4,20 @@ A family defines how its pipeline encodes labels and how its network is called. 
 unchanged.
 """
 
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from hybridclf.devices import send
-from hybridclf.errors import InvalidInputError, UnknownLabelError
-from hybridclf.ports import Condition, Label
+from hybridclf.ports import Condition
 
-from ._checks import same_twice
 from ._diffusers_base import DiffusersDenoiser, TextDenoiser
+from ._diffusers_classes import ConsistencyUNet, DiT, LatentUNet, PixelUNet
 from ._diffusers_flow import AuraFlow, CogView4, FlowDenoiser, Lumina2, ZImage
 from ._diffusers_flux import Flux
 from ._diffusers_sana import Sana, SanaSprint
-from ._imagenet import imagenet, named
 
 __all__ = ["FAMILIES"]
 
@@ -190,98 +186,6 @@ class DeepFloydIF(TextDenoiser):
         return image
 
 
-class DiT(DiffusersDenoiser):
-    """DiT: labels are the classes of its training set, by name or by number."""
-
-    takes_prompts: ClassVar[bool] = False
-
-    def __init__(self, pipe: Any, *args: Any) -> None:
-        super().__init__(pipe, *args)
-        self.n_classes: int = self.network.config.num_embeds_ada_norm
-        # JSON has turned the numbers into texts
-        own = {int(number): name for number, name in (pipe.config.get("id2label") or _names(pipe.labels)).items()}
-        unnamed = not own and self.n_classes == 1000  # `save_pretrained` leaves ImageNet's names out
-        _, self._numbers = imagenet() if unnamed else named(own)
-
-    def condition(self, labels: Sequence[Label]) -> Condition:
-        """Look up the class numbers `[L]` of labels, which are numbers or names in the pipeline's `id2label`.
-
-        A model of ImageNet's classes also takes their WordNet ids, and all names that a timm model of them takes.
-
-        Raises
-        ------
-        UnknownLabelError
-            For an unknown label, or a name that several classes share.
-        InvalidInputError
-            For two names of one class.
-        """
-        numbers = [self._number(label) for label in labels]
-        same = same_twice(numbers)
-        if same:
-            i, j = same
-            raise InvalidInputError(
-                f"labels {labels[i]!r} and {labels[j]!r} are both class {numbers[i]}; leave one out"
-            )
-        return {"class": torch.tensor(numbers, device=self.device)}
-
-    def unconditional(self) -> Condition:
-        """Condition `[1]` of no class, with which the model was trained a part of the time."""
-        return {"class": torch.tensor([self.n_classes], device=self.device)}
-
-    def sampler_inputs(self, labels: Sequence[Label], seeds: Sequence[int]) -> dict[str, Any]:
-        """A class number per image.
-
-        Raises
-        ------
-        InvalidInputError
-            For a model of other than 1,000 classes, as diffusers' sampler takes 1000 for no class.
-        """
-        if self.n_classes != 1000:
-            raise InvalidInputError(
-                f"diffusers samples from DiT models of 1,000 classes only, and this one has {self.n_classes}; sample "
-                "from it by a loop of your own"
-            )
-        return {"class_labels": [self._number(label) for label in labels]}
-
-    def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """Run the transformer, in whose output the second half of the channels is the variance."""
-        return self.network(x, timestep=timestep, class_labels=condition["class"], return_dict=False)[0]
-
-    def predict_variance(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Predict the noise and the log-variance of p(x_{t-1} | x_t), each `[P, *shape]`; arguments as in `predict`.
-
-        References
-        ----------
-        Equation 15 of arXiv 2102.09672.
-        """
-        noise, variance = self._predict(x_t, t, row, condition)
-        index = self.schedule.index(t)[row]
-        low, high = (bound[index].view(-1, 1, 1, 1) for bound in self.schedule.log_variance_bounds())
-        fraction = (variance + 1) / 2  # from [-1, 1], the network's range, to v in [0, 1]
-        return noise, fraction * high + (1 - fraction) * low
-
-    def previous_levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise levels (α, σ) `[R]` one step before time t; (1, 0) before the first."""
-        index = self.schedule.index(t)
-        alpha, sigma = self.schedule.before()
-        return alpha[index], sigma[index]
-
-    def _number(self, label: Label) -> int:
-        if isinstance(label, int | np.integer) and 0 <= label < self.n_classes:
-            return int(label)
-        numbers = self._numbers.get(label, []) if isinstance(label, str) else []
-        if len(numbers) == 1:
-            return numbers[0]
-        if numbers:
-            raise UnknownLabelError(f"{label!r} names the classes {numbers}; give one of these numbers instead")
-        close = get_close_matches(str(label), self._numbers, n=3, cutoff=0.5)
-        names = "class names and " if self._numbers else ""
-        raise UnknownLabelError(
-            f"the denoiser does not know {label!r}; it knows {names}the numbers 0 to {self.n_classes - 1}"
-            + (f"; did you mean {' or '.join(map(repr, close))}?" if close else "")
-        )
-
-
 FAMILIES: dict[str, type[DiffusersDenoiser]] = {
     "StableDiffusionPipeline": StableDiffusion,
     "StableDiffusionXLPipeline": StableDiffusionXL,
@@ -290,6 +194,10 @@ FAMILIES: dict[str, type[DiffusersDenoiser]] = {
     "PixArtSigmaPipeline": PixArtSigma,
     "IFPipeline": DeepFloydIF,
     "DiTPipeline": DiT,
+    "DDPMPipeline": PixelUNet,
+    "DDIMPipeline": PixelUNet,
+    "LDMPipeline": LatentUNet,
+    "ConsistencyModelPipeline": ConsistencyUNet,
     "FluxPipeline": Flux,
     "SanaPipeline": Sana,
     "SanaSprintPipeline": SanaSprint,
@@ -299,11 +207,3 @@ FAMILIES: dict[str, type[DiffusersDenoiser]] = {
     "CogView4Pipeline": CogView4,
 }
 """Families by the `_class_name` in `model_index.json`."""
-
-
-def _names(labels: Mapping[str, int]) -> dict[int, str]:
-    """Invert a pipeline's class numbers by name: the names of each class, joined by commas."""
-    names: dict[int, list[str]] = {}
-    for name, number in labels.items():
-        names.setdefault(number, []).append(name)
-    return {number: ", ".join(synonyms) for number, synonyms in names.items()}

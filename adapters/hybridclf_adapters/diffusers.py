@@ -8,6 +8,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from hybridclf.errors import (
 from hybridclf.utils.installing import pip_install
 
 from ._checks import as_dtype, check_templates
-from ._diffusers_base import DiffusersDenoiser, TextDenoiser, keep_float32
+from ._diffusers_base import DiffusersDenoiser, TextDenoiser, keep_float32, quiet
 from ._diffusers_families import FAMILIES
 from ._diffusers_files import INDEX, check_files, check_kind, lacking, load_networks, unreadable
 
@@ -220,6 +221,7 @@ def _loaded(
     absent = {part: None for part, value in _parts_of(index).items() if value is None} | dict(family.without)
     parts = {part: value for part, value in _parts_of(index).items() if part not in absent}
     names = {"id2label": {int(k): v for k, v in index["id2label"].items()}} if "id2label" in index else {}
+    own = names if "id2label" in signature(pipeline.__init__).parameters else {}
     try:
         if not folder.is_dir():
             folder = Path(pipeline.download(spec, use_safetensors=True, variant=variant, **source, **absent))
@@ -228,8 +230,9 @@ def _loaded(
         fast = find_spec("accelerate") is not None  # diffusers warns at length if asked for it without accelerate
         # networks first and by ourselves, as only then their missing weights are known
         networks = load_networks(spec, folder, parts, variant, dtype=dtype, low_cpu_mem_usage=fast)
-        others = absent | names
-        pipe = pipeline.from_pretrained(folder, use_safetensors=True, low_cpu_mem_usage=fast, **networks, **others)
+        others = absent | own
+        with quiet():
+            pipe = pipeline.from_pretrained(folder, use_safetensors=True, low_cpu_mem_usage=fast, **networks, **others)
     except HybridClfError:
         raise
     except ImportError as error:
@@ -240,8 +243,9 @@ def _loaded(
 
             raise unreadable(spec, list_repo_files(spec, revision=source["revision"])) from error
         raise SavedModelError(f"{spec!r} cannot be loaded: {error}") from error
-    if names:  # the pipeline itself keeps them in a lossy form only
-        pipe.register_to_config(**names)
+    if names:
+        # a pipeline that takes names keeps them in a lossy form only; another could not list its parts any more
+        (pipe if own else pipe.unet).register_to_config(**names)
     return pipe
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
     from .reranking.evidence import Evidence, RerankResult
     from .reranking.fusion import Fusion
+    from .tuning.tune import tune
     from .zeroshot import zero_shot
 
 _HOMES = {
@@ -61,6 +62,7 @@ _HOMES = {
     "reranking.allocation": ("Allocation", "FixedTrials", "PairedTTest", "Race", "Staged"),
     "reranking.evidence": ("Evidence", "RerankResult"),
     "reranking.fusion": ("Fusion",),
+    "tuning.tune": ("tune",),
     "zeroshot": ("zero_shot",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -97,6 +99,7 @@ __all__ = [
     "UnknownSpecError",
     "evaluate",
     "train_pair",
+    "tune",
     "zero_shot",
 ]
 

@@ -11,7 +11,14 @@ from .errors import InvalidInputError, InvalidTypeError
 from .ports import TextModel
 from .reranker import Reranker
 
-__all__ = ["CaptionScores", "check_captions", "different_texts", "score_captions", "without_template"]
+__all__ = [
+    "CaptionScores",
+    "check_captions",
+    "different_texts",
+    "score_captions",
+    "tier_1_scores",
+    "without_template",
+]
 
 NO_PROMPT = ""
 """Text that stands for no caption at all."""
@@ -117,7 +124,7 @@ def score_captions(
     list of CaptionScores `[n]`
     """
     results = stage.rerank(items.images, [(*own, NO_PROMPT) for own in captions], progress=progress)
-    first = _tier_1_scores(proposer, items.images, captions)
+    first = tier_1_scores(proposer, items.images, captions)
     scores = []
     for own, result, tier_1 in zip(captions, results, first, strict=True):
         errors = result.evidence
@@ -127,7 +134,7 @@ def score_captions(
     return scores
 
 
-def _tier_1_scores(proposer: Any, images: Any, captions: Sequence[tuple[str, ...]]) -> list[np.ndarray] | list[None]:
+def tier_1_scores(proposer: Any, images: Any, captions: Sequence[tuple[str, ...]]) -> list[np.ndarray] | list[None]:
     """Tier 1's scores of each image's captions, n arrays `[k]`; n times None if it is no model of text."""
     if not isinstance(proposer, TextModel) or not hasattr(proposer, "logits"):
         return [None] * len(captions)

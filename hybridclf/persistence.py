@@ -10,6 +10,7 @@ whose path (the part after its last colon) starts with "./" names a tier in the 
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -126,7 +127,8 @@ def _check_target(folder: Path, description: dict[str, Any]) -> None:
     if not folder.exists() or (folder / "model.json").exists():
         return
     specs = [description[tier] for tier in ("proposer", "denoiser")]
-    parts = {Path(spec.rpartition(":./")[2]).parts[0] for spec in specs if isinstance(spec, str) and ":./" in spec}
+    # tiers, and files that options name: "diffusers:./sd?lora=./tuned/lora.safetensors" has sd and tuned
+    parts = {part for spec in specs if isinstance(spec, str) for part in re.findall(r"[:=]\./([^/?&]+)", spec)}
     if not folder.is_dir() or not parts.issuperset(path.name for path in folder.iterdir()):
         raise SavedModelError(f"{folder} exists and is not a saved model; give a new or empty folder")
 

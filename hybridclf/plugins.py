@@ -25,7 +25,7 @@ from urllib.parse import parse_qsl, unquote
 
 from .errors import InvalidInputError, MissingDependencyError, SavedModelError, UnknownSpecError
 
-__all__ = ["Kind", "adapters", "load", "offer", "portable", "resolved", "takes"]
+__all__ = ["Kind", "adapters", "load", "offer", "portable", "resolved", "takes", "with_options"]
 
 Kind = Literal["proposer", "denoiser", "trainable", "engine"]
 
@@ -110,7 +110,7 @@ def _split(spec: str, folder: Path = Path()) -> tuple[str, str]:
 
 
 def portable(spec: str, folder: Path) -> str:
-    """Make a spec string portable for saving: a path inside the model's folder becomes "./…".
+    """Make a spec string portable for saving: a path inside the model's folder, an option's too, becomes "./…".
 
     A relative path is made absolute, as the working folder will be another one later.
 
@@ -124,11 +124,37 @@ def portable(spec: str, folder: Path) -> str:
     if _is_path(head, path):
         spec = f"{head}{colon}{Path(path).resolve()}"
     head, inside, path = spec.partition(f":{folder.resolve()}/")
-    return _without_parents(_with_options(f"{head}:./{path}" if inside else spec, query), folder)
+    query = "&".join(_portable_option(part, folder) for part in query.split("&"))
+    return _without_parents(_joined(f"{head}:./{path}" if inside else spec, query), folder)
+
+
+def _portable_option(text: str, folder: Path) -> str:
+    """Make an option "NAME=VALUE" portable if its value is the path of a file or folder."""
+    name, _, value = text.partition("=")
+    if "/" not in value or not Path(unquote(value)).exists():
+        return text
+    path = Path(unquote(value)).resolve()
+    inside = path.is_relative_to(folder.resolve())
+    return f"{name}={_quoted(f'./{path.relative_to(folder.resolve())}' if inside else path)}"
+
+
+def with_options(spec: str, options: Mapping[str, Any]) -> str:
+    """Add options to a spec string.
+
+    >>> with_options("diffusers:FOLDER?variant=fp16", {"lora": "A&B"})
+    'diffusers:FOLDER?variant=fp16&lora=A%26B'
+    """
+    base, query = _split(spec)
+    return _joined(base, "&".join([*([query] if query else []), *(f"{k}={_quoted(v)}" for k, v in options.items())]))
+
+
+def _quoted(value: Any) -> str:
+    """Escape what ends an option in a spec string."""
+    return str(value).replace("%", "%25").replace("&", "%26")
 
 
 def resolved(spec: str, folder: Path) -> str:
-    """Resolve a saved spec string: a path "./…" after its last colon starts at the model's folder.
+    """Resolve a saved spec string: a path "./…" after its last colon, or of an option, starts at the model's folder.
 
     Raises
     ------
@@ -137,17 +163,31 @@ def resolved(spec: str, folder: Path) -> str:
     """
     base, query = _split(_without_parents(spec, folder), folder)
     head, colon, path = base.rpartition(":")
-    if not path.startswith("./"):
-        return spec
+    options = [part.partition("=") for part in query.split("&")]
+    query = "&".join(
+        f"{name}{eq}{_quoted(_found(spec, unquote(v), folder))}" if v[:2] == "./" else f"{name}{eq}{v}"
+        for name, eq, v in options
+    )
+    return _joined(f"{head}{colon}{_found(spec, path, folder) if path[:2] == './' else path}", query)
+
+
+def _found(spec: str, path: str, folder: Path) -> Path:
+    """Resolve a path "./…" in a model's folder.
+
+    Raises
+    ------
+    SavedModelError
+        If it leads out of the folder or does not exist.
+    """
     part = (folder / path).resolve()
     if not part.is_relative_to(folder.resolve()):
         raise _leads_out(spec, folder)
     if not part.exists():
         raise SavedModelError(f"{folder} is incomplete: it has no {path[2:]}, which {spec!r} names; copy all of it")
-    return _with_options(f"{head}{colon}{part}", query)
+    return part
 
 
-def _with_options(base: str, query: str) -> str:
+def _joined(base: str, query: str) -> str:
     return f"{base}?{query}" if query else base
 
 

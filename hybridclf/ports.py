@@ -8,6 +8,7 @@ per evaluation.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from .errors import InvalidInputError
 
 __all__ = [
+    "Adaptation",
     "Condition",
     "Denoiser",
     "FeatureModel",
@@ -25,6 +27,7 @@ __all__ = [
     "Proposer",
     "TextModel",
     "Trainable",
+    "TunableDenoiser",
     "VarianceDenoiser",
     "n_prompts",
     "take",
@@ -158,6 +161,61 @@ class VarianceDenoiser(Denoiser, Protocol):
 
     def previous_levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Noise levels (α, σ) `[R]` one step before time t; (1, 0) before the first."""
+        ...
+
+
+class Adaptation(Protocol):
+    """Port of a pretrained denoiser in tuning: a few new parameters are trained, its own weights are frozen.
+
+    Attributes
+    ----------
+    denoiser : Denoiser
+        Denoiser that predicts with the new parameters, and with gradients.
+    parameters : nn.Module
+        Module that holds the new parameters alone. At first they change no prediction.
+    encodes_anew : bool
+        True if conditions depend on the new parameters.
+    """
+
+    denoiser: Denoiser
+    parameters: nn.Module
+    encodes_anew: bool
+
+    def condition(self, labels: Sequence[Label]) -> Condition:
+        """Encode L labels as the denoiser does, with gradients if `encodes_anew`."""
+        ...
+
+    def save_memory(self) -> None:
+        """Compute the network's activations once more in the backward pass instead of keeping them."""
+        ...
+
+    def save(self, folder: Path) -> Mapping[str, str]:
+        """Write the new parameters into an existing folder.
+
+        Returns
+        -------
+        mapping of str to str
+            File names by the option of the denoiser's spec string that takes them.
+        """
+        ...
+
+
+@runtime_checkable
+class TunableDenoiser(Denoiser, Protocol):
+    """Port of a pretrained denoiser that can be tuned on labelled images."""
+
+    def adapted(self, rank: int, words_of: Sequence[Label], seed: int) -> AbstractContextManager[Adaptation]:
+        """Add new parameters in a `with` block; afterwards the denoiser is as before.
+
+        Parameters
+        ----------
+        rank : int
+            Rank of a LoRA (arXiv 2106.09685) on the attention layers; 0 for none.
+        words_of : sequence of labels
+            Labels whose words get new embeddings (textual inversion, arXiv 2208.01618); may be empty.
+        seed : int
+            Seed of the first weights.
+        """
         ...
 
 

@@ -12,6 +12,7 @@ MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items()}
 LEVELS = (
     {"__main__"},
     {"cli"},
+    {"tuning"},
     {"evaluating"},
     {"batch", "pair_training", "serving"},
     {"demo", "zeroshot"},

@@ -4,7 +4,7 @@ import copy
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
 from typing import Any, ClassVar, Literal, Self
 
@@ -18,10 +18,12 @@ from hybridclf.ports import Condition, Label
 
 from ._checks import check_templates, fill
 from ._diffusers_images import pixels
+from ._diffusers_logging import quiet
 from ._diffusers_schedule import Schedule, diffusion_schedule
 from ._diffusers_text import Embeddings, Reading
+from ._diffusers_tuning import Adaptation, adapted
 
-__all__ = ["DiffusersDenoiser", "TextDenoiser", "call_default", "keep_float32", "quiet"]
+__all__ = ["DiffusersDenoiser", "TextDenoiser", "call_default", "keep_float32"]
 
 _READING = Lock()
 """Lock of all tokenizers, which are not thread-safe. A denoiser with a lock of its own could not be copied."""
@@ -271,6 +273,15 @@ class TextDenoiser(DiffusersDenoiser):
         super().follow(device, dtype)
         self._embeddings = Embeddings(self._embed)
 
+    def replace_embeddings(self, known: Embeddings | None = None) -> Embeddings:
+        """Replace the cache of text embeddings, by default with an empty one, and return the earlier one."""
+        earlier, self._embeddings = self._embeddings, known or Embeddings(self._embed)
+        return earlier
+
+    def adapted(self, rank: int, words_of: Sequence[Label], seed: int) -> AbstractContextManager[Adaptation]:
+        """Add new parameters for tuning in a `with` block; see `hybridclf.ports.TunableDenoiser`."""
+        return adapted(self, rank, words_of, seed)
+
     def with_prompts(self, prompts: str | Sequence[str]) -> Self:
         """A copy with other prompt templates; it shares the networks and the cached embeddings.
 
@@ -358,20 +369,3 @@ def _upcast(vae: Any) -> Iterator[None]:
             yield
         finally:
             vae.half()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the remarks of diffusers and transformers in a `with` block, as ours say the same."""
-    import diffusers
-    import transformers
-
-    loggings = (diffusers.utils.logging, transformers.utils.logging)
-    before = [logging.get_verbosity() for logging in loggings]
-    for logging in loggings:
-        logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        for logging, verbosity in zip(loggings, before, strict=True):
-            logging.set_verbosity(verbosity)

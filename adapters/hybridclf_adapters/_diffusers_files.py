@@ -11,7 +11,7 @@ from torch import nn
 
 from hybridclf.errors import SavedModelError, UnknownSpecError, choices
 
-from ._diffusers_base import quiet
+from ._diffusers_logging import quiet
 
 __all__ = ["INDEX", "check_files", "check_kind", "lacking", "load_networks", "unreadable"]
 

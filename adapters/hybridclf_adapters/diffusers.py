@@ -27,9 +27,12 @@ from hybridclf.errors import (
 from hybridclf.utils.installing import pip_install
 
 from ._checks import as_dtype, check_templates
-from ._diffusers_base import DiffusersDenoiser, TextDenoiser, keep_float32, quiet
+from ._diffusers_base import DiffusersDenoiser, TextDenoiser, keep_float32
 from ._diffusers_families import FAMILIES
 from ._diffusers_files import INDEX, check_files, check_kind, lacking, load_networks, unreadable
+from ._diffusers_logging import quiet
+from ._diffusers_lora import fuse_lora
+from ._diffusers_tuning import load_words
 
 __all__ = ["DiffusersDenoiser", "from_pipeline", "load"]
 
@@ -51,6 +54,9 @@ def load(
     revision: str | None = None,
     variant: str | None = None,
     cache_dir: str | Path | None = None,
+    lora: str | Path | None = None,
+    lora_scale: float = 1.0,
+    words: str | Path | None = None,
 ) -> DiffusersDenoiser:
     """Load the denoiser of a pipeline; its `model_index.json` decides the family.
 
@@ -76,6 +82,12 @@ def load(
         "auto" (a GPU if there is one), or torch's name of the device.
     revision, variant, cache_dir : optional
         Options of diffusers' `from_pretrained`; variant="fp16" reads the smaller files of repositories that have them.
+    lora : path, optional
+        LoRA that is fused into the weights: a file in safetensors, the folder of one, or a repository on the hub.
+    lora_scale : float
+        Factor on the LoRA; 1 is as it was trained.
+    words : path, optional
+        Embeddings of words that `hybridclf tune --words` has written.
 
     Returns
     -------
@@ -109,6 +121,10 @@ def load(
     _check_parts(spec, family, _parts_of(index))
     dtype = asked or (family.half if where.type == "cuda" else torch.float32)
     pipe = _loaded(spec, family, index, variant, source, dtype)
+    if lora is not None:
+        fuse_lora(pipe, lora, lora_scale)
+    if words is not None:
+        load_words(pipe, Path(words))
     denoiser = family(_settled(pipe, dtype, where), prompts, resolution, dtype, where)
     return denoiser if guidance is None else denoiser.with_guidance(guidance)
 

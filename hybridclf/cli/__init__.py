@@ -16,6 +16,7 @@ from .models import models
 from .serve import serve
 from .synthesize import synthesize
 from .train import train
+from .tune import tune
 
 __all__ = ["app"]
 
@@ -55,5 +56,5 @@ def main(
     """A fast classifier proposes, a diffusion classifier settles what it leaves open."""
 
 
-for command in (demo, classify, train, evaluate, synthesize, batch, serve, models):
+for command in (demo, classify, train, tune, evaluate, synthesize, batch, serve, models):
     app.command()(command)

@@ -23,7 +23,7 @@ from .run import TrainingRun
 from .tier_1 import Tier1
 from .time_budget import RACE_TRIALS, TimeBudget
 
-__all__ = ["RACE", "TOP_K", "finish"]
+__all__ = ["RACE", "TOP_K", "finish", "publish"]
 
 TOP_K, RACE = 5, Race(confidence=0.95, max_trials=RACE_TRIALS)
 """Number of candidates and allocation with which a pair is saved.
@@ -73,12 +73,12 @@ def finish(
         run.write()
         with writing(run.folder), suppress(MissingDependencyError):  # matplotlib is an extra
             plot_losses(run.log["losses"]).savefig(run.folder / "loss.png")
-        _publish(folder, run)
+        publish(folder, run)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _publish(folder: Path, run: TrainingRun) -> None:
+def publish(folder: Path, run: TrainingRun) -> None:
     """Move a saved model to its final folder, and remove the checkpoints."""
     with writing(run.out):
         sync_tree(folder)
@@ -91,8 +91,8 @@ def _publish(folder: Path, run: TrainingRun) -> None:
                 shutil.rmtree(target)
             path.replace(target)
         sync_folder(run.out)
-        for name in (*run.log["n_steps"], "features"):
-            run.checkpoint(name).unlink(missing_ok=True)
+        for path in run.folder.glob("*.safetensors"):
+            path.unlink()
 
 
 def _calibrated(proposer: Any, network: Any, data: TrainingData, n_images: int, progress: bool) -> HybridClassifier:

@@ -1,12 +1,13 @@
 """Training run in a folder: settings, log and checkpoints to resume from."""
 
 import json
+import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import MappingProxyType
@@ -199,6 +200,7 @@ class TrainingRun:
         held_out: Callable[[nn.Module], float],
         progress: bool = False,
         loss: Mapping[str, Any] = MappingProxyType({}),
+        patience: int | None = None,
     ) -> nn.Module:
         """Train one network to its end, from its checkpoint if there is one.
 
@@ -213,16 +215,18 @@ class TrainingRun:
         seconds : float
             Training time. It becomes a number of steps at the first start, which is stored.
         held_out : function
-            From the averaged network to its loss on held-out images; for the log alone.
+            From the averaged network to its loss on held-out images; for the log alone without `patience`.
         progress : bool
             Show a progress bar.
         loss : mapping
             Settings of the trainer's loss, as plain JSON. They are logged, and must be the same when resumed.
+        patience : int, optional
+            Checks without a lower held-out loss after which training stops. Default: it goes on to its end.
 
         Returns
         -------
         nn.Module
-            The averaged network.
+            The averaged network; with `patience`, of the lowest held-out loss, which may be that before training.
 
         Raises
         ------
@@ -240,22 +244,38 @@ class TrainingRun:
             self.log["n_steps"][name] = steps_in(trainer, seconds)
             self.write()
         trainer.n_steps = self.log["n_steps"][name]
+        before = self.log.setdefault("before", {})
+        if patience is not None and name not in before:
+            save_tensors(self.best(name), trainer.average.state_dict())
+            before[name] = held_out(trainer.average)
+            self.write()
         checkpoint = self.checkpoint(name)
         if checkpoint.exists():
             _restore(trainer, checkpoint)
         # steps after the checkpoint are taken again, and log their entries again
         entries = [entry for entry in self.log["losses"].get(name, []) if entry["step"] <= trainer.step]
         self.log["losses"][name] = entries
+        best = None
+        if patience is not None:
+            losses = [self.log["before"][name], *(entry["held_out"] for entry in entries if "held_out" in entry)]
+            best = _Best.after(self.best(name), patience, losses)
         with _interrupts_noted() as noted:
-            self._run(name, trainer, held_out, progress, noted)
+            if best is None or not best.is_settled:
+                self._run(name, trainer, held_out, progress, noted, best)
         # the checkpoint is written by now
         if noted.is_set():
             raise KeyboardInterrupt
+        if best is not None:
+            trainer.average.load_state_dict(load_tensors(best.path))
         return trainer.average
 
     def checkpoint(self, name: str) -> Path:
         """Path of a network's checkpoint."""
         return self.folder / f"{name}.safetensors"
+
+    def best(self, name: str) -> Path:
+        """Path of a network's weights with the lowest held-out loss."""
+        return self.folder / f"{name}-best.safetensors"
 
     def _run(
         self,
@@ -264,8 +284,9 @@ class TrainingRun:
         held_out: Callable[[nn.Module], float],
         progress: bool,
         interrupted: threading.Event,
+        best: "_Best | None",
     ) -> None:
-        """Run the steps with a progress bar, log entries and checkpoints, to the end or to an interruption."""
+        """Run the steps with a progress bar, log entries and checkpoints, to an end or to an interruption."""
         size, saved, since = trainer.config.batch_size, time.monotonic(), time.monotonic()
         count: dict[str, Any] = {"total": trainer.n_steps * size, "initial": trainer.step * size}
         losses: list[Tensor] = []
@@ -280,6 +301,9 @@ class TrainingRun:
                 check_finite(name, trainer.step, entry["loss"])
                 if _is_check(trainer):
                     entry["held_out"] = held_out(trainer.average)
+                    if best is not None:
+                        best.check(entry["held_out"], trainer.average)
+                        done = done or best.is_settled
                 self.log["losses"][name].append(entry)
                 bar.set_postfix(loss=f"{entry['loss']:.4f}")
                 if done or time.monotonic() - saved > SAVE_EVERY:
@@ -289,6 +313,52 @@ class TrainingRun:
                 if done:
                     return
                 losses, since = [], time.monotonic()
+
+
+@dataclass
+class _Best:
+    """Weights with the lowest held-out loss so far, in a file.
+
+    Attributes
+    ----------
+    path : Path
+        File of the weights.
+    patience : int
+        Checks without a lower loss after which training is settled.
+    loss : float
+        Lowest loss.
+    since : int
+        Checks since.
+    """
+
+    path: Path
+    patience: int
+    loss: float = math.inf
+    since: int = 0
+
+    @classmethod
+    def after(cls, path: Path, patience: int, losses: Iterable[float]) -> "_Best":
+        """The best of weights checked earlier, by their losses; the file is there."""
+        best = cls(path, patience)
+        for loss in losses:
+            best._count(loss)
+        return best
+
+    def check(self, loss: float, network: nn.Module) -> None:
+        """Keep the weights if their loss is lower."""
+        if self._count(loss):
+            save_tensors(self.path, network.state_dict())
+
+    def _count(self, loss: float) -> bool:
+        """Count a check, and tell whether its loss is the lowest."""
+        is_lower = loss < self.loss
+        self.loss, self.since = min(loss, self.loss), 0 if is_lower else self.since + 1
+        return is_lower
+
+    @property
+    def is_settled(self) -> bool:
+        """True once the loss has not fallen for long enough."""
+        return self.since >= self.patience
 
 
 @contextmanager

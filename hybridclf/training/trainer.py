@@ -39,6 +39,8 @@ class TrainerConfig:
     compiled : bool
         Compile the network (torch.compile), which takes a minute or two and a C++ compiler. All batches then have one
         size, and a pass leaves out the remainder, which differs from pass to pass.
+    micro_batch_size : int or None
+        Images per forward and backward pass, whose gradients are summed up to a step's, for less memory. None: all.
     """
 
     batch_size: int = 128
@@ -48,6 +50,7 @@ class TrainerConfig:
     bf16: bool = False
     muon: bool = False
     compiled: bool = False
+    micro_batch_size: int | None = None
 
 
 class Trainer:
@@ -125,16 +128,22 @@ class Trainer:
     def _advance(self) -> Tensor:
         """Take one step and return its loss."""
         batch = self._next_batch()
-        weight = () if self.weight is None else (self.weight[batch],)
-        with torch.autocast(self.images.device.type, torch.bfloat16, enabled=self.config.bf16):
-            loss = self.loss(self._computed, self.images[batch], self.y[batch], self.rng, *weight)
         self._optimizer.zero_grad()
-        loss.backward()
+        parts = batch.split(self.config.micro_batch_size or len(batch))
+        loss = torch.stack([self._backward(part, len(part) / len(batch)) for part in parts]).sum()
         nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step(self.config.learning_rate * _warm_cosine(self.step, self.n_steps))
         self.step += 1
         # a smaller decay at first: else the average would stay close to the initial weights for long
         self._follow(min(self.config.ema_decay, self.step / (self.step + 9)))
+        return loss
+
+    def _backward(self, index: Tensor, share: float) -> Tensor:
+        """Add the gradient of a part of a batch, and return its share of the loss."""
+        weight = () if self.weight is None else (self.weight[index],)
+        with torch.autocast(self.images.device.type, torch.bfloat16, enabled=self.config.bf16):
+            loss = self.loss(self._computed, self.images[index], self.y[index], self.rng, *weight) * share
+        loss.backward()
         return loss.detach()
 
     def _next_batch(self) -> Tensor:

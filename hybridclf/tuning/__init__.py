@@ -1,0 +1,1 @@
+"""Tuning of a pretrained denoiser on labelled images: `hybridclf.tune`."""

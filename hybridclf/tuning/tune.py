@@ -1,0 +1,274 @@
+"""`hybridclf.tune`: a pretrained denoiser tuned on labelled images, and the classifier that has it."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from .. import plugins
+from ..data.datasets import numbered
+from ..errors import InvalidInputError, InvalidTypeError
+from ..estimator import HybridClassifier
+from ..evaluating.sample import calibration_share
+from ..pair_training.checkpoint import load_tensors, save_tensors, writing
+from ..pair_training.finish import publish
+from ..pair_training.provenance import constants, versions
+from ..pair_training.run import TrainingRun
+from ..ports import Adaptation, TunableDenoiser
+from ..training.trainer import Trainer, TrainerConfig
+from ..utils.progress import progress_bar
+from . import examples, objective
+from .examples import TuningExamples
+from .memory import choose_micro_batch
+from .objective import Conditions, Objective, TimeProfile, measure_profile
+from .questions import Questions
+from .result import measure
+from .settings import TuneSettings
+
+__all__ = ["tune", "with_denoiser"]
+
+BATCH_SIZE, LEARNING_RATE = 16, 2e-3
+"""Images per step, and peak learning rate."""
+
+PATIENCE = 6
+"""Checks of the held-out loss, of twenty in all, without a lower one after which tuning stops."""
+
+CHECKED = 256
+"""Terms of the held-out loss, at least: few images are repeated under other noise."""
+
+ENCODED = 16
+"""Images encoded at a time."""
+
+NAME = "tuned"
+"""Name of the new parameters: of their training, and of their folder in a saved model."""
+
+
+def tune(
+    clf: HybridClassifier,
+    X: Any,
+    y: Any = None,
+    *,
+    out: str | Path,
+    captions: Sequence[Sequence[str]] | None = None,
+    groups: Any = None,
+    resume: bool = False,
+    progress: bool = False,
+    **settings: Any,
+) -> HybridClassifier:
+    """Tune a classifier's denoiser on labelled images: a LoRA, new embeddings of the labels' words, or both.
+
+    Training is by the denoising loss and, for look-alikes, a term that raises the error under wrong classes, those
+    first that tier 1 confuses. Images and labels are encoded once. Some images are held out: training stops when the
+    loss on half of them no longer falls, and keeps the weights of the lowest; the fusion is fitted on the same half,
+    and the other half measures the result. If nothing lowers that loss, the denoiser stays as it was.
+
+    Parameters
+    ----------
+    clf : HybridClassifier
+        Fitted classifier, which is not changed. Its denoiser was given by a spec string, such as "diffusers:FOLDER".
+    X : list of n images
+        As for `HybridClassifier.predict`. Neither tier should have been trained on them.
+    y : array `[n]`, optional
+        Their labels, all of them known to the classifier.
+    out : path
+        New or empty folder, or the folder of the tuning to resume. In the end `HybridClassifier.load` takes it; its
+        subfolder "tuned" has the new parameters, a LoRA as diffusers reads it, and "training" the log.
+    captions : n sequences of str, optional
+        Instead of labels: at least two captions of each image, the right one first.
+    groups : array `[n]`, optional
+        Groups of images that belong together, such as the film that a frame is from; they are held out together.
+    resume : bool
+        Resume the tuning in `out`. The result equals that of an uninterrupted one.
+    progress : bool
+        Show progress bars.
+    **settings
+        Fields of `TuneSettings`: `rank`, `words`, `wrong_class_weight`, `minutes`, `validation_fraction`, `seed`.
+
+    Returns
+    -------
+    HybridClassifier
+        The classifier with the tuned denoiser, loaded from `out`. With labels its fusion is fitted anew; with captions
+        it is not calibrated.
+
+    Raises
+    ------
+    InvalidTypeError
+        If the denoiser cannot be tuned.
+    InvalidInputError
+        For settings out of range, images or labels that cannot be used, or too few of them.
+    TrainingError
+        If `out` holds something else, its tuning has other settings, a step does not fit into memory, the loss is not
+        finite, or `out` cannot be written.
+    MissingDependencyError
+        If peft is not installed.
+
+    References
+    ----------
+    Appendix D of arXiv 2303.16203 tunes Stable Diffusion on two breeds of cats: from 45 to 85 %.
+    """
+    chosen, out = TuneSettings(**settings), Path(out).resolve()
+    spec = _check_tunable(clf)
+    questions = Questions.of_classes(clf, X, y) if captions is None else Questions.of_captions(clf, X, captions)
+    split = _split(questions, groups, chosen)
+    decided = asdict(chosen) | {"denoiser": spec, "images": questions.digest}
+    recipe = versions() | constants([examples, objective])
+    run = TrainingRun.resume(out, decided) if resume else TrainingRun.start(out, decided, recipe=recipe)
+    run.require_recipe(recipe)
+    folder = run.folder / "model"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with writing(folder):
+            (folder / NAME).mkdir(parents=True)
+        files = _train(run, questions, split, chosen, folder / NAME, progress)
+        tuned = with_denoiser(clf, plugins.with_options(spec, {k: folder / NAME / file for k, file in files.items()}))
+        if questions.y is not None:
+            tuned.calibrate(questions.select(split[1])[0], questions.y[split[1]])
+        run.log["validation"] = measure(clf, tuned, questions, split[2], progress)
+        with writing(folder):
+            tuned.save(folder)
+        run.write()
+        publish(folder, run)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return HybridClassifier.load(out)
+
+
+def _check_tunable(clf: HybridClassifier) -> str:
+    """Check that a classifier's denoiser can be tuned, and return its spec string."""
+    if not isinstance(clf, HybridClassifier):
+        raise InvalidTypeError(f"tune takes a fitted HybridClassifier, got a {type(clf).__name__}")
+    check_is_fitted(clf)
+    if not isinstance(clf.denoiser, str) or not isinstance(clf.denoiser_, TunableDenoiser):
+        raise InvalidTypeError(
+            f"a {type(clf.denoiser_).__name__} cannot be tuned; tuned is a pretrained text-to-image model by its spec "
+            'string, denoiser="diffusers:NAME"; a pair of your own is trained on by: hybridclf train --from MODEL'
+        )
+    if clf.denoiser_.dtype == torch.float16:
+        raise InvalidInputError(
+            "small gradients are lost in float16; give the denoiser another precision: 'diffusers:NAME?precision=bf16'"
+        )
+    return clf.denoiser
+
+
+def _split(questions: Questions, groups: Any, settings: TuneSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Split images by copies and groups: positions to train on, to stop and fit on, and to measure on."""
+    n = len(questions.candidates)
+    kinds = np.arange(n) if groups is None else numbered(column_or_1d(groups).tolist())
+    check_consistent_length(kinds, questions.candidates)
+    # captions are no classes: every image counts alike
+    y = np.array([own[0] for own in questions.candidates]) if questions.y is not None else np.zeros(n, dtype=int)
+    names = questions.labels if questions.y is not None else ["captions"]
+    share, seed = settings.validation_fraction, settings.seed
+    out = calibration_share(questions.images, y, kinds, share, seed, names, mirror=False)
+    held_out = np.flatnonzero(out)
+    half = np.random.default_rng(seed).permutation(np.unique(kinds[held_out]))
+    measured = np.isin(kinds[held_out], half[: len(half) // 2])
+    if not measured.any() or measured.all():
+        raise InvalidInputError(f"{n} images are too few to hold out two of them; give more")
+    return np.flatnonzero(~out), held_out[~measured], held_out[measured]
+
+
+def _train(
+    run: TrainingRun,
+    questions: Questions,
+    split: tuple[np.ndarray, np.ndarray, np.ndarray],
+    settings: TuneSettings,
+    folder: Path,
+    progress: bool,
+) -> dict[str, str]:
+    """Train the new parameters, and write them into a folder; returns the files' names by option."""
+    x0, denoiser = _encoded(run, questions, progress), questions.denoiser
+    every = TuningExamples.of(x0, questions.candidates, questions.log_prior)
+    training, checking = every.select(split[0]), every.select(split[1])
+    assert isinstance(denoiser, TunableDenoiser)
+    with denoiser.adapted(settings.rank, questions.labels if settings.words else (), settings.seed) as adaptation:
+        target = _objective(run, adaptation, questions, training, settings)
+
+        def loss(_: nn.Module, x0: Tensor, index: Tensor, rng: torch.Generator) -> Tensor:
+            return target.loss(training, index, rng)
+
+        def held_out(average: nn.Module) -> float:
+            with _in_use(adaptation.parameters, average):
+                return _held_out_loss(target, checking)
+
+        n, parameters = len(training.x0), adaptation.parameters
+        micro = run.log.get("micro_batch_size") or choose_micro_batch(
+            lambda index: target.loss(training, index, torch.Generator().manual_seed(0)),
+            min(n, BATCH_SIZE),
+            denoiser.device,
+            adaptation.save_memory,
+        )
+        run.log["micro_batch_size"] = micro
+        config = TrainerConfig(
+            batch_size=min(n, BATCH_SIZE), learning_rate=LEARNING_RATE, weight_decay=0.01, micro_batch_size=micro
+        )
+        trainer = Trainer(parameters, training.x0, torch.arange(n), loss, config, 0, settings.seed)
+        best = run.train(NAME, trainer, 60 * settings.minutes, held_out, progress, patience=PATIENCE)
+        parameters.load_state_dict(best.state_dict())
+        with writing(folder):
+            return dict(adaptation.save(folder))
+
+
+def _encoded(run: TrainingRun, questions: Questions, progress: bool) -> Tensor:
+    """Encode all images to x0 `[n, *shape]`, once per tuning."""
+    path = run.checkpoint("latents")
+    if not path.exists():
+        images, parts = questions.images, []
+        with progress_bar(total=len(images), desc="encode images", unit="image", show=progress) as bar, torch.no_grad():
+            for i in range(0, len(images), ENCODED):
+                parts.append(questions.denoiser.encode(images[i : i + ENCODED]).float().cpu())
+                bar.update(len(parts[-1]))
+        save_tensors(path, {"x0": torch.cat(parts)})
+    return load_tensors(path)["x0"]
+
+
+def _objective(
+    run: TrainingRun, adaptation: Adaptation, questions: Questions, training: TuningExamples, settings: TuneSettings
+) -> Objective:
+    """Make the loss, its profile measured once per tuning."""
+    conditions = Conditions(adaptation, questions.labels)
+    if "profile" not in run.log:
+        profile = measure_profile(questions.denoiser, conditions, training, settings.seed)
+        run.log["profile"] = {name: value.tolist() for name, value in vars(profile).items()}
+        run.write()
+    profile = TimeProfile(**{name: torch.tensor(value) for name, value in run.log["profile"].items()})
+    return Objective(adaptation.denoiser, conditions, profile, settings.wrong_class_weight)
+
+
+@torch.no_grad()
+def _held_out_loss(target: Objective, examples: TuningExamples) -> float:
+    """Compute the loss of held-out images, under the same noise at every check."""
+    rng = torch.Generator().manual_seed(0)
+    index = torch.arange(len(examples.x0)).repeat(-(-CHECKED // len(examples.x0)))
+    parts = index.split(BATCH_SIZE)
+    return sum(float(target.loss(examples, part, rng)) * len(part) for part in parts) / len(index)
+
+
+@contextmanager
+def _in_use(parameters: nn.Module, average: nn.Module) -> Iterator[None]:
+    """Put averaged parameters in place of the trained ones in a `with` block."""
+    trained = {name: value.clone() for name, value in parameters.state_dict().items()}
+    parameters.load_state_dict(average.state_dict())
+    try:
+        yield
+    finally:
+        parameters.load_state_dict(trained)
+
+
+def with_denoiser(clf: HybridClassifier, spec: str) -> HybridClassifier:
+    """A classifier with another denoiser, not calibrated."""
+    parameters = clf.get_params(deep=False) | {"denoiser": spec}
+    if not isinstance(clf.proposer, str):
+        is_estimator = isinstance(clf.proposer_, BaseEstimator)
+        parameters["proposer"] = FrozenEstimator(clf.proposer_) if is_estimator else clf.proposer_
+    return HybridClassifier(**parameters).fit(None, clf.classes_.tolist())

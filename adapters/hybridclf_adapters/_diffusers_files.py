@@ -72,27 +72,25 @@ def _keys(file: Path) -> list[str]:
 
 
 def _lora(spec: str, path: Path) -> UnknownSpecError:
-    config = path / "adapter_config.json"
-    base, peft, load = None, "", f"pipe.load_lora_weights({spec!r}); {_FUSE}"
-    # peft's own form, which diffusers does not read, has the name of the base model in its configuration
-    if config.exists():
+    config, base = path / "adapter_config.json", None
+    if config.exists():  # peft's own form has the name of the base model
         base = json.loads(config.read_text("utf-8")).get("base_model_name_or_path")
-        peft, merged = "from peft import PeftModel; ", f"PeftModel.from_pretrained(pipe.unet, {spec!r})"
-        load = f"pipe.unet = {merged}.merge_and_unload(); pipe.save_pretrained('FOLDER')"
     return UnknownSpecError(
-        f"{spec!r} is a LoRA, which is nothing without the pipeline that it was trained on. Put the two together once, "
-        "and name the new folder:\n"
-        f'python -c "{peft}from diffusers import DiffusionPipeline; '
-        f'pipe = DiffusionPipeline.from_pretrained({base or "BASE"!r}); {load}"\n'
-        "or give the pipeline with the LoRA loaded to hybridclf_adapters.diffusers.from_pipeline(pipe)"
+        f"{spec!r} is a LoRA, which is nothing without the pipeline that it was trained on; name that one, and give the "
+        f'LoRA as an option: "diffusers:{base or "BASE"}?lora={spec}"'
     )
 
 
 def _single_file(spec: str, file: Path) -> UnknownSpecError:
-    trust = " and it can run any code when read: only if you trust it," if file.suffix in PICKLED else ";"
+    if file.suffix == ".safetensors":
+        return UnknownSpecError(
+            f"{spec!r} is a checkpoint in a single file, which says nothing of its family; give with it the folder of a "
+            "saved pipeline of that family, whose configurations and tokenizers are read and whose weights may be "
+            f'absent: "diffusers:{file}?config=FOLDER"'
+        )
     return UnknownSpecError(
-        f"{spec!r} is a checkpoint in a single file, not the folder of a pipeline{trust} convert it once with the "
-        "class of its family, such as StableDiffusionXLPipeline, and name the new folder:\n"
+        f"{spec!r} is a pickled checkpoint in a single file, which can run any code when read. Only if you trust it, "
+        "convert it once with the class of its family, such as StableDiffusionXLPipeline, and name the new folder:\n"
         'python -c "from diffusers import StableDiffusionPipeline; '
         f"StableDiffusionPipeline.from_single_file({str(file)!r}).save_pretrained('FOLDER')\""
     )

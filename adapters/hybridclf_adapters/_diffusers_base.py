@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from hybridclf.devices import check_compiles, send
-from hybridclf.errors import InvalidInputError
+from hybridclf.errors import InvalidInputError, UnknownSpecError
 from hybridclf.ports import Condition, Label
 
 from ._checks import check_templates, fill
@@ -73,7 +73,8 @@ class DiffusersDenoiser(ABC):
     ) -> None:
         self.pipe, self.dtype, self.device = pipe, dtype, device
         self.network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
-        distilled = self.network.config.get("guidance_embeds", False)
+        _check_channels(pipe, self.network.config)
+        distilled = self.network.config.get("guidance_embeds") or self.network.config.get("time_cond_proj_dim")
         self.guidance: float | None = call_default(pipe, "guidance_scale") if distilled else None
         self._set_resolution(resolution)
 
@@ -186,6 +187,14 @@ class DiffusersDenoiser(ABC):
     def guidance_of(self, x: Tensor) -> Tensor | None:
         """Guidance scale `[P]` for P noised images, float32; None for a network that takes none."""
         return None if self.guidance is None else torch.full((len(x),), self.guidance, device=x.device)
+
+    def guidance_embedding(self, x: Tensor) -> Tensor | None:
+        """Embedding `[P, d]` of the guidance scale of a U-Net that has an input for it; None for another."""
+        if self.guidance is None:
+            return None
+        above_one = torch.full((len(x),), self.guidance - 1)
+        width = self.network.config.time_cond_proj_dim
+        return send(self.pipe.get_guidance_scale_embedding(above_one, embedding_dim=width).to(x.dtype), x.device)
 
     def encode(self, images: Any) -> Tensor:
         """Encode images to x0 `[n, *shape]`, one by one, so that none depends on its companions.
@@ -332,6 +341,17 @@ class TextDenoiser(DiffusersDenoiser):
             embedded = self.embed(prompts)
         # masks stay integers
         return {k: v.to(self.dtype) if v.is_floating_point() else v for k, v in embedded.items()}
+
+
+def _check_channels(pipe: Any, config: Mapping[str, Any]) -> None:
+    """Check that a network is told nothing but x_t, as those that fill a mask or edit a picture are."""
+    taken, given = config.get("in_channels"), config.get("out_channels")
+    if taken is not None and given is not None and taken > given:
+        raise UnknownSpecError(
+            f"the network of {pipe.name_or_path or type(pipe).__name__!r} takes {taken} channels and predicts {given}: "
+            "it must be told a mask or another picture besides, which there is not when images are classified; give "
+            "the model that it was made of"
+        )
 
 
 def call_default(pipe: Any, name: str) -> Any:

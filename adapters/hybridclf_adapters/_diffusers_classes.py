@@ -175,7 +175,18 @@ class UNet(ClassDenoiser):
         return super().unconditional()
 
     def sampler_inputs(self, labels: Sequence[Label], seeds: Sequence[int]) -> dict[str, Any]:
-        """The number of images: most samplers of U-Nets know no classes, and `generate` adds them."""
+        """The number of images: most samplers of U-Nets know no classes, and `generate` adds them.
+
+        Raises
+        ------
+        InvalidInputError
+            For a scheduler that wants the network's input scaled, which these samplers do not.
+        """
+        if hasattr(self.pipe.scheduler, "precondition_outputs"):
+            raise InvalidInputError(
+                f"diffusers samples from no class-conditional U-Net with a {type(self.pipe.scheduler).__name__}; "
+                "sample from it by a loop of your own"
+            )
         return {"batch_size": len(labels)}
 
     def generate(self, labels: Sequence[Label], seeds: Sequence[int]) -> list[Image.Image]:
@@ -224,6 +235,10 @@ class ConsistencyUNet(PixelUNet):
 
     That end is not the mean over all clean images, as a denoiser's prediction is.
     """
+
+    def sampler_inputs(self, labels: Sequence[Label], seeds: Sequence[int]) -> dict[str, Any]:
+        """A class number per image."""
+        return {"class_labels": [self.number(label) for label in labels], "batch_size": len(labels)}
 
 
 class LatentUNet(UNet):

@@ -18,8 +18,15 @@ from ._diffusers_classes import ConsistencyUNet, DiT, LatentUNet, PixelUNet
 from ._diffusers_flow import AuraFlow, CogView4, FlowDenoiser, Lumina2, ZImage
 from ._diffusers_flux import Flux
 from ._diffusers_sana import Sana, SanaSprint
+from ._diffusers_schedule import Schedule
 
-__all__ = ["FAMILIES"]
+__all__ = ["FAMILIES", "TEXT_TO_IMAGE"]
+
+AESTHETIC_SCORE = 6.0
+"""Score that SDXL's refiner is told, the default of its pipeline's call."""
+
+REFINED_LEVELS = 200
+"""Number of the lowest noise levels that SDXL's refiner was trained on."""
 
 
 class StableDiffusion(TextDenoiser):
@@ -32,6 +39,10 @@ class StableDiffusion(TextDenoiser):
         "requires_safety_checker": False,
     }
 
+    def as_read(self, prompts: list[str]) -> list[str]:
+        """Prompts in which a token of textual inversion stands for each of its vectors."""
+        return self.pipe.maybe_convert_prompt(prompts, self.pipe.tokenizer)
+
     def tokenizers(self) -> list[tuple[Any, int]]:
         """CLIP's tokenizer."""
         return [(self.pipe.tokenizer, self.pipe.tokenizer.model_max_length)]
@@ -41,8 +52,9 @@ class StableDiffusion(TextDenoiser):
         return {"text": self.pipe.encode_prompt(prompts, self.device, 1, False)[0]}
 
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """Run the U-Net."""
-        return self.network(x, timestep, encoder_hidden_states=condition["text"], return_dict=False)[0]
+        """Run the U-Net, which has an input for the guidance scale in latent consistency models."""
+        told = {"timestep_cond": self.guidance_embedding(x), "return_dict": False}
+        return self.network(x, timestep, encoder_hidden_states=condition["text"], **told)[0]
 
 
 class StableDiffusionXL(TextDenoiser):
@@ -50,6 +62,10 @@ class StableDiffusionXL(TextDenoiser):
 
     without: ClassVar[Mapping[str, Any]] = {"feature_extractor": None, "image_encoder": None}
     optional = ("text_encoder", "tokenizer")
+
+    def as_read(self, prompts: list[str]) -> list[str]:
+        """Prompts in which a token of textual inversion stands for each of its vectors."""
+        return self.pipe.maybe_convert_prompt(prompts, self.pipe.tokenizer_2)
 
     def tokenizers(self) -> list[tuple[Any, int]]:
         """CLIP's two tokenizers."""
@@ -63,12 +79,25 @@ class StableDiffusionXL(TextDenoiser):
 
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Run the U-Net with the image's size and no crop, the pipeline's defaults."""
-        # (original size, crop corner, target size), as in SDXL's training
+        # (original size, crop corner, target size), as in SDXL's training; a score instead of the last for the refiner
         size = (self.resolution, self.resolution)
-        time_ids = send(torch.tensor([*size, 0, 0, *size], dtype=x.dtype), x.device).expand(len(x), -1)
+        last = (AESTHETIC_SCORE,) if self.refines else size
+        time_ids = send(torch.tensor([*size, 0, 0, *last], dtype=x.dtype), x.device).expand(len(x), -1)
         added = {"text_embeds": condition["pooled"], "time_ids": time_ids}
-        text = condition["text"]
-        return self.network(x, timestep, encoder_hidden_states=text, added_cond_kwargs=added, return_dict=False)[0]
+        told = {"timestep_cond": self.guidance_embedding(x), "added_cond_kwargs": added, "return_dict": False}
+        return self.network(x, timestep, encoder_hidden_states=condition["text"], **told)[0]
+
+    @property
+    def refines(self) -> bool:
+        """True for the refiner, which is told an aesthetic score: five numbers instead of six."""
+        config = self.network.config
+        pooled = self.pipe.text_encoder_2.config.projection_dim
+        return config.projection_class_embeddings_input_dim == 5 * config.addition_time_embed_dim + pooled
+
+    def _schedule(self) -> Schedule:
+        """All levels, or for the refiner those that it was trained on (Section 2.5 of arXiv 2307.01952)."""
+        schedule = super()._schedule()
+        return schedule.first(REFINED_LEVELS) if self.refines else schedule
 
     def _scaled(self, latents: Tensor, config: Mapping[str, Any]) -> Tensor:
         """Standardise latents by channel if the config has means, as some pipelines of this family do."""
@@ -193,6 +222,7 @@ FAMILIES: dict[str, type[DiffusersDenoiser]] = {
     "PixArtAlphaPipeline": PixArt,
     "PixArtSigmaPipeline": PixArtSigma,
     "IFPipeline": DeepFloydIF,
+    "LatentConsistencyModelPipeline": StableDiffusion,
     "DiTPipeline": DiT,
     "DDPMPipeline": PixelUNet,
     "DDIMPipeline": PixelUNet,
@@ -207,3 +237,14 @@ FAMILIES: dict[str, type[DiffusersDenoiser]] = {
     "CogView4Pipeline": CogView4,
 }
 """Families by the `_class_name` in `model_index.json`."""
+
+TEXT_TO_IMAGE = {
+    "StableDiffusionImg2ImgPipeline": "StableDiffusionPipeline",
+    "StableDiffusionInpaintPipeline": "StableDiffusionPipeline",
+    "StableDiffusionXLImg2ImgPipeline": "StableDiffusionXLPipeline",
+    "StableDiffusionXLInpaintPipeline": "StableDiffusionXLPipeline",
+    "StableDiffusion3Img2ImgPipeline": "StableDiffusion3Pipeline",
+    "StableDiffusion3InpaintPipeline": "StableDiffusion3Pipeline",
+    "LatentConsistencyModelImg2ImgPipeline": "LatentConsistencyModelPipeline",
+}
+"""Pipelines that start from an image, with the one of the same parts that starts from noise."""

@@ -76,16 +76,16 @@ def _lora(spec: str, path: Path) -> UnknownSpecError:
     if config.exists():  # peft's own form has the name of the base model
         base = json.loads(config.read_text("utf-8")).get("base_model_name_or_path")
     return UnknownSpecError(
-        f"{spec!r} is a LoRA, which is nothing without the pipeline that it was trained on; name that one, and give the "
-        f'LoRA as an option: "diffusers:{base or "BASE"}?lora={spec}"'
+        f"{spec!r} is a LoRA, which is nothing without the pipeline that it was trained on; name that one, and give "
+        f'the LoRA as an option: "diffusers:{base or "BASE"}?lora={spec}"'
     )
 
 
 def _single_file(spec: str, file: Path) -> UnknownSpecError:
     if file.suffix == ".safetensors":
         return UnknownSpecError(
-            f"{spec!r} is a checkpoint in a single file, which says nothing of its family; give with it the folder of a "
-            "saved pipeline of that family, whose configurations and tokenizers are read and whose weights may be "
+            f"{spec!r} is a checkpoint in a single file, which says nothing of its family; give with it the folder of "
+            "a saved pipeline of that family, whose configurations and tokenizers are read and whose weights may be "
             f'absent: "diffusers:{file}?config=FOLDER"'
         )
     return UnknownSpecError(

@@ -173,7 +173,8 @@ def _add(network: torch.nn.Module, config: Any, tensors: dict[str, Tensor]) -> N
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of other layers in the configuration than in the file
         peft.inject_adapter_in_model(config, network, state_dict=tensors)
-    unexpected = peft.set_peft_model_state_dict(network, tensors).unexpected_keys
+    report: Any = peft.set_peft_model_state_dict(network, tensors)
+    unexpected = report.unexpected_keys
     if unexpected:
         raise ValueError(f"there is no place for {len(unexpected)} of its weights, such as {unexpected[0]!r}")
 

@@ -28,10 +28,12 @@ from hybridclf.utils.installing import pip_install
 
 from ._checks import as_dtype, check_templates
 from ._diffusers_base import DiffusersDenoiser, TextDenoiser, keep_float32
-from ._diffusers_families import FAMILIES
+from ._diffusers_families import FAMILIES, TEXT_TO_IMAGE
 from ._diffusers_files import INDEX, check_files, check_kind, lacking, load_networks, unreadable
 from ._diffusers_logging import quiet
 from ._diffusers_lora import fuse_lora
+from ._diffusers_single import check_single, load_single
+from ._diffusers_tokens import load_embedding
 from ._diffusers_tuning import load_words
 
 __all__ = ["DiffusersDenoiser", "from_pipeline", "load"]
@@ -57,6 +59,8 @@ def load(
     lora: str | Path | None = None,
     lora_scale: float = 1.0,
     words: str | Path | None = None,
+    embedding: Path | None = None,
+    config: Path | None = None,
 ) -> DiffusersDenoiser:
     """Load the denoiser of a pipeline; its `model_index.json` decides the family.
 
@@ -65,7 +69,7 @@ def load(
     Parameters
     ----------
     spec : str
-        Folder of a saved pipeline, or name of a repository on the hub.
+        Folder of a saved pipeline, or name of a repository on the hub; with `config`, a checkpoint in a single file.
     prompts : str or sequence of str
         Prompt templates, with {} in place of the label. With several, errors are averaged over a class's prompts, and
         each prompt costs an evaluation.
@@ -88,6 +92,11 @@ def load(
         Factor on the LoRA; 1 is as it was trained.
     words : path, optional
         Embeddings of words that `hybridclf tune --words` has written.
+    embedding : Path, optional
+        Textual inversion in safetensors; its tokens, such as "<my-cat>", are words in labels and prompts.
+    config : Path, optional
+        Folder of a saved pipeline whose configurations and tokenizers go with a checkpoint in safetensors, as the
+        community shares them. Weights that the checkpoint has not, such as T5's, come from there too.
 
     Returns
     -------
@@ -112,15 +121,21 @@ def load(
     asked = None if precision is None else as_dtype(precision)
     _import_diffusers()
     # before the hub is asked: the advice is better than "no such repository"
-    check_kind(spec)
+    if config is None:
+        check_kind(spec)
+    else:
+        config = Path(config).expanduser()
+        check_single(spec, config)
     source = {"revision": revision, "cache_dir": cache_dir}
-    index = _model_index(spec, source)
+    index = _model_index(spec if config is None else str(config), source)
     family = _family(spec, index)
     if issubclass(family, TextDenoiser):
         check_templates(prompts)  # before gigabytes are read
     _check_parts(spec, family, _parts_of(index))
     dtype = asked or (family.half if where.type == "cuda" else torch.float32)
-    pipe = _loaded(spec, family, index, variant, source, dtype)
+    pipe = _loaded(spec, family, index, config, variant, source, dtype)
+    if embedding is not None:
+        load_embedding(pipe, Path(embedding))
     if lora is not None:
         fuse_lora(pipe, lora, lora_scale)
     if words is not None:
@@ -156,6 +171,11 @@ def from_pipeline(
         For options out of range, or a pipeline whose networks are on several devices.
     """
     names = [kind.__name__ for kind in type(pipe).__mro__]
+    other = next((TEXT_TO_IMAGE[name] for name in names if name in TEXT_TO_IMAGE), None)
+    if other is not None and hasattr(pipe, "components"):
+        with quiet():
+            pipe = getattr(_import_diffusers(), other).from_pipe(pipe)
+        names = [other]
     family = next((FAMILIES[name] for name in names if name in FAMILIES), None)
     if family is None:
         raise InvalidTypeError(
@@ -201,11 +221,12 @@ def _model_index(spec: str, source: Mapping[str, Any]) -> dict[str, Any]:
 
 def _family(spec: str, index: Mapping[str, Any]) -> type[DiffusersDenoiser]:
     name = index.get("_class_name")
-    if not isinstance(name, str) or name not in FAMILIES:
+    family = FAMILIES.get(TEXT_TO_IMAGE.get(name, name)) if isinstance(name, str) else None
+    if family is None:
         raise UnknownSpecError(
             f"{spec!r} is a {name}, which is not supported; supported are {', '.join(FAMILIES)}. {_BY_HAND}"
         )
-    return FAMILIES[name]
+    return family
 
 
 def _parts_of(index: Mapping[str, Any]) -> dict[str, list[str] | None]:
@@ -227,18 +248,23 @@ def _loaded(
     spec: str,
     family: type[DiffusersDenoiser],
     index: Mapping[str, Any],
+    config: Path | None,
     variant: str | None,
     source: Mapping[str, Any],
     dtype: torch.dtype,
 ) -> Any:
     """Load the pipeline that an index describes, and check that it is complete."""
-    pipeline, folder = getattr(_import_diffusers(), index["_class_name"]), Path(spec).expanduser()
+    name, folder = index["_class_name"], Path(spec).expanduser()
+    pipeline = getattr(_import_diffusers(), TEXT_TO_IMAGE.get(name, name))
     # diffusers takes None for a part that it shall not load
     absent = {part: None for part, value in _parts_of(index).items() if value is None} | dict(family.without)
     parts = {part: value for part, value in _parts_of(index).items() if part not in absent}
     names = {"id2label": {int(k): v for k, v in index["id2label"].items()}} if "id2label" in index else {}
     own = names if "id2label" in signature(pipeline.__init__).parameters else {}
     try:
+        if config is not None:
+            _check_tokenizers(spec, config, parts)
+            return load_single(spec, pipeline, config, parts, absent, dtype)
         if not folder.is_dir():
             folder = Path(pipeline.download(spec, use_safetensors=True, variant=variant, **source, **absent))
         check_files(spec, folder, parts, variant)

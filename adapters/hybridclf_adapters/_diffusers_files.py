@@ -13,7 +13,7 @@ from hybridclf.errors import SavedModelError, UnknownSpecError, choices
 
 from ._diffusers_logging import quiet
 
-__all__ = ["INDEX", "check_files", "check_kind", "lacking", "load_networks", "unreadable"]
+__all__ = ["INDEX", "check_files", "check_kind", "lacking", "load_networks", "networks_of", "unreadable"]
 
 INDEX = "model_index.json"
 """File name of a saved pipeline's list of parts."""
@@ -150,7 +150,7 @@ def check_files(spec: str, folder: Path, parts: Mapping[str, Any], variant: str 
     for part in parts:
         if not any((folder / part).glob("*")):
             raise lacking(spec, f"it has no folder {part}")
-    for part in _networks(parts):
+    for part in networks_of(parts):
         found |= _check_weights(spec, part, {path.name for path in (folder / part).iterdir()}, variant)
         _check_shards(spec, folder / part)
     # one network with the variant is enough, as diffusers takes plain files for the others
@@ -158,7 +158,7 @@ def check_files(spec: str, folder: Path, parts: Mapping[str, Any], variant: str 
         raise lacking(spec, f"it has no files of the variant {variant!r}", _choose(spec, found - {""}))
 
 
-def _networks(parts: Mapping[str, Any]) -> dict[str, Any]:
+def networks_of(parts: Mapping[str, Any]) -> dict[str, Any]:
     """Classes of the parts that are networks of diffusers or transformers, the only ones that are ever loaded."""
     import diffusers
     import transformers
@@ -229,7 +229,7 @@ def load_networks(
         random weights.
     """
     networks: dict[str, nn.Module] = {}
-    for part, kind in _networks(parts).items():
+    for part, kind in networks_of(parts).items():
         # per network: diffusers would refuse a variant that this one lacks
         has_variant = variant in _variants_of(path.name for path in (folder / part).iterdir())
         with quiet():

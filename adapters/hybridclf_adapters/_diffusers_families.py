@@ -19,7 +19,8 @@ from hybridclf.ports import Condition, Label
 from ._checks import same_twice
 from ._diffusers_base import DiffusersDenoiser, TextDenoiser
 from ._diffusers_flow import AuraFlow, CogView4, FlowDenoiser, Lumina2, ZImage
-from ._diffusers_flux import Flux
+from ._diffusers_flux import Chroma, Flux, Flux2, Flux2Klein, QwenImage
+from ._diffusers_hunyuan import HunyuanDiT
 from ._diffusers_sana import Sana, SanaSprint
 from ._imagenet import imagenet, named
 
@@ -297,6 +298,11 @@ FAMILIES: dict[str, type[DiffusersDenoiser]] = {
     "Lumina2Pipeline": Lumina2,
     "ZImagePipeline": ZImage,
     "CogView4Pipeline": CogView4,
+    "ChromaPipeline": Chroma,
+    "QwenImagePipeline": QwenImage,
+    "Flux2Pipeline": Flux2,
+    "Flux2KleinPipeline": Flux2Klein,
+    "HunyuanDiTPipeline": HunyuanDiT,
 }
 """Families by the `_class_name` in `model_index.json`."""
 

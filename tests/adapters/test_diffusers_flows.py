@@ -1,5 +1,6 @@
 """The newer text-to-image families behind the denoiser port, against generations of diffusers itself."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,10 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from hybridclf import Denoiser, FixedTrials, InvalidInputError, Reranker
+from hybridclf.captions import score_captions, without_template
+from hybridclf.data.arrays import Items
 from hybridclf.ports import take
+from hybridclf_adapters._diffusers_base import quiet
 from hybridclf_adapters._diffusers_schedule import Schedule
 from hybridclf_adapters.diffusers import load
-from tests.adapters.tiny_diffusers import save
+from tests.adapters.tiny_diffusers import save, stable_diffusion_3
 from tests.adapters.tiny_flows import PIPELINES
 
 pytestmark = [
@@ -144,12 +148,14 @@ class Step:
     output: Tensor
 
 
-def generate(name: str, pipe: Any, label: str, shape: tuple[int, ...], n_steps: int = 2, **options: Any) -> list[Step]:
+def generate(
+    name: str, pipe: Any, label: str, shape: tuple[int, ...], n_steps: int = 2, edge: int = 0, **options: Any
+) -> list[Step]:
     """Steps of a generation."""
+    edge = edge or size_of(name)
     x = torch.randn(1, *shape, generator=torch.Generator().manual_seed(len(label)))
     heard: list[Step] = []
-    scheduler, edge = pipe.scheduler, size_of(name)
-    step = scheduler.step
+    scheduler, step = pipe.scheduler, pipe.scheduler.step
 
     def overhear(output: Tensor, timestep: Tensor, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
         own = [unpacked(name, value, shape) / getattr(scheduler.config, "sigma_data", 1) for value in (sample, output)]
@@ -309,6 +315,71 @@ def test_half_precision(name: str, fresh: Callable[..., Any], denoiser: Callable
     assert (predicted - expected).norm() < (0.1 if full.half == torch.bfloat16 else 0.01) * expected.norm()
 
 
+@pytest.mark.parametrize("name", PIPELINES)
+@torch.no_grad()
+def test_another_resolution(name: str, denoiser: Callable[[str], Any], pipe: Callable[[str], Any]) -> None:
+    it = denoiser(name).at_resolution(2 * size_of(name))
+    assert it.shape[1:] == tuple(2 * edge for edge in denoiser(name).shape[1:])
+    *_, step = generate(name, pipe(name), "cat", it.shape, edge=it.resolution)
+    found = it.forward(step.x_t, step.timestep, it.condition(["cat"]))[:, : it.shape[0]]
+    torch.testing.assert_close(found, step.output, rtol=1e-4, atol=1e-5)
+
+
+def test_the_training_resolution_is_the_pipelines_own(fresh: Callable[..., Any]) -> None:
+    """In which a latent of a tiny VAE has 2 pixels, where those of published ones have 8."""
+    sizes = {"flux-dev": 256, "auraflow": 1024, "lumina2": 32, "z-image": 1024, "qwen-image": 256, "sana": 32}
+    assert {name: fresh(name, resolution=None).resolution for name in sizes} == sizes
+
+
+# --- prompts ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_prompts_are_checked_as_the_text_encoders_read_them(name: str, denoiser: Callable[[str], Any]) -> None:
+    """Tokens of `as_read`, up to the limit, are those that reach the encoders."""
+    it, heard = denoiser(name), []
+
+    def overhear(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        heard.append((args[0] if args else kwargs["input_ids"])[0].tolist())
+
+    encoders = [part for key, part in it.pipe.components.items() if key.startswith("text_encoder")]
+    hooks = [encoder.register_forward_pre_hook(overhear, with_kwargs=True) for encoder in encoders]
+    for prompt in ("a Cat. ", "a cat " * 300):
+        heard.clear()
+        with quiet():
+            it.embed([prompt])
+        for read, (tokenizer, limit) in zip(heard, it.tokenizers(), strict=True):
+            [checked] = tokenizer(it.as_read([prompt]), truncation=True, max_length=limit)["input_ids"]
+            start = next(i for i in range(len(read)) if read[i : i + len(checked)] == checked)
+            assert len(checked) == limit or prompt == "a Cat. "
+            padding = read[:start] if start else read[len(checked) :]
+            assert prompt != "a Cat. " or len(set(padding)) <= 1
+    for hook in hooks:
+        hook.remove()
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_labels_that_differ_where_prompts_are_cut_off(name: str, denoiser: Callable[[str], Any]) -> None:
+    it = denoiser(name)
+    with (
+        pytest.warns(UserWarning, match="cut off after"),
+        pytest.raises(InvalidInputError, match="read the same to the model"),
+    ):
+        it.condition(["dog " * 600 + "cat", "dog " * 600 + "hen"])
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_captions_have_scores_and_so_has_no_prompt(name: str, denoiser: Callable[[str], Any]) -> None:
+    it = denoiser(name)
+    stage = Reranker(without_template(it), allocation=FixedTrials(1))
+    images = [photo(i, it.resolution) for i in range(2)]
+    captions = [("a cat", "a photo of two dogs"), ("hen",)]
+    first, second = score_captions(None, stage, Items(images, images), captions)
+    assert np.isfinite([*first.gain, *second.gain]).all() and np.ptp([*first.gain, 0]) > 0
+    (alone,) = score_captions(None, stage, Items(images[1:], images[1:]), captions[1:])
+    np.testing.assert_allclose(second.errors, alone.errors, rtol=1e-4)
+
+
 # --- guidance ---------------------------------------------------------------------------------------------------------
 
 
@@ -335,3 +406,26 @@ def test_guidance_that_cannot_be(fresh: Callable[..., Any]) -> None:
     for wrong in (-1.0, float("nan"), float("inf")):
         with pytest.raises(InvalidInputError, match="guidance must be a number from 0 on"):
             fresh("flux-dev", guidance=wrong)
+
+
+# --- a pipeline that is not supported ---------------------------------------------------------------------------------
+
+
+def test_the_guides_denoiser_of_a_pipeline_is_right_and_short(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "guide" / "denoiser.md").read_text("utf-8")
+    [block] = [code for code in re.findall(r"^```python\n(.*?)^```", page, re.S | re.M) if "PipelineDenoiser" in code]
+    assert len(block.splitlines()) <= 40
+    names: dict[str, Any] = {}
+    exec(block, names)
+    it = load(str(save(stable_diffusion_3, tmp_path / "sd3")), prompts=PROMPT, device="cpu")
+    own = names["PipelineDenoiser"](it.pipe, it.resolution, PROMPT)
+    assert isinstance(own, Denoiser) and own.shape == it.shape
+    torch.testing.assert_close(own.encode([photo(1)]), it.encode([photo(1)]), rtol=1e-4, atol=1e-5)
+    x_t = torch.randn(1, *it.shape, generator=torch.Generator().manual_seed(0))
+    index, row = torch.tensor([300, 700]), torch.tensor([0, 0, 0])
+    for sigma, t in zip(it.schedule.sigma[index, None], (index[:, None] + 0.5) / 1000, strict=True):
+        found, expected = (d.predict(x_t, time, row, d.condition(LABELS)) for d, time in ((own, sigma), (it, t)))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        assert torch.equal(torch.stack(own.noise_levels(sigma)), torch.stack(it.noise_levels(t)))
+    result = Reranker(own, allocation=FixedTrials(2)).rerank([photo(2)], [LABELS])[0]
+    assert sorted(result.ranking) == sorted(LABELS)

@@ -241,6 +241,7 @@ def z_image() -> Any:
 
 def cogview4() -> Any:
     import diffusers
+    from tokenizers.processors import TemplateProcessing
     from transformers import GlmConfig, GlmModel
 
     transformer = diffusers.CogView4Transformer2DModel(
@@ -259,6 +260,9 @@ def cogview4() -> Any:
     own = {"pad_token_id": 0, "eos_token_id": [0], "max_position_embeddings": 256}
     tokenizer = qwen_tokenizer()
     tokenizer.padding_side = "left"
+    mark = "<|im_start|>"  # GLM begins with marks, too
+    processor = TemplateProcessing(single=f"{mark} $A", special_tokens=[(mark, tokenizer.convert_tokens_to_ids(mark))])
+    tokenizer.backend_tokenizer.post_processor = processor
     shift = {"base_shift": 0.25, "max_shift": 0.75, "time_shift_type": "linear", "base_image_seq_len": 256}
     return diffusers.CogView4Pipeline(
         transformer=transformer,

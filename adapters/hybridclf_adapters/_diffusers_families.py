@@ -17,7 +17,7 @@ from hybridclf.errors import InvalidInputError, UnknownLabelError
 from hybridclf.ports import Condition, Label
 
 from ._checks import same_twice
-from ._diffusers_base import DiffusersDenoiser, TextDenoiser
+from ._diffusers_base import DiffusersDenoiser, TextDenoiser, call_default
 from ._diffusers_flow import AuraFlow, CogView4, FlowDenoiser, Lumina2, ZImage
 from ._diffusers_flux import Chroma, Flux, Flux2, Flux2Klein, QwenImage
 from ._diffusers_hunyuan import HunyuanDiT
@@ -82,6 +82,16 @@ class StableDiffusionXL(TextDenoiser):
             return super()._scaled(latents, config)
         mean, std = (latents.new_tensor(value).view(-1, 1, 1) for value in (mean, std))
         return (latents - mean) * config["scaling_factor"] / std
+
+
+class Kolors(StableDiffusionXL):
+    """Kolors: Stable Diffusion XL with ChatGLM in place of both text encoders."""
+
+    optional = ()
+
+    def tokenizers(self) -> list[tuple[Any, int]]:
+        """ChatGLM's tokenizer, with the limit of the pipeline's call."""
+        return [(self.pipe.tokenizer, call_default(self.pipe, "max_sequence_length"))]
 
 
 class StableDiffusion3(FlowDenoiser):
@@ -286,6 +296,7 @@ class DiT(DiffusersDenoiser):
 FAMILIES: dict[str, type[DiffusersDenoiser]] = {
     "StableDiffusionPipeline": StableDiffusion,
     "StableDiffusionXLPipeline": StableDiffusionXL,
+    "KolorsPipeline": Kolors,
     "StableDiffusion3Pipeline": StableDiffusion3,
     "PixArtAlphaPipeline": PixArt,
     "PixArtSigmaPipeline": PixArtSigma,

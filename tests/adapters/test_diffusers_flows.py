@@ -25,8 +25,9 @@ from tests.adapters.tiny_flows import PIPELINES
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning"),
 ]
-"""From diffusers' own `set_timesteps`, and its Chroma."""
+"""From diffusers' own `set_timesteps`, its Chroma and its ChatGLM."""
 
 PROMPT = "a photo of a {}."
 LABELS = ["cat", "ostriches", "hen"]
@@ -48,6 +49,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "flux2-dev": {"guidance_scale": 4.0},
     "flux2-klein": {"guidance_scale": 1.0},
     "hunyuan-dit": {"guidance_scale": 1.0, "use_resolution_binning": False},
+    "kolors": {"guidance_scale": 1.0},
 }
 """Arguments of the pipelines' calls that ask the network once per step, as the adapter does."""
 
@@ -159,7 +161,10 @@ def generate(
 
     def overhear(output: Tensor, timestep: Tensor, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
         own = [unpacked(name, value, shape) / getattr(scheduler.config, "sigma_data", 1) for value in (sample, output)]
-        heard.append(Step(own[0], *levels(scheduler, timestep, len(heard)), own[1]))
+        alpha, sigma, time = levels(scheduler, timestep, len(heard))
+        # such a sampler moves x0 + (σ/α)·ε
+        x_t = alpha.view(-1, 1, 1, 1) * own[0] if name == "kolors" else own[0]
+        heard.append(Step(x_t, alpha, sigma, time, own[1]))
         return step(output, timestep, sample, *args, **kwargs)
 
     given = x if name.startswith("flux2") else packed(name, x)
@@ -175,6 +180,9 @@ def generate(
 
 def levels(scheduler: Any, timestep: Tensor, i: int) -> tuple[Tensor, Tensor, Tensor]:
     """α, σ and the adapter's timestep `[1]` of step i."""
+    if type(scheduler).__name__ == "EulerDiscreteScheduler":  # whose σ is our σ/α
+        sigma, norm = scheduler.sigmas[i].reshape(1), (1 + scheduler.sigmas[i].reshape(1) ** 2).sqrt()
+        return 1 / norm, sigma / norm, timestep.reshape(1)
     if hasattr(scheduler, "sigmas"):
         sigma = scheduler.sigmas[i].reshape(1)
         return 1 - sigma, sigma, timestep.reshape(1)
@@ -190,7 +198,7 @@ def noise_of(step: Step, prediction: str) -> Tensor:
     alpha, sigma = step.alpha.view(-1, 1, 1, 1), step.sigma.view(-1, 1, 1, 1)
     if prediction == "flow":  # v = ε − x0, x_t = (1 − σ)·x0 + σ·ε
         return step.x_t + alpha * step.output
-    return alpha * step.output + sigma * step.x_t  # v = α·ε − σ·x0
+    return step.output if prediction == "epsilon" else alpha * step.output + sigma * step.x_t  # v = α·ε − σ·x0
 
 
 # --- the port ---------------------------------------------------------------------------------------------------------
@@ -228,10 +236,12 @@ def test_levels_are_those_of_the_pipelines_steps(
     it = denoiser(name)
     for step in generate(name, pipe(name), "cat", it.shape, n_steps=4, **LEVELS.get(name, {})):
         index = int((it.schedule.sigma - step.sigma).abs().argmin())
-        alpha, sigma = it.noise_levels(torch.tensor([(index + 0.5) / 1000]))
+        alpha, sigma = it.noise_levels(torch.tensor([(index + 0.5) / len(it.schedule.sigma)]))
         torch.testing.assert_close(sigma, step.sigma, rtol=0, atol=1e-5)
         torch.testing.assert_close(alpha, step.alpha, rtol=0, atol=1e-5)
-        torch.testing.assert_close(it.schedule.timestep[index : index + 1], step.timestep, rtol=0, atol=0.01)
+        torch.testing.assert_close(
+            it.schedule.timestep[index : index + 1].float(), step.timestep.float(), rtol=0, atol=0.01
+        )
 
 
 def test_levels_are_not_stretched_to_end_above_0(denoiser: Callable[[str], Any], pipe: Callable[[str], Any]) -> None:

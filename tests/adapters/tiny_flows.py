@@ -1,13 +1,18 @@
 """Small pipelines of the newer text-to-image families, with real configs and random weights."""
 
+import io
 import json
 import string
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
-from tests.adapters.tiny_diffusers import LETTERS, clip_text, clip_tokenizer, t5_text, t5_tokenizer, vae
+import torch
+
+from tests.adapters.tiny_diffusers import LETTERS, UNET, clip_text, clip_tokenizer, t5_text, t5_tokenizer, vae
 
 SHIFTED_VAE = {"scaling_factor": 0.3611, "shift_factor": 0.1159, "use_quant_conv": False, "use_post_quant_conv": False}
 """Scale and shift of FLUX.1's VAE."""
@@ -425,6 +430,62 @@ def hunyuan_dit() -> Any:
     )
 
 
+def kolors() -> Any:
+    import diffusers
+    import sentencepiece
+    from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
+    from diffusers.pipelines.kolors.tokenizer import ChatGLMTokenizer
+
+    config = ChatGLMConfig(
+        num_layers=2,
+        padded_vocab_size=96,
+        hidden_size=32,
+        ffn_hidden_size=37,
+        kv_channels=8,
+        num_attention_heads=4,
+        seq_length=256,
+        multi_query_attention=True,
+        multi_query_group_num=2,
+        add_qkv_bias=True,
+        original_rope=True,
+    )
+    unet = diffusers.UNet2DConditionModel(
+        **UNET
+        | {
+            "attention_head_dim": (2, 4),
+            "use_linear_projection": True,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 8,
+            "projection_class_embeddings_input_dim": 6 * 8 + 32,
+            "encoder_hid_dim": 32,
+            "encoder_hid_dim_type": "text_proj",
+        }
+    )
+    scheduler = diffusers.EulerDiscreteScheduler(
+        num_train_timesteps=1100,
+        beta_start=0.00085,
+        beta_end=0.014,
+        beta_schedule="scaled_linear",
+        steps_offset=1,
+        timestep_spacing="leading",
+    )
+    letters, model = iter([" ".join(LETTERS + string.ascii_uppercase)]), io.BytesIO()
+    options = {"vocab_size": 100, "hard_vocab_limit": False, "model_type": "char", "minloglevel": 2}
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=letters, model_writer=model, **options)
+    file = Path(tempfile.mkdtemp()) / "tokenizer.model"  # it is read again when the tokenizer is saved
+    file.write_bytes(model.getvalue())
+    text = ChatGLMModel(config).float()
+    for parameter in text.parameters():  # which it leaves as the memory was
+        torch.nn.init.normal_(parameter, std=0.3)
+    return diffusers.KolorsPipeline(
+        vae=vae(scaling_factor=0.13025),
+        text_encoder=text,
+        tokenizer=ChatGLMTokenizer(str(file)),
+        unet=unet,
+        scheduler=scheduler,
+    )
+
+
 PIPELINES: dict[str, Callable[[], Any]] = {
     "flux-dev": flux,
     "flux-schnell": flux_schnell,
@@ -439,4 +500,5 @@ PIPELINES: dict[str, Callable[[], Any]] = {
     "flux2-dev": flux2,
     "flux2-klein": flux2_klein,
     "hunyuan-dit": hunyuan_dit,
+    "kolors": kolors,
 }

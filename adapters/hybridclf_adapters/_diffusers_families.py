@@ -24,7 +24,7 @@ from ._diffusers_hunyuan import HunyuanDiT
 from ._diffusers_sana import Sana, SanaSprint
 from ._imagenet import imagenet, named
 
-__all__ = ["FAMILIES"]
+__all__ = ["FAMILIES", "RELATED"]
 
 
 class StableDiffusion(TextDenoiser):
@@ -54,7 +54,7 @@ class StableDiffusionXL(TextDenoiser):
     """Stable Diffusion XL: two text encoders, with the pooled text and the image's size as added conditions."""
 
     without: ClassVar[Mapping[str, Any]] = {"feature_extractor": None, "image_encoder": None}
-    optional = ("text_encoder", "tokenizer")
+    optional: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer")
 
     def tokenizers(self) -> list[tuple[Any, int]]:
         """CLIP's two tokenizers."""
@@ -316,6 +316,19 @@ FAMILIES: dict[str, type[DiffusersDenoiser]] = {
     "HunyuanDiTPipeline": HunyuanDiT,
 }
 """Families by the `_class_name` in `model_index.json`."""
+
+RELATED: dict[str, str] = {
+    "ChromaImg2ImgPipeline": "ChromaPipeline",
+    "ChromaInpaintPipeline": "ChromaPipeline",
+    "FluxImg2ImgPipeline": "FluxPipeline",
+    "FluxInpaintPipeline": "FluxPipeline",
+    "QwenImageImg2ImgPipeline": "QwenImagePipeline",
+    "QwenImageInpaintPipeline": "QwenImagePipeline",
+    "SanaSprintImg2ImgPipeline": "SanaSprintPipeline",
+    "ZImageImg2ImgPipeline": "ZImagePipeline",
+    "ZImageInpaintPipeline": "ZImagePipeline",
+}
+"""Pipelines that have the parts of a family's and use them to change images; they are loaded as that family's."""
 
 
 def _names(labels: Mapping[str, int]) -> dict[int, str]:

@@ -27,7 +27,7 @@ from hybridclf.utils.installing import pip_install
 
 from ._checks import as_dtype, check_templates
 from ._diffusers_base import DiffusersDenoiser, TextDenoiser, keep_float32
-from ._diffusers_families import FAMILIES
+from ._diffusers_families import FAMILIES, RELATED
 from ._diffusers_files import INDEX, check_files, check_kind, lacking, load_networks, unreadable
 
 __all__ = ["DiffusersDenoiser", "from_pipeline", "load"]
@@ -175,11 +175,13 @@ def _model_index(spec: str, source: Mapping[str, Any]) -> dict[str, Any]:
     folder, name = Path(spec).expanduser(), INDEX
     try:
         path = folder / name if folder.is_dir() else Path(hf_hub_download(spec, name, **source))
-        return json.loads(path.read_text("utf-8"))
+        index = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UnknownSpecError(
             f"{spec!r} is neither the folder of a saved diffusers pipeline nor a repository on the hub: {error}"
         ) from error
+    name = index.get("_class_name")
+    return index | {"_class_name": RELATED.get(name, name) if isinstance(name, str) else name}
 
 
 def _family(spec: str, index: Mapping[str, Any]) -> type[DiffusersDenoiser]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hybridclf import Denoiser, FixedTrials, InvalidInputError, Reranker
+from hybridclf import Denoiser, FixedTrials, InvalidInputError, Reranker, plugins
 from hybridclf.captions import score_captions, without_template
 from hybridclf.data.arrays import Items
 from hybridclf.ports import take
 from hybridclf_adapters._diffusers_base import quiet
+from hybridclf_adapters._diffusers_families import RELATED
 from hybridclf_adapters._diffusers_schedule import Schedule
 from hybridclf_adapters.diffusers import load
 from tests.adapters.tiny_diffusers import save, stable_diffusion_3
@@ -416,6 +418,36 @@ def test_guidance_that_cannot_be(fresh: Callable[..., Any]) -> None:
     for wrong in (-1.0, float("nan"), float("inf")):
         with pytest.raises(InvalidInputError, match="guidance must be a number from 0 on"):
             fresh("flux-dev", guidance=wrong)
+
+
+# --- folders and specs ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["FluxImg2ImgPipeline", "FluxInpaintPipeline"])
+@torch.no_grad()
+def test_a_pipeline_that_changes_images_is_read_for_its_parts(
+    kind: str, tmp_path: Path, denoiser: Callable[[str], Any], pipe: Callable[[str], Any]
+) -> None:
+    import diffusers
+
+    getattr(diffusers, kind).from_pipe(pipe("flux-dev")).save_pretrained(tmp_path)
+    it, other = load(str(tmp_path), prompts=PROMPT, device="cpu", resolution=16), denoiser("flux-dev")
+    assert type(it.pipe).__name__ == "FluxPipeline" and it.guidance == 3.5  # theirs is 7
+    x, time = torch.randn(1, *it.shape, generator=torch.Generator().manual_seed(0)), torch.tensor([500.0])
+    assert torch.equal(*(d.forward(x, time, d.condition(["cat"])) for d in (it, other)))
+
+
+def test_every_related_pipeline_has_the_parts_of_its_family() -> None:
+    import diffusers
+
+    for name, family in RELATED.items():
+        parts, own = (signature(getattr(diffusers, kind).__init__).parameters for kind in (name, family))
+        assert parts.keys() == own.keys()
+
+
+def test_guidance_in_a_spec(folder: Callable[[str], Path]) -> None:
+    it = plugins.load("denoiser", f"diffusers:{folder('flux-dev')}?guidance=1.5&resolution=16", device="cpu")
+    assert it.guidance == 1.5 and it.at_resolution(32).guidance == 1.5
 
 
 # --- a pipeline that is not supported ---------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ class HunyuanDiT(TextDenoiser):
             timestep.to(x.dtype),
             encoder_hidden_states=condition["clip"],
             text_embedding_mask=condition["clip mask"],
-            encoder_hidden_states_t5=condition["t5"],
+            encoder_hidden_states_t5=condition["t5"].contiguous(),  # of which it takes a view
             text_embedding_mask_t5=condition["t5 mask"],
             image_meta_size=sizes.repeat(len(x), 1),
             style=torch.zeros(len(x), dtype=torch.long, device=x.device),

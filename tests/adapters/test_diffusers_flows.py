@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hybridclf import Denoiser, FixedTrials, InvalidInputError, Reranker, plugins
+from hybridclf import Denoiser, DiffusionFeatures, FixedTrials, InvalidInputError, Reranker, plugins
 from hybridclf.captions import score_captions, without_template
 from hybridclf.data.arrays import Items
 from hybridclf.ports import take
@@ -335,6 +335,9 @@ def test_another_resolution(name: str, denoiser: Callable[[str], Any], pipe: Cal
     *_, step = generate(name, pipe(name), "cat", it.shape, edge=it.resolution)
     found = it.forward(step.x_t, step.timestep, it.condition(["cat"]))[:, : it.shape[0]]
     torch.testing.assert_close(found, step.output, rtol=1e-4, atol=1e-5)
+    if name in ("flux-dev", "cogview4"):  # whose levels depend on the resolution
+        nearest = [(one.schedule.sigma - step.sigma).abs().min() for one in (it, denoiser(name))]
+        assert nearest[0] < 1e-6 < 1e-5 < nearest[1]
 
 
 def test_the_training_resolution_is_the_pipelines_own(fresh: Callable[..., Any]) -> None:
@@ -418,6 +421,16 @@ def test_guidance_that_cannot_be(fresh: Callable[..., Any]) -> None:
     for wrong in (-1.0, float("nan"), float("inf")):
         with pytest.raises(InvalidInputError, match="guidance must be a number from 0 on"):
             fresh("flux-dev", guidance=wrong)
+
+
+# --- features ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["flux-dev", "qwen-image", "sana", "cogview4", "hunyuan-dit", "kolors"])
+def test_features_of_a_middle_block(name: str, denoiser: Callable[[str], Any]) -> None:
+    images = [photo(i, size_of(name)) for i in range(3)]
+    features = DiffusionFeatures(denoiser(name)).fit_transform(images)
+    assert features.ndim == 2 and len(features) == 3 and np.isfinite(features).all() and features.std(axis=0).max() > 0
 
 
 # --- folders and specs ------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from ._diffusers_schedule import Schedule, diffusion_schedule
 from ._diffusers_text import Embeddings, Reading
 from ._diffusers_tuning import Adaptation, adapted
 
-__all__ = ["DiffusersDenoiser", "TextDenoiser", "call_default", "keep_float32"]
+__all__ = ["DiffusersDenoiser", "TextDenoiser", "call_default", "is_quantised", "keep_float32"]
 
 _READING = Lock()
 """Lock of all tokenizers, which are not thread-safe. A denoiser with a lock of its own could not be copied."""
@@ -357,6 +357,11 @@ def _check_channels(pipe: Any, config: Mapping[str, Any]) -> None:
 def call_default(pipe: Any, name: str) -> Any:
     """Default of a parameter of a pipeline's call."""
     return inspect.signature(type(pipe).__call__).parameters[name].default
+
+
+def is_quantised(part: nn.Module) -> bool:
+    """Tell whether a network's weights are quantised, as its config then says."""
+    return getattr(getattr(part, "config", None), "quantization_config", None) is not None
 
 
 def keep_float32(pipe: Any, dtype: torch.dtype) -> None:

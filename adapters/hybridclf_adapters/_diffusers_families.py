@@ -13,14 +13,15 @@ from torch import Tensor
 from hybridclf.devices import send
 from hybridclf.ports import Condition
 
-from ._diffusers_base import DiffusersDenoiser, TextDenoiser
+from ._diffusers_base import DiffusersDenoiser, TextDenoiser, call_default
 from ._diffusers_classes import ConsistencyUNet, DiT, LatentUNet, PixelUNet
 from ._diffusers_flow import AuraFlow, CogView4, FlowDenoiser, Lumina2, ZImage
-from ._diffusers_flux import Flux
+from ._diffusers_flux import Chroma, Flux, Flux2, Flux2Klein, QwenImage
+from ._diffusers_hunyuan import HunyuanDiT
 from ._diffusers_sana import Sana, SanaSprint
 from ._diffusers_schedule import Schedule
 
-__all__ = ["FAMILIES", "TEXT_TO_IMAGE"]
+__all__ = ["FAMILIES", "RELATED"]
 
 AESTHETIC_SCORE = 6.0
 """Score that SDXL's refiner is told, the default of its pipeline's call."""
@@ -61,7 +62,7 @@ class StableDiffusionXL(TextDenoiser):
     """Stable Diffusion XL: two text encoders, with the pooled text and the image's size as added conditions."""
 
     without: ClassVar[Mapping[str, Any]] = {"feature_extractor": None, "image_encoder": None}
-    optional = ("text_encoder", "tokenizer")
+    optional: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer")
 
     def as_read(self, prompts: list[str]) -> list[str]:
         """Prompts in which a token of textual inversion stands for each of its vectors."""
@@ -90,9 +91,9 @@ class StableDiffusionXL(TextDenoiser):
     @property
     def refines(self) -> bool:
         """True for the refiner, which is told an aesthetic score: five numbers instead of six."""
-        config = self.network.config
-        pooled = self.pipe.text_encoder_2.config.projection_dim
-        return config.projection_class_embeddings_input_dim == 5 * config.addition_time_embed_dim + pooled
+        encoder, config = getattr(self.pipe, "text_encoder_2", None), self.network.config
+        numbers = config.projection_class_embeddings_input_dim - (encoder.config.projection_dim if encoder else 0)
+        return numbers == 5 * config.addition_time_embed_dim
 
     def _schedule(self) -> Schedule:
         """All levels, or for the refiner those that it was trained on (Section 2.5 of arXiv 2307.01952)."""
@@ -106,6 +107,20 @@ class StableDiffusionXL(TextDenoiser):
             return super()._scaled(latents, config)
         mean, std = (latents.new_tensor(value).view(-1, 1, 1) for value in (mean, std))
         return (latents - mean) * config["scaling_factor"] / std
+
+
+class Kolors(StableDiffusionXL):
+    """Kolors: Stable Diffusion XL with ChatGLM in place of both text encoders."""
+
+    optional = ()
+
+    def as_read(self, prompts: list[str]) -> list[str]:
+        """Prompts as they are."""
+        return prompts
+
+    def tokenizers(self) -> list[tuple[Any, int]]:
+        """ChatGLM's tokenizer, with the limit of the pipeline's call."""
+        return [(self.pipe.tokenizer, call_default(self.pipe, "max_sequence_length"))]
 
 
 class StableDiffusion3(FlowDenoiser):
@@ -218,6 +233,7 @@ class DeepFloydIF(TextDenoiser):
 FAMILIES: dict[str, type[DiffusersDenoiser]] = {
     "StableDiffusionPipeline": StableDiffusion,
     "StableDiffusionXLPipeline": StableDiffusionXL,
+    "KolorsPipeline": Kolors,
     "StableDiffusion3Pipeline": StableDiffusion3,
     "PixArtAlphaPipeline": PixArt,
     "PixArtSigmaPipeline": PixArtSigma,
@@ -235,16 +251,30 @@ FAMILIES: dict[str, type[DiffusersDenoiser]] = {
     "Lumina2Pipeline": Lumina2,
     "ZImagePipeline": ZImage,
     "CogView4Pipeline": CogView4,
+    "ChromaPipeline": Chroma,
+    "QwenImagePipeline": QwenImage,
+    "Flux2Pipeline": Flux2,
+    "Flux2KleinPipeline": Flux2Klein,
+    "HunyuanDiTPipeline": HunyuanDiT,
 }
 """Families by the `_class_name` in `model_index.json`."""
 
-TEXT_TO_IMAGE = {
+RELATED: dict[str, str] = {
+    "ChromaImg2ImgPipeline": "ChromaPipeline",
+    "ChromaInpaintPipeline": "ChromaPipeline",
+    "FluxImg2ImgPipeline": "FluxPipeline",
+    "FluxInpaintPipeline": "FluxPipeline",
+    "LatentConsistencyModelImg2ImgPipeline": "LatentConsistencyModelPipeline",
+    "QwenImageImg2ImgPipeline": "QwenImagePipeline",
+    "QwenImageInpaintPipeline": "QwenImagePipeline",
+    "SanaSprintImg2ImgPipeline": "SanaSprintPipeline",
+    "StableDiffusion3Img2ImgPipeline": "StableDiffusion3Pipeline",
+    "StableDiffusion3InpaintPipeline": "StableDiffusion3Pipeline",
     "StableDiffusionImg2ImgPipeline": "StableDiffusionPipeline",
     "StableDiffusionInpaintPipeline": "StableDiffusionPipeline",
     "StableDiffusionXLImg2ImgPipeline": "StableDiffusionXLPipeline",
     "StableDiffusionXLInpaintPipeline": "StableDiffusionXLPipeline",
-    "StableDiffusion3Img2ImgPipeline": "StableDiffusion3Pipeline",
-    "StableDiffusion3InpaintPipeline": "StableDiffusion3Pipeline",
-    "LatentConsistencyModelImg2ImgPipeline": "LatentConsistencyModelPipeline",
+    "ZImageImg2ImgPipeline": "ZImagePipeline",
+    "ZImageInpaintPipeline": "ZImagePipeline",
 }
-"""Pipelines that start from an image, with the one of the same parts that starts from noise."""
+"""Pipelines that have the parts of a family's and use them to change images; they are loaded as that family's."""

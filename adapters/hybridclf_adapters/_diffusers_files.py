@@ -164,6 +164,7 @@ def networks_of(parts: Mapping[str, Any]) -> dict[str, Any]:
     import transformers
 
     libraries: dict[str, Any] = {"diffusers": diffusers, "transformers": transformers}
+    libraries["kolors"] = getattr(diffusers.pipelines, "kolors", None)  # it has a text encoder of its own
     kinds = {part: getattr(libraries.get(library), name, None) for part, (library, name) in parts.items()}
     bases = {diffusers.ModelMixin, transformers.PreTrainedModel}
     return {part: kind for part, kind in kinds.items() if bases & set(getattr(kind, "__mro__", ()))}

@@ -24,11 +24,11 @@ from hybridclf.errors import (
     SavedModelError,
     UnknownSpecError,
 )
-from hybridclf.utils.installing import pip_install
+from hybridclf.utils.installing import pip_install, require
 
 from ._checks import as_dtype, check_templates
-from ._diffusers_base import DiffusersDenoiser, TextDenoiser, keep_float32
-from ._diffusers_families import FAMILIES, TEXT_TO_IMAGE
+from ._diffusers_base import DiffusersDenoiser, TextDenoiser, is_quantised, keep_float32
+from ._diffusers_families import FAMILIES, RELATED
 from ._diffusers_files import INDEX, check_files, check_kind, lacking, load_networks, unreadable
 from ._diffusers_logging import quiet
 from ._diffusers_lora import fuse_lora
@@ -61,6 +61,7 @@ def load(
     words: str | Path | None = None,
     embedding: Path | None = None,
     config: Path | None = None,
+    offload: bool = False,
 ) -> DiffusersDenoiser:
     """Load the denoiser of a pipeline; its `model_index.json` decides the family.
 
@@ -97,6 +98,9 @@ def load(
     config : Path, optional
         Folder of a saved pipeline whose configurations and tokenizers go with a checkpoint in safetensors, as the
         community shares them. Weights that the checkpoint has not, such as T5's, come from there too.
+    offload : bool
+        Keep on the GPU only the part of the pipeline that computes, and the others in the computer's memory: slower for
+        each image and each new prompt.
 
     Returns
     -------
@@ -119,6 +123,10 @@ def load(
     """
     where = as_device(device)
     asked = None if precision is None else as_dtype(precision)
+    if offload and where.type == "cpu":
+        raise InvalidInputError("offload moves parts between a GPU and the computer's memory; on a CPU leave it out")
+    if offload:
+        require("accelerate", "offload needs", "tune")
     _import_diffusers()
     # before the hub is asked: the advice is better than "no such repository"
     if config is None:
@@ -140,7 +148,10 @@ def load(
         fuse_lora(pipe, lora, lora_scale)
     if words is not None:
         load_words(pipe, Path(words))
-    denoiser = family(_settled(pipe, dtype, where), prompts, resolution, dtype, where)
+    pipe = _settled(pipe, dtype, torch.device("cpu") if offload else where)
+    if offload:
+        pipe.enable_model_cpu_offload(device=where)
+    denoiser = family(pipe, prompts, resolution, dtype, where)
     return denoiser if guidance is None else denoiser.with_guidance(guidance)
 
 
@@ -171,7 +182,7 @@ def from_pipeline(
         For options out of range, or a pipeline whose networks are on several devices.
     """
     names = [kind.__name__ for kind in type(pipe).__mro__]
-    other = next((TEXT_TO_IMAGE[name] for name in names if name in TEXT_TO_IMAGE), None)
+    other = next((RELATED[name] for name in names if name in RELATED), None)
     if other is not None and hasattr(pipe, "components"):
         with quiet():
             pipe = getattr(_import_diffusers(), other).from_pipe(pipe)
@@ -212,16 +223,18 @@ def _model_index(spec: str, source: Mapping[str, Any]) -> dict[str, Any]:
     folder, name = Path(spec).expanduser(), INDEX
     try:
         path = folder / name if folder.is_dir() else Path(hf_hub_download(spec, name, **source))
-        return json.loads(path.read_text("utf-8"))
+        index = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UnknownSpecError(
             f"{spec!r} is neither the folder of a saved diffusers pipeline nor a repository on the hub: {error}"
         ) from error
+    name = index.get("_class_name")
+    return index | {"_class_name": RELATED.get(name, name) if isinstance(name, str) else name}
 
 
 def _family(spec: str, index: Mapping[str, Any]) -> type[DiffusersDenoiser]:
     name = index.get("_class_name")
-    family = FAMILIES.get(TEXT_TO_IMAGE.get(name, name)) if isinstance(name, str) else None
+    family = FAMILIES.get(name) if isinstance(name, str) else None
     if family is None:
         raise UnknownSpecError(
             f"{spec!r} is a {name}, which is not supported; supported are {', '.join(FAMILIES)}. {_BY_HAND}"
@@ -254,8 +267,7 @@ def _loaded(
     dtype: torch.dtype,
 ) -> Any:
     """Load the pipeline that an index describes, and check that it is complete."""
-    name, folder = index["_class_name"], Path(spec).expanduser()
-    pipeline = getattr(_import_diffusers(), TEXT_TO_IMAGE.get(name, name))
+    pipeline, folder = getattr(_import_diffusers(), index["_class_name"]), Path(spec).expanduser()
     # diffusers takes None for a part that it shall not load
     absent = {part: None for part, value in _parts_of(index).items() if value is None} | dict(family.without)
     parts = {part: value for part, value in _parts_of(index).items() if part not in absent}
@@ -315,7 +327,8 @@ def _settled(pipe: Any, dtype: torch.dtype, device: torch.device) -> Any:
     """Move a pipeline to its device, and set it to evaluation without gradients."""
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
-            if not getattr(part, "_keep_in_fp32_modules", None):  # without accelerate, diffusers leaves some in float32
+            # without accelerate, diffusers leaves some in float32; quantised weights have a type of their own
+            if not getattr(part, "_keep_in_fp32_modules", None) and not is_quantised(part):
                 torch.nn.Module.to(part, dtype)
             part.to(device).eval().requires_grad_(False)
     keep_float32(pipe, dtype)

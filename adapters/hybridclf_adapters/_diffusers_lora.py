@@ -90,7 +90,7 @@ def describe_base(pipe: Any) -> dict[str, str]:
     parts = (pipe.unet if hasattr(pipe, "unet") else pipe.transformer, pipe.scheduler)
     configs = [{k: v for k, v in part.config.items() if not k.startswith("_")} for part in parts]
     text = json.dumps(configs, sort_keys=True, default=str)
-    return {"format": "pt", BASE: hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}
+    return {BASE: hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}
 
 
 def check_base(pipe: Any, file: Path) -> None:

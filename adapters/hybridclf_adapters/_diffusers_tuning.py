@@ -52,8 +52,8 @@ class Adaptation:
 
     def __init__(self, denoiser: "TextDenoiser", lora: list[nn.Module], words: "dict[str, TunedRows]") -> None:
         self.denoiser, self._lora, self._words = denoiser, lora, words
-        rows = nn.ParameterDict({name: table.rows for name, table in words.items()})
-        self.parameters = nn.ModuleDict({"lora": nn.ModuleList(lora), "words": rows})
+        changes = nn.ParameterDict({name: table.change for name, table in words.items()})
+        self.parameters = nn.ModuleDict({"lora": nn.ModuleList(lora), "words": changes})
 
     @property
     def encodes_anew(self) -> bool:
@@ -86,7 +86,7 @@ class Adaptation:
             files["words"] = WORDS_FILE
             tensors: dict[str, Tensor] = {}
             for name, words in self._words.items():
-                tensors |= {f"{name}.ids": words.ids, f"{name}.rows": words.rows.detach()}
+                tensors |= {f"{name}.ids": words.ids, f"{name}.rows": words.rows().detach()}
             safetensors.torch.save_file(tensors, folder / WORDS_FILE, base)
         return files
 
@@ -168,7 +168,10 @@ class TunedRows(nn.Module):
         super().__init__()
         table = encoder.get_input_embeddings()
         self.ids = torch.tensor(ids, device=table.weight.device)
-        self.rows = nn.Parameter(table.weight[self.ids].detach().float().clone())
+        self.start = table.weight[self.ids].detach().float()
+        # in units of the table's spread, so that a learning rate means as much as for a LoRA
+        self.unit = float(table.weight.detach().float().std())
+        self.change = nn.Parameter(torch.zeros_like(self.start))
         self.base = table
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -176,7 +179,11 @@ class TunedRows(nn.Module):
         found = self.base(tokens)
         place = torch.searchsorted(self.ids, tokens.clamp(max=int(self.ids[-1])))
         is_tuned = self.ids[place] == tokens
-        return torch.where(is_tuned[..., None], self.rows[place].to(found.dtype), found)
+        return torch.where(is_tuned[..., None], self.rows()[place].to(found.dtype), found)
+
+    def rows(self) -> Tensor:
+        """Embeddings `[n, d]` of the tokens that are trained."""
+        return self.start + self.unit * self.change
 
 
 def _encoders(pipe: Any) -> dict[str, tuple[Any, Any]]:

@@ -319,8 +319,8 @@ def test_a_repository_in_which_diffusers_finds_no_safetensors(names: list[str], 
 
 def test_options_are_checked(original: Callable[[str], Path]) -> None:
     spec = f"diffusers:{original('sd-epsilon')}"
-    accepted = "prompts, resolution, guidance, precision, device, revision, variant, cache_dir, lora, lora_scale, words, embedding, "
-    accepted += "config, offload"
+    accepted = "prompts, resolution, guidance, precision, device, revision, variant, cache_dir, "
+    accepted += "lora, lora_scale, words, embedding, config, offload"
     with pytest.raises(InvalidInputError, match=f"'dtype' that its adapter does not take; it takes {accepted}"):
         plugins.load("denoiser", f"{spec}?dtype=fp16")
     with pytest.raises(InvalidInputError, match="'resolution' must be int, got 'big'"):
@@ -329,6 +329,8 @@ def test_options_are_checked(original: Callable[[str], Path]) -> None:
         plugins.load("denoiser", f"{spec}?resolution=15")
     with pytest.raises(InvalidInputError, match="precision must be one of fp32, fp16, bf16, got 'int8'"):
         plugins.load("denoiser", f"{spec}?precision=int8")
+    with pytest.raises(InvalidInputError, match=r"offload moves parts between a GPU and .* on a CPU leave it out"):
+        plugins.load("denoiser", f"{spec}?offload=true&device=cpu")
 
 
 # --- what is no pipeline ----------------------------------------------------------------------------------------------

@@ -91,6 +91,22 @@ def test_scale_and_alpha_of_every_layer(folder: Callable[[str], Path], tmp_path:
         torch.testing.assert_close(value - plain[key], (whole.network.state_dict()[key] - plain[key]) / 2)
 
 
+@pytest.mark.parametrize("alpha", [2.0, 0.5])
+def test_a_lora_as_kohyas_scripts_save_it(alpha: float, folder: Callable[[str], Path], tmp_path: Path) -> None:
+    """Its names, and an alpha beside each pair of matrices, which is divided by the rank."""
+    layer = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    generator = torch.Generator().manual_seed(0)
+    down, up = torch.randn(2, 32, generator=generator), torch.randn(32, 2, generator=generator)
+    name = f"lora_unet_{layer.replace('.', '_')}"
+    tensors = {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(alpha)}
+    save_file(tensors, tmp_path / "style.safetensors")
+    plain, it = (
+        load(str(folder("sd-epsilon")), device="cpu", **o) for o in ({}, {"lora": tmp_path / "style.safetensors"})
+    )
+    expected = plain.network.get_submodule(layer).weight + alpha / 2 * up @ down
+    torch.testing.assert_close(it.network.get_submodule(layer).weight, expected)
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
 def test_predicted_noise_is_what_the_pipeline_computes_when_it_generates(
     folder: Callable[[str], Path], tmp_path: Path

@@ -1,6 +1,7 @@
 """Base classes of diffusers denoisers: images, noise levels, the conversion to ε̂, and prompts."""
 
 import copy
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -12,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from hybridclf.devices import check_compiles, send
-from hybridclf.errors import InvalidInputError
+from hybridclf.errors import InvalidInputError, UnknownSpecError
 from hybridclf.ports import Condition, Label
 
 from ._checks import check_templates, fill
@@ -22,7 +23,7 @@ from ._diffusers_schedule import Schedule, diffusion_schedule
 from ._diffusers_text import Embeddings, Reading
 from ._diffusers_tuning import Adaptation, adapted
 
-__all__ = ["DiffusersDenoiser", "TextDenoiser", "keep_float32"]
+__all__ = ["DiffusersDenoiser", "TextDenoiser", "call_default", "is_quantised", "keep_float32"]
 
 _READING = Lock()
 """Lock of all tokenizers, which are not thread-safe. A denoiser with a lock of its own could not be copied."""
@@ -53,6 +54,10 @@ class DiffusersDenoiser(ABC):
     """Keywords of `from_pretrained` that leave out the parts for generation only."""
     optional: ClassVar[tuple[str, ...]] = ()
     """Parts that a pipeline of this family may lack."""
+    mode: Literal["RGB", "L"] = "RGB"
+    """Mode of the images, as Pillow names it."""
+    half: ClassVar[torch.dtype] = torch.float16
+    """Type of the computation on a GPU, unless another is asked for."""
 
     resolution: int
     shape: tuple[int, ...]
@@ -68,6 +73,9 @@ class DiffusersDenoiser(ABC):
     ) -> None:
         self.pipe, self.dtype, self.device = pipe, dtype, device
         self.network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+        _check_channels(pipe, self.network.config)
+        distilled = self.network.config.get("guidance_embeds") or self.network.config.get("time_cond_proj_dim")
+        self.guidance: float | None = call_default(pipe, "guidance_scale") if distilled else None
         self._set_resolution(resolution)
 
     @property
@@ -91,6 +99,28 @@ class DiffusersDenoiser(ABC):
         """
         other = copy.copy(self)
         other._set_resolution(resolution)
+        return other
+
+    def with_guidance(self, guidance: float) -> Self:
+        """A copy whose network, distilled from guided predictions, predicts with another guidance scale.
+
+        It shares the networks and the cached embeddings. The default is that of the pipeline's sampler. At 1 the
+        network predicts as one without guidance.
+
+        Raises
+        ------
+        InvalidInputError
+            If the network takes no guidance scale, or for one below 0.
+        """
+        if self.guidance is None:
+            raise InvalidInputError(
+                f"this {type(self).__name__} takes no guidance: its network was not distilled from guided predictions "
+                "and has no input for the scale; leave guidance out"
+            )
+        if not 0 <= guidance < float("inf"):
+            raise InvalidInputError(f"guidance must be a number from 0 on, got {guidance}")
+        other = copy.copy(self)
+        other.guidance = float(guidance)
         return other
 
     @abstractmethod
@@ -135,9 +165,36 @@ class DiffusersDenoiser(ABC):
         """Compute the network's own output for P noised images `[P, *shape]`, timesteps `[P]`, conditions `[P, …]`."""
 
     @property
+    def vae(self) -> Any:
+        """The pipeline's autoencoder; None if it has none."""
+        return getattr(self.pipe, "vae", None)
+
+    @property
     def pixels_per_latent(self) -> int:
         """Factor by which the VAE shrinks an edge of an image."""
-        return 2 ** (len(self.pipe.vae.config.block_out_channels) - 1)
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def patch(self) -> int:
+        """Edge in latents of the patches that are a transformer's tokens; 1 for a U-Net."""
+        return getattr(self.network.config, "patch_size", 1)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of x0."""
+        return self.network.config.in_channels
+
+    def guidance_of(self, x: Tensor) -> Tensor | None:
+        """Guidance scale `[P]` for P noised images, float32; None for a network that takes none."""
+        return None if self.guidance is None else torch.full((len(x),), self.guidance, device=x.device)
+
+    def guidance_embedding(self, x: Tensor) -> Tensor | None:
+        """Embedding `[P, d]` of the guidance scale of a U-Net that has an input for it; None for another."""
+        if self.guidance is None:
+            return None
+        above_one = torch.full((len(x),), self.guidance - 1)
+        width = self.network.config.time_cond_proj_dim
+        return send(self.pipe.get_guidance_scale_embedding(above_one, embedding_dim=width).to(x.dtype), x.device)
 
     def encode(self, images: Any) -> Tensor:
         """Encode images to x0 `[n, *shape]`, one by one, so that none depends on its companions.
@@ -148,8 +205,8 @@ class DiffusersDenoiser(ABC):
             For anything but PIL images and uint8 arrays.
         """
         x0 = torch.empty(len(images), *self.shape, dtype=self.dtype, device=self.device)
-        with _upcast(getattr(self.pipe, "vae", None)):
-            for i, image in enumerate(pixels(images, self.resolution)):
+        with _upcast(self.vae):
+            for i, image in enumerate(pixels(images, self.resolution, self.mode)):
                 x0[i] = self._encode(send(image[None], self.device))[0]
         return x0
 
@@ -175,10 +232,11 @@ class DiffusersDenoiser(ABC):
 
     def _encode(self, image: Tensor) -> Tensor:
         """Encode an image `[1, 3, H, W]` in [-1, 1] to latents `[1, C, h, w]`, scaled as in the network's training."""
-        vae = self.pipe.vae
+        vae = self.vae
         encoded = vae.encode(image.to(vae.dtype))
-        # deterministic autoencoders have `latents`; of a distribution, the mean, so that nothing is random
-        return self._scaled(encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mean, vae.config)
+        # deterministic autoencoders have `latents` or `latent`; of a distribution, the mean, so that nothing is random
+        exact = next((getattr(encoded, name) for name in ("latents", "latent") if hasattr(encoded, name)), None)
+        return self._scaled(encoded.latent_dist.mean if exact is None else exact, vae.config)
 
     def _scaled(self, latents: Tensor, config: Mapping[str, Any]) -> Tensor:
         """Shift and scale the VAE's latents by its config, the inverse of the pipeline's decoding."""
@@ -186,15 +244,14 @@ class DiffusersDenoiser(ABC):
 
     def _set_resolution(self, resolution: int | None) -> None:
         """Set all that follows from the resolution, a multiple of the pixels per patch of latents."""
-        # a transformer also joins latents to patches
-        unit, trained = self.pixels_per_latent * getattr(self.network.config, "patch_size", 1), self._trained_size()
+        unit, trained = self.pixels_per_latent * self.patch, self._trained_size()
         resolution = trained if resolution is None else resolution
         if resolution is None or resolution < unit or resolution % unit:
             raise InvalidInputError(
                 f"resolution must be a multiple of {unit}, got {resolution}; the model was trained at {trained}"
             )
         self.resolution, edge = resolution, resolution // self.pixels_per_latent
-        self.shape = (self.network.config.in_channels, edge, edge)
+        self.shape = (self.channels, edge, edge)
         self.schedule = self._schedule().to(self.device)
 
     def _trained_size(self) -> int | None:
@@ -254,10 +311,15 @@ class TextDenoiser(DiffusersDenoiser):
     def embed(self, prompts: list[str]) -> Condition:
         """Encode n prompts to a condition `[n, …]`."""
 
+    def as_read(self, prompts: list[str]) -> list[str]:
+        """Prompts as the pipeline passes them to its tokenizers, in lower case or inside a template of its own."""
+        return [prompt.lower().strip() for prompt in prompts] if self.lowercase else prompts
+
     def sampler_inputs(self, labels: Sequence[Label], seeds: Sequence[int]) -> dict[str, Any]:
-        """A prompt per image."""
+        """A prompt per image, and the guidance scale of a network that takes one."""
         chosen = [self.templates[seed % len(self.templates)] for seed in seeds]
-        return {"prompt": [fill([own], [label])[0] for own, label in zip(chosen, labels, strict=True)]}
+        prompts = [fill([own], [label])[0] for own, label in zip(chosen, labels, strict=True)]
+        return {"prompt": prompts} | ({} if self.guidance is None else {"guidance_scale": self.guidance})
 
     def condition(self, labels: Sequence[Label]) -> Condition:
         """Encode L labels and n templates to text embeddings `[L·n, …]`; each prompt is encoded once and cached.
@@ -270,10 +332,8 @@ class TextDenoiser(DiffusersDenoiser):
             If two labels have the same tokens in all prompts.
         """
         prompts = fill(self.templates, labels)
-        # checked as the tokenizer will see them
-        texts = [p.lower().strip() for p in prompts] if self.lowercase else prompts
         with _READING:
-            self._reading.check(labels, prompts, texts)
+            self._reading.check(labels, prompts, self.as_read(prompts))
             return self._embeddings(prompts, self.device)
 
     def _embed(self, prompts: list[str]) -> Condition:
@@ -281,6 +341,29 @@ class TextDenoiser(DiffusersDenoiser):
             embedded = self.embed(prompts)
         # masks stay integers
         return {k: v.to(self.dtype) if v.is_floating_point() else v for k, v in embedded.items()}
+
+
+def _check_channels(pipe: Any, config: Mapping[str, Any]) -> None:
+    """Check that a network is told nothing but x_t, as those that fill a mask or edit a picture are."""
+    taken, given = config.get("in_channels"), config.get("out_channels")
+    # some transformers take the pixels of a patch as channels, and count those of one pixel in their output
+    patch = config.get("patch_size") or 1
+    if isinstance(taken, int) and isinstance(given, int) and taken > given and taken != given * patch**2:
+        raise UnknownSpecError(
+            f"the network of {pipe.name_or_path or type(pipe).__name__!r} takes {taken} channels and predicts {given}: "
+            "it must be told a mask or another picture besides, which there is not when images are classified; give "
+            "the model that it was made of"
+        )
+
+
+def call_default(pipe: Any, name: str) -> Any:
+    """Default of a parameter of a pipeline's call."""
+    return inspect.signature(type(pipe).__call__).parameters[name].default
+
+
+def is_quantised(part: nn.Module) -> bool:
+    """Tell whether a network's weights are quantised, as its config then says."""
+    return getattr(getattr(part, "config", None), "quantization_config", None) is not None
 
 
 def keep_float32(pipe: Any, dtype: torch.dtype) -> None:
@@ -294,7 +377,7 @@ def keep_float32(pipe: Any, dtype: torch.dtype) -> None:
                 if name in path.split("."):
                     layer.float()
     vae = getattr(pipe, "vae", None)
-    if vae is not None and vae.config.force_upcast:
+    if vae is not None and vae.config.get("force_upcast"):
         vae.float()
 
 
@@ -304,7 +387,7 @@ def _upcast(vae: Any) -> Iterator[None]:
 
     Threads wait for each other.
     """
-    if vae is None or vae.dtype != torch.float16 or not vae.config.force_upcast:
+    if vae is None or vae.dtype != torch.float16 or not vae.config.get("force_upcast"):
         yield
         return
     with _UPCASTING:

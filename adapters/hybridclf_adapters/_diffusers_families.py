@@ -4,25 +4,30 @@ A family defines how its pipeline encodes labels and how its network is called. 
 unchanged.
 """
 
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from hybridclf.denoising.weighting import velocity_weights
 from hybridclf.devices import send
-from hybridclf.errors import InvalidInputError, UnknownLabelError
-from hybridclf.ports import Condition, Label
+from hybridclf.ports import Condition
 
-from ._checks import same_twice
-from ._diffusers_base import DiffusersDenoiser, TextDenoiser
-from ._diffusers_schedule import Schedule, flow_schedule
-from ._imagenet import imagenet, named
+from ._diffusers_base import DiffusersDenoiser, TextDenoiser, call_default
+from ._diffusers_classes import ConsistencyUNet, DiT, LatentUNet, PixelUNet
+from ._diffusers_flow import AuraFlow, CogView4, FlowDenoiser, Lumina2, ZImage
+from ._diffusers_flux import Chroma, Flux, Flux2, Flux2Klein, QwenImage
+from ._diffusers_hunyuan import HunyuanDiT
+from ._diffusers_sana import Sana, SanaSprint
+from ._diffusers_schedule import Schedule
 
-__all__ = ["FAMILIES"]
+__all__ = ["FAMILIES", "RELATED"]
+
+AESTHETIC_SCORE = 6.0
+"""Score that SDXL's refiner is told, the default of its pipeline's call."""
+
+REFINED_LEVELS = 200
+"""Number of the lowest noise levels that SDXL's refiner was trained on."""
 
 
 class StableDiffusion(TextDenoiser):
@@ -35,6 +40,10 @@ class StableDiffusion(TextDenoiser):
         "requires_safety_checker": False,
     }
 
+    def as_read(self, prompts: list[str]) -> list[str]:
+        """Prompts in which a token of textual inversion stands for each of its vectors."""
+        return self.pipe.maybe_convert_prompt(prompts, self.pipe.tokenizer)
+
     def tokenizers(self) -> list[tuple[Any, int]]:
         """CLIP's tokenizer."""
         return [(self.pipe.tokenizer, self.pipe.tokenizer.model_max_length)]
@@ -44,15 +53,20 @@ class StableDiffusion(TextDenoiser):
         return {"text": self.pipe.encode_prompt(prompts, self.device, 1, False)[0]}
 
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """Run the U-Net."""
-        return self.network(x, timestep, encoder_hidden_states=condition["text"], return_dict=False)[0]
+        """Run the U-Net, which has an input for the guidance scale in latent consistency models."""
+        told = {"timestep_cond": self.guidance_embedding(x), "return_dict": False}
+        return self.network(x, timestep, encoder_hidden_states=condition["text"], **told)[0]
 
 
 class StableDiffusionXL(TextDenoiser):
     """Stable Diffusion XL: two text encoders, with the pooled text and the image's size as added conditions."""
 
     without: ClassVar[Mapping[str, Any]] = {"feature_extractor": None, "image_encoder": None}
-    optional = ("text_encoder", "tokenizer")
+    optional: ClassVar[tuple[str, ...]] = ("text_encoder", "tokenizer")
+
+    def as_read(self, prompts: list[str]) -> list[str]:
+        """Prompts in which a token of textual inversion stands for each of its vectors."""
+        return self.pipe.maybe_convert_prompt(prompts, self.pipe.tokenizer_2)
 
     def tokenizers(self) -> list[tuple[Any, int]]:
         """CLIP's two tokenizers."""
@@ -66,12 +80,25 @@ class StableDiffusionXL(TextDenoiser):
 
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Run the U-Net with the image's size and no crop, the pipeline's defaults."""
-        # (original size, crop corner, target size), as in SDXL's training
+        # (original size, crop corner, target size), as in SDXL's training; a score instead of the last for the refiner
         size = (self.resolution, self.resolution)
-        time_ids = send(torch.tensor([*size, 0, 0, *size], dtype=x.dtype), x.device).expand(len(x), -1)
+        last = (AESTHETIC_SCORE,) if self.refines else size
+        time_ids = send(torch.tensor([*size, 0, 0, *last], dtype=x.dtype), x.device).expand(len(x), -1)
         added = {"text_embeds": condition["pooled"], "time_ids": time_ids}
-        text = condition["text"]
-        return self.network(x, timestep, encoder_hidden_states=text, added_cond_kwargs=added, return_dict=False)[0]
+        told = {"timestep_cond": self.guidance_embedding(x), "added_cond_kwargs": added, "return_dict": False}
+        return self.network(x, timestep, encoder_hidden_states=condition["text"], **told)[0]
+
+    @property
+    def refines(self) -> bool:
+        """True for the refiner, which is told an aesthetic score: five numbers instead of six."""
+        encoder, config = getattr(self.pipe, "text_encoder_2", None), self.network.config
+        numbers = config.projection_class_embeddings_input_dim - (encoder.config.projection_dim if encoder else 0)
+        return numbers == 5 * config.addition_time_embed_dim
+
+    def _schedule(self) -> Schedule:
+        """All levels, or for the refiner those that it was trained on (Section 2.5 of arXiv 2307.01952)."""
+        schedule = super()._schedule()
+        return schedule.first(REFINED_LEVELS) if self.refines else schedule
 
     def _scaled(self, latents: Tensor, config: Mapping[str, Any]) -> Tensor:
         """Standardise latents by channel if the config has means, as some pipelines of this family do."""
@@ -82,10 +109,23 @@ class StableDiffusionXL(TextDenoiser):
         return (latents - mean) * config["scaling_factor"] / std
 
 
-class StableDiffusion3(TextDenoiser):
+class Kolors(StableDiffusionXL):
+    """Kolors: Stable Diffusion XL with ChatGLM in place of both text encoders."""
+
+    optional = ()
+
+    def as_read(self, prompts: list[str]) -> list[str]:
+        """Prompts as they are."""
+        return prompts
+
+    def tokenizers(self) -> list[tuple[Any, int]]:
+        """ChatGLM's tokenizer, with the limit of the pipeline's call."""
+        return [(self.pipe.tokenizer, call_default(self.pipe, "max_sequence_length"))]
+
+
+class StableDiffusion3(FlowDenoiser):
     """Stable Diffusion 3 and 3.5: flow matching, two CLIP encoders, and T5 unless the folder lacks it."""
 
-    weighting = staticmethod(velocity_weights)
     without: ClassVar[Mapping[str, Any]] = {"feature_extractor": None, "image_encoder": None}
     optional = ("text_encoder_3", "tokenizer_3")
     t5_tokens: ClassVar[int] = 256
@@ -116,9 +156,6 @@ class StableDiffusion3(TextDenoiser):
             pooled_projections=condition["pooled"],
             return_dict=False,
         )[0]
-
-    def _schedule(self) -> Schedule:
-        return flow_schedule(self.pipe.scheduler, (self.shape[1] // self.network.config.patch_size) ** 2)
 
 
 class PixArt(TextDenoiser):
@@ -193,113 +230,51 @@ class DeepFloydIF(TextDenoiser):
         return image
 
 
-class DiT(DiffusersDenoiser):
-    """DiT: labels are the classes of its training set, by name or by number."""
-
-    takes_prompts: ClassVar[bool] = False
-
-    def __init__(self, pipe: Any, *args: Any) -> None:
-        super().__init__(pipe, *args)
-        self.n_classes: int = self.network.config.num_embeds_ada_norm
-        # JSON has turned the numbers into texts
-        own = {int(number): name for number, name in (pipe.config.get("id2label") or _names(pipe.labels)).items()}
-        unnamed = not own and self.n_classes == 1000  # `save_pretrained` leaves ImageNet's names out
-        _, self._numbers = imagenet() if unnamed else named(own)
-
-    def condition(self, labels: Sequence[Label]) -> Condition:
-        """Look up the class numbers `[L]` of labels, which are numbers or names in the pipeline's `id2label`.
-
-        A model of ImageNet's classes also takes their WordNet ids, and all names that a timm model of them takes.
-
-        Raises
-        ------
-        UnknownLabelError
-            For an unknown label, or a name that several classes share.
-        InvalidInputError
-            For two names of one class.
-        """
-        numbers = [self._number(label) for label in labels]
-        same = same_twice(numbers)
-        if same:
-            i, j = same
-            raise InvalidInputError(
-                f"labels {labels[i]!r} and {labels[j]!r} are both class {numbers[i]}; leave one out"
-            )
-        return {"class": torch.tensor(numbers, device=self.device)}
-
-    def unconditional(self) -> Condition:
-        """Condition `[1]` of no class, with which the model was trained a part of the time."""
-        return {"class": torch.tensor([self.n_classes], device=self.device)}
-
-    def sampler_inputs(self, labels: Sequence[Label], seeds: Sequence[int]) -> dict[str, Any]:
-        """A class number per image.
-
-        Raises
-        ------
-        InvalidInputError
-            For a model of other than 1,000 classes, as diffusers' sampler takes 1000 for no class.
-        """
-        if self.n_classes != 1000:
-            raise InvalidInputError(
-                f"diffusers samples from DiT models of 1,000 classes only, and this one has {self.n_classes}; sample "
-                "from it by a loop of your own"
-            )
-        return {"class_labels": [self._number(label) for label in labels]}
-
-    def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """Run the transformer, in whose output the second half of the channels is the variance."""
-        return self.network(x, timestep=timestep, class_labels=condition["class"], return_dict=False)[0]
-
-    def predict_variance(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Predict the noise and the log-variance of p(x_{t-1} | x_t), each `[P, *shape]`; arguments as in `predict`.
-
-        References
-        ----------
-        Equation 15 of arXiv 2102.09672.
-        """
-        noise, variance = self._predict(x_t, t, row, condition)
-        index = self.schedule.index(t)[row]
-        low, high = (bound[index].view(-1, 1, 1, 1) for bound in self.schedule.log_variance_bounds())
-        fraction = (variance + 1) / 2  # from [-1, 1], the network's range, to v in [0, 1]
-        return noise, fraction * high + (1 - fraction) * low
-
-    def previous_levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise levels (α, σ) `[R]` one step before time t; (1, 0) before the first."""
-        index = self.schedule.index(t)
-        alpha, sigma = self.schedule.before()
-        return alpha[index], sigma[index]
-
-    def _number(self, label: Label) -> int:
-        if isinstance(label, int | np.integer) and 0 <= label < self.n_classes:
-            return int(label)
-        numbers = self._numbers.get(label, []) if isinstance(label, str) else []
-        if len(numbers) == 1:
-            return numbers[0]
-        if numbers:
-            raise UnknownLabelError(f"{label!r} names the classes {numbers}; give one of these numbers instead")
-        close = get_close_matches(str(label), self._numbers, n=3, cutoff=0.5)
-        names = "class names and " if self._numbers else ""
-        raise UnknownLabelError(
-            f"the denoiser does not know {label!r}; it knows {names}the numbers 0 to {self.n_classes - 1}"
-            + (f"; did you mean {' or '.join(map(repr, close))}?" if close else "")
-        )
-
-
 FAMILIES: dict[str, type[DiffusersDenoiser]] = {
     "StableDiffusionPipeline": StableDiffusion,
     "StableDiffusionXLPipeline": StableDiffusionXL,
+    "KolorsPipeline": Kolors,
     "StableDiffusion3Pipeline": StableDiffusion3,
     "PixArtAlphaPipeline": PixArt,
     "PixArtSigmaPipeline": PixArtSigma,
     "IFPipeline": DeepFloydIF,
+    "LatentConsistencyModelPipeline": StableDiffusion,
     "DiTPipeline": DiT,
+    "DDPMPipeline": PixelUNet,
+    "DDIMPipeline": PixelUNet,
+    "LDMPipeline": LatentUNet,
+    "ConsistencyModelPipeline": ConsistencyUNet,
+    "FluxPipeline": Flux,
+    "SanaPipeline": Sana,
+    "SanaSprintPipeline": SanaSprint,
+    "AuraFlowPipeline": AuraFlow,
+    "Lumina2Pipeline": Lumina2,
+    "ZImagePipeline": ZImage,
+    "CogView4Pipeline": CogView4,
+    "ChromaPipeline": Chroma,
+    "QwenImagePipeline": QwenImage,
+    "Flux2Pipeline": Flux2,
+    "Flux2KleinPipeline": Flux2Klein,
+    "HunyuanDiTPipeline": HunyuanDiT,
 }
 """Families by the `_class_name` in `model_index.json`."""
 
-
-def _names(labels: Mapping[str, int]) -> dict[int, str]:
-    """Invert a pipeline's class numbers by name: the names of each class, joined by commas."""
-    names: dict[int, list[str]] = {}
-    for name, number in labels.items():
-        names.setdefault(number, []).append(name)
-    return {number: ", ".join(synonyms) for number, synonyms in names.items()}
+RELATED: dict[str, str] = {
+    "ChromaImg2ImgPipeline": "ChromaPipeline",
+    "ChromaInpaintPipeline": "ChromaPipeline",
+    "FluxImg2ImgPipeline": "FluxPipeline",
+    "FluxInpaintPipeline": "FluxPipeline",
+    "LatentConsistencyModelImg2ImgPipeline": "LatentConsistencyModelPipeline",
+    "QwenImageImg2ImgPipeline": "QwenImagePipeline",
+    "QwenImageInpaintPipeline": "QwenImagePipeline",
+    "SanaSprintImg2ImgPipeline": "SanaSprintPipeline",
+    "StableDiffusion3Img2ImgPipeline": "StableDiffusion3Pipeline",
+    "StableDiffusion3InpaintPipeline": "StableDiffusion3Pipeline",
+    "StableDiffusionImg2ImgPipeline": "StableDiffusionPipeline",
+    "StableDiffusionInpaintPipeline": "StableDiffusionPipeline",
+    "StableDiffusionXLImg2ImgPipeline": "StableDiffusionXLPipeline",
+    "StableDiffusionXLInpaintPipeline": "StableDiffusionXLPipeline",
+    "ZImageImg2ImgPipeline": "ZImagePipeline",
+    "ZImageInpaintPipeline": "ZImagePipeline",
+}
+"""Pipelines that have the parts of a family's and use them to change images; they are loaded as that family's."""

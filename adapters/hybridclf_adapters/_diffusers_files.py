@@ -13,7 +13,7 @@ from hybridclf.errors import SavedModelError, UnknownSpecError, choices
 
 from ._diffusers_logging import quiet
 
-__all__ = ["INDEX", "check_files", "check_kind", "lacking", "load_networks", "unreadable"]
+__all__ = ["INDEX", "check_files", "check_kind", "lacking", "load_networks", "networks_of", "unreadable"]
 
 INDEX = "model_index.json"
 """File name of a saved pipeline's list of parts."""
@@ -72,27 +72,25 @@ def _keys(file: Path) -> list[str]:
 
 
 def _lora(spec: str, path: Path) -> UnknownSpecError:
-    config = path / "adapter_config.json"
-    base, peft, load = None, "", f"pipe.load_lora_weights({spec!r}); {_FUSE}"
-    # peft's own form, which diffusers does not read, has the name of the base model in its configuration
-    if config.exists():
+    config, base = path / "adapter_config.json", None
+    if config.exists():  # peft's own form has the name of the base model
         base = json.loads(config.read_text("utf-8")).get("base_model_name_or_path")
-        peft, merged = "from peft import PeftModel; ", f"PeftModel.from_pretrained(pipe.unet, {spec!r})"
-        load = f"pipe.unet = {merged}.merge_and_unload(); pipe.save_pretrained('FOLDER')"
     return UnknownSpecError(
-        f"{spec!r} is a LoRA, which is nothing without the pipeline that it was trained on. Put the two together once, "
-        "and name the new folder:\n"
-        f'python -c "{peft}from diffusers import DiffusionPipeline; '
-        f'pipe = DiffusionPipeline.from_pretrained({base or "BASE"!r}); {load}"\n'
-        "or give the pipeline with the LoRA loaded to hybridclf_adapters.diffusers.from_pipeline(pipe)"
+        f"{spec!r} is a LoRA, which is nothing without the pipeline that it was trained on; name that one, and give "
+        f'the LoRA as an option: "diffusers:{base or "BASE"}?lora={spec}"'
     )
 
 
 def _single_file(spec: str, file: Path) -> UnknownSpecError:
-    trust = " and it can run any code when read: only if you trust it," if file.suffix in PICKLED else ";"
+    if file.suffix == ".safetensors":
+        return UnknownSpecError(
+            f"{spec!r} is a checkpoint in a single file, which says nothing of its family; give with it the folder of "
+            "a saved pipeline of that family, whose configurations and tokenizers are read and whose weights may be "
+            f'absent: "diffusers:{file}?config=FOLDER"'
+        )
     return UnknownSpecError(
-        f"{spec!r} is a checkpoint in a single file, not the folder of a pipeline{trust} convert it once with the "
-        "class of its family, such as StableDiffusionXLPipeline, and name the new folder:\n"
+        f"{spec!r} is a pickled checkpoint in a single file, which can run any code when read. Only if you trust it, "
+        "convert it once with the class of its family, such as StableDiffusionXLPipeline, and name the new folder:\n"
         'python -c "from diffusers import StableDiffusionPipeline; '
         f"StableDiffusionPipeline.from_single_file({str(file)!r}).save_pretrained('FOLDER')\""
     )
@@ -152,7 +150,7 @@ def check_files(spec: str, folder: Path, parts: Mapping[str, Any], variant: str 
     for part in parts:
         if not any((folder / part).glob("*")):
             raise lacking(spec, f"it has no folder {part}")
-    for part in _networks(parts):
+    for part in networks_of(parts):
         found |= _check_weights(spec, part, {path.name for path in (folder / part).iterdir()}, variant)
         _check_shards(spec, folder / part)
     # one network with the variant is enough, as diffusers takes plain files for the others
@@ -160,12 +158,13 @@ def check_files(spec: str, folder: Path, parts: Mapping[str, Any], variant: str 
         raise lacking(spec, f"it has no files of the variant {variant!r}", _choose(spec, found - {""}))
 
 
-def _networks(parts: Mapping[str, Any]) -> dict[str, Any]:
+def networks_of(parts: Mapping[str, Any]) -> dict[str, Any]:
     """Classes of the parts that are networks of diffusers or transformers, the only ones that are ever loaded."""
     import diffusers
     import transformers
 
     libraries: dict[str, Any] = {"diffusers": diffusers, "transformers": transformers}
+    libraries["kolors"] = getattr(diffusers.pipelines, "kolors", None)  # it has a text encoder of its own
     kinds = {part: getattr(libraries.get(library), name, None) for part, (library, name) in parts.items()}
     bases = {diffusers.ModelMixin, transformers.PreTrainedModel}
     return {part: kind for part, kind in kinds.items() if bases & set(getattr(kind, "__mro__", ()))}
@@ -231,7 +230,7 @@ def load_networks(
         random weights.
     """
     networks: dict[str, nn.Module] = {}
-    for part, kind in _networks(parts).items():
+    for part, kind in networks_of(parts).items():
         # per network: diffusers would refuse a variant that this one lacks
         has_variant = variant in _variants_of(path.name for path in (folder / part).iterdir())
         with quiet():

@@ -13,8 +13,8 @@ from hybridclf.data.arrays import as_pil, convert
 __all__ = ["pixels", "shortest_edge_crop"]
 
 
-def pixels(images: Any, size: int) -> Iterator[Tensor]:
-    """Convert images one by one to float32 `[3, size, size]` in [-1, 1].
+def pixels(images: Any, size: int, mode: str = "RGB") -> Iterator[Tensor]:
+    """Convert images one by one to float32 `[C, size, size]` in [-1, 1].
 
     Parameters
     ----------
@@ -22,6 +22,8 @@ def pixels(images: Any, size: int) -> Iterator[Tensor]:
         Images of any size and mode.
     size : int
         Edge of the model's square input.
+    mode : "RGB" or "L"
+        Colours or shades of grey: three channels or one.
 
     Raises
     ------
@@ -29,8 +31,8 @@ def pixels(images: Any, size: int) -> Iterator[Tensor]:
         For anything else.
     """
     for image in images:
-        array = np.array(shortest_edge_crop(convert(as_pil(image), "RGB"), size))
-        yield torch.from_numpy(array).permute(2, 0, 1).float() / 127.5 - 1
+        array = np.array(shortest_edge_crop(convert(as_pil(image), mode), size))
+        yield torch.from_numpy(array).view(size, size, -1).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def shortest_edge_crop(image: Image.Image, size: int) -> Image.Image:

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import warnings
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,8 @@ __all__ = ["LORA_FILE", "check_base", "describe_base", "fuse_lora"]
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """File name of a LoRA that diffusers or peft's training scripts have saved."""
 
-PEFT_CONFIG, PEFT_FILE, PEFT_PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
-"""File names of a LoRA in peft's own form, and the prefix of its weights' names."""
+PEFT_FILE, PEFT_PREFIX = "adapter_model.safetensors", "base_model.model."
+"""File name of a LoRA in peft's own form, and the prefix of its weights' names."""
 
 BASE = "hybridclf_base"
 """Key in the metadata of files that `hybridclf tune` writes."""
@@ -52,30 +54,32 @@ def fuse_lora(pipe: Any, lora: str | Path, scale: float) -> None:
     SavedModelError
         If it cannot be read, or does not fit the pipeline.
     InvalidInputError
-        For a family whose pipeline takes no LoRA.
+        For a scale that is no finite number.
     MissingDependencyError
         If peft is not installed.
     """
     require("peft", "a LoRA needs", "tune")
-    if not hasattr(pipe, "load_lora_weights"):
-        raise InvalidInputError(f"a {type(pipe).__name__} takes no LoRA in diffusers; leave the option lora out")
+    if not isfinite(scale):
+        raise InvalidInputError(f"lora_scale must be a finite number, got {scale}")
     file = _file_of(lora)
     try:
         check_base(pipe, file)
-        n_expected = sum(bool(_FIRST_MATRIX.search(name)) for name in safetensors.torch.load_file(file))
+        tensors = safetensors.torch.load_file(file)
+        if any("dora_scale" in name for name in tensors):
+            raise ValueError("it is a DoRA in a form of which diffusers leaves the magnitudes out")
+        n_expected = sum(bool(_FIRST_MATRIX.search(name)) for name in tensors)
         with quiet():
-            if file.name == PEFT_FILE:
-                pipe.load_lora_weights(_from_peft(pipe, file))
-                scale *= _peft_scale(file)
+            if file.name == PEFT_FILE or not hasattr(pipe, "load_lora_weights"):
+                _add(_network(pipe), *_read(pipe, file, tensors))
             else:
                 pipe.load_lora_weights(file.parent, weight_name=file.name, use_safetensors=True)
-        parts = _adapted_parts(pipe)
+        n_layers = {name: len(_layers(part)) for name, part in _modules(pipe).items()}
         # diffusers warns at most of layers for which there is no place
-        if sum(parts.values()) < max(1, n_expected):
-            raise ValueError(f"{sum(parts.values())} of its {n_expected} layers have a place there")
-        pipe.fuse_lora(components=list(parts), lora_scale=scale)
-        pipe.unload_lora_weights()
-    except (KeyError, OSError, RuntimeError, SafetensorError, ValueError) as error:
+        if sum(n_layers.values()) < max(1, n_expected):
+            raise ValueError(f"{sum(n_layers.values())} of its {n_expected} layers have a place there")
+        for part in (part for name, part in _modules(pipe).items() if n_layers[name]):
+            _fuse(part, scale)
+    except (KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise SavedModelError(
             f"the LoRA {str(lora)!r} cannot be used with this pipeline: {error}; give the one that it was trained on"
         ) from error
@@ -131,25 +135,64 @@ def _downloaded(name: str) -> Path:
         ) from error
 
 
-def _from_peft(pipe: Any, file: Path) -> dict[str, Tensor]:
-    """Read a LoRA in peft's form under diffusers' names."""
-    network, tensors = "unet" if hasattr(pipe, "unet") else "transformer", safetensors.torch.load_file(file)
-    if not all(name.startswith(PEFT_PREFIX) for name in tensors):
-        raise ValueError(f"its weights' names do not start with {PEFT_PREFIX!r}")
-    return {f"{network}.{name.removeprefix(PEFT_PREFIX)}": value for name, value in tensors.items()}
+def _network(pipe: Any) -> Any:
+    return pipe.unet if hasattr(pipe, "unet") else pipe.transformer
 
 
-def _peft_scale(file: Path) -> float:
-    """Read the factor alpha / rank on a LoRA in peft's form, which its file of weights leaves out."""
-    config = json.loads((file.parent / PEFT_CONFIG).read_text("utf-8"))
-    rank = config["r"] ** 0.5 if config.get("use_rslora") else config["r"]
-    return float(config["lora_alpha"] / rank)
+def _modules(pipe: Any) -> dict[str, torch.nn.Module]:
+    return {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
 
 
-def _adapted_parts(pipe: Any) -> dict[str, int]:
-    """Parts of a pipeline that have a LoRA, with the number of its layers."""
+def _read(pipe: Any, file: Path, tensors: dict[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
+    """Read the configuration of a LoRA of the U-Net or transformer, and its weights by the network's own names."""
+    import peft
+
+    name = "unet" if hasattr(pipe, "unet") else "transformer"
+    prefix = PEFT_PREFIX if file.name == PEFT_FILE else f"{name}."
+    if not all(key.startswith(prefix) for key in tensors):
+        raise ValueError(f"its weights' names do not start with {prefix!r}")
+    tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    if file.name == PEFT_FILE:
+        return peft.LoraConfig.from_pretrained(str(file.parent)), tensors
+    ranks = {key.removesuffix(".lora_A.weight"): len(value) for key, value in tensors.items() if ".lora_A." in key}
+    if not ranks:
+        raise ValueError("it has no weights of the name lora_A")
+    # alpha = rank, so that the LoRA counts as it is, which is what diffusers assumes of a file that does not say
+    pattern = {f"^{re.escape(key)}$": rank for key, rank in ranks.items()}
+    most = max(ranks.values())
+    config = peft.LoraConfig(
+        r=most, lora_alpha=most, rank_pattern=pattern, alpha_pattern=pattern, target_modules=[*ranks]
+    )
+    return config, tensors
+
+
+def _add(network: torch.nn.Module, config: Any, tensors: dict[str, Tensor]) -> None:
+    """Add a LoRA to a network by peft alone, which knows more networks than diffusers' own loader."""
+    import peft
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of other layers in the configuration than in the file
+        peft.inject_adapter_in_model(config, network, state_dict=tensors)
+    report: Any = peft.set_peft_model_state_dict(network, tensors)
+    unexpected = report.unexpected_keys
+    if unexpected:
+        raise ValueError(f"there is no place for {len(unexpected)} of its weights, such as {unexpected[0]!r}")
+
+
+def _fuse(network: Any, scale: float) -> None:
+    """Fuse the LoRA of a network, and put its own layers back."""
+    for name, layer in _layers(network).items():
+        layer.scale_layer(scale)
+        layer.merge()
+        parent, _, own = name.rpartition(".")
+        setattr(network.get_submodule(parent), own, layer.get_base_layer())
+    for flag in ("peft_config", "_hf_peft_config_loaded"):
+        if flag in vars(network):
+            delattr(network, flag)
+
+
+def _layers(network: torch.nn.Module) -> dict[str, Any]:
+    """Layers of a network with a LoRA, by name."""
     from peft.tuners.lora import LoraLayer
 
-    parts = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
-    counts = {name: sum(isinstance(layer, LoraLayer) for layer in part.modules()) for name, part in parts.items()}
-    return {name: count for name, count in counts.items() if count}
+    return {name: layer for name, layer in network.named_modules() if isinstance(layer, LoraLayer)}

@@ -8,6 +8,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,25 @@ from hybridclf.errors import (
     SavedModelError,
     UnknownSpecError,
 )
-from hybridclf.utils.installing import pip_install
+from hybridclf.utils.installing import pip_install, require
 
 from ._checks import as_dtype, check_templates
-from ._diffusers_base import DiffusersDenoiser, TextDenoiser, keep_float32
-from ._diffusers_families import FAMILIES
+from ._diffusers_base import DiffusersDenoiser, TextDenoiser, is_quantised, keep_float32
+from ._diffusers_families import FAMILIES, RELATED
 from ._diffusers_files import INDEX, check_files, check_kind, lacking, load_networks, unreadable
+from ._diffusers_logging import quiet
 from ._diffusers_lora import fuse_lora
+from ._diffusers_single import check_single, load_single
+from ._diffusers_tokens import load_embedding
 from ._diffusers_tuning import load_words
 
 __all__ = ["DiffusersDenoiser", "from_pipeline", "load"]
+
+_BY_HAND = (
+    "Any other model is a denoiser once it has the five methods of hybridclf.Denoiser; docs/guide/denoiser.md has an "
+    "example of a pipeline in 40 lines"
+)
+"""Way out for a family that is not supported."""
 
 
 def load(
@@ -40,6 +50,7 @@ def load(
     *,
     prompts: str | Sequence[str] = "a photo of a {}.",
     resolution: int | None = None,
+    guidance: float | None = None,
     precision: str | None = None,
     device: str = "auto",
     revision: str | None = None,
@@ -48,6 +59,9 @@ def load(
     lora: str | Path | None = None,
     lora_scale: float = 1.0,
     words: str | Path | None = None,
+    embedding: Path | None = None,
+    config: Path | None = None,
+    offload: bool = False,
 ) -> DiffusersDenoiser:
     """Load the denoiser of a pipeline; its `model_index.json` decides the family.
 
@@ -56,15 +70,19 @@ def load(
     Parameters
     ----------
     spec : str
-        Folder of a saved pipeline, or name of a repository on the hub.
+        Folder of a saved pipeline, or name of a repository on the hub; with `config`, a checkpoint in a single file.
     prompts : str or sequence of str
         Prompt templates, with {} in place of the label. With several, errors are averaged over a class's prompts, and
         each prompt costs an evaluation.
     resolution : int, optional
         Edge in pixels of the images, which are resized and cropped. Default: the model's training size. Half of it
         takes a quarter of the time or less, and costs accuracy.
+    guidance : float, optional
+        Guidance scale that a network distilled from guided predictions, such as FLUX.1 dev's, is asked with. Default:
+        that of the pipeline's sampler. At 1 it predicts as one without guidance.
     precision : "fp32", "fp16" or "bf16", optional
-        Type of the computation. Default: fp16 on a GPU, as in Appendix F.1 of arXiv 2303.16203, else fp32.
+        Type of the computation. Default: fp32 on a CPU. On a GPU it is fp16, as in Appendix F.1 of arXiv 2303.16203, or
+        bf16 for families whose text encoders or networks overflow in fp16.
     device : str
         "auto" (a GPU if there is one), or torch's name of the device.
     revision, variant, cache_dir : optional
@@ -75,6 +93,14 @@ def load(
         Factor on the LoRA; 1 is as it was trained.
     words : path, optional
         Embeddings of words that `hybridclf tune --words` has written.
+    embedding : Path, optional
+        Textual inversion in safetensors; its tokens, such as "<my-cat>", are words in labels and prompts.
+    config : Path, optional
+        Folder of a saved pipeline whose configurations and tokenizers go with a checkpoint in safetensors, as the
+        community shares them. Weights that the checkpoint has not, such as T5's, come from there too.
+    offload : bool
+        Keep on the GPU only the part of the pipeline that computes, and the others in the computer's memory: slower for
+        each image and each new prompt.
 
     Returns
     -------
@@ -89,29 +115,44 @@ def load(
     MissingDependencyError
         If a package is not installed.
     InvalidInputError
-        For options out of range.
+        For options out of range, or a guidance for a network that takes none.
 
     Examples
     --------
     >>> denoiser = load("facebook/DiT-XL-2-256", precision="bf16")  # doctest: +SKIP
     """
     where = as_device(device)
-    dtype = _dtype(precision, where)
+    asked = None if precision is None else as_dtype(precision)
+    if offload and where.type == "cpu":
+        raise InvalidInputError("offload moves parts between a GPU and the computer's memory; on a CPU leave it out")
+    if offload:
+        require("accelerate", "offload needs", "tune")
     _import_diffusers()
     # before the hub is asked: the advice is better than "no such repository"
-    check_kind(spec)
+    if config is None:
+        check_kind(spec)
+    else:
+        config = Path(config).expanduser()
+        check_single(spec, config)
     source = {"revision": revision, "cache_dir": cache_dir}
-    index = _model_index(spec, source)
+    index = _model_index(spec if config is None else str(config), source)
     family = _family(spec, index)
     if issubclass(family, TextDenoiser):
         check_templates(prompts)  # before gigabytes are read
     _check_parts(spec, family, _parts_of(index))
-    pipe = _loaded(spec, family, index, variant, source, dtype)
+    dtype = asked or (family.half if where.type == "cuda" else torch.float32)
+    pipe = _loaded(spec, family, index, config, variant, source, dtype)
+    if embedding is not None:
+        load_embedding(pipe, Path(embedding))
     if lora is not None:
         fuse_lora(pipe, lora, lora_scale)
     if words is not None:
         load_words(pipe, Path(words))
-    return family(_settled(pipe, dtype, where), prompts, resolution, dtype, where)
+    pipe = _settled(pipe, dtype, torch.device("cpu") if offload else where)
+    if offload:
+        pipe.enable_model_cpu_offload(device=where)
+    denoiser = family(pipe, prompts, resolution, dtype, where)
+    return denoiser if guidance is None else denoiser.with_guidance(guidance)
 
 
 def from_pipeline(
@@ -141,12 +182,17 @@ def from_pipeline(
         For options out of range, or a pipeline whose networks are on several devices.
     """
     names = [kind.__name__ for kind in type(pipe).__mro__]
+    other = next((RELATED[name] for name in names if name in RELATED), None)
+    if other is not None and hasattr(pipe, "components"):
+        with quiet():
+            pipe = getattr(_import_diffusers(), other).from_pipe(pipe)
+        names = [other]
     family = next((FAMILIES[name] for name in names if name in FAMILIES), None)
     if family is None:
         raise InvalidTypeError(
             f"from_pipeline takes a loaded pipeline, and a {names[0]} is not supported; supported are "
             f"{', '.join(FAMILIES)}; a pipeline of the same parts is made one of them by, for example, "
-            "StableDiffusionPipeline.from_pipe(pipe)"
+            f"StableDiffusionPipeline.from_pipe(pipe). {_BY_HAND}"
         )
     _check_parts(names[0], family, pipe.components)
     device = pipe._execution_device  # diffusers' device of computation, even if networks are offloaded meanwhile
@@ -159,12 +205,6 @@ def from_pipeline(
                 )
     network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
     return family(pipe, prompts, resolution, network.dtype, device)
-
-
-def _dtype(precision: str | None, device: torch.device) -> torch.dtype:
-    if precision is None:
-        return torch.float16 if device.type == "cuda" else torch.float32
-    return as_dtype(precision)
 
 
 def _import_diffusers() -> Any:
@@ -183,18 +223,23 @@ def _model_index(spec: str, source: Mapping[str, Any]) -> dict[str, Any]:
     folder, name = Path(spec).expanduser(), INDEX
     try:
         path = folder / name if folder.is_dir() else Path(hf_hub_download(spec, name, **source))
-        return json.loads(path.read_text("utf-8"))
+        index = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UnknownSpecError(
             f"{spec!r} is neither the folder of a saved diffusers pipeline nor a repository on the hub: {error}"
         ) from error
+    name = index.get("_class_name")
+    return index | {"_class_name": RELATED.get(name, name) if isinstance(name, str) else name}
 
 
 def _family(spec: str, index: Mapping[str, Any]) -> type[DiffusersDenoiser]:
     name = index.get("_class_name")
-    if not isinstance(name, str) or name not in FAMILIES:
-        raise UnknownSpecError(f"{spec!r} is a {name}, which is not supported; supported are {', '.join(FAMILIES)}")
-    return FAMILIES[name]
+    family = FAMILIES.get(name) if isinstance(name, str) else None
+    if family is None:
+        raise UnknownSpecError(
+            f"{spec!r} is a {name}, which is not supported; supported are {', '.join(FAMILIES)}. {_BY_HAND}"
+        )
+    return family
 
 
 def _parts_of(index: Mapping[str, Any]) -> dict[str, list[str] | None]:
@@ -216,6 +261,7 @@ def _loaded(
     spec: str,
     family: type[DiffusersDenoiser],
     index: Mapping[str, Any],
+    config: Path | None,
     variant: str | None,
     source: Mapping[str, Any],
     dtype: torch.dtype,
@@ -226,7 +272,11 @@ def _loaded(
     absent = {part: None for part, value in _parts_of(index).items() if value is None} | dict(family.without)
     parts = {part: value for part, value in _parts_of(index).items() if part not in absent}
     names = {"id2label": {int(k): v for k, v in index["id2label"].items()}} if "id2label" in index else {}
+    own = names if "id2label" in signature(pipeline.__init__).parameters else {}
     try:
+        if config is not None:
+            _check_tokenizers(spec, config, parts)
+            return load_single(spec, pipeline, config, parts, absent, dtype)
         if not folder.is_dir():
             folder = Path(pipeline.download(spec, use_safetensors=True, variant=variant, **source, **absent))
         check_files(spec, folder, parts, variant)
@@ -234,8 +284,9 @@ def _loaded(
         fast = find_spec("accelerate") is not None  # diffusers warns at length if asked for it without accelerate
         # networks first and by ourselves, as only then their missing weights are known
         networks = load_networks(spec, folder, parts, variant, dtype=dtype, low_cpu_mem_usage=fast)
-        others = absent | names
-        pipe = pipeline.from_pretrained(folder, use_safetensors=True, low_cpu_mem_usage=fast, **networks, **others)
+        others = absent | own
+        with quiet():
+            pipe = pipeline.from_pretrained(folder, use_safetensors=True, low_cpu_mem_usage=fast, **networks, **others)
     except HybridClfError:
         raise
     except ImportError as error:
@@ -246,8 +297,9 @@ def _loaded(
 
             raise unreadable(spec, list_repo_files(spec, revision=source["revision"])) from error
         raise SavedModelError(f"{spec!r} cannot be loaded: {error}") from error
-    if names:  # the pipeline itself keeps them in a lossy form only
-        pipe.register_to_config(**names)
+    if names:
+        # a pipeline that takes names keeps them in a lossy form only; another could not list its parts any more
+        (pipe if own else pipe.unet).register_to_config(**names)
     return pipe
 
 
@@ -275,7 +327,8 @@ def _settled(pipe: Any, dtype: torch.dtype, device: torch.device) -> Any:
     """Move a pipeline to its device, and set it to evaluation without gradients."""
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
-            if not getattr(part, "_keep_in_fp32_modules", None):  # without accelerate, diffusers leaves some in float32
+            # without accelerate, diffusers leaves some in float32; quantised weights have a type of their own
+            if not getattr(part, "_keep_in_fp32_modules", None) and not is_quantised(part):
                 torch.nn.Module.to(part, dtype)
             part.to(device).eval().requires_grad_(False)
     keep_float32(pipe, dtype)

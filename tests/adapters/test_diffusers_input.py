@@ -59,9 +59,9 @@ def test_importing_the_adapter_loads_no_model_library() -> None:
 
 def test_a_pipeline_of_another_kind_is_refused_with_those_supported(copied: Callable[[str], Path]) -> None:
     folder = copied("sd-epsilon")
-    for name in ("FluxPipeline", ["pipeline", "MyPipeline"], None):
+    for name in ("KandinskyPipeline", ["pipeline", "MyPipeline"], None):
         edit(folder / "model_index.json", _class_name=name)
-        with pytest.raises(UnknownSpecError, match=r"is not supported; supported are StableDiffusionPipeline, .*DiT"):
+        with pytest.raises(UnknownSpecError, match=r"is not supported; supported are .*DiT.*the five methods of"):
             load(str(folder))
 
 
@@ -164,14 +164,13 @@ def test_without_the_libraries(package: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_scheduler_of_another_kind(copied: Callable[[str], Path]) -> None:
-    from diffusers import DDIMScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
+    from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
     folder = copied("sdxl")
-    for scheduler in (EDMEulerScheduler(), FlowMatchEulerDiscreteScheduler()):
-        scheduler.save_pretrained(folder / "scheduler")
-        edit(folder / "model_index.json", scheduler=["diffusers", type(scheduler).__name__])
-        with pytest.raises(UnknownSpecError, match=f"{type(scheduler).__name__}.*is not supported"):
-            load(str(folder))
+    FlowMatchEulerDiscreteScheduler().save_pretrained(folder / "scheduler")
+    edit(folder / "model_index.json", scheduler=["diffusers", "FlowMatchEulerDiscreteScheduler"])
+    with pytest.raises(UnknownSpecError, match=r"FlowMatchEulerDiscreteScheduler.*is not supported"):
+        load(str(folder))
     folder = copied("sd3")
     DDIMScheduler().save_pretrained(folder / "scheduler")
     edit(folder / "model_index.json", scheduler=["diffusers", "DDIMScheduler"])

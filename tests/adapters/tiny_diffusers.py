@@ -66,14 +66,14 @@ def t5_text() -> Any:
     return T5EncoderModel(T5Config(vocab_size=128, d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4))
 
 
-def vae(channels: int = 4, **options: Any) -> Any:
+def vae(channels: int = 4, blocks: int = 2, **options: Any) -> Any:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        block_out_channels=(16, 32),
+        block_out_channels=(16,) + (32,) * (blocks - 1),
         norm_num_groups=8,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
+        down_block_types=("DownEncoderBlock2D",) * blocks,
+        up_block_types=("UpDecoderBlock2D",) * blocks,
         latent_channels=channels,
         sample_size=16,
         **options,

@@ -37,9 +37,7 @@ def test_a_request_has_the_time_it_asks_for_within_the_limits(
 
 
 def test_deadlines_that_cannot_be() -> None:
-    with pytest.raises(
-        InvalidInputError, match="deadline_seconds is 2 and max_deadline_seconds 1; give at most"
-    ):
+    with pytest.raises(InvalidInputError, match="deadline_seconds is 2 and max_deadline_seconds 1; give at most"):
         Limits(deadline_seconds=2, max_deadline_seconds=1)
     for name in ("deadline_seconds", "max_deadline_seconds"):
         with pytest.raises(InvalidInputError, match=f"{name} must be a finite number above 0"):

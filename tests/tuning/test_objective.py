@@ -93,6 +93,6 @@ def test_as_many_images_as_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> N
     assert choose_micro_batch(loss, 4, torch.device("cpu"), never) == 4
     monkeypatch.setattr(memory, "_free_bytes", lambda device: 1000)
     saved = []
-    with pytest.raises(TrainingError, match="GiB of activations.*lower resolution"):
+    with pytest.raises(TrainingError, match=r"GiB of activations.*lower resolution"):
         choose_micro_batch(loss, 64, torch.device("cpu"), lambda: saved.append(1))
     assert saved == [1]

@@ -1,4 +1,4 @@
-"""Tuning a text-to-image model: it learns, is saved as a few files, goes on where it was interrupted, and does no harm."""
+"""Tuning a text-to-image model: it learns, is saved as a few files, goes on when interrupted, and does no harm."""
 
 import json
 import shutil
@@ -182,7 +182,7 @@ def test_settings_out_of_range(clf: HybridClassifier, tmp_path: Path, options: d
 
 
 def test_a_denoiser_of_classes_is_not_tuned(tmp_path: Path) -> None:
-    with pytest.raises(InvalidTypeError, match="cannot be tuned; .* hybridclf train --from"):
+    with pytest.raises(InvalidTypeError, match=r"cannot be tuned; .* hybridclf train --from"):
         tune(HybridClassifier.from_pretrained("digits"), *pictures(2), out=tmp_path / "out")
 
 

@@ -104,7 +104,9 @@ class Page:
                     self.stop_button = gr.Button("Stop", interactive=False, min_width=100)
             with gr.Column(scale=3, min_width=300):
                 self.view = gr.HTML(message_html(HELLO))
-                self.slider = gr.ImageSlider(visible=False, interactive=False, buttons=[], max_height=420)
+                self.slider = gr.ImageSlider(
+                    visible=False, elem_id="hc-map", interactive=False, buttons=[], max_height=420
+                )
                 self.download = gr.DownloadButton("Download as JSON", visible=False)
         gr.on(
             [self.picture.input, go.click],

@@ -31,7 +31,8 @@ CSS = f"""
 .hc ol {{ list-style: none; margin: 0 0 12px; padding: 0; }}
 .hc li {{ display: grid; grid-template-columns: minmax(96px, 26%) 1fr 62px; gap: 8px; align-items: center;
   padding: 3px 0; }}
-.hc .name {{ overflow: hidden; text-overflow: ellipsis; white-space: nowrap; text-align: right; }}
+.hc .name {{ display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden;
+  overflow-wrap: anywhere; text-align: right; font-size: 15px; line-height: 1.2; }}
 .hc .track {{ position: relative; height: 20px; border-radius: 3px; background: var(--background-fill-secondary);
   border: 1px solid var(--border-color-primary); }}
 .hc .bar {{ position: absolute; inset: 0 auto 0 0; border-radius: 2px; background: #999; transition: width 0.25s; }}

@@ -4,7 +4,6 @@ A flow predicts the velocity v = ε − x0 of x_t = (1 − σ)·x0 + σ·ε. Fam
 their network is told.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -18,18 +17,34 @@ from hybridclf.ports import Condition
 from ._diffusers_base import TextDenoiser, call_default
 from ._diffusers_schedule import Schedule, flow_schedule, linear_shift
 
-__all__ = ["AuraFlow", "CogView4", "FlowDenoiser", "Lumina2", "ZImage", "one_by_one"]
+__all__ = ["AuraFlow", "CogView4", "FlowDenoiser", "Lumina2", "ZImage", "user_messages"]
 
 
 class FlowDenoiser(TextDenoiser):
     """Denoiser of a flow-matching model conditioned on text; errors are weighted as those of its velocity."""
 
     weighting = staticmethod(velocity_weights)
+    text_tokens: ClassVar[int]
+    """Tokens of a prompt that the network reads."""
 
     @property
     def n_tokens(self) -> int:
         """Number of the transformer's tokens for an image."""
         return (self.shape[1] // self.patch) ** 2
+
+    def _each(self, prompts: list[str], **options: Any) -> Condition:
+        """Encode n prompts, each on its own, so that none depends on the length of the others.
+
+        Returns
+        -------
+        Condition
+            Hidden states "text" `[n, text_tokens, d]`, padded with zeros, and the "length" `[n]` of what is no padding.
+        """
+        options |= {"device": self.device, "max_sequence_length": self.text_tokens}
+        own = {prompt: self.pipe.encode_prompt([prompt], **options)[0][0] for prompt in dict.fromkeys(prompts)}
+        rows = [own[prompt] for prompt in prompts]
+        text = torch.stack([pad(row, (0, 0, 0, self.text_tokens - len(row))) for row in rows])
+        return {"text": text, "length": torch.tensor([len(row) for row in rows], device=self.device)}
 
     def _shift(self) -> float:
         """Dynamic shift of the noise levels for images of this resolution."""
@@ -39,33 +54,16 @@ class FlowDenoiser(TextDenoiser):
         return flow_schedule(self.pipe.scheduler, self._shift())
 
 
-def one_by_one(encode: Callable[[str], Tensor], prompts: list[str], width: int) -> Condition:
-    """Encode n prompts, each on its own, so that none depends on the length of the others.
-
-    Parameters
-    ----------
-    encode : function
-        Function from a prompt to its hidden states `[length, d]`.
-    prompts : list of n str
-        The prompts; equal ones are encoded once.
-    width : int
-        Length to which hidden states are padded with zeros.
-
-    Returns
-    -------
-    Condition
-        Hidden states "text" `[n, width, d]`, and the "length" `[n]` of what is no padding.
-    """
-    own = {prompt: encode(prompt) for prompt in dict.fromkeys(prompts)}
-    rows = [own[prompt] for prompt in prompts]
-    lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)
-    return {"text": torch.stack([pad(row, (0, 0, 0, width - len(row))) for row in rows]), "length": lengths}
+def user_messages(tokenizer: Any, prompts: list[str], thinking: bool) -> list[str]:
+    """Each prompt as a user's message to a chat model, in the template of its tokenizer."""
+    options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": thinking}
+    return [tokenizer.apply_chat_template([{"role": "user", "content": prompt}], **options) for prompt in prompts]
 
 
 class AuraFlow(FlowDenoiser):
     """AuraFlow: T5."""
 
-    text_tokens: ClassVar[int] = 256
+    text_tokens = 256
 
     def tokenizers(self) -> list[tuple[Any, int]]:
         """T5's tokenizer."""
@@ -92,7 +90,7 @@ class Lumina2(FlowDenoiser):
     """Lumina-Image 2.0: Gemma, after a system prompt; the network's time runs from noise to clean."""
 
     half = torch.bfloat16
-    text_tokens: ClassVar[int] = 256
+    text_tokens = 256
 
     def tokenizers(self) -> list[tuple[Any, int]]:
         """Gemma's tokenizer, whose limit counts the system prompt's tokens, too."""
@@ -123,7 +121,7 @@ class ZImage(FlowDenoiser):
     """Z-Image: Qwen3 reads the prompt as a user's message; the network's time runs from noise to clean."""
 
     half = torch.bfloat16
-    text_tokens: ClassVar[int] = 512
+    text_tokens = 512
 
     @property
     def patch(self) -> int:
@@ -136,18 +134,11 @@ class ZImage(FlowDenoiser):
 
     def as_read(self, prompts: list[str]) -> list[str]:
         """Each prompt as a user's message."""
-        frame = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": True}
-        messages = [[{"role": "user", "content": prompt}] for prompt in prompts]
-        return [self.pipe.tokenizer.apply_chat_template(message, **frame) for message in messages]
+        return user_messages(self.pipe.tokenizer, prompts, thinking=True)
 
     def embed(self, prompts: list[str]) -> Condition:
         """Hidden states of Qwen3's last layer but one."""
-        options = {"do_classifier_free_guidance": False, "max_sequence_length": self.text_tokens}
-
-        def encode(prompt: str) -> Tensor:
-            return self.pipe.encode_prompt([prompt], device=self.device, **options)[0][0]
-
-        return one_by_one(encode, prompts, self.text_tokens)
+        return self._each(prompts, do_classifier_free_guidance=False)
 
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Run the transformer, which takes lists of texts and of images with a time axis, and predicts x0 − ε."""
@@ -169,7 +160,7 @@ class CogView4(FlowDenoiser):
     """
 
     half = torch.bfloat16
-    text_tokens: ClassVar[int] = 256
+    text_tokens = 256
 
     def tokenizers(self) -> list[tuple[Any, int]]:
         """GLM's tokenizer."""
@@ -177,12 +168,7 @@ class CogView4(FlowDenoiser):
 
     def embed(self, prompts: list[str]) -> Condition:
         """Hidden states of GLM's last layer but one."""
-        options = {"do_classifier_free_guidance": False, "max_sequence_length": self.text_tokens}
-
-        def encode(prompt: str) -> Tensor:
-            return self.pipe.encode_prompt([prompt], device=self.device, **options)[0][0]
-
-        return one_by_one(encode, prompts, self.text_tokens)
+        return self._each(prompts, do_classifier_free_guidance=False)
 
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Run the transformer once for each length of the texts, as it would attend to further padding."""

@@ -13,7 +13,7 @@ from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 from hybridclf.ports import Condition
 
 from ._diffusers_base import call_default
-from ._diffusers_flow import FlowDenoiser, one_by_one
+from ._diffusers_flow import FlowDenoiser, user_messages
 
 __all__ = ["Chroma", "Flux", "Flux2", "Flux2Klein", "QwenImage"]
 
@@ -22,7 +22,7 @@ class PackedDenoiser(FlowDenoiser):
     """Denoiser whose transformer takes packed latents."""
 
     half = torch.bfloat16
-    text_tokens: ClassVar[int] = 512
+    text_tokens = 512
 
     @property
     def patch(self) -> int:
@@ -131,11 +131,7 @@ class QwenImage(PackedDenoiser):
 
     def embed(self, prompts: list[str]) -> Condition:
         """Qwen's last hidden states after the system prompt."""
-
-        def encode(prompt: str) -> Tensor:
-            return self.pipe.encode_prompt([prompt], self.device, max_sequence_length=self.text_tokens)[0][0]
-
-        return one_by_one(encode, prompts, self.text_tokens)
+        return self._each(prompts)
 
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Run the transformer on as many tokens as the longest text has."""
@@ -182,17 +178,11 @@ class Flux2Klein(PackedDenoiser):
 
     def as_read(self, prompts: list[str]) -> list[str]:
         """Each prompt as a user's message."""
-        frame = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
-        messages = [[{"role": "user", "content": prompt}] for prompt in prompts]
-        return [self.pipe.tokenizer.apply_chat_template(message, **frame) for message in messages]
+        return user_messages(self.pipe.tokenizer, prompts, thinking=False)
 
     def embed(self, prompts: list[str]) -> Condition:
         """Hidden states of three of the text model's layers, side by side."""
-
-        def encode(prompt: str) -> Tensor:
-            return self.pipe.encode_prompt([prompt], self.device, max_sequence_length=self.text_tokens)[0][0]
-
-        return one_by_one(encode, prompts, self.text_tokens)
+        return self._each(prompts)
 
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Run the transformer; positions are (0, row, column, 0) in an image and (0, 0, 0, i) in a text."""

@@ -1,6 +1,7 @@
 """`hybridclf tune`."""
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,6 +69,8 @@ def tune(
         typer.echo(json.dumps({name: log[name] for name in PRINTED} | {"model": str(out)}))
         return
     _print_result(log["validation"])
+    if log["before"]["tuned"] <= min(entry.get("held_out", math.inf) for entry in log["losses"]["tuned"]):
+        console().print("Nothing lowered the held-out loss: the denoiser is as it was. Give more images, or --minutes.")
     if not quiet:
         console().print(text(f"Written: {out}"), soft_wrap=True)
 

@@ -247,6 +247,20 @@ def test_the_command_tunes_on_a_folder(invoke: Callable[..., Any], tmp_path: Pat
 
 
 @pytest.mark.usefixtures("quick")
+def test_the_command_says_when_nothing_was_gained(
+    invoke: Callable[..., Any], tmp_path: Path, text_pair: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hybridclf.tuning.tune.LEARNING_RATE", -2e-2)  # uphill
+    for image, label, i in zip(*pictures(4), range(12), strict=True):
+        (tmp_path / "data" / label).mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / "data" / label / f"{i}.png")
+    proposer, denoiser = specs_of(text_pair)
+    tiers = ("--proposer", proposer, "--denoiser", denoiser)
+    done = invoke("tune", tmp_path / "data", tmp_path / "out", *tiers, "--val", "0.5")
+    assert "Nothing lowered the held-out loss" in done.output
+
+
+@pytest.mark.usefixtures("quick")
 def test_the_command_tunes_on_captions(invoke: Callable[..., Any], tmp_path: Path, text_pair: Path) -> None:
     lines = []
     for image, label, i in zip(*pictures(4), range(12), strict=True):

@@ -2,8 +2,9 @@
 
 Every row is a training of the same number of steps: so many pictures with their caption and the one with textures
 swapped, by a LoRA, new embeddings of the captions' words, or both, with and without the wrong-class term. All are asked
-the same questions in the same trials as the pair before: which of two captions is right, of pictures that nothing was
-trained or chosen on. Other kinds of questions show what was forgotten. A row that is there is not made again.
+the same questions in the same trials as the pair before, with all of what was learned and with a part of it: which of
+two captions is right, of pictures that nothing was trained or chosen on. Other kinds of questions show what was
+forgotten. A row that is there is not made again.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from hybridclf.metrics import accuracy, accuracy_difference
 from hybridclf.training.trainer import Trainer, TrainerConfig
 from hybridclf.tuning.examples import TuningExamples
 from hybridclf.tuning.objective import Conditions, Objective, measure_profile
-from hybridclf.tuning.tune import BATCH_SIZE, LEARNING_RATE
+from hybridclf.tuning.tune import BATCH_SIZE, LEARNING_RATE, STRENGTH
 
 RESULTS = Path(__file__).parent / "results" / "tuning.json"
 TRAIN_SEED, TEST_SEED = 6_200_000, 4_500_000
@@ -92,9 +93,23 @@ def tuned_answers(denoiser: Any, setting: Setting, n_steps: int, questions: dict
 
         trainer = Trainer(adaptation.parameters, x0, torch.arange(len(x0)), loss, config, n_steps, 0)
         losses = [float(one) for one in tqdm(trainer.run(), desc=str(setting), total=n_steps)]
-        adaptation.parameters.load_state_dict(trainer.average.state_dict())
-        found = answers(denoiser, questions)
+        found = {}
+        for strength in (STRENGTH, 1.0):
+            adaptation.parameters.load_state_dict(_weakened(trainer.average.state_dict(), strength))
+            found[strength] = answers(denoiser, questions)
+            denoiser.replace_embeddings()
     return {"answers": found, "loss": [float(np.mean(losses[:20])), float(np.mean(losses[-20:]))]}
+
+
+def _weakened(state: dict[str, torch.Tensor], strength: float) -> dict[str, torch.Tensor]:
+    """New parameters part of the way from their start: those that began at zero, a LoRA's second matrices and words."""
+    first = {name for name in state if name.startswith("lora.") and int(name.split(".")[1]) % 2 == 0}
+    return {name: value if name in first else strength * value for name, value in state.items()}
+
+
+def _at(one: dict[str, Any]) -> str:
+    """End of a row's key: the strength, if it is not whole."""
+    return "" if one.get("strength", 1) == 1 else f", at {one['strength']:g}"
 
 
 def row(setting: Setting | None, right: dict[str, np.ndarray], before: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -124,14 +139,16 @@ def main() -> None:
     questions = test_questions()
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     before = answers(denoiser, questions)
-    rows = {one["name"]: one for one in known} | {"before": row(None, before, before)}
+    rows = {f"{one['name']}{_at(one)}": one for one in known} | {"before": row(None, before, before)}
     for setting in SETTINGS:
         if str(setting) in rows:
             continue
         made = tuned_answers(denoiser, setting, args.steps, questions)
-        rows[str(setting)] = row(setting, made["answers"], before) | {"steps": args.steps, "loss": made["loss"]}
+        for strength, right in made["answers"].items():
+            one = row(setting, right, before) | {"strength": strength, "steps": args.steps, "loss": made["loss"]}
+            rows[f"{one['name']}{_at(one)}"] = one
+            print(setting, strength, {k: round(100 * v["value"], 1) for k, v in one["gain"].items()}, flush=True)
         RESULTS.write_text(json.dumps(list(rows.values()), indent=1) + "\n")
-        print(setting, {k: round(100 * v["value"], 1) for k, v in rows[str(setting)]["gain"].items()}, flush=True)
 
 
 if __name__ == "__main__":

@@ -342,7 +342,7 @@ def test_what_ran_is_in_the_log(data: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(training_run, "steps_in", lambda trainer, seconds: 2)
     train_pair(data, tmp_path / "out", minutes=0.1, image_size=8, wrong_class_weight=0)
     log = json.loads((tmp_path / "out" / "training" / "log.json").read_text())
-    used = {"batch_size", "learning_rate", "weight_decay", "ema_decay", "bf16", "muon", "compiled"}
+    used = {"batch_size", "learning_rate", "weight_decay", "ema_decay", "bf16", "muon", "compiled", "micro_batch_size"}
     proposer, denoiser = log["configs"]["proposer"], log["configs"]["denoiser"]
     assert set(proposer) == used | {"label_smoothing"} and set(denoiser) == used | {"wrong_class_weight", "times"}
     assert denoiser["wrong_class_weight"] == log["settings"]["wrong_class_weight"] == 0

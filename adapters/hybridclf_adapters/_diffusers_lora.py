@@ -19,7 +19,7 @@ from hybridclf.utils.installing import require
 
 from ._diffusers_logging import quiet
 
-__all__ = ["LORA_FILE", "check_base", "describe_base", "fuse_lora"]
+__all__ = ["LORA_FILE", "check_base", "describe_base", "fuse_lora", "lora_layers", "remove_lora"]
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """File name of a LoRA that diffusers or peft's training scripts have saved."""
@@ -73,7 +73,7 @@ def fuse_lora(pipe: Any, lora: str | Path, scale: float) -> None:
                 _add(_network(pipe), *_read(pipe, file, tensors))
             else:
                 pipe.load_lora_weights(file.parent, weight_name=file.name, use_safetensors=True)
-        n_layers = {name: len(_layers(part)) for name, part in _modules(pipe).items()}
+        n_layers = {name: len(lora_layers(part)) for name, part in _modules(pipe).items()}
         # diffusers warns at most of layers for which there is no place
         if sum(n_layers.values()) < max(1, n_expected):
             raise ValueError(f"{sum(n_layers.values())} of its {n_expected} layers have a place there")
@@ -181,9 +181,15 @@ def _add(network: torch.nn.Module, config: Any, tensors: dict[str, Tensor]) -> N
 
 def _fuse(network: Any, scale: float) -> None:
     """Fuse the LoRA of a network, and put its own layers back."""
-    for name, layer in _layers(network).items():
+    for layer in lora_layers(network).values():
         layer.scale_layer(scale)
         layer.merge()
+    remove_lora(network)
+
+
+def remove_lora(network: Any) -> None:
+    """Put the layers back that a LoRA has replaced, with what was merged into them."""
+    for name, layer in lora_layers(network).items():
         parent, _, own = name.rpartition(".")
         setattr(network.get_submodule(parent), own, layer.get_base_layer())
     for flag in ("peft_config", "_hf_peft_config_loaded"):
@@ -191,7 +197,7 @@ def _fuse(network: Any, scale: float) -> None:
             delattr(network, flag)
 
 
-def _layers(network: torch.nn.Module) -> dict[str, Any]:
+def lora_layers(network: torch.nn.Module) -> dict[str, Any]:
     """Layers of a network with a LoRA, by name."""
     from peft.tuners.lora import LoraLayer
 

@@ -16,7 +16,7 @@ from hybridclf.utils.installing import require
 from hybridclf.utils.names import name_of
 
 from ._checks import fill
-from ._diffusers_lora import LORA_FILE, check_base, describe_base
+from ._diffusers_lora import LORA_FILE, check_base, describe_base, lora_layers, remove_lora
 
 if TYPE_CHECKING:
     from ._diffusers_base import TextDenoiser
@@ -127,7 +127,7 @@ def adapted(denoiser: "TextDenoiser", rank: int, words_of: Sequence[Label], seed
         if known is not None:
             denoiser.replace_embeddings(known)
         if lora:
-            _remove_lora(denoiser.network)
+            remove_lora(denoiser.network)
 
 
 def load_words(pipe: Any, path: Path) -> None:
@@ -208,8 +208,7 @@ def _add_lora(network: nn.Module, rank: int, seed: int) -> list[nn.Module]:
         peft.inject_adapter_in_model(config, network)
     for parameter in network.parameters():
         parameter.requires_grad_(False)
-    layers = [layer for layer in network.modules() if isinstance(layer, peft.tuners.lora.LoraLayer)]
-    parts: list[nn.Module] = [part for layer in layers for part in (layer.lora_A, layer.lora_B)]
+    parts = [part for layer in lora_layers(network).values() for part in (layer.lora_A, layer.lora_B)]
     for part in parts:
         part.float().requires_grad_(True)
     return parts
@@ -219,16 +218,6 @@ def _targets(network: nn.Module) -> list[str]:
     """Names of the layers that get a LoRA."""
     attention = [name for name, _ in network.named_modules() if name.endswith(ATTENTION)]
     return [name for name in attention if CROSS_ATTENTION in name.split(".")] or attention
-
-
-def _remove_lora(network: nn.Module) -> None:
-    """Put the layers back that a LoRA has replaced."""
-    peft = require("peft", "tuning needs", "tune")
-    for name, layer in list(network.named_modules()):
-        if isinstance(layer, peft.tuners.lora.LoraLayer):
-            parent, _, own = name.rpartition(".")
-            setattr(network.get_submodule(parent), own, layer.get_base_layer())
-    del network.peft_config
 
 
 def _lora_tensors(denoiser: "TextDenoiser") -> dict[str, Tensor]:

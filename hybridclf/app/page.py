@@ -67,7 +67,7 @@ def _picture_input() -> gr.Image:
 
 
 class Page:
-    """What the parts of the page do.
+    """Handlers of the page's parts: a race, its stop, and its results.
 
     Parameters
     ----------

@@ -116,7 +116,7 @@ def _key(prior: str, posterior: str) -> str:
 
 
 def _reasons(finish: Finish) -> str:
-    """What either tier says for the first class and against the second, as bars to the right and to the left."""
+    """Contributions of both tiers for the first class and against the second, as bars to the right and left."""
     if finish.explanation is None:
         return ""
     why = finish.explanation

@@ -55,7 +55,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class TimeProfile:
-    """How well a denoiser tells labels apart by time, before it is tuned.
+    """Profile over time of a denoiser before tuning: the size of its gaps, and where they tell labels apart.
 
     A gap is the error of a rival minus that of the right label, in one trial.
 

@@ -104,8 +104,8 @@ def tune(
     Returns
     -------
     HybridClassifier
-        The classifier with the tuned denoiser, loaded from `out`. With labels its fusion is fitted anew; with captions
-        it is not calibrated.
+        The classifier with the tuned denoiser and the part `STRENGTH` of its LoRA, loaded from `out`. With labels its
+        fusion is fitted anew; with captions it is not calibrated.
 
     Raises
     ------
@@ -211,13 +211,13 @@ def _train(
                 return _held_out_loss(target, checking)
 
         n, parameters = len(training.x0), adaptation.parameters
-        micro = run.log.get("micro_batch_size") or choose_micro_batch(
+        fits = choose_micro_batch(
             lambda index: target.loss(training, index, torch.Generator().manual_seed(0)),
             min(n, BATCH_SIZE),
             denoiser.device,
             adaptation.save_memory,
         )
-        run.log["micro_batch_size"] = micro
+        micro = run.log.setdefault("micro_batch_size", fits)  # as at the start: other passes round differently
         config = TrainerConfig(
             batch_size=min(n, BATCH_SIZE), learning_rate=LEARNING_RATE, weight_decay=0.01, micro_batch_size=micro
         )

@@ -276,6 +276,9 @@ class Trainable(Protocol):
     after the adapter's name and, by keyword, `classes`, the C label names; `image_size`, S; `mean` and `scale`, three
     numbers each, which standardise pixels from 0 to 255.
 
+    It may have a method `prepare(images, mirrored)`, called before training. `images`, `[m, 3, S, S]`, are some of the
+    standardised training images, and `mirrored` is true if mirrored images show the same class.
+
     Attributes
     ----------
     network : nn.Module

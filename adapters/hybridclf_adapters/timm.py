@@ -50,6 +50,7 @@ from ._image_proposer import (
     refusing_pickles,
 )
 from ._imagenet import imagenet, named
+from ._timm_convnet import ConvNet as ConvNet  # its import registers it, for saved pairs
 from ._timm_features import FeatureExtractor, model_arguments, save_with_head
 from ._timm_models import HybridModel, register
 

@@ -1,4 +1,4 @@
-"""New timm networks, to be trained as tier 1: "timm:small", or any of timm's, such as "timm:resnet18"."""
+"""New timm networks, to be trained as tier 1: "timm:convnet16", or any of timm's, such as "timm:resnet18"."""
 
 import copy
 import math
@@ -11,9 +11,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg, save_for_hf
-from torch import nn
+from torch import Tensor, nn
 
 from hybridclf.errors import InvalidInputError, UnknownSpecError
+
+from ._timm_convnet import ConvNet
 
 __all__ = ["TimmTrainable", "load"]
 
@@ -29,6 +31,12 @@ Most networks shrink an image 32 times, and on CPUs bfloat16 goes wrong for maps
 RESNET: dict[str, Any] = {"channels": [32, 64, 96, 120], "stem_width": 16}
 """Widths of that ResNet. It trained at 900 images/s on one core, a ConvNeXt with depthwise convolutions at 190."""
 
+CONVNETS = {"convnet16": 16, "convnet32": 32, "convnet64": 64}
+"""Width of the first group of a `ConvNet`, by name."""
+
+COARSEST = 4
+"""Side in positions of the maps of a `ConvNet`'s last group, at least."""
+
 
 def load(
     name: str, *, classes: Sequence[str], image_size: int, mean: Sequence[float], scale: Sequence[float]
@@ -38,7 +46,8 @@ def load(
     Parameters
     ----------
     name : str
-        "small", or timm's name of a model.
+        "convnet16", "convnet32" or "convnet64" for a small network that takes small images as they are, "small" for a
+        small ResNet, or timm's name of a model.
     classes : sequence of C str
         Labels of the outputs.
     image_size : int
@@ -59,9 +68,14 @@ def load(
 
     Examples
     --------
-    >>> load("small", classes=["cat", "dog"], image_size=32, mean=[128.0] * 3, scale=[64.0] * 3).classes
+    >>> load("convnet16", classes=["cat", "dog"], image_size=32, mean=[128.0] * 3, scale=[64.0] * 3).classes
     ['cat', 'dog']
     """
+    if name in CONVNETS:
+        arguments = {"widths": _widths(CONVNETS[name], image_size)}
+        network = timm.create_model("hybridclf_convnet", num_classes=len(classes), **arguments)
+        network.pretrained_cfg.update(_input(image_size, mean, scale))
+        return TimmTrainable(nn.Sequential(network), list(classes), arguments)
     architecture, arguments = ("resnet10t", RESNET) if name == SMALL else (name, {})
     if not timm.is_model(architecture):
         raise UnknownSpecError(f"timm has no model {name!r} to train; timm.list_models() lists them all")
@@ -70,6 +84,12 @@ def load(
     # a layer of the network in training; the saved one gets enlarged images by its configuration
     enlarging = [nn.Upsample(size=side, mode="bilinear")] if side > image_size else []
     return TimmTrainable(nn.Sequential(*enlarging, network), list(classes), arguments)
+
+
+def _widths(first: int, image_size: int) -> list[int]:
+    """Channels of a `ConvNet`'s groups, for images of 32 pixels three: 16, 32, 64."""
+    n_groups = max(1, int(math.log2(image_size / COARSEST)))
+    return [first * 2 ** min(i, 2) for i in range(n_groups)]
 
 
 def _made(
@@ -130,6 +150,13 @@ class TimmTrainable:
 
     def __init__(self, network: nn.Sequential, classes: list[str], arguments: dict[str, Any]) -> None:
         self.network, self.classes, self.arguments = network, classes, arguments
+
+    def prepare(self, images: Tensor, mirrored: bool) -> None:
+        """Fit what a network has that follows from the images alone: the stem of a `ConvNet`, and its mirrored view."""
+        *_, last = self.network.children()
+        if isinstance(last, ConvNet):
+            last.whiten(images)
+            last.mirrored = self.arguments["mirrored"] = mirrored
 
     def load(self, folder: Path) -> None:
         """Load the weights that `save` wrote into a folder.

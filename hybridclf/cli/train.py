@@ -30,7 +30,7 @@ def train(
         str | None,
         typer.Option(
             metavar="SPEC",
-            help="Tier 1: timm:NAME or timm:local-dir:FOLDER (pretrained), sklearn:NAME, timm:small (new), or auto.",
+            help="Tier 1: timm:NAME or timm:local-dir:FOLDER (pretrained), sklearn:NAME, timm:convnet (new), or auto.",
         ),
     ] = None,
     start_from: Annotated[

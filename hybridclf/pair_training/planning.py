@@ -1,15 +1,17 @@
 """Plan of a training's time, by the speed of a few steps."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from torch import nn
 
-from .recipe import CHECKED, Job, TrainingData, seconds_per_row
+from ..ports import Trainable
+from .recipe import CHECKED, Job, TrainingData, proposer_job, seconds_per_row
 from .run import LOG_EVERY, TrainingRun, seconds_per_step
 from .tier_1 import Tier1
 from .time_budget import FINISHING_SHARE, HeldOutUse, TimeBudget, TimePlan
 
-__all__ = ["plan_time", "use_held_out"]
+__all__ = ["largest_in_time", "plan_time", "use_held_out"]
 
 OVERHEAD = 3.0
 """Time of fusion and measurement, as a multiple of tier 2's rows in them.
@@ -17,6 +19,32 @@ OVERHEAD = 3.0
 The rest are the loop around it, tier 1's answers and the fit of the fusion: 2.8 and 3.6 times, beside a pretrained
 tier 1 on a core that others used too.
 """
+
+
+ENOUGH_PASSES = 12
+"""Passes over the training images that a network of tier 1 makes in its time, or else a smaller one learns more."""
+
+
+def largest_in_time(specs: Sequence[str], data: TrainingData, seconds: float) -> tuple[str, Trainable]:
+    """Make the largest new network of tier 1 with time for `ENOUGH_PASSES`, by the speed of a few steps.
+
+    Parameters
+    ----------
+    specs : sequence of str
+        Specs of networks, from the smallest on.
+    data : TrainingData
+        Images.
+    seconds : float
+        Time of its training.
+    """
+    spec, chosen = specs[0], data.new_trainable(specs[0])
+    for larger in specs[1:]:
+        trainable = data.new_trainable(larger)
+        trainer = proposer_job(data, trainable.network).trainer
+        if ENOUGH_PASSES * trainer.steps_per_pass * seconds_per_step(trainer) > seconds:
+            break
+        spec, chosen = larger, trainable
+    return spec, chosen
 
 
 def plan_time(budget: TimeBudget, data: TrainingData, tier_1: Tier1, job: Job) -> TimePlan:

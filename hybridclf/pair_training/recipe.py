@@ -39,11 +39,14 @@ __all__ = [
     "worth_compiling",
 ]
 
-PROPOSER = "timm:small"
-"""Network of tier 1, as a spec string of the entry-point group `hybridclf.trainables`."""
+PROPOSERS = ("timm:convnet16", "timm:convnet32", "timm:convnet64")
+"""Networks of tier 1 from the smallest on, as spec strings of the entry-point group `hybridclf.trainables`."""
 
-PROPOSER_SHARE = 0.15
-"""Share of the training time for the proposer."""
+PROPOSER_SHARE = 0.4
+"""Most of the training time for the proposer; what it does not need is tier 2's."""
+
+PREPARED_ON = 2000
+"""About as many training images may a new proposer see before its training."""
 
 SMOOTHING = 0.1
 """Label smoothing of the proposer's cross-entropy."""
@@ -219,12 +222,12 @@ class TrainingData:
         """Times that a side of tier 1's images is a side of tier 2's."""
         return self.photos.shape[1] // self.settings.image_size
 
-    def new_trainable(self, spec: str = PROPOSER) -> Trainable:
+    def new_trainable(self, spec: str) -> Trainable:
         """Make a new classifier for these images; the seed decides its weights."""
         # adapters draw from torch's global generator, which is restored afterwards
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
-            return plugins.load(
+            made: Trainable = plugins.load(
                 "trainable",
                 spec,
                 classes=self.classes.tolist(),
@@ -232,6 +235,10 @@ class TrainingData:
                 mean=self.mean.tolist(),
                 scale=self.scale.tolist(),
             )
+            if hasattr(made, "prepare"):
+                some = self.pixels[:: max(1, len(self.pixels) // PREPARED_ON)]  # of every class, in whatever order
+                made.prepare(self.encode(some).cpu(), self.mirror)
+        return made
 
     def new_denoiser(self, config: Mapping[str, Any] | None = None) -> LateUNet:
         """Make a new U-Net for these images, by default of the size for this device; the seed decides its weights."""
@@ -398,7 +405,8 @@ def _job(
     @torch.no_grad()
     def held_out(network: nn.Module) -> float:
         rng = torch.Generator(data.device).manual_seed(0)  # the same noise every time, so that losses compare
-        images, y = data.held_out[:CHECKED], data.held_out_y[:CHECKED]
+        checked = torch.from_numpy(data.fit_on[:CHECKED]).to(data.device)  # never what the result is measured on
+        images, y = data.held_out[checked], data.held_out_y[checked]
         chunks = zip(images.split(config.batch_size), y.split(config.batch_size), strict=True)
         return sum(float(loss(network, data.encode(x), c, rng)) * len(c) for x, c in chunks) / len(y)
 

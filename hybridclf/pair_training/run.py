@@ -21,7 +21,7 @@ from ..training.trainer import Trainer, check_finite
 from ..utils.progress import progress_bar
 from .checkpoint import load_tensors, save_json, save_tensors, writing
 
-__all__ = ["N_CHECKS", "TrainingRun", "seconds_per_step", "steps_in"]
+__all__ = ["N_CHECKS", "PATIENCE", "TrainingRun", "seconds_per_step", "steps_in"]
 
 LOG_EVERY = 20
 """Steps between two entries of the log; a checkpoint is written with an entry."""
@@ -31,6 +31,9 @@ SAVE_EVERY = 60.0
 
 N_CHECKS = 20
 """Checks of the held-out loss per training."""
+
+PATIENCE = 4
+"""Checks without a lower held-out loss after which a tier of a pair has learned what it can."""
 
 WARM_UP, TIMED_STEPS, TIMED_SECONDS = 1, 2, 2.0
 """Untimed steps at first, then the fewest timed steps and seconds."""
@@ -221,7 +224,8 @@ class TrainingRun:
         loss : mapping
             Settings of the trainer's loss, as plain JSON. They are logged, and must be the same when resumed.
         patience : int, optional
-            Checks without a lower held-out loss after which training stops. Default: it goes on to its end.
+            Checks without a lower held-out loss after which the cooldown begins, which makes the training shorter.
+            Default: it goes on to its end.
 
         Returns
         -------
@@ -243,7 +247,6 @@ class TrainingRun:
         if name not in self.log["n_steps"]:
             self.log["n_steps"][name] = steps_in(trainer, seconds)
             self.write()
-        trainer.n_steps = self.log["n_steps"][name]
         before = self.log.setdefault("before", {})
         if patience is not None and name not in before:
             save_tensors(self.best(name), trainer.average.state_dict())
@@ -252,6 +255,8 @@ class TrainingRun:
         checkpoint = self.checkpoint(name)
         if checkpoint.exists():
             _restore(trainer, checkpoint)
+        if not trainer.step:  # a checkpoint has the length of its own, which may be cut short
+            trainer.n_steps = self.log["n_steps"][name]
         # steps after the checkpoint are taken again, and log their entries again
         entries = [entry for entry in self.log["losses"].get(name, []) if entry["step"] <= trainer.step]
         self.log["losses"][name] = entries
@@ -260,11 +265,11 @@ class TrainingRun:
             losses = [self.log["before"][name], *(entry["held_out"] for entry in entries if "held_out" in entry)]
             best = _Best.after(self.best(name), patience, losses)
         with _interrupts_noted() as noted:
-            if best is None or not best.is_settled:
-                self._run(name, trainer, held_out, progress, noted, best)
+            self._run(name, trainer, held_out, progress, noted, best)
         # the checkpoint is written by now
         if noted.is_set():
             raise KeyboardInterrupt
+        self.log["n_steps"][name] = trainer.step
         if best is not None:
             trainer.average.load_state_dict(load_tensors(best.path))
         return trainer.average
@@ -303,7 +308,9 @@ class TrainingRun:
                     entry["held_out"] = held_out(trainer.average)
                     if best is not None:
                         best.check(entry["held_out"], trainer.average)
-                        done = done or best.is_settled
+                        if best.is_settled:
+                            trainer.cool_down()
+                            bar.total = trainer.n_steps * size
                 self.log["losses"][name].append(entry)
                 bar.set_postfix(loss=f"{entry['loss']:.4f}")
                 if done or time.monotonic() - saved > SAVE_EVERY:
@@ -324,7 +331,7 @@ class _Best:
     path : Path
         File of the weights.
     patience : int
-        Checks without a lower loss after which training is settled.
+        Checks without a lower loss after which the loss is settled.
     loss : float
         Lowest loss.
     since : int
@@ -418,7 +425,7 @@ def steps_in(trainer: Trainer, seconds: float) -> int:
 
 def seconds_per_step(trainer: Trainer) -> float:
     """Time of one step, by that of a few; the trainer's state is restored."""
-    start, n_steps, trainer.n_steps = trainer.state_dict(), trainer.n_steps, 2**62  # a schedule without an end
+    start, trainer.n_steps = trainer.state_dict(), 2**62  # a schedule without an end
     steps = trainer.run()
     for _ in range(WARM_UP):
         float(next(steps))
@@ -428,7 +435,6 @@ def seconds_per_step(trainer: Trainer) -> float:
         n += 1
     seconds = (time.perf_counter() - begin) / n
     trainer.load_state_dict(start)
-    trainer.n_steps = n_steps
     return seconds
 
 

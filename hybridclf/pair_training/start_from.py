@@ -15,8 +15,11 @@ from ..errors import InvalidInputError, SavedModelError
 from ..models import LateUNet
 from ..persistence import read_description, restore_denoiser
 from ..ports import Trainable
-from .recipe import PROPOSER, TrainingData
+from .recipe import TrainingData
 from .settings import PairSettings
+
+FIRST_PROPOSER = "timm:small"
+"""Tier 1 of pairs whose log does not name it."""
 
 __all__ = ["earlier_settings", "seen_images", "take_over", "trained_on"]
 
@@ -91,5 +94,5 @@ def earlier_settings(folder: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads((folder / "training" / "log.json").read_text(encoding="utf-8"))["settings"]
     except (OSError, ValueError, KeyError, TypeError):
-        return {"proposer": PROPOSER}  # what is wrong with the folder is said where its weights are read
-    return {"proposer": PROPOSER} | found
+        return {"proposer": FIRST_PROPOSER}  # what is wrong with the folder is said where its weights are read
+    return {"proposer": FIRST_PROPOSER} | found

@@ -11,23 +11,29 @@ from sklearn.frozen import FrozenEstimator
 from torch import nn
 
 from .. import plugins
-from ..errors import HybridClfError, InvalidInputError
+from ..errors import HybridClfError, InvalidInputError, choices
 from ..ports import FeatureModel, Trainable
 from ..proposer import is_trained, rows_of
 from ..utils.progress import progress_bar
 from .checkpoint import load_tensors, save_tensors
 from .linear_head import fit_linear_head
-from .recipe import PROPOSER, PROPOSER_SHARE, Job, TrainingData
-from .run import TrainingRun, seconds_per_step
+from .recipe import PROPOSER_SHARE, PROPOSERS, Job, TrainingData
+from .run import PATIENCE, TrainingRun, seconds_per_step
 from .time_budget import MIN_STEPS
 
-__all__ = ["AUTO", "Chosen", "HeadTier1", "NetworkTier1", "SklearnTier1", "Tier1", "choose", "fitted_tier_1"]
+__all__ = ["AUTO", "NEW", "Chosen", "HeadTier1", "NetworkTier1", "SklearnTier1", "Tier1", "choose", "fitted_tier_1"]
 
 AUTO = "auto"
 """Spec of a pretrained network if one can be had, else of a new one."""
 
 PRETRAINED = "timm:tf_efficientnet_lite0.in1k"
 """Pretrained network of "auto": 4.7 M parameters, and 17 images a second on one core."""
+
+NEW = "timm:convnet"
+"""Spec of a new network, one of `PROPOSERS`: the largest that the time allows."""
+
+FROM_SCRATCH = (NEW, *PROPOSERS, "timm:small")
+"""New networks that may be asked for by name; the last one made the pairs of earlier versions."""
 
 SMALLEST = 48
 """Side in pixels of images below which "auto" trains a new network: a pretrained one is for photographs."""
@@ -64,15 +70,15 @@ class Chosen(NamedTuple):
 
     Attributes
     ----------
-    spec : str
-        Spec string, never "auto".
+    specs : tuple of str
+        Spec string, never "auto"; several of new networks, from the smallest on, of which the time decides.
     model : FeatureModel, BaseEstimator or None
         Pretrained network, or scikit-learn's classifier; None for a new network.
     note : str
         Reason of the choice, for the user.
     """
 
-    spec: str
+    specs: tuple[str, ...]
     model: Any
     note: str
 
@@ -88,7 +94,8 @@ def choose(spec: str, side: int, device: str) -> Chosen:
     Parameters
     ----------
     spec : str
-        "auto", "timm:small" for a new network, or the spec string of a proposer with features or of an estimator.
+        "auto", one of `FROM_SCRATCH` for a new network, or the spec string of a proposer with features or of an
+        estimator.
     side : int
         Typical side in pixels of the images.
     device : str
@@ -101,29 +108,29 @@ def choose(spec: str, side: int, device: str) -> Chosen:
     InvalidInputError
         If it is loaded and cannot be fitted to new classes.
     """
-    if spec == PROPOSER:
-        return Chosen(spec, None, "tier 1 is a small network, trained from scratch")
+    if spec in FROM_SCRATCH:
+        return Chosen(PROPOSERS if spec == NEW else (spec,), None, "tier 1 is a small network, trained from scratch")
     if spec == AUTO:
         return _automatic(side, device)
     model = plugins.offer("proposer", spec, {"device": device})
     if not isinstance(model, FeatureModel) and is_trained(model):
         raise InvalidInputError(
             f"{spec!r} has no features that a classifier of your classes could be fitted on; give 'timm:NAME' of a "
-            f"pretrained network, 'sklearn:NAME', '{PROPOSER}' for a new network, or 'auto'"
+            f"pretrained network, 'sklearn:NAME', {choices(FROM_SCRATCH)} for a new network, or 'auto'"
         )
     kind = "a linear classifier on the features of" if isinstance(model, FeatureModel) else "scikit-learn's"
-    return Chosen(spec, model, f"tier 1 is {kind} {spec}")
+    return Chosen((spec,), model, f"tier 1 is {kind} {spec}")
 
 
 def _automatic(side: int, device: str) -> Chosen:
     """Choose a pretrained network if the images are large enough for it and it can be had."""
     if side < SMALLEST:
-        return Chosen(PROPOSER, None, f"tier 1 is a small network, trained from scratch: images of {side} pixels")
+        return Chosen(PROPOSERS, None, f"tier 1 is a small network, trained from scratch: images of {side} pixels")
     try:
         return choose(PRETRAINED, side, device)
     except HybridClfError as error:
         why = f"no pretrained one can be had ({error})"
-        return Chosen(PROPOSER, None, f"tier 1 is a small network, trained from scratch: {why}")
+        return Chosen(PROPOSERS, None, f"tier 1 is a small network, trained from scratch: {why}")
 
 
 class NetworkTier1:
@@ -145,13 +152,13 @@ class NetworkTier1:
         return MIN_STEPS * seconds_per_step(self.job.trainer)
 
     def share(self, left: float, shortest: float) -> float:
-        """A fixed share."""
+        """The most it may take; it ends once the held-out loss no longer falls."""
         return PROPOSER_SHARE * left
 
     def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
         """Train the network, or go on from its checkpoint."""
         job = self.job
-        self.network: nn.Module = run.train(job.name, job.trainer, seconds, job.held_out, progress, job.loss)
+        self.network: nn.Module = run.train(job.name, job.trainer, seconds, job.held_out, progress, job.loss, PATIENCE)
 
     def save(self, folder: Path) -> str:
         """Write the network."""

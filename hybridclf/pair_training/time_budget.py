@@ -163,7 +163,7 @@ class TimePlan:
         if self.n_steps < 1:
             raise TrainingError(
                 f"{self.minutes:g} minutes are too few for anything: reading took {_clock(self.reading)}, tier 1 takes "
-                f"about {_clock(self.tier_1)}, and fusion and measurement {_clock(self.finishing)}; about "
+                f"about {_clock(self.shortest)}, and fusion and measurement {_clock(self.finishing)}; about "
                 f"{_rounded(self.needed)} minutes are needed here"
             )
 

@@ -22,12 +22,12 @@ from ..reranking import fusion, novelty
 from ..training import augmentation, losses, optimizer, trainer
 from ..training import denoiser as denoiser_training
 from . import finish, linear_head, provenance, recipe, time_budget
-from .planning import plan_time
-from .recipe import Job, TrainingData, denoiser_job, proposer_job, worth_compiling
-from .run import TrainingRun
+from .planning import largest_in_time, plan_time
+from .recipe import PROPOSER_SHARE, Job, TrainingData, denoiser_job, proposer_job, worth_compiling
+from .run import PATIENCE, TrainingRun
 from .settings import PairSettings, stored_settings
 from .start_from import earlier_settings, seen_images, take_over, trained_on
-from .tier_1 import AUTO, Chosen, NetworkTier1, Tier1, choose, fitted_tier_1
+from .tier_1 import AUTO, NEW, Chosen, NetworkTier1, Tier1, choose, fitted_tier_1
 from .time_budget import TimeBudget, TimePlan
 
 __all__ = ["PairSettings", "stored_settings", "train_pair", "trained_on"]
@@ -90,7 +90,7 @@ def train_pair(
     # an absolute path, as the training may be resumed from another folder
     if "start_from" in given:
         given["start_from"] = str(model_folder(given["start_from"]).resolve())
-    run = TrainingRun.resume(out, {k: v for k, v in given.items() if v != AUTO}) if resume else None
+    run = TrainingRun.resume(out, {k: v for k, v in given.items() if v not in (AUTO, NEW)}) if resume else None
     if run is None:
         TrainingRun.check_free(out)  # before minutes of decoding
     own = {"image_size": 8} if source == DIGITS else {}
@@ -99,8 +99,11 @@ def train_pair(
     budget = TimeBudget(chosen.minutes, {} if run is None else run.log.get("seconds", {}))
     with budget.spending("reading") if run is None else nullcontext():
         read = _read(source, chosen, where, run, progress)
-    data, starts = read.data, run is None and chosen.start_from is not None
-    trainable = data.new_trainable() if read.tier_1.model is None else None
+    data, starts, trainable = read.data, run is None and chosen.start_from is not None, None
+    if read.tier_1.model is None:
+        with budget.spending("reading") if run is None else nullcontext():
+            spec, trainable = largest_in_time(read.tier_1.specs, data, PROPOSER_SHARE * budget.left)
+        data = replace(data, settings=replace(data.settings, proposer=spec))
     if starts:
         network = take_over(Path(str(chosen.start_from)), data, trainable)
     else:
@@ -143,7 +146,7 @@ def _read(
 ) -> _Read:
     """Choose tier 1, and read and split the images."""
     tier_1, side = _choose(source, settings, device, run)
-    settings = replace(settings, proposer=tier_1.spec)
+    settings = replace(settings, proposer=tier_1.specs[0])
     images = load_labelled(source, side, progress, settings.group)
     digest, decided = _digest(images), provenance.versions() | provenance.constants(_modules())
     if run is not None:
@@ -205,5 +208,5 @@ def _train(
     with budget.spending("tier_2"):
         # what tier 1 really took is known now; a training that has begun keeps its number of steps
         seconds = max(0.0, budget.left - plan.finishing)
-        network = run.train(job.name, job.trainer, seconds, job.held_out, progress, job.loss)
+        network = run.train(job.name, job.trainer, seconds, job.held_out, progress, job.loss, PATIENCE)
     finish.finish(run, data, tier_1, network, budget, plan.too_short, progress)

@@ -14,6 +14,9 @@ from .optimizer import Optimizer
 
 __all__ = ["Examples", "Trainer", "TrainerConfig", "check_finite"]
 
+COOLDOWN = 0.4
+"""Last share of a training, in which the learning rate falls to zero."""
+
 Loss = Callable[..., Tensor]
 """Function from (network, images `[B, …]`, class numbers `[B]`, generator, weights `[B]` if there are) to a loss."""
 
@@ -27,7 +30,7 @@ class TrainerConfig:
     batch_size : int
         Images per step.
     learning_rate : float
-        Peak of the schedule, a linear warm-up and then half a cosine.
+        Peak of the schedule: a linear warm-up, a plateau, and a linear cooldown to zero.
     weight_decay : float
         Weight decay of the optimiser.
     ema_decay : float
@@ -120,6 +123,10 @@ class Trainer:
         # a smaller last batch would be compiled once more
         return max(1, math.floor(n_batches)) if self.config.compiled else math.ceil(n_batches)
 
+    def cool_down(self) -> None:
+        """Begin the cooldown with the next step, unless it has begun; the schedule becomes shorter."""
+        self.n_steps = min(self.n_steps, math.ceil(self.step / (1 - COOLDOWN)))
+
     def run(self) -> Iterator[Tensor]:
         """Run until `n_steps` are taken, and yield the loss of each step."""
         while self.step < self.n_steps:
@@ -132,7 +139,7 @@ class Trainer:
         parts = batch.split(self.config.micro_batch_size or len(batch))
         loss = torch.stack([self._backward(part, len(part) / len(batch)) for part in parts]).sum()
         nn.utils.clip_grad_norm_(self._parameters, 1.0)
-        self._optimizer.step(self.config.learning_rate * _warm_cosine(self.step, self.n_steps))
+        self._optimizer.step(self.config.learning_rate * _schedule(self.step, self.n_steps))
         self.step += 1
         # a smaller decay at first: else the average would stay close to the initial weights for long
         self._follow(min(self.config.ema_decay, self.step / (self.step + 9)))
@@ -162,7 +169,8 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Complete state between steps, as a flat dict of copied tensors."""
-        tensors = {"step": torch.tensor(self.step), "rng": self.rng.get_state(), "order": self._order}
+        counts = {"step": torch.tensor(self.step), "n_steps": torch.tensor(self.n_steps)}
+        tensors = counts | {"rng": self.rng.get_state(), "order": self._order}
         for prefix, module in self._modules():
             tensors |= {prefix + name: value for name, value in module.state_dict().items()}
         tensors |= {f"optimizer.{name}": value for name, value in self._optimizer.state_dict().items()}
@@ -176,7 +184,7 @@ class Trainer:
         KeyError, RuntimeError
             If the state belongs to another network.
         """
-        self.step = int(tensors["step"])
+        self.step, self.n_steps = int(tensors["step"]), int(tensors["n_steps"])
         self.rng.set_state(tensors["rng"].cpu())
         self._order = tensors["order"].to(self.images.device)
         for prefix, module in self._modules():
@@ -206,10 +214,13 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _warm_cosine(step: int, n_steps: int) -> float:
-    """Compute the factor on the learning rate at a step: a linear warm-up, then half a cosine down to zero."""
+def _schedule(step: int, n_steps: int) -> float:
+    """Factor on the learning rate at a step: it rises over the first steps, stays at 1, and falls over the last ones.
+
+    Unlike a cosine, a plateau does not depend on when the training will end, so that it can be cut short.
+    """
     warm_up = max(1, min(100, n_steps // 10))
-    return min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / n_steps))
+    return min(1.0, (step + 1) / warm_up, (n_steps - step) / (COOLDOWN * n_steps))
 
 
 # --- denoisers --------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import json
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -267,6 +267,54 @@ def test_a_checkpoint_holds_tensors_alone(tmp_path: Path) -> None:
     assert all(torch.equal(loaded[name], value) for name, value in state.items())
     header = (tmp_path / "x.safetensors").read_bytes()
     assert set(json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])) == set(state)
+
+
+# --- early stopping ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hundred(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred steps, of which every fifth is checked."""
+    monkeypatch.setattr(training_run, "steps_in", lambda trainer, seconds: 100)
+
+
+def falls_until(step: int, stepping: Trainer) -> Callable[[nn.Module], float]:
+    """Held-out loss that falls until that step and then rises."""
+    return lambda _: float(abs(stepping.step - step))
+
+
+@pytest.mark.usefixtures("hundred")
+def test_a_settled_loss_begins_the_cooldown_and_the_best_weights_are_kept(tmp_path: Path) -> None:
+    settled, plain, seen = trainer(), trainer(), {}
+
+    def held_out(network: nn.Module) -> float:
+        seen[settled.step] = {name: value.clone() for name, value in network.state_dict().items()}
+        return falls_until(15, settled)(network)
+
+    run = TrainingRun.start(tmp_path / "a", SETTINGS)
+    best = run.train("part", settled, 60, held_out, patience=3).state_dict()
+    # 15 is best, 30 the third check without a lower loss: 30 / 0.6 steps in all
+    assert run.log["n_steps"] == {"part": 50} and settled.step == 50
+    assert all(torch.equal(best[name], value) for name, value in seen[15].items())
+    whole = TrainingRun.start(tmp_path / "b", SETTINGS)
+    whole.train("part", plain, 60, falls_until(1000, plain), patience=3)
+    assert whole.log["n_steps"] == {"part": 100}
+
+
+@pytest.mark.usefixtures("hundred")
+@pytest.mark.parametrize("step", [3, 28, 31, 44])
+def test_a_training_that_is_cut_short_is_resumed_as_such(tmp_path: Path, step: int) -> None:
+    whole, first, second = trainer(), interrupted_at(step), trainer()
+    expected = TrainingRun.start(tmp_path / "a", SETTINGS).train(
+        "part", whole, 60, falls_until(15, whole), patience=3
+    )
+    with pytest.raises(Interrupted):
+        TrainingRun.start(tmp_path / "b", SETTINGS).train("part", first, 60, falls_until(15, first), patience=3)
+    run = TrainingRun.resume(tmp_path / "b", SETTINGS)
+    actual = run.train("part", second, 60, falls_until(15, second), patience=3).state_dict()
+    assert second.step == whole.step == 50
+    assert all(torch.equal(actual[name], value) for name, value in expected.state_dict().items())
+    assert all(torch.equal(a, b) for a, b in zip(whole.network.parameters(), second.network.parameters(), strict=True))
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from hybridclf.cli import app
 from hybridclf.data.image_files import open_image
 from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
 from hybridclf.pair_training import tier_1
-from hybridclf.pair_training.recipe import PROPOSER
+from hybridclf.pair_training.recipe import PROPOSERS
 from hybridclf.proposer import FunctionProposer
 from hybridclf.training.trainer import Trainer
 
@@ -137,16 +137,16 @@ def test_a_training_starts_from_a_pair_with_such_a_tier_1(
 
 def test_auto_takes_a_pretrained_network_if_it_can_be_had(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tier_1, "PRETRAINED", backbone)
-    assert tier_1.choose("auto", SIDE, "cpu").spec == backbone
+    assert tier_1.choose("auto", SIDE, "cpu").specs == (backbone,)
     small = tier_1.choose("auto", tier_1.SMALLEST - 1, "cpu")
-    assert small.spec == PROPOSER and "from scratch: images of 47 pixels" in small.note
+    assert small.specs == PROPOSERS and "from scratch: images of 47 pixels" in small.note
 
 
 def test_auto_makes_a_new_network_without_the_hub_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     chosen = tier_1.choose("auto", SIDE, "cpu")
-    assert (chosen.spec, chosen.model, chosen.side) == (PROPOSER, None, 0)
+    assert (chosen.specs, chosen.model, chosen.side) == (PROPOSERS, None, 0)
     assert "from scratch: no pretrained one can be had" in chosen.note and "HF_HUB_OFFLINE is set" in chosen.note
 
 
@@ -195,7 +195,7 @@ def test_a_class_of_one_image_is_named(data: Path, tmp_path: Path) -> None:
     for path in sorted((few / "green").iterdir())[1:]:
         path.unlink()
     with pytest.raises(InvalidInputError, match="class 'green' has one image, and at least 2 are needed"):
-        train_pair(few, tmp_path / "out", proposer=PROPOSER, **SETTINGS)
+        train_pair(few, tmp_path / "out", proposer=PROPOSERS[0], **SETTINGS)
 
 
 def test_the_command_prints_what_came_out(data: Path, backbone: str, tmp_path: Path) -> None:

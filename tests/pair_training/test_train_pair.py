@@ -37,7 +37,7 @@ from hybridclf.training.trainer import Trainer
 
 COLOURS = {"blue": (60, 60, 220), "green": (60, 220, 60), "red": (220, 60, 60)}
 MINUTES = 1.5
-"""18 steps of the proposer and 102 of the denoiser, see `small`."""
+"""48 steps of the proposer and 72 of the denoiser, see `small`."""
 
 
 def blobs(n: int, colour: tuple[int, int, int], seed: int) -> list[Image.Image]:
@@ -104,7 +104,7 @@ def test_the_command_says_what_it_did(trained: tuple[Path, Result], data: Path) 
         assert text in result.stderr
     log = json.loads((out / "training" / "log.json").read_text())
     assert log["settings"] | {"minutes": MINUTES, "image_size": 8, "validation_fraction": 0.2} == log["settings"]
-    assert log["n_steps"] == {"proposer": 18, "denoiser": 102}
+    assert log["n_steps"] == {"proposer": 48, "denoiser": 72}
     for part, n_steps in log["n_steps"].items():
         entries = log["losses"][part]
         assert [entry["step"] for entry in entries] == [*range(10, n_steps, 10), n_steps]

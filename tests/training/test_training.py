@@ -127,7 +127,7 @@ def test_the_average_is_that_of_the_steps() -> None:
     x0, y = two_classes(16, 0)
 
     def final(n_steps: int, decay: float, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
-        monkeypatch.setattr("hybridclf.training.trainer._warm_cosine", lambda *_: 1.0)
+        monkeypatch.setattr("hybridclf.training.trainer._schedule", lambda *_: 1.0)
         network = small()
         train(
             network,

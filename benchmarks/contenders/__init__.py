@@ -1,0 +1,1 @@
+"""Data sets, contenders and report of `benchmarks/worth.py`."""

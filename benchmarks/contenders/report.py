@@ -1,0 +1,126 @@
+"""Report on all rows: accuracies, the hybrid against the better of its tiers and against others, one picture."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from figures.common import colour_of, styled
+from matplotlib.figure import Figure
+from scipy.stats import binomtest
+
+from hybridclf.metrics import Interval, accuracy, accuracy_difference, expected_calibration_error
+
+from .sets import Questions
+from .training import METHODS
+
+__all__ = ["picture", "summary", "table", "verdict"]
+
+LEVEL = 0.05
+"""Level of the tests over all rows together."""
+
+AGAINST = ("tier 1", "tier 2", "rival", "features", "features, hybrid")
+
+
+def summary(answers: Mapping[str, np.ndarray], asked: Questions) -> dict[str, Any]:
+    """Summarise the answers to one row.
+
+    Returns
+    -------
+    dict
+        "n"; "methods", with accuracy, its interval, calibration error and worst part of each; "hybrid minus", by
+        method, with a 95 % interval; "harm p" and "gain p", one-sided against the better tier (exact McNemar).
+    """
+    right = {name: answers[name].argmax(axis=1) == asked.y for name in METHODS if name in answers}
+    better = max(("tier 1", "tier 2"), key=lambda name: right[name].mean())
+    fixed, broken = (
+        int((a & ~b).sum()) for a, b in ((right["hybrid"], right[better]), (right[better], right["hybrid"]))
+    )
+    return {
+        "n": len(asked.y),
+        "methods": {name: _method(answers[name], hits, asked.parts) for name, hits in right.items()},
+        "evaluations": float(answers["evaluations"].mean()),
+        "better tier": better,
+        "hybrid minus": {
+            name: _listed(accuracy_difference(right["hybrid"], right[name])) for name in AGAINST if name in right
+        },
+        "harm p": _p(broken, fixed),
+        "gain p": _p(fixed, broken),
+    }
+
+
+def _method(posterior: np.ndarray, right: np.ndarray, parts: np.ndarray | None) -> dict[str, Any]:
+    worst = (
+        {} if parts is None else {"worst part": min(float(right[parts == part].mean()) for part in np.unique(parts))}
+    )
+    ece = expected_calibration_error(posterior.max(axis=1), right)
+    return {"accuracy": _listed(accuracy(right)), "ece": ece, **worst}
+
+
+def _listed(interval: Interval) -> list[float]:
+    return [interval.value, interval.low, interval.high]
+
+
+def _p(more: int, less: int) -> float:
+    """One-sided exact p-value of McNemar's test."""
+    return float(binomtest(more, more + less, alternative="greater").pvalue) if more + less else 1.0
+
+
+def verdict(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows with significant gain or harm, by Holm's method over all rows, and clean rows that are badly calibrated."""
+    clean = {name: row for name, row in rows.items() if row["kind"] == "clean"}
+    return {
+        "rows": len(rows),
+        "gain": _significant({name: row["gain p"] for name, row in rows.items()}),
+        "harm": _significant({name: row["harm p"] for name, row in rows.items()}),
+        "ece above 0.02": [name for name, row in clean.items() if row["methods"]["hybrid"]["ece"] > 0.02],
+    }
+
+
+def _significant(p: Mapping[str, float]) -> list[str]:
+    """Names of the hypotheses that Holm's method rejects."""
+    found = []
+    for i, name in enumerate(sorted(p, key=lambda name: p[name])):
+        if p[name] > LEVEL / (len(p) - i):
+            break
+        found.append(name)
+    return found
+
+
+def table(rows: Mapping[str, Any]) -> str:
+    """The rows in Markdown, accuracies in per cent."""
+    used = [name for name in METHODS if any(name in row["methods"] for row in rows.values())]
+    lines = [f"| row | images | {' | '.join(used)} | hybrid minus the better tier | evaluations | ECE |"]
+    lines.append("|---" * (len(used) + 5) + "|")
+    for name, row in rows.items():
+        shown = [row["methods"].get(method) for method in used]
+        cells = ["" if one is None else f"{100 * one['accuracy'][0]:.1f}" for one in shown]
+        difference = "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * v for v in row["hybrid minus"][row["better tier"]]))
+        end = f"{difference} | {row['evaluations']:.1f} | {row['methods']['hybrid']['ece']:.3f}"
+        lines.append(f"| {name} | {row['n']} | {' | '.join(cells)} | {end} |")
+    return "\n".join(lines)
+
+
+@styled
+def picture(rows: Mapping[str, Any]) -> Figure:
+    """Accuracy of every method by row, with 95 % intervals."""
+    figure = Figure(figsize=(9, 1.6 + 0.42 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    names = list(rows)
+    used = [name for name in METHODS if any(name in row["methods"] for row in rows.values())]
+    for j, method in enumerate(used):
+        place = np.arange(len(names)) + (j - (len(used) - 1) / 2) * 0.12
+        shown = [(y, row["methods"][method]["accuracy"]) for y, row in zip(place, rows.values(), strict=True)]
+        _points(axes, shown, method)
+    axes.set(yticks=range(len(names)), yticklabels=names, xlabel="accuracy, % (95 % interval)")
+    axes.invert_yaxis()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=len(used), fontsize=8)
+    found = verdict(rows)
+    gains, harms = len(found["gain"]), len(found["harm"])
+    axes.set_title(f"The hybrid is above both its tiers in {gains} of {len(rows)} rows, below in {harms}", fontsize=10)
+    return figure
+
+
+def _points(axes: Any, shown: Sequence[tuple[float, list[float]]], method: str) -> None:
+    y, (value, low, high) = [place for place, _ in shown], 100 * np.array([interval for _, interval in shown]).T
+    errors = [value - low, high - value]
+    axes.errorbar(value, y, xerr=errors, fmt="o", markersize=4, lw=1, color=colour_of(method), label=method)

@@ -1,0 +1,157 @@
+"""Contenders of a training set, each trained once and kept in a folder: a pair, its rival, a pair behind features."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cifar.rival import Cascade
+from timing import flops
+
+from hybridclf import HybridClassifier, plugins, train_pair
+from hybridclf.data.datasets import load_labelled
+from hybridclf.devices import as_device
+from hybridclf.pair_training.planning import largest_in_time
+from hybridclf.pair_training.recipe import PROPOSERS, TrainingData, classifier_job
+from hybridclf.pair_training.run import PATIENCE, TrainingRun
+from hybridclf.pair_training.settings import stored_settings
+from hybridclf.pair_training.tier_1 import NEW
+from hybridclf.proposer import aligned_log_proba
+from hybridclf.reranking.allocation import FixedTrials
+from hybridclf.reranking.fusion import Fusion
+
+from .sets import Row
+
+__all__ = ["METHODS", "Contenders"]
+
+METHODS = ("tier 1", "tier 2", "hybrid", "rival", "features", "features, hybrid")
+"""Contenders: both tiers alone and together, the rival, and tier 1 and the hybrid behind a pretrained network."""
+
+TRIALS = 16
+"""Trials of tier 2 alone, each of every class."""
+
+TIMED = 32
+"""Images that FLOPs are counted on."""
+
+
+@dataclass(frozen=True)
+class Contenders:
+    """Contenders of one training set.
+
+    Attributes
+    ----------
+    row : Row
+        A row with that training set.
+    folder : Path
+        Folder of their models; trainings that were interrupted go on there.
+    minutes : float
+        Time of each pair.
+    pretrained : str or None
+        Spec string of a pretrained network with features, for a second pair.
+    """
+
+    row: Row
+    folder: Path
+    minutes: float
+    pretrained: str | None
+
+    @cached_property
+    def pair(self) -> HybridClassifier:
+        """The pair with a tier 1 from scratch."""
+        return self._trained("pair", None)
+
+    @cached_property
+    def behind(self) -> HybridClassifier | None:
+        """The pair behind the pretrained network."""
+        return self._trained("features", self.pretrained) if self.pretrained else None
+
+    @cached_property
+    def rival(self) -> tuple[Any, Cascade]:
+        """A second network of tier 1's kind, trained for as long as tier 2, and its fusion with tier 1."""
+        log = self.log("pair")
+        settings = stored_settings(log)
+        images = load_labelled(self.row.train, log["settings"]["side"], True, settings.group)
+        # another seed: as a second opinion, the same network once more would be worth nothing
+        data = TrainingData.of(images, as_device("auto"), True, settings)
+        data = replace(data, settings=replace(settings, seed=settings.seed + 1))
+        network = self._rival(data, log["seconds"]["tier_2"])
+        held_out, labels = data.some_held_out(data.fit_on[: log["usage"]["n_fusion"]])
+        first, second = (aligned_log_proba(p, held_out, self.pair.classes_) for p in (self.pair.proposer_, network))
+        return network, Cascade(first, second, np.searchsorted(self.pair.classes_, labels))
+
+    @property
+    def side(self) -> int:
+        """Side in pixels of the images that the pair takes."""
+        assert self.pair  # trained by now
+        return int(self.log("pair")["settings"]["side"])
+
+    def log(self, name: str) -> dict[str, Any]:
+        """Log of a training."""
+        return json.loads((self.folder / name / "training" / "log.json").read_text(encoding="utf-8"))
+
+    def answers(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """Posteriors `[n, C]` by method, and as "evaluations" how many the hybrid made `[n]`."""
+        found = self._of_pair(self.pair, pixels)
+        network, cascade = self.rival
+        first, second = (aligned_log_proba(p, pixels, self.pair.classes_) for p in (self.pair.proposer_, network))
+        found["rival"] = cascade(found["tier 1"], first, second, found["evaluations"] > 0)
+        if self.behind is not None:
+            behind = self._of_pair(self.behind, pixels, alone=False)
+            found |= {"features": behind["tier 1"], "features, hybrid": behind["hybrid"]}
+        return found
+
+    def costs(self, pixels: np.ndarray) -> dict[str, dict[str, float]]:
+        """Minutes of training, and FLOPs per image, by method."""
+        some, spent = pixels[:TIMED], self.log("pair")["seconds"]
+        calls: dict[str, tuple[float, Callable[[], Any]]] = {
+            "tier 1": (spent["tier_1"], lambda: aligned_log_proba(self.pair.proposer_, some, self.pair.classes_)),
+            "hybrid": (sum(spent.values()), lambda: self.pair.decide(some)),
+            "rival": (spent["tier_2"], lambda: aligned_log_proba(self.rival[0], some, self.pair.classes_)),
+        }
+        if (behind := self.behind) is not None:
+            spent = self.log("features")["seconds"]
+            calls["features"] = (spent["tier_1"], lambda: aligned_log_proba(behind.proposer_, some, behind.classes_))
+            calls["features, hybrid"] = (sum(spent.values()), lambda: behind.decide(some))
+        return {
+            name: {"minutes": seconds / 60, "flops": flops(call) / len(some)} for name, (seconds, call) in calls.items()
+        }
+
+    def _trained(self, name: str, proposer: str | None) -> HybridClassifier:
+        out = self.folder / name
+        if not (out / "model.json").exists():
+            settings = {"minutes": self.minutes, "proposer": proposer or NEW, "group": self.row.group}
+            resume = (out / "training" / "log.json").exists()
+            train_pair(self.row.train, out, resume=resume, progress=True, **settings)
+        return HybridClassifier.load(out).set_params(verbose=True)
+
+    def _rival(self, data: TrainingData, seconds: float) -> Any:
+        """Train it, or read it where an earlier run left it."""
+        out = self.folder / "rival"
+        if not (out / "model").exists():
+            resumes = (out / "training" / "log.json").exists()
+            run = TrainingRun.resume(out, {}) if resumes else TrainingRun.start(out, {"seconds": seconds})
+            specs = (run.log["spec"],) if resumes else PROPOSERS
+            run.log["spec"], trainable = largest_in_time(specs, data, seconds)
+            job = classifier_job("rival", seconds / 60, data, trainable.network)
+            trained = run.train(job.name, job.trainer, job.seconds, job.held_out, True, job.loss, PATIENCE)
+            trainable.save(trained, out / "model.part")
+            (out / "model.part").rename(out / "model")
+        return plugins.load("proposer", f"timm:local-dir:{out / 'model'}").fit(None, data.classes.tolist())
+
+    @staticmethod
+    def _of_pair(clf: HybridClassifier, pixels: np.ndarray, alone: bool = True) -> dict[str, np.ndarray]:
+        """Posteriors of a pair's tiers and of both."""
+        posterior, results = clf.decide(pixels)
+        found = {
+            "tier 1": clf.fusion_.prior(aligned_log_proba(clf.proposer_, pixels, clf.classes_)),
+            "hybrid": posterior,
+            "evaluations": np.array([result.evaluations for result in results]),
+        }
+        if alone:
+            stage = clf.reranker(FixedTrials(TRIALS), Fusion())
+            ranked = stage.rerank(pixels, [clf.classes_.tolist()] * len(pixels), progress=True)
+            found["tier 2"] = np.stack([result.posterior for result in ranked])
+        return found

@@ -1,0 +1,118 @@
+"""The benchmark of worth: its rows, its statistics, and all of it on small pictures."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import worth
+from contenders.report import picture, summary, table, verdict
+from contenders.sets import TAIL, Questions, find_rows
+from PIL import Image
+from scipy.stats import binomtest
+
+from hybridclf.pair_training import recipe, time_budget
+
+SIZES = {"dots-train": 240, "dots-test": 60, "dots-testdark": 60, "drawn_dots-test": 60}
+
+
+def dots(path: Path, n: int, seed: int) -> None:
+    """A Parquet file of n pictures: a square of one of three colours, and the column of its track."""
+    rng, rows = np.random.default_rng(seed), []
+    for i in range(n):
+        pixels = rng.integers(0, 90, (16, 16, 3), dtype=np.uint8)
+        x, y = rng.integers(0, 8, 2)
+        pixels[y : y + 8, x : x + 8, i % 3] = rng.integers(120, 255)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        rows.append(
+            {"image": {"bytes": file.getvalue(), "path": f"{i}.png"}, "label": i % 3, "track": i, "colour": i % 2}
+        )
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["red", "green", "blue"]}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(pa.Table.from_pylist(rows).replace_schema_metadata(metadata), path)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for seed, (name, n) in enumerate(SIZES.items()):
+        dots(folder / f"{name}.parquet", n, seed)
+    sentences = pa.Table.from_pylist([{"sentence": "a dot", "label": "true"}])
+    pq.write_table(sentences, folder / "sentences-train.parquet")
+    return folder
+
+
+def test_the_rows_of_a_folder(data: Path, tmp_path: Path) -> None:
+    rows = find_rows(data, tmp_path, None, [5], {"tail", "corrupted"})
+    assert [(row.name, row.kind, row.test.stem) for row in rows] == [
+        ("dots", "clean", "dots-test"),
+        ("dots, corrupted", "corrupted", "dots-test"),
+        ("dots: dots-testdark", "shift", "dots-testdark"),
+        ("dots: drawn_dots-test", "shift", "drawn_dots-test"),
+        ("dots, 5 a class", "few", "dots-test"),
+        ("dots, long tail", "tail", "dots-test"),
+    ]
+    assert {row.group for row in rows} == {"track"}
+    few, tail = (pq.read_table(row.train)["label"].to_numpy() for row in rows[-2:])
+    assert np.bincount(few).tolist() == [5, 5, 5]
+    assert np.bincount(tail).tolist() == [80, round(80 / TAIL**0.5), 80 // TAIL]
+    with pytest.raises(SystemExit, match=r"has no cats-train.parquet; it has dots, sentences"):
+        find_rows(data, tmp_path, ["cats"], [], set())
+
+
+def posterior(answers: np.ndarray, sure: float = 0.9) -> np.ndarray:
+    return np.where(np.eye(2)[answers] > 0, sure, 1 - sure)
+
+
+def test_a_row_is_compared_with_the_better_tier() -> None:
+    y = np.zeros(100, dtype=int)
+    wrong = {"tier 1": range(40), "tier 2": range(10, 40), "hybrid": range(25, 45)}
+    answers = {name: posterior(np.isin(np.arange(100), list(places)).astype(int)) for name, places in wrong.items()}
+    found = summary(answers | {"evaluations": np.full(100, 4)}, Questions(np.zeros(100), y, np.arange(100) % 2))
+    assert found["better tier"] == "tier 2" and found["n"] == 100 and found["evaluations"] == 4
+    # 10 to 24 fixed, 40 to 44 broken
+    assert found["gain p"] == binomtest(15, 20, alternative="greater").pvalue
+    assert found["harm p"] == binomtest(5, 20, alternative="greater").pvalue
+    assert found["hybrid minus"]["tier 2"][0] == pytest.approx(0.10)
+    assert found["methods"]["hybrid"]["accuracy"][0] == 0.8
+    assert found["methods"]["hybrid"]["ece"] == pytest.approx(0.1)
+    assert found["methods"]["hybrid"]["worst part"] == 0.8
+
+
+def test_the_verdict_corrects_for_the_number_of_rows() -> None:
+    hybrid = {"methods": {"hybrid": {"ece": 0.03}}}
+    rows = {
+        name: {"kind": "clean", "gain p": gain, "harm p": 0.5, **hybrid}
+        for name, gain in {"a": 0.02, "b": 0.001, "c": 0.03}.items()
+    }
+    found = verdict(rows)
+    assert found["gain"] == ["b", "a", "c"]  # against levels of 0.05 / 3, 0.05 / 2 and 0.05
+    assert found["harm"] == [] and found["ece above 0.02"] == ["a", "b", "c"]
+    assert verdict({name: row | {"gain p": 0.04} for name, row in rows.items()})["gain"] == []
+
+
+@pytest.mark.slow
+def test_all_of_it_runs_and_resumes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(recipe, "UNET", recipe.UNET | {"width": 16, "head_width": 16})
+    monkeypatch.setattr(time_budget, "MIN_STEPS", 1)
+    arguments = [str(data), str(tmp_path / "work"), "--minutes", "2", "--out", str(tmp_path)]
+    worth.main([*arguments, "--sets", "dots", "--images", "30"])
+    report = json.loads((tmp_path / "worth.json").read_text())
+    assert list(report["rows"]) == ["dots", "dots: dots-testdark", "dots: drawn_dots-test"]
+    assert set(report["rows"]["dots"]["methods"]) == {"tier 1", "tier 2", "hybrid", "rival"}
+    assert report["rows"]["dots"]["methods"]["tier 1"]["accuracy"][0] > 0.8
+    assert report["costs"]["dots"]["hybrid"]["flops"] > report["costs"]["dots"]["tier 1"]["flops"] > 0
+    assert (tmp_path / "worth.png").stat().st_size > 10_000
+    printed = capsys.readouterr().out
+    assert printed.startswith("| row | images | tier 1 | tier 2 | hybrid | rival | hybrid minus the better tier")
+    assert table(report["rows"]) in printed
+    monkeypatch.setattr("contenders.training.train_pair", None)  # nothing is trained again
+    worth.main([*arguments, "--sets", "dots", "--images", "30"])
+    assert json.loads((tmp_path / "worth.json").read_text())["rows"] == report["rows"]
+    assert picture(report["rows"]).axes

@@ -13,9 +13,9 @@ from ..data.arrays import Items
 from ..denoising.weighting import resolve_weighting
 from ..errors import InvalidInputError, choices
 from ..explanation import Explanation, explain
-from ..fitting.calibration import RECORDED_CLASSES
 from ..fitting.drift import looks_of
 from ..fitting.outliers import lowest_errors, name_novel, novelty_test, reject_novel, traits_of
+from ..fitting.recording import RECORDED_CLASSES
 from ..fitting.validation import check_parameters
 from ..ports import Label
 from ..proposer import aligned_log_proba, shortlist

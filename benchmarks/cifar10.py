@@ -35,8 +35,9 @@ from hybridclf.batch.output import fingerprint
 from hybridclf.data.datasets import load_labelled
 from hybridclf.devices import as_device
 from hybridclf.evaluating.corruptions import FAMILIES, SEVERITIES, corrupted
-from hybridclf.fitting.calibration import RECORDED_TRIALS, fit_calibration
-from hybridclf.fitting.calibration import record as record_labelled
+from hybridclf.fitting.calibration import fit_calibration
+from hybridclf.fitting.recording import RECORDED_TRIALS
+from hybridclf.fitting.recording import record as record_labelled
 from hybridclf.metrics import accuracy_difference
 from hybridclf.pair_training.checkpoint import save_json
 from hybridclf.pair_training.recipe import TrainingData, worth_compiling

@@ -26,7 +26,8 @@ from benchmarks.shapes.intervals import in_percent, mean_interval
 from benchmarks.shapes.tasks import Questions, attribute_questions, single_questions, swap_questions
 from hybridclf import FixedTrials, HybridClassifier, Reranker, Staged
 from hybridclf.devices import can_compile
-from hybridclf.fitting.calibration import RECORDED_TRIALS, Calibration, Recording, fit_calibration
+from hybridclf.fitting.calibration import Calibration, fit_calibration
+from hybridclf.fitting.recording import RECORDED_TRIALS, Recording
 from hybridclf.metrics import accuracy, accuracy_difference
 
 TRIALS = 32

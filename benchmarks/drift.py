@@ -20,7 +20,7 @@ from hybridclf import FixedTrials, Fusion, HybridClassifier
 from hybridclf.data.datasets import load_labelled
 from hybridclf.denoising.weighting import uniform_weights
 from hybridclf.evaluating.corruptions import FAMILIES, SEVERITIES, corrupted
-from hybridclf.fitting.calibration import replay
+from hybridclf.fitting.replay import replay
 from hybridclf.metrics import Interval, expected_calibration_error
 from hybridclf.reranking.trials import TrialPlan
 

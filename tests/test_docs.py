@@ -110,3 +110,10 @@ def test_the_api_reference_lists_what_there_is() -> None:
 
 def test_every_name_of_the_package_is_listed_as_its_own() -> None:
     assert {("hybridclf", name) for name in hybridclf.__all__} <= api_entries()
+
+
+def test_the_reference_lists_every_method_of_the_classifier() -> None:
+    template = (ROOT / "docs" / "_templates" / "autosummary" / "estimator.rst").read_text(encoding="utf-8")
+    public = {name for name in dir(hybridclf.HybridClassifier) if name[0] != "_"}
+    inherited = {"score", "set_fit_request", "set_score_request"}  # described by scikit-learn
+    assert set(re.findall(r'"([a-z_]+)"', template)) == public - inherited

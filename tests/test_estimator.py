@@ -35,7 +35,7 @@ from hybridclf.errors import (
     UnknownLabelError,
     UnknownSpecError,
 )
-from hybridclf.fitting import calibration
+from hybridclf.fitting import recording
 from hybridclf.models import LateConditionedDenoiser, LateMLP, LateUNet
 from hybridclf.proposer import aligned_log_proba
 
@@ -47,7 +47,7 @@ LABELS = np.array(["ant", "bee", "cow", "dog"])
 def few_recorded_trials() -> Iterator[None]:
     """As many as the quick allocations use; more only take time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "RECORDED_TRIALS", 8)
+        patch.setattr(recording, "RECORDED_TRIALS", 8)
         yield
 
 

@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from hybridclf import FixedTrials, HybridClassifier, InvalidInputError, InvalidTypeError, Race, UncalibratedWarning
-from hybridclf.fitting import calibration
+from hybridclf.fitting import recording
 
 QUICK = Race(max_trials=4)
 RNG = np.random.default_rng(0)
@@ -31,7 +31,7 @@ X = np.eye(3, 5)[Y] * 2 + RNG.standard_normal((N, 5))
 
 @pytest.fixture(autouse=True)
 def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "RECORDED_TRIALS", 4)
+    monkeypatch.setattr(recording, "RECORDED_TRIALS", 4)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from sklearn.svm import SVC
 
 from hybridclf import FixedTrials, HybridClassifier, PairedTTest, Race, Staged
 from hybridclf.errors import InvalidInputError, SavedModelError, UnknownSpecError
-from hybridclf.fitting import calibration
+from hybridclf.fitting import recording
 from hybridclf.models import LateUNet
 from hybridclf.persistence import FORMAT_VERSION
 from hybridclf.pretrained.catalog import pretrained_folder
@@ -83,7 +83,7 @@ KINDS: dict[str, Callable[[], HybridClassifier]] = {
 def few_recorded_trials() -> Iterator[None]:
     """As many as the quick allocations use; more only take time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "RECORDED_TRIALS", 8)
+        patch.setattr(recording, "RECORDED_TRIALS", 8)
         yield
 
 

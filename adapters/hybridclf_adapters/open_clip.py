@@ -5,11 +5,9 @@
 >>> proposer.fit(None, ["beagle", "pug"]).predict_proba(images)  # doctest: +SKIP
 """
 
-import os.path
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +20,7 @@ from torch.nn.functional import normalize
 
 from hybridclf.data.arrays import as_pil, convert
 from hybridclf.devices import as_device
-from hybridclf.errors import HybridClfError, InvalidInputError, SavedModelError, UnknownSpecError, choices
+from hybridclf.errors import HybridClfError, SavedModelError
 from hybridclf.ports import Label
 from hybridclf.utils.names import Prompts, Template
 
@@ -34,15 +32,23 @@ from ._image_proposer import (
     labels_of,
     refusing_pickles,
 )
+from ._open_clip_files import (
+    LOCAL,
+    cache_folder,
+    check_revision,
+    fetched,
+    image_options,
+    needs_hub,
+    resolve,
+    tokenizer_of,
+)
 from ._open_clip_head import OpenClipHeadProposer, has_head, load_head, save_with_head
-from ._open_clip_images import check_image_options, of_file, of_tag, plain, tag_of
+from ._open_clip_images import check_image_options
 
 __all__ = ["OpenClipProposer", "load"]
 
 KEPT_LABEL_SETS = 16
 """Label sets whose text features are cached."""
-
-_HUB, _LOCAL = "hf-hub:", "local-dir:"
 
 _DAMAGE = (AssertionError, KeyError, OSError, RuntimeError, TypeError, ValueError, SafetensorError)
 """Exceptions of open_clip for a damaged configuration, damaged weights or a failed download."""
@@ -120,13 +126,13 @@ def load(
     dtype = check_options(precision, batch_size)
     templates = check_templates(prompts)
     given = check_image_options(image_mean, image_std, interpolation, resize_mode)
-    cache = _cache(cache_dir)
-    name, pretrained = _resolve(spec)
-    _check_revision(spec, name, pretrained, revision)
-    images = given if pretrained is None else _images(name, pretrained, given)
+    cache = cache_folder(cache_dir)
+    name, pretrained = resolve(spec)
+    check_revision(spec, name, pretrained, revision)
+    images = given if pretrained is None else image_options(name, pretrained, given)
     try:
-        with refusing_pickles(spec), asking_hub(spec, _ADVICE) if _needs_hub(name, pretrained) else nullcontext():
-            source, checkpoint = _fetched(name, pretrained, cache, revision)
+        with refusing_pickles(spec), asking_hub(spec, _ADVICE) if needs_hub(name, pretrained) else nullcontext():
+            source, checkpoint = fetched(name, pretrained, cache, revision)
             model, transform = open_clip.create_model_from_pretrained(
                 source,
                 pretrained=checkpoint,
@@ -139,14 +145,14 @@ def load(
                 image_resize_mode=images.get("resize_mode"),
                 cache_dir=cache,
             )
-            headed = source.startswith(_LOCAL) and has_head(Path(source.removeprefix(_LOCAL)))
-            tokenizer = None if headed else _tokenizer(name, source, cache, revision)
+            headed = source.startswith(LOCAL) and has_head(Path(source.removeprefix(LOCAL)))
+            tokenizer = None if headed else tokenizer_of(name, source, cache, revision)
     except HybridClfError:
         raise
     except _DAMAGE as error:
         raise SavedModelError(f"{spec!r} cannot be loaded: {error}") from error
     if tokenizer is None:
-        return load_head(Path(source.removeprefix(_LOCAL)), model, transform, dtype, batch_size)
+        return load_head(Path(source.removeprefix(LOCAL)), model, transform, dtype, batch_size)
     config = open_clip.get_model_config(source)
     return OpenClipProposer(model, transform, tokenizer, templates, dtype, batch_size, config)
 
@@ -290,145 +296,3 @@ class OpenClipProposer(ImageProposer):
         n_tokens, n_kept = ((self.tokenizer(full, n) != padding).sum(dim=1) for n in (8 * length, length))
         cut = [text for text, more in zip(full, (n_tokens > n_kept).tolist(), strict=True) if more]
         warn_of_cut(cut, length, stacklevel=5)
-
-
-def _resolve(spec: str) -> tuple[str, str | None]:
-    """Split a spec into open_clip's model name and pretrained tag, or path of a checkpoint, and check them."""
-    if spec.startswith((_HUB, _LOCAL)):
-        _check_folder(spec)
-        return spec, None
-    import open_clip
-
-    name, _, pretrained = spec.partition("/")
-    if name not in open_clip.list_models():
-        raise UnknownSpecError(_unknown_model(spec, name, open_clip.list_models()))
-    if open_clip.is_pretrained_cfg(name, pretrained):
-        _check_quick_gelu(name, pretrained)
-    elif Path(pretrained).is_file():
-        tag = tag_of(name, pretrained)
-        if tag:
-            _check_quick_gelu(name, tag, pretrained)
-    else:
-        tags = choices(open_clip.list_pretrained_tags_by_model(name), 20) or "none"
-        raise UnknownSpecError(f"{pretrained!r} is neither a checkpoint file nor a pretrained tag of {name}: {tags}")
-    return name, pretrained
-
-
-def _images(name: str, pretrained: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Image preparation of a model's tag or checkpoint, as options of `load`; given ones take precedence."""
-    import open_clip
-
-    if open_clip.is_pretrained_cfg(name, pretrained):
-        return {**of_tag(name, pretrained), **given}
-    return of_file(name, pretrained, given)
-
-
-def _cache(cache_dir: str | Path | None) -> str | None:
-    if cache_dir is None:
-        return None
-    if not isinstance(cache_dir, str | Path) or Path(cache_dir).expanduser().is_file():
-        raise InvalidInputError(f"cache_dir must be the path of a folder, got {cache_dir!r}")
-    return str(Path(cache_dir).expanduser())
-
-
-def _check_revision(spec: str, name: str, pretrained: str | None, revision: Any) -> None:
-    """Check that a revision is a text, and the model on the hub."""
-    if revision is None:
-        return
-    if not isinstance(revision, str) or not revision:
-        raise InvalidInputError(f"revision must be a branch, tag or commit such as 'main', got {revision!r}")
-    import open_clip
-
-    if not name.startswith(_HUB) and not open_clip.get_pretrained_cfg(name, pretrained or "").get("hf_hub"):
-        raise InvalidInputError(f"revision={revision!r} is for models on the hub, and {spec!r} is none; leave it out")
-
-
-def _needs_hub(name: str, pretrained: str | None) -> bool:
-    """Tell whether a model needs the hub or its cache: for weights, a tokenizer, or a text tower's shape."""
-    import open_clip
-
-    if name.startswith(_HUB) or open_clip.is_pretrained_cfg(name, pretrained or ""):
-        return True
-    text = open_clip.get_model_config(name)["text_cfg"]
-    return bool(text.get("hf_model_name") or (text.get("hf_tokenizer_name") and not name.startswith(_LOCAL)))
-
-
-def _fetched(name: str, pretrained: str | None, cache: str | None, revision: str | None) -> tuple[str, str | None]:
-    """Download a model if necessary, and return open_clip's name and checkpoint of the local files."""
-    import open_clip
-    from open_clip.pretrained import download_pretrained_from_hf
-
-    if name.startswith(_HUB):
-        repository = name.removeprefix(_HUB)
-        config = Path(download_pretrained_from_hf(repository, "open_clip_config.json", revision, cache))
-        # the folder's name is the commit, so that the weights are of the same one as the configuration
-        download_pretrained_from_hf(repository, revision=config.parent.name, cache_dir=cache)
-        return f"{_LOCAL}{config.parent}", None
-    tag = open_clip.get_pretrained_cfg(name, pretrained or "")
-    if not tag:
-        return name, pretrained
-    if not tag.get("hf_hub"):
-        return name, open_clip.download_pretrained(tag, cache_dir=cache)
-    # "OWNER/REPO/" or "OWNER/REPO/FILE"
-    repository, file = os.path.split(tag["hf_hub"])
-    return name, download_pretrained_from_hf(repository, file or None, revision, cache)
-
-
-def _tokenizer(name: str, source: str, cache: str | None, revision: str | None) -> Callable[..., Tensor]:
-    """Load the tokenizer of a model whose files are at `source`; on the hub, it may be another repository's."""
-    import open_clip
-    from open_clip.tokenizer import HFTokenizer
-
-    text = open_clip.get_model_config(source)["text_cfg"]
-    repository = text.get("hf_tokenizer_name")
-    if not name.startswith(_HUB) or not repository:
-        return open_clip.get_tokenizer(source, cache_dir=cache)
-    # another repository does not have this one's revision
-    own = revision is not None and repository == name.removeprefix(_HUB)
-    return HFTokenizer(
-        repository,
-        context_length=text.get("context_length", 77),
-        cache_dir=cache,
-        tokenizer_mode=text.get("tokenizer_mode"),
-        **text.get("tokenizer_kwargs", {}),
-        **({"revision": revision} if own else {}),
-    )
-
-
-def _unknown_model(spec: str, name: str, known: list[str]) -> str:
-    if Path(spec).is_dir():
-        return f"{spec!r} is a folder; type 'open_clip:local-dir:{spec}'"
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {choices(near)}?" if near else "open_clip.list_models() lists them all"
-    return f"open_clip has no model {name!r} (type MODEL/PRETRAINED, such as 'RN50-quickgelu/openai'); {hint}"
-
-
-def _check_folder(spec: str) -> None:
-    """Check that a local folder has a configuration and weights; open_clip itself accepts missing weights."""
-    schema, _, path = spec.partition(":")
-    folder = Path(path)
-    if schema != "local-dir":
-        return
-    if not (folder / "open_clip_config.json").is_file():
-        raise UnknownSpecError(f"there is no open_clip_config.json in {folder}; give the folder of an open_clip model")
-    if not any(path.suffix in (".safetensors", ".bin", ".pth") for path in folder.iterdir()):
-        raise UnknownSpecError(f"there are no weights in {folder}; put open_clip_model.safetensors there")
-
-
-def _check_quick_gelu(name: str, tag: str, checkpoint: str | None = None) -> None:
-    """Refuse weights of a tag, or a checkpoint of it, trained with another activation; open_clip only warns."""
-    import open_clip
-
-    base, given = plain(name), checkpoint or tag
-    needs = open_clip.get_pretrained_cfg(base, tag).get("quick_gelu", False)
-    has = open_clip.get_model_config(name).get("quick_gelu", False)
-    if needs and not has:
-        raise InvalidInputError(
-            f"the weights {tag!r} were trained with QuickGELU, which {name} does not have, and would be wrong; "
-            f"type 'open_clip:{name}-quickgelu/{given}'"
-        )
-    if name != base and not needs:
-        raise InvalidInputError(
-            f"the weights {tag!r} were trained without QuickGELU, which {name} has, and would be wrong; "
-            f"type 'open_clip:{base}/{given}'"
-        )

@@ -27,7 +27,7 @@ from timm.data import (
     infer_imagenet_subset,
     resolve_model_data_config,
 )
-from timm.models import get_pretrained_cfg, is_model_pretrained, load_state_dict, parse_model_name
+from timm.models import get_pretrained_cfg, load_state_dict
 from torch import Tensor, nn
 
 from hybridclf.devices import as_device
@@ -50,17 +50,13 @@ from ._image_proposer import (
     refusing_pickles,
 )
 from ._imagenet import imagenet, named
+from ._timm_checks import check_classifier, check_name
 from ._timm_convnet import ConvNet as ConvNet  # its import registers it, for saved pairs
 from ._timm_features import FeatureExtractor, model_arguments, save_with_head
-from ._timm_models import HybridModel, register
+from ._timm_models import HybridModel
+from ._timm_registry import register
 
 __all__ = ["HybridModel", "TimmProposer", "load", "main", "register"]
-
-WIDEST_EMBEDDING = 4096
-"""Most outputs of an embedding. The widest in timm has 1280 (ViT-bigG).
-
-More outputs are classes without names in timm, such as Bamboo's 115,217.
-"""
 
 _MODES = {1: "L", 3: "RGB"}
 
@@ -108,7 +104,7 @@ def load(spec: str, *, device: str = "auto", precision: str = "fp32", batch_size
     """
     dtype = check_options(precision, batch_size)
     name, checkpoint = _split(spec)
-    _check_name(name, needs_weights=checkpoint is None)
+    check_name(name, needs_weights=checkpoint is None)
     try:
         here = checkpoint is not None or spec.startswith("local-dir:")
         with refusing_pickles(spec), nullcontext() if here else asking_hub(spec, _ADVICE):
@@ -117,7 +113,7 @@ def load(spec: str, *, device: str = "auto", precision: str = "fp32", batch_size
         raise
     except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
         raise _unloadable(spec, error) from error
-    _check_classifier(spec, model)
+    check_classifier(spec, model)
     config = _data_config(model)
     channels = config["input_size"][0]
     if channels not in _MODES:
@@ -322,85 +318,6 @@ def _unloadable(spec: str, error: Exception) -> HybridClfError:
         "name the model that the weights were trained with (timm.models.save_for_hf keeps both, for "
         "'timm:local-dir:FOLDER')"
     )
-
-
-def _check_name(spec: str, needs_weights: bool) -> None:
-    """Check before any download that timm has the model and, if needed, classifier weights for it."""
-    try:
-        source, name = parse_model_name(spec)
-        known = source is None and timm.is_model(name)
-        config = get_pretrained_cfg(name) if known else None  # raises for an unknown tag
-    except (ValueError, RuntimeError) as error:
-        raise UnknownSpecError(f"{error} {_with_weights(spec)}") from error
-    if source is None and not known:
-        near = get_close_matches(name.partition(".")[0], timm.list_models(), n=3)
-        hint = f"did you mean {choices(near)}?" if near else "timm.list_models() lists them all"
-        raise UnknownSpecError(f"timm has no model {name!r}; {hint}")
-    if not known or not needs_weights:
-        return
-    if config is None or not is_model_pretrained(name):
-        raise UnknownSpecError(f"timm has no weights for {name!r}. {_with_weights(name)}")
-    _check_outputs(spec, name, config, config.num_classes)
-
-
-def _with_weights(name: str) -> str:
-    found = timm.list_pretrained(f"{name.partition('.')[0]}.*")
-    return f"It has weights for {choices(found)}." if found else ""
-
-
-def _check_classifier(spec: str, model: Any) -> None:
-    """Check that a loaded model's outputs are classes, as many as in its configuration.
-
-    Raises
-    ------
-    InvalidInputError
-        If they are not classes.
-    SavedModelError
-        If their number differs, as timm has then made the last layer's weights random.
-    """
-    config = model.pretrained_cfg
-    name = ".".join(filter(None, (config.get("architecture"), config.get("tag"))))
-    registered = get_pretrained_cfg(name) if is_model_pretrained(name) else None
-    named = config.get("label_names")
-    if not model.num_classes or not named:
-        _check_outputs(spec, name, registered, model.num_classes)
-    n_named = len(named) if isinstance(named, (list, tuple)) else model.num_classes
-    for n, whose in ((config.get("num_classes", model.num_classes), "weights for"), (n_named, "names for")):
-        if n != model.num_classes:
-            raise SavedModelError(
-                f"{spec!r} has {whose} {n} classes and a model of {model.num_classes}; save it anew by "
-                "timm.models.save_for_hf"
-            )
-
-
-def _check_outputs(spec: str, name: str, registered: Any, n_outputs: int) -> None:
-    """Check by timm's registry that a model's outputs are classes.
-
-    Raises
-    ------
-    InvalidInputError
-        For features only, or an embedding such as CLIP's of images.
-    """
-    if not n_outputs:
-        raise InvalidInputError(f"{spec!r} has no classifier, only features; {_labelled(name)}")
-    if registered and n_outputs == registered.num_classes and not _is_labelled(name):
-        raise InvalidInputError(
-            f"the {n_outputs} outputs of {spec!r} are an embedding of the image, no classes; {_labelled(name)}, or for "
-            "any classes by their names an open_clip model, such as 'open_clip:ViT-B-32/openai'"
-        )
-
-
-def _labelled(name: str) -> str:
-    """Hint at classifier weights of a model."""
-    found = [other for other in timm.list_pretrained(f"{name.partition('.')[0]}.*") if _is_labelled(other)]
-    return f"choose {choices(found, 5)}" if found else "choose weights that end in in1k or the like"
-
-
-def _is_labelled(name: str) -> bool:
-    """Tell whether the outputs of timm's weights are classes."""
-    config = get_pretrained_cfg(name)
-    known = bool(config.label_names or infer_imagenet_subset({"num_classes": config.num_classes}))
-    return known or config.num_classes > WIDEST_EMBEDDING
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from ..data.arrays import Items
 from ..errors import InvalidInputError
 from ..estimator import HybridClassifier
-from ..fitting import calibration
+from ..fitting import recording as labelled
 from ..ports import Label
 from ..reranking.allocation import FixedTrials
 from ..reranking.fusion import Fusion
@@ -93,7 +93,7 @@ class Recording:
         levels = {name: getattr(self, name)[:n_trials] for name in ("t", "alpha", "sigma")}
         return replace(self, **levels, errors={name: table[:, :n_trials] for name, table in self.errors.items()})
 
-    def for_fitting(self, objective: str) -> calibration.Recording:
+    def for_fitting(self, objective: str) -> labelled.Recording:
         """Images to fit a fusion to, for `fitting.calibration`: the right class is a candidate, all errors are finite.
 
         Raises
@@ -108,7 +108,7 @@ class Recording:
                 "of no image for calibration the right class is among the candidates with finite errors; raise top_k "
                 f"above {self.candidates.shape[1]}, or check the labels and what the denoiser predicts"
             )
-        return calibration.Recording(
+        return labelled.Recording(
             log_prior=np.take_along_axis(self.log_proba, self.candidates, axis=1)[usable],
             errors=table[usable],
             t=self.t,

@@ -1,47 +1,30 @@
 """Fitting the fusion, the timestep weights and the order of trials on images that neither tier was trained on."""
 
 from dataclasses import dataclass, replace
-from itertools import compress
-from typing import Any
 
 import numpy as np
 from scipy.special import log_softmax, logsumexp, softmax
 
-from ..data.arrays import select
-from ..denoising.weighting import BinnedWeights, Weighting, paired_gaps, uniform_weights
-from ..ports import Denoiser, Label
-from ..proposer import shortlist
-from ..reranker import Reranker
+from ..denoising.weighting import BinnedWeights, Weighting, paired_gaps
 from ..reranking.allocation import Allocation, FixedTrials
-from ..reranking.batches import Capacity, ReplayEvaluator
 from ..reranking.fusion import Fusion
-from ..reranking.loop import Loop
 from ..reranking.novelty import UsualErrors
-from ..reranking.tasks import Task
-from ..reranking.trials import INFORMATIVE_TRIALS, InformativeOrder
-from ..reranking.window import Window
-from .drift import Drift, DriftSample
+from ..reranking.trials import InformativeOrder
+from .drift import Drift
 from .outliers import NoveltyTest, traits_of
+from .recording import RECORDED_CLASSES, Recording
+from .replay import replay
 from .worth import Answers, Worth, harmed_classes
 
 __all__ = [
     "RECORDED_CLASSES",
     "Calibration",
-    "Recording",
     "calibrate",
     "cross_answers",
     "fit_calibration",
     "in_order",
-    "record",
-    "replay",
     "worth_with",
 ]
-
-RECORDED_TRIALS = INFORMATIVE_TRIALS
-"""Trials recorded per image: all that a fitted order chooses from, so that a replay runs the very same trials."""
-
-RECORDED_CLASSES = 20
-"""Candidates recorded per image: the most probable ones."""
 
 COMPARED_IN, ENOUGH = (5, 2), 500
 """Parts of the images for the comparison with tier 1, and of more images than these.
@@ -54,84 +37,6 @@ Settings = tuple[Allocation, int | None]
 
 SHARPNESS = np.geomspace(0.4, 1.6, 13)
 """Factors on the evidence's log-scores that are tried on replayed races."""
-
-
-@dataclass(frozen=True)
-class Recording:
-    """Predictions of both tiers for n labelled images that they have not seen in training.
-
-    Attributes
-    ----------
-    log_prior : float array `[n, k]`
-        Tier 1's log-probabilities of the recorded candidates.
-    errors : float array `[n, T, k]`
-        Unweighted errors of these candidates in T trials, in the even order.
-    t, alpha, sigma : float array `[T]`
-        Times and noise levels of the trials.
-    y : int array `[n]`
-        Position of the right class among the candidates.
-    all_log_prior : float array `[m, C]`
-        Tier 1's log-probabilities of all classes, also of images whose right class was not among the candidates.
-    all_y : int array `[m]`
-        Right classes of these m images.
-    at : int array `[n]` or None
-        Positions of the n recorded images among these m; None: all m are recorded.
-    all_weight : float array `[m]` or None
-        Weights of the m images; None if all count alike.
-    vectors : bool
-        True for vectors, False for images.
-    drift : DriftSample or None
-        Looks of the m images, and tier 1's answers to corrupted copies; None for vectors, and images of any size.
-    """
-
-    log_prior: np.ndarray
-    errors: np.ndarray
-    t: np.ndarray
-    alpha: np.ndarray
-    sigma: np.ndarray
-    y: np.ndarray
-    all_log_prior: np.ndarray
-    all_y: np.ndarray
-    at: np.ndarray | None = None
-    all_weight: np.ndarray | None = None
-    vectors: bool = False
-    drift: DriftSample | None = None
-
-    @property
-    def positions(self) -> np.ndarray:
-        """Positions of the n recorded images among the m, int `[n]`."""
-        return np.arange(len(self.y)) if self.at is None else self.at
-
-    @property
-    def weight(self) -> np.ndarray | None:
-        """Weights of the recorded images, `[n]`; None if all count alike."""
-        return None if self.all_weight is None else self.all_weight[self.positions]
-
-    @classmethod
-    def join(cls, parts: list["Recording"]) -> "Recording":
-        """Recordings of different folds as one."""
-        names = ["log_prior", "errors", "y", "all_log_prior", "all_y"]
-        names += ["all_weight"] if parts[0].all_weight is not None else []
-        starts = np.cumsum([0, *(len(p.all_y) for p in parts[:-1])])
-        joined: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
-        at = np.concatenate([p.positions + start for p, start in zip(parts, starts, strict=True)])
-        drifts = [p.drift for p in parts if p.drift is not None]
-        return replace(parts[0], **joined, at=at, drift=DriftSample.join(drifts) if drifts else None)
-
-    def select(self, images: np.ndarray) -> "Recording":
-        """The recording of some of the m images, bool `[m]`."""
-        kept = images[self.positions]
-        return replace(
-            self,
-            log_prior=self.log_prior[kept],
-            errors=self.errors[kept],
-            y=self.y[kept],
-            all_log_prior=self.all_log_prior[images],
-            all_y=self.all_y[images],
-            at=(np.cumsum(images) - 1)[self.positions[kept]],
-            all_weight=None if self.all_weight is None else self.all_weight[images],
-            drift=None if self.drift is None else self.drift.select(images),
-        )
 
 
 @dataclass(frozen=True)
@@ -163,62 +68,6 @@ class Calibration:
     worth: Worth | None = None
     drift: Drift | None = None
     novelty: NoveltyTest | None = None
-
-
-def record(
-    denoiser: Denoiser,
-    images: Any,
-    classes: np.ndarray,
-    log_prior: np.ndarray,
-    y: np.ndarray,
-    *,
-    objective: str,
-    batch_size: int | None,
-    seed: int,
-    weight: np.ndarray | None = None,
-    progress: bool = False,
-) -> Recording:
-    """Run all recorded trials on all images, for as many candidates as are recorded.
-
-    Parameters
-    ----------
-    denoiser : Denoiser
-        Tier 2.
-    images : sequence of n images
-        Input of its `encode`.
-    classes : array of labels `[C]`
-        Labels of the prior's columns.
-    log_prior : float array `[n, C]`
-        Tier 1's log-probabilities.
-    y : int array `[n]`
-        Right classes. Of an image whose right class is no recorded candidate only the prior is kept.
-    objective, batch_size, seed, progress
-        As for `Reranker`.
-    weight : float array `[n]`, optional
-        Weights of the images; default: all count alike.
-    """
-    top = np.sort(np.argsort(-log_prior, axis=1, kind="stable")[:, :RECORDED_CLASSES], axis=1)
-    hit = top == y[:, None]
-    usable = np.flatnonzero(hit.any(axis=1))
-    reranker = Reranker(
-        denoiser,
-        allocation=FixedTrials(RECORDED_TRIALS),
-        objective=objective,
-        weighting=uniform_weights,
-        batch_size=batch_size,
-        random_state=seed,
-    )
-    chosen = select(images, usable)
-    labels: list[list[Label]] = [classes[c].tolist() for c in top[usable]]
-    results = reranker.rerank(chosen, labels, progress=progress)
-    finite = np.array([r.stopped_by != "fallback" for r in results], dtype=bool)
-    errors = np.zeros((finite.sum(), RECORDED_TRIALS, top.shape[1]), dtype=np.float32)
-    for table, result in zip(errors, compress(results, finite), strict=True):
-        table[:] = result.evidence
-    kept = np.take_along_axis(log_prior, top, axis=1)[usable][finite]
-    position = hit[usable].argmax(axis=1)[finite]
-    vectors = len(denoiser.shape) == 1
-    return Recording(kept, errors, *reranker.levels(), position, log_prior, y, usable[finite], weight, vectors)
 
 
 def calibrate(
@@ -410,42 +259,3 @@ def _sharpest(
         np.average(np.log(np.maximum(p[n, recording.y], 1e-12)), weights=recording.weight) for p in posteriors
     ]
     return options[int(np.argmax(likelihood))]
-
-
-def replay(
-    fusion: Fusion, allocation: Allocation, log_prior: np.ndarray, errors: np.ndarray, top_k: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Run an allocation on recorded errors, in the same loop that asks a denoiser.
-
-    Parameters
-    ----------
-    fusion, allocation, top_k
-        As for `HybridClassifier`.
-    log_prior : float array `[n, k]`
-        Tier 1's log-probabilities of the recorded candidates.
-    errors : float array `[n, T, k]`
-        Their weighted errors, trials in the order in which the allocation uses them.
-
-    Returns
-    -------
-    posterior : float array `[n, k]`
-    evaluations : int array `[n]`
-    """
-    posterior, evaluations = fusion.prior(log_prior), np.zeros(len(log_prior), dtype=int)
-    candidates = shortlist(posterior, top_k)
-    # Tables by candidate, best first: candidates (2, 0) of three recorded ones take columns 2 and 0. A row's padding,
-    # here a third column 0, is never asked for.
-    index = np.zeros(log_prior.shape, dtype=int)
-    for row, c in zip(index, candidates, strict=True):
-        row[: len(c)] = c
-    table = np.take_along_axis(errors[:, : allocation.max_trials], index[:, None], axis=2)
-    tasks = [Task(i, tuple(c.tolist()), log_prior[i, c]) for i, c in enumerate(candidates)]
-    capacity = Capacity(512, 2**14)
-    window = Window.for_batches(capacity, allocation.max_trials, log_prior.shape[1])
-    loop = Loop(allocation, fusion, ReplayEvaluator(table), capacity, window)
-    for step in loop.run(tasks):
-        for image, result in step.finished:
-            columns = list(result.candidates)
-            posterior[image, columns] = result.posterior * posterior[image, columns].sum()
-            evaluations[image] = result.evaluations
-    return posterior, evaluations

@@ -22,8 +22,8 @@ from ..proposer import aligned_log_proba, is_trained, rows_of
 from ..training.denoiser import TrainingConfig, TrainingLog, train
 from ..training.trainer import Examples
 from ..utils.progress import progress_bar
-from .calibration import Recording, record
 from .drift import DriftSample
+from .recording import Recording, record
 from .splitting import Split, folds, hold_out
 
 __all__ = ["CrossFit", "FittedTiers", "Sample", "TierFitter", "pixel_span"]

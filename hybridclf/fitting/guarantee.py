@@ -18,7 +18,9 @@ from ..denoising.weighting import Weighting
 from ..errors import InvalidInputError
 from ..reranking.allocation import Allocation, FixedTrials, Race
 from ..reranking.fusion import Fusion
-from .calibration import Calibration, Recording, in_order, replay
+from .calibration import Calibration, in_order
+from .recording import Recording
+from .replay import replay
 
 __all__ = ["FIT_SHARE", "Guarantee", "Replays", "Setting", "check_enough", "find_guarantee", "p_value", "settings_of"]
 

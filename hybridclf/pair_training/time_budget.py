@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import TrainingError
-from ..fitting.calibration import RECORDED_TRIALS
+from ..fitting.recording import RECORDED_TRIALS
 
 __all__ = ["FINISHING_SHARE", "MIN_STEPS", "HeldOutUse", "TimeBudget", "TimePlan"]
 

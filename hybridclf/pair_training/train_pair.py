@@ -16,7 +16,7 @@ from ..data.holding_out import pack, unpack
 from ..denoising import objectives, weighting
 from ..devices import as_device, has_bf16
 from ..estimator import HybridClassifier
-from ..fitting import calibration, corruptions, cross_fit, drift, outliers, worth
+from ..fitting import calibration, corruptions, cross_fit, drift, outliers, recording, worth
 from ..pretrained.catalog import model_folder
 from ..reranking import fusion, novelty
 from ..training import augmentation, losses, optimizer, trainer
@@ -179,10 +179,11 @@ def _choose(
 
 def _modules() -> list[ModuleType]:
     """Modules whose constants decide the result of a training."""
-    fitting = [calibration, corruptions, cross_fit, drift, fusion, novelty, objectives, outliers, weighting, worth]
+    fitting = [calibration, recording, corruptions, cross_fit, drift, outliers, worth]
+    evidence = [fusion, novelty, objectives, weighting]
     training = [augmentation, denoiser_training, losses, optimizer, trainer]
     ours = [finish, linear_head, recipe, time_budget]
-    return [*ours, duplicates, holding_out, *training, *fitting]
+    return [*ours, duplicates, holding_out, *training, *fitting, *evidence]
 
 
 def _digest(images: LabelledImages) -> str:

@@ -29,8 +29,9 @@ import hybridclf_adapters.open_clip
 from hybridclf import HybridClassifier
 from hybridclf.errors import InvalidInputError, SavedModelError, UnknownLabelError, UnknownSpecError
 from hybridclf.proposer import is_trained, resolve_proposer
+from hybridclf_adapters._open_clip_files import check_quick_gelu
 from hybridclf_adapters._open_clip_images import OPTIONS, of_file
-from hybridclf_adapters.open_clip import OpenClipProposer, _check_quick_gelu, load
+from hybridclf_adapters.open_clip import OpenClipProposer, load
 
 NAME = "hybridclf-test-clip"
 CONFIG = {
@@ -257,13 +258,13 @@ def test_weights_that_need_quick_gelu_are_refused_by_name() -> None:
     refused = []
     for name, tag in open_clip.list_pretrained():
         try:
-            _check_quick_gelu(name, tag)
+            check_quick_gelu(name, tag)
         except InvalidInputError as error:
             refused.append((name, tag))
             better = f"{name}-quickgelu"
             assert f"'open_clip:{better}/{tag}'" in str(error)
             assert open_clip.is_pretrained_cfg(better, tag)
-            _check_quick_gelu(better, tag)
+            check_quick_gelu(better, tag)
     assert {tag for _, tag in refused} >= {"openai", "dfn5b", "metaclip_fullcc"}
     assert ("ViT-B-32", "laion2b_s34b_b79k") not in refused
 

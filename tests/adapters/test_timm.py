@@ -34,8 +34,9 @@ from hybridclf.errors import InvalidInputError, InvalidTypeError, SavedModelErro
 from hybridclf.models import LateConditionedDenoiser, LateUNet
 from hybridclf.pretrained.catalog import models
 from hybridclf.proposer import is_trained, resolve_proposer
-from hybridclf_adapters._timm_models import register_folders
-from hybridclf_adapters.timm import HybridModel, TimmProposer, _is_labelled, class_names, load, register
+from hybridclf_adapters._timm_checks import is_labelled
+from hybridclf_adapters._timm_registry import register_folders
+from hybridclf_adapters.timm import HybridModel, TimmProposer, class_names, load, register
 from tests.adapters.tiny_pair import specs_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -336,7 +337,7 @@ def test_features_are_refused_before_they_are_downloaded(name: str) -> None:
 
 def test_every_classifier_of_timm_is_taken_for_one() -> None:
     found = timm.list_pretrained(exclude_filters="hybridclf_*")
-    refused = [name for name in found if get_pretrained_cfg(name).num_classes and not _is_labelled(name)]
+    refused = [name for name in found if get_pretrained_cfg(name).num_classes and not is_labelled(name)]
     assert {"vit_base_patch16_224.augreg_in21k", "vit_base_patch16_clip_224.openai_ft_in1k"}.isdisjoint(refused)
     assert not [name for name in refused if re.search(r"in(1|12|21|22)k|inw21k|bamboo", name.partition(".")[2])]
     assert all(re.search("clip|pe_core", name) for name in refused)  # towers for images beside ones for text

@@ -14,7 +14,7 @@ from sklearn.base import clone
 
 from hybridclf import HybridClassifier, InvalidInputError, PairedTTest, zero_shot
 from hybridclf.errors import SavedModelError
-from hybridclf.fitting import calibration
+from hybridclf.fitting import recording
 from hybridclf_adapters import diffusers
 from hybridclf_adapters.open_clip import load as load_open_clip
 from tests.adapters.tiny_diffusers import dit, save
@@ -30,7 +30,7 @@ PROMPTS = "a {}, a pet."
 def few_recorded_trials() -> Iterator[None]:
     """As many as the quick allocation uses; more only take time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "RECORDED_TRIALS", 4)
+        patch.setattr(recording, "RECORDED_TRIALS", 4)
         yield
 
 

@@ -16,10 +16,10 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from hybridclf.data.arrays import Items, select
 from hybridclf.errors import UncalibratedWarning
-from hybridclf.fitting import calibration
 from hybridclf.fitting import cross_fit as module
-from hybridclf.fitting.calibration import Recording
+from hybridclf.fitting import recording
 from hybridclf.fitting.cross_fit import CrossFit, FittedTiers, Sample, TierFitter
+from hybridclf.fitting.recording import Recording
 from hybridclf.proposer import aligned_log_proba
 from hybridclf.training.denoiser import TrainingConfig
 
@@ -49,7 +49,7 @@ def recipe(denoiser: Any) -> TierFitter:
 
 @pytest.fixture(autouse=True)
 def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "RECORDED_TRIALS", 4)
+    monkeypatch.setattr(recording, "RECORDED_TRIALS", 4)
 
 
 def sample(X: np.ndarray, y: np.ndarray) -> Sample:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hybridclf.errors import TrainingError
-from hybridclf.fitting.calibration import RECORDED_TRIALS
+from hybridclf.fitting.recording import RECORDED_TRIALS
 from hybridclf.pair_training import planning
 from hybridclf.pair_training.finish import RACE
 from hybridclf.pair_training.run import TrainingRun

@@ -12,15 +12,14 @@ from ..data.image_files import read_pictures
 from ..data.tables import TableEncoder, is_numeric
 from ..errors import InvalidInputError
 from ..proposer import accepts_gaps
+from .parameters import HasParameters
 
 __all__ = ["ReadsItems"]
 
 
-class ReadsItems:
+class ReadsItems(HasParameters):
     """Reading part of `HybridClassifier`: `fit` learns shape, range and columns, and later inputs are held to them."""
 
-    proposer: Any
-    image_shape: tuple[int, ...] | None
     image_shape_: tuple[int, ...] | None
     pixel_range_: tuple[float, float] | None
     n_features_in_: int

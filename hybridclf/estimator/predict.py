@@ -1,0 +1,292 @@
+"""Predictions of `HybridClassifier`: candidates, re-ranking, posteriors, novelty, captions and explanations."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+from sklearn.utils.validation import check_is_fitted
+
+from ..captions import CaptionScores, check_captions, different_texts, score_captions, without_template
+from ..data.arrays import Items
+from ..denoising.weighting import resolve_weighting
+from ..errors import InvalidInputError, choices
+from ..explanation import Explanation, explain
+from ..fitting.drift import looks_of
+from ..fitting.outliers import lowest_errors, name_novel, novelty_test, reject_novel, traits_of
+from ..fitting.recording import RECORDED_CLASSES
+from ..fitting.validation import check_parameters
+from ..ports import Label
+from ..proposer import aligned_log_proba, shortlist
+from ..reranker import Reranker
+from ..reranking.allocation import Allocation, FixedTrials, Race
+from ..reranking.evidence import TIER_1_ANSWERS, RerankResult
+from ..reranking.fusion import Fusion
+from ..reranking.loop import Step
+from ..utils.bounds import check_whole
+from .fit import FitsTiers
+
+__all__ = ["Predicts"]
+
+
+class Predicts(FitsTiers):
+    """Predicting part of `HybridClassifier`: each method takes images as `fit` does."""
+
+    def propose(self, X: Any) -> tuple[list[list[Label]], list[np.ndarray]]:
+        """Tier 1's candidates of each image, best first, and their log-probabilities `[k]`."""
+        check_is_fitted(self)
+        return self._propose(self._read(X))[:2]
+
+    def rerank(self, X: Any) -> list[RerankResult]:
+        """Re-rank images: ranking, posterior among the candidates, cost and reason for stopping of each.
+
+        Parameters
+        ----------
+        X : as for `fit`
+            n images.
+
+        Returns
+        -------
+        list of RerankResult `[n]`
+        """
+        return self.decide(X)[1]
+
+    def stream(self, X: Any) -> Iterator[Step]:
+        """Generate the steps of `rerank`, to be watched; none is rejected here, `novelty` tells."""
+        check_is_fitted(self)
+        items = self._read(X)
+        candidates, log_prior, _ = self._propose(items)
+        return self.reranker().stream(items.images, candidates, log_prior, self._novel(items))
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Posterior `[n, C]` of all classes, rows sum to one; classes that were no candidates keep tier 1's share."""
+        check_is_fitted(self)
+        return self._decide(self._read(X))[0]
+
+    def decide(self, X: Any) -> tuple[np.ndarray, list[RerankResult]]:
+        """`predict_proba` and `rerank` at the cost of one: the posterior `[n, C]` and the n results behind it.
+
+        Raises
+        ------
+        InvalidInputError
+            With `reject`, if there was no calibration on images of one size, or one on too few for this rate.
+        """
+        check_is_fitted(self)
+        items = self._read(X)
+        if self.reject is None:
+            return self._decide(items)
+        p_values, evaluations = self._p_values(items)  # first, as it may raise
+        posterior, results = self._decide(items)
+        return posterior, reject_novel(results, p_values, evaluations, self.reject)
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Logarithm of `predict_proba`, `[n, C]`; never below that of the smallest normal float."""
+        return np.log(np.maximum(self.predict_proba(X), np.finfo(float).tiny))
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Log-posterior `[n, C]`; with two classes the log-odds `[n]` of the second."""
+        scores = self.predict_log_proba(X)
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The labels with the highest posterior, `[n]`; with `reject`, `novel_label` for images of no class."""
+        posterior, results = self.decide(X)
+        labels = self.classes_[posterior.argmax(axis=1)]
+        return labels if self.reject is None else name_novel(labels, results, self.novel_label)
+
+    def novelty(self, X: Any) -> np.ndarray:
+        """Conformal p-values `[n]` of images against the calibration images: low for what is none of the classes.
+
+        Of images drawn as those were, at most a share a has p ≤ a. Looks decide, and the lowest error in one trial of
+        tier 1's first twenty classes. The rate is exact after `calibrate` for images whose right class is among
+        the twenty, and close after a `fit` with folds, as the tiers of the folds are not those that answer.
+
+        Raises
+        ------
+        InvalidInputError
+            If there was no calibration on at least 60 images of one size.
+        """
+        check_is_fitted(self)
+        return self._p_values(self._read(X))[0]
+
+    def reranker(self, allocation: Allocation | None = None, fusion: Fusion | None = None) -> Reranker:
+        """The fitted second tier as a stage of its own, with the fitted allocation and fusion unless others are given.
+
+        `clf.reranker(FixedTrials(256), Fusion())` is the diffusion classifier alone, on the same weights and noise.
+        """
+        check_is_fitted(self)
+        check_parameters(self)  # set_params may have changed them
+        learned = self.calibration_
+        stage = Reranker(
+            self.denoiser_,
+            allocation=allocation or self.allocation,
+            fusion=fusion or self.fusion_,
+            objective=self._objective,
+            weighting=resolve_weighting(self._weighting) or (learned.weighting if learned else None),
+            order=learned.order if learned else None,
+            batch_size=self.batch_size,
+            random_state=self._seed,
+        )
+        stage.condition(self.classes_.tolist())  # once for all, whatever the candidates
+        return stage
+
+    def score_captions(
+        self, images: Any, captions: Sequence[Sequence[str]] | Sequence[str], *, trials: int = 32
+    ) -> list[CaptionScores]:
+        """Score captions of images by both tiers, any texts and not the labels; prompt templates are left out.
+
+        All captions of all images share their trials, which are evenly spaced. Scores are errors of the denoiser, with
+        the classifier's objective and timestep weights. Between images they are compared by what a caption gains over
+        no prompt, as DiffusionITM does; errors alone compare captions of one image (Equation 9 of arXiv 2303.16203).
+
+        Parameters
+        ----------
+        images : as for `fit`
+            n images.
+        captions : n sequences of str, or sequence of str
+            The captions of each image, of any number; or the same for all images.
+        trials : int
+            Trials of each image, at least 1; each costs an evaluation per caption and one for no prompt.
+
+        Returns
+        -------
+        list of CaptionScores `[n]`
+
+        Raises
+        ------
+        InvalidTypeError
+            If tier 2 is no model of text.
+        InvalidInputError
+            For unusable images, for captions that are empty, or for some that are different and read the same to the
+            model.
+
+        Examples
+        --------
+        >>> clf = HybridClassifier.from_pretrained("shapes")  # doctest: +SKIP
+        >>> captions = ["a red star above a blue ring", "a blue star above a red ring"]  # doctest: +SKIP
+        >>> clf.score_captions(["scene.png"], captions)[0].gain  # doctest: +SKIP
+        array([11.2, 4.9])
+        """
+        check_is_fitted(self)
+        asked = copy.copy(self)
+        asked.denoiser_ = without_template(self.denoiser_)
+        items = self._read(images)
+        listed = check_captions(captions, len(items))
+        asked.classes_ = np.array(different_texts(listed))
+        stage = asked.reranker(FixedTrials(trials), Fusion())
+        return score_captions(self.proposer_, stage, items, listed, self.verbose)
+
+    def explain(self, image: Any, a: Label = None, b: Label = None, *, trials: int = 16) -> Explanation:
+        """Explain why an image is taken for class a and not for class b.
+
+        The trials are those that a race would run first; all of them are, so that the sum may differ a little from the
+        posterior of a race that stopped earlier.
+
+        Parameters
+        ----------
+        image : one image or vector
+            As one item of `fit`'s X.
+        a, b : labels, optional
+            Two of the classes. Default: those with the highest posteriors.
+        trials : int
+            Trials to run, at least 1.
+
+        Returns
+        -------
+        Explanation
+            The tiers' contributions to the log-odds, what each trial said, and a map of the image.
+
+        Raises
+        ------
+        InvalidInputError
+            For an unusable image, a label that is no class, one label twice, an objective that has no error by pixel
+            (vlb), or errors that are not finite.
+
+        Examples
+        --------
+        >>> print(clf.explain(photo))  # doctest: +SKIP
+        'cat' rather than 'dog', log-odds 1.92: for 'cat' speak -0.41 from tier 1 and +2.33 from tier 2 in 16 trials …
+        """
+        check_is_fitted(self)
+        check_whole("trials", trials, 1)
+        for label in (a, b):
+            if label is not None and label not in self.classes_.tolist():
+                raise InvalidInputError(
+                    f"{label!r} is none of the classes; choose of {choices(self.classes_.tolist())}"
+                )
+        if a is not None and a == b:
+            raise InvalidInputError(f"a and b are both {a!r}; give two different classes")
+        one = image[None] if isinstance(image, np.ndarray) else [image]
+        items = self._read(one)
+        posterior, results = self._decide(items)
+        ranked = self.classes_[np.argsort(-posterior[0], kind="stable")].tolist()
+        others = (label for label in ranked if label not in (a, b))
+        pair = tuple(next(others) if label is None else label for label in (a, b))
+        log_prior = self._propose(items)[2][0]
+        chosen = log_prior[[self.classes_.tolist().index(label) for label in pair]]
+        stage = self.reranker(Race(max_trials=trials))
+        size, asked = _size_of(items.images[0]), results[0].stopped_by not in TIER_1_ANSWERS
+        return explain(stage, items.images, size, (pair[0], pair[1]), chosen, self._objective, asked)
+
+    def _log_prior(self, items: Items) -> np.ndarray:
+        """Tier 1's log-probabilities `[n, C]` of all classes, flatter for images that look unlike the calibration's."""
+        log_prior = aligned_log_proba(self.proposer_, items, self.classes_)
+        drift = self.calibration_ and self.calibration_.drift
+        return drift(log_prior, items.images) if drift else log_prior
+
+    def _propose(self, items: Items) -> tuple[list[list[Label]], list[np.ndarray], np.ndarray]:
+        """Candidates of each image with their log prior, and the log prior `[n, C]` of all classes."""
+        log_prior = self._log_prior(items)
+        prior = self.fusion_.prior(log_prior)
+        chosen = shortlist(prior, self.top_k)
+        return (
+            [self.classes_[c].tolist() for c in chosen],
+            [p[c] for p, c in zip(log_prior, chosen, strict=True)],
+            log_prior,
+        )
+
+    def _novel(self, items: Items) -> np.ndarray | None:
+        """Tell which vectors have numbers far from all that `fit` saw, bool `[n]`; None for images."""
+        return None if self._usual is None else self._usual.novel(items.images)
+
+    def _decide(self, items: Items) -> tuple[np.ndarray, list[RerankResult]]:
+        candidates, log_prior, own = self._propose(items)
+        stage = self.reranker()
+        stage.check_prior = False  # it is that of the tier 1 which the fusion was fitted for
+        results = stage.rerank(items.images, candidates, log_prior, novel=self._novel(items), progress=self.verbose)
+        return self._posterior(own, results), results
+
+    def _posterior(self, own: np.ndarray, results: Sequence[RerankResult]) -> np.ndarray:
+        """Posterior `[n, C]` of all classes from their log prior `[n, C]` and the results of some candidates."""
+        posterior = self.fusion_.prior(own)
+        number = {label: i for i, label in enumerate(self.classes_.tolist())}
+        for row, log_p, result in zip(posterior, own, results, strict=True):
+            if result.stopped_by in TIER_1_ANSWERS:
+                row[:] = softmax(log_p)
+                continue
+            columns = [number[label] for label in result.candidates]
+            row[columns] = result.posterior * row[columns].sum()
+        return posterior / posterior.sum(axis=1, keepdims=True)
+
+    def _p_values(self, items: Items) -> tuple[np.ndarray, np.ndarray]:
+        """P-values of images and what each cost in evaluations, `[n]` each."""
+        test = novelty_test(self)
+        traits, evaluations = self._traits(items, test.pixel_range)
+        return test.p_values(traits), evaluations
+
+    def _traits(self, items: Items, pixel_range: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+        """Traits `[n, 6]` of images, and the evaluations `[n]` behind them."""
+        log_prior = aligned_log_proba(self.proposer_, items, self.classes_)
+        candidates = self.classes_[np.argsort(-log_prior, axis=1, kind="stable")[:, :RECORDED_CLASSES]].tolist()
+        stage = self.reranker(FixedTrials(1), Fusion())
+        stage.plan = self.reranker(Race(max_trials=1)).plan  # its most informative trial
+        lowest, evaluations = lowest_errors(stage, items.images, candidates, self.verbose)
+        return traits_of(looks_of(items.images, *pixel_range), lowest), evaluations
+
+
+def _size_of(image: Any) -> tuple[int, int] | None:
+    """Height and width of an image; None for a vector."""
+    if hasattr(image, "height"):
+        return image.height, image.width
+    return None if np.ndim(image) == 1 else (image.shape[0], image.shape[1])

@@ -1,0 +1,52 @@
+"""Replay of an allocation on recorded errors."""
+
+import numpy as np
+
+from ..proposer import shortlist
+from ..reranking.allocation import Allocation
+from ..reranking.batches import Capacity, ReplayEvaluator
+from ..reranking.fusion import Fusion
+from ..reranking.loop import Loop
+from ..reranking.tasks import Task
+from ..reranking.window import Window
+
+__all__ = ["replay"]
+
+
+def replay(
+    fusion: Fusion, allocation: Allocation, log_prior: np.ndarray, errors: np.ndarray, top_k: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Run an allocation on recorded errors, in the same loop that asks a denoiser.
+
+    Parameters
+    ----------
+    fusion, allocation, top_k
+        As for `HybridClassifier`.
+    log_prior : float array `[n, k]`
+        Tier 1's log-probabilities of the recorded candidates.
+    errors : float array `[n, T, k]`
+        Their weighted errors, trials in the order in which the allocation uses them.
+
+    Returns
+    -------
+    posterior : float array `[n, k]`
+    evaluations : int array `[n]`
+    """
+    posterior, evaluations = fusion.prior(log_prior), np.zeros(len(log_prior), dtype=int)
+    candidates = shortlist(posterior, top_k)
+    # Tables by candidate, best first: candidates (2, 0) of three recorded ones take columns 2 and 0. A row's padding,
+    # here a third column 0, is never asked for.
+    index = np.zeros(log_prior.shape, dtype=int)
+    for row, c in zip(index, candidates, strict=True):
+        row[: len(c)] = c
+    table = np.take_along_axis(errors[:, : allocation.max_trials], index[:, None], axis=2)
+    tasks = [Task(i, tuple(c.tolist()), log_prior[i, c]) for i, c in enumerate(candidates)]
+    capacity = Capacity(512, 2**14)
+    window = Window.for_batches(capacity, allocation.max_trials, log_prior.shape[1])
+    loop = Loop(allocation, fusion, ReplayEvaluator(table), capacity, window)
+    for step in loop.run(tasks):
+        for image, result in step.finished:
+            columns = list(result.candidates)
+            posterior[image, columns] = result.posterior * posterior[image, columns].sum()
+            evaluations[image] = result.evaluations
+    return posterior, evaluations

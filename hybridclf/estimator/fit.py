@@ -106,7 +106,7 @@ class FitsTiers(ReadsItems):
                 raise InvalidInputError(
                     f"sample_weight is above 0 for the one class {y.tolist()[0]!r}; give weight to at least 2 classes"
                 )
-        self.classes_ = self._classes(proposer, y)
+        self.classes_ = self._classes(proposer, denoiser, y)
         numbers = class_numbers(y, self.classes_)
         check_classes(self.classes_, numbers, trains=denoiser is None)
         self._seed = draw_seed(self.random_state)
@@ -225,12 +225,13 @@ class FitsTiers(ReadsItems):
         self._calibrate(None)
         return self
 
-    def _classes(self, proposer: Any, y: np.ndarray) -> np.ndarray:
-        """The labels in y, or all that a trained proposer knows: images for calibration need not show every class."""
+    def _classes(self, proposer: Any, denoiser: Any, y: np.ndarray) -> np.ndarray:
+        """The labels in y, or all that trained tiers know: images for calibration need not show every class."""
         if not is_trained(proposer):
             return np.unique(y)
-        if not hasattr(proposer, "classes_"):
-            proposer.fit(None, np.unique(y))
+        if not hasattr(proposer, "classes_"):  # it is asked by name, about any labels
+            known = getattr(denoiser, "classes", y)
+            proposer.fit(None, np.unique(known if np.isin(y, known).all() else y))
         return np.asarray(proposer.classes_)
 
     def _keep(self, tiers: FittedTiers) -> None:

@@ -62,7 +62,7 @@ def plan_time(budget: TimeBudget, data: TrainingData, tier_1: Tier1, job: Job) -
         shortest = tier_1.shortest()
     # what tier 1 leaves is for both tier 2 and the end
     room = min(FINISHING_SHARE * 60 * budget.minutes, (budget.left - shortest) / 2)
-    usage = HeldOutUse.within(max(0.0, room), OVERHEAD * row, len(data.fit_on), len(data.measure_on))
+    usage = _usage(data, max(0.0, room), row)
     finishing = OVERHEAD * row * usage.n_rows
     seconds = tier_1.share(budget.left - finishing, shortest)
     plan = TimePlan(
@@ -82,7 +82,11 @@ def plan_time(budget: TimeBudget, data: TrainingData, tier_1: Tier1, job: Job) -
 def use_held_out(run: TrainingRun, budget: TimeBudget, data: TrainingData, network: nn.Module) -> HeldOutUse:
     """Choose how to use the held-out images in the time that is really left; the first choice is logged and kept."""
     if "usage" not in run.log:
-        row = OVERHEAD * seconds_per_row(network, data)
-        run.log["usage"] = asdict(HeldOutUse.within(budget.left, row, len(data.fit_on), len(data.measure_on)))
+        run.log["usage"] = asdict(_usage(data, budget.left, seconds_per_row(network, data)))
         run.write()
     return HeldOutUse(**run.log["usage"])
+
+
+def _usage(data: TrainingData, seconds: float, row: float) -> HeldOutUse:
+    """Choose a use of the held-out images that takes so long, at so many seconds per row of tier 2 alone."""
+    return HeldOutUse.within(seconds, OVERHEAD * row, len(data.fit_on), len(data.measure_on), len(data.classes))

@@ -300,12 +300,14 @@ def conflicts(images: LabelledImages, copies: np.ndarray) -> tuple[str, ...]:
 
 
 def _half(y: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Choose about half of the held-out images in whole groups: at most `HELD_OUT`, at least one of each class."""
+    """Choose about half of the held-out images in whole groups: at most `HELD_OUT`, one of each class first."""
     counts = np.bincount(y)
     wanted = np.maximum(1, np.round(min(0.5, HELD_OUT / len(y)) * counts)) * (counts > 0)
     # the key of a group is the position of its first image: held-out images are already in random order
     _, first, group = np.unique(groups, return_index=True, return_inverse=True)
-    return spread(y, groups, first[group], wanted.astype(int), counts)
+    chosen = spread(y, groups, first[group], wanted.astype(int), counts)
+    one_each = np.unique(y[chosen], return_index=True)[1]
+    return np.concatenate([chosen[one_each], np.delete(chosen, one_each)])
 
 
 @torch.inference_mode()

@@ -247,16 +247,16 @@ class TrainingRun:
         if name not in self.log["n_steps"]:
             self.log["n_steps"][name] = steps_in(trainer, seconds)
             self.write()
-        before = self.log.setdefault("before", {})
-        if patience is not None and name not in before:
-            save_tensors(self.best(name), trainer.average.state_dict())
-            before[name] = held_out(trainer.average)
-            self.write()
         checkpoint = self.checkpoint(name)
         if checkpoint.exists():
             _restore(trainer, checkpoint)
         if not trainer.step:  # a checkpoint has the length of its own, which may be cut short
             trainer.n_steps = self.log["n_steps"][name]
+        before = self.log.setdefault("before", {})
+        if patience is not None and name not in before:
+            save_tensors(self.best(name), trainer.average.state_dict())
+            before[name] = held_out(trainer.average)
+            self.write()
         # steps after the checkpoint are taken again, and log their entries again
         entries = [entry for entry in self.log["losses"].get(name, []) if entry["step"] <= trainer.step]
         self.log["losses"][name] = entries

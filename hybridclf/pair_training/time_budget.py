@@ -19,7 +19,7 @@ FINISHING_SHARE = 0.25
 """Share of the time for fusion and measurement that more held-out images and trials may not exceed."""
 
 MIN_FUSION = 30
-"""Fewest images that the fusion is fitted on, if there are so many."""
+"""Fewest images that the fusion is fitted on, if there are so many; of more classes than these, one of each."""
 
 MIN_TRIALS, MOST_TRIALS = 4, 32
 """Fewest and most trials of the measurement of tier 2 alone."""
@@ -74,7 +74,7 @@ class HeldOutUse:
     trials: int
 
     @classmethod
-    def within(cls, seconds: float, row: float, n_fusion: int, n_measured: int) -> "HeldOutUse":
+    def within(cls, seconds: float, row: float, n_fusion: int, n_measured: int, n_classes: int) -> "HeldOutUse":
         """Choose as many images and trials as fit into a time, at least the fewest that say something.
 
         Parameters
@@ -85,10 +85,13 @@ class HeldOutUse:
             Seconds of tier 2 per row.
         n_fusion, n_measured : int
             Images there are.
+        n_classes : int
+            Number of classes.
         """
         affordable = int(seconds * 2 / 3 / (row * RECORDED_TRIALS))
         trials = int(seconds / 3 / (row * max(1, n_measured))) - RACE_TRIALS
-        return cls(min(n_fusion, max(MIN_FUSION, affordable)), n_measured, min(MOST_TRIALS, max(MIN_TRIALS, trials)))
+        fewest = max(MIN_FUSION, n_classes)
+        return cls(min(n_fusion, max(fewest, affordable)), n_measured, min(MOST_TRIALS, max(MIN_TRIALS, trials)))
 
     @property
     def n_rows(self) -> int:

@@ -80,6 +80,18 @@ def test_without_its_weights_a_pair_has_random_ones_in_tier_1_too(tmp_path: Path
     assert len(tier_1) > 10 and not any(torch.equal(a, b) for a, b in tier_1)
 
 
+def test_a_pair_of_trained_networks_knows_classes_that_no_image_for_calibration_shows(tmp_path: Path) -> None:
+    classes = ["7", "a b", "cat"]
+    made = new("convnet16", size=8)
+    spec = made.save(made.network, tmp_path / "proposer")
+    denoiser = LateConditionedDenoiser(LateUNet((3, 8, 8), 3, width=16), classes, np.zeros(3), np.ones(3))
+    X = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UncalibratedWarning)
+        clf = HybridClassifier(spec, denoiser, random_state=0).fit(X, ["cat", "7"] * 4)
+    assert clf.classes_.tolist() == classes and clf.predict_proba(X).shape == (8, 3)
+
+
 def test_what_timm_cannot_make() -> None:
     with pytest.raises(UnknownSpecError, match="no model 'tiny' to train"):
         new("tiny")

@@ -73,10 +73,11 @@ def test_no_time_at_all_is_an_error(tier_2: float) -> None:
 
 
 def test_held_out_images_are_used_as_far_as_time_allows() -> None:
-    assert HeldOutUse.within(1e6, 0.01, 100, 100) == ALL
-    assert HeldOutUse.within(0.0, 0.01, 100, 100) == HeldOutUse(MIN_FUSION, 100, MIN_TRIALS)
-    assert HeldOutUse.within(0.0, 0.01, 5, 0) == HeldOutUse(5, 0, MIN_TRIALS)
-    some = HeldOutUse.within(60.0, 0.01, 100, 100)
+    assert HeldOutUse.within(1e6, 0.01, 100, 100, 10) == ALL
+    assert HeldOutUse.within(0.0, 0.01, 100, 100, 10) == HeldOutUse(MIN_FUSION, 100, MIN_TRIALS)
+    assert HeldOutUse.within(0.0, 0.01, 5, 0, 10) == HeldOutUse(5, 0, MIN_TRIALS)
+    assert HeldOutUse.within(0.0, 0.01, 100, 100, 43) == HeldOutUse(43, 100, MIN_TRIALS)  # one of each class
+    some = HeldOutUse.within(60.0, 0.01, 100, 100, 10)
     assert MIN_FUSION < some.n_fusion < 100 and MIN_TRIALS < some.trials < MOST_TRIALS
     assert 0.01 * some.n_rows <= 60.0
     assert some.n_rows == some.n_fusion * RECORDED_TRIALS + 100 * (some.trials + RACE_TRIALS)
@@ -93,9 +94,9 @@ def test_a_plan_survives_json() -> None:
 def test_the_use_of_held_out_images_is_chosen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the time that is really left, and a resumed training keeps it."""
     monkeypatch.setattr(planning, "seconds_per_row", lambda *_: 0.01)
-    data: Any = SimpleNamespace(fit_on=range(100), measure_on=range(100))
+    data: Any = SimpleNamespace(fit_on=range(100), measure_on=range(100), classes=range(10))
     network: Any = None
     first = planning.use_held_out(TrainingRun.start(tmp_path, {}), TimeBudget(1.0, {}), data, network)
-    assert first == HeldOutUse.within(60.0, planning.OVERHEAD * 0.01, 100, 100) != ALL
+    assert first == HeldOutUse.within(60.0, planning.OVERHEAD * 0.01, 100, 100, 10) != ALL
     run = TrainingRun.resume(tmp_path, {})
     assert planning.use_held_out(run, TimeBudget(99.0, {}), data, network) == first

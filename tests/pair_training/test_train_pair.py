@@ -126,6 +126,14 @@ def test_the_folder_may_be_moved_and_classifies_files(trained: tuple[Path, Resul
         HybridClassifier.load(moved)
 
 
+def test_the_first_images_for_the_fusion_show_every_class(data: Path) -> None:
+    settings = PairSettings(image_size=8, validation_fraction=0.5)
+    split = TrainingData.of(load_labelled(data, 8), torch.device("cpu"), True, settings)
+    shown = split.held_out_y[split.fit_on]
+    assert sorted(shown[:3].tolist()) == [0, 1, 2] and len(shown) == len(set(split.fit_on.tolist())) == 30
+    assert not set(split.fit_on) & set(split.measure_on)
+
+
 def test_a_loaded_pair_can_be_saved_again(trained: tuple[Path, Result], data: Path, tmp_path: Path) -> None:
     clf = HybridClassifier.load(trained[0])
     clf.save(tmp_path / "again")

@@ -74,7 +74,7 @@ class ConvNet(nn.Module):
         whitening = (patterns / (variance + SMALLEST_VARIANCE).sqrt()).T.unflatten(1, self.stem.weight.shape[1:])
         self.stem.weight.copy_(torch.cat([whitening, -whitening]))
         self.stem.weight.requires_grad_(False)
-        nn.init.zeros_(self.stem.bias)
+        nn.init.zeros_(self.stem.bias)  # type: ignore[arg-type]
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Compute features `[B, F, h, w]` of images `[B, C, H, W]`."""

@@ -14,7 +14,7 @@ from timing import flops
 from hybridclf import HybridClassifier, plugins, train_pair
 from hybridclf.data.datasets import load_labelled
 from hybridclf.devices import as_device
-from hybridclf.pair_training.planning import largest_in_time
+from hybridclf.pair_training.planning import new_proposer
 from hybridclf.pair_training.recipe import PROPOSERS, TrainingData, classifier_job
 from hybridclf.pair_training.run import PATIENCE, TrainingRun
 from hybridclf.pair_training.settings import stored_settings
@@ -134,7 +134,7 @@ class Contenders:
             resumes = (out / "training" / "log.json").exists()
             run = TrainingRun.resume(out, {}) if resumes else TrainingRun.start(out, {"seconds": seconds})
             specs = (run.log["spec"],) if resumes else PROPOSERS
-            run.log["spec"], trainable = largest_in_time(specs, data, seconds)
+            run.log["spec"], trainable = new_proposer(specs, data, seconds)
             job = classifier_job("rival", seconds / 60, data, trainable.network)
             trained = run.train(job.name, job.trainer, job.seconds, job.held_out, True, job.loss, PATIENCE)
             trainable.save(trained, out / "model.part")

@@ -1,17 +1,22 @@
 """Plan of a training's time, by the speed of a few steps."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
+from typing import TypeVar
 
 from torch import nn
 
+from ..models import LateUNet
 from ..ports import Trainable
-from .recipe import CHECKED, Job, TrainingData, proposer_job, seconds_per_row
+from ..training.trainer import Trainer
+from .recipe import CHECKED, WIDTHS, Job, TrainingData, denoiser_job, proposer_job, seconds_per_row
 from .run import LOG_EVERY, TrainingRun, seconds_per_step
 from .tier_1 import Tier1
 from .time_budget import FINISHING_SHARE, HeldOutUse, TimeBudget, TimePlan
 
-__all__ = ["largest_in_time", "plan_time", "use_held_out"]
+__all__ = ["new_denoiser", "new_proposer", "plan_time", "use_held_out"]
+
+T = TypeVar("T")
 
 OVERHEAD = 3.0
 """Time of fusion and measurement, as a multiple of tier 2's rows in them.
@@ -22,11 +27,14 @@ tier 1 on a core that others used too.
 
 
 ENOUGH_PASSES = 12
-"""Passes over the training images that a network of tier 1 makes in its time, or else a smaller one learns more."""
+"""Passes over the training images with which a network of tier 1 has learned more than a smaller one in its time."""
+
+ENOUGH_STEPS = 400
+"""Steps with which a U-Net has learned more than a narrower one in its time."""
 
 
-def largest_in_time(specs: Sequence[str], data: TrainingData, seconds: float) -> tuple[str, Trainable]:
-    """Make the largest new network of tier 1 with time for `ENOUGH_PASSES`, by the speed of a few steps.
+def new_proposer(specs: Sequence[str], data: TrainingData, seconds: float) -> tuple[str, Trainable]:
+    """Make the largest new network of tier 1 that the time allows, and return its spec string beside it.
 
     Parameters
     ----------
@@ -37,14 +45,42 @@ def largest_in_time(specs: Sequence[str], data: TrainingData, seconds: float) ->
     seconds : float
         Time of its training.
     """
-    spec, chosen = specs[0], data.new_trainable(specs[0])
-    for larger in specs[1:]:
-        trainable = data.new_trainable(larger)
-        trainer = proposer_job(data, trainable.network).trainer
-        if ENOUGH_PASSES * trainer.steps_per_pass * seconds_per_step(trainer) > seconds:
+    made = ((spec, data.new_trainable(spec)) for spec in specs)
+    return _largest(
+        made,
+        lambda found: proposer_job(_uncompiled(data), found[1].network).trainer,
+        lambda trainer: ENOUGH_PASSES * trainer.steps_per_pass,
+        seconds,
+    )
+
+
+def new_denoiser(data: TrainingData, seconds: float) -> LateUNet:
+    """Make the widest new U-Net that so many seconds of training allow."""
+    return _largest(
+        map(data.new_denoiser, WIDTHS),
+        lambda network: denoiser_job(_uncompiled(data), network).trainer,
+        lambda _: ENOUGH_STEPS,
+        seconds,
+    )
+
+
+def _largest(
+    networks: Iterable[T], trainer_of: Callable[[T], Trainer], enough: Callable[[Trainer], int], seconds: float
+) -> T:
+    """The last of some networks, from the smallest on, with time for enough steps; if none has it, the first."""
+    found = iter(networks)
+    chosen = next(found)
+    for larger in found:
+        trainer = trainer_of(larger)
+        if enough(trainer) * seconds_per_step(trainer) > seconds:
             break
-        spec, chosen = larger, trainable
-    return spec, chosen
+        chosen = larger
+    return chosen
+
+
+def _uncompiled(data: TrainingData) -> TrainingData:
+    """The same images for networks whose speed alone is asked for: compiling each would take minutes."""
+    return replace(data, compiles=False)
 
 
 def plan_time(budget: TimeBudget, data: TrainingData, tier_1: Tier1, job: Job) -> TimePlan:

@@ -57,8 +57,14 @@ COMPILE_FROM = {"cpu": 15.0, "cuda": 5.0}
 On a CPU compiling takes a minute or two and saves a third of the rest; on an H100 it took 50 seconds and saved a sixth.
 """
 
-UNET: dict[str, Any] = {"width": 64, "levels": 3, "head_width": 32, "attention": True}
-"""Arguments of tier 2's U-Net, except its depth and patch size."""
+UNET: dict[str, Any] = {"levels": 3, "attention": True}
+"""Arguments of tier 2's U-Net, except its widths, depth and patch size."""
+
+WIDTHS = (16, 32, 64)
+"""Channels of the U-Net at full resolution, from the smallest network on."""
+
+HEAD_WIDTH = 32
+"""Most channels of the U-Net's head."""
 
 DEPTH = {"cpu": 1, "cuda": 2}
 """Residual blocks of the U-Net per resolution, by training device.
@@ -240,13 +246,24 @@ class TrainingData:
                 made.prepare(self.encode(some).cpu(), self.mirror)
         return made
 
-    def new_denoiser(self, config: Mapping[str, Any] | None = None) -> LateUNet:
-        """Make a new U-Net for these images, by default of the size for this device; the seed decides its weights."""
-        size = self.settings.image_size
-        ours = {"patch": max(1, size // GRID), "depth": DEPTH.get(self.device.type, 1)} | UNET
+    def new_denoiser(self, width: int) -> LateUNet:
+        """Make a new U-Net for these images and this device; the seed decides its weights."""
+        config = {
+            "kind": "unet",
+            "shape": self.shape,
+            "n_classes": len(self.classes),
+            "width": width,
+            "head_width": min(width, HEAD_WIDTH),
+            "patch": max(1, self.settings.image_size // GRID),
+            "depth": DEPTH.get(self.device.type, 1),
+        }
+        return self.same_denoiser(config | UNET)
+
+    def same_denoiser(self, config: Mapping[str, Any]) -> LateUNet:
+        """Make a U-Net of this configuration; the seed decides its weights."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
-            return cast(LateUNet, build(dict(config))) if config else LateUNet(self.shape, len(self.classes), **ours)
+            return cast(LateUNet, build(dict(config)))
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -84,7 +84,7 @@ def take_over(folder: Path, data: TrainingData, trainable: Trainable | None) -> 
         if earlier.config["shape"] != list(data.shape):
             raise SavedModelError(f"it is for images of {earlier.config['shape']}")
         # a network of the earlier size, whatever this device would train by default
-        network = data.new_denoiser(earlier.config)
+        network = data.same_denoiser(earlier.config)
         network.load_state_dict(earlier.state_dict())
         return network
 

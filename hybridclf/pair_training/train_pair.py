@@ -22,15 +22,18 @@ from ..reranking import fusion, novelty
 from ..training import augmentation, losses, optimizer, trainer
 from ..training import denoiser as denoiser_training
 from . import finish, linear_head, provenance, recipe, time_budget
-from .planning import largest_in_time, plan_time
+from .planning import new_denoiser, new_proposer, plan_time
 from .recipe import PROPOSER_SHARE, Job, TrainingData, denoiser_job, proposer_job, worth_compiling
 from .run import PATIENCE, TrainingRun
 from .settings import PairSettings, stored_settings
 from .start_from import earlier_settings, seen_images, take_over, trained_on
 from .tier_1 import AUTO, NEW, Chosen, NetworkTier1, Tier1, choose, fitted_tier_1
-from .time_budget import TimeBudget, TimePlan
+from .time_budget import FINISHING_SHARE, TimeBudget, TimePlan
 
 __all__ = ["PairSettings", "stored_settings", "train_pair", "trained_on"]
+
+DENOISER_SHARE = 1 - PROPOSER_SHARE - FINISHING_SHARE
+"""Share of the time that tier 2 has in any case."""
 
 FACTS = ("device", "bf16", "compiles", "images", "network", "side")
 """Names of the facts that decide a training beside its settings: device and its abilities, data, U-Net, tier 1's size.
@@ -102,12 +105,15 @@ def train_pair(
     data, starts, trainable = read.data, run is None and chosen.start_from is not None, None
     if read.tier_1.model is None:
         with budget.spending("reading") if run is None else nullcontext():
-            spec, trainable = largest_in_time(read.tier_1.specs, data, PROPOSER_SHARE * budget.left)
+            spec, trainable = new_proposer(read.tier_1.specs, data, PROPOSER_SHARE * budget.left)
         data = replace(data, settings=replace(data.settings, proposer=spec))
     if starts:
         network = take_over(Path(str(chosen.start_from)), data, trainable)
+    elif run is None:
+        with budget.spending("reading"):
+            network = new_denoiser(data, DENOISER_SHARE * budget.left)
     else:
-        network = data.new_denoiser(run.log["settings"].get("network") if run else None)
+        network = data.same_denoiser(run.log["settings"]["network"])
     values = (where.type, has_bf16(where), data.compiles, read.digest, network.config, data.photos.shape[1])
     facts: dict[str, Any] = dict(zip(FACTS, values, strict=True))
     jobs = [denoiser_job(data, network)]

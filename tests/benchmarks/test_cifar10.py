@@ -18,7 +18,7 @@ from scipy.special import log_softmax
 from sklearn.datasets import load_digits, load_sample_image
 
 from hybridclf import Allocation, FixedTrials, Fusion, HybridClassifier, PairedTTest, Staged
-from hybridclf.pair_training import recipe, run, time_budget
+from hybridclf.pair_training import planning, run, time_budget
 from hybridclf.pair_training.train_pair import train_pair
 
 
@@ -132,7 +132,7 @@ def test_the_whole_benchmark_runs_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On a pair that is trained for a moment, with a rival, small sizes, and an interruption in the middle."""
-    monkeypatch.setattr(recipe, "UNET", recipe.UNET | {"width": 16, "head_width": 16})
+    monkeypatch.setattr(planning, "WIDTHS", (16,))
     monkeypatch.setattr(run, "steps_in", lambda trainer, seconds: 12)
     monkeypatch.setattr(cifar10, "STAGED", Staged((2, 1), (3, 20)))
     monkeypatch.setattr(cifar10, "FAMILIES", {"noise": ("Gaussian noise",), "digital": ("contrast",)})
@@ -167,7 +167,7 @@ def test_the_whole_benchmark_runs_and_resumes(
 
 
 def test_the_recipe_is_trained_with_the_term_and_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe, "UNET", recipe.UNET | {"width": 16, "head_width": 16})
+    monkeypatch.setattr(planning, "WIDTHS", (16,))
     monkeypatch.setattr(run, "steps_in", lambda trainer, seconds: 6)
     monkeypatch.setattr(time_budget, "MIN_TRIALS", 32)  # however slow the machine is
     monkeypatch.setattr(cifar10_recipe, "RESULTS", tmp_path / "out")

@@ -14,7 +14,7 @@ from contenders.sets import TAIL, Questions, find_rows
 from PIL import Image
 from scipy.stats import binomtest
 
-from hybridclf.pair_training import recipe, time_budget
+from hybridclf.pair_training import planning, time_budget
 
 SIZES = {"dots-train": 240, "dots-test": 60, "dots-testdark": 60, "drawn_dots-test": 60}
 
@@ -99,7 +99,7 @@ def test_the_verdict_corrects_for_the_number_of_rows() -> None:
 def test_all_of_it_runs_and_resumes(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(recipe, "UNET", recipe.UNET | {"width": 16, "head_width": 16})
+    monkeypatch.setattr(planning, "WIDTHS", (16,))
     monkeypatch.setattr(time_budget, "MIN_STEPS", 1)
     arguments = [str(data), str(tmp_path / "work"), "--minutes", "2", "--out", str(tmp_path)]
     worth.main([*arguments, "--sets", "dots", "--images", "30"])

@@ -14,7 +14,7 @@ STEPS_PER_MINUTE = 80
 def small() -> Iterator[None]:
     """A narrow U-Net, eighty steps a minute, a checkpoint every ten; 40 % of the minutes are tier 1's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipe, "UNET", recipe.UNET | {"width": 16, "head_width": 16})
+        patch.setattr(planning, "WIDTHS", (16,))
         patch.setattr(run, "steps_in", lambda trainer, seconds: max(1, round(seconds * STEPS_PER_MINUTE / 60)))
         patch.setattr(run, "LOG_EVERY", 10)
         patch.setattr(run, "SAVE_EVERY", 0.0)

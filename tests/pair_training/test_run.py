@@ -305,9 +305,7 @@ def test_a_settled_loss_begins_the_cooldown_and_the_best_weights_are_kept(tmp_pa
 @pytest.mark.parametrize("step", [3, 28, 31, 44])
 def test_a_training_that_is_cut_short_is_resumed_as_such(tmp_path: Path, step: int) -> None:
     whole, first, second = trainer(), interrupted_at(step), trainer()
-    expected = TrainingRun.start(tmp_path / "a", SETTINGS).train(
-        "part", whole, 60, falls_until(15, whole), patience=3
-    )
+    expected = TrainingRun.start(tmp_path / "a", SETTINGS).train("part", whole, 60, falls_until(15, whole), patience=3)
     with pytest.raises(Interrupted):
         TrainingRun.start(tmp_path / "b", SETTINGS).train("part", first, 60, falls_until(15, first), patience=3)
     run = TrainingRun.resume(tmp_path / "b", SETTINGS)

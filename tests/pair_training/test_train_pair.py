@@ -552,7 +552,7 @@ def test_digits_are_small_and_not_mirrored(tmp_path: Path, monkeypatch: pytest.M
 def test_the_denoiser_sees_a_grid_of_patches(size: int, patch: int) -> None:
     images = load_labelled("digits", size)
     task = TrainingData.of(images, torch.device("cpu"), False, PairSettings(image_size=size, validation_fraction=0.9))
-    part = denoiser_job(task, task.new_denoiser())
+    part = denoiser_job(task, task.new_denoiser(16))
     assert part.trainer.network.config["patch"] == patch
     noise = part.trainer.average(task.encode(task.pixels[:2]), torch.tensor([0.2, 0.7]), torch.arange(2), task.y[:2])
     assert noise.shape == (2, 3, size, size)
@@ -561,9 +561,9 @@ def test_the_denoiser_sees_a_grid_of_patches(size: int, patch: int) -> None:
 def test_it_is_deeper_where_a_gpu_trains_it(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = PairSettings(image_size=8, validation_fraction=0.9)
     task = TrainingData.of(load_labelled("digits", 8), torch.device("cpu"), False, settings)
-    assert task.new_denoiser().config["depth"] == 1
+    assert task.new_denoiser(16).config["depth"] == 1
     monkeypatch.setattr(TrainingData, "device", torch.device("cuda"))
-    assert task.new_denoiser().config["depth"] == 2
+    assert task.new_denoiser(16).config["depth"] == 2
 
 
 def test_a_batch_never_leaves_one_image_over() -> None:
@@ -572,5 +572,5 @@ def test_a_batch_never_leaves_one_image_over() -> None:
     for n in (129, 128, 3, 2):
         task = TrainingData.of(images, torch.device("cpu"), False, PairSettings(image_size=8))
         few = TrainingData(**vars(task) | {"pixels": task.pixels[:n], "y": task.y[:n]})
-        size = denoiser_job(few, few.new_denoiser()).trainer.config.batch_size
+        size = denoiser_job(few, few.new_denoiser(16)).trainer.config.batch_size
         assert 2 <= size <= 128 and n % size != 1

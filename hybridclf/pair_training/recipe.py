@@ -48,6 +48,9 @@ PROPOSER_SHARE = 0.4
 PREPARED_ON = 2000
 """About as many training images may a new proposer see before its training."""
 
+PROPOSER_RATE, DENOISER_RATE = 1e-2, 4e-3
+"""Peak learning rates."""
+
 SMOOTHING = 0.1
 """Label smoothing of the proposer's cross-entropy."""
 
@@ -372,14 +375,15 @@ def proposer_job(data: TrainingData, network: nn.Module) -> Job:
 
 def classifier_job(name: str, minutes: float, data: TrainingData, network: nn.Module) -> Job:
     """Set up a new classifier's training by cross-entropy."""
-    return _job(name, minutes, data, network, _classifier_loss, {"label_smoothing": SMOOTHING})
+    return _job(name, minutes, PROPOSER_RATE, data, network, _classifier_loss, {"label_smoothing": SMOOTHING})
 
 
 def denoiser_job(data: TrainingData, network: LateUNet) -> Job:
     """Set up tier 2's training of a new U-Net by the denoising loss and the wrong-class term."""
     options: dict[str, Any] = {"wrong_class_weight": data.settings.wrong_class_weight, "times": TIMES}
     loss = partial(_denoiser_loss, **options)
-    return _job("denoiser", (1 - PROPOSER_SHARE) * data.settings.minutes, data, network, loss, options)
+    minutes = (1 - PROPOSER_SHARE) * data.settings.minutes
+    return _job("denoiser", minutes, DENOISER_RATE, data, network, loss, options)
 
 
 def _classifier_loss(network: nn.Module, x0: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
@@ -398,13 +402,13 @@ def _denoiser_loss(
     return denoising_loss(network, x0, y, wrong_class_weight, rng, times)
 
 
-def _config(data: TrainingData, minutes: float) -> TrainerConfig:
+def _config(data: TrainingData, minutes: float, learning_rate: float) -> TrainerConfig:
     """Settings of a trainer for this device."""
     # no batch size may leave a last batch of one image, which batch normalisation refuses
     n, most = len(data.y), BATCH_SIZE.get(data.device.type, 128)
     return TrainerConfig(
         batch_size=next(size for size in range(min(n, most), 1, -1) if n % size != 1),
-        learning_rate=4e-3,
+        learning_rate=learning_rate,
         weight_decay=0.05,
         ema_decay=0.999,
         bf16=has_bf16(data.device),
@@ -414,7 +418,13 @@ def _config(data: TrainingData, minutes: float) -> TrainerConfig:
 
 
 def _job(
-    name: str, minutes: float, data: TrainingData, network: nn.Module, loss: PairLoss, options: Mapping[str, Any]
+    name: str,
+    minutes: float,
+    rate: float,
+    data: TrainingData,
+    network: nn.Module,
+    loss: PairLoss,
+    options: Mapping[str, Any],
 ) -> Job:
     """Set up a training on augmented images, with held-out images as they are."""
 
@@ -431,7 +441,7 @@ def _job(
 
     # convolutions are faster with channels last
     network = network.to(data.device).to(memory_format=torch.channels_last)
-    config = _config(data, minutes)
+    config = _config(data, minutes, rate)
     trainer = Trainer(network, data.pixels, data.y, augmented, config, 0, data.settings.seed)
     return Job(name, 60 * minutes, trainer, held_out, options)
 

@@ -13,8 +13,9 @@ from safetensors import SafetensorError
 from ..data.holding_out import pack, unpack
 from ..errors import InvalidInputError, SavedModelError
 from ..models import LateUNet
-from ..persistence import read_description, restore_denoiser
+from ..persistence import read_description
 from ..ports import Trainable
+from ..saving.denoisers import restore_denoiser
 from .recipe import PROPOSER, TrainingData
 from .settings import PairSettings
 

@@ -1,4 +1,4 @@
-"""Checks of what users pass to the estimator, each with one error that says what to do."""
+"""Checks of the estimator's parameters and labels, each with one error that says what to do."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -19,10 +19,10 @@ __all__ = ["Explanation", "explain"]
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why the posterior of an image is higher for class a than for class b, or lower.
+    """Comparison of two classes for an image: contributions to the log-odds of class a against class b.
 
-    Log-odds are natural logarithms of the posterior of a over that of b. They are a sum of what tier 1 says
-    and of what tier 2's errors say in T trials. The map shows where in the image the errors differ.
+    Log-odds are natural logarithms of the posterior of a over that of b. They are the sum of tier 1's
+    contribution and of that of tier 2's errors in T trials. The map shows where in the image the errors differ.
 
     Attributes
     ----------

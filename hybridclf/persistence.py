@@ -21,34 +21,29 @@ import numpy as np
 import sklearn
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
 from safetensors.numpy import save as dump_tensors
 from sklearn.base import BaseEstimator
 
 from . import __version__, plugins
 from .atomic import make_folder, write_together
 from .data.tables import TableEncoder
-from .denoising.weighting import BinnedWeights
 from .devices import as_device
 from .errors import InvalidInputError, SavedModelError
-from .fitting.calibration import Calibration
-from .fitting.drift import Drift
 from .fitting.guarantee import Guarantee
-from .fitting.outliers import NoveltyTest
 from .fitting.resolve_tiers import check_prompts_used, loader_options
 from .fitting.validation import check_prompts
-from .fitting.worth import Worth
-from .models import LateConditionedDenoiser, build
+from .models import LateConditionedDenoiser
 from .proposer import FunctionProposer, with_labels
 from .reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
 from .reranking.fusion import Fusion
 from .reranking.novelty import UsualValues
-from .reranking.trials import InformativeOrder
+from .saving.calibrations import describe_calibration, restore_calibration
+from .saving.denoisers import denoiser_weights, describe_denoiser, restore_denoiser
 from .saving.labels import describe_labels, restore_labels
 from .saving.proposers import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
 from .utils.names import Prompts
 
-__all__ = ["FORMAT_VERSION", "finding_damage", "load", "read_description", "restore_denoiser", "save"]
+__all__ = ["FORMAT_VERSION", "finding_damage", "load", "read_description", "save"]
 
 FORMAT_VERSION = 2
 """Version of the folder's layout: this one and older ones are read. In 1 the default proposer was a skops file too."""
@@ -72,7 +67,7 @@ def save(folder: str | Path, parameters: Mapping[str, Any], fitted: Mapping[str,
         description["linear_proposer"], arrays = default or (None, b"")
         skops = b"" if default else dump_skops(fitted["proposer_"])
     text = json.dumps(description, indent=1, default=_plain)
-    denoiser = b"" if isinstance(description["denoiser"], str) else dump_tensors(_tensors(fitted["denoiser_"]))
+    denoiser = b"" if isinstance(description["denoiser"], str) else dump_tensors(denoiser_weights(fitted["denoiser_"]))
     make_folder(folder)
     write_together(folder, dict(zip(FILES, (denoiser, arrays, skops, f"{text}\n".encode()), strict=True)))
 
@@ -153,7 +148,7 @@ def _describe(parameters: Mapping[str, Any], fitted: Mapping[str, Any], folder: 
         "proposer": proposer if isinstance(proposer, str) else None,
         "default_proposer": proposer is None,
         "fitted_proposer": fitted_proposer,
-        "denoiser": denoiser if isinstance(denoiser, str) else _describe_denoiser(fitted["denoiser_"]),
+        "denoiser": denoiser if isinstance(denoiser, str) else describe_denoiser(fitted["denoiser_"]),
         "trained_denoiser": denoiser is None,
         "classes": describe_labels(fitted["classes_"]),
         "image_shape": fitted["image_shape_"],
@@ -165,7 +160,7 @@ def _describe(parameters: Mapping[str, Any], fitted: Mapping[str, Any], folder: 
         "fitted": {name: fitted[name] for name in _PLAIN if name in fitted},
         "asks_tier_2": fitted["fusion_"].pays,
         "guarantee": asdict(fitted["guarantee_"]) if fitted.get("guarantee_") else None,
-        "calibration": None if calibration is None else _describe_calibration(calibration, fitted["classes_"].dtype),
+        "calibration": None if calibration is None else describe_calibration(calibration, fitted["classes_"].dtype),
     }
 
 
@@ -195,49 +190,6 @@ def _describe_allocation(allocation: Allocation | None) -> dict[str, Any] | None
     if type(allocation).__name__ not in _ALLOCATIONS:
         raise SavedModelError(f"allocation {allocation!r} cannot be saved; use one of {', '.join(_ALLOCATIONS)}")
     return {"type": type(allocation).__name__, **asdict(allocation)}  # type: ignore[call-overload]
-
-
-def _describe_denoiser(denoiser: LateConditionedDenoiser) -> dict[str, Any]:
-    """The denoiser with its own classes: a given denoiser may know others than the classifier, or in another order."""
-    return {
-        "network": denoiser.network.config,
-        "dtype": str(denoiser.dtype).removeprefix("torch."),
-        "mirror": denoiser.mirror,
-        "shrink": denoiser.shrink,
-        "classes": describe_labels(denoiser.classes),
-    }
-
-
-def _describe_calibration(calibration: Calibration, labels: np.dtype) -> dict[str, Any]:
-    weighting, worth, fusion = calibration.weighting, calibration.worth, asdict(calibration.fusion)
-    return {
-        "fusion": _describe_harmed(fusion, labels),
-        "weighting": None if weighting is None else weighting.values,
-        "order": calibration.order.discriminability,
-        "n_images": calibration.n_images,
-        "worth": None if worth is None else _describe_harmed(asdict(worth), labels),
-        "drift": None if calibration.drift is None else asdict(calibration.drift),
-        "novelty": None if calibration.novelty is None else asdict(calibration.novelty),
-    }
-
-
-def _describe_harmed(values: dict[str, Any], labels: np.dtype) -> dict[str, Any]:
-    """Values with "harmed" as JSON can hold it: labels of this dtype may be dates or spans of time."""
-    if labels.kind not in "mM":
-        return values
-    return values | {"harmed": describe_labels(np.array(values["harmed"], dtype=labels))}
-
-
-def _tensors(denoiser: LateConditionedDenoiser) -> dict[str, np.ndarray]:
-    """Weights in the shortest type that loses nothing; the scaling in float64."""
-    weights = {name: value.cpu() for name, value in denoiser.network.state_dict().items()}
-    dtype = next(
-        dtype
-        for dtype in (torch.float16, torch.float32, torch.float64)
-        if dtype == torch.float64 or all(torch.equal(w.to(dtype).to(w.dtype), w) for w in weights.values())
-    )
-    arrays = {name: w.to(dtype).numpy() for name, w in weights.items()}
-    return arrays | {"mean": denoiser.mean, "scale": denoiser.scale}
 
 
 def _plain(value: Any) -> Any:
@@ -319,7 +271,7 @@ def _learned(saved: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any
     if "feature_names_in_" in plain:
         plain["feature_names_in_"] = np.array(plain["feature_names_in_"], dtype=object)
     shape, values, table, usual = (saved.get(k) for k in ("image_shape", "pixel_range", "table", "usual_values"))
-    calibration = None if saved["calibration"] is None else _restore_calibration(saved["calibration"])
+    calibration = None if saved["calibration"] is None else restore_calibration(saved["calibration"])
     return plain | {
         "classes_": restore_labels(saved["classes"]),
         "image_shape_": None if shape is None else tuple(shape),
@@ -342,34 +294,3 @@ def _restore_allocation(saved: dict[str, Any] | None) -> Allocation | None:
         return None
     arguments = dict(saved)
     return _ALLOCATIONS[arguments.pop("type")](**arguments)
-
-
-def restore_denoiser(folder: Path, saved: dict[str, Any], device: torch.device) -> LateConditionedDenoiser:
-    """The denoiser that a saved model's description speaks of, from the folder."""
-    classes = restore_labels(saved["classes"])
-    tensors = load_file(folder / "denoiser.safetensors")
-    mean, scale = tensors.pop("mean"), tensors.pop("scale")
-    network = build(saved["network"])
-    dtype = getattr(torch, saved["dtype"])
-    network.to(dtype).load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
-    views = {"mirror": saved.get("mirror", False), "shrink": saved.get("shrink", 1)}
-    return LateConditionedDenoiser(network, classes, mean, scale, dtype, device, **views)
-
-
-def _restore_harmed(saved: dict[str, Any]) -> dict[str, Any]:
-    harmed = saved.get("harmed", ())
-    return {**saved, "harmed": restore_labels(harmed).tolist() if isinstance(harmed, dict) else harmed}
-
-
-def _restore_calibration(saved: dict[str, Any]) -> Calibration:
-    weighting, worth, fusion = saved["weighting"], saved.get("worth"), _restore_harmed(saved["fusion"])
-    drift, novelty = saved.get("drift"), saved.get("novelty")
-    return Calibration(
-        Fusion(**fusion),
-        None if weighting is None else BinnedWeights(np.array(weighting)),
-        InformativeOrder(np.array(saved["order"])),
-        saved["n_images"],
-        None if worth is None else Worth.from_dict(_restore_harmed(worth)),
-        None if drift is None else Drift(**drift),
-        None if novelty is None else NoveltyTest(**novelty),
-    )

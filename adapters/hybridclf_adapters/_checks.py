@@ -58,16 +58,16 @@ def fill(templates: Sequence[Template], labels: Sequence[Label]) -> list[str]:
     InvalidInputError
         For a template function that returns no string.
     """
-    prompts = [_prompt(template, name) for name in map(name_of, labels) for template in templates]
+    prompts = [
+        # not str.format: a label may have braces of its own
+        template.replace("{}", name) if isinstance(template, str) else template(name)
+        for name in map(name_of, labels)
+        for template in templates
+    ]
     wrong = [prompt for prompt in prompts if not isinstance(prompt, str)]
     if wrong:
         raise InvalidInputError(f"a function among the prompts must return a string, got {wrong[0]!r}")
     return prompts
-
-
-def _prompt(template: Template, name: str) -> str:
-    # not str.format: a label may have braces of its own
-    return template.replace("{}", name) if isinstance(template, str) else template(name)
 
 
 def check_distinct(labels: Sequence[Label], prompts: Sequence[str], readings: Sequence[Hashable]) -> None:

@@ -169,7 +169,7 @@ class PixArt(TextDenoiser):
         return [(self.pipe.tokenizer, self.t5_tokens)]
 
     def embed(self, prompts: list[str]) -> Condition:
-        """T5's hidden states and the mask of those that are text."""
+        """T5's hidden states and the mask of the prompt's own."""
         text, mask, _, _ = self.pipe.encode_prompt(
             prompts, device=self.device, do_classifier_free_guidance=False, max_sequence_length=self.t5_tokens
         )

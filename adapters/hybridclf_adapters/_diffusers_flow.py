@@ -101,7 +101,7 @@ class Lumina2(FlowDenoiser):
         return [f"{self.pipe.system_prompt} <Prompt Start> {prompt}" for prompt in prompts]
 
     def embed(self, prompts: list[str]) -> Condition:
-        """Hidden states of Gemma's last layer but one, and the mask of those that are text."""
+        """Hidden states of Gemma's last layer but one, and the mask of the prompt's own."""
         options = {"do_classifier_free_guidance": False, "max_sequence_length": self.text_tokens}
         text, mask, *_ = self.pipe.encode_prompt(prompts, device=self.device, **options)
         return {"text": text, "mask": mask}

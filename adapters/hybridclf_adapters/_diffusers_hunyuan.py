@@ -29,7 +29,7 @@ class HunyuanDiT(TextDenoiser):
         return list(zip((self.pipe.tokenizer, self.pipe.tokenizer_2), self.limits, strict=True))
 
     def embed(self, prompts: list[str]) -> Condition:
-        """Hidden states of both encoders, with the masks of those that are text."""
+        """Hidden states of both encoders, with the masks of the prompt's own."""
         condition: dict[str, Tensor] = {}
         for index, (name, limit) in enumerate(zip(("clip", "t5"), self.limits, strict=True)):
             condition[name], _, condition[f"{name} mask"], _ = self.pipe.encode_prompt(

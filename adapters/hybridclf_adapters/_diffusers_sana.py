@@ -46,7 +46,7 @@ class GemmaPrompts(TextDenoiser):
         return [self.instruction + prompt for prompt in super().as_read(prompts)]
 
     def embed(self, prompts: list[str]) -> Condition:
-        """Gemma's hidden states of the prompt, and the mask of those that are text."""
+        """Gemma's hidden states of the prompt, and the mask that leaves padding out."""
         text, mask, *_ = self.pipe.encode_prompt(
             prompts,
             device=self.device,

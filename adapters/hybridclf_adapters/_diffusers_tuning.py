@@ -201,8 +201,10 @@ def _tokens(tokenizer: Any, labels: Sequence[Label]) -> list[int]:
 def _add_lora(network: nn.Module, rank: int, seed: int) -> list[nn.Module]:
     """Add a LoRA to a network's attention layers, and list its modules."""
     peft = require("peft", "tuning needs", "tune")
+    attention = [name for name, _ in network.named_modules() if name.endswith(ATTENTION)]
+    targets = [name for name in attention if CROSS_ATTENTION in name.split(".")] or attention
     # alpha = rank: the LoRA counts as it is, which is what diffusers assumes of a file that does not say
-    config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=_targets(network), init_lora_weights="gaussian")
+    config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, init_lora_weights="gaussian")
     with torch.random.fork_rng(devices=[]):  # peft draws from torch's global generator
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(config, network)
@@ -212,12 +214,6 @@ def _add_lora(network: nn.Module, rank: int, seed: int) -> list[nn.Module]:
     for part in parts:
         part.float().requires_grad_(True)
     return parts
-
-
-def _targets(network: nn.Module) -> list[str]:
-    """Names of the layers that get a LoRA."""
-    attention = [name for name, _ in network.named_modules() if name.endswith(ATTENTION)]
-    return [name for name in attention if CROSS_ATTENTION in name.split(".")] or attention
 
 
 def _lora_tensors(denoiser: "TextDenoiser") -> dict[str, Tensor]:

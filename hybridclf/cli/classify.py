@@ -115,7 +115,9 @@ def _print_table(answers: "Iterable[FileAnswer]", screen: Console) -> int:
     answers = list(answers)
     # the labels after the first one in a line, or below each other in a narrower table
     tables = (_table(answers, separator) for separator in (", ", ",\n"))
-    fitting = next((table for table in tables if _fits(table, screen)), None)
+    # measured on an endless console, as a narrow one would shrink a table first
+    endless = Console(width=ENDLESS)
+    fitting = next((table for table in tables if endless.measure(table).minimum <= screen.width), None)
     if fitting is not None:
         screen.print(fitting)
     else:
@@ -140,11 +142,6 @@ def _table(answers: "Sequence[FileAnswer]", separator: str) -> Table:
     for answer, row in zip(answers, rows, strict=True):
         table.add_row(*row, style=None if answer.error is None else "red")
     return table
-
-
-def _fits(table: Table, screen: Console) -> bool:
-    """Tell whether a table fits; it is measured on an endless console, as a narrow one would shrink it first."""
-    return Console(width=ENDLESS).measure(table).minimum <= screen.width
 
 
 def _paragraph(answer: "FileAnswer") -> Text:

@@ -62,7 +62,9 @@ def duplicate_groups(images: np.ndarray, mirror: bool = True) -> np.ndarray:
     """
     if not len(images):
         return np.empty(0, dtype=np.int64)
-    pictures = _pictures(images)
+    size = min(images.shape[1], GRID), min(images.shape[2], GRID)
+    # block by block: a float32 copy of all images would take four times their memory
+    pictures = torch.cat([_blurred(images[i : i + ROWS], size) for i in range(0, len(images), ROWS)])
     # sorted by mean level, so that the coarse search compares each block with a contiguous range only
     order = pictures.mean(dim=(1, 2, 3)).argsort()
     pictures = pictures[order]
@@ -72,13 +74,6 @@ def duplicate_groups(images: np.ndarray, mirror: bool = True) -> np.ndarray:
     first, second = order[torch.cat(pairs, dim=1)].numpy()
     graph = coo_array((np.ones(len(first), dtype=bool), (first, second)), shape=(len(images),) * 2)
     return connected_components(graph, directed=False)[1].astype(np.int64)
-
-
-def _pictures(images: np.ndarray) -> Tensor:
-    """Average images in a grid of cells and blur them, float32 `[n, C, h, w]`."""
-    size = min(images.shape[1], GRID), min(images.shape[2], GRID)
-    # block by block: a float32 copy of all images would take four times their memory
-    return torch.cat([_blurred(images[i : i + ROWS], size) for i in range(0, len(images), ROWS)])
 
 
 def _blurred(images: np.ndarray, size: tuple[int, int]) -> Tensor:

@@ -145,6 +145,7 @@ def run(
             answers[name] = ask()
         bar.update()
     i = _watched(answers, data.test_labels)
+    packages = {name: version(name) for name in ("numpy", "scikit-learn", "torch")}
     return Report(
         seed=seed,
         n_train=len(data.train),
@@ -154,7 +155,7 @@ def run(
         table=tuple(_row(name, answers, data.test_labels) for name in answers),
         reliability=tuple(filter(None, (_reliability(name, answers, data.test_labels) for name in answers))),
         race=watch(clf, data.test[i : i + 1], f"test image {data.test_numbers[i]}", data.test_labels[i].item()),
-        versions=_versions(),
+        versions={"python": platform.python_version(), "hybridclf": __version__, **packages},
     )
 
 
@@ -265,8 +266,3 @@ def _watched(answers: Mapping[str, Answers], y: np.ndarray) -> int:
     saved = (answers[TIER_1].labels != y) & (hybrid.labels == y)
     settled = np.array([r.stopped_by == "confident" and r.evaluations > 0 for r in hybrid.results])
     return int(np.lexsort((hybrid.evaluations, settled, saved))[-1])
-
-
-def _versions() -> dict[str, str]:
-    packages = {name: version(name) for name in ("numpy", "scikit-learn", "torch")}
-    return {"python": platform.python_version(), "hybridclf": __version__, **packages}

@@ -73,6 +73,7 @@ class Batches:
             try:
                 results.append(function(start, self.size))
                 start += len(results[-1])
+            # the same position again, with half of the items, and so for all that follow
             except torch.OutOfMemoryError as error:
                 if self.size == 1:
                     raise HybridClfError(

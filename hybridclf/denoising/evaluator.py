@@ -44,7 +44,7 @@ def noised(denoiser: Denoiser, plan: TrialPlan, x0: Tensor, trial: np.ndarray) -
     plan : TrialPlan
         The trials.
     x0 : Tensor `[R, *shape]`
-        Encoded images; one that is noised in several trials is repeated.
+        Encoded images, repeated where several trials noise the same one.
     trial : int array `[R]`
         Position of each row's trial in the plan's order.
     """
@@ -199,7 +199,7 @@ class DenoiserEvaluator:
         self.labels[slots] = 0  # any number will do: what was there is asked for no more
 
     def _learn(self, labels: Sequence[Label], condition: Condition) -> None:
-        """Take in the labels of a task; when they have become many, those that no slot holds are forgotten."""
+        """Take in the labels of a task; when they have become many, labels of no slot are forgotten."""
         if len(self.table) > KEPT_LABELS:
             self.labels = self.table.forget(np.unique(self.labels))[self.labels]
         self.table.add(labels, condition)

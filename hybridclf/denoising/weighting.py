@@ -81,7 +81,9 @@ class BinnedWeights:
         values = np.zeros(n_bins)
         for b in np.unique(index):
             own = gap[:, index == b]
+            # where wrong classes have the lower errors on average, trials count for nothing
             values[b] = max(float(own.mean()), 0.0) / max(float(own.var()), 1e-12)
+        # bins without a trial are between their neighbours; the mean weight is 1
         values = np.interp(np.arange(n_bins), np.unique(index), values[np.unique(index)])
         return cls(values / max(values.mean(), 1e-12) if values.any() else np.ones(n_bins))
 

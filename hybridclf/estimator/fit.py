@@ -34,7 +34,7 @@ __all__ = ["FitsTiers"]
 
 
 class FitsTiers(ReadsItems):
-    """Fitting part of `HybridClassifier`: it sets all fitted attributes but those that reading sets."""
+    """Fitting part of `HybridClassifier`: it sets the fitted attributes, beside those of `ReadsItems`."""
 
     calibration_: Calibration | None
     worth_: Worth | None
@@ -42,7 +42,7 @@ class FitsTiers(ReadsItems):
     _usual: UsualValues | None
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
-        """Fit both tiers and the fusion; the table in the class's notes says what that means for which tiers.
+        """Fit both tiers and the fusion; see the table in the class's notes.
 
         A fit that fails or is interrupted leaves the classifier as it was.
 
@@ -226,7 +226,7 @@ class FitsTiers(ReadsItems):
         return self
 
     def _classes(self, proposer: Any, denoiser: Any, y: np.ndarray) -> np.ndarray:
-        """The labels in y, or all that trained tiers know: images for calibration need not show every class."""
+        """The labels in y, or all labels of trained tiers: images for calibration need not show every class."""
         if not is_trained(proposer):
             return np.unique(y)
         if not hasattr(proposer, "classes_"):  # it is asked by name, about any labels

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data.decoding import convert
 from ..errors import InvalidInputError
+from ..fitting.corruptions import toward_mean
 from ..utils.installing import require
 from .shift import Shifted
 from .study import Study
@@ -99,16 +100,6 @@ def _copy(image: Any, study: Study, name: str, severity: int, seed: int) -> Any:
     return (low + bent * ((high - low) / 255)).astype(image.dtype)
 
 
-def _contrast(factor: float) -> Callable[[Tensor], Tensor]:
-    """Towards the image's mean."""
-
-    def toward_mean(x: Tensor) -> Tensor:
-        mean = x.mean(dim=(1, 2, 3), keepdim=True)
-        return mean + factor * (x - mean)
-
-    return toward_mean
-
-
 def _fog(amount: float) -> Callable[[Tensor], Tensor]:
     """White clouds are added, and the whole is darkened to where it was brightest."""
     from kornia.contrib import diamond_square
@@ -139,7 +130,7 @@ def _drawn(name: str, strength: Any, scale: float) -> Callable[[Tensor], Tensor]
         ),
         "fog": lambda: _fog(strength),
         "brightness": lambda: lambda x: x + strength,
-        "contrast": lambda: _contrast(strength),
+        "contrast": lambda: lambda x: toward_mean(x, strength),
         "JPEG": lambda: K.RandomJPEG(jpeg_quality=(strength, strength), p=1.0),
     }
     return make[name]()

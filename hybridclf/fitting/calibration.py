@@ -163,11 +163,13 @@ def cross_answers(
     if allocation.max_trials > n_recorded:  # more than can be replayed
         allocation = FixedTrials(n_recorded)
     m = len(recording.all_y)
+    # 0, 1, … dealt out at random: parts of equal size, give or take one
     part = np.random.default_rng(seed).permutation(m) % min(COMPARED_IN[m > ENOUGH], m)
     posterior = softmax(recording.log_prior, axis=1)
     race, k = answering or (allocation, top_k)
     prior_alone, flatness, evaluations = np.ones(m), np.ones(m), np.zeros(m, dtype=int)
     for p in range(part.max() + 1):
+        # others: recordings to fit on; mine [n]: recorded images to answer
         others, mine = recording.select(part != p), part[recording.positions] == p
         if not len(others.y) or not mine.any():
             continue
@@ -177,6 +179,7 @@ def cross_answers(
         drift = others.drift and Drift.fit(others.drift, fitted.fusion.prior_alone)
         if drift and own.drift:
             flatness[part == p] = drift.factors(own.drift.clean)
+        # from the recorded images [n] to their places among all [m]
         at = recording.positions[mine]
         posterior[mine], evaluations[at] = replay(
             fitted.fusion, race, own.log_prior * flatness[at, None], in_order(own, fitted, race, weighting), k
@@ -203,6 +206,7 @@ def _answers(
     prior = [log_softmax(scale[:, None] * recording.all_log_prior, axis=1) for scale in (prior_alone, flattened)]
     leader = recording.all_log_prior.argmax(axis=1)
     right, loss = np.stack([leader == recording.all_y] * 2), -np.stack([p[m, recording.all_y] for p in prior])
+    # log of the probability that tier 1 gives the recorded candidates together
     shared = logsumexp(flattened[at, None] * recording.log_prior, axis=1) - logsumexp(
         flattened[at, None] * recording.all_log_prior[at], axis=1
     )
@@ -224,7 +228,7 @@ def fit_calibration(
     learned = BinnedWeights.fit(recording.errors, recording.t, recording.y) if weighting is None else None
     weights = (learned or weighting)(recording.t, recording.alpha, recording.sigma)  # type: ignore[misc]
     order = InformativeOrder.fit(paired_gaps(recording.errors * weights[None, :, None], recording.y), recording.t)
-    used = _order(order, recording, allocation)
+    used = _order(order, recording, allocation)  # columns [T], so that errors[:, :j] are the first j trials run
     unweighted, errors = recording.errors[:, used], (recording.errors * weights[None, :, None])[:, used]
     alone = (recording.all_log_prior, recording.all_y)
     fusion = Fusion.fit(recording.log_prior, errors, recording.y, alone, recording.weight, recording.all_weight)

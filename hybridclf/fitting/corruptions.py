@@ -5,11 +5,12 @@ and takes arrays of any range and number of channels.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-__all__ = ["CORRUPTIONS", "corrupt"]
+__all__ = ["CORRUPTIONS", "corrupt", "toward_mean"]
 
 Strengths = np.ndarray
 Corruption = Callable[[np.ndarray, Strengths, np.random.Generator], np.ndarray]
@@ -29,14 +30,19 @@ def _blur(x: np.ndarray, strength: Strengths, rng: np.random.Generator) -> np.nd
 
 def _contrast(x: np.ndarray, strength: Strengths, rng: np.random.Generator) -> np.ndarray:
     """Differences from the image's mean, multiplied by 0.8 down to 0.15."""
-    factor, mean = 0.8 - 0.65 * strength, x.mean(axis=(1, 2, 3), keepdims=True)
-    return mean + factor[:, None, None, None] * (x - mean)
+    return np.asarray(toward_mean(x, (0.8 - 0.65 * strength)[:, None, None, None]))
 
 
 def _brightness(x: np.ndarray, strength: Strengths, rng: np.random.Generator) -> np.ndarray:
     """All pixels brighter or darker by 0.1 to 0.5."""
     change = (0.1 + 0.4 * strength) * rng.choice([-1.0, 1.0], len(x))
     return x + change[:, None, None, None]
+
+
+def toward_mean(x: Any, factor: Any) -> Any:
+    """Images `[n, …]` of 4 dimensions, arrays or tensors, their differences from each one's mean times a factor."""
+    mean = x.mean(axis=(1, 2, 3), keepdims=True)
+    return mean + factor * (x - mean)
 
 
 CORRUPTIONS: dict[str, Corruption] = {

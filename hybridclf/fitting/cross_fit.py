@@ -158,6 +158,7 @@ class TierFitter:
         network = self._network(images.shape[1:], len(classes), seed).to(self.device)
         dtype = self.dtype or (torch.float64 if network.config["kind"] == "mlp" else torch.float32)
         encoder = LateConditionedDenoiser(network, classes, mean, scale, torch.float32, self.device)
+        # a mean of 1 keeps the size of the loss, and with it what the learning rate means
         weight = None if sample.weight is None else (sample.weight / sample.weight.mean()).astype(np.float32)
         examples = Examples(encoder.encode(images), self._sent(sample.y), self._sent(weight))
         config = replace(self.training, augment=images.ndim == 4)
@@ -201,6 +202,7 @@ def _levels(shape: tuple[int, ...]) -> int:
 def _standard(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and scale: by feature for vectors, by channel for images."""
     axes = tuple(range(images.ndim - 1))
+    # a feature that is the same in all images would divide by zero
     scale = images.std(axis=axes, dtype=float)
     return images.mean(axis=axes, dtype=float), np.where(scale > 1e-12, scale, 1.0)
 

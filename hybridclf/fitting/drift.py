@@ -119,6 +119,7 @@ class DriftSample:
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
         """Samples of different folds as one."""
+        # positions count within a fold, as in `Recording.join`
         names = ("clean", "corrupted", "log_prior", "y")
         joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
         starts = np.cumsum([0, *(len(part.clean) for part in parts[:-1])])
@@ -186,11 +187,13 @@ class Drift:
         mean, scale = sample.clean.mean(axis=0), np.maximum(sample.clean.std(axis=0), 1e-2)
         limits = np.maximum(np.quantile(np.abs(sample.clean - mean) / scale, USUAL, axis=0), 1.0)
         usual = cls(sample.pixel_range, mean.tolist(), scale.tolist(), limits.tolist(), (0.0,) * len(mean))
+        # log d [r, 5], so that the factor Π d^-exponent is exp(-beyond @ exponents)
         beyond = usual.log_sizes(sample.corrupted)
         index, scaled = np.arange(len(sample.y)), prior_alone * sample.log_prior
 
         def loss(exponents: np.ndarray) -> float:
             scores = log_softmax(scaled * np.exp(-beyond @ exponents)[:, None], axis=1)
+            # a weak pull to 0, which decides where copies say nothing of a look
             return float(-scores[index, sample.y].mean() + np.square(exponents).sum() / (2 * len(index)))
 
         best = minimize(loss, np.full(len(mean), 0.5), bounds=[(0.0, STEEPEST)] * len(mean)).x
@@ -224,4 +227,5 @@ def mean_and_precision(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def distances(values: np.ndarray, mean: np.ndarray, precision: np.ndarray) -> np.ndarray:
     """Mahalanobis distances `[n]` of values `[n, d]` from a mean `[d]`."""
     off = values - mean
+    # sqrt(off_n' P off_n) for each n
     return np.sqrt(np.einsum("ni,ij,nj->n", off, precision, off))

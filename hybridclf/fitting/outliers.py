@@ -84,6 +84,7 @@ class NoveltyTest:
         finite = np.isfinite(traits).all(axis=1)
         score = np.full(len(traits), np.inf)
         score[finite] = distances(traits[finite], np.array(self.mean), np.array(self.precision))
+        # scores (1, 2, 5) and an image of 2: two are at least as high, and with the image itself p = 3/4
         at_least = len(self.scores) - np.searchsorted(self.scores, score, side="left")
         return (1 + at_least) / (1 + len(self.scores))
 

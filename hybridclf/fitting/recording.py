@@ -77,6 +77,7 @@ class Recording:
     @classmethod
     def join(cls, parts: list["Recording"]) -> "Recording":
         """Recordings of different folds as one."""
+        # positions count within a fold: with 5 images in the first, the second's image 0 becomes image 5
         names = ["log_prior", "errors", "y", "all_log_prior", "all_y"]
         names += ["all_weight"] if parts[0].all_weight is not None else []
         starts = np.cumsum([0, *(len(p.all_y) for p in parts[:-1])])
@@ -87,6 +88,7 @@ class Recording:
 
     def select(self, images: np.ndarray) -> "Recording":
         """The recording of some of the m images, bool `[m]`."""
+        # [m] -> [n]; cumsum - 1 numbers the kept images anew: (T, F, T) gives (0, 0, 1), image 2 becomes image 1
         kept = images[self.positions]
         return replace(
             self,
@@ -133,6 +135,7 @@ def record(
     weight : float array `[n]`, optional
         Weights of the images; default: all count alike.
     """
+    # the likeliest classes [n, k] in the order of the classes; hit is True at the right one
     top = np.sort(np.argsort(-log_prior, axis=1, kind="stable")[:, :RECORDED_CLASSES], axis=1)
     hit = top == y[:, None]
     usable = np.flatnonzero(hit.any(axis=1))
@@ -148,6 +151,7 @@ def record(
     labels: list[list[Label]] = [classes[c].tolist() for c in top[usable]]
     results = reranker.rerank(chosen, labels, progress=progress)
     finite = np.array([r.stopped_by != "fallback" for r in results], dtype=bool)
+    # a result's evidence is [T, k], and of all these tables one is made, [n, T, k]
     errors = np.zeros((finite.sum(), RECORDED_TRIALS, top.shape[1]), dtype=np.float32)
     for table, result in zip(errors, compress(results, finite), strict=True):
         table[:] = result.evidence

@@ -1,4 +1,4 @@
-"""Checks of what users pass to the estimator, each with one error that says what to do."""
+"""Checks of the estimator's parameters and labels, each with one error that says what to do."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -49,8 +49,10 @@ def check_parameters(clf: Any) -> None:
     if not isinstance(clf.novel_label, str | int | float | np.number | None):
         raise InvalidInputError(f"novel_label must be a text, a number or None, got {clf.novel_label!r}")
     check_prompts(clf.prompts)
-    if clf.image_shape is not None and not _is_shape(clf.image_shape):
-        raise InvalidInputError(f"image_shape must be (H, W) or (H, W, C), got {clf.image_shape!r}")
+    shape = clf.image_shape
+    listed = isinstance(shape, tuple | list) and len(shape) in (2, 3) and all(is_whole(side, 1) for side in shape)
+    if shape is not None and not listed:
+        raise InvalidInputError(f"image_shape must be (H, W) or (H, W, C), got {shape!r}")
 
 
 def _check_cv(cv: Any) -> None:
@@ -78,10 +80,6 @@ def _check_dtype(dtype: Any, denoiser: Any) -> None:
             "dtype='float64' is for a denoiser that is trained here; one that is named computes in "
             f'"float32", "bfloat16" or "float16": choose one of these for {denoiser!r}'
         )
-
-
-def _is_shape(shape: Any) -> bool:
-    return isinstance(shape, tuple | list) and len(shape) in (2, 3) and all(is_whole(side, 1) for side in shape)
 
 
 def check_prompts(prompts: Any) -> None:

@@ -132,7 +132,7 @@ class Worth:
 
 
 def harmed_classes(answers: Answers) -> np.ndarray:
-    """Numbers of the classes of which tier 2 breaks significantly more images than it fixes.
+    """Numbers of the classes that tier 2 harms: it breaks significantly more of their images than it fixes.
 
     An image belongs to tier 1's first class, since its right class is unknown when it comes. One-sided exact sign
     tests, Bonferroni-corrected.
@@ -141,6 +141,7 @@ def harmed_classes(answers: Answers) -> np.ndarray:
     harmed = []
     for c in leaders:
         mine = answers.leader == c
+        # images that both tiers get right, or wrong, say nothing about a difference
         fixed, broken = int((after & ~before)[mine].sum()), int((before & ~after)[mine].sum())
         if broken > fixed and binomtest(broken, fixed + broken, alternative="greater").pvalue < ALPHA / len(leaders):
             harmed.append(c)
@@ -149,6 +150,7 @@ def harmed_classes(answers: Answers) -> np.ndarray:
 
 def _pays(log_loss_gain: Interval, accuracy_gain: Interval, net: float, n_fixed_more: int) -> bool:
     """Decide whether tier 2 is used; `net` is the weighted gain in accuracy."""
+    # the standard error, from the width of a normal 95 % interval
     error = (log_loss_gain.high - log_loss_gain.low) / (2 * 1.96)
     gains_log_loss = log_loss_gain.value > MIN_Z * error
     gains_accuracy = accuracy_gain.low > 0 and log_loss_gain.value > -MIN_Z * error
@@ -159,5 +161,6 @@ def _mean(values: np.ndarray, weight: np.ndarray) -> Interval:
     """Weighted mean of m values with its normal 95 % interval."""
     share = weight / weight.sum()
     mean = float(share @ values)
+    # of a weighted mean; with equal weights it is the standard deviation over sqrt(m)
     error = float(np.sqrt((share**2) @ (values - mean) ** 2))
     return Interval(mean, mean - 1.96 * error, mean + 1.96 * error)

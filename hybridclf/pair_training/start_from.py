@@ -13,15 +13,16 @@ from safetensors import SafetensorError
 from ..data.holding_out import pack, unpack
 from ..errors import InvalidInputError, SavedModelError
 from ..models import LateUNet
-from ..persistence import read_description, restore_denoiser
+from ..persistence import read_description
 from ..ports import Trainable
+from ..saving.denoisers import restore_denoiser
 from .recipe import TrainingData
 from .settings import PairSettings
 
+__all__ = ["earlier_settings", "seen_images", "take_over", "trained_on"]
+
 FIRST_PROPOSER = "timm:small"
 """Tier 1 of pairs whose log does not name it."""
-
-__all__ = ["earlier_settings", "seen_images", "take_over", "trained_on"]
 
 
 def trained_on(folder: Path) -> np.ndarray:

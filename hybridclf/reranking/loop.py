@@ -136,13 +136,14 @@ class Loop:
         slots = self.window.idle
         if n_begun > self.ahead or not len(slots):
             return None
+        # rows of other images can still join a batch that is not full, so it is begun only if no more images may come
         batch, n_rows = self.fill(), (self.window.due - self.window.n_trials)[slots].sum()
         fullness = self.capacity.fullness(batch)
         full = fullness == 1 or n_rows > len(batch.slot)
         return batch if full or (not more and fullness >= (FULL if n_begun else 0)) else None
 
     def _give_up(self, queue: Iterator[Task]) -> Iterator[Step]:
-        """Let tier 1 answer the images under way and all that wait."""
+        """Let tier 1 answer the images under way and those that wait."""
         while True:
             yield self._judge(np.arange(0), {"fallback": np.flatnonzero(self.window.occupied)})
             if not (arrivals := list(islice(queue, self.free))):
@@ -224,7 +225,7 @@ class Loop:
         return self._results(slots, [stopped_by], self.window.view(slots, self.fusion).posterior)[0]
 
     def evict(self, images: Collection[int]) -> None:
-        """Give up the images of these numbers, where they are still under way; none that a batch of `run` has."""
+        """Give up images by their numbers, where they are still under way. No batch of `run` may have them."""
         slots = self.window.slots_of(images)
         assert not self.window.busy[slots].any(), "errors of an evicted image would go to the one after it"
         self._free(slots)
@@ -242,7 +243,7 @@ class Loop:
         """
         window = self.window
         evidence = window.view(slots, self.fusion)
-        keep = self.allocation.survivors(evidence) | evidence.leads
+        keep = self.allocation.survivors(evidence) | evidence.leads  # the best candidate is never dropped
         window.drop(slots, keep, _below(evidence, keep))
         reasons = self._reasons(slots, evidence, alone=(evidence.alive & keep).sum(axis=1) <= 1)
         images, evaluations, done = window.image[slots], window.evaluations[slots], reasons != ""
@@ -253,7 +254,7 @@ class Loop:
         return Step(images, evidence, evaluations, finished, batch_rows, batch_evaluations)
 
     def _reasons(self, slots: np.ndarray, evidence: Evidence, alone: np.ndarray) -> np.ndarray:
-        """Reasons for stopping, str `[m]`, "" for images that go on: for those the next decision is set.
+        """Reasons for stopping, str `[m]`, "" for images that go on. Theirs is the next decision, which is set.
 
         Parameters
         ----------
@@ -265,8 +266,10 @@ class Loop:
             Images of which one candidate is left.
         """
         window, max_trials = self.window, self.allocation.max_trials
+        # a trial costs each live candidate's prompts; what the budget does not pay in full is not begun
         per_trial = window.alive[slots].sum(axis=1) * self.evaluate.n_prompts
         affordable = np.minimum((window.budget[slots] - window.evaluations[slots]) // per_trial, max_trials)
+        # [m]: when the allocation wants to look again, but no later than trials or budget end
         due = np.minimum(self.allocation.next_decision(evidence.n_trials), max_trials)
         window.due[slots] = np.minimum(due, evidence.n_trials + affordable)
         spent = (evidence.n_trials >= max_trials) | (affordable < 1)

@@ -60,6 +60,7 @@ class UsualErrors:
         typical = np.median(errors.min(axis=2), axis=0)
         lowest = np.cumsum(errors * weights[:, None], axis=1, dtype=float).min(axis=2)
         level = lowest / np.maximum(np.cumsum(typical * weights), 1e-12)
+        # the levels after 1, 2, 4, … trials; `ceilings` interpolates between them
         counts = 2 ** np.arange(int(np.log2(errors.shape[1])) + 1)
         slack = VECTOR_SLACK if vectors else IMAGE_SLACK
         limits = slack * np.quantile(level[:, counts - 1], QUANTILE, axis=0, method="higher")
@@ -74,6 +75,7 @@ class UsualErrors:
         t, weights : float array `[T]`
             Times and weights of the trials, in the order in which they are used.
         """
+        # limits are known at powers of two, so they are interpolated in the logarithm of the number of trials
         counts = np.log2(np.arange(len(t)) + 1)
         limits = np.interp(counts, np.arange(len(self.limits)), self.limits)
         typical = np.interp(t, self.times, self.typical)
@@ -98,7 +100,7 @@ class UsualValues:
     @classmethod
     def fit(cls, vectors: np.ndarray) -> "UsualValues":
         """Learn the ranges of vectors `[n, d]`."""
-        second = min(1, len(vectors) - 1)
+        second = min(1, len(vectors) - 1)  # a single vector is its own second one
         vectors = vectors.astype(float)
         low, high = np.partition(vectors, second, axis=0)[second], -np.partition(-vectors, second, axis=0)[second]
         half = np.maximum(high - low, 0) / 2

@@ -72,6 +72,7 @@ class TrialPlan:
 
     def noise(self, positions: np.ndarray) -> np.ndarray:
         """Standard normal noise, float32 `[m, *shape]`, of the trials at these positions of the order."""
+        # positions (4, 4, 2): those of 2 and 4 are drawn once, and repeated as (1, 1, 0) of these
         unique, inverse = np.unique(positions, return_inverse=True)
         return np.stack([self._draw(int(self.order[p])) for p in unique])[inverse]
 
@@ -80,6 +81,7 @@ class TrialPlan:
         if trial in self._noise:
             self._noise.move_to_end(trial)
             return self._noise[trial]
+        # seeded by the trial, not drawn in turn: it is the same whatever else was drawn before
         noise = np.random.default_rng([self.seed, trial]).standard_normal(self.shape, dtype=np.float32)
         self._noise[trial] = noise
         if len(self._noise) > self._capacity:
@@ -106,6 +108,7 @@ class InformativeOrder:
         index = np.clip((t * n_bins).astype(int), 0, n_bins - 1)
         seen = np.unique(index)
         values = [gaps[:, index == b].mean() / max(float(gaps[:, index == b].std()), 1e-12) for b in seen]
+        # bins without a trial are between their neighbours
         return cls(np.interp(centres, centres[seen], values))
 
     def at(self, t: np.ndarray) -> np.ndarray:

@@ -161,12 +161,14 @@ class Window:
         self.moment += 1
         self.errors[slots, trials, candidates] = errors
         np.add.at(self.evaluations, slots, cost)
+        # with 3 live candidates, 2 begun and 5 new errors: 7 = 2 whole trials and 1 begun
         now, n_new = np.unique(slots, return_counts=True)
         n_whole, self.begun[now] = np.divmod(self.begun[now] + n_new, self.alive[now].sum(axis=1))
         self.n_trials[now] += n_whole
         ended = now[n_whole > 0]
         self.sums[ended] += self.pending[ended]
         self.pending[ended] = 0.0
+        # np.add.at, as a slot may occur several times, which += would count once
         counts = trials < self.n_trials[slots]
         for sums, which in ((self.sums, counts), (self.pending, ~counts)):
             np.add.at(sums, (slots[which], candidates[which]), errors[which].astype(float))

@@ -1,1 +1,1 @@
-"""Saving of a model's parts: labels as JSON, tier 1 as arrays or by skops, and checks of untrusted files."""
+"""Saving of a model's parts: labels, calibration, denoiser, and tier 1; and checks of untrusted files."""

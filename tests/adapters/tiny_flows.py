@@ -19,20 +19,25 @@ SHIFTED_VAE = {"scaling_factor": 0.3611, "shift_factor": 0.1159, "use_quant_conv
 
 DYNAMIC = {"use_dynamic_shifting": True, "shift": 3.0}
 
+JOINT: dict[str, Any] = {
+    "num_layers": 1,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 32,
+    "axes_dims_rope": (4, 4, 8),
+}
+"""Sizes of the transformers with joint attention to text and image."""
+
 
 def flux(guidance: bool = True) -> Any:
     import diffusers
 
     transformer = diffusers.FluxTransformer2DModel(
         in_channels=16,
-        num_layers=1,
         num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=32,
         pooled_projection_dim=32,
         guidance_embeds=guidance,
-        axes_dims_rope=(4, 4, 8),
+        **JOINT,
     )
     return diffusers.FluxPipeline(
         transformer=transformer,
@@ -283,12 +288,8 @@ def chroma() -> Any:
 
     transformer = diffusers.ChromaTransformer2DModel(
         in_channels=16,
-        num_layers=1,
         num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=32,
-        axes_dims_rope=(4, 4, 8),
+        **JOINT,
         approximator_num_channels=8,
         approximator_hidden_dim=16,
         approximator_layers=1,
@@ -309,11 +310,7 @@ def qwen_image() -> Any:
     transformer = diffusers.QwenImageTransformer2DModel(
         in_channels=16,
         out_channels=4,
-        num_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=32,
-        axes_dims_rope=(4, 4, 8),
+        **JOINT,
     )
     own_vae = diffusers.AutoencoderKLQwenImage(
         base_dim=8,
@@ -343,14 +340,10 @@ def flux2_parts(guidance: bool) -> dict[str, Any]:
 
     transformer = diffusers.Flux2Transformer2DModel(
         in_channels=16,
-        num_layers=1,
         num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=3 * 16,
         timestep_guidance_channels=16,
-        axes_dims_rope=(4, 4, 4, 4),
         guidance_embeds=guidance,
+        **JOINT | {"joint_attention_dim": 3 * 16, "axes_dims_rope": (4, 4, 4, 4)},
     )
     own_vae = diffusers.AutoencoderKLFlux2(
         block_out_channels=(16, 32),

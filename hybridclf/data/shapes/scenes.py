@@ -110,17 +110,13 @@ def place(rng: np.random.Generator, things: list[Thing], relation: str | None) -
     if relation == "inside":
         things = [replace(things[0], diameter=_INNER), replace(things[1], diameter=_OUTER), *things[2:]]
     for _ in range(20):
-        placed = [_anywhere(rng, t) for t in things]
+        centres = [rng.uniform(t.diameter / 2, 1 - t.diameter / 2, 2).tolist() for t in things]
+        placed = [replace(t, x=x, y=y) for t, (x, y) in zip(things, centres, strict=True)]
         if relation == "inside":
             placed[0] = replace(placed[0], x=placed[1].x, y=placed[1].y)
         if _apart(placed, relation) and _holds(placed, relation):
             return tuple(placed)
     return None
-
-
-def _anywhere(rng: np.random.Generator, thing: Thing) -> Thing:
-    x, y = rng.uniform(thing.diameter / 2, 1 - thing.diameter / 2, 2).tolist()
-    return replace(thing, x=x, y=y)
 
 
 def _apart(things: Sequence[Thing], relation: str | None) -> bool:

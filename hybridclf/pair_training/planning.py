@@ -12,7 +12,7 @@ from ..training.trainer import Trainer
 from .recipe import CHECKED, WIDTHS, Job, TrainingData, denoiser_job, proposer_job, seconds_per_row
 from .run import LOG_EVERY, TrainingRun, seconds_per_step
 from .tier_1 import Tier1
-from .time_budget import FINISHING_SHARE, HeldOutUse, TimeBudget, TimePlan
+from .time_budget import FINISHING_SHARE, MIN_STEPS, HeldOutUse, TimeBudget, TimePlan
 
 __all__ = ["new_denoiser", "new_proposer", "plan_time", "use_held_out"]
 
@@ -100,7 +100,9 @@ def plan_time(budget: TimeBudget, data: TrainingData, tier_1: Tier1, job: Job) -
     room = min(FINISHING_SHARE * 60 * budget.minutes, (budget.left - shortest) / 2)
     usage = _usage(data, max(0.0, room), row)
     finishing = OVERHEAD * row * usage.n_rows
+    # tier 1 leaves tier 2 its fewest worthwhile steps, if it has its own
     seconds = tier_1.share(budget.left - finishing, shortest)
+    seconds = max(min(seconds, budget.left - finishing - MIN_STEPS * step), shortest)
     plan = TimePlan(
         minutes=budget.minutes,
         reading=60 * budget.minutes - budget.left,

@@ -10,7 +10,7 @@ from scipy.special import log_softmax, softmax
 
 from hybridclf.denoising.weighting import BinnedWeights, heuristic_weights, paired_gaps, uniform_weights
 from hybridclf.fitting import calibration as module
-from hybridclf.fitting.calibration import calibrate, cross_answers, fit_calibration, worth_with
+from hybridclf.fitting.calibration import SHARPNESS, calibrate, cross_answers, fit_calibration, worth_with
 from hybridclf.fitting.drift import DriftSample
 from hybridclf.fitting.recording import Recording, record
 from hybridclf.fitting.replay import replay
@@ -121,7 +121,10 @@ def test_sharpness_is_chosen_on_replays(recording: Recording) -> None:
         posterior, _ = replay(fusion, allocation, recording.log_prior, errors, 4)
         return float(np.log(posterior[np.arange(len(recording.y)), recording.y]).mean())
 
-    assert likelihood(fitted.fusion) > likelihood(Fusion.fit(recording.log_prior, errors, recording.y)) + 0.01
+    plain = Fusion.fit(recording.log_prior, errors, recording.y)
+    assert likelihood(fitted.fusion) > likelihood(plain) + 0.01
+    # climbing finds the best of all
+    assert likelihood(fitted.fusion) == max(likelihood(plain.sharpened(factor)) for factor in SHARPNESS.values())
 
 
 @pytest.mark.parametrize("allocation", [PairedTTest(), FixedTrials(64), Race(0.99, 64)])

@@ -21,7 +21,7 @@ def small() -> Iterator[None]:
         patch.setattr(planning, "seconds_per_row", lambda *_: 1e-9)
         for module in (planning, tier_1):
             patch.setattr(module, "seconds_per_step", lambda *_: 60 / STEPS_PER_MINUTE)
-        for module in (tier_1, time_budget):
+        for module in (planning, tier_1, time_budget):
             patch.setattr(module, "MIN_STEPS", 1)
         patch.setattr(TimeBudget, "left", property(_left))
         yield

@@ -102,37 +102,23 @@ def train_pair(
     budget = TimeBudget(chosen.minutes, {} if run is None else run.log.get("seconds", {}))
     with budget.spending("reading") if run is None else nullcontext():
         read = _read(source, chosen, where, run, progress)
-    data, starts, trainable = read.data, run is None and chosen.start_from is not None, None
-    if read.tier_1.model is None:
-        with budget.spending("reading") if run is None else nullcontext():
-            spec, trainable = new_proposer(read.tier_1.specs, data, PROPOSER_SHARE * budget.left)
-        data = replace(data, settings=replace(data.settings, proposer=spec))
-    if starts:
-        network = take_over(Path(str(chosen.start_from)), data, trainable)
-    elif run is None:
-        with budget.spending("reading"):
-            network = new_denoiser(data, DENOISER_SHARE * budget.left)
-    else:
-        network = data.same_denoiser(run.log["settings"]["network"])
+    with budget.spending("reading") if run is None else nullcontext():
+        tiers = _make_tiers(read, chosen.start_from, budget, run)
+    data, second = tiers.data, tiers.jobs[0]
+    network: Any = second.trainer.network
     values = (where.type, has_bf16(where), data.compiles, read.digest, network.config, data.photos.shape[1])
     facts: dict[str, Any] = dict(zip(FACTS, values, strict=True))
-    jobs = [denoiser_job(data, network)]
-    if trainable is None:
-        tier_1 = fitted_tier_1(read.tier_1.model, data)
-    else:
-        jobs.append(proposer_job(data, trainable.network))
-        tier_1 = NetworkTier1(trainable, jobs[-1])
-    plan = plan_time(budget, data, tier_1, jobs[0]) if run is None else TimePlan.from_dict(run.log["plan"])
+    plan = plan_time(budget, data, tiers.tier_1, second) if run is None else TimePlan.from_dict(run.log["plan"])
     if progress:
         print(*filter(None, (read.tier_1.note, str(plan), plan.too_short)), sep="\n", file=sys.stderr)
     if run is None:  # every check has passed, so that a refused training leaves no folder
-        first = {job.name: job.trainer for job in jobs if starts}
+        first = {job.name: job.trainer for job in tiers.jobs if chosen.start_from is not None}
         more = {"recipe": read.recipe, "trained_on": pack(data.digests)} | ({"seen": read.seen} if read.seen else {})
         more |= {"seconds": budget.spent, "plan": asdict(plan), "tier_1": read.tier_1.note}
         run = TrainingRun.start(out, asdict(data.settings) | facts, first, **more)
     run.require(facts)
     run.log |= {"unreadable": list(read.unreadable), "conflicts": list(data.conflicts)}
-    _train(run, data, tier_1, jobs[0], budget, plan, progress)
+    _train(run, data, tiers.tier_1, second, budget, plan, progress)
     return HybridClassifier.load(out)
 
 
@@ -163,6 +149,33 @@ def _read(
     before = None if seen is None else unpack(seen)
     data = TrainingData.of(images, device, source != DIGITS, settings, compiles, before)
     return _Read(tier_1, data, digest, decided, seen, images.unreadable)
+
+
+class _Tiers(NamedTuple):
+    """Both tiers before their training: the images, tier 1, and the jobs of the networks, tier 2's first."""
+
+    data: TrainingData
+    tier_1: Tier1
+    jobs: tuple[Job, ...]
+
+
+def _make_tiers(read: _Read, start_from: str | None, budget: TimeBudget, run: TrainingRun | None) -> _Tiers:
+    """Make both tiers: of the run to resume, of the pair to start from, or new ones as large as the time allows."""
+    data, trainable = read.data, None
+    if read.tier_1.model is None:
+        spec, trainable = new_proposer(read.tier_1.specs, data, PROPOSER_SHARE * budget.left)
+        data = replace(data, settings=replace(data.settings, proposer=spec))
+    if run is not None:
+        network = data.same_denoiser(run.log["settings"]["network"])
+    elif start_from is not None:
+        network = take_over(Path(start_from), data, trainable)
+    else:
+        network = new_denoiser(data, DENOISER_SHARE * budget.left)
+    second = denoiser_job(data, network)
+    if trainable is None:
+        return _Tiers(data, fitted_tier_1(read.tier_1.model, data), (second,))
+    first = proposer_job(data, trainable.network)
+    return _Tiers(data, NetworkTier1(trainable, first), (second, first))
 
 
 def _choose(

@@ -54,7 +54,8 @@ def caption_verdict(
     row = next(row for score in ("text", "image") for row in rows if (row.kind, row.score) == (kind, score))
     method = "both" if "both" in row.methods else "tier 2"
     baseline = "tier 1" if "tier 1" in row.methods else None
-    fixed, broken = [], []
+    fixed: list[int] = []
+    broken: list[int] = []
     for line, own in zip(lines, scores, strict=True):
         right = matches(line, own).get(row.score)
         if right and baseline and right[method] != right[baseline]:

@@ -19,7 +19,7 @@ from .caption_scores import rows_of
 from .caption_verdict import caption_verdict
 from .sample import stratified
 
-__all__ = ["evaluate_captions"]
+__all__ = ["TRIALS", "evaluate_captions", "fit_caption_fusion"]
 
 TRIALS = 32
 """Trials of each image where nobody says how many."""
@@ -32,7 +32,7 @@ def evaluate_captions(
     clf: HybridClassifier,
     source: str | Path,
     *,
-    calibrate: str | Path | None = None,
+    calibrate: str | Path | Fusion | None = None,
     images: int | None = None,
     trials: int = TRIALS,
     folder: str | Path | None = None,
@@ -47,8 +47,9 @@ def evaluate_captions(
         A fitted classifier, both tiers of which are models of text; of a tier 1 that is none nothing is reported.
     source : path
         Images and captions, as for `caption_lines.read_lines`.
-    calibrate : path, optional
-        Others, to fit the fusion of both tiers on. Default: the fusion that the classifier has.
+    calibrate : path or Fusion, optional
+        Others, to fit the fusion of both tiers on, or what `fit_caption_fusion` made of them. Default: the fusion that
+        the classifier has.
     images : int, optional
         Images to ask about, at most: a sample of the lines, every kind in its proportion. Default: all.
     trials : int
@@ -74,13 +75,18 @@ def evaluate_captions(
         another recording or cannot be written.
     """
     without_template(clf.denoiser_)  # refuses what is no model of text, before images are read
-    folders = [None, None] if folder is None else [Path(folder), Path(f"{folder}-calibrate")]
-    asked, unreadable, n_lines = _asked(clf, source, images, trials, folders[0], seed, progress)
-    fusion = clf.fusion_ if clf.fusion_.calibrated else None
-    n_fitted = 0
-    if calibrate is not None:
-        others = _asked(clf, calibrate, images, trials, folders[1], seed, progress)[0]
-        fusion, n_fitted = _fitted(others, calibrate), len(others)
+    own = None if folder is None else Path(folder)
+    asked, unreadable, n_lines = _asked(clf, source, images, trials, own, seed, progress)
+    if isinstance(calibrate, str | Path):
+        others = None if folder is None else Path(f"{folder}-calibrate")
+        fusion: Fusion | None = fit_caption_fusion(
+            clf, calibrate, images=images, trials=trials, folder=others, seed=seed, progress=progress
+        )
+        said: str | None = f"fitted to lines of {calibrate}"
+    elif calibrate is not None:
+        fusion, said = calibrate, "given"
+    else:
+        fusion, said = (clf.fusion_, "the classifier's") if clf.fusion_.calibrated else (None, None)
     methods = [_by_method(scores, fusion) for scores in asked]
     about = {
         "source": str(source),
@@ -90,13 +96,31 @@ def evaluate_captions(
         "images": sum(len(scores.line.images) for scores in asked),
         "trials": trials,
         "evaluations": trials * sum(len(s.line.images) * (len(s.line.captions) + 1) for s in asked),
-        "fusion": f"fitted to {n_fitted} lines of {calibrate}" if n_fitted else "the classifier's" if fusion else None,
+        "fusion": said,
         "hybridclf": __version__,
     }
     lines = [scores.line for scores in asked]
     rows = rows_of(lines, methods)
     verdict = caption_verdict(rows, lines, methods)
     return CaptionReport(rows, unreadable, about, verdict, caption_examples(verdict, lines, methods, seed))
+
+
+def fit_caption_fusion(
+    clf: HybridClassifier,
+    source: str | Path,
+    *,
+    images: int | None = None,
+    trials: int = TRIALS,
+    folder: str | Path | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Fusion:
+    """Fit a fusion to every comparison of a right match with a wrong one, in lines that are not reported on.
+
+    Parameters and errors are those of `evaluate_captions`.
+    """
+    asked = _asked(clf, source, images, trials, None if folder is None else Path(folder), seed, progress)[0]
+    return _fitted(asked, source)
 
 
 def _asked(
@@ -141,7 +165,7 @@ def _by_method(scores: LineScores, fusion: Fusion | None) -> dict[str, np.ndarra
 
 
 def _fitted(asked: Sequence[LineScores], source: str | Path) -> Fusion:
-    """A fusion fitted to every comparison of a right match with a wrong one, in lines that are not reported on."""
+    """A fusion fitted to the comparisons in some lines."""
     tier_1, errors = [], []
     for scores in asked:
         for right, wrong in _comparisons(scores.line):

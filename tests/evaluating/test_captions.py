@@ -13,7 +13,7 @@ from PIL import Image
 
 from hybridclf import HybridClassifier
 from hybridclf.errors import InvalidInputError
-from hybridclf.evaluating.captions import evaluate_captions
+from hybridclf.evaluating.captions import evaluate_captions, fit_caption_fusion
 from hybridclf.reranking.fusion import Fusion
 
 WORDS = ("ant", "bee", "cow", "dog", "elk", "fly")
@@ -127,7 +127,9 @@ def test_a_fusion_is_fitted_to_other_lines(clf: HybridClassifier, tmp_path: Path
         sources.append(writer.write())
     report = evaluate_captions(clf, sources[0], calibrate=sources[1], trials=4)
     assert report.rows[0].methods.keys() == {"tier 1", "tier 2", "both"}
-    assert report.about["fusion"] == f"fitted to 12 lines of {sources[1]}"
+    assert report.about["fusion"] == f"fitted to lines of {sources[1]}"
+    fusion = fit_caption_fusion(clf, sources[1], trials=4)
+    assert evaluate_captions(clf, sources[0], calibrate=fusion, trials=4).rows == report.rows
     with pytest.raises(InvalidInputError, match=r"makes 16 comparisons .* a fusion needs at least 20"):
         evaluate_captions(clf, sources[0], calibrate=sources[0], trials=2)
 

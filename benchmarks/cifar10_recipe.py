@@ -10,11 +10,11 @@ are over images, and know nothing of other seeds.
 
 import argparse
 import json
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cifar.answers import spread
 from figures.common import machine
 from tqdm.auto import tqdm
 
@@ -49,7 +49,7 @@ def figures(log: dict[str, Any]) -> dict[str, Any]:
     return (
         settings
         | {"n": n, "steps": log["n_steps"]["denoiser"], "trials": found["tier_2_trials"]}
-        | {tier: spread(accuracy(answers)) for tier, answers in right.items()}
+        | {tier: list(astuple(accuracy(answers))) for tier, answers in right.items()}
     )
 
 

@@ -1,229 +1,139 @@
-"""Compositional captions and the shapes pair: `python -m benchmarks.compositional [FOLDER]` (an hour on one core).
+"""Compositional captions and the shapes pair: `python -m benchmarks.compositional WORK [FOLDER]` (an hour on one core).
 
-CLIP alone, diffusion alone and the hybrid, same weights, same pictures, on scenes that training never saw, half of them
-with combinations of a colour and a shape that it never saw. Writes `benchmarks/results/compositional.json` and a
-picture. Among eighty things diffusion goes in stages, and the hybrid is the classifier as it was saved, racing CLIP's
-ten best. Between two captions diffusion and hybrid have all `TRIALS` and a fusion of their own, fitted on other scenes.
-Image and group scores rest on error(no prompt) - error(caption), as raw errors do not compare across images. Intervals
-are Wilson's; those of means and differences are bootstrapped, without width where all answers are the same. The U-Net
-is compiled where that is possible.
+Tier 1 (CLIP), tier 2 (diffusion) and both, same weights, same pictures, on scenes that training never saw, half of them
+with combinations of a colour and a shape that it never saw: `hybridclf.evaluate` and its like for captions. Questions
+and recordings are kept in WORK, from which an interrupted run goes on. Writes `benchmarks/results/compositional.json`
+and a picture. Between captions all have `TRIALS` trials, and both a fusion that is fitted on other scenes. Among eighty
+single things tier 2 has tier 1's first 20. The U-Net is compiled where that is possible.
 """
 
 import argparse
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
-from scipy.special import log_softmax
-from tqdm.auto import tqdm
+from PIL import Image
 
 from benchmarks.figures.common import colour_of, styled
-from benchmarks.shapes.intervals import in_percent, mean_interval
 from benchmarks.shapes.tasks import Questions, attribute_questions, single_questions, swap_questions
-from hybridclf import FixedTrials, HybridClassifier, Reranker, Staged
+from hybridclf import HybridClassifier, evaluate
 from hybridclf.devices import can_compile
-from hybridclf.fitting.calibration import Calibration, fit_calibration
-from hybridclf.fitting.recording import RECORDED_TRIALS, Recording
-from hybridclf.metrics import accuracy, accuracy_difference
+from hybridclf.evaluating.captions import evaluate_captions, fit_caption_fusion
+from hybridclf.reranking.fusion import Fusion
 
 TRIALS = 32
 TEST_SEED, CALIBRATION_SEED = 3 * 10**6, 2 * 10**6
-TIERS = ("CLIP", "diffusion", "hybrid")
-KINDS = ("text", "image", "group")
+METHODS = ("tier 1", "tier 2", "both")
 
 
-class Pair:
-    """Both tiers of a saved classifier, and what they say of questions.
-
-    Parameters
-    ----------
-    folder : Path
-        What `train_shapes.save_pair` left.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.clf = HybridClassifier.load(folder)
-        self.clip: Any = self.clf.proposer_
-        self.denoiser = self.clf.denoiser_
-        if can_compile(self.denoiser.device):
-            self.denoiser.compile()
-
-    @torch.inference_mode()
-    def logits(self, asked: Questions) -> np.ndarray:
-        """CLIP's scaled cosine similarities `[n, k]`."""
-        from PIL import Image
-
-        pixels = torch.stack([self.clip.transform(Image.fromarray(p)) for p in asked.pictures])
-        pixels = pixels.to(self.clip.device)
-        image = torch.cat([self.clip.model.encode_image(p, normalize=True) for p in pixels.split(256)])
-        texts = sorted({c for captions in asked.captions for c in captions})
-        tokens = self.clip.tokenizer(texts).to(self.clip.device)
-        text = torch.cat([self.clip.model.encode_text(t, normalize=True) for t in tokens.split(256)])
-        where = torch.tensor([[texts.index(c) for c in captions] for captions in asked.captions])
-        return (self.clip.model.logit_scale.exp() * torch.einsum("nd,nkd->nk", image, text[where])).cpu().numpy()
-
-    def stage(self, n_trials: int = TRIALS) -> Reranker:
-        """Diffusion alone, so many trials."""
-        return Reranker(self.denoiser, allocation=FixedTrials(n_trials), batch_size=128)
-
-    def errors(self, asked: Questions, n_trials: int = TRIALS, *, without: bool = False) -> np.ndarray:
-        """Errors `[n, n_trials, k]`; `without`: and of no prompt, as the last."""
-        captions = [[*c, ""] if without else list(c) for c in asked.captions]
-        return np.stack([r.evidence for r in self.stage(n_trials).rerank(asked.pictures, captions)])
+def write_lines(questions: dict[str, Questions], folder: Path) -> Path:
+    """Pictures and a file of captions; questions 2i and 2i + 1 that exchange their captions are one line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines: list[dict[str, Any]] = []
+    for kind, asked in questions.items():
+        names = [f"{kind.replace(', ', '-')}-{i}.png" for i in range(len(asked.captions))]
+        for name, picture in zip(names, asked.pictures, strict=True):
+            Image.fromarray(picture).save(folder / name)
+        if asked.captions[0] == asked.captions[1][::-1]:
+            pairs = zip(names[::2], names[1::2], asked.captions[::2], strict=True)
+            lines += [{"images": [a, b], "captions": list(both), "kind": kind} for a, b, both in pairs]
+        else:
+            rows = zip(names, asked.captions, strict=True)
+            lines += [{"image": n, "caption": right, "wrong": wrong, "kind": kind} for n, (right, *wrong) in rows]
+    path = folder / "captions.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return path
 
 
-def calibrate(pair: Pair, n: int) -> "Calibrated":
-    """Fusion and weights for trials in the even order, from scenes that are used for nothing else."""
+def calibrate(clf: HybridClassifier, n: int, work: Path) -> Fusion:
+    """A fusion fitted on scenes that are used for nothing else."""
     asked = attribute_questions(n, CALIBRATION_SEED, False) | swap_questions(n // 2, CALIBRATION_SEED, False)
-    logits = np.concatenate([pair.logits(q) for q in asked.values()])
-    errors = np.concatenate([pair.errors(q, RECORDED_TRIALS) for q in tqdm(asked.values(), desc="calibrate")])
-    log_prior, first = log_softmax(logits, 1), np.zeros(len(logits), int)
-    recording = Recording(log_prior, errors, *pair.stage(RECORDED_TRIALS).levels(), first, log_prior, first)
-    return Calibrated(pair, fit_calibration(recording, FixedTrials(RECORDED_TRIALS), None, None))
+    source = write_lines(asked, work)
+    return fit_caption_fusion(clf, source, trials=TRIALS, folder=work / "recording", progress=True)
 
 
-class Calibrated:
-    """Scores of each tier, higher is better."""
-
-    def __init__(self, pair: Pair, calibration: Calibration) -> None:
-        assert calibration.weighting is not None  # it was not given
-        self.pair, self.fusion, self.weighting = pair, calibration.fusion, calibration.weighting
-        self.weights = self.weighting(*pair.stage().levels())
-
-    def scores(self, logits: np.ndarray, errors: np.ndarray) -> dict[str, np.ndarray]:
-        """`[n, k]` by tier, from CLIP's logits and weighted errors `[n, T, k]`."""
-        sums, counts = errors.sum(1), np.full(len(errors), errors.shape[1])
-        return {"CLIP": logits, "diffusion": -sums, "hybrid": self.fusion.scores(logits, sums, counts)}
-
-    def choices(self, asked: Questions) -> dict[str, np.ndarray]:
-        """True where a tier picks the right caption, bool `[n]`."""
-        logits, errors = self.pair.logits(asked), self.pair.errors(asked) * self.weights[:, None]
-        return {tier: s[:, 0] > s[:, 1:].max(1) for tier, s in self.scores(logits, errors).items()}
-
-    def winoground(self, asked: Questions) -> dict[str, dict[str, np.ndarray]]:
-        """Text, image and group score of each pair of questions, bool `[n / 2]`, by kind and tier (Equation 9)."""
-        logits, errors = self.pair.logits(asked), self.pair.errors(asked, without=True) * self.weights[:, None]
-        gained = self.scores(logits, errors[..., :2] - errors[..., 2:])
-        kinds: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in KINDS}
-        for tier, s in gained.items():
-            s = s.reshape(-1, 2, 2)  # pair, picture, (right, wrong)
-            text = (s[..., 0] > s[..., 1]).all(1)
-            image = (s[:, 0, 0] > s[:, 1, 1]) & (s[:, 1, 0] > s[:, 0, 1])
-            kinds["text"][tier], kinds["image"][tier], kinds["group"][tier] = text, image, text & image
-        return kinds
-
-    def single(self, asked: Questions) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        """Right answers among eighty, bool `[n]` by tier, and evaluations per image; the diffusion model in stages."""
-        right = np.array([captions[0] for captions in asked.captions])
-        stages = Staged((16, 4, 1), (4, 16, TRIALS))
-        reranker = Reranker(self.pair.denoiser, allocation=stages, weighting=self.weighting, batch_size=128)
-        staged = reranker.rerank(asked.pictures, asked.captions)
-        posterior, raced = self.pair.clf.decide(list(asked.pictures))
-        answers = {
-            "CLIP": self.pair.clip.predict(list(asked.pictures)) == right,
-            "diffusion": np.array([r.posterior[0] > r.posterior[1:].max() for r in staged]),  # a tie is no answer
-            "hybrid": self.pair.clf.classes_[posterior.argmax(axis=1)] == right,
-        }
-        results = {"CLIP": [], "diffusion": staged, "hybrid": raced}
-        return answers, {tier: sum(r.evaluations for r in some) / len(right) for tier, some in results.items()}
+def measure(clf: HybridClassifier, n: int, work: Path) -> dict[str, Any]:
+    """Reports on all questions; each with familiar combinations of colour and shape, and with held-out ones."""
+    fusion = calibrate(clf, n // 2, work / "calibration")
+    options: dict[str, Any] = {"trials": TRIALS, "progress": True}
+    report: dict[str, Any] = {}
+    for scenes, seed in (("familiar", TEST_SEED), ("held-out", TEST_SEED + 1000)):
+        own, held_out = report.setdefault(scenes, {}), scenes == "held-out"
+        for name, questions in (("attributes", attribute_questions), ("swaps", swap_questions)):
+            folder = work / scenes / name
+            source = write_lines(questions(n, seed, held_out), folder)
+            made = evaluate_captions(clf, source, calibrate=fusion, folder=folder / "recording", **options)
+            own[name] = made.to_dict()
+        (X, y), others = things(n // 2, seed, held_out), things(n // 2, CALIBRATION_SEED, held_out)
+        recording = work / scenes / "single"
+        own["single"] = evaluate(clf, X, y, calibrate=others, folder=recording, **options).to_dict()
+    return {"trials": TRIALS, "questions": n} | report
 
 
-# --- all of it --------------------------------------------------------------------------------------------------------
+def things(n: int, seed: int, held_out: bool) -> tuple[list[np.ndarray], list[str]]:
+    """Pictures of single things with their phrases, n or at least 20."""
+    asked = single_questions(max(n, 20), seed, held_out)
+    return list(asked.pictures), [captions[0] for captions in asked.captions]
 
 
-def measure(pair: Pair, n: int) -> dict:
-    """All questions; each half with familiar combinations of colour and shape, half with held-out ones."""
-    model, rows = calibrate(pair, n // 2), []
-    for held_out in (False, True):
-        seed, scenes = TEST_SEED + 1000 * held_out, "held-out" if held_out else "familiar"
-        right, cost = model.single(single_questions(n // 2, seed, held_out))
-        rows.append(row("single thing, 80 classes", scenes, right, cost))
-        asked = tqdm(attribute_questions(n, seed, held_out).items(), desc=f"attributes, {scenes}")
-        chosen = {name: model.choices(questions) for name, questions in asked}
-        rows += [row(name, scenes, right) for name, right in chosen.items()]
-        rows.append(mean_row("mean of attribute tasks", scenes, list(chosen.values())))
-        asked = tqdm(swap_questions(n, seed, held_out).items(), desc=f"swaps, {scenes}")
-        scored = {name: model.winoground(questions) for name, questions in asked}
-        for kind in KINDS:
-            rows += [row(f"{name} swapped, {kind}", scenes, kinds[kind]) for name, kinds in scored.items()]
-            rows.append(mean_row(f"mean of swaps, {kind}", scenes, [kinds[kind] for kinds in scored.values()]))
-    precision = str(pair.denoiser.dtype).removeprefix("torch.")
-    return {
-        "trials": TRIALS,
-        "questions": n,
-        "precision": precision,
-        "fusion": asdict(model.fusion),
-        "rows": rows,
-    }
-
-
-def row(task: str, scenes: str, right: dict[str, np.ndarray], evaluations: dict[str, float] | None = None) -> dict:
-    """One line of the table: shares with Wilson intervals, and hybrid minus CLIP, paired."""
-    shares = {tier: asdict(accuracy(answers)) for tier, answers in right.items()}
-    gain = asdict(accuracy_difference(right["hybrid"], right["CLIP"]))
-    return {"task": task, "scenes": scenes, "n": len(right["CLIP"]), "gain": gain, **shares} | (
-        {"evaluations": evaluations} if evaluations else {}
-    )
-
-
-def mean_row(task: str, scenes: str, tasks: list[dict[str, np.ndarray]]) -> dict:
-    """The mean over tasks with n answers each; those at i, some about one picture, count as one for the intervals."""
-    share = {tier: np.mean([right[tier] for right in tasks], axis=0) for tier in TIERS}  # [n] each
-    values = {"gain": share["hybrid"] - share["CLIP"]} | share
-    return {"task": task, "scenes": scenes, "n": len(values["gain"])} | {k: mean_interval(v) for k, v in values.items()}
-
-
-def show(report: dict) -> None:
-    """The table."""
-    print(f"{'task':28} {'scenes':9} {'n':>4} " + " ".join(f"{tier:>18}" for tier in TIERS) + f"{'hybrid - CLIP':>22}")
-    for r in report["rows"]:
-        cells = " ".join(f"{in_percent(r[tier]):>18}" for tier in TIERS)
-        print(f"{r['task']:28} {r['scenes']:9} {r['n']:4} {cells}{in_percent(r['gain']):>22}")
+def rows_of(report: dict[str, Any], scenes: str) -> list[tuple[str, int, dict[str, dict[str, float]]]]:
+    """Tasks with their number of lines and shares of right ones by method; "all" is all of attributes or of swaps."""
+    rows = [
+        (f"{name}: {row['kind']}, {row['score']}", row["n"], row["methods"])
+        for name in ("attributes", "swaps")
+        for row in report[scenes][name]["rows"]
+    ]
+    single = report[scenes]["single"]
+    by_name = {method["method"]: method["accuracy"] for method in single["methods"]}
+    shares = dict(zip(METHODS, (by_name[n] for n in ("tier 1", list(by_name)[1], "hybrid, as it is")), strict=True))
+    return [("single thing, 80 classes", single["about"]["test_images"], shares), *rows]
 
 
 @styled
-def picture(report: dict) -> Figure:
-    """A line per task, a point with its interval per tier; panels for familiar and held-out combinations."""
+def picture(report: dict[str, Any]) -> Figure:
+    """A line per task, a point with its interval per method; panels for familiar and held-out combinations."""
     figure = Figure(figsize=(11, 8.5))
     panels = figure.subplots(1, 2, sharey=True)
     for panel, scenes in zip(panels, ("familiar", "held-out"), strict=True):
-        rows = [r for r in report["rows"] if r["scenes"] == scenes]
-        for tier, shift in zip(TIERS, (-0.22, 0, 0.22), strict=True):
-            value, low, high = (np.array([100 * r[tier][k] for r in rows]) for k in ("value", "low", "high"))
+        rows = rows_of(report, scenes)
+        for method, shift in zip(METHODS, (-0.22, 0, 0.22), strict=True):
+            value, low, high = 100 * np.array([[r[2][method][k] for k in ("value", "low", "high")] for r in rows]).T
+            at, colour = np.arange(len(rows)) + shift, colour_of(method.replace("both", "hybrid"))
             reach = np.abs([value - low, high - value])
-            at, colour = np.arange(len(rows)) + shift, colour_of(tier)
-            panel.errorbar(value, at, xerr=reach, fmt="o", markersize=4, elinewidth=1, color=colour, label=tier)
+            panel.errorbar(value, at, xerr=reach, fmt="o", markersize=4, elinewidth=1, color=colour, label=method)
         panel.set(xlim=(0, 102), xlabel="right, % (95 % interval)", title=f"{scenes} combinations of colour and shape")
-        panel.set_yticks(np.arange(len(rows)), [f"{r['task']}  (n = {r['n']})" for r in rows])
+        panel.set_yticks(np.arange(len(rows)), [f"{task}  (n = {n})" for task, n, _ in rows])
     panels[0].set_ylim(len(rows) - 0.4, -0.6)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(TIERS))
-    figure.suptitle(_finding(report), x=0.01, ha="left")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(METHODS))
+    said = report["familiar"]["swaps"]["verdict"]["sentence"]
+    figure.suptitle(f"Two captions with words exchanged: {said}", x=0.01, ha="left")
     return figure
-
-
-def _finding(report: dict) -> str:
-    """The largest difference of the tiers, in a sentence."""
-    (row,) = (r for r in report["rows"] if r["task"] == "mean of swaps, text" and r["scenes"] == "familiar")
-    shares = ", ".join(f"{tier} {100 * row[tier]['value']:.0f} %" for tier in TIERS)
-    return f"Of two captions with words exchanged, the right one for both pictures: {shares}"
 
 
 def main() -> None:
     """Measure, write, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path, metavar="WORK")
     parser.add_argument("folder", type=Path, nargs="?", default=Path("models/hybridclf_models/shapes"))
     parser.add_argument("--questions", type=int, default=200, help="of each kind")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
-    report = measure(Pair(args.folder), args.questions)
+    clf = HybridClassifier.load(args.folder)
+    if can_compile(clf.denoiser_.device):
+        clf.denoiser_.compile()
+    report = measure(clf, args.questions, args.work)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "compositional.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     picture(report).savefig(args.out / "compositional.png")
-    show(report)
+    for scenes in ("familiar", "held-out"):
+        for task, n, shares in rows_of(report, scenes):
+            cells = (
+                "{:.1f} ({:.1f}, {:.1f})".format(*(100 * shares[m][k] for k in ("value", "low", "high")))
+                for m in METHODS
+            )
+            print(f"{scenes:9} {task:44} {n:4} " + " ".join(f"{cell:>20}" for cell in cells))
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ from ..errors import InvalidInputError
 from .shared import AsJson, Device, Quiet, console, running, text
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..estimator import HybridClassifier
     from ..evaluating.caption_report import CaptionReport
     from ..evaluating.report import Report
     from ..evaluating.robustness import BaselineResult
-    from ..evaluating.sample import Sample
 
 DATA = (
     "Folder with a subfolder of images per class, Parquet file, CSV of path and label, datasets:NAME?split=test, "
@@ -51,6 +52,10 @@ def evaluate(
     images: Annotated[int | None, typer.Option(min=40, help="Images at most, every class in its proportion.")] = None,
     trials: Annotated[int | None, typer.Option(min=2, help="Trials to record; default: 64.")] = None,
     top_k: Annotated[int | None, typer.Option(min=2, help="Candidates to record; default: all, 20 at most.")] = None,
+    max_loss: Annotated[
+        float | None, typer.Option(help="Accuracy that stopping early may cost at most: 0.005 is half a point.")
+    ] = None,
+    delta: Annotated[float, typer.Option(help="Probability that it costs more than --max-loss.")] = 0.05,
     group: Annotated[
         str | None, typer.Option(help="Column of what belongs on one side; default: group, if there is one.")
     ] = None,
@@ -66,13 +71,11 @@ def evaluate(
 ) -> None:
     """Find out whether re-ranking pays on your own labelled images, at what cost, and with which settings.
 
-    Of a .jsonl file of images and captions: which caption belongs to which image? OUT then gets captions.json alone.
     Both tiers are asked once; interrupt it when you like, and repeat the command to go on. OUT gets report.html.
+    Of a .jsonl file of images and captions: which caption belongs to which image? OUT then gets captions.html.
     """
-    of_captions = data.lower().endswith(".jsonl")
-    kept = "" if of_captions else "; what is recorded is kept: repeat the command to go on"
-    with running(quiet, lambda: f"interrupted{kept}"):
-        if of_captions:
+    with running(quiet, lambda: "interrupted; what is recorded is kept: repeat the command to go on"):
+        if data.lower().endswith(".jsonl"):
             from .captions import match_captions
 
             matched = match_captions(
@@ -80,10 +83,11 @@ def evaluate(
                 {"model": model, "proposer": proposer, "denoiser": denoiser, "device": device},
                 {"labels": labels, "template": template, "top-k": top_k, "group": group}
                 | {"shifted": shifted or None, "corrupt": corrupt or None, "figure": figure or None}
-                | {"baseline": baseline or None},
+                | {"baseline": baseline or None, "max-loss": max_loss},
                 calibrate=calibrate,
                 images=images,
                 trials=trials,
+                folder=out / "recording",
                 progress=not quiet,
             )
             return _show(matched, matched.write(out), quiet, as_json)
@@ -113,6 +117,8 @@ def evaluate(
             baselines=named,
             known_baselines=known,
             top_k=top_k,
+            max_loss=max_loss,
+            delta=delta,
             folder=out / "recording",
             figures=figure or (),
             progress=not quiet,
@@ -156,17 +162,17 @@ def _read(
     progress: bool,
 ) -> dict[str, Any]:
     """Read all images, as arguments of `evaluating.evaluate`; without those that the model `trained` was trained on."""
-    from ..evaluating.sample import notes_on, read_sample
+    from ..evaluating.sample import notes_on, read_sample, without
     from ..evaluating.shift import read_shifted
 
-    samples = []
+    samples, seen = [], None if trained is None else _trained_on(trained)
     for source in (data, calibrate):
         if source is not None:
             known, shape = clf.classes_.tolist(), clf.image_shape_
             found = read_sample(source, known, shape, n_images=n_images, group=group, progress=progress)
-            samples.append((source, found if trained is None else _unseen(found, trained)))
+            samples.append((source, found if seen is None else without(found, seen)))
     sample = samples[0][1]
-    distributions = [read_shifted(source, clf, n_images, progress=progress) for source in shifted]
+    distributions = [read_shifted(source, clf, n_images, seen, progress) for source in shifted]
     notes = [note for source, found in samples for note in notes_on(found, source)]
     notes += [note for distribution in distributions for note in distribution.notes]
     options: dict[str, Any] = {}
@@ -193,18 +199,13 @@ def _show(report: "Report | CaptionReport", files: list[Path], quiet: bool, as_j
             screen.print(text(f"Written: {file}"), soft_wrap=True)
 
 
-def _unseen(sample: "Sample", model: str) -> "Sample":
-    """The images that a trained pair was not trained on, if it says which those are."""
+def _trained_on(model: str) -> "np.ndarray | None":
+    """Digests of the images that a trained pair was trained on; None if it does not say which those are."""
     from ..errors import SavedModelError
-    from ..evaluating.sample import without
     from ..pair_training.train_pair import trained_on
     from ..pretrained.catalog import model_folder
 
     try:
-        seen = trained_on(model_folder(model))
+        return trained_on(model_folder(model))
     except SavedModelError:
-        return sample
-    found = without(sample, seen)
-    if not found.images:
-        raise InvalidInputError("the model was trained on all of these images, on which it is over-sure; give others")
-    return found
+        return None

@@ -1,57 +1,24 @@
-"""Text, image and group scores of methods, by kind of line: a table for terminals, and JSON for programs."""
+"""Report on matching images and captions: a table for terminals, JSON for programs, and one page for people."""
 
 import io
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from ..metrics import Interval, accuracy, accuracy_difference
-from .caption_lines import CaptionLine, Unreadable
+from ..metrics import Interval
+from .caption_gallery import CaptionExample
+from .caption_lines import Unreadable
+from .caption_scores import ALL, CaptionRow
+from .caption_verdict import CaptionVerdict
+from .page import page_of
 
-__all__ = ["CaptionReport", "CaptionRow", "matches", "rows_of"]
-
-ALL = "all"
-"""Name of the rows of all kinds together."""
-
-_GROUP_CHANCE = {2: 1 / 6}
-"""Chance of a group score by number of images: the two right matches of four are the two highest scores."""
-
-
-@dataclass(frozen=True)
-class CaptionRow:
-    """One score of every method, on the lines of one kind.
-
-    Attributes
-    ----------
-    kind : str
-        What the lines say, "all" for those of all kinds together.
-    score : "text", "image" or "group"
-        Right captions of every image, right images of every caption, or both.
-    n : int
-        Lines.
-    chance : float or None
-        Share of lines that are right by chance; None for group scores of more than two images.
-    methods : dict of str to Interval
-        Share of lines that are right, with its 95 % Wilson interval, by method.
-    gains : dict of str to Interval
-        That share minus tier 1's, with its paired 95 % bootstrap interval, for the other methods.
-    """
-
-    kind: str
-    score: str
-    n: int
-    chance: float | None
-    methods: dict[str, Interval]
-    gains: dict[str, Interval]
+__all__ = ["CaptionReport"]
 
 
 @dataclass(frozen=True)
@@ -66,32 +33,52 @@ class CaptionReport:
         Lines that were left out.
     about : dict
         What was asked: file, model, lines, images, trials, evaluations and fusion.
+    verdict : CaptionVerdict
+        One sentence, and the lines that re-ranking fixed and broke.
+    examples : list of CaptionExample
+        Some of these lines.
     """
 
     rows: list[CaptionRow]
     unreadable: list[Unreadable]
     about: dict[str, Any]
+    verdict: CaptionVerdict
+    examples: list[CaptionExample]
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain values."""
-        return asdict(self)
+        """The report as plain values, without pictures."""
+        return {name: value for name, value in asdict(self).items() if name != "examples"}
 
     def to_json(self) -> str:
         """The report as JSON text."""
         return json.dumps(self.to_dict(), indent=1, allow_nan=False)
 
-    def write(self, folder: str | Path) -> list[Path]:
-        """Write `captions.json` into a folder; the files.
+    def to_html(self) -> str:
+        """The report as one HTML page that needs nothing else: pictures are in it, and nothing is fetched.
 
         Raises
         ------
+        MissingDependencyError
+            If jinja2 is not installed.
+        """
+        return page_of("captions.html.j2", self)
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write `captions.json` and `captions.html` into a folder; the files.
+
+        Raises
+        ------
+        MissingDependencyError
+            If jinja2 is not installed.
         OSError
             If the disk refuses.
         """
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        path = Path(folder) / "captions.json"
-        path.write_text(f"{self.to_json()}\n", encoding="utf-8")
-        return [path]
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {folder / "captions.json": f"{self.to_json()}\n", folder / "captions.html": self.to_html()}
+        for path, content in files.items():
+            path.write_text(content, encoding="utf-8")
+        return list(files)
 
     @property
     def notes(self) -> list[str]:
@@ -129,87 +116,12 @@ class CaptionReport:
             differences = [_percent(row.gains[method], "+") for method in gains]
             cells = [row.score, f"{row.n:,}", chance, *shares, *differences]
             table.add_row(Text(row.kind), *cells, style="bold" if row.kind == ALL else None)
-        return Group(table, *map(Text, self.notes))
+        return Group(Text(str(self.verdict), style="bold"), table, *map(Text, self.notes))
 
     def __str__(self) -> str:
         file = io.StringIO()
         Console(file=file, width=160).print(self)
         return file.getvalue()
-
-
-def rows_of(lines: Sequence[CaptionLine], scores: Sequence[Mapping[str, np.ndarray]]) -> list[CaptionRow]:
-    """Rows by kind in the order of the file, then of all lines; a score has no row where no line has it.
-
-    Parameters
-    ----------
-    lines : sequence of n CaptionLine
-        Images and captions.
-    scores : sequence of n dict of str to float array `[m, k]`
-        What each method says of each line, higher is better.
-    """
-    kinds = list(dict.fromkeys(line.kind for line in lines))
-    named = [kind for kind in kinds if kind]
-    groups = {kind: [line.kind == kind for line in lines] for kind in named} | {ALL: [True] * len(lines)}
-    if len(kinds) == 1 and named:  # all lines are of this kind
-        del groups[ALL]
-    asked = [matches(line, own) for line, own in zip(lines, scores, strict=True)]
-    return [row for kind, chosen in groups.items() for row in _rows(kind, lines, asked, chosen)]
-
-
-def matches(line: CaptionLine, scores: Mapping[str, np.ndarray]) -> dict[str, dict[str, bool]]:
-    """Right answers of a line by score and method; a tie is none.
-
-    With scores (5, 3; 4, 6) of two images under two captions all three are right: 5 and 6 are above what is beside
-    them (text) and above and below them (image). One image has no image score, and one caption no text score.
-    """
-    right: dict[str, dict[str, bool]] = {}
-    places = range(line.n_right)
-    for method, own in scores.items():
-        found = {}
-        if len(line.captions) > 1:
-            found["text"] = all(own[i, i] > np.delete(own[i], i).max() for i in places)
-        if len(line.images) > 1:
-            found["image"] = all(own[i, i] > np.delete(own[:, i], i).max() for i in places)
-        if len(found) == 2:
-            found["group"] = all(found.values())
-        for score, answer in found.items():
-            right.setdefault(score, {})[method] = bool(answer)
-    return right
-
-
-def _rows(
-    kind: str, lines: Sequence[CaptionLine], asked: Sequence[dict[str, dict[str, bool]]], chosen: Sequence[bool]
-) -> Iterator[CaptionRow]:
-    """Rows of one kind, one per score."""
-    for score in ("text", "image", "group"):
-        own = [i for i, wanted in enumerate(chosen) if wanted and score in asked[i]]
-        if not own:
-            continue
-        right = {name: np.array([asked[i][score][name] for i in own]) for name in asked[own[0]][score]}
-        yield CaptionRow(
-            kind=kind,
-            score=score,
-            n=len(own),
-            chance=_known(np.mean([_chance(lines[i], score) for i in own])),
-            methods={name: accuracy(answers) for name, answers in right.items()},
-            gains={
-                name: accuracy_difference(answers, right["tier 1"])
-                for name, answers in right.items()
-                if name != "tier 1" and "tier 1" in right
-            },
-        )
-
-
-def _chance(line: CaptionLine, score: str) -> float:
-    """Probability that scores drawn independently from one distribution are right."""
-    m, k, n = len(line.images), len(line.captions), line.n_right
-    if score == "group":
-        return _GROUP_CHANCE.get(n, math.nan)
-    return float((1 / (k if score == "text" else m)) ** n)
-
-
-def _known(value: Any) -> float | None:
-    return None if math.isnan(value) else float(value)
 
 
 def _percent(interval: Interval, sign: str = "") -> str:

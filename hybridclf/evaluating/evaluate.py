@@ -21,6 +21,7 @@ from .corruptions import corrupted_copies, require_kornia
 from .figures import figure_names, make_figure
 from .figures.robustness import robustness
 from .gallery import examples_of
+from .guarantee import Bound, check_bound
 from .methods import TIER_1
 from .recording import record
 from .report import Report, pairs
@@ -49,6 +50,8 @@ def evaluate(
     groups: Any = None,
     trials: int = INFORMATIVE_TRIALS,
     top_k: int | None = None,
+    max_loss: float | None = None,
+    delta: float = 0.05,
     folder: str | Path | None = None,
     figures: Sequence[str] = (),
     shifted: Sequence[Shifted] = (),
@@ -82,6 +85,12 @@ def evaluate(
         Trials to record, at least 2. With the default what is replayed for a fitted classifier is what it answers.
     top_k : int, optional
         Candidates to record. Default: all classes, `TOP_K` at most.
+    max_loss : float, optional
+        Accuracy that stopping early may cost at most, in (0, 1), as for `HybridClassifier.calibrate`: settings that
+        keep it are chosen on the images to calibrate on, and the report says what they cost and save on the others.
+        The exhaustive answer is that of all recorded trials and candidates. Default: no bound.
+    delta : float
+        Probability that they cost more, in (0, 1).
     folder : path, optional
         Where the recording is kept, chunk by chunk: the same call goes on where it was interrupted, and a second one
         asks neither tier again. Default: nowhere.
@@ -113,8 +122,9 @@ def evaluate(
     InvalidTypeError
         If clf is no `HybridClassifier`.
     InvalidInputError
-        For labels that it does not know, a single class, too few images, no image with its right class among the
-        candidates, an unknown or impossible figure, or a folder that holds another recording or cannot be written.
+        For labels that it does not know, a single class, too few images (for the bound, too), no image with its right
+        class among the candidates, an unknown or impossible figure, or a folder that holds another recording or cannot
+        be written.
 
     Examples
     --------
@@ -135,11 +145,17 @@ def evaluate(
     check_whole("trials", trials, 2)
     if top_k is not None:
         check_whole("top_k", top_k, 2)
+    if max_loss is not None:
+        check_number("max_loss", max_loss, above=0, below=1)
+        check_number("delta", delta, above=0, below=1)
     for own in shifted:
         class_numbers(np.asarray(own.y), clf.classes_)  # refuses unknown labels before minutes are spent
     seed = draw_seed(random_state)
     items, numbers, calibrating = _split(clf, *_read(clf, X, y), calibrate, groups, seed)
     _check_enough(numbers, calibrating)
+    bound = None if max_loss is None else Bound(max_loss, delta)
+    if bound is not None:
+        check_bound(clf, numbers[calibrating], bound)
     recording = record(
         clf,
         items,
@@ -149,7 +165,7 @@ def evaluate(
         folder=None if folder is None else Path(folder),
         progress=progress,
     )
-    study = Study(clf, items, recording, calibrating, seed, progress)
+    study = Study(clf, items, recording, calibrating, seed, progress, bound)
     others = [*shifted, *(corrupted_copies(study) if corrupt else ())]
     kept = None if folder is None else Path(f"{folder}-shifted")
     shifts = shift_rows(study, others, kept, baselines, known_baselines) if others else []
@@ -238,4 +254,5 @@ def _report(study: Study, figures: Sequence[str], notes: Sequence[str], shifts: 
         examples=examples_of(study),
         about=about,
         shifts=shifts,
+        guarantee=study.held_to_it,
     )

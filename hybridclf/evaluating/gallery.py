@@ -13,7 +13,7 @@ from ..ports import Label
 from .methods import TIER_1
 from .study import Study
 
-__all__ = ["Example", "examples_of"]
+__all__ = ["SHOWN", "Example", "data_uri", "examples_of"]
 
 SHOWN, NAMED = 10, 3
 """Images of either kind, and classes that are named beside one."""
@@ -92,11 +92,16 @@ def _picture(study: Study, i: int) -> str:
         if item.dtype != np.uint8:
             low, high = study.clf.pixel_range_ or (float(item.min()), float(item.max()))
             item = (np.clip((item - low) / max(high - low, 1e-12), 0, 1) * 255).astype(np.uint8)
-    image = as_pil(item)
+    return data_uri(as_pil(item))
+
+
+def data_uri(image: Image.Image) -> str:
+    """A picture as a PNG in a data URI, about `SIDE` pixels a side."""
     step = SIDE // max(image.size)
     if step > 1:
         image = image.resize((step * image.width, step * image.height), Image.Resampling.NEAREST)
     else:
+        image = image.copy()
         image.thumbnail((SIDE, SIDE))
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)

@@ -1,12 +1,9 @@
-"""The HTML page of a report: `page.html.j2`, filled in."""
+"""The HTML page of a report: a template beside this file, filled in."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..utils.installing import require
-
-if TYPE_CHECKING:
-    from .report import Report
 
 __all__ = ["page_of", "require_jinja2"]
 
@@ -22,8 +19,8 @@ def require_jinja2() -> Any:
     return require("jinja2", "the page needs", "plot")
 
 
-def page_of(report: "Report") -> str:
-    """A report as one HTML page that needs nothing else.
+def page_of(template: str, report: Any) -> str:
+    """A report as one HTML page that needs nothing else, by the template of that name.
 
     Raises
     ------
@@ -36,7 +33,7 @@ def page_of(report: "Report") -> str:
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"percent": _percent, "points": _points, "count": _count}
-    return environment.get_template("page.html.j2").render(report=report)
+    return environment.get_template(template).render(report=report)
 
 
 def _percent(share: float, digits: int = 1) -> str:

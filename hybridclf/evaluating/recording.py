@@ -16,9 +16,33 @@ from ..reranking.allocation import FixedTrials
 from ..reranking.fusion import Fusion
 from ..utils.progress import progress_bar
 from .errors_by_objective import AllErrors, objectives_of
-from .storage import CHUNK, Chunk, RecordingFolder, digest_of
+from .storage import CHUNK, Arrays, RecordingFolder, digest_of
 
 __all__ = ["Recording", "record"]
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Recording of a few images, with the attributes of `Recording`."""
+
+    log_proba: np.ndarray
+    novel: np.ndarray
+    candidates: np.ndarray
+    errors: dict[str, np.ndarray]
+
+    @property
+    def arrays(self) -> Arrays:
+        """The chunk as it is kept."""
+        own = {"log_proba": self.log_proba, "novel": self.novel, "candidates": self.candidates}
+        return own | {f"errors.{name}": table for name, table in self.errors.items()}
+
+    @classmethod
+    def of(cls, arrays: Arrays | None) -> "_Chunk | None":
+        """The chunk that was kept; None if it was not, or is not whole."""
+        if arrays is None or not {"log_proba", "novel", "candidates"} < arrays.keys():
+            return None
+        errors = {k.removeprefix("errors."): v for k, v in arrays.items() if k.startswith("errors.")}
+        return cls(arrays["log_proba"], arrays["novel"], arrays["candidates"], errors)
 
 
 @dataclass(frozen=True)
@@ -161,25 +185,27 @@ def record(
     ask = AllErrors(stage, clf.classes_, objectives or objectives_of(clf.denoiser_))
     k, positions = min(top_k, len(clf.classes_)), np.arange(trials)
 
-    def chunk(index: np.ndarray, trials: np.ndarray) -> Chunk:
+    def chunk(index: np.ndarray, trials: np.ndarray) -> _Chunk:
         own = items.select(index)
         log_proba, novel = clf._log_prior(own), clf._novel(own)
         candidates = np.argsort(-log_proba, axis=1, kind="stable")[:, :k]
         errors = dict(zip(ask.objectives, np.moveaxis(ask(own.images, candidates, trials), 3, 0), strict=True))
-        return Chunk(log_proba, np.zeros(len(index), bool) if novel is None else novel, candidates, errors)
+        return _Chunk(log_proba, np.zeros(len(index), bool) if novel is None else novel, candidates, errors)
 
     store = None if folder is None else RecordingFolder(folder, _manifest(clf, items, y, ask, k))
-    if store is not None and (known := store.load(0)) is not None:
-        store.check_model(known, chunk(np.arange(1), positions[:1]))
+    if store is not None and (known := _Chunk.of(store.load(0))) is not None:
+        now = chunk(np.arange(1), positions[:1])
+        of_tier_2 = ((known.errors[name][:1, :1], errors) for name, errors in now.errors.items())
+        store.check_model({"tier 1": [(known.log_proba[:1], now.log_proba)], "tier 2": of_tier_2})
     chunks = []
     with progress_bar(total=len(y), desc="record", unit="image", show=progress) as bar:
         for number, start in enumerate(range(0, len(y), CHUNK)):
             index = np.arange(start, min(start + CHUNK, len(y)))
-            found = None if store is None else store.load(number, len(index))
-            if found is None:
+            found = None if store is None else _Chunk.of(store.load(number))
+            if found is None or len(found.log_proba) != len(index):
                 found = chunk(index, positions)
                 if store is not None:
-                    store.save(number, found)
+                    store.save(number, found.arrays)
             chunks.append(found)
             bar.update(len(index))
     recording = _joined(chunks, clf, y, stage, ask)
@@ -191,7 +217,7 @@ def record(
     return recording
 
 
-def _joined(chunks: list[Chunk], clf: HybridClassifier, y: np.ndarray, stage: Any, ask: AllErrors) -> Recording:
+def _joined(chunks: list[_Chunk], clf: HybridClassifier, y: np.ndarray, stage: Any, ask: AllErrors) -> Recording:
     """All chunks as one recording."""
     t, alpha, sigma = stage.levels()
     return Recording(

@@ -17,6 +17,7 @@ from ..metrics import Interval
 from .cost import Cost
 from .figures import Figure
 from .gallery import Example
+from .guarantee import HeldToIt
 from .page import page_of
 from .scores import ClassChange, Difference, Score
 from .settings import Settings
@@ -54,6 +55,9 @@ class Report:
         What was evaluated: model, images, trials, versions, and notes, sentences that a reader should know.
     shifts : list of ShiftRow
         Accuracy and calibration on images of other distributions; empty where there are none.
+    guarantee : HeldToIt or None
+        Bound on what stopping early costs, and what the settings that have it cost and save on the test images; None
+        where none was asked for.
     """
 
     verdict: Verdict
@@ -66,6 +70,7 @@ class Report:
     examples: list[Example]
     about: dict[str, Any]
     shifts: list[ShiftRow] = field(default_factory=list)
+    guarantee: HeldToIt | None = None
 
     @property
     def rows(self) -> list[tuple[Score, Cost]]:
@@ -88,6 +93,7 @@ class Report:
             "figures": [{k: v for k, v in asdict(figure).items() if k != "svg"} for figure in self.figures],
             "about": self.about,
             "shifts": [asdict(row) for row in self.shifts],
+            "guarantee": asdict(self.guarantee) if self.guarantee else None,
         }
 
     def to_json(self) -> str:
@@ -102,7 +108,7 @@ class Report:
         MissingDependencyError
             If jinja2 is not installed.
         """
-        return page_of(self)
+        return page_of("page.html.j2", self)
 
     def write(self, folder: str | Path) -> list[Path]:
         """Write `report.json` and `report.html` into a folder; the files.
@@ -137,8 +143,10 @@ class Report:
             style = "bold" if score.method == self.verdict.difference.method else None
             table.add_row(Text(score.method), *(cell(score, cost) for cell in _CELLS.values()), style=style)
         line = [Text(f"recommended: {self.recommended.line}")] if self.advises else []
+        bound = [Text(f"{self.guarantee}\n{self.guarantee.line}")] if self.guarantee else []
         shifts = [shift_table(self.shifts)] if self.shifts else []
-        return Group(Text(str(self.verdict), style="bold"), table, *line, *shifts, *map(Text, about["notes"]))
+        notes = map(Text, about["notes"])
+        return Group(Text(str(self.verdict), style="bold"), table, *line, *bound, *shifts, *notes)
 
     def __str__(self) -> str:
         file = io.StringIO()

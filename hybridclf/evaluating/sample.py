@@ -124,9 +124,17 @@ def read_sample(
 
 
 def without(sample: Sample, seen: np.ndarray) -> Sample:
-    """The sample without images that are among those with these digests, as `data.holding_out.digests` has them."""
+    """The sample without images that are among those with these digests, as `data.holding_out.digests` has them.
+
+    Raises
+    ------
+    InvalidInputError
+        If no image is left.
+    """
     new = ~np.isin(digests(np.stack([np.asarray(image) for image in sample.images])), seen)
     kept = np.flatnonzero(new)
+    if not len(kept):
+        raise InvalidInputError("the model was trained on all of these images, on which it is over-sure; give others")
     return replace(
         sample,
         images=[sample.images[i] for i in kept],

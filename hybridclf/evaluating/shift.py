@@ -1,6 +1,6 @@
 """Both tiers on images of another distribution, with settings and fusion chosen on images of the first one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ..proposer import aligned_log_proba
 from .methods import TIER_1, Answers, replay
 from .recording import record
 from .robustness import BaselineResult, effective_robustness, fit_line, half_inside
-from .sample import notes_on, read_sample
+from .sample import Sample, notes_on, read_sample, without
 from .scores import Score, score
 from .study import Study
 
@@ -136,35 +136,56 @@ class ShiftRow:
 
 
 def read_shifted(
-    source: str | Path, clf: HybridClassifier, n_images: int | None = None, progress: bool = False
+    source: str | Path,
+    clf: HybridClassifier,
+    n_images: int | None = None,
+    seen: np.ndarray | None = None,
+    progress: bool = False,
 ) -> Shifted:
     """Read images of the classifier's classes; their columns "group" and "texture", where there are such.
+
+    Parameters
+    ----------
+    source : path
+        As for `data.listing.list_labelled`.
+    clf : HybridClassifier
+        Knows the classes.
+    n_images : int, optional
+        Images to read at most. Default: all.
+    seen : uint32 array, optional
+        Digests of the images that it was trained on, which are left out. Default: they are not known.
+    progress : bool
+        Show a progress bar.
 
     Raises
     ------
     UnknownLabelError
         For classes that the model does not know.
     InvalidInputError
-        If the images cannot be read.
+        If the images cannot be read, or none is left.
     """
-    labels, shape = clf.classes_.tolist(), clf.image_shape_
-    found = read_sample(source, labels, shape, n_images=n_images, progress=progress)
+
+    def read(group: str | None = None) -> Sample:
+        labels, shape = clf.classes_.tolist(), clf.image_shape_
+        found = read_sample(source, labels, shape, n_images=n_images, group=group, progress=progress and group is None)
+        return found if seen is None else without(found, seen)
+
+    found = read()
     groups = found.given_groups if any(group is not None for group in found.given_groups) else None
     return Shifted(
-        str(source), found.images, found.y, groups, _textures(source, clf, n_images), tuple(notes_on(found, source))
+        str(source), found.images, found.y, groups, _textures(source, clf, read), tuple(notes_on(found, source))
     )
 
 
-def _textures(source: str | Path, clf: HybridClassifier, n_images: int | None) -> list[Label] | None:
-    """Labels of the textures of the images that are read; None without such a column."""
+def _textures(source: str | Path, clf: HybridClassifier, read: Callable[[str], Sample]) -> list[Label] | None:
+    """Labels of the textures of the images that are read with a column as their group; None without such a column."""
     for column in TEXTURES:
         try:
             classes = list_labelled(source, column).classes
         except InvalidInputError:  # it has no such column: all else of it was read before
             continue
-        found = read_sample(source, clf.classes_.tolist(), clf.image_shape_, n_images=n_images, group=column)
         own = {str(label): label for label in clf.classes_.tolist()}
-        return [own.get(_name_of(value, classes)) for value in found.given_groups]
+        return [own.get(_name_of(value, classes)) for value in read(column).given_groups]
     return None
 
 

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from ..atomic import make_folder, write_whole
 from ..errors import InvalidInputError
 from ..utils.manifests import differences, read_manifest
 
-__all__ = ["CHUNK", "Chunk", "RecordingFolder", "digest_of"]
+__all__ = ["CHUNK", "Arrays", "RecordingFolder", "digest_of"]
 
 CHUNK = 32
 """Images in a chunk: what an interruption costs at most."""
@@ -27,14 +26,8 @@ TOLERANCE = 1e-3
 """Relative difference up to which answers are one model's: another device rounds differently."""
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """Recording of a few images, with the attributes of `Recording`."""
-
-    log_proba: np.ndarray
-    novel: np.ndarray
-    candidates: np.ndarray
-    errors: dict[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
+"""Content of a chunk, by name."""
 
 
 def digest_of(values: Any) -> str:
@@ -77,17 +70,14 @@ class RecordingFolder:
         else:
             self._write(path, (json.dumps(wanted, indent=1) + "\n").encode())
 
-    def load(self, number: int, n_images: int | None = None) -> Chunk | None:
-        """A chunk of that many images; None if it is not there, damaged or of another length."""
+    def load(self, number: int) -> Arrays | None:
+        """A chunk; None if it is not there, or damaged."""
         try:
-            arrays = load_file(self._path(number))
-            errors = {k.removeprefix("errors."): v for k, v in arrays.items() if k.startswith("errors.")}
-            chunk = Chunk(arrays["log_proba"], arrays["novel"], arrays["candidates"], errors)
-        except (OSError, SafetensorError, KeyError):
+            return load_file(self._path(number))
+        except (OSError, SafetensorError):
             return None
-        return chunk if n_images in (None, len(chunk.log_proba)) else None
 
-    def save(self, number: int, chunk: Chunk) -> None:
+    def save(self, number: int, chunk: Arrays) -> None:
         """Write a chunk.
 
         Raises
@@ -95,31 +85,25 @@ class RecordingFolder:
         InvalidInputError
             If the disk refuses; the chunks before are kept.
         """
-        arrays = {"log_proba": chunk.log_proba, "novel": chunk.novel, "candidates": chunk.candidates}
-        arrays |= {f"errors.{name}": table for name, table in chunk.errors.items()}
-        self._write(self._path(number), save({name: np.ascontiguousarray(a) for name, a in arrays.items()}))
+        self._write(self._path(number), save({name: np.ascontiguousarray(array) for name, array in chunk.items()}))
 
-    def check_model(self, known: Chunk, now: Chunk) -> None:
+    def check_model(self, answers: Mapping[str, Iterable[tuple[np.ndarray, np.ndarray]]]) -> None:
         """Check that the tiers answer as those did that were recorded.
 
         Parameters
         ----------
-        known : Chunk
-            The first one.
-        now : Chunk
-            What they say now of its first image, in the first trial.
+        answers : dict of str to pairs of arrays
+            By tier, what was recorded of the first item and what it says now.
 
         Raises
         ------
         InvalidInputError
             If one of them says something else.
         """
-        answers = {"tier 1": [(known.log_proba[:1], now.log_proba)]}
-        answers["tier 2"] = [(known.errors[name][:1, :1], errors) for name, errors in now.errors.items()]
         other = [name for name, pairs in answers.items() if not all(map(_alike, pairs))]
         if other:
             raise InvalidInputError(
-                f"{self.folder} holds the recording of another model: {' and '.join(other)} answered the first image "
+                f"{self.folder} holds the recording of another model: {' and '.join(other)} answered the first item "
                 "otherwise. Evaluate the model that was recorded, or give another folder"
             )
 

@@ -9,10 +9,12 @@ import numpy as np
 from ..data.arrays import Items
 from ..denoising.weighting import Weighting, uniform_weights
 from ..estimator import HybridClassifier
+from ..fitting.guarantee import Guarantee
 from .cost import Cost, measure_costs
+from .guarantee import Bound, HeldToIt, bounded
 from .methods import TIER_1, Answers, Method, published, replay
 from .recording import Recording
-from .scores import Score, score
+from .scores import Score, compare, score
 from .settings import HYBRID, OWN, Settings, recommend
 
 __all__ = ["Study"]
@@ -36,6 +38,8 @@ class Study:
         Seed of all that is random.
     progress : bool
         Show progress bars.
+    bound : Bound or None
+        Bound on what stopping early costs, for methods that keep it; None for none.
     """
 
     clf: HybridClassifier
@@ -44,6 +48,7 @@ class Study:
     calibrating: np.ndarray
     seed: int = 0
     progress: bool = False
+    bound: Bound | None = None
 
     @cached_property
     def calibration(self) -> Recording:
@@ -81,9 +86,14 @@ class Study:
         return weighting
 
     @cached_property
+    def _bounded(self) -> tuple[Guarantee | None, list[Method]]:
+        return bounded(self.clf, self.calibration, self.bound, self.progress) if self.bound else (None, [])
+
+    @cached_property
     def methods(self) -> list[Method]:
-        """Methods that are compared: tier 1, tier 2 alone, then both."""
-        return [Method(TIER_1), *published(self.calibration, self.weighting, "l2"), *self._recommended[1]]
+        """Methods that are compared: tier 1, tier 2 alone, then both; those of a bound are the last two."""
+        alone = published(self.calibration, self.weighting, "l2")
+        return [Method(TIER_1), *alone, *self._recommended[1], *self._bounded[1]]
 
     @cached_property
     def answers(self) -> dict[str, Answers]:
@@ -102,6 +112,16 @@ class Study:
         items, scores = self.test_items.select(order), list(self.scores.values())
         costs = measure_costs(self.clf, self.methods, scores, items, self.recording.n_trials, self.progress)
         return {cost.method: cost for cost in costs}
+
+    @property
+    def held_to_it(self) -> HeldToIt | None:
+        """The guarantee on what stopping early costs, held to the test images; None where none was asked for."""
+        guarantee, methods = self._bounded
+        if guarantee is None:
+            return None
+        exhaustive, early = (method.name for method in methods)
+        difference = compare((early, exhaustive), self.answers[early], self.answers[exhaustive], self.test.y)
+        return HeldToIt.of(guarantee, difference, self.scores[early], self.scores[exhaustive])
 
     def examples(self, images: np.ndarray, n: int) -> Sequence[int]:
         """At most n of some test images, bool `[m]`, by chance."""

@@ -7,6 +7,7 @@ under which the probability that any setting passes whose loss is above the boun
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product
 from typing import NamedTuple, Self
 
@@ -259,11 +260,17 @@ def p_value(cost: Cost, n: int, max_loss: float, net: bool) -> float:
     """
     if not net:
         return float(binom.cdf(cost.broken, n, max_loss))
-    low = beta.ppf(NUISANCE / 2, cost.fixed, n - cost.fixed + 1) if cost.fixed else 0.0
-    high = beta.ppf(1 - NUISANCE / 2, cost.fixed + 1, n - cost.fixed) if cost.fixed < n else 1.0
+    return _net_p_value(cost.broken, cost.fixed, n, max_loss)
+
+
+@lru_cache(maxsize=2**14)
+def _net_p_value(broken: int, fixed: int, n: int, max_loss: float) -> float:
+    """The p-value of the net loss; many settings break and repair as many images."""
+    low = beta.ppf(NUISANCE / 2, fixed, n - fixed + 1) if fixed else 0.0
+    high = beta.ppf(1 - NUISANCE / 2, fixed + 1, n - fixed) if fixed < n else 1.0
     q = np.linspace(low, min(high, (1 - max_loss) / 2), 33)[:, None]
-    # q: [Q, 1], fixed: [F]; given how many are repaired, the broken ones are binomial among the others
-    fixed = np.arange(min(n, int(binom.ppf(1 - 1e-9, n, q.max()))) + 1)
+    # q: [Q, 1], count: [F]; given how many are repaired, the broken ones are binomial among the others
+    count = np.arange(min(n, int(binom.ppf(1 - 1e-9, n, q.max()))) + 1)
     share = np.minimum((q + max_loss) / (1 - q), 1.0)
-    tail = binom.pmf(fixed, n, q) * binom.cdf(fixed + cost.broken - cost.fixed, n - fixed, share)
+    tail = binom.pmf(count, n, q) * binom.cdf(count + broken - fixed, n - count, share)
     return float(min(1.0, tail.sum(axis=1).max() + NUISANCE))

@@ -41,6 +41,8 @@ def test_two_tiers_by_name(text_pair: Path, source: Path, tmp_path: Path) -> Non
     rows = [f"{row['kind']} {row['score']} {row['n']}" for row in found["rows"]]
     assert rows[:4] == ["objects text 1", "objects image 1", "objects group 1", "colours text 1"]
     assert found["unreadable"][0]["line"] == 3 and found["about"]["fusion"] is None
+    assert found["verdict"]["sentence"] in (tmp_path / "out" / "captions.html").read_text().replace("&#39;", "'")
+    assert (tmp_path / "out" / "recording" / "manifest.json").exists()
     shown = invoke(*arguments).stdout
     assert "2 lines, 3 images, 2 trials" in shown and "1 lines were left out: line 3" in shown
 

@@ -1,86 +1,90 @@
-"""Text, image and group scores against their definitions, and the table made of them."""
+"""The report of captions: table, JSON and page."""
 
 import json
-from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from hybridclf.evaluating.caption_gallery import caption_examples
 from hybridclf.evaluating.caption_lines import CaptionLine, Unreadable
-from hybridclf.evaluating.caption_report import CaptionReport, matches, rows_of
+from hybridclf.evaluating.caption_report import CaptionReport
+from hybridclf.evaluating.caption_scores import rows_of
+from hybridclf.evaluating.caption_verdict import caption_verdict
 
-A, B = Path("a.png"), Path("b.png")
-
-
-def pair(kind: str = "") -> CaptionLine:
-    return CaptionLine(1, (A, B), ("of a", "of b"), kind)
+RIGHT, WRONG = np.eye(2), 1 - np.eye(2)
 
 
-def test_winoground_scores_are_those_of_the_paper() -> None:
-    """Equation 9 of arXiv 2303.16203, and its like for images, in all orders of four scores."""
-    counts = {"text": 0, "image": 0, "group": 0}
-    for order in permutations(range(4)):
-        s = np.array(order, dtype=float).reshape(2, 2)  # image, caption
-        text = s[0, 0] > s[0, 1] and s[1, 1] > s[1, 0]
-        image = s[0, 0] > s[1, 0] and s[1, 1] > s[0, 1]
-        found = matches(pair(), {"tier 2": s})
-        assert found == {"text": {"tier 2": text}, "image": {"tier 2": image}, "group": {"tier 2": text and image}}
-        for name in counts:
-            counts[name] += found[name]["tier 2"]
-    rows = {row.score: row for row in rows_of([pair()], [{"tier 2": np.eye(2)}])}
-    assert {name: count / 24 for name, count in counts.items()} == {n: pytest.approx(r.chance) for n, r in rows.items()}
+@pytest.fixture
+def lines(tmp_path: Path) -> list[CaptionLine]:
+    for name, colour in (("a", "red"), ("b", "blue")):
+        Image.new("RGB", (8, 6), colour).save(tmp_path / f"{name}.png")
+    images = tmp_path / "a.png", tmp_path / "b.png"
+    return [CaptionLine(n, images, ("of a", "of <b>"), "swap") for n in range(1, 41)]
 
 
-def test_one_image_or_one_caption_has_one_score() -> None:
-    captions = CaptionLine(1, (A,), ("right", "wrong", "worse"))
-    assert matches(captions, {"m": np.array([[3.0, 1, 2]])}) == {"text": {"m": True}}
-    assert matches(captions, {"m": np.array([[3.0, 3, 2]])}) == {"text": {"m": False}}, "a tie is no answer"
-    images = CaptionLine(1, (A, B), ("of a",))
-    assert matches(images, {"m": np.array([[3.0], [4]])}) == {"image": {"m": False}}
-    (row,) = rows_of([captions], [{"m": np.array([[3.0, 1, 2]])}])
-    assert row.chance == pytest.approx(1 / 3) and row.gains == {}
-
-
-def test_rows_by_kind_and_of_all() -> None:
-    lines = [pair("b"), pair("b"), CaptionLine(3, (A,), ("right", "wrong"), "a"), CaptionLine(4, (A,), ("x", "y"))]
-    right, wrong = np.eye(2), 1 - np.eye(2)
+def report(
+    lines: list[CaptionLine], n_fixed: int, n_broken: int = 0, fusion: str | None = "the classifier's"
+) -> CaptionReport:
+    """Tier 1 is wrong about the first lines, tier 2 about the last."""
+    n = len(lines)
     scores = [
-        {"tier 1": wrong, "tier 2": right},
-        {"tier 1": right, "tier 2": right},
-        {"tier 1": right[:1], "tier 2": wrong[:1]},
-        {"tier 1": right[:1], "tier 2": right[:1]},
+        {"tier 1": WRONG if i < n_fixed else RIGHT, "tier 2": WRONG if i >= n - n_broken else RIGHT} for i in range(n)
     ]
-    rows = {(row.kind, row.score): row for row in rows_of(lines, scores)}
-    shared = [("all", "text"), ("all", "image"), ("all", "group")]
-    assert list(rows) == [("b", "text"), ("b", "image"), ("b", "group"), ("a", "text"), *shared]
-    both = rows["b", "group"]
-    assert (both.n, both.methods["tier 1"].value, both.methods["tier 2"].value) == (2, 0.5, 1)
-    assert both.gains["tier 2"].value == 0.5 and both.chance == pytest.approx(1 / 6)
-    every = rows["all", "text"]
-    assert every.n == 4 and every.methods["tier 1"].value == 0.75 and every.gains["tier 2"].value == 0
-    assert every.chance == pytest.approx((1 / 4 + 1 / 4 + 1 / 2 + 1 / 2) / 4)
-    assert [row.kind for row in rows_of(lines[:2], scores[:2])] == ["b"] * 3, "one kind alone has no second table"
-    three = CaptionLine(1, (A, B, A), ("1", "2", "3"))
-    assert [row.chance for row in rows_of([three], [{"m": np.eye(3)}])] == [pytest.approx(1 / 27)] * 2 + [None]
+    rows = rows_of(lines, scores)
+    verdict = caption_verdict(rows, lines, scores)
+    about = {"lines": n, "lines_in_all": 50, "images": 2 * n, "trials": 4, "fusion": fusion}
+    about |= {"model": "A and B", "hybridclf": "0"}
+    examples = caption_examples(verdict, lines, scores, seed=0)
+    return CaptionReport(rows, [Unreadable(77, "no [bold]image[/bold]")], about, verdict, examples)
 
 
-def report(fusion: str | None = "the classifier's") -> CaptionReport:
-    rows = rows_of([pair("swap")] * 3, [{"tier 1": np.eye(2), "tier 2": np.eye(2)}] * 3)
-    about = {"lines": 3, "lines_in_all": 9, "images": 6, "trials": 4, "fusion": fusion}
-    return CaptionReport(rows, [Unreadable(7, "no [bold]image[/bold]")], about)
-
-
-def test_the_table() -> None:
-    shown = str(report())
-    assert shown.startswith("3 lines, 6 images, 4 trials") and "100.0 [43.9, 100.0]" in shown and "- tier 1" in shown
-    assert "A sample of 4 of 9 lines" in shown and "1 lines were left out: line 7: no [bold]image[/bold]" in shown
+def test_the_table(lines: list[CaptionLine]) -> None:
+    shown = str(report(lines, 10))
+    assert shown.startswith("Tier 2 alone adds 25.0 points") and "40 lines, 80 images, 4 trials" in shown
+    assert "100.0 [91.2, 100.0]" in shown and "- tier 1" in shown
+    assert "A sample of 41 of 50 lines" in shown and "1 lines were left out: line 77: no [bold]image[/bold]" in shown
     assert "The fusion of both tiers is the classifier's." in shown
-    assert "Tiers are not fused: the classifier has no fitted fusion" in str(report(None))
+    assert "Tiers are not fused: the classifier has no fitted fusion" in str(report(lines, 1, fusion=None))
 
 
-def test_json(tmp_path: Path) -> None:
-    (path,) = report().write(tmp_path / "new")
-    found = json.loads(path.read_text())
-    assert found == json.loads(report().to_json()) and found["unreadable"][0]["line"] == 7
-    assert found["rows"][2]["score"] == "group" and found["rows"][2]["methods"]["tier 2"]["value"] == 1
+@pytest.mark.parametrize(
+    ("fixed", "broken", "pays", "said"),
+    [
+        (10, 0, True, "Tier 2 alone adds 25.0 points (12.5 to 40.0) to tier 1's text score of 75.0 %."),
+        (0, 10, False, "Tier 2 alone does harm here, -25.0 points"),
+        (0, 0, False, "Tier 2 alone adds nothing to tier 1's text score of 100.0 %: use tier 1."),
+        (2, 1, None, "40 lines cannot tell whether tier 2 alone adds anything"),
+    ],
+)
+def test_the_verdict(lines: list[CaptionLine], fixed: int, broken: int, pays: bool | None, said: str) -> None:
+    verdict = report(lines, fixed, broken).verdict
+    assert verdict.pays is pays and str(verdict).startswith(said), str(verdict)
+    assert verdict.fixed == list(range(1, fixed + 1)) and verdict.broken == list(range(41 - broken, 41))
+
+
+def test_without_a_tier_1_there_is_chance(lines: list[CaptionLine]) -> None:
+    scores = [{"tier 2": RIGHT}] * 40
+    verdict = caption_verdict(rows_of(lines, scores), lines, scores)
+    assert str(verdict) == "Tier 2 has a text score of 100.0 % (91.2 to 100.0); chance gives 25.0."
+    assert (verdict.pays, verdict.baseline, verdict.fixed) == (None, None, [])
+
+
+def test_json_and_page(lines: list[CaptionLine], tmp_path: Path) -> None:
+    made = report(lines, 12, 1)
+    json_file, page = made.write(tmp_path / "new")
+    found = json.loads(json_file.read_text())
+    assert found == json.loads(made.to_json()) and found["unreadable"][0]["line"] == 77
+    assert found["rows"][2]["score"] == "group" and found["verdict"]["broken"] == [40] and "examples" not in found
+    text = page.read_text()
+    assert text.count("data:image/png") == 2 * (10 + 1) and "12 lines that re-ranking fixed" in text
+    assert "of &lt;b&gt;" in text and "<script" not in text and "http" not in text.replace("http-equiv", "")
+
+
+def test_examples_say_what_was_chosen(lines: list[CaptionLine]) -> None:
+    example = report(lines, 1).examples[0]
+    assert (example.fixed, example.line, len(example.parts)) == (True, 1, 2)
+    first, second = example.parts[0].captions
+    assert (first.right, first.before, first.after) == (True, False, True)
+    assert (second.right, second.before, second.after) == (False, True, False)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from hybridclf import HybridClassifier
 from hybridclf.errors import InvalidInputError
-from hybridclf.evaluating.captions import evaluate_captions
+from hybridclf.evaluating.captions import evaluate_captions, fit_caption_fusion
 from hybridclf.reranking.fusion import Fusion
 
 WORDS = ("ant", "bee", "cow", "dog", "elk", "fly")
@@ -127,7 +127,9 @@ def test_a_fusion_is_fitted_to_other_lines(clf: HybridClassifier, tmp_path: Path
         sources.append(writer.write())
     report = evaluate_captions(clf, sources[0], calibrate=sources[1], trials=4)
     assert report.rows[0].methods.keys() == {"tier 1", "tier 2", "both"}
-    assert report.about["fusion"] == f"fitted to 12 lines of {sources[1]}"
+    assert report.about["fusion"] == f"fitted to lines of {sources[1]}"
+    fusion = fit_caption_fusion(clf, sources[1], trials=4)
+    assert evaluate_captions(clf, sources[0], calibrate=fusion, trials=4).rows == report.rows
     with pytest.raises(InvalidInputError, match=r"makes 16 comparisons .* a fusion needs at least 20"):
         evaluate_captions(clf, sources[0], calibrate=sources[0], trials=2)
 
@@ -183,3 +185,43 @@ def test_a_sample_has_every_kind_in_its_proportion(clf: HybridClassifier, writer
     report = evaluate_captions(clf, writer.write(), images=6, trials=1)
     assert {row.kind: row.n for row in report.rows} == {"a": 4, "b": 2, "all": 6}
     assert "A sample of 6 of 12 lines" in str(report)
+
+
+def test_a_recording_goes_on_where_it_was_cut(
+    clf: HybridClassifier, writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(20):
+        writer.choice(WORDS[i % 5], WORDS[i % 5], "fly")
+    writer.lines.append({"image": "none.png", "caption": "ant", "wrong": ["bee"]})
+    source, folder = writer.write(), tmp_path / "recording"
+    whole = evaluate_captions(clf, source, trials=4)
+    asked, ask = [], HybridClassifier.score_captions
+
+    def score_captions(self: HybridClassifier, images: Any, captions: Any, **options: Any) -> Any:
+        asked.append(len(images))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return ask(self, images, captions, **options)
+
+    monkeypatch.setattr(HybridClassifier, "score_captions", score_captions)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_captions(clf, source, trials=4, folder=folder)
+    again = evaluate_captions(clf, source, trials=4, folder=folder)
+    assert asked[:3] == [16, 1, 1] and sum(asked[3:]) == 4, "the first line once more, then what was left"
+    assert again == whole and [one.line for one in again.unreadable] == [21]
+    asked[:] = [0, 0]
+    assert evaluate_captions(clf, source, trials=4, folder=folder) == whole and asked[2:] == [1]
+
+
+def test_a_recording_of_something_else_is_refused(clf: HybridClassifier, writer: Writer, tmp_path: Path) -> None:
+    writer.choice("ant", "ant", "bee")
+    source, folder = writer.write(), tmp_path / "recording"
+    evaluate_captions(clf, source, trials=4, folder=folder)
+    with pytest.raises(InvalidInputError, match="settings/trials was 4, is 5"):
+        evaluate_captions(clf, source, trials=5, folder=folder)
+    other = HybridClassifier(clf.proposer_, type(clf.denoiser_)(MEANS, 0.3), random_state=0).fit(None, list(WORDS))
+    with pytest.raises(InvalidInputError, match="another model: tier 2 answered the first item otherwise"):
+        evaluate_captions(other, source, trials=4, folder=folder)
+    Image.new("RGB", (5, 4)).save(writer.folder / "0.png")
+    with pytest.raises(InvalidInputError, match="data/images was "):
+        evaluate_captions(clf, source, trials=4, folder=folder)

@@ -52,7 +52,17 @@ def test_the_verdict_agrees_with_the_test_images(report: Report) -> None:
 
 def test_as_json(report: Report) -> None:
     found = json.loads(report.to_json())
-    assert found.keys() == {"verdict", "recommended", "methods", "differences", "classes", "figures", "about", "shifts"}
+    assert found.keys() == {
+        "verdict",
+        "recommended",
+        "methods",
+        "differences",
+        "classes",
+        "figures",
+        "about",
+        "shifts",
+        "guarantee",
+    }
     assert found["verdict"]["sentence"] == str(report.verdict)
     row = found["methods"][0]
     assert {"method", "accuracy", "mean_per_class", "top_5", "log_loss", "brier", "calibration_error"} < row.keys()

@@ -127,7 +127,7 @@ def test_a_recording_of_something_else_is_refused(tmp_path: Path, world: Any, ga
         recorded(world._replace(images=world.images + 0.1), folder=tmp_path)
     with pytest.raises(InvalidInputError, match=r"data/right labels was"):
         recorded(world._replace(labels=np.roll(world.labels, 1)), folder=tmp_path)
-    with pytest.raises(InvalidInputError, match="another model: tier 2 answered the first image otherwise"):
+    with pytest.raises(InvalidInputError, match="another model: tier 2 answered the first item otherwise"):
         recorded(world._replace(clf=other_tier_2), folder=tmp_path)
     assert (tmp_path / "manifest.json").read_bytes() == manifest
     other = tmp_path / "other"

@@ -1,6 +1,7 @@
 """Curves over the number of trials: strategies, objectives and weights."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 
 from hybridclf.denoising.weighting import BinnedWeights, heuristic_weights
 from hybridclf.evaluating.figures import make_figure
+from hybridclf.evaluating.figures.objectives import vlb_weights
 from hybridclf.evaluating.figures.strategies import around
 from hybridclf.evaluating.study import Study
+from hybridclf.reranking.trials import even_order
 
 
 def accuracies(rows: Any, kind: str) -> dict[tuple[str, int], float]:
@@ -63,13 +66,32 @@ def test_what_is_fitted_is_so_on_the_images_for_calibration(make_study: Callable
 def test_objectives(study: Study) -> None:
     figure = make_figure("objectives", study)
     found = accuracies(figure.rows, "objective")
-    assert {name for name, _ in found} == {"l1", "l2"} and figure.rows[0]["objective"] == "l2"
+    assert {name for name, _ in found} == {"l1", "l2", "vlb"} and figure.rows[0]["objective"] == "l2"
+    bound = vlb_weights(study.recording)
+    assert found["vlb", 8] == pytest.approx(by_hand(study, np.arange(8), bound))
     for name in ("l1", "l2"):
         assert found[name, 8] == pytest.approx(by_hand(study, np.arange(8), objective=name))
-    last = figure.rows[-1]
+    last = next(row for row in figure.rows if row["objective"] == "l1" and row["trials"] == 12)
     assert last["difference"][0] == pytest.approx(found["l1", 12] - found["l2", 12])
     assert last["difference"][1] <= last["difference"][0] <= last["difference"][2]
     assert figure.title.startswith(f"In 12 trials l2 has {100 * found['l2', 12]:.1f} %; l1")
+
+
+def test_weights_of_the_bound(study: Study) -> None:
+    """For α = cos(πt/2), σ = sin(πt/2): γ = 2 log tan(πt/2), so that γ'/2 = π / sin(πt); and that of a DDPM's steps."""
+    t = even_order(400) / 400 + 0.5 / 400
+    levels = {"t": t, "alpha": np.cos(np.pi * t / 2), "sigma": np.sin(np.pi * t / 2)}
+    inner = (t > 0.05) & (t < 0.95)
+    weights = vlb_weights(replace(study.recording, **levels))
+    np.testing.assert_allclose(weights[inner], (np.pi / np.sin(np.pi * t))[inner], rtol=0.01)
+    beta = np.linspace(1e-4, 0.02, 1000)  # KL of a step with the posterior's variance: β² / (2 σ̃² α (1 - ᾱ)) ‖ε - ε̂‖²
+    bar = np.cumprod(1 - beta)
+    before = np.concatenate([[1.0], bar[:-1]])
+    with np.errstate(divide="ignore"):
+        of_step = beta / (2 * (1 - before) * (1 - beta))  # σ̃² = β (1 - ᾱ_{t-1}) / (1 - ᾱ_t)
+    levels = {"t": np.arange(1, 1001) / 1000, "alpha": np.sqrt(bar), "sigma": np.sqrt(1 - bar)}
+    weights = vlb_weights(replace(study.recording, **levels)) / 1000
+    np.testing.assert_allclose(weights[20:], of_step[20:], rtol=0.05)
 
 
 def test_weightings(study: Study) -> None:

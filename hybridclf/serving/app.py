@@ -4,13 +4,14 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from threading import Lock
 from time import monotonic
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -25,15 +26,14 @@ from . import schemas
 from .auth import ApiKeys
 from .bodies import read_classify, read_rerank, unless_gone
 from .byte_budget import Hold
+from .docs_page import docs_page
 from .errors import Refusal, as_refusal
 from .limits import Limits
+from .request_log import RequestLog, costs, note
 from .schemas import ClassifyRequest, ClassifyResponse, RerankRequest, RerankResponse
 from .service import Answer, Question, Service
 
 __all__ = ["create_app"]
-
-LONGEST_ID = 200
-"""Most characters of a request id that is taken over."""
 
 
 def create_app(
@@ -71,6 +71,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.service = Service(clf, limits or Limits())
+        app.state.reloading = Lock()
         await asyncio.to_thread(app.state.service.warm_up)
         yield
         # in a thread: closing waits for the loop, which must not block the event loop
@@ -82,8 +83,12 @@ def create_app(
         description="A second opinion on images that a fast classifier is not sure about.",
         lifespan=lifespan,
         exception_handlers={HTTPException: _refuse, Refusal: _refuse},
+        # FastAPI's own pages load their scripts from another host
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.name, app.state.keys = name, ApiKeys(api_keys)
+    app.add_middleware(RequestLog)
     app.include_router(_asked)
     app.include_router(_watched)
     return app
@@ -152,24 +157,20 @@ async def _respond(request: Request, endpoint: str, answer: _Answerer) -> Respon
     service: Service = request.app.state.service
     try:
         client = _client(request)  # before anything else, so that strangers cost nothing
+        note(request.scope, client=client)
         service.gate.check()  # a full server need not read the body
-        with service.budget.hold(client) as hold:
+        with service.in_use(), service.budget.hold(client) as hold:
             body, degraded = await answer(request, service, hold)
         response = Response(body.model_dump_json(exclude_none=True), media_type="application/json")
         outcome = "degraded" if degraded else "ok"
+        note(request.scope, **costs(body))
     # every exception becomes a counted response
     except Exception as error:
         refusal = as_refusal(error)
         response, outcome = _refusal_response(refusal), refusal.outcome
     service.metrics.requests.labels(endpoint, outcome).inc()
-    response.headers["X-Request-ID"] = _request_id(request)
+    note(request.scope, endpoint=endpoint, outcome=outcome)
     return response
-
-
-def _request_id(request: Request) -> str:
-    """Take the id that a client or a proxy has given to the request, or make one."""
-    given = request.headers.get("x-request-id", "")
-    return given if given.isascii() and given.isprintable() and 0 < len(given) <= LONGEST_ID else uuid4().hex
 
 
 def _client(request: Request) -> str:
@@ -290,7 +291,7 @@ async def models(request: Request) -> schemas.Models:
 # --- health -----------------------------------------------------------------------------------------------------------
 
 
-@_watched.get("/healthz")
+@_watched.get("/healthz", responses={503: {"description": "A thread has died or hangs; restart the process."}})
 @_watched.head("/healthz", include_in_schema=False)
 @_watched.get("/health", include_in_schema=False)
 @_watched.head("/health", include_in_schema=False)
@@ -300,7 +301,7 @@ async def healthz(request: Request) -> Response:
     return JSONResponse({"status": "ok" if alive else "stuck"}, 200 if alive else 503)
 
 
-@_watched.get("/readyz")
+@_watched.get("/readyz", responses={503: {"description": "Send no requests here now."}})
 @_watched.head("/readyz", include_in_schema=False)
 async def readyz(request: Request) -> Response:
     """Tell whether to send requests: the model is loaded and warm, batches succeed in time, and nothing is draining."""
@@ -309,11 +310,18 @@ async def readyz(request: Request) -> Response:
     return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
 
 
-@_watched.get("/metrics")
+@_watched.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Metrics for Prometheus."""
     service: Service = request.app.state.service
     return Response(service.metrics.text(), media_type=service.metrics.content_type)
+
+
+@_watched.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> Response:
+    """Describe all of this on a page."""
+    page = docs_page(request.app.openapi(), "openapi.json")
+    return HTMLResponse(page, headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
 
 def _refusal_response(refusal: Refusal) -> Response:

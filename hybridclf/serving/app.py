@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from threading import Lock
 from time import monotonic
-from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -29,6 +28,7 @@ from .byte_budget import Hold
 from .docs_page import docs_page
 from .errors import Refusal, as_refusal
 from .limits import Limits
+from .openapi import FORM, REFUSALS, body_of
 from .request_log import RequestLog, costs, note
 from .schemas import ClassifyRequest, ClassifyResponse, RerankRequest, RerankResponse
 from .service import Answer, Question, Service
@@ -71,7 +71,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.service = Service(clf, limits or Limits())
-        app.state.reloading = Lock()
+        app.state.loop, app.state.reloading = asyncio.get_running_loop(), Lock()
         await asyncio.to_thread(app.state.service.warm_up)
         yield
         # in a thread: closing waits for the loop, which must not block the event loop
@@ -94,44 +94,14 @@ def create_app(
     return app
 
 
-def _body(model: type[BaseModel], **more: Any) -> dict[str, Any]:
-    """OpenAPI description of a request's body; FastAPI has none, as `bodies` reads it within bounds."""
-    schema = model.model_json_schema()
-    example = schema.pop("example")
-    content = {"application/json": {"schema": schema, "example": example}, **more}
-    return {"requestBody": {"required": True, "content": content}}
-
-
-_FORM = {
-    "type": "object",
-    "properties": {
-        "image": {"type": "array", "items": {"type": "string", "format": "binary"}},
-        "labels": {"type": "array", "items": {"type": "string"}},
-        "top_k": {"type": "integer"},
-        "deadline_ms": {"type": "number"},
-        "max_evaluations": {"type": "integer"},
-        "model": {"type": "string"},
-    },
-    "required": ["image"],
-}
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "Bad input; `message` says what is wrong."},
-    401: {"description": "No API key, or a wrong one."},
-    404: {"description": "Another model than the one that is served was asked for."},
-    408: {"description": "The body came too slowly."},
-    413: {"description": "The body is too large."},
-    429: {"description": "The queue is full; `Retry-After` says when to come back."},
-    503: {"description": "The server is shutting down."},
-}
-
-_asked = APIRouter(dependencies=[Depends(HTTPBearer(auto_error=False))], responses=_REFUSALS)
+_asked = APIRouter(dependencies=[Depends(HTTPBearer(auto_error=False))], responses=REFUSALS)
 _watched = APIRouter()
 
 
 # --- rerank and classify ----------------------------------------------------------------------------------------------
 
 
-@_asked.post("/v1/rerank", response_model=RerankResponse, openapi_extra=_body(RerankRequest))
+@_asked.post("/v1/rerank", response_model=RerankResponse, openapi_extra=body_of(RerankRequest))
 @_asked.post("/v2/rerank", include_in_schema=False)
 @_asked.post("/rerank", include_in_schema=False)
 async def rerank(request: Request) -> Response:
@@ -142,7 +112,7 @@ async def rerank(request: Request) -> Response:
 @_asked.post(
     "/v1/classify",
     response_model=ClassifyResponse,
-    openapi_extra=_body(ClassifyRequest, **{"multipart/form-data": {"schema": _FORM}}),
+    openapi_extra=body_of(ClassifyRequest, **{"multipart/form-data": {"schema": FORM}}),
 )
 async def classify(request: Request) -> Response:
     """Classify images, sent as JSON or as files of a form."""

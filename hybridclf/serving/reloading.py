@@ -1,5 +1,6 @@
 """Loading of the model anew while the server runs: new requests are the new one's, accepted ones the old one's."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from threading import Thread
@@ -7,8 +8,8 @@ from time import sleep
 
 from fastapi import FastAPI
 
-from ..errors import HybridClfError
 from ..estimator import HybridClassifier
+from ..fitting.outliers import novelty_test
 from .service import Service
 
 __all__ = ["reload_model"]
@@ -47,14 +48,31 @@ def _reload(app: FastAPI, load: Callable[[], HybridClassifier]) -> None:
     with app.state.reloading:
         old: Service = app.state.service
         try:
-            new = Service(load(), old.limits, old.metrics)
-            new.warm_up()
-        except (HybridClfError, OSError) as error:
-            _log.error("%s; the model so far stays", error)
+            new = _warm_service(load(), old)
+        except Exception as error:
+            _log.error("the model cannot be loaded anew: %s; the model so far stays", error)
             return
-        new.gate.draining = old.gate.draining
-        app.state.service = new
+        asyncio.run_coroutine_threadsafe(_swap(app, new), app.state.loop).result()
         _log.warning("the model was loaded anew")
         while old.requests:
             sleep(POLL)
         old.close()
+
+
+def _warm_service(clf: HybridClassifier, old: Service) -> Service:
+    if clf.reject is not None:
+        novelty_test(clf)
+    service = Service(clf, old.limits, old.metrics)
+    try:
+        service.warm_up()
+    except BaseException:
+        service.close()
+        raise
+    return service
+
+
+async def _swap(app: FastAPI, new: Service) -> None:
+    """Put the new service in place, on the event loop, where no request is about to use the old one."""
+    new.gate.draining = app.state.service.gate.draining
+    app.state.service = new
+    new.metrics.watch(new)

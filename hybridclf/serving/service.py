@@ -134,7 +134,7 @@ class Service:
     limits : Limits
         Bounds of requests and queue.
     metrics : ServerMetrics, optional
-        Metrics of an earlier service, to go on with. Default: new ones.
+        Metrics of an earlier service, to go on with; `watch` makes its gauges this one's. Default: new ones.
 
     Attributes
     ----------
@@ -164,7 +164,8 @@ class Service:
         # two pools, so that images of milliseconds never wait for those of seconds
         self._quick = FairExecutor(QUICK_THREADS, "hybridclf-quick")
         self._slow = FairExecutor(limits.decoders, "hybridclf-decode")
-        self.metrics.watch(self)
+        if metrics is None:
+            self.metrics.watch(self)
 
     def warm_up(self) -> None:
         """Ask both tiers about an empty image: the first request should not pay for what is built on first use."""

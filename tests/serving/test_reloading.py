@@ -81,7 +81,7 @@ def test_a_model_that_cannot_be_loaded_changes_nothing(
     old = app.state.service
     reload_model(app, load).join(PATIENCE)
     assert app.state.service is old
-    assert "it is damaged; the model so far stays" in caplog.text
+    assert "cannot be loaded anew: it is damaged; the model so far stays" in caplog.text
     assert http.post("/v1/rerank", json=ASK).status_code == 200
 
 

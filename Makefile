@@ -2,12 +2,13 @@
 # make test          the tests
 # make test-lowest   those of them that other libraries matter to, with the lowest versions that pyproject.toml allows
 # make test-app      those of `hybridclf app`, whose gradio takes no Pillow 13, in an environment of their own
+# make test-s3       those of batches on a local S3 server, whose libraries take an older python-dateutil, likewise
 # make lint          ruff and mypy
 # make docs          the documentation, in docs/_build/html; warnings are errors
 # make bench         speed and cost beside the published procedure, about 10 minutes on two cores; ARGS="--profile full"
 # make clean         remove all that was generated, except the environments
 #
-# Each makes .venv (test-lowest: .venv-lowest, test-app: .venv-app) when it is missing: with uv when it is on the PATH, else with venv and pip.
+# Each makes .venv (test-lowest: .venv-lowest, test-app: .venv-app, test-s3: .venv-s3) when it is missing: with uv when it is on the PATH, else with venv and pip.
 # PYTHON=python3.12 chooses the interpreter; ARGS="…" is handed on to demo, tests, docs or bench.
 
 PYTHON ?=
@@ -16,10 +17,11 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 LOWEST := .venv-lowest
 APP := .venv-app
+S3 := .venv-s3
 LOWEST_TESTS := $(addprefix tests/,adapters batch/test_inputs.py cli data/test_arrays.py data/test_image_files.py demo/test_plots.py serving test_persistence.py)
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 
-.PHONY: demo test test-lowest test-app lint docs bench clean
+.PHONY: demo test test-lowest test-app test-s3 lint docs bench clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -34,6 +36,9 @@ test-lowest: $(LOWEST)/.installed
 
 test-app: $(APP)/.installed
 	$(APP)/bin/python -m pytest tests/app $(ARGS)
+
+test-s3: $(S3)/.installed
+	$(S3)/bin/python -m pytest tests/batch/test_s3.py $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
@@ -58,7 +63,7 @@ else
 endif
 	@touch $@
 
-ENVIRONMENTS := .venv $(LOWEST) $(APP)
+ENVIRONMENTS := .venv $(LOWEST) $(APP) $(S3)
 EXTRA := dev
 
 ifeq ($(UV),)
@@ -77,6 +82,10 @@ $(APP)/.installed: EXTRA := dev-app
 $(APP)/.installed: $(APP)/constraints.txt
 $(APP)/constraints.txt: constraints.txt | $(APP)/bin/python
 	grep -v '^pillow==' $< >$@
+$(S3)/.installed: EXTRA := dev-s3
+$(S3)/.installed: $(S3)/constraints.txt
+$(S3)/constraints.txt: constraints.txt | $(S3)/bin/python
+	grep -v '^python-dateutil==' $< >$@
 $(ENVIRONMENTS:%=%/.installed): %/.installed: pyproject.toml | %/bin/python
 ifeq ($(UV),)
 	@$*/bin/python -m pip --version >/dev/null 2>&1 || $*/bin/python -m ensurepip

@@ -27,8 +27,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SOURCES = {"hybridclf": ROOT / "hybridclf", "hybridclf_adapters": ROOT / "adapters" / "hybridclf_adapters"}
 MODEL_LIBRARIES = {"diffusers", "open_clip", "timm", "transformers"}
 SERVER_LIBRARIES = {"fastapi", "prometheus_client", "starlette", "uvicorn"}
-BESIDE_DEV = {"app", "dev-app", "docs"}
-"""Extras that no environment of the tests has: gradio takes no Pillow 13; the documentation is built in no test."""
+BESIDE_DEV = {"app", "dev-app", "dev-s3", "docs"}
+"""Extras that no environment of the tests has: gradio takes no Pillow 13, S3's libraries an older python-dateutil; the
+documentation is built in no test."""
 
 ENTRY_POINTS = {"console_scripts": PROJECT["scripts"], **PROJECT["entry-points"]}
 
@@ -190,7 +191,7 @@ def test_lower_bound_is_the_version_that_the_lowest_environment_has(requirement:
     assert pins("constraints-lowest.txt")[canonicalize_name(requirement.name)] == Version(bound.version)
 
 
-@pytest.mark.parametrize("requirement", list(requirements(beside={"docs"})), ids=lambda found: found.name)
+@pytest.mark.parametrize("requirement", list(requirements(beside={"dev-s3", "docs"})), ids=lambda found: found.name)
 def test_the_versions_that_the_tests_ran_with_are_allowed(requirement: Requirement) -> None:
     assert pins("constraints.txt")[canonicalize_name(requirement.name)] in requirement.specifier
 

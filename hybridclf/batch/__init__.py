@@ -12,8 +12,9 @@ from ..errors import InvalidInputError
 from ..pretrained.catalog import model_folder
 from ..utils.bounds import check_number
 from ..utils.progress import progress_bar
+from .folders import Folder, LocalFolder, folder_of
 from .inputs import PART, Listing, Part, list_input
-from .output import claim, exclusive, fingerprint, is_done, remove_leftovers, totals
+from .output import claim, exclusive, fingerprint, missing_parts, remove_leftovers, totals
 from .worker import TOP, Done, Engine, Job, Worker, local
 
 __all__ = ["Done", "Engine", "Job", "Part", "Summary", "Worker", "local", "run"]
@@ -26,7 +27,7 @@ class Summary:
     Attributes
     ----------
     output : str
-        Path of the folder.
+        Path or address of the folder.
     parts, images, errors : int
         Number of parts, of rows, and of rows with an error.
     evaluations : float or None
@@ -62,9 +63,10 @@ def run(
 
     Parameters
     ----------
-    source : path
-        Folder of images or of Parquet files in Hugging Face's image layout, or one such file.
-    output : path
+    source : path or address
+        Folder of images or of Parquet files in Hugging Face's image layout, or one such file; on this machine, or at an
+        address that fsspec reaches, such as "s3://bucket/photos".
+    output : path or address
         New or empty folder, or one begun by the same call. A call killed at any moment and repeated ends with exactly
         one row per image.
     model : path or str
@@ -86,31 +88,36 @@ def run(
     ------
     InvalidInputError
         For a source without images, an output begun with another source, model or version, one that another run writes
-        to, an address in place of a folder, or a classifier that takes no images.
+        to, an address of the web, a store that fails, or a classifier that takes no images.
+    MissingDependencyError
+        If the package of an address's protocol is not installed.
     SavedModelError
         If the model cannot be read.
     """
     check_number("decode_seconds", decode_seconds, above=0)
     began = perf_counter()
-    for place in (source, output):
-        if "://" in str(place):
-            raise InvalidInputError(f"{place} is an address; give a folder of this machine, such as a mounted one")
-    output = Path(output).absolute()
+    into = folder_of(output)
     listing = list_input(source)
-    if Path(source).is_dir() and output.resolve().is_relative_to(Path(source).resolve()):
+    if _lies_in(into, folder_of(source)):
         # a repeated call would find its own output among the input
         raise InvalidInputError(f"OUTPUT {output} lies in INPUT {source}; give a folder elsewhere")
     folder = model_folder(model).absolute()
     check_image_shape(persistence.read_description(folder)["image_shape"])
-    job = Job(listing.folder, output, folder, fingerprint(folder), device, decode_seconds)
-    with exclusive(output):
+    job = Job(listing.folder, into, folder, fingerprint(folder), device, decode_seconds)
+    with exclusive(into):
         # before any work, so that a wrong OUTPUT costs no time
-        claim(output, _manifest(job, listing))
-        missing = [part for part in listing.parts if not is_done(output, part)]
+        claim(into, _manifest(job, listing))
+        missing = missing_parts(into, listing.parts)
         # no model is loaded for a batch that is done
         if missing:
             _work(job, missing, len(listing), engine, progress)
-        return _summarise(output, listing, sum(map(len, missing)), perf_counter() - began)
+        return _summarise(into, listing, sum(map(len, missing)), perf_counter() - began)
+
+
+def _lies_in(output: Folder, source: Folder) -> bool:
+    if isinstance(output, LocalFolder) and isinstance(source, LocalFolder):
+        return output.path.resolve().is_relative_to(source.path.resolve())
+    return f"{output}/".startswith(f"{source}/")
 
 
 def _manifest(job: Job, listing: Listing) -> dict[str, Any]:
@@ -136,7 +143,7 @@ def _work(job: Job, missing: list[Part], n_images: int, engine: Engine, progress
             bar.update(done.answered + done.errors)
 
 
-def _summarise(output: Path, listing: Listing, n_done: int, seconds: float) -> Summary:
+def _summarise(output: Folder, listing: Listing, n_done: int, seconds: float) -> Summary:
     images, errors, evaluations = totals(output, listing.parts)
     remove_leftovers(output)
     return Summary(

@@ -2,8 +2,10 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+from sklearn.utils import gen_batches
 
-from ..data.image_files import ENDINGS, files_in
-from ..data.parquet import image_column, opened
+from ..data.image_files import ENDINGS
+from ..data.parquet import image_column
 from ..errors import InvalidInputError
+from .folders import GO_ON, Folder, folder_of
 
 __all__ = ["PART", "Listing", "Part", "list_input", "read"]
 
 PART = 256
 """Images per part; a part is done whole or not at all."""
 
+READERS = 8
+"""Images read from a store at a time."""
 
 Decode = Callable[[bytes | Path], Image.Image]
 """Function that decodes a file's content or path, or raises InvalidInputError."""
@@ -60,15 +66,15 @@ class Listing:
 
     Attributes
     ----------
-    folder : Path
-        Absolute folder of the parts' paths.
+    folder : Folder
+        Folder of the parts' paths.
     parts : tuple of Part
         Parts, by number.
     sha256 : str
         Hash of the names and sizes of all files.
     """
 
-    folder: Path
+    folder: Folder
     parts: tuple[Part, ...]
     sha256: str
 
@@ -84,7 +90,7 @@ def list_input(source: str | Path) -> Listing:
 
     Parameters
     ----------
-    source : path
+    source : path or address
         Folder with images or Parquet files anywhere in it, or one Parquet file.
 
     Returns
@@ -96,36 +102,46 @@ def list_input(source: str | Path) -> Listing:
     InvalidInputError
         If the folder has neither or both, there are no rows, or a Parquet file is damaged or has no column of images.
     """
-    source = Path(source).absolute()
-    if source.suffix.lower() == ".parquet" and source.is_file():
-        return _list_parquet(source.parent, [source])
-    if not source.is_dir():
-        raise InvalidInputError(f"{source} is neither a folder nor a Parquet file; give one of these as INPUT")
-    images, tables = files_in(source), files_in(source, [".parquet"])
+    try:
+        folder, sizes = _find(source)
+    except NotADirectoryError as error:
+        raise InvalidInputError(
+            f"{source} is neither a folder nor a Parquet file; give one of these as INPUT"
+        ) from error
+    except OSError as error:
+        raise InvalidInputError(f"{source} cannot be read: {error}; {GO_ON}") from error
+    tables = {name: size for name, size in sizes.items() if name.lower().endswith(".parquet")}
+    images = {name: size for name, size in sizes.items() if name not in tables}
     # a folder of Parquet parts with a stray image is ambiguous
     if images and tables:
         raise InvalidInputError(
-            f"{source} holds both images and Parquet files ({images[0].name}, {tables[0].name}); give one kind"
+            f"{source} holds both images and Parquet files ({next(iter(images))}, {next(iter(tables))}); give one kind"
         )
-    if not images and not tables:
+    if not sizes:
         raise InvalidInputError(f"{source} has no image in it: no file ends in {', '.join(ENDINGS)} or .parquet")
-    return _list_parquet(source, tables) if tables else _list_images(source, images)
+    return Listing(folder, tuple(_tables(folder, tables) if tables else _images(list(images))), _digest(sizes))
 
 
-def _list_images(folder: Path, files: Sequence[Path]) -> Listing:
-    names = [file.relative_to(folder).as_posix() for file in files]
-    # paths are relative, so that a moved or differently mounted input stays the same
-    parts = (Part(i, tuple(names[cut.start : cut.stop])) for i, cut in enumerate(_cuts(len(names))))
-    return Listing(folder, tuple(parts), _digest(folder, names))
+def _find(source: str | Path) -> tuple[Folder, dict[str, int]]:
+    """Find the folder of an input, and the names and sizes of its files."""
+    folder = folder_of(source)
+    parent, name = folder.split()
+    if name.lower().endswith(".parquet") and (size := parent.size(name)) is not None:
+        return parent, {name: size}
+    return folder, folder.sizes((*ENDINGS, ".parquet"))
 
 
-def _list_parquet(folder: Path, files: Sequence[Path]) -> Listing:
-    names = [file.relative_to(folder).as_posix() for file in files]
-    cuts = [(name, cut) for name, file in zip(names, files, strict=True) for cut in _cuts(_count_rows(file))]
+def _images(names: Sequence[str]) -> Iterator[Part]:
+    """Cut image files into parts; names are within the folder, so that a moved input stays the same."""
+    return (Part(i, tuple(names[cut.start : cut.stop])) for i, cut in enumerate(_cuts(len(names))))
+
+
+def _tables(folder: Folder, names: Iterable[str]) -> Iterator[Part]:
+    """Cut the rows of Parquet files into parts."""
+    cuts = [(name, cut) for name in names for cut in _cuts(_count_rows(folder, name))]
     if not cuts:
-        raise InvalidInputError(f"there is no row in {files[0]}" + (" nor in the others" if len(files) > 1 else ""))
-    parts = (Part(i, (name,), rows) for i, (name, rows) in enumerate(cuts))
-    return Listing(folder, tuple(parts), _digest(folder, names))
+        raise InvalidInputError(f"there is no row in {folder}: {', '.join(names)}")
+    return (Part(i, (name,), rows) for i, (name, rows) in enumerate(cuts))
 
 
 def _cuts(n: int) -> list[range]:
@@ -133,37 +149,57 @@ def _cuts(n: int) -> list[range]:
     return [range(n)[start : start + PART] for start in range(0, n, PART)]
 
 
-def _count_rows(path: Path) -> int:
+def _count_rows(folder: Folder, name: str) -> int:
     """Count the rows of a Parquet file, and check that it has a column of images."""
-    with opened(path) as file:
-        image_column(file.schema_arrow, path)
-        return int(file.metadata.num_rows)
+    try:
+        with folder.open(name) as source, pq.ParquetFile(source) as file:
+            schema, n_rows = file.schema_arrow, int(file.metadata.num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise InvalidInputError(f"{folder}/{name} cannot be read as Parquet: {error}") from error
+    image_column(schema, f"{folder}/{name}")
+    return n_rows
 
 
-def _digest(folder: Path, names: Sequence[str]) -> str:
+def _digest(sizes: Mapping[str, int]) -> str:
     """Hash the names and sizes of files: reading their content would take as long as classifying it."""
     digest = hashlib.sha256()
-    for name in names:
-        digest.update(os.fsencode(name) + b"\0%d\n" % _size(folder / name))
+    for name, size in sizes.items():
+        digest.update(os.fsencode(name) + b"\0%d\n" % size)
     return digest.hexdigest()
-
-
-def _size(path: Path) -> int:
-    """Size in bytes; -1 for a broken link, whose error comes when it is read."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read(folder: Path, part: Part, decode: Decode) -> Iterator[Image.Image | InvalidInputError]:
-    """Read the images of a part one at a time; an unreadable one gives its error."""
+def read(folder: Folder, part: Part, decode: Decode) -> Iterator[Image.Image | InvalidInputError]:
+    """Read the images of a part in order; an unreadable one gives its error.
+
+    Raises
+    ------
+    InvalidInputError
+        If the folder's store fails, which says nothing about the image.
+    """
     if part.rows is None:
-        return (_try(decode, folder / name) for name in part.files)
-    return _read_rows(folder / part.files[0], part.rows, decode)
+        return _read_files(folder, part.files, decode)
+    return _read_rows(folder, part.files[0], part.rows, decode)
+
+
+def _read_files(folder: Folder, names: Sequence[str], decode: Decode) -> Iterator[Image.Image | InvalidInputError]:
+    # several at a time, as a store takes a while for each
+    with ThreadPool(READERS) as pool:
+        for some in gen_batches(len(names), READERS):
+            for content in pool.map(partial(_try_content, folder), names[some]):
+                yield content if isinstance(content, InvalidInputError) else _try(decode, content)
+
+
+def _try_content(folder: Folder, name: str) -> bytes | Path | InvalidInputError:
+    """Read an image file, or return its own error."""
+    try:
+        return folder.image(name)
+    except InvalidInputError as error:
+        return error
+    except OSError as error:
+        raise InvalidInputError(f"{folder}/{name} cannot be read: {error}; {GO_ON}") from error
 
 
 def _try(decode: Decode, source: bytes | Path) -> Image.Image | InvalidInputError:
@@ -173,12 +209,12 @@ def _try(decode: Decode, source: bytes | Path) -> Image.Image | InvalidInputErro
         return error
 
 
-def _read_rows(path: Path, rows: range, decode: Decode) -> Iterator[Image.Image | InvalidInputError]:
+def _read_rows(folder: Folder, name: str, rows: range, decode: Decode) -> Iterator[Image.Image | InvalidInputError]:
     """Read rows of a Parquet file; from a damaged place on, every row gives the error."""
     n_read = 0
     try:
-        with path.open("rb") as source, pq.ParquetFile(source) as file:
-            for cell in _cells(file, image_column(file.schema_arrow, path), rows):
+        with folder.open(name) as source, pq.ParquetFile(source) as file:
+            for cell in _cells(file, image_column(file.schema_arrow, name), rows):
                 yield _try_cell(cell, decode)
                 n_read += 1
     except (OSError, pa.ArrowException) as error:

@@ -3,22 +3,23 @@
 import hashlib
 import io
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import IO, Any
-from uuid import uuid4
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..atomic import in_utf8, write_whole
+from ..atomic import in_utf8
 from ..errors import InvalidInputError
-from ..utils.manifests import differences, read_manifest
+from ..utils.manifests import differences, parse_manifest
 from .answers import FileAnswer
 from .checksums import SEAL, is_intact, seal
+from .folders import GO_ON, LOCK, Folder
 from .inputs import Part
 
 __all__ = [
@@ -29,7 +30,8 @@ __all__ = [
     "exclusive",
     "fingerprint",
     "is_done",
-    "part_path",
+    "missing_parts",
+    "part_name",
     "remove_leftovers",
     "totals",
     "write_part",
@@ -38,8 +40,8 @@ __all__ = [
 MANIFEST = "_manifest.json"
 """File name of the manifest; readers of Parquet folders skip names that begin with an underscore or a dot."""
 
-LOCK = "_lock"
-"""File name of the lock of the run at work."""
+READERS = 8
+"""Parts read at a time."""
 
 ATTEMPTS = 3
 """Workers that may die on a part before the run ends."""
@@ -59,7 +61,7 @@ def _sha256(path: Path) -> str:
 # --- the manifest -----------------------------------------------------------------------------------------------------
 
 
-def claim(output: Path, manifest: Mapping[str, Any]) -> None:
+def claim(output: Folder, manifest: Mapping[str, Any]) -> None:
     """Make a folder the output that the manifest describes, or check that it is; only in a block of `exclusive`.
 
     Raises
@@ -67,104 +69,80 @@ def claim(output: Path, manifest: Mapping[str, Any]) -> None:
     InvalidInputError
         If the folder holds something else, or cannot be written. For another batch the message lists the differences.
     """
-    path = output / MANIFEST
+    with _usable(output):
+        names = output.names()
+        then = output.read(MANIFEST) if MANIFEST in names else None
     # the manifest is written first, so a folder without one was not begun by a batch
-    if path.exists():
-        changes = list(differences(read_manifest(path), manifest))
+    if then is not None:
+        changes = list(differences(parse_manifest(then, f"{output}/{MANIFEST}"), manifest))
         if changes:
             raise InvalidInputError(
                 f"{output} was begun with something else: {'; '.join(changes)}. "
                 "Repeat the command that began it, or give another OUTPUT"
             )
         return
-    if any(not _is_leftover(file) for file in output.iterdir() if file.name != LOCK):
+    if any(name != LOCK and not _is_leftover(name) for name in names):
         raise _foreign(output)
-    text = json.dumps(manifest, indent=1) + "\n"
-    _write(path, lambda file: file.write(text.encode()))
+    with _usable(f"{output}/{MANIFEST}"):
+        output.write(MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
 
 
 @contextmanager
-def exclusive(output: Path) -> Iterator[None]:
+def exclusive(output: Folder) -> Iterator[None]:
     """Make a folder unless it exists, and keep other runs from it in a `with` block.
-
-    The lock is a file of its own, which is not written anew like the manifest. The system forgets it when the process
-    ends, however it does.
 
     Raises
     ------
     InvalidInputError
         If another run is at work there, or the folder cannot be written.
     """
-    path = output / LOCK
-    with _opened(path) as file:
+    with ExitStack() as stack:
         try:
-            _lock(file)
+            stack.enter_context(output.lock())
         except BlockingIOError as error:
             raise InvalidInputError(
                 f"another run writes to {output}; wait for its end, or give another OUTPUT"
             ) from error
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # Windows removes no open file
-                path.unlink()
+        except FileExistsError as error:  # no folder but a file
+            raise _foreign(output) from error
+        except OSError as error:
+            raise _unusable(output, error) from error
+        yield
 
 
-def _opened(path: Path) -> IO[bytes]:
-    """Open the lock's file; make it and its folder unless they exist."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("ab")
-    except FileExistsError as error:  # no folder but a file
-        raise _foreign(path.parent) from error
-    except OSError as error:
-        raise _unwritable(path.parent, error) from error
-
-
-def _foreign(output: Path) -> InvalidInputError:
+def _foreign(output: Folder) -> InvalidInputError:
     return InvalidInputError(f"{output} exists and is no output of a batch; give a new or empty folder as OUTPUT")
-
-
-def _lock(file: IO[bytes]) -> None:
-    """Lock an open file, if its file system can; Windows' locks would keep others from reading it.
-
-    Raises
-    ------
-    BlockingIOError
-        If another run has the lock, or has ended and removed the file since it was opened here.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError:  # some network file systems have no locks
-        return
-    # a lock on a removed file would keep nobody out: the next run makes another
-    if not os.fstat(file.fileno()).st_nlink:
-        raise BlockingIOError
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-def part_path(output: Path, number: int) -> Path:
-    """Path of a part."""
-    return output / f"part-{number:06d}.parquet"
+def part_name(number: int) -> str:
+    """File name of a part."""
+    return f"part-{number:06d}.parquet"
 
 
-def is_done(output: Path, part: Part) -> bool:
+def missing_parts(output: Folder, parts: Sequence[Part]) -> list[Part]:
+    """List the parts that are not there with all of their rows, to the bit as they were written."""
+    with _usable(output):
+        names = set(output.names())
+    found = [part for part in parts if part_name(part.number) in names]
+    # several at a time, as a store takes a while for each
+    with ThreadPool(READERS) as pool:
+        whole = pool.map(partial(is_done, output), found)
+    done = {part.number for part, is_whole in zip(found, whole, strict=True) if is_whole}
+    return [part for part in parts if part.number not in done]
+
+
+def is_done(output: Folder, part: Part) -> bool:
     """Tell whether a part exists with all of its rows, and is to the bit what was written."""
     return _content(output, part) is not None
 
 
-def _content(output: Path, part: Part) -> io.BytesIO | None:
+def _content(output: Folder, part: Part) -> io.BytesIO | None:
     """Read the file of a part; None if it is missing, damaged or another part's."""
     try:
-        content = part_path(output, part.number).read_bytes()
+        content = output.read(part_name(part.number))
         is_whole = is_intact(content) and pq.read_metadata(io.BytesIO(content)).num_rows == len(part)
     except (OSError, pa.ArrowException):
         return None
@@ -172,12 +150,12 @@ def _content(output: Path, part: Part) -> io.BytesIO | None:
 
 
 @contextmanager
-def attempt(output: Path, part: Part, run: str) -> Iterator[None]:
+def attempt(output: Folder, part: Part, run: str) -> Iterator[None]:
     """Count the workers that die on a part, in a `with` block around the work on it.
 
     Parameters
     ----------
-    output : Path
+    output : Folder
         Folder that all workers write to.
     part : Part
         Part to work on.
@@ -189,25 +167,22 @@ def attempt(output: Path, part: Part, run: str) -> Iterator[None]:
     InvalidInputError
         If `ATTEMPTS` workers have died on the part before, or the folder cannot be written.
     """
-    # A byte per attempt, appended before the work and removed with the file after it: what is left counts the deaths.
-    path = _temporary(part_path(output, part.number), run)
-    try:
-        with path.open("ab") as file:
-            # in append mode the position is the length, the number of attempts so far
-            deaths = file.tell()
-            file.write(b".")
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    # A byte per attempt, written before the work and removed with the file after it: what is left counts the deaths.
+    name = f".{part_name(part.number)}.{run}.tmp"
+    with _usable(f"{output}/{name}"):
+        deaths = len(output.read(name)) if name in output.names() else 0
     if deaths >= ATTEMPTS:
         raise InvalidInputError(
-            f"{deaths} workers have died on {part_path(output, part.number).name} ({_contents(part)}): one of its "
+            f"{deaths} workers have died on {part_name(part.number)} ({_contents(part)}): one of its "
             "images crashes its reader, or there is too little memory; repeat the command with fewer workers, or in "
             "one process to see what happens"
         )
+    with _usable(f"{output}/{name}"):
+        output.write(name, b"." * (deaths + 1))
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        output.remove(name)
 
 
 def _contents(part: Part) -> str:
@@ -217,14 +192,15 @@ def _contents(part: Part) -> str:
     return in_utf8(f"{part.files[0]}, rows {part.rows[0]} to {part.rows[-1]}")
 
 
-def write_part(output: Path, part: Part, answers: Sequence[FileAnswer], classes: np.ndarray) -> None:
+def write_part(output: Folder, part: Part, answers: Sequence[FileAnswer], classes: np.ndarray) -> None:
     """Write the answers of a part atomically, a row each."""
     table = pa.Table.from_pylist(
         [_row(row, answer) for (_, row), answer in zip(part.sources(), answers, strict=True)], _schema(classes)
     )
     content = io.BytesIO()
     pq.write_table(table, content)
-    _write(part_path(output, part.number), lambda file: file.write(seal(content.getvalue())))
+    with _usable(f"{output}/{part_name(part.number)}"):
+        output.write(part_name(part.number), seal(content.getvalue()))
 
 
 def _schema(classes: np.ndarray) -> pa.Schema:
@@ -259,7 +235,7 @@ def _row(row: int | None, answer: FileAnswer) -> dict[str, Any]:
     }
 
 
-def totals(output: Path, parts: Sequence[Part]) -> tuple[int, int, int]:
+def totals(output: Folder, parts: Sequence[Part]) -> tuple[int, int, int]:
     """Count the rows, the rows with an error and the evaluations of all parts.
 
     Raises
@@ -267,44 +243,45 @@ def totals(output: Path, parts: Sequence[Part]) -> tuple[int, int, int]:
     InvalidInputError
         If a part is missing or damaged.
     """
-    rows = errors = evaluations = 0
-    for part in parts:
-        if (content := _content(output, part)) is None:
-            raise InvalidInputError(
-                f"{part_path(output, part.number)} is missing or damaged; is OUTPUT one folder that all machines share?"
-            )
-        # two columns alone: labels and posteriors are most of a part
-        table = pq.read_table(content, columns=["evaluations", "error"])
-        rows += len(table)
-        errors += len(table) - table["error"].null_count
-        evaluations += sum(filter(None, table["evaluations"].to_pylist()))
+    with ThreadPool(READERS) as pool:
+        figures = list(pool.imap(partial(_figures, output), parts))
+    rows, errors, evaluations = map(sum, zip(*figures, strict=True))
     return rows, errors, evaluations
 
 
-# --- atomic files -----------------------------------------------------------------------------------------------------
+def _figures(output: Folder, part: Part) -> tuple[int, int, int]:
+    """Rows, rows with an error and evaluations of a part."""
+    if (content := _content(output, part)) is None:
+        raise InvalidInputError(
+            f"{output}/{part_name(part.number)} is missing or damaged; is OUTPUT one folder that all machines share?"
+        )
+    # two columns alone: labels and posteriors are most of a part
+    table = pq.read_table(content, columns=["evaluations", "error"])
+    return len(table), len(table) - table["error"].null_count, sum(filter(None, table["evaluations"].to_pylist()))
 
 
-def _unwritable(path: Path, error: OSError) -> InvalidInputError:
-    reason = error.strerror or str(error)
-    return InvalidInputError(f"{path} cannot be written: {reason}; mend that, then repeat the command to go on")
+# --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+@contextmanager
+def _usable(place: object) -> Iterator[None]:
+    """Turn a failure of the file system or store in a `with` block into an error that says what to do."""
     try:
-        write_whole(path, _temporary(path, uuid4().hex), write)
+        yield
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _unusable(place, error) from error
 
 
-def _temporary(path: Path, token: str) -> Path:
-    return path.with_name(f".{path.name}.{token}.tmp")
+def _unusable(place: object, error: OSError) -> InvalidInputError:
+    return InvalidInputError(f"{place} cannot be written: {error.strerror or error}; {GO_ON}")
 
 
-def _is_leftover(path: Path) -> bool:
-    return path.name.startswith(".") and path.suffix == ".tmp"
+def _is_leftover(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".tmp")
 
 
-def remove_leftovers(output: Path) -> None:
+def remove_leftovers(output: Folder) -> None:
     """Remove the unfinished files of killed processes; no other process may be at work."""
-    for path in filter(_is_leftover, output.iterdir()):
-        path.unlink(missing_ok=True)
+    with _usable(output):
+        for name in filter(_is_leftover, output.names()):
+            output.remove(name)

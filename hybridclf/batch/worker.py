@@ -12,6 +12,7 @@ from ..data.decoders import DECODE_SECONDS, Decoders
 from ..errors import SavedModelError
 from ..estimator import HybridClassifier
 from .answers import answer_images
+from .folders import Folder
 from .inputs import Part, read
 from .output import fingerprint, write_part
 
@@ -27,9 +28,9 @@ class Job:
 
     Attributes
     ----------
-    source : Path
+    source : Folder
         Folder of the parts' paths.
-    output : Path
+    output : Folder
         Folder of the written parts.
     model : Path
         Folder of the saved model.
@@ -41,8 +42,8 @@ class Job:
         Longest time to decode one image; beyond it the image gets an error.
     """
 
-    source: Path
-    output: Path
+    source: Folder
+    output: Folder
     model: Path
     fingerprint: Mapping[str, str]
     device: str | None = None

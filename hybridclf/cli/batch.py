@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 
 def batch(
     source: Annotated[
-        str, typer.Argument(metavar="INPUT", help="A folder of images or Parquet files, or one Parquet file.")
+        str,
+        typer.Argument(
+            metavar="INPUT", help="A folder of images or Parquet files, or one Parquet file; or s3://… of one."
+        ),
     ],
-    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="Folder for the parts: a new one, or one to resume.")],
+    output: Annotated[
+        str, typer.Argument(metavar="OUTPUT", help="Folder or s3://… for the parts: a new one, or one to resume.")
+    ],
     model: Annotated[str, typer.Option(metavar="NAME|DIR", help="An embedded model, or a saved one.")],
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="This process, or actors on a Ray cluster.")

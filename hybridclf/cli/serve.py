@@ -1,9 +1,8 @@
 """`hybridclf serve`."""
 
 import signal
-from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -37,6 +36,10 @@ def serve(
     max_connections: Annotated[int, typer.Option(min=1, help="Connections at a time.")] = 1000,
     drain_seconds: Annotated[float, typer.Option(min=1, help="Longest time from SIGTERM to the end.")] = 30.0,
     max_documents: Annotated[int, typer.Option(min=1, help="Labels in a request.")] = 100,
+    reload_model: Annotated[bool, typer.Option("--reload-model", help="SIGHUP loads the model anew, too.")] = False,
+    log_format: Annotated[
+        Literal["text", "json"], typer.Option(help="json: all lines as JSON, and one for each request.")
+    ] = "text",
     device: Device = None,
     quiet: Quiet = False,
 ) -> None:
@@ -62,9 +65,19 @@ def serve(
         )
         keys = [] if api_key_file is None else serving.read_keys(api_key_file)
         serving.check_port(host, port)
-        clf = HybridClassifier.from_pretrained(model, device=device)
-        clf.batch_size = batch_size or clf.batch_size
-        application = serving.create_app(clf, limits, name=Path(model).name, api_keys=keys)
+
+        def load() -> HybridClassifier:
+            clf = HybridClassifier.from_pretrained(model, device=device)
+            clf.batch_size = batch_size or clf.batch_size
+            return clf
+
+        def on_hangup() -> None:
+            if api_key_file is not None:
+                serving.reload_keys(application, api_key_file)
+            if reload_model:
+                serving.reload_model(application, load)
+
+        application = serving.create_app(load(), limits, name=Path(model).name, api_keys=keys)
         ended_by = serving.run(
             application,
             host,
@@ -73,7 +86,8 @@ def serve(
             drain_seconds=drain_seconds,
             header_seconds=header_seconds,
             connections=max_connections,
-            on_hangup=None if api_key_file is None else partial(serving.reload_keys, application, api_key_file),
+            json_log=log_format == "json",
+            on_hangup=on_hangup,
         )
         if ended_by == signal.SIGINT:
             raise KeyboardInterrupt

@@ -18,7 +18,7 @@ from typing import IO, Any
 from PIL import Image
 
 from ..errors import InvalidInputError
-from .decoding import read_image, stretched
+from .decoding import read_image, shrunk, stretched
 
 __all__ = ["main", "read_message", "write_message"]
 
@@ -54,7 +54,7 @@ def _decoded(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], byte
     """Decode one image, and stretch it to the wanted shape while it is here: small replies are quick."""
     try:
         image = read_image(Path(request["path"]) if request["path"] else BytesIO(data), request["max_pixels"])
-        image = stretched(image, request["shape"])
+        image = shrunk(stretched(image, request["shape"]), request["side"])
     except InvalidInputError as error:
         return {"error": str(error)}, b""
     except Exception as error:  # Pillow raises many types of exceptions for modes that it cannot convert

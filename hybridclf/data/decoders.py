@@ -18,7 +18,7 @@ from PIL import Image
 
 from ..errors import InvalidInputError
 from .decode_worker import read_message, write_message
-from .decoding import HEAD, claimed_pixels, format_of, read_image, stretched
+from .decoding import HEAD, claimed_pixels, format_of, read_image, shrunk, stretched
 
 __all__ = ["DECODE_SECONDS", "MAX_PIXELS", "Decoders", "is_quick"]
 
@@ -71,7 +71,7 @@ class Decoders:
         self._counting = Lock()
         finalize(self, _end, self._all)
 
-    def decode(self, source: bytes | Path, shape: Sequence[int] | None = None) -> Image.Image:
+    def decode(self, source: bytes | Path, shape: Sequence[int] | None = None, side: int | None = None) -> Image.Image:
         """Decode the first frame of an image and stretch it to a shape (H, W, C); waits for an idle process.
 
         Parameters
@@ -80,6 +80,8 @@ class Decoders:
             Content of a file, or its path.
         shape : (H, W, C) or None
             Size in pixels and 1, 3 or 4 channels. None: RGB of the image's own size.
+        side : int or None
+            Shorter edge that an image of its own size may be averaged down to, by a whole factor. None: none.
 
         Returns
         -------
@@ -95,9 +97,15 @@ class Decoders:
         if isinstance(source, Path):
             source = _content_if_small(source)
         if isinstance(source, bytes) and is_quick(source):
-            return stretched(read_image(BytesIO(source), min(self.max_pixels, SMALL_PIXELS)), shape)
+            return shrunk(stretched(read_image(BytesIO(source), min(self.max_pixels, SMALL_PIXELS)), shape), side)
         path, data = (None, source) if isinstance(source, bytes) else (str(source), b"")
-        request = {"path": path, "shape": shape, "max_pixels": self.max_pixels, "seconds": self.seconds}
+        request = {
+            "path": path,
+            "shape": shape,
+            "side": side,
+            "max_pixels": self.max_pixels,
+            "seconds": self.seconds,
+        }
         decoder = self._idle.get()
         try:
             reply = decoder.ask(request, data, most=max(4 * self.max_pixels, prod(shape or ())))

@@ -28,6 +28,7 @@ __all__ = [
     "count_scans",
     "format_of",
     "read_image",
+    "shrunk",
     "stretched",
     "upright",
 ]
@@ -183,6 +184,12 @@ def stretched(image: Image.Image, shape: Sequence[int] | None) -> Image.Image:
     shrinks = image.width >= width and image.height >= height
     resample = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
     return convert(image, MODES[channels]).resize((width, height), resample)
+
+
+def shrunk(image: Image.Image, side: int | None) -> Image.Image:
+    """Average an RGB image down by a whole factor, while its shorter edge stays at least `side`; None: not at all."""
+    factor = 1 if side is None else min(image.size) // side
+    return image.reduce(factor) if factor > 1 else image
 
 
 def upright(image: Image.Image) -> Image.Image:

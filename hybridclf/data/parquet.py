@@ -142,7 +142,7 @@ def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
         raise InvalidInputError(f"{path} is damaged: {error}") from error
 
 
-def image_column(schema: pa.Schema, path: Path) -> str:
+def image_column(schema: pa.Schema, path: str | Path) -> str:
     """Name of the column of {bytes, path} structs, as Hugging Face stores images; the path is for the message.
 
     Raises
@@ -178,7 +178,7 @@ def _group(schema: pa.Schema, wanted: str | None, path: Path) -> str | None:
     return name
 
 
-def _pick(path: Path, what: str, schema: pa.Schema, fits: Any, usual: tuple[str, str]) -> str:
+def _pick(path: str | Path, what: str, schema: pa.Schema, fits: Any, usual: tuple[str, str]) -> str:
     """Name of the column of a kind: the one of a usual name, or the only one."""
     found = [field.name for field in schema if fits(field.type)]
     usually = [name for name in usual if name in found]

@@ -18,6 +18,7 @@ except ImportError as error:
 from .app import create_app
 from .auth import read_keys, reload_keys
 from .limits import Limits
+from .reloading import reload_model
 from .server import check_port, run
 
-__all__ = ["Limits", "check_port", "create_app", "read_keys", "reload_keys", "run"]
+__all__ = ["Limits", "check_port", "create_app", "read_keys", "reload_keys", "reload_model", "run"]

@@ -4,13 +4,13 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from threading import Lock
 from time import monotonic
-from typing import Any
 from uuid import uuid4
 
 import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -25,15 +25,15 @@ from . import schemas
 from .auth import ApiKeys
 from .bodies import read_classify, read_rerank, unless_gone
 from .byte_budget import Hold
+from .docs_page import docs_page
 from .errors import Refusal, as_refusal
 from .limits import Limits
+from .openapi import FORM, REFUSALS, body_of
+from .request_log import RequestLog, costs, note
 from .schemas import ClassifyRequest, ClassifyResponse, RerankRequest, RerankResponse
 from .service import Answer, Question, Service
 
 __all__ = ["create_app"]
-
-LONGEST_ID = 200
-"""Most characters of a request id that is taken over."""
 
 
 def create_app(
@@ -71,6 +71,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.service = Service(clf, limits or Limits())
+        app.state.loop, app.state.reloading = asyncio.get_running_loop(), Lock()
         await asyncio.to_thread(app.state.service.warm_up)
         yield
         # in a thread: closing waits for the loop, which must not block the event loop
@@ -82,51 +83,25 @@ def create_app(
         description="A second opinion on images that a fast classifier is not sure about.",
         lifespan=lifespan,
         exception_handlers={HTTPException: _refuse, Refusal: _refuse},
+        # FastAPI's own pages load their scripts from another host
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.name, app.state.keys = name, ApiKeys(api_keys)
+    app.add_middleware(RequestLog)
     app.include_router(_asked)
     app.include_router(_watched)
     return app
 
 
-def _body(model: type[BaseModel], **more: Any) -> dict[str, Any]:
-    """OpenAPI description of a request's body; FastAPI has none, as `bodies` reads it within bounds."""
-    schema = model.model_json_schema()
-    example = schema.pop("example")
-    content = {"application/json": {"schema": schema, "example": example}, **more}
-    return {"requestBody": {"required": True, "content": content}}
-
-
-_FORM = {
-    "type": "object",
-    "properties": {
-        "image": {"type": "array", "items": {"type": "string", "format": "binary"}},
-        "labels": {"type": "array", "items": {"type": "string"}},
-        "top_k": {"type": "integer"},
-        "deadline_ms": {"type": "number"},
-        "max_evaluations": {"type": "integer"},
-        "model": {"type": "string"},
-    },
-    "required": ["image"],
-}
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "Bad input; `message` says what is wrong."},
-    401: {"description": "No API key, or a wrong one."},
-    404: {"description": "Another model than the one that is served was asked for."},
-    408: {"description": "The body came too slowly."},
-    413: {"description": "The body is too large."},
-    429: {"description": "The queue is full; `Retry-After` says when to come back."},
-    503: {"description": "The server is shutting down."},
-}
-
-_asked = APIRouter(dependencies=[Depends(HTTPBearer(auto_error=False))], responses=_REFUSALS)
+_asked = APIRouter(dependencies=[Depends(HTTPBearer(auto_error=False))], responses=REFUSALS)
 _watched = APIRouter()
 
 
 # --- rerank and classify ----------------------------------------------------------------------------------------------
 
 
-@_asked.post("/v1/rerank", response_model=RerankResponse, openapi_extra=_body(RerankRequest))
+@_asked.post("/v1/rerank", response_model=RerankResponse, openapi_extra=body_of(RerankRequest))
 @_asked.post("/v2/rerank", include_in_schema=False)
 @_asked.post("/rerank", include_in_schema=False)
 async def rerank(request: Request) -> Response:
@@ -137,7 +112,7 @@ async def rerank(request: Request) -> Response:
 @_asked.post(
     "/v1/classify",
     response_model=ClassifyResponse,
-    openapi_extra=_body(ClassifyRequest, **{"multipart/form-data": {"schema": _FORM}}),
+    openapi_extra=body_of(ClassifyRequest, **{"multipart/form-data": {"schema": FORM}}),
 )
 async def classify(request: Request) -> Response:
     """Classify images, sent as JSON or as files of a form."""
@@ -152,24 +127,20 @@ async def _respond(request: Request, endpoint: str, answer: _Answerer) -> Respon
     service: Service = request.app.state.service
     try:
         client = _client(request)  # before anything else, so that strangers cost nothing
+        note(request.scope, client=client)
         service.gate.check()  # a full server need not read the body
-        with service.budget.hold(client) as hold:
+        with service.in_use(), service.budget.hold(client) as hold:
             body, degraded = await answer(request, service, hold)
         response = Response(body.model_dump_json(exclude_none=True), media_type="application/json")
         outcome = "degraded" if degraded else "ok"
+        note(request.scope, **costs(body))
     # every exception becomes a counted response
     except Exception as error:
         refusal = as_refusal(error)
         response, outcome = _refusal_response(refusal), refusal.outcome
     service.metrics.requests.labels(endpoint, outcome).inc()
-    response.headers["X-Request-ID"] = _request_id(request)
+    note(request.scope, endpoint=endpoint, outcome=outcome)
     return response
-
-
-def _request_id(request: Request) -> str:
-    """Take the id that a client or a proxy has given to the request, or make one."""
-    given = request.headers.get("x-request-id", "")
-    return given if given.isascii() and given.isprintable() and 0 < len(given) <= LONGEST_ID else uuid4().hex
 
 
 def _client(request: Request) -> str:
@@ -290,7 +261,7 @@ async def models(request: Request) -> schemas.Models:
 # --- health -----------------------------------------------------------------------------------------------------------
 
 
-@_watched.get("/healthz")
+@_watched.get("/healthz", responses={503: {"description": "A thread has died or hangs; restart the process."}})
 @_watched.head("/healthz", include_in_schema=False)
 @_watched.get("/health", include_in_schema=False)
 @_watched.head("/health", include_in_schema=False)
@@ -300,7 +271,7 @@ async def healthz(request: Request) -> Response:
     return JSONResponse({"status": "ok" if alive else "stuck"}, 200 if alive else 503)
 
 
-@_watched.get("/readyz")
+@_watched.get("/readyz", responses={503: {"description": "Send no requests here now."}})
 @_watched.head("/readyz", include_in_schema=False)
 async def readyz(request: Request) -> Response:
     """Tell whether to send requests: the model is loaded and warm, batches succeed in time, and nothing is draining."""
@@ -309,11 +280,18 @@ async def readyz(request: Request) -> Response:
     return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
 
 
-@_watched.get("/metrics")
+@_watched.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Metrics for Prometheus."""
     service: Service = request.app.state.service
     return Response(service.metrics.text(), media_type=service.metrics.content_type)
+
+
+@_watched.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> Response:
+    """Describe all of this on a page."""
+    page = docs_page(request.app.openapi(), "openapi.json")
+    return HTMLResponse(page, headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
 
 def _refusal_response(refusal: Refusal) -> Response:

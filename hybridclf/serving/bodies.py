@@ -1,7 +1,8 @@
 """Reading of request bodies, JSON or multipart, within bounds of size and time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from time import monotonic
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -13,11 +14,18 @@ from .byte_budget import Hold
 from .errors import Refusal
 from .images import check_format, data_of
 from .limits import Limits
+from .request_log import note
 from .schemas import ClassifyRequest, RerankRequest
 
 __all__ = ["read_classify", "read_rerank", "unless_gone"]
 
 T = TypeVar("T")
+
+SMALL_BODY = 2**16
+"""Bytes of a body that is parsed on the event loop."""
+
+MOST_VALUES, VALUES_PER_LABEL = 5000, 50
+"""Most commas and brackets of a JSON body: so many, and so many more for each label that may be sent."""
 
 
 async def read_body(request: Request, limits: Limits, hold: Hold) -> bytes:
@@ -38,7 +46,7 @@ async def read_body(request: Request, limits: Limits, hold: Hold) -> bytes:
     if reserved > limits.body_bytes:
         raise too_large
     hold.reserve(reserved)
-    body = bytearray()
+    began, body = monotonic(), bytearray()
     try:
         async with asyncio.timeout(limits.upload_seconds):
             async for chunk in request.stream():
@@ -49,14 +57,43 @@ async def read_body(request: Request, limits: Limits, hold: Hold) -> bytes:
         message = f"the body did not arrive within {limits.upload_seconds:g} seconds"
         raise Refusal(408, message, headers={"Connection": "close"}) from error
     hold.release(reserved - len(body))
+    note(request.scope, bytes=len(body), read_seconds=round(monotonic() - began, 6))
     return bytes(body)
 
 
 async def read_rerank(request: Request, limits: Limits, hold: Hold) -> tuple[RerankRequest, bytes]:
     """Read a rerank request and its image; errors as in `read_classify`."""
-    asked = RerankRequest.model_validate_json(await read_body(request, limits, hold))
+    return await _off_the_loop(_parse_rerank, await read_body(request, limits, hold), limits)
+
+
+def _parse_rerank(body: bytes, limits: Limits) -> tuple[RerankRequest, bytes]:
+    check_json(body, limits)
+    asked = RerankRequest.model_validate_json(body)
     image, asked.query = data_of(asked.query), ""  # one copy of it is enough
     return asked, image
+
+
+async def _off_the_loop(parse: Callable[[bytes, Limits], T], body: bytes, limits: Limits) -> T:
+    """Parse a large body on a thread, and a small one here, which takes less time than the way there."""
+    if len(body) <= SMALL_BODY:
+        return parse(body, limits)
+    return await asyncio.to_thread(parse, body, limits)
+
+
+def check_json(body: bytes, limits: Limits) -> None:
+    """Check, without parsing, that a JSON body holds few values, each of which may take a microsecond and a half.
+
+    A parser holds Python's lock, so a thread alone would not keep it from delaying all others. An image is one value,
+    however long. Commas and brackets within labels count, too, which is what the bound per label is for.
+
+    Raises
+    ------
+    Refusal
+        413 if there are too many.
+    """
+    most = MOST_VALUES + VALUES_PER_LABEL * limits.documents
+    if len(body) > most and sum(map(body.count, (b",", b"[", b"{"))) > most:
+        raise Refusal(413, f"the body has more than {most} commas and brackets; send fewer values")
 
 
 async def read_classify(request: Request, limits: Limits, hold: Hold) -> tuple[ClassifyRequest, list[bytes]]:
@@ -70,9 +107,7 @@ async def read_classify(request: Request, limits: Limits, hold: Hold) -> tuple[C
     body = await read_body(request, limits, hold)
     # JSON is the default, as clients often send no content type
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        asked = ClassifyRequest.model_validate_json(body)
-        images, asked.images = [data_of(image) for image in asked.images], []
-        return asked, images
+        return await _off_the_loop(_parse_classify, body, limits)
     fields, files = await _read_form(request, body)
     if not files:
         raise InvalidInputError("the form has no file; send the image as a file, curl -F image=@photo.png")
@@ -83,6 +118,13 @@ async def read_classify(request: Request, limits: Limits, hold: Hold) -> tuple[C
     return ClassifyRequest.model_validate({"images": ["(file)"] * len(files), **options}), list(files)
 
 
+def _parse_classify(body: bytes, limits: Limits) -> tuple[ClassifyRequest, list[bytes]]:
+    check_json(body, limits)
+    asked = ClassifyRequest.model_validate_json(body)
+    images, asked.images = [data_of(image) for image in asked.images], []
+    return asked, images
+
+
 async def _read_form(request: Request, body: bytes) -> tuple[dict[str, list[str]], list[bytes]]:
     """Parse a multipart body into text fields, by name, and files."""
 
@@ -90,7 +132,10 @@ async def _read_form(request: Request, body: bytes) -> tuple[dict[str, list[str]
         yield body
 
     try:
-        form = await MultiPartParser(request.headers, stream()).parse()  # type: ignore[arg-type]
+        parser = MultiPartParser(request.headers, stream())  # type: ignore[arg-type]
+        # all in memory, where the body is already: a read-only root has no place for files; the second name is older
+        parser.spool_max_size = parser.max_file_size = len(body) + 1  # type: ignore[attr-defined]
+        form = await parser.parse()
     except Exception as error:  # the parser raises many types of exceptions
         raise InvalidInputError(f"the multipart form cannot be read: {error}") from error
     fields: dict[str, list[str]] = {}

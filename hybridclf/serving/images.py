@@ -12,7 +12,14 @@ from ..data.image_files import as_item
 from ..errors import InvalidInputError
 from ..estimator import HybridClassifier
 
-__all__ = ["bytes_of", "check_format", "data_of", "read_item"]
+__all__ = ["bytes_of", "check_format", "data_of", "least_side", "read_item"]
+
+
+GAP = 3
+"""How much larger than a tier's own size an image stays: from there on the resizing that follows gives the same pixels.
+
+Pillow's `resize` says so of its own `reducing_gap`, which averages in the same way.
+"""
 
 
 def data_of(uri: str) -> bytes:
@@ -58,9 +65,20 @@ def read_item(data: bytes, clf: HybridClassifier, decoders: Decoders) -> Any:
         If it is no image, is damaged, too large, or takes too long.
     """
     try:
-        return as_item(decoders.decode(data, clf.image_shape_), clf.image_shape_, clf.pixel_range_)
+        image = decoders.decode(data, clf.image_shape_, least_side(clf))
+        return as_item(image, clf.image_shape_, clf.pixel_range_)
     except InvalidInputError as error:
         raise InvalidInputError(f"the image is unusable: {error}") from error
+
+
+def least_side(clf: HybridClassifier) -> int | None:
+    """Shorter edge that images may be averaged down to on arrival: `GAP` times what the larger tier resizes them to.
+
+    None for a model of a fixed size, or whose tiers do not say theirs.
+    """
+    sides = [getattr(clf.proposer_, "feature_side", None), getattr(clf.denoiser_, "resolution", None)]
+    known = [side for side in sides if isinstance(side, int)]
+    return GAP * max(known) if clf.image_shape_ is None and len(known) == len(sides) else None
 
 
 def bytes_of(item: Any) -> int:

@@ -64,20 +64,28 @@ def _no_truth_value(value: Any) -> Any:
     return value
 
 
-def _schema(key: str, value: dict[str, str]) -> WithJsonSchema:
+def _wrapped_or_plain(key: str, value: dict[str, Any]) -> dict[str, Any]:
     # clients of Jina and Cohere send {"text": …}, others plain strings: document both
     wrapped = {"type": "object", "properties": {key: value}, "required": [key]}
-    return WithJsonSchema({"anyOf": [wrapped, value]})
+    return {"anyOf": [wrapped, value]}
+
+
+_IMAGE = _wrapped_or_plain("image", _URI)
+_TEXT = _wrapped_or_plain("text", {"type": "string", "maxLength": LONGEST_LABEL})
+_LIST_OF_IMAGES = {"type": "array", "items": _IMAGE, "minItems": 1, "maxItems": LONGEST_LIST}
 
 
 Whole = Annotated[int, BeforeValidator(_no_truth_value)]
 Number = Annotated[float, BeforeValidator(_no_truth_value)]
-Query = Annotated[str, BeforeValidator(_of("image")), _schema("image", _URI)]
-Document = Annotated[
-    str, Field(max_length=LONGEST_LABEL), BeforeValidator(_of("text")), _schema("text", {"type": "string"})
-]
+Query = Annotated[str, BeforeValidator(_of("image")), WithJsonSchema(_IMAGE)]
+Document = Annotated[str, Field(max_length=LONGEST_LABEL), BeforeValidator(_of("text")), WithJsonSchema(_TEXT)]
 Texts = Annotated[list[Document], Field(min_length=1, max_length=LONGEST_LIST, fail_fast=True)]
-Images = Annotated[list[Query], Field(min_length=1, max_length=LONGEST_LIST, fail_fast=True), BeforeValidator(_listed)]
+Images = Annotated[
+    list[Query],
+    Field(min_length=1, max_length=LONGEST_LIST, fail_fast=True),
+    BeforeValidator(_listed),
+    WithJsonSchema({"anyOf": [_LIST_OF_IMAGES, _URI]}),
+]
 Numbers = Annotated[list[Number], Field(max_length=LONGEST_LIST, fail_fast=True)]
 
 

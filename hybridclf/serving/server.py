@@ -11,10 +11,12 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.config import LOGGING_CONFIG
 
 from ..errors import InvalidInputError
 from ..utils.bounds import check_number, check_whole
 from .connections import bounded_protocol
+from .request_log import log_config
 
 __all__ = ["check_port", "run"]
 
@@ -53,6 +55,7 @@ def run(
     header_seconds: float = 10.0,
     connections: int = 1000,
     on_hangup: Callable[[], None] | None = None,
+    json_log: bool = False,
 ) -> int | None:
     """Serve an application of `create_app` until SIGTERM or SIGINT, and return when it has drained.
 
@@ -76,6 +79,8 @@ def run(
     on_hangup : function, optional
         Callback of SIGHUP. Default: the signal is ignored. On any thread but the main one neither holds, as signals are
         the main thread's.
+    json_log : bool
+        Log JSON, a line each, and one for every request but those of probes.
 
     Returns
     -------
@@ -100,6 +105,7 @@ def run(
         timeout_keep_alive=30,
         timeout_graceful_shutdown=GRACE,
         log_level=log_level,
+        log_config=log_config(log_level) if json_log else LOGGING_CONFIG,
     )
     server = _DrainingServer(config, drain_seconds)
     try:

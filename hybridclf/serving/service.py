@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -133,6 +133,13 @@ class Service:
         Fitted classifier of images.
     limits : Limits
         Bounds of requests and queue.
+    metrics : ServerMetrics, optional
+        Metrics of an earlier service, to go on with; `watch` makes its gauges this one's. Default: new ones.
+
+    Attributes
+    ----------
+    requests : int
+        Requests that `in_use` blocks are open for.
 
     Raises
     ------
@@ -140,11 +147,11 @@ class Service:
         If the classifier takes no images.
     """
 
-    def __init__(self, clf: HybridClassifier, limits: Limits) -> None:
+    def __init__(self, clf: HybridClassifier, limits: Limits, metrics: ServerMetrics | None = None) -> None:
         check_image_shape(clf.image_shape_)
-        self.clf, self.limits = clf, limits
+        self.clf, self.limits, self.requests = clf, limits, 0
         self.labels = RequestLabels(clf)
-        self.metrics = ServerMetrics()
+        self.metrics = metrics or ServerMetrics()
         self.stage = AsyncReranker(
             clf.reranker(),
             max_queue=limits.queue,
@@ -157,7 +164,8 @@ class Service:
         # two pools, so that images of milliseconds never wait for those of seconds
         self._quick = FairExecutor(QUICK_THREADS, "hybridclf-quick")
         self._slow = FairExecutor(limits.decoders, "hybridclf-decode")
-        self.metrics.watch(self)
+        if metrics is None:
+            self.metrics.watch(self)
 
     def warm_up(self) -> None:
         """Ask both tiers about an empty image: the first request should not pay for what is built on first use."""
@@ -175,6 +183,15 @@ class Service:
         self._slow.shutdown()
         self.decoders.close()
         self.stage.close()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Count a request, in a `with` block on the event loop: until its end the service must not be closed."""
+        self.requests += 1
+        try:
+            yield
+        finally:
+            self.requests -= 1
 
     # --- state --------------------------------------------------------------------------------------------------------
 

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInputError
 
-__all__ = ["differences", "read_manifest"]
+__all__ = ["differences", "parse_manifest", "read_manifest"]
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -19,11 +20,24 @@ def read_manifest(path: Path) -> dict[str, Any]:
         If the file is no JSON object.
     """
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+    except OSError:
+        content = b""
+    return parse_manifest(content, path)
+
+
+def parse_manifest(content: bytes, path: object) -> dict[str, Any]:
+    """Parse the content of a manifest; the path is for the message.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is no JSON object.
+    """
+    with suppress(ValueError):
+        manifest = json.loads(content)
         if isinstance(manifest, dict):
             return manifest
-    except (OSError, ValueError):
-        pass
     raise InvalidInputError(f"{path} cannot be read as a manifest; give another folder")
 
 

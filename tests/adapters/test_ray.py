@@ -25,6 +25,7 @@ from sklearn.datasets import load_digits
 
 from hybridclf import HybridClassifier
 from hybridclf.batch import Job, Part
+from hybridclf.batch.folders import LocalFolder
 from hybridclf.errors import InvalidInputError, MissingDependencyError, SavedModelError
 from hybridclf.pretrained.catalog import pretrained_folder
 from hybridclf_adapters import ray
@@ -48,7 +49,7 @@ def test_without_ray_it_says_what_to_type(monkeypatch: pytest.MonkeyPatch, call:
 
 
 def test_an_error_of_ours_is_a_row(tmp_path: Path) -> None:
-    stage = ray._Stage(Job(tmp_path, tmp_path, pretrained_folder("digits"), {}), "run")
+    stage = ray._Stage(Job(LocalFolder(tmp_path), LocalFolder(tmp_path), pretrained_folder("digits"), {}), "run")
     row = stage({"part": pickle.dumps(Part(0, ("a.png",)))})
     assert type(pickle.loads(row["outcome"])) is SavedModelError
     assert not list(tmp_path.iterdir())

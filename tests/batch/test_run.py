@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 
 import hybridclf
 from hybridclf import HybridClassifier, batch
-from hybridclf.batch import Done, Job, Part, Worker, inputs, output
+from hybridclf.batch import Done, Job, Part, Worker, folders, inputs, output
+from hybridclf.batch.folders import LocalFolder
 from hybridclf.cli import app
 from hybridclf.errors import InvalidInputError, SavedModelError
 from tests.data.hostile import many_scans
@@ -162,12 +163,12 @@ def test_every_flipped_bit_is_noticed_and_healed(few: tuple[Path, Check], tmp_pa
     part = parts(out)[1]
     content, rng = part.read_bytes(), np.random.default_rng(0)
     place = Part(1, tuple(f"{i:05}.png" for i in range(256, 300)))
-    assert output.is_done(out, place)
+    assert output.is_done(LocalFolder(out), place)
     for bit in rng.choice(8 * len(content), 1000, replace=False).tolist():
         damaged = bytearray(content)
         damaged[bit // 8] ^= 1 << bit % 8
         part.write_bytes(damaged)
-        assert not output.is_done(out, place), bit
+        assert not output.is_done(LocalFolder(out), place), bit
     assert batch.run(few[0], out, "digits").done_before == 256
     assert part.read_bytes() == content
     parts(out)[0].write_bytes(content)  # whole, but another part
@@ -193,33 +194,23 @@ def test_a_second_run_into_an_output_is_refused(few: tuple[Path, Check], tmp_pat
 def test_an_output_is_locked_before_its_manifest_is_written(few: tuple[Path, Check], tmp_path: Path) -> None:
     """Of two runs that begin at the same time, one is refused."""
     out = tmp_path / "out"
-    with output.exclusive(out):
+    with output.exclusive(LocalFolder(out)):
         with pytest.raises(InvalidInputError, match="another run writes to"):
             batch.run(few[0], out, "digits")
-        assert [file.name for file in out.iterdir()] == [output.LOCK]
-    (out / output.LOCK).write_bytes(b"")  # as a run that was killed leaves it
+        assert [file.name for file in out.iterdir()] == [folders.LOCK]
+    (out / folders.LOCK).write_bytes(b"")  # as a run that was killed leaves it
     batch.run(few[0], out, "digits")
     few[1](out)
-    assert not (out / output.LOCK).exists()
+    assert not (out / folders.LOCK).exists()
 
 
 @pytest.mark.skipif(find_spec("fcntl") is None, reason="has no locks")
 def test_a_lock_that_was_removed_while_it_was_opened_is_none(tmp_path: Path) -> None:
     with (tmp_path / "lock").open("ab") as file:
-        output._lock(file)
+        folders._lock(file)
         (tmp_path / "lock").unlink()
         with pytest.raises(BlockingIOError):
-            output._lock(file)
-
-
-def test_addresses_are_refused_before_anything_is_written(
-    few: tuple[Path, Check], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for places in ((str(few[0]), "s3://bucket/out"), ("s3://bucket/in", str(tmp_path / "out"))):
-        with pytest.raises(InvalidInputError, match=r"s3://bucket/\w+ is an address; give a folder of this machine"):
-            batch.run(*places, "digits")
-    assert not list(tmp_path.iterdir())
+            folders._lock(file)
 
 
 @pytest.mark.parametrize(("options", "code"), [([], 0), (["--max-errors", "1"], 0), (["--max-errors", "0"], 1)])
@@ -305,7 +296,7 @@ def test_a_part_that_workers_die_of_ends_the_run(tmp_path: Path) -> None:
 
     def die(part: Part, run: str) -> None:
         if not (pid := os.fork()):
-            with output.attempt(tmp_path, part, run):
+            with output.attempt(LocalFolder(tmp_path), part, run):
                 os._exit(1)
         os.waitpid(pid, 0)
 
@@ -316,20 +307,20 @@ def test_a_part_that_workers_die_of_ends_the_run(tmp_path: Path) -> None:
         die(part, "run")
     die(part, "another run")
     die(Part(8, ("a.png",)), "run")
-    with output.attempt(tmp_path, part, "run"):
+    with output.attempt(LocalFolder(tmp_path), part, "run"):
         assert leftovers() == 3
     assert leftovers() == 2  # it was done, and its deaths are forgotten
-    with pytest.raises(ZeroDivisionError), output.attempt(tmp_path, part, "run"):
+    with pytest.raises(ZeroDivisionError), output.attempt(LocalFolder(tmp_path), part, "run"):
         raise ZeroDivisionError  # an error is no death
     assert leftovers() == 2
     for _ in range(output.ATTEMPTS):
         die(part, "run")
     with (
         pytest.raises(InvalidInputError, match=r"^3 workers have died on part-000007.parquet \(a.png to z.png\)"),
-        output.attempt(tmp_path, part, "run"),
+        output.attempt(LocalFolder(tmp_path), part, "run"),
     ):
         pass
-    output.remove_leftovers(tmp_path)
+    output.remove_leftovers(LocalFolder(tmp_path))
     assert leftovers() == 0
 
 
@@ -339,7 +330,7 @@ def test_a_part_of_rows_that_workers_die_of(tmp_path: Path) -> None:
         pytest.raises(
             InvalidInputError, match=r"^3 workers have died on part-000000.parquet \(caf\\xe9, rows 4 to 8\)"
         ),
-        output.attempt(tmp_path, Part(0, (os.fsdecode(b"caf\xe9"),), range(4, 9)), "run"),
+        output.attempt(LocalFolder(tmp_path), Part(0, (os.fsdecode(b"caf\xe9"),), range(4, 9)), "run"),
     ):
         pass
 
@@ -406,7 +397,7 @@ def test_the_same_elsewhere_is_not_refused(begun: Callable[..., Any], tmp_path: 
 def test_folders_of_something_else_are_refused(begun: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="is no output of a batch; give a new or empty folder"):
         begun(output=tmp_path / "in" / ".." / "model")
-    assert not (tmp_path / "model" / output.LOCK).exists()
+    assert not (tmp_path / "model" / folders.LOCK).exists()
     with pytest.raises(InvalidInputError, match="is no output of a batch; give a new or empty folder"):
         begun(output=tmp_path / "model" / "model.json")
     with pytest.raises(InvalidInputError, match="lies in INPUT"):
@@ -434,7 +425,7 @@ def test_what_is_no_model_is_refused(begun: Callable[..., Any], tmp_path: Path) 
 def test_a_model_that_changes_under_way_stops_the_batch(begun: Callable[..., Any], tmp_path: Path) -> None:
     """An actor that starts late must not answer with a model of its own."""
     hashes = output.fingerprint(tmp_path / "model")
-    job = Job(tmp_path / "in", tmp_path / "out", tmp_path / "model", hashes)
+    job = Job(LocalFolder(tmp_path / "in"), LocalFolder(tmp_path / "out"), tmp_path / "model", hashes)
     Worker(job)
     (tmp_path / "model" / "proposer.safetensors").unlink()
     with pytest.raises(SavedModelError, match="is not what it was when the batch began"):

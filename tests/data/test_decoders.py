@@ -173,3 +173,15 @@ def test_a_flat_image_of_many_pixels_takes_its_time_elsewhere() -> None:
     assert not is_quick(flat_png())
     with Decoders(1, seconds=PATIENCE) as decoders:
         assert decoders.decode(flat_png(), (8, 8, 3)).getpixel((3, 3)) == (1, 2, 3)
+
+
+def test_an_image_of_its_own_size_is_averaged_down_to_a_side() -> None:
+    """By a whole factor, in a process and, if it is small, at once."""
+    large = Image.effect_noise((1500, 900), 60)
+    with Decoders(1) as decoders:
+        image = decoders.decode(saved(large, "png"), side=200)
+        assert image.size == (375, 225)
+        expected = np.asarray(large.convert("RGB").reduce(4))
+        np.testing.assert_array_equal(np.asarray(image), expected)
+        assert decoders.decode(saved(large.resize((150, 90)), "png"), side=20).size == (38, 23)
+        assert decoders.decode(saved(large.resize((150, 90)), "png"), side=50).size == (150, 90)

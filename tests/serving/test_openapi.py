@@ -1,0 +1,58 @@
+"""The OpenAPI description against the server: schemathesis sends what it allows, and what it forbids."""
+
+import httpx
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.serving.processes import Server
+
+N_REQUESTS = 30
+"""Requests for each operation, of either kind."""
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+]
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
+def test_the_server_does_what_its_description_says(server: Server, client: httpx.Client, mode: GenerationMode) -> None:
+    schema = schemathesis.openapi.from_dict(client.get("/openapi.json").json())
+    operations = [result.ok() for result in schema.get_all_operations()]
+    assert {operation.path for operation in operations} >= {"/v1/rerank", "/v1/classify", "/v1/models", "/healthz"}
+    if mode is GenerationMode.NEGATIVE:  # the others take nothing that could be wrong
+        operations = [operation for operation in operations if operation.body]
+    n_asked = 0
+    with requests.Session() as session:
+        session.trust_env = False  # no proxy
+        for operation in operations:
+
+            @settings(
+                max_examples=N_REQUESTS,
+                deadline=None,
+                derandomize=True,
+                database=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            @given(operation.as_strategy(generation_mode=mode))
+            def check(case: schemathesis.Case) -> None:
+                nonlocal n_asked
+                n_asked += 1
+                case.call_and_validate(base_url=server.url, checks=CHECKS, session=session)
+
+            check()
+    assert n_asked >= N_REQUESTS

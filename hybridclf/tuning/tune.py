@@ -48,7 +48,7 @@ textures, told 48 % of sixty pairs apart before, 65 % at 0.5 and 72 % at 0.7, an
 """
 
 PATIENCE = 6
-"""Checks of the held-out loss, of twenty in all, without a lower one after which tuning stops."""
+"""Checks of the held-out loss, of twenty in all, without a lower one after which tuning comes to its end."""
 
 CHECKED = 256
 """Terms of the held-out loss, at least: few images are repeated under other noise."""

@@ -18,7 +18,6 @@ LEVELS = (
     {"demo", "zeroshot"},
     {"estimator"},
     {"persistence"},
-    {"saving"},
     {"captions", "explanation", "fitting", "live"},
     {"reranker", "training"},
     {"denoising", "models"},

@@ -34,9 +34,9 @@ from hybridclf.errors import InvalidInputError, SavedModelError, UnknownSpecErro
 from hybridclf.fitting import recording
 from hybridclf.models import LateUNet
 from hybridclf.persistence import FORMAT_VERSION
+from hybridclf.persistence.proposers import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
 from hybridclf.pretrained.catalog import pretrained_folder
 from hybridclf.proposer import default_proposer
-from hybridclf.saving.proposers import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
 
 X, NUMBER = make_blobs(45, 6, centers=3, cluster_std=4.0, random_state=0)
 LABELS = np.array(["ant", "bee", "cow"])

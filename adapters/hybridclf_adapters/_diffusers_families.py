@@ -13,11 +13,12 @@ from torch import Tensor
 from hybridclf.devices import send
 from hybridclf.ports import Condition
 
-from ._diffusers_base import DiffusersDenoiser, TextDenoiser, call_default
+from ._diffusers_base import DiffusersDenoiser, call_default
 from ._diffusers_classes import ConsistencyUNet, DiT, LatentUNet, PixelUNet
 from ._diffusers_flow import AuraFlow, CogView4, FlowDenoiser, Lumina2, ZImage
 from ._diffusers_flux import Chroma, Flux, Flux2, Flux2Klein, QwenImage
 from ._diffusers_hunyuan import HunyuanDiT
+from ._diffusers_prompts import TextDenoiser
 from ._diffusers_sana import Sana, SanaSprint
 from ._diffusers_schedule import Schedule
 

@@ -14,7 +14,8 @@ from torch.nn.functional import pad
 from hybridclf.denoising.weighting import velocity_weights
 from hybridclf.ports import Condition
 
-from ._diffusers_base import TextDenoiser, call_default
+from ._diffusers_base import call_default
+from ._diffusers_prompts import TextDenoiser
 from ._diffusers_schedule import Schedule, flow_schedule, linear_shift
 
 __all__ = ["AuraFlow", "CogView4", "FlowDenoiser", "Lumina2", "ZImage", "user_messages"]

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from hybridclf.ports import Condition
 
-from ._diffusers_base import TextDenoiser, call_default
+from ._diffusers_base import call_default
+from ._diffusers_prompts import TextDenoiser
 
 __all__ = ["HunyuanDiT"]
 

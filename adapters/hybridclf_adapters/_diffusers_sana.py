@@ -9,8 +9,9 @@ from torch import Tensor
 from hybridclf.errors import UnknownSpecError
 from hybridclf.ports import Condition
 
-from ._diffusers_base import TextDenoiser, call_default
+from ._diffusers_base import call_default
 from ._diffusers_flow import FlowDenoiser
+from ._diffusers_prompts import TextDenoiser
 from ._diffusers_schedule import Schedule
 
 __all__ = ["Sana", "SanaSprint"]

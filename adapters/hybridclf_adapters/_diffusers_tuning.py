@@ -19,7 +19,7 @@ from ._checks import fill
 from ._diffusers_lora import LORA_FILE, check_base, describe_base, lora_layers, remove_lora
 
 if TYPE_CHECKING:
-    from ._diffusers_base import TextDenoiser
+    from ._diffusers_prompts import TextDenoiser
 
 __all__ = ["Adaptation", "adapted", "load_words"]
 

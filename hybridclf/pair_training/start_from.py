@@ -14,8 +14,8 @@ from ..data.holding_out import pack, unpack
 from ..errors import InvalidInputError, SavedModelError
 from ..models import LateUNet
 from ..persistence import read_description
+from ..persistence.denoisers import restore_denoiser
 from ..ports import Trainable
-from ..saving.denoisers import restore_denoiser
 from .recipe import TrainingData
 from .settings import PairSettings
 

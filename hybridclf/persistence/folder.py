@@ -24,24 +24,24 @@ from safetensors import SafetensorError
 from safetensors.numpy import save as dump_tensors
 from sklearn.base import BaseEstimator
 
-from . import __version__, plugins
-from .atomic import make_folder, write_together
-from .data.tables import TableEncoder
-from .devices import as_device
-from .errors import InvalidInputError, SavedModelError
-from .fitting.guarantee import Guarantee
-from .fitting.resolve_tiers import check_prompts_used, loader_options
-from .fitting.validation import check_prompts
-from .models import LateConditionedDenoiser
-from .proposer import FunctionProposer, with_labels
-from .reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
-from .reranking.fusion import Fusion
-from .reranking.novelty import UsualValues
-from .saving.calibrations import describe_calibration, restore_calibration
-from .saving.denoisers import denoiser_weights, describe_denoiser, restore_denoiser
-from .saving.labels import describe_labels, restore_labels
-from .saving.proposers import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
-from .utils.names import Prompts
+from .. import __version__, plugins
+from ..atomic import make_folder, write_together
+from ..data.tables import TableEncoder
+from ..devices import as_device
+from ..errors import InvalidInputError, SavedModelError
+from ..fitting.guarantee import Guarantee
+from ..fitting.resolve_tiers import check_prompts_used, loader_options
+from ..fitting.validation import check_prompts
+from ..models import LateConditionedDenoiser
+from ..proposer import FunctionProposer, with_labels
+from ..reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
+from ..reranking.fusion import Fusion
+from ..reranking.novelty import UsualValues
+from ..utils.names import Prompts
+from .calibrations import describe_calibration, restore_calibration
+from .denoisers import denoiser_weights, describe_denoiser, restore_denoiser
+from .labels import describe_labels, restore_labels
+from .proposers import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
 
 __all__ = ["FORMAT_VERSION", "finding_damage", "load", "read_description", "save"]
 

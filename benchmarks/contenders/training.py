@@ -15,8 +15,8 @@ from hybridclf import HybridClassifier, plugins, train_pair
 from hybridclf.data.datasets import load_labelled
 from hybridclf.devices import as_device
 from hybridclf.pair_training.planning import new_proposer
-from hybridclf.pair_training.recipe import PROPOSERS, TrainingData, classifier_job
-from hybridclf.pair_training.run import PATIENCE, TrainingRun
+from hybridclf.pair_training.recipe import PATIENCE, PROPOSERS, TrainingData, classifier_job
+from hybridclf.pair_training.run import TrainingRun
 from hybridclf.pair_training.settings import stored_settings
 from hybridclf.pair_training.tier_1 import NEW
 from hybridclf.proposer import aligned_log_proba

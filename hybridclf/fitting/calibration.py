@@ -13,12 +13,11 @@ from ..reranking.novelty import UsualErrors
 from ..reranking.trials import InformativeOrder
 from .drift import Drift
 from .outliers import NoveltyTest, traits_of
-from .recording import RECORDED_CLASSES, Recording
+from .recording import Recording
 from .replay import replay
 from .worth import Answers, Worth, harmed_classes
 
 __all__ = [
-    "RECORDED_CLASSES",
     "Calibration",
     "calibrate",
     "cross_answers",

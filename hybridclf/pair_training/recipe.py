@@ -20,7 +20,7 @@ from ..data.duplicates import duplicate_groups
 from ..data.holding_out import digests, join_groups, split, spread
 from ..devices import can_compile, has_bf16
 from ..errors import InvalidInputError
-from ..fitting.calibration import RECORDED_CLASSES
+from ..fitting.recording import RECORDED_CLASSES
 from ..models import LateUNet
 from ..models.factory import build
 from ..ports import Trainable
@@ -44,6 +44,9 @@ PROPOSERS = ("timm:convnet16", "timm:convnet32", "timm:convnet64")
 
 PROPOSER_SHARE = 0.4
 """Most of the training time for the proposer; what it does not need is tier 2's."""
+
+PATIENCE = 4
+"""Checks without a lower held-out loss after which a tier has learned what it can."""
 
 PREPARED_ON = 2000
 """About as many training images may a new proposer see before its training."""

@@ -21,7 +21,7 @@ from ..training.trainer import Trainer, check_finite
 from ..utils.progress import progress_bar
 from .checkpoint import load_tensors, save_json, save_tensors, writing
 
-__all__ = ["N_CHECKS", "PATIENCE", "TrainingRun", "seconds_per_step", "steps_in"]
+__all__ = ["N_CHECKS", "TrainingRun", "seconds_per_step", "steps_in"]
 
 LOG_EVERY = 20
 """Steps between two entries of the log; a checkpoint is written with an entry."""
@@ -31,9 +31,6 @@ SAVE_EVERY = 60.0
 
 N_CHECKS = 20
 """Checks of the held-out loss per training."""
-
-PATIENCE = 4
-"""Checks without a lower held-out loss after which a tier of a pair has learned what it can."""
 
 WARM_UP, TIMED_STEPS, TIMED_SECONDS = 1, 2, 2.0
 """Untimed steps at first, then the fewest timed steps and seconds."""

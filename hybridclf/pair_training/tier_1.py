@@ -17,8 +17,8 @@ from ..proposer import is_trained, rows_of
 from ..utils.progress import progress_bar
 from .checkpoint import load_tensors, save_tensors
 from .linear_head import fit_linear_head
-from .recipe import PROPOSER_SHARE, PROPOSERS, Job, TrainingData
-from .run import PATIENCE, TrainingRun, seconds_per_step
+from .recipe import PATIENCE, PROPOSER_SHARE, PROPOSERS, Job, TrainingData
+from .run import TrainingRun, seconds_per_step
 from .time_budget import MIN_STEPS
 
 __all__ = ["AUTO", "NEW", "Chosen", "HeadTier1", "NetworkTier1", "SklearnTier1", "Tier1", "choose", "fitted_tier_1"]

@@ -23,8 +23,8 @@ from ..training import augmentation, losses, optimizer, trainer
 from ..training import denoiser as denoiser_training
 from . import finish, linear_head, provenance, recipe, time_budget
 from .planning import new_denoiser, new_proposer, plan_time
-from .recipe import PROPOSER_SHARE, Job, TrainingData, denoiser_job, proposer_job, worth_compiling
-from .run import PATIENCE, TrainingRun
+from .recipe import PATIENCE, PROPOSER_SHARE, Job, TrainingData, denoiser_job, proposer_job, worth_compiling
+from .run import TrainingRun
 from .settings import PairSettings, stored_settings
 from .start_from import earlier_settings, seen_images, take_over, trained_on
 from .tier_1 import AUTO, NEW, Chosen, NetworkTier1, Tier1, choose, fitted_tier_1

@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
         folder = args.work / row.training.replace(", ", "-").replace(" ", "-")
         if contenders is None or contenders.folder != folder:
             contenders = Contenders(row, folder, args.minutes, args.pretrained)
-        asked = questions(row, contenders.side, args.images)
+        asked = questions(row, contenders.side, args.images, contenders.pair.classes_)
         found[row.name] = {"kind": row.kind} | summary(answered(row, contenders, asked), asked)
         if row.training not in costs:
             costs[row.training] = contenders.costs(asked.pixels)

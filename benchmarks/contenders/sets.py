@@ -149,8 +149,11 @@ def _subset(train: Path, counts: np.ndarray, path: Path) -> Path:
     return path
 
 
-def questions(row: Row, side: int, limit: int) -> Questions:
-    """Read a row's test images, at most so many, at random; corrupted ones have a corruption each, in turn."""
+def questions(row: Row, side: int, limit: int, classes: np.ndarray) -> Questions:
+    """Read a row's test images, at most so many, at random; corrupted ones have a corruption each, in turn.
+
+    Class numbers are positions among `classes`, `[C]`, sorted names.
+    """
     found = load_labelled(row.test, side, progress=True)
     chosen = np.sort(np.random.default_rng(0).permutation(len(found.y))[:limit])
     pixels, column = found.pixels[chosen], next((c for c in PARTS if c in pq.read_schema(row.test).names), None)
@@ -160,4 +163,5 @@ def questions(row: Row, side: int, limit: int) -> Questions:
         names = [name for names in FAMILIES.values() for name in names]
         for i, name in enumerate(names):
             pixels[i :: len(names)] = corrupted(pixels[i :: len(names)], name, SEVERITY)
-    return Questions(pixels, found.y[chosen], values)
+    y = np.searchsorted(classes, np.array(found.classes)[found.y[chosen]])
+    return Questions(pixels, y, values)

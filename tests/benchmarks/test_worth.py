@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import worth
 from contenders.report import picture, summary, table, verdict
-from contenders.sets import TAIL, Questions, find_rows
+from contenders.sets import TAIL, Questions, find_rows, questions
 from PIL import Image
 from scipy.stats import binomtest
 
@@ -62,6 +62,14 @@ def test_the_rows_of_a_folder(data: Path, tmp_path: Path) -> None:
     assert np.bincount(tail).tolist() == [80, round(80 / TAIL**0.5), 80 // TAIL]
     with pytest.raises(SystemExit, match=r"has no cats-train.parquet; it has dots, sentences"):
         find_rows(data, tmp_path, ["cats"], [], set())
+
+
+def test_class_numbers_are_those_of_sorted_names(data: Path, tmp_path: Path) -> None:
+    """The file's own order is red, green, blue."""
+    [row] = find_rows(data, tmp_path, ["dots"], [], set())[:1]
+    asked = questions(row, 16, 20, np.array(["blue", "green", "red"]))
+    assert asked.y.tolist() == (2 - asked.pixels.max(axis=(1, 2)).argmax(axis=1)).tolist()
+    assert len(asked.y) == len(asked.parts) == 20
 
 
 def posterior(answers: np.ndarray, sure: float = 0.9) -> np.ndarray:

@@ -6,9 +6,9 @@ matplotlib's fonts and reduced as that set was: 32x32 pixels, ink counted in blo
 
 Each set is compared with the pair's own test images, by the area under the ROC curve and by the share that is found at
 a rate of 5 %: `clf.novelty` at p ≤ 0.05, and at the threshold that 5 % of the test images exceed the lowest error of
-one trial, looks alone, and what needs tier 1 alone: its highest probability, the energy of its logits (arXiv 2010.03759),
-and the distance to the tenth nearest of 1,000 other test images (digits: training images) in its normalised features
-(arXiv 2204.06507).
+one trial, looks alone, and what needs tier 1 alone: its highest probability, the energy of its logits (arXiv
+2010.03759), and the distance to the tenth nearest of 1,000 other test images (digits: training images) in its
+normalised features (arXiv 2204.06507).
 """
 
 import argparse

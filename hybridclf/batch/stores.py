@@ -143,8 +143,8 @@ class RemoteFolder:
         """
         token = uuid4().hex
         if not self._create_lock(token):
-            self._await_death()
-            self.remove(LOCK)
+            if self._is_dead():
+                self.remove(LOCK)
             if not self._create_lock(token):
                 raise BlockingIOError
         ended = Event()
@@ -166,14 +166,22 @@ class RemoteFolder:
             return False
         return True
 
-    def _await_death(self) -> None:
-        """Watch a lock that exists until it is removed or older than `LEASE`, whatever the clocks say."""
+    def _is_dead(self) -> bool:
+        """Watch a lock, whatever the clocks say: True once it has not changed for `LEASE`, False once it is gone.
+
+        Raises
+        ------
+        BlockingIOError
+            If it is renewed.
+        """
         with suppress(FileNotFoundError):
             first = self.read(LOCK)
             for _ in range(round(LEASE / BEAT)):
                 Event().wait(BEAT)
                 if self.read(LOCK) != first:
                     raise BlockingIOError
+            return True
+        return False
 
     def _renew_lock(self, token: str, ended: Event) -> None:
         beats = 0

@@ -1,5 +1,7 @@
 """The OpenAPI description against the server: schemathesis sends what it allows, and what it forbids."""
 
+from itertools import chain
+
 import httpx
 import pytest
 import requests
@@ -33,8 +35,10 @@ CHECKS = [
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 def test_the_server_does_what_its_description_says(server: Server, client: httpx.Client, mode: GenerationMode) -> None:
-    config = schemathesis.Config.from_dict(CONFIG)
-    schema = schemathesis.openapi.from_dict(client.get("/openapi.json").json(), config=config)
+    description = client.get("/openapi.json").json()
+    for method in chain.from_iterable(methods.values() for methods in description["paths"].values()):
+        method.pop("security", None)  # this server has no keys, so it asks for none
+    schema = schemathesis.openapi.from_dict(description, config=schemathesis.Config.from_dict(CONFIG))
     operations = [result.ok() for result in schema.get_all_operations()]
     assert {operation.path for operation in operations} >= {"/v1/rerank", "/v1/classify", "/v1/models", "/healthz"}
     if mode is GenerationMode.NEGATIVE:  # the others take nothing that could be wrong

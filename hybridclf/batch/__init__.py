@@ -12,9 +12,10 @@ from ..errors import InvalidInputError
 from ..pretrained.catalog import model_folder
 from ..utils.bounds import check_number
 from ..utils.progress import progress_bar
-from .folders import Folder, LocalFolder, folder_of
+from .folders import Folder, LocalFolder
 from .inputs import PART, Listing, Part, list_input
 from .output import claim, exclusive, fingerprint, missing_parts, remove_leftovers, totals
+from .stores import folder_of
 from .worker import TOP, Done, Engine, Job, Worker, local
 
 __all__ = ["Done", "Engine", "Job", "Part", "Summary", "Worker", "local", "run"]

@@ -18,7 +18,8 @@ from sklearn.utils import gen_batches
 from ..data.image_files import ENDINGS
 from ..data.parquet import image_column
 from ..errors import InvalidInputError
-from .folders import GO_ON, Folder, folder_of
+from .folders import GO_ON, Folder
+from .stores import folder_of
 
 __all__ = ["PART", "Listing", "Part", "list_input", "read"]
 

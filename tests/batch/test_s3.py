@@ -19,16 +19,16 @@ import fsspec  # noqa: E402
 
 from hybridclf import batch  # noqa: E402
 from hybridclf.batch import output  # noqa: E402
-from hybridclf.batch.folders import RemoteFolder  # noqa: E402
 from hybridclf.batch.inputs import list_input  # noqa: E402
+from hybridclf.batch.stores import RemoteFolder  # noqa: E402
 from hybridclf.errors import InvalidInputError  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 Check = Callable[[Path], None]
 
 PROGRAM = """
-from hybridclf.batch import folders, inputs
-folders.BEAT, folders.LEASE = 0.2, 1.0
+from hybridclf.batch import inputs, stores
+stores.BEAT, stores.LEASE = 0.2, 1.0
 inputs.PART = 10
 from hybridclf.cli import app
 app()
@@ -97,7 +97,7 @@ def test_a_batch_in_s3(
 
 
 def test_a_second_run_is_refused(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hybridclf.batch.folders.BEAT", 0.1)
+    monkeypatch.setattr("hybridclf.batch.stores.BEAT", 0.1)
     with (
         output.exclusive(RemoteFolder("s3://bucket/locked")),
         pytest.raises(InvalidInputError, match="another run writes to s3://bucket/locked"),

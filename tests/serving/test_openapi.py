@@ -1,5 +1,7 @@
 """The OpenAPI description against the server: schemathesis sends what it allows, and what it forbids."""
 
+from itertools import chain
+
 import httpx
 import pytest
 import requests
@@ -19,6 +21,9 @@ from tests.serving.processes import Server
 N_REQUESTS = 30
 """Requests for each operation, of either kind."""
 
+CONFIG = {"checks": {"negative_data_rejection": {"expected-statuses": [400, 413]}}}
+"""413 is for bodies that are too large, and for those of too many values."""
+
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -30,7 +35,10 @@ CHECKS = [
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 def test_the_server_does_what_its_description_says(server: Server, client: httpx.Client, mode: GenerationMode) -> None:
-    schema = schemathesis.openapi.from_dict(client.get("/openapi.json").json())
+    description = client.get("/openapi.json").json()
+    for method in chain.from_iterable(methods.values() for methods in description["paths"].values()):
+        method.pop("security", None)  # this server has no keys, so it asks for none
+    schema = schemathesis.openapi.from_dict(description, config=schemathesis.Config.from_dict(CONFIG))
     operations = [result.ok() for result in schema.get_all_operations()]
     assert {operation.path for operation in operations} >= {"/v1/rerank", "/v1/classify", "/v1/models", "/healthz"}
     if mode is GenerationMode.NEGATIVE:  # the others take nothing that could be wrong

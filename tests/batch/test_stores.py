@@ -14,9 +14,10 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from hybridclf import batch
-from hybridclf.batch import folders, output
-from hybridclf.batch.folders import LocalFolder, RemoteFolder, folder_of
+from hybridclf.batch import output, stores
+from hybridclf.batch.folders import LocalFolder
 from hybridclf.batch.inputs import list_input
+from hybridclf.batch.stores import RemoteFolder, folder_of
 from hybridclf.errors import InvalidInputError, MissingDependencyError
 
 Check = Callable[[Path], None]
@@ -117,7 +118,7 @@ def test_images_of_a_store_are_listed_in_the_order_of_this_machine(store: Memory
 def test_a_huge_image_of_a_store_is_a_row_with_an_error(
     uploaded: tuple[Path, Check], store: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folders, "MAX_BYTES", 200)
+    monkeypatch.setattr(stores, "MAX_BYTES", 200)
     store.pipe_file("/in/00003.png", bytes(300))
     assert batch.run("memory://in", "memory://out", "digits").errors == 3
     with store.open("/out/part-000000.parquet") as file:
@@ -129,8 +130,8 @@ def test_a_huge_image_of_a_store_is_a_row_with_an_error(
 
 @pytest.fixture
 def quick_beats(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "BEAT", 0.05)
-    monkeypatch.setattr(folders, "LEASE", 1.0)
+    monkeypatch.setattr(stores, "BEAT", 0.05)
+    monkeypatch.setattr(stores, "LEASE", 1.0)
 
 
 def test_a_second_run_into_a_store_is_refused(store: MemoryFileSystem, quick_beats: None) -> None:

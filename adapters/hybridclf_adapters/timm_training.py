@@ -73,7 +73,7 @@ def load(
     """
     if name in CONVNETS:
         arguments = {"widths": _widths(CONVNETS[name], image_size)}
-        network = timm.create_model("hybridclf_convnet", num_classes=len(classes), **arguments)
+        network = timm.create_model("whitened_convnet", num_classes=len(classes), **arguments)
         network.pretrained_cfg.update(_input(image_size, mean, scale))
         return TimmTrainable(nn.Sequential(network), list(classes), arguments)
     architecture, arguments = ("resnet10t", RESNET) if name == SMALL else (name, {})

@@ -32,9 +32,8 @@ def summary(answers: Mapping[str, np.ndarray], asked: Questions) -> dict[str, An
     """
     right = {name: answers[name].argmax(axis=1) == asked.y for name in METHODS if name in answers}
     better = max(("tier 1", "tier 2"), key=lambda name: right[name].mean())
-    fixed, broken = (
-        int((a & ~b).sum()) for a, b in ((right["hybrid"], right[better]), (right[better], right["hybrid"]))
-    )
+    fixed = int((right["hybrid"] & ~right[better]).sum())
+    broken = int((right[better] & ~right["hybrid"]).sum())
     return {
         "n": len(asked.y),
         "methods": {name: _method(answers[name], hits, asked.parts) for name, hits in right.items()},
@@ -49,11 +48,13 @@ def summary(answers: Mapping[str, np.ndarray], asked: Questions) -> dict[str, An
 
 
 def _method(posterior: np.ndarray, right: np.ndarray, parts: np.ndarray | None) -> dict[str, Any]:
-    worst = (
-        {} if parts is None else {"worst part": min(float(right[parts == part].mean()) for part in np.unique(parts))}
-    )
-    ece = expected_calibration_error(posterior.max(axis=1), right)
-    return {"accuracy": _listed(accuracy(right)), "ece": ece, **worst}
+    found = {
+        "accuracy": _listed(accuracy(right)),
+        "ece": expected_calibration_error(posterior.max(axis=1), right),
+    }
+    if parts is not None:
+        found["worst part"] = min(float(right[parts == part].mean()) for part in np.unique(parts))
+    return found
 
 
 def _listed(interval: Interval) -> list[float]:

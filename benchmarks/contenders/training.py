@@ -133,7 +133,7 @@ class Contenders:
         if not (out / "model").exists():
             resumes = (out / "training" / "log.json").exists()
             run = TrainingRun.resume(out, {}) if resumes else TrainingRun.start(out, {"seconds": seconds})
-            specs = (run.log["spec"],) if resumes else PROPOSERS
+            specs = (run.log["spec"],) if "spec" in run.log else PROPOSERS
             run.log["spec"], trainable = new_proposer(specs, data, seconds)
             job = classifier_job("rival", seconds / 60, data, trainable.network)
             trained = run.train(job.name, job.trainer, job.seconds, job.held_out, True, job.loss, PATIENCE)

@@ -64,7 +64,7 @@ def test_it_is_made_for_images_of_any_size_and_wider_by_name(name: str, size: in
 
 
 def test_timm_knows_it() -> None:
-    network = timm.create_model("hybridclf_convnet", num_classes=5, widths=[8, 16])
+    network = timm.create_model("whitened_convnet", num_classes=5, widths=[8, 16])
     x = torch.zeros(2, 3, 16, 16)
     assert network(x).shape == (2, 5)
     assert network.get_classifier() is network.head

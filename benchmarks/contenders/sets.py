@@ -100,7 +100,9 @@ def _rows(name: str, trains: dict[str, Path], data: Path, work: Path, few: list[
     rows = [Row(name, name, train, test, "clean", group)]
     if "corrupted" in extra:
         rows.append(Row(f"{name}, corrupted", name, train, test, "corrupted", group))
-    rows += [Row(f"{name}: {path.stem}", name, train, path, "shift", group) for path in _shifted(name, trains, data)]
+    for path in _shifted(name, trains, data):
+        shift = path.stem.removeprefix(name).replace(TEST, "")  # "NAME-testdark" is "dark"
+        rows.append(Row(f"{name}: {shift}", name, train, path, "shift", group))
     smaller = {f"{name}, {n} a class": np.full(len(_classes(train)), n) for n in few}
     if "tail" in extra:
         smaller[f"{name}, long tail"] = _tail(_labels(train))

@@ -51,8 +51,8 @@ def test_the_rows_of_a_folder(data: Path, tmp_path: Path) -> None:
     assert [(row.name, row.kind, row.test.stem) for row in rows] == [
         ("dots", "clean", "dots-test"),
         ("dots, corrupted", "corrupted", "dots-test"),
-        ("dots: dots-testdark", "shift", "dots-testdark"),
-        ("dots: drawn_dots-test", "shift", "drawn_dots-test"),
+        ("dots: dark", "shift", "dots-testdark"),
+        ("dots: drawn_dots", "shift", "drawn_dots-test"),
         ("dots, 5 a class", "few", "dots-test"),
         ("dots, long tail", "tail", "dots-test"),
     ]
@@ -112,7 +112,7 @@ def test_all_of_it_runs_and_resumes(
     arguments = [str(data), str(tmp_path / "work"), "--minutes", "2", "--out", str(tmp_path)]
     worth.main([*arguments, "--sets", "dots", "--images", "30"])
     report = json.loads((tmp_path / "worth.json").read_text())
-    assert list(report["rows"]) == ["dots", "dots: dots-testdark", "dots: drawn_dots-test"]
+    assert list(report["rows"]) == ["dots", "dots: dark", "dots: drawn_dots"]
     assert set(report["rows"]["dots"]["methods"]) == {"tier 1", "tier 2", "hybrid", "rival"}
     assert report["rows"]["dots"]["methods"]["tier 1"]["accuracy"][0] > 0.8
     assert report["costs"]["dots"]["hybrid"]["flops"] > report["costs"]["dots"]["tier 1"]["flops"] > 0

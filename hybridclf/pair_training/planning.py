@@ -26,11 +26,12 @@ tier 1 on a core that others used too.
 """
 
 
-ENOUGH_PASSES = 12
-"""Passes over the training images with which a network of tier 1 has learned more than a smaller one in its time."""
+ENOUGH_PASSES, ENOUGH_STEPS = 12, 400
+"""Passes over the training images, and steps, with which a network has learned more than a smaller one in its time.
 
-ENOUGH_STEPS = 400
-"""Steps with which a U-Net has learned more than a narrower one in its time."""
+On 5,000 images of CIFAR-10 a network of tier 1 with twice the width was still behind after 4 passes and 150 steps, and
+a U-Net after 2 passes and 60 steps.
+"""
 
 
 def new_proposer(specs: Sequence[str], data: TrainingData, seconds: float) -> tuple[str, Trainable]:
@@ -49,7 +50,7 @@ def new_proposer(specs: Sequence[str], data: TrainingData, seconds: float) -> tu
     return _largest(
         made,
         lambda found: proposer_job(_uncompiled(data), found[1].network).trainer,
-        lambda trainer: ENOUGH_PASSES * trainer.steps_per_pass,
+        lambda trainer: max(ENOUGH_STEPS, ENOUGH_PASSES * trainer.steps_per_pass),
         seconds,
     )
 

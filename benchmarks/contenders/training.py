@@ -105,11 +105,11 @@ class Contenders:
 
     def costs(self, pixels: np.ndarray) -> dict[str, dict[str, float]]:
         """Minutes of training, and FLOPs per image, by method."""
-        some, spent = pixels[:TIMED], self.log("pair")["seconds"]
+        some, spent, (rival, _) = pixels[:TIMED], self.log("pair")["seconds"], self.rival
         calls: dict[str, tuple[float, Callable[[], Any]]] = {
             "tier 1": (spent["tier_1"], lambda: aligned_log_proba(self.pair.proposer_, some, self.pair.classes_)),
             "hybrid": (sum(spent.values()), lambda: self.pair.decide(some)),
-            "rival": (spent["tier_2"], lambda: aligned_log_proba(self.rival[0], some, self.pair.classes_)),
+            "rival": (spent["tier_2"], lambda: aligned_log_proba(rival, some, self.pair.classes_)),
         }
         if (behind := self.behind) is not None:
             spent = self.log("features")["seconds"]

@@ -14,7 +14,7 @@ from cifar.rival import Cascade
 from PIL import Image
 from scipy.special import log_softmax
 
-from hybridclf.pair_training import planning, run, time_budget
+from hybridclf.pair_training import planning, run, tier_1, time_budget
 from hybridclf.pair_training.train_pair import train_pair
 
 
@@ -85,7 +85,9 @@ def test_the_whole_benchmark_runs_and_resumes(tmp_path: Path, monkeypatch: pytes
 def test_the_recipe_is_trained_with_the_term_and_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "WIDTHS", (16,))
     monkeypatch.setattr(run, "steps_in", lambda trainer, seconds: 6)
-    monkeypatch.setattr(time_budget, "MIN_TRIALS", 32)  # however slow the machine is
+    monkeypatch.setattr(time_budget, "MIN_TRIALS", 32)
+    for module in (planning, tier_1):  # however slow the machine is
+        monkeypatch.setattr(module, "seconds_per_step", lambda *_: 0.01)
     monkeypatch.setattr(cifar10_recipe, "RESULTS", tmp_path / "out")
     blobs(tmp_path / "cifar10-train.parquet", 90, 0)
     cifar10_recipe.main([str(tmp_path), str(tmp_path / "work"), "--minutes", "1"])

@@ -130,7 +130,7 @@ def saved(pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved")
     shutil.copytree(pair, folder / "made")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hybridclf.fitting.calibration.RECORDED_TRIALS", 3)
+        patch.setattr("hybridclf.fitting.recording.RECORDED_TRIALS", 3)
         save_pair(folder / "made", n_images=20)
     return Path(shutil.move(folder / "made", folder / "moved"))
 

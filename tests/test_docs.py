@@ -35,6 +35,10 @@ DOCUMENTED = (
 """Modules of which every public name is in the API reference."""
 
 
+TRAINS_FOR_A_MINUTE = {"docs/guide/photographs.md"}
+"""Pages whose blocks take as long as they say."""
+
+
 def python_blocks(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.S | re.M)
 
@@ -67,7 +71,14 @@ def test_readme_starts_with_ten_lines() -> None:
     assert len(blocks[0].strip().splitlines()) <= 10
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=NAMES.get)
+RUNNING = [
+    pytest.param(page, id=NAMES[page], marks=[pytest.mark.slow] if NAMES[page] in TRAINS_FOR_A_MINUTE else [])
+    for page in PAGES
+    if python_blocks(page)
+]
+
+
+@pytest.mark.parametrize("page", RUNNING)
 def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All blocks of a page, one after the other, in one namespace; `assert`s in them are the page's own claims."""
     (tmp_path / "docs").symlink_to(ROOT / "docs")

@@ -758,6 +758,7 @@ def write_images(folder: Path, X: np.ndarray, y: np.ndarray) -> None:
         Image.fromarray((image * 255 / 16).round().astype(np.uint8)).save(path)
 
 
+@pytest.mark.slow
 def test_scripts_run_with_our_models_registered(names: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts" / "beside.py").write_text("FOUND = True\n")

@@ -69,6 +69,7 @@ def test_every_word_of_the_captions_is_one_token(words: models.CLIPTokenizer) ->
     assert words.eos_token_id == len(words) - 1  # CLIP looks for the highest
 
 
+@pytest.mark.slow
 def test_every_run_numbers_the_words_alike(words: models.CLIPTokenizer) -> None:
     """What one run has tokenized, another goes on with."""
     root = Path(__file__).parents[2]

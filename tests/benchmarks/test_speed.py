@@ -122,6 +122,7 @@ def test_growth_asks_for_tier_1s_ten_or_sifts_every_class() -> None:
     assert growth.call(growth.Point(12, 3, 2), CPU)() == []
 
 
+@pytest.mark.slow
 def test_growth_is_timed_measured_and_drawn(tmp_path: Path) -> None:
     point = growth.Point(4, 2, 2)
     sizes = growth.Sizes(point, (4, 5), (2, 3), (2, 3), 1, (point, point))

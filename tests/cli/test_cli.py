@@ -122,6 +122,7 @@ def test_as_a_program(model: Path, images: Path) -> None:
     assert {"matplotlib", "diffusers", "open_clip", "timm", "transformers"}.isdisjoint(done.stderr.split())
 
 
+@pytest.mark.slow
 def test_as_a_module_in_ascii(model: Path, images: Path, tmp_path: Path) -> None:
     """With names that are in no encoding, progress wanted and stderr a file: no crash and no carriage return."""
     folder = tmp_path / os.fsdecode(b"d\xff")

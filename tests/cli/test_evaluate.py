@@ -80,6 +80,7 @@ def test_a_sample_with_other_images_to_calibrate_on(model: Path, data: Path, tmp
     assert found["about"]["notes"][0] == "A sample of 60 of the 1,797 images in digits, every class in proportion."
 
 
+@pytest.mark.slow
 def test_tiers_by_name_know_the_classes_of_the_data(text_pair: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for i in range(80):

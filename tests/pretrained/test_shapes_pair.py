@@ -39,6 +39,7 @@ def two_things(n: int) -> list[Scene]:
     return scenes(n, random_state=SEED, things=(2,))
 
 
+@pytest.mark.slow
 def test_pictures_are_told_apart_without_a_network(tmp_path: Path) -> None:
     """In a process of its own, by the command as it is."""
     for name, words in (("a", ("red", "circle")), ("b", ("blue", "square"))):

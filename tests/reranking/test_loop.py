@@ -259,7 +259,10 @@ def test_an_image_that_is_done_makes_room_at_once(error_table: Callable[..., np.
 
 
 @each_allocation
-@pytest.mark.parametrize("capacity", [Capacity(8, 7, True), Capacity(64, 32, True), Capacity(3, 1, True)])
+@pytest.mark.parametrize(
+    "capacity",
+    [Capacity(8, 7, True), Capacity(64, 32, True), pytest.param(Capacity(3, 1, True), marks=pytest.mark.slow)],
+)
 def test_rows_that_go_on_in_the_next_batch_fill_it_and_change_nothing(
     capacity: Capacity, allocation: Allocation, error_table: Callable[..., np.ndarray]
 ) -> None:

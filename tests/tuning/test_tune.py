@@ -61,7 +61,10 @@ def errors(denoiser: Any, images: list[Image.Image], labels: list[str]) -> np.nd
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("options", [{"rank": 4}, {"rank": 0, "words": True}, {"rank": 4, "words": True}])
+@pytest.mark.parametrize(
+    "options",
+    [{"rank": 4}, {"rank": 0, "words": True}, pytest.param({"rank": 4, "words": True}, marks=pytest.mark.slow)],
+)
 def test_it_learns_and_is_saved_with_a_few_files(
     clf: HybridClassifier, tmp_path: Path, options: dict[str, Any]
 ) -> None:

@@ -103,7 +103,7 @@ def logits_of(clf: HybridClassifier, images: np.ndarray) -> np.ndarray:
 
 
 def features_of(clf: HybridClassifier, images: np.ndarray) -> np.ndarray:
-    """What tier 1's last layer sees, `[n, d]`, of length 1."""
+    """Input of tier 1's last layer, `[n, d]`, scaled to length 1."""
     proposer: Any = getattr(clf.proposer_, "estimator", clf.proposer_)
     if hasattr(proposer, "decision_function"):
         features = proposer[:-1].transform(images.reshape(len(images), -1))

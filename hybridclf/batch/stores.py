@@ -240,7 +240,7 @@ def _reason(error: Exception) -> str:
 
 
 def _package_of(protocol: str) -> str:
-    """What to type for the package of a protocol that fsspec knows but cannot import."""
+    """End of a message that says how to install the package of a protocol that fsspec knows but cannot import."""
     from fsspec.registry import known_implementations
 
     package = known_implementations.get(protocol, {}).get("class", "fsspec.").partition(".")[0]

@@ -85,7 +85,7 @@ class Contenders:
     @property
     def side(self) -> int:
         """Side in pixels of the images that the pair takes."""
-        assert self.pair  # trained by now
+        _ = self.pair  # trained first: its log has the side
         return int(self.log("pair")["settings"]["side"])
 
     def log(self, name: str) -> dict[str, Any]:

@@ -101,9 +101,9 @@ def plan_time(budget: TimeBudget, data: TrainingData, tier_1: Tier1, job: Job) -
     room = min(FINISHING_SHARE * 60 * budget.minutes, (budget.left - shortest) / 2)
     usage = _usage(data, max(0.0, room), row)
     finishing = OVERHEAD * row * usage.n_rows
-    # tier 1 leaves tier 2 its fewest worthwhile steps, if it has its own
-    seconds = tier_1.share(budget.left - finishing, shortest)
-    seconds = max(min(seconds, budget.left - finishing - MIN_STEPS * step), shortest)
+    # within its share, tier 1 leaves tier 2 its fewest worthwhile steps, if it has its own
+    share = tier_1.share(budget.left - finishing, shortest)
+    seconds = max(min(share, budget.left - finishing - MIN_STEPS * step), min(share, shortest))
     plan = TimePlan(
         minutes=budget.minutes,
         reading=60 * budget.minutes - budget.left,

@@ -91,6 +91,29 @@ def test_a_plan_survives_json() -> None:
     assert TimePlan.from_dict(asdict(plan(100.0))) == plan(100.0)
 
 
+@pytest.mark.parametrize(
+    ("step", "shortest", "tier_1"),
+    [
+        (0.01, 5.0, 24.0),  # time for all: its share, two fifths
+        (0.2, 5.0, 20.0),  # it leaves tier 2 its fewest steps
+        (0.2, 23.0, 23.0),  # but keeps its own
+        (0.2, 100.0, 24.0),  # too short for both: its share, and no more
+    ],
+)
+def test_tier_1_leaves_tier_2_its_fewest_steps(
+    step: float, shortest: float, tier_1: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "seconds_per_row", lambda *_: 0.0)
+    monkeypatch.setattr(planning, "seconds_per_step", lambda *_: step)
+    monkeypatch.setattr(planning, "_usage", lambda *_: ALL)
+    data: Any = SimpleNamespace(held_out=range(100))
+    job: Any = SimpleNamespace(trainer=SimpleNamespace(network=None))
+    own: Any = SimpleNamespace(shortest=lambda: shortest, share=lambda left, _: 0.4 * left)
+    made = planning.plan_time(TimeBudget(1.0, {}), data, own, job)
+    assert made.tier_1 == pytest.approx(tier_1, abs=0.1)
+    assert made.tier_2 == pytest.approx(60 - tier_1, abs=0.1)
+
+
 def test_the_use_of_held_out_images_is_chosen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the time that is really left, and a resumed training keeps it."""
     monkeypatch.setattr(planning, "seconds_per_row", lambda *_: 0.01)

@@ -33,7 +33,7 @@ for colour in ("orange", "pink", "yellow"):
 # Both tiers, one after the other, then the fusion on images that were held out.
 
 model = Path(folder.name, "model")
-settings = {"minutes": 1, "image_size": 8, "validation_fraction": 0.2, "proposer": "timm:small"}
+settings = {"minutes": 1, "image_size": 8, "validation_fraction": 0.2, "proposer": "timm:convnet"}
 clf = train_pair(Path(folder.name, "photos"), model, **settings)
 print(clf.worth_)
 

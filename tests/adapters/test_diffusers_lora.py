@@ -1,6 +1,7 @@
 """LoRAs by an option, against generations of diffusers itself and peft's own layers."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hybridclf_adapters.diffusers import load
 from tests.adapters import tiny_classes
 from tests.adapters.tiny_diffusers import PIPELINES, save
 
-pytest.importorskip("peft")
+pytestmark = pytest.mark.skipif(find_spec("peft") is None, reason="no peft here")
 
 PROMPT = "a photo of a {}."
 LAYERS = ["to_q", "to_out.0"]

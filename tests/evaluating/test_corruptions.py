@@ -1,5 +1,6 @@
 """Corrupted copies of images, alone and in a report."""
 
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ from hybridclf import HybridClassifier, InvalidInputError, evaluate
 from hybridclf.data.arrays import Items
 from hybridclf.evaluating.corruptions import FAMILIES, SEVERITIES, STRENGTHS, corrupted, corrupted_copies
 
-pytest.importorskip("kornia")
+pytestmark = pytest.mark.skipif(find_spec("kornia") is None, reason="no kornia here")
 
 
 @pytest.fixture(scope="module")

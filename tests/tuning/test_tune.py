@@ -39,12 +39,16 @@ def pictures(n: int, first_seed: int = 0) -> tuple[list[Image.Image], np.ndarray
 @pytest.fixture(scope="module")
 def clf(text_pair: Path) -> HybridClassifier:
     """A tiny CLIP and a tiny Stable Diffusion with random weights."""
-    return HybridClassifier(*specs_of(text_pair), random_state=0).fit(None, LABELS)
+    return HybridClassifier(*specs_of(text_pair), allocation=FixedTrials(4), random_state=0).fit(None, LABELS)
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty steps of six images, a check every ten on few terms, a checkpoint with every one."""
+    make_quick(monkeypatch)
+
+
+def make_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hybridclf.tuning.tune.BATCH_SIZE", 6)
     monkeypatch.setattr(training_run, "LOG_EVERY", 10)
     monkeypatch.setattr(training_run, "SAVE_EVERY", 0.0)
@@ -54,62 +58,82 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hybridclf.tuning.result.TRIALS", 2)
 
 
+SHORT: dict[str, Any] = {"minutes": 1, "validation_fraction": 0.25}
+LORA: dict[str, Any] = {"rank": 4}
+BOTH: dict[str, Any] = {"rank": 2, "words": True}
+WORDS: dict[str, Any] = {"rank": 0, "words": True}
+
+
+@pytest.fixture(scope="module")
+def tuned(
+    clf: HybridClassifier, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[dict[str, Any]], tuple[HybridClassifier, Path]]:
+    """`tuned(options)`: a classifier that was tuned with them and its folder, not to be changed."""
+    done: dict[str, tuple[HybridClassifier, Path]] = {}
+
+    def of(options: dict[str, Any]) -> tuple[HybridClassifier, Path]:
+        if str(options) not in done:
+            out = tmp_path_factory.mktemp("tuned") / "out"
+            with pytest.MonkeyPatch.context() as monkeypatch:
+                make_quick(monkeypatch)
+                done[str(options)] = tune(clf, *pictures(8), out=out, **SHORT, **options), out
+        return done[str(options)]
+
+    return of
+
+
 def errors(denoiser: Any, images: list[Image.Image], labels: list[str]) -> np.ndarray:
     """Errors `[n, 4, L]` of images under labels."""
     stage = Reranker(denoiser, allocation=FixedTrials(4), random_state=0)
     return np.stack([result.evidence for result in stage.rerank(images, [labels] * len(images))])
 
 
-@pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize(
-    "options",
-    [{"rank": 4}, {"rank": 0, "words": True}, pytest.param({"rank": 4, "words": True}, marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("options", [LORA, BOTH, pytest.param(WORDS, marks=pytest.mark.slow)])
 def test_it_learns_and_is_saved_with_a_few_files(
-    clf: HybridClassifier, tmp_path: Path, options: dict[str, Any]
+    clf: HybridClassifier, tmp_path: Path, options: dict[str, Any], tuned: Callable[..., Any]
 ) -> None:
-    X, y = pictures(8)
-    before = errors(clf.denoiser_, X[:3], LABELS)
-    tuned = tune(clf, X, y, out=tmp_path / "out", minutes=1, validation_fraction=0.25, **options)
-    np.testing.assert_array_equal(errors(clf.denoiser_, X[:3], LABELS), before)  # the classifier is as it was
-    log = json.loads((tmp_path / "out" / "training" / "log.json").read_text())
+    X, _ = pictures(1)
+    before = errors(clf.denoiser_, X, LABELS)
+    model, out = tuned(options)
+    np.testing.assert_array_equal(errors(clf.denoiser_, X, LABELS), before)  # the classifier is as it was
+    log = json.loads((out / "training" / "log.json").read_text())
     checked = [entry["held_out"] for entry in log["losses"]["tuned"]]
     assert min(checked) < log["before"]["tuned"]
-    files = {path.name for path in (tmp_path / "out" / "tuned").iterdir()}
+    files = {path.name for path in (out / "tuned").iterdir()}
     assert files == {*(["pytorch_lora_weights.safetensors"] * bool(options["rank"]))} | {
         *(["words.safetensors"] * options.get("words", False))
     }
-    assert not [*(tmp_path / "out" / "training").glob("*.safetensors")]
-    shutil.move(tmp_path / "out", tmp_path / "elsewhere")  # it refers to itself by no path from the root
+    assert not [*(out / "training").glob("*.safetensors")]
+    shutil.move(out, tmp_path / "elsewhere")  # it refers to itself by no path from the root
     moved = HybridClassifier.load(tmp_path / "elsewhere")
     new, _ = pictures(2, first_seed=1000)
-    np.testing.assert_array_equal(moved.predict_proba(new), tuned.predict_proba(new))
+    np.testing.assert_array_equal(moved.predict_proba(new), model.predict_proba(new))
     assert not np.array_equal(errors(moved.denoiser_, new, LABELS), errors(clf.denoiser_, new, LABELS))
-    assert tuned.worth_ is not None
+    assert model.worth_ is not None
+    shutil.move(tmp_path / "elsewhere", out)  # where others look for it
 
 
-@pytest.mark.usefixtures("quick")
-def test_what_is_saved_is_an_ordinary_lora_of_diffusers(clf: HybridClassifier, tmp_path: Path, text_pair: Path) -> None:
+def test_what_is_saved_is_an_ordinary_lora_of_diffusers(tuned: Callable[..., Any], text_pair: Path) -> None:
     from diffusers import StableDiffusionPipeline
 
     from hybridclf_adapters.diffusers import from_pipeline
 
-    X, y = pictures(8)
-    tuned = tune(clf, X, y, out=tmp_path / "out", minutes=1, validation_fraction=0.25)
+    X, _ = pictures(2)
+    model, out = tuned(LORA)
     pipe = StableDiffusionPipeline.from_pretrained(text_pair / "sd", safety_checker=None, requires_safety_checker=False)
-    pipe.load_lora_weights(tmp_path / "out" / "tuned")
+    pipe.load_lora_weights(out / "tuned")
     pipe.fuse_lora(lora_scale=STRENGTH)
     expected = errors(from_pipeline(pipe), X[:4], LABELS)
-    np.testing.assert_allclose(errors(tuned.denoiser_, X[:4], LABELS), expected, rtol=1e-4)
+    np.testing.assert_allclose(errors(model.denoiser_, X[:4], LABELS), expected, rtol=1e-4)
 
 
 @pytest.mark.usefixtures("quick")
 def test_interrupted_and_resumed_equals_uninterrupted(
-    clf: HybridClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clf: HybridClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tuned: Callable[..., Any]
 ) -> None:
     X, y = pictures(8)
-    options: dict[str, Any] = {"minutes": 1, "validation_fraction": 0.25, "rank": 2, "words": True}
-    tune(clf, X, y, out=tmp_path / "whole", **options)
+    options = SHORT | BOTH
+    _, whole = tuned(BOTH)
     advance = Trainer._advance
 
     def advance_or_stop(trainer: Trainer) -> Tensor:
@@ -126,21 +150,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
         tune(clf, X[:-1], y[:-1], out=tmp_path / "parts", resume=True, **options)
     tune(clf, X, y, out=tmp_path / "parts", resume=True, **options)
     for name in ("pytorch_lora_weights.safetensors", "words.safetensors"):
-        parts = [(tmp_path / out / "tuned" / name).read_bytes() for out in ("whole", "parts")]
-        assert parts[0] == parts[1]
-
-
-@pytest.mark.usefixtures("quick")
-def test_what_does_not_lower_the_held_out_loss_changes_nothing(
-    clf: HybridClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("hybridclf.tuning.tune.LEARNING_RATE", -2e-2)  # uphill
-    X, y = pictures(8)
-    tuned = tune(clf, X, y, out=tmp_path / "out", minutes=1, validation_fraction=0.25)
-    log = json.loads((tmp_path / "out" / "training" / "log.json").read_text())
-    assert min(entry["held_out"] for entry in log["losses"]["tuned"]) > log["before"]["tuned"]
-    np.testing.assert_array_equal(errors(tuned.denoiser_, X[:4], LABELS), errors(clf.denoiser_, X[:4], LABELS))
-    assert log["validation"]["gain"]["tier 2"]["value"] == 0
+        assert (whole / "tuned" / name).read_bytes() == (tmp_path / "parts" / "tuned" / name).read_bytes()
 
 
 @pytest.mark.usefixtures("quick")
@@ -208,18 +218,16 @@ def test_a_folder_that_holds_something_is_refused(clf: HybridClassifier, tmp_pat
 
 
 def test_a_tuned_model_does_not_take_another_pipeline(
-    clf: HybridClassifier, tmp_path: Path, quick: None, text_pair: Path
+    clf: HybridClassifier, tmp_path: Path, tuned: Callable[..., Any], text_pair: Path
 ) -> None:
     from hybridclf import SavedModelError
 
-    X, y = pictures(4)
-    tune(clf, X, y, out=tmp_path / "out", minutes=1, validation_fraction=0.5, rank=1)
     other = tmp_path / "sd"
     shutil.copytree(text_pair / "sd", other)
     config = json.loads((other / "scheduler" / "scheduler_config.json").read_text())
     (other / "scheduler" / "scheduler_config.json").write_text(json.dumps(config | {"prediction_type": "v_prediction"}))
     with pytest.raises(SavedModelError, match="another configuration"):
-        with_denoiser(clf, f"diffusers:{other}?lora={tmp_path}/out/tuned")
+        with_denoiser(clf, f"diffusers:{other}?lora={tuned(LORA)[1]}/tuned")
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -250,17 +258,27 @@ def test_the_command_tunes_on_a_folder(invoke: Callable[..., Any], tmp_path: Pat
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_command_says_when_nothing_was_gained(
-    invoke: Callable[..., Any], tmp_path: Path, text_pair: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_does_not_lower_the_held_out_loss_changes_nothing_and_the_command_says_so(
+    clf: HybridClassifier,
+    invoke: Callable[..., Any],
+    tmp_path: Path,
+    text_pair: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("hybridclf.tuning.tune.LEARNING_RATE", -2e-2)  # uphill
-    for image, label, i in zip(*pictures(4), range(12), strict=True):
+    X, y = pictures(6)
+    for i, (image, label) in enumerate(zip(X, y, strict=True)):
         (tmp_path / "data" / label).mkdir(parents=True, exist_ok=True)
         image.save(tmp_path / "data" / label / f"{i}.png")
     proposer, denoiser = specs_of(text_pair)
     tiers = ("--proposer", proposer, "--denoiser", denoiser)
     done = invoke("tune", tmp_path / "data", tmp_path / "out", *tiers, "--val", "0.5")
     assert "Nothing lowered the held-out loss" in done.output
+    log = json.loads((tmp_path / "out" / "training" / "log.json").read_text())
+    assert min(entry["held_out"] for entry in log["losses"]["tuned"]) > log["before"]["tuned"]
+    assert log["validation"]["gain"]["tier 2"]["value"] == 0
+    model = HybridClassifier.load(tmp_path / "out")
+    np.testing.assert_array_equal(errors(model.denoiser_, X[:4], LABELS), errors(clf.denoiser_, X[:4], LABELS))
 
 
 @pytest.mark.usefixtures("quick")

@@ -1,6 +1,11 @@
 """API keys: names of clients that a client cannot choose."""
 
-from hybridclf.serving.auth import ApiKeys
+from pathlib import Path
+
+import pytest
+
+from hybridclf import InvalidInputError
+from hybridclf.serving.auth import ApiKeys, read_keys
 
 SPELLINGS = ("Bearer k", "Bearer  k", "bearer k ", "BEARER\u0020k")
 
@@ -27,3 +32,21 @@ def test_an_ipv6_client_is_its_network() -> None:
     assert keys.client(None, "2001:db8:1:3::1") == "2001:db8:1:3::/64"
     assert keys.client(None, "fe80::1%eth0") == "fe80::/64"
     assert keys.client(None, "::ffff:192.0.2.1") == "192.0.2.1"
+
+
+def test_keys_are_told_apart() -> None:
+    keys = ApiKeys(["one", "zwei-ü"])
+    assert keys.accept("Bearer one") and keys.accept("bearer  one ") and keys.accept("Bearer zwei-ü")
+    assert not any(keys.accept(h) for h in (None, "", "Bearer", "Bearer on", "Bearer oneone", "Basic one", "one"))
+    assert ApiKeys().accept(None)
+
+
+def test_files_without_a_key_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("# nothing\n\n")
+    with pytest.raises(InvalidInputError, match="has no API key"):
+        read_keys(tmp_path / "empty")
+    with pytest.raises(InvalidInputError, match="cannot be read"):
+        read_keys(tmp_path / "missing")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InvalidInputError, match="cannot be read"):
+        read_keys(tmp_path / "binary")

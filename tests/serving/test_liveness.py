@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from time import monotonic, sleep
 
 import httpx
@@ -94,38 +93,6 @@ def test_decodings_that_hang_neither_stop_others_nor_the_end() -> None:
         assert monotonic() - start < 20
     for thread in threads:
         thread.join(PATIENCE)
-
-
-def test_an_image_beyond_its_time_is_refused() -> None:
-    with Server(["--decode-seconds", "0.2", "--decoders", "1"]) as server, server.client() as client:
-        answer = client.post("/v1/rerank", json={**BODY, "query": uri(many_scans(95), "jpeg")})
-        assert answer.status_code == 400
-        assert "more than 0.2 seconds to decode" in answer.json()["message"]
-        assert server.metric("hybridclf_decoders_lost") == 1
-        assert client.post("/v1/rerank", json={**BODY, "query": uri(picture(3, "bmp"), "bmp")}).status_code == 200
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="has no SIGHUP")
-def test_sighup_reads_the_keys_anew(tmp_path: Path) -> None:
-    keys = tmp_path / "keys"
-    keys.write_bytes(b"\xef\xbb\xbfold\n")  # as Windows' editor saves it
-
-    def status(key: str) -> int:
-        return client.post("/v1/rerank", json=BODY, headers={"Authorization": f"Bearer {key}"}).status_code
-
-    with Server(["--api-key-file", str(keys)]) as server, server.client() as client:
-        assert (status("old"), status("new")) == (200, 401)
-        keys.write_text("new\n")
-        server.process.send_signal(signal.SIGHUP)
-        until = monotonic() + PATIENCE
-        while status("new") != 200 and monotonic() < until:
-            sleep(0.05)
-        assert (status("old"), status("new")) == (401, 200)
-        keys.write_text("# none\n")
-        server.process.send_signal(signal.SIGHUP)
-        while "the keys so far stay" not in "".join(server.log) and monotonic() < until:
-            sleep(0.05)
-        assert (status("old"), status("new")) == (401, 200)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="has no SIGHUP")

@@ -1,9 +1,7 @@
 """A model loaded anew while requests are under way: none is lost, and each is answered by one of the two."""
 
-import signal
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
@@ -14,7 +12,7 @@ from fastapi.testclient import TestClient
 from hybridclf import HybridClassifier
 from hybridclf.errors import SavedModelError
 from hybridclf.serving import create_app, reload_model
-from tests.serving.processes import PATIENCE, Server, picture, uri
+from tests.serving.processes import PATIENCE, picture, uri
 
 ASK = {"query": uri(picture(3)), "documents": ["8", "3"], "log_prior": [-0.7, -0.7]}
 CLASSIFY = {"images": [uri(picture(3))], "top_k": 1}
@@ -83,16 +81,3 @@ def test_a_model_that_cannot_be_loaded_changes_nothing(
     assert app.state.service is old
     assert "cannot be loaded anew: it is damaged; the model so far stays" in caplog.text
     assert http.post("/v1/rerank", json=ASK).status_code == 200
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="has no SIGHUP")
-def test_sighup_loads_the_model_of_a_server_anew(clf: HybridClassifier, tmp_path: Path) -> None:
-    clf.save(tmp_path / "model")
-    with Server(["--model", str(tmp_path / "model"), "--reload-model"]) as server, server.client() as client:
-        assert client.post("/v1/rerank", json=ASK).status_code == 200
-        server.process.send_signal(signal.SIGHUP)
-        until = monotonic() + PATIENCE
-        while "the model was loaded anew" not in "".join(server.log) and monotonic() < until:
-            assert client.post("/v1/rerank", json=ASK).status_code == 200
-        assert client.post("/v1/rerank", json=ASK).status_code == 200
-        assert "the model was loaded anew" in "".join(server.log)

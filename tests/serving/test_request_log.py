@@ -4,17 +4,15 @@ import json
 import logging
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from fastapi.testclient import TestClient
 
 from hybridclf import HybridClassifier
 from hybridclf.serving import create_app
 from hybridclf.serving.request_log import JsonFormatter
-from tests.serving.processes import Server, picture, uri
+from tests.serving.processes import picture, uri
 
 BODY = {"query": uri(picture(3)), "documents": ["8", "3"], "log_prior": [-0.7, -0.7]}
 KEY = "very-secret-key"
@@ -90,15 +88,3 @@ def test_a_malformed_trace_begins_anew(http: TestClient, given: str) -> None:
 def test_an_unusable_id_is_replaced(http: TestClient, given: str) -> None:
     answer = http.get("/healthz", headers={"X-Request-ID": given.encode("latin-1")})  # type: ignore[dict-item]
     assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
-
-
-def test_every_line_of_a_server_is_json(tmp_path: Path) -> None:
-    with Server(["--log-format", "json"]) as server:
-        with server.client() as client:
-            assert client.post("/v1/rerank", json=BODY).status_code == 200
-            httpx.get(f"{server.url}/nowhere", trust_env=False)
-        assert server.stop() == 0
-        lines = [json.loads(line) for line in server.log]
-    assert [line["path"] for line in lines if line["message"] == "request"] == ["/v1/rerank", "/nowhere"]
-    assert {"time", "level", "logger", "message"} <= lines[0].keys()
-    assert any("uvicorn" in line["logger"] for line in lines)

@@ -237,8 +237,9 @@ def test_a_first_run_that_died_at_once_left_nothing_in_the_way(few: tuple[Path, 
 
 
 PROGRAM = """
+import sys
 from hybridclf.batch import inputs
-inputs.PART = 50
+inputs.PART = int(sys.argv.pop(1))
 from hybridclf.cli import app
 app()
 """
@@ -266,14 +267,17 @@ class Killer:
         return was_running
 
 
-@pytest.mark.parametrize("n_kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("n_images", "part", "n_kills"), [(300, 10, 1), pytest.param(2100, 50, 20, marks=pytest.mark.slow)]
+)
 def test_killed_at_random_points_it_ends_with_every_row_once(
-    digits_folder: Callable[[int], tuple[Path, Check]], tmp_path: Path, n_kills: int
+    digits_folder: Callable[[int], tuple[Path, Check]], tmp_path: Path, n_images: int, part: int, n_kills: int
 ) -> None:
-    folder, check = digits_folder(2100)
+    folder, check = digits_folder(n_images)
     out = tmp_path / "out"
-    command = [sys.executable, "-c", PROGRAM, "batch", str(folder), str(out), "--model", "digits", "--json"]
-    killer = Killer(command, out, seed=n_kills)
+    arguments = ["batch", str(folder), str(out), "--model", "digits", "--json"]
+    command = [sys.executable, "-c", PROGRAM, str(part), *arguments]
+    killer = Killer(command, out, seed=20)  # the first one when a part has appeared
     n_killed = 0
     while n_killed < n_kills:
         if killer.kill_once():
@@ -285,7 +289,7 @@ def test_killed_at_random_points_it_ends_with_every_row_once(
     n_before = len(parts(out))
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["done_before"] == 50 * n_before
+    assert json.loads(done.stdout)["done_before"] == part * n_before
     check(out)
     assert {path.name for path in out.iterdir()} == {"_manifest.json", *(path.name for path in parts(out))}
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,18 @@ def collect(steps: Iterator[Step]) -> dict[int, RerankResult]:
             assert image not in results
             results[image] = result
     return results
+
+
+@cache
+def in_a_plain_loop(
+    allocation: Allocation, error_table: Callable[..., np.ndarray], n: int, longest: int, broken: int | None = None
+) -> dict[int, RerankResult]:
+    """Results of `make_tasks(n, longest)` in the plainest of loops, one image with a trial that is not finite."""
+    errors = error_table(n, TRIALS, longest)
+    if broken is not None:
+        errors[broken, 1] = np.nan
+    loop = make_loop(allocation, FUSED, ReplayEvaluator(errors), Capacity(8, 40), longest)
+    return collect(loop.run(make_tasks(n, longest)))
 
 
 def same(a: RerankResult, b: RerankResult, rtol: float = 0.0) -> None:
@@ -267,7 +280,7 @@ def test_rows_that_go_on_in_the_next_batch_fill_it_and_change_nothing(
     capacity: Capacity, allocation: Allocation, error_table: Callable[..., np.ndarray]
 ) -> None:
     tasks, errors = make_tasks(80, 9), error_table(80, TRIALS, 9)
-    whole = collect(make_loop(allocation, FUSED, ReplayEvaluator(errors), Capacity(8, 40), 9).run(tasks))
+    whole = in_a_plain_loop(allocation, error_table, 80, 9)
     evaluate, waiting, steps = Watched(errors), list(tasks), []
 
     def draw() -> Iterator[Task]:
@@ -301,9 +314,9 @@ def test_batches_begun_ahead_change_no_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(loop_module, "ARRIVALS", arrivals)
-    tasks, errors = make_tasks(80, 9), error_table(80, TRIALS, 9)
+    tasks, errors = make_tasks(50, 9), error_table(50, TRIALS, 9)
     errors[3, 1] = np.nan
-    waited = collect(make_loop(allocation, FUSED, ReplayEvaluator(errors), Capacity(8, 40), 9).run(tasks))
+    waited = in_a_plain_loop(allocation, error_table, 50, 9, broken=3)
     evaluate = Deferred(errors)
     results = collect(make_loop(allocation, FUSED, evaluate, capacity, 9, ahead).run(tasks))
     assert evaluate.most_under_way == 1 + ahead and not evaluate.under_way
@@ -392,6 +405,19 @@ def test_a_single_candidate_costs_nothing(allocation: Allocation, error_table: C
     assert result.stopped_by == "confident"
 
 
+def even_tasks() -> list[Task]:
+    """Twenty tasks of four candidates, with a prior that is nearly even."""
+    rng = np.random.default_rng(0)
+    return [Task(i, tuple("abcd"), np.log(rng.dirichlet(np.full(4, 50)))) for i in range(20)]
+
+
+@cache
+def without_accidents(allocation: Allocation, error_table: Callable[..., np.ndarray]) -> dict[int, RerankResult]:
+    """Their results from errors that are all finite."""
+    errors = error_table(20, TRIALS, 4)
+    return collect(make_loop(allocation, FUSED, ReplayEvaluator(errors), Capacity(6, 20), 4).run(even_tasks()))
+
+
 @each_allocation
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("which", ["one candidate", "all candidates"])
@@ -399,11 +425,8 @@ def test_a_single_candidate_costs_nothing(allocation: Allocation, error_table: C
 def test_errors_that_are_not_finite_fall_back_to_tier_1(
     capacity: Capacity, allocation: Allocation, value: float, which: str, error_table: Callable[..., np.ndarray]
 ) -> None:
-    errors = error_table(20, TRIALS, 4)
-    rng = np.random.default_rng(0)
-    tasks = [Task(i, tuple("abcd"), np.log(rng.dirichlet(np.full(4, 50)))) for i in range(20)]
-    clean = collect(make_loop(allocation, FUSED, ReplayEvaluator(errors), Capacity(6, 20), 4).run(tasks))
-    broken = errors.copy()
+    tasks, clean = even_tasks(), without_accidents(allocation, error_table)
+    broken = error_table(20, TRIALS, 4)
     broken[3, 1, 2 if which == "one candidate" else slice(None)] = value
     results = collect(make_loop(allocation, FUSED, ReplayEvaluator(broken), capacity, 4).run(tasks))
 
@@ -518,7 +541,7 @@ def test_an_image_costs_no_more_than_its_bound(
     capacity: Capacity, allocation: Allocation, bound: int, error_table: Callable[..., np.ndarray]
 ) -> None:
     tasks, errors = make_tasks(60, 6), error_table(60, TRIALS, 6)
-    free = collect(make_loop(allocation, FUSED, ReplayEvaluator(errors), Capacity(8, 40), 6).run(tasks))
+    free = in_a_plain_loop(allocation, error_table, 60, 6)
     bounded = [replace(task, max_evaluations=bound) if task.image % 2 else task for task in tasks]
     results = collect(make_loop(allocation, FUSED, ReplayEvaluator(errors), capacity, 6).run(bounded))
     for task in bounded:

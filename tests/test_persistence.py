@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -419,12 +417,6 @@ def test_another_version_of_scikit_learn_is_named_where_it_may_be_the_cause(copi
     (bayes / SKOPS).write_bytes(b"PK")
     with pytest.raises(SavedModelError, match=message):
         HybridClassifier.load(bayes)
-
-
-def test_skops_is_not_imported_for_the_default_proposer() -> None:
-    code = "import sys; from hybridclf import HybridClassifier as H; H.from_pretrained('digits'); print(*sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "sklearn" in run.stdout.split() and "skops" not in run.stdout.split()
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------

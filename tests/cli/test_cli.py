@@ -119,7 +119,8 @@ def test_as_a_program(model: Path, images: Path) -> None:
     assert done.returncode == 1
     assert [answer["error"] is None for answer in answers] == [True] * 4 + [False]
     assert "Traceback" not in done.stderr
-    assert {"matplotlib", "diffusers", "open_clip", "timm", "transformers"}.isdisjoint(done.stderr.split())
+    assert "sklearn" in done.stderr.split()
+    assert {"matplotlib", "diffusers", "open_clip", "skops", "timm", "transformers"}.isdisjoint(done.stderr.split())
 
 
 @pytest.mark.slow

@@ -75,7 +75,7 @@ def test_scans_within_a_segment_that_libjpeg_skips_are_counted() -> None:
 
 
 def test_of_an_animation_the_first_frame_is_decoded_however_many_there_are(tmp_path: Path) -> None:
-    frames = [Image.fromarray(np.full((8, 8), i % 256, np.uint8)) for i in range(3000)]
+    frames = [Image.fromarray(np.full((8, 8), i % 256, np.uint8)) for i in range(300)]
     for form in ("gif", "tiff", "webp"):
         frames[0].save(tmp_path / "a", form, save_all=True, append_images=frames[1:])
         np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "a").convert("L")), 0)

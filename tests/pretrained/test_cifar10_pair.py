@@ -15,9 +15,11 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from sklearn.datasets import load_sample_image
+from typer.testing import CliRunner
 
 import hybridclf_adapters.timm  # noqa: F401, registers the embedded models
 from hybridclf import HybridClassifier
+from hybridclf.cli import app
 from hybridclf.data.datasets import load_labelled
 from hybridclf.pretrained.catalog import pretrained_folder
 
@@ -36,17 +38,35 @@ def photographs() -> np.ndarray:
     return np.stack([photo[y : y + 32, x : x + 32] for photo in photos for y in (20, 60, 100) for x in (20, 90, 200)])
 
 
-def test_photographs_are_classified_without_a_network(tmp_path: Path) -> None:
-    """In a process of its own, by the command as it is, from files of several kinds and sizes."""
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder of files of several kinds and sizes."""
     for name in ("china", "flower"):
         Image.fromarray(load_sample_image(f"{name}.jpg")).save(tmp_path / f"{name}.png")
     Image.new("L", (90, 300), 120).save(tmp_path / "grey.jpg")
+    return tmp_path
+
+
+def test_photographs_are_classified_without_a_network(files: Path) -> None:
+    """All tests run offline, with no proxy that answers: see tests/conftest.py."""
+    done = CliRunner().invoke(app, ["classify", "--json", str(files)])
+    assert done.exit_code == 0, done.output
+    check(done.stdout)
+
+
+@pytest.mark.slow
+def test_photographs_are_classified_by_the_command_as_it_is(files: Path) -> None:
+    """In a process of its own."""
     poisoned = os.environ | {v: "http://127.0.0.1:9" for v in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")}
     code = "from hybridclf.cli import app; app()"
-    command = [sys.executable, "-c", code, "classify", "--json", str(tmp_path)]
+    command = [sys.executable, "-c", code, "classify", "--json", str(files)]
     done = subprocess.run(command, env=poisoned | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    check(done.stdout)
+
+
+def check(lines: str) -> None:
+    answers = [json.loads(line) for line in lines.splitlines()]
     assert [Path(a["path"]).name for a in answers] == ["china.png", "flower.png", "grey.jpg"]
     for answer in answers:
         assert answer["label"] in CLASSES and answer["error"] is None

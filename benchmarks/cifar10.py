@@ -33,8 +33,9 @@ from hybridclf.evaluating.corruptions import FAMILIES, SEVERITIES, corrupted
 from hybridclf.evaluating.shift import Shifted
 from hybridclf.metrics import accuracy, accuracy_difference
 from hybridclf.pair_training.checkpoint import save_json
-from hybridclf.pair_training.recipe import TrainingData, worth_compiling
+from hybridclf.pair_training.recipe import worth_compiling
 from hybridclf.pair_training.train_pair import stored_settings, trained_on
+from hybridclf.pair_training.training_data import TrainingData
 from hybridclf.pretrained.catalog import model_folder
 from hybridclf.reranking.trials import INFORMATIVE_TRIALS
 

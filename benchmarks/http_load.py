@@ -28,6 +28,7 @@ class Reply:
     best: str
     stopped_by: str
     id: str
+    evaluations: int = 0
 
 
 class Server:
@@ -125,7 +126,7 @@ async def ask(connection: Connection, image: int, request: bytes) -> Reply:
         return Reply(image, start, seconds, status, "", "", "")
     answer = json.loads(body)
     best, meta = answer["results"][0]["index"], answer["meta"]
-    return Reply(image, start, seconds, status, str(best), meta["stopped_by"], answer["id"])
+    return Reply(image, start, seconds, status, str(best), meta["stopped_by"], answer["id"], meta["evaluations"])
 
 
 # --- two kinds of load ------------------------------------------------------------------------------------------------

@@ -23,8 +23,8 @@ from hybridclf.devices import as_device
 from hybridclf.fitting.cross_fit import pixel_span
 from hybridclf.fitting.drift import Drift, DriftSample
 from hybridclf.fitting.outliers import NoveltyTest
-from hybridclf.pair_training.recipe import TrainingData
 from hybridclf.pair_training.train_pair import stored_settings, trained_on
+from hybridclf.pair_training.training_data import TrainingData
 
 PRETRAINED = Path(hybridclf.__file__).parent / "pretrained"
 

@@ -1,21 +1,40 @@
 """scikit-learn's own checks of an estimator, none of them expected to fail."""
 
-import pytest
-from sklearn.utils.estimator_checks import check_estimator
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-from hybridclf import HybridClassifier
+import pytest
+from sklearn.utils.estimator_checks import check_estimator, estimator_checks_generator
+
+from hybridclf import HybridClassifier, Race
 from hybridclf.fitting import calibration
 
+TRAINS_LONG = "check_class_weight_classifiers"
+"""The check that sets `max_iter` to 1,000: as long as all others together."""
 
-@pytest.mark.parametrize(
-    "clf",
-    [HybridClassifier(max_iter=2, cv=2), pytest.param(HybridClassifier(), marks=pytest.mark.slow)],
-    ids=["briefly trained", "as it is"],
-)
-def test_check_estimator(clf: HybridClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    if clf.max_iter == 2:  # hundreds of fits: most of each is replays of other sharpnesses
-        monkeypatch.setattr(calibration, "SHARPNESS", {0: 1.0})
-    results = check_estimator(clf, expected_failed_checks=None, on_skip=None, on_fail="raise")
+
+def checks(clf: HybridClassifier) -> list[Any]:
+    """A parameter for each check of an estimator: `check()` raises where it fails."""
+    return [
+        pytest.param(
+            partial(check, estimator),
+            id=check.func.__name__,
+            marks=[pytest.mark.slow] if check.func.__name__ == TRAINS_LONG else [],
+        )
+        for estimator, check in estimator_checks_generator(clf)
+    ]
+
+
+@pytest.mark.parametrize("check", checks(HybridClassifier(allocation=Race(max_trials=16), max_iter=2, cv=2)))
+def test_a_briefly_trained_classifier_passes(check: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "SHARPNESS", {0: 1.0})  # more than a hundred fits: no replays of others
+    check()  # unittest's SkipTest, where SCIPY_ARRAY_API is not set, skips it here too
+
+
+@pytest.mark.slow
+def test_as_it_is_it_passes_all() -> None:
+    results = check_estimator(HybridClassifier(), expected_failed_checks=None, on_skip=None, on_fail="raise")
     assert len(results) > 50
     not_passed = {result["check_name"]: result["status"] for result in results if result["status"] != "passed"}
     assert not_passed in ({}, {"check_array_api_input": "skipped"})  # which needs SCIPY_ARRAY_API to be set

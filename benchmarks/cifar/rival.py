@@ -13,8 +13,10 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from hybridclf import plugins
-from hybridclf.pair_training.recipe import PROPOSER_SHARE, TrainingData, classifier_job
+from hybridclf.pair_training.networks import new_trainable
+from hybridclf.pair_training.recipe import PROPOSER_SHARE, classifier_job
 from hybridclf.pair_training.run import TrainingRun
+from hybridclf.pair_training.training_data import TrainingData
 
 NAME = "timm:resnet18"
 """At 64 pixels about as many FLOPs as one row of the pair's U-Net."""
@@ -30,7 +32,7 @@ def trained(task: TrainingData, folder: Path, minutes: float | None = None) -> A
     if not (folder / "model").exists():
         resumes = (folder / "training" / "log.json").exists()
         run = TrainingRun.resume(folder, {}) if resumes else TrainingRun.start(folder, {"minutes": minutes})
-        trainable = task.new_trainable(NAME)
+        trainable = new_trainable(task, NAME)
         part = classifier_job("rival", minutes, task, trainable.network)
         network = run.train(part.name, part.trainer, part.seconds, part.held_out, True)
         trainable.save(network, folder / "model.part")

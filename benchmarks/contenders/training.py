@@ -14,11 +14,13 @@ from timing import flops
 from hybridclf import HybridClassifier, plugins, train_pair
 from hybridclf.data.datasets import load_labelled
 from hybridclf.devices import as_device
+from hybridclf.pair_training.networks import PROPOSERS
 from hybridclf.pair_training.planning import new_proposer
-from hybridclf.pair_training.recipe import PATIENCE, PROPOSERS, TrainingData, classifier_job
+from hybridclf.pair_training.recipe import PATIENCE, classifier_job
 from hybridclf.pair_training.run import TrainingRun
 from hybridclf.pair_training.settings import stored_settings
 from hybridclf.pair_training.tier_1 import NEW
+from hybridclf.pair_training.training_data import TrainingData
 from hybridclf.proposer import aligned_log_proba
 from hybridclf.reranking.allocation import FixedTrials
 from hybridclf.reranking.fusion import Fusion

@@ -11,10 +11,13 @@ from uuid import uuid4
 from ..atomic import write_whole
 from ..data.image_files import files_in
 
-__all__ = ["GO_ON", "LOCK", "Folder", "LocalFolder"]
+__all__ = ["GO_ON", "LOCK", "MAX_BYTES", "Folder", "LocalFolder"]
 
 LOCK = "_lock"
 """File name of the lock of the run at work."""
+
+MAX_BYTES = 64 * 2**20
+"""Most bytes of an image that is read into memory."""
 
 GO_ON = "mend that, then repeat the command to go on"
 """End of a message on a failure that is not of the images."""

@@ -1,4 +1,4 @@
-"""Input of a batch job: image files or Parquet rows with images, cut into fixed parts."""
+"""Input of a batch job: image files, Parquet rows or tar archives with images, cut into fixed parts."""
 
 import hashlib
 import os
@@ -16,8 +16,9 @@ from PIL import Image
 from sklearn.utils import gen_batches
 
 from ..data.image_files import ENDINGS
-from ..data.parquet import image_column
+from ..data.parquet import bytes_in, image_column
 from ..errors import InvalidInputError
+from .archives import Member, members, read_members
 from .folders import GO_ON, Folder
 from .stores import folder_of
 
@@ -25,6 +26,9 @@ __all__ = ["PART", "Listing", "Part", "list_input", "read"]
 
 PART = 256
 """Images per part; a part is done whole or not at all."""
+
+CONTAINERS = (".parquet", ".tar")
+"""Endings of files that hold many images."""
 
 READERS = 8
 """Images read from a store at a time."""
@@ -35,30 +39,35 @@ Decode = Callable[[bytes | Path], Image.Image]
 
 @dataclass(frozen=True)
 class Part:
-    """Fixed part of the input: some image files, or some rows of one Parquet file.
+    """Fixed part of the input: some image files, or some rows of one Parquet file, or some images of one archive.
 
     Attributes
     ----------
     number : int
         Position among the parts, from 0.
     files : tuple of str
-        Paths within the input folder, of every image or of the one Parquet file.
+        Paths within the input folder, of every image or of the one Parquet file or archive.
     rows : range or None
         Rows of the Parquet file; None for image files.
+    members : tuple of Member
+        Images of the archive; empty for anything else.
     """
 
     number: int
     files: tuple[str, ...]
     rows: range | None = None
+    members: tuple[Member, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.files if self.rows is None else self.rows)
+        return len(self.sources())
 
     def sources(self) -> list[tuple[str, int | None]]:
-        """List the file of each image, and its row in a Parquet file."""
-        if self.rows is None:
-            return [(file, None) for file in self.files]
-        return [(self.files[0], row) for row in self.rows]
+        """List the file of each image, and its row in a Parquet file; of an archive "ARCHIVE/NAME"."""
+        if self.rows is not None:
+            return [(self.files[0], row) for row in self.rows]
+        if self.members:
+            return [(f"{self.files[0]}/{member.name}", None) for member in self.members]
+        return [(file, None) for file in self.files]
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,7 @@ def list_input(source: str | Path) -> Listing:
     Parameters
     ----------
     source : path or address
-        Folder with images or Parquet files anywhere in it, or one Parquet file.
+        Folder with images, Parquet files or tar archives anywhere in it, or one Parquet file or archive.
 
     Returns
     -------
@@ -101,35 +110,47 @@ def list_input(source: str | Path) -> Listing:
     Raises
     ------
     InvalidInputError
-        If the folder has neither or both, there are no rows, or a Parquet file is damaged or has no column of images.
+        If the folder has none or several of these, there are no rows, or a Parquet file or archive is damaged or has
+        no images.
     """
     try:
         folder, sizes = _find(source)
     except NotADirectoryError as error:
         raise InvalidInputError(
-            f"{source} is neither a folder nor a Parquet file; give one of these as INPUT"
+            f"{source} is neither a folder nor a Parquet file nor a tar archive; give one of these as INPUT"
         ) from error
     except OSError as error:
         raise InvalidInputError(f"{source} cannot be read: {error}; {GO_ON}") from error
-    tables = {name: size for name, size in sizes.items() if name.lower().endswith(".parquet")}
-    images = {name: size for name, size in sizes.items() if name not in tables}
     # a folder of Parquet parts with a stray image is ambiguous
-    if images and tables:
-        raise InvalidInputError(
-            f"{source} holds both images and Parquet files ({next(iter(images))}, {next(iter(tables))}); give one kind"
-        )
+    first_of_kind = {name.lower().rpartition(".")[2] if _is_container(name) else "image": name for name in sizes}
+    if len(first_of_kind) > 1:
+        found = ", ".join(first_of_kind.values())
+        raise InvalidInputError(f"{source} holds several kinds of files ({found}); give one kind")
     if not sizes:
-        raise InvalidInputError(f"{source} has no image in it: no file ends in {', '.join(ENDINGS)} or .parquet")
-    return Listing(folder, tuple(_tables(folder, tables) if tables else _images(list(images))), _digest(sizes))
+        endings = ", ".join((*ENDINGS, *CONTAINERS))
+        raise InvalidInputError(f"{source} has no image in it: no file ends in {endings}")
+    match [*first_of_kind]:
+        case ["parquet"]:
+            parts = _tables(folder, sizes)
+        case ["tar"]:
+            parts = _archives(folder, sizes)
+        case _:
+            parts = _images(list(sizes))
+    return Listing(folder, tuple(parts), _digest(sizes))
+
+
+def _is_container(name: str) -> bool:
+    """Tell whether a file holds many images."""
+    return name.lower().endswith(CONTAINERS)
 
 
 def _find(source: str | Path) -> tuple[Folder, dict[str, int]]:
     """Find the folder of an input, and the names and sizes of its files."""
     folder = folder_of(source)
     parent, name = folder.split()
-    if name.lower().endswith(".parquet") and (size := parent.size(name)) is not None:
+    if _is_container(name) and (size := parent.size(name)) is not None:
         return parent, {name: size}
-    return folder, folder.sizes((*ENDINGS, ".parquet"))
+    return folder, folder.sizes((*ENDINGS, *CONTAINERS))
 
 
 def _images(names: Sequence[str]) -> Iterator[Part]:
@@ -143,6 +164,15 @@ def _tables(folder: Folder, names: Iterable[str]) -> Iterator[Part]:
     if not cuts:
         raise InvalidInputError(f"there is no row in {folder}: {', '.join(names)}")
     return (Part(i, (name,), rows) for i, (name, rows) in enumerate(cuts))
+
+
+def _archives(folder: Folder, names: Iterable[str]) -> Iterator[Part]:
+    """Cut the images of tar archives into parts."""
+    found = {name: members(folder, name) for name in names}
+    images = [(name, every[cut.start : cut.stop]) for name, every in found.items() for cut in _cuts(len(every))]
+    if not images:
+        raise InvalidInputError(f"there is no image in {folder}: {', '.join(names)}; none ends in {', '.join(ENDINGS)}")
+    return (Part(i, (name,), members=tuple(some)) for i, (name, some) in enumerate(images))
 
 
 def _cuts(n: int) -> list[range]:
@@ -180,9 +210,12 @@ def read(folder: Folder, part: Part, decode: Decode) -> Iterator[Image.Image | I
     InvalidInputError
         If the folder's store fails, which says nothing about the image.
     """
-    if part.rows is None:
-        return _read_files(folder, part.files, decode)
-    return _read_rows(folder, part.files[0], part.rows, decode)
+    if part.rows is not None:
+        return _read_rows(folder, part.files[0], part.rows, decode)
+    if part.members:
+        contents = read_members(folder, part.files[0], part.members)
+        return (content if isinstance(content, InvalidInputError) else _try(decode, content) for content in contents)
+    return _read_files(folder, part.files, decode)
 
 
 def _read_files(folder: Folder, names: Sequence[str], decode: Decode) -> Iterator[Image.Image | InvalidInputError]:
@@ -223,7 +256,7 @@ def _read_rows(folder: Folder, name: str, rows: range, decode: Decode) -> Iterat
         yield from [damage] * (len(rows) - n_read)
 
 
-def _cells(file: pq.ParquetFile, column: str, rows: range) -> Iterator[dict[str, Any] | None]:
+def _cells(file: pq.ParquetFile, column: str, rows: range) -> Iterator[Any]:
     """Read the cells of one column for some rows, from the row groups that hold them."""
     # groups of 100, 100 and 50 rows end at 100, 200, 250; rows 150 to 220 are in groups 1 and 2, from row 100 on
     sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
@@ -238,9 +271,9 @@ def _cells(file: pq.ParquetFile, column: str, rows: range) -> Iterator[dict[str,
             return
 
 
-def _try_cell(cell: dict[str, Any] | None, decode: Decode) -> Image.Image | InvalidInputError:
+def _try_cell(cell: Any, decode: Decode) -> Image.Image | InvalidInputError:
     """Decode the image in a cell; a path without bytes is not followed, since it may lead anywhere."""
-    content = cell and cell["bytes"]
+    content = bytes_in(cell)
     if not content:
         return InvalidInputError("the row holds no image bytes; write the images into the Parquet file itself")
     return _try(decode, content)

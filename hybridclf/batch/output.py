@@ -187,9 +187,10 @@ def attempt(output: Folder, part: Part, run: str) -> Iterator[None]:
 
 def _contents(part: Part) -> str:
     """Say which images a part has, for messages."""
-    if part.rows is None:
-        return in_utf8(f"{part.files[0]} to {part.files[-1]}")
-    return in_utf8(f"{part.files[0]}, rows {part.rows[0]} to {part.rows[-1]}")
+    if part.rows is not None:
+        return in_utf8(f"{part.files[0]}, rows {part.rows[0]} to {part.rows[-1]}")
+    (first, _), *_, (last, _) = [*part.sources() * 2]
+    return in_utf8(f"{first} to {last}")
 
 
 def write_part(output: Folder, part: Part, answers: Sequence[FileAnswer], classes: np.ndarray) -> None:

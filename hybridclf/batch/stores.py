@@ -11,15 +11,12 @@ from typing import IO, Any
 from uuid import uuid4
 
 from ..errors import InvalidInputError, MissingDependencyError
-from .folders import GO_ON, LOCK, Folder, LocalFolder
+from .folders import GO_ON, LOCK, MAX_BYTES, Folder, LocalFolder
 
 __all__ = ["RemoteFolder", "folder_of"]
 
 BEAT, LEASE = 3.0, 15.0
 """Seconds between two renewals of a lock in a store, and after which one that is not renewed is a dead run's."""
-
-MAX_BYTES = 64 * 2**20
-"""Most bytes of one image in a store, which is read into memory."""
 
 
 def folder_of(place: str | Path) -> Folder:

@@ -19,7 +19,7 @@ def batch(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="INPUT", help="A folder of images or Parquet files, or one Parquet file; or s3://… of one."
+            metavar="INPUT", help="A folder of images, Parquet files or tar archives, or one of these files; or s3://…"
         ),
     ],
     output: Annotated[

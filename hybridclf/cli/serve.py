@@ -13,7 +13,14 @@ def serve(
     model: Annotated[str, typer.Option(metavar="NAME|DIR", help="An embedded model, or a saved one.")] = "digits",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
-    api_key_file: Annotated[Path | None, typer.Option(help="File of keys, one per line, that may ask.")] = None,
+    uds: Annotated[Path | None, typer.Option(help="Unix socket to listen on, in place of host and port.")] = None,
+    root_path: Annotated[str, typer.Option(help="Path below which a proxy shows this server.")] = "",
+    ssl_certfile: Annotated[Path | None, typer.Option(help="PEM file of a certificate: HTTPS.")] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option(help="PEM file of its key, unless that is in the first.")] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File of keys that may ask, one per line: KEY, or NAME KEY for the log.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="/metrics and /docs ask for a key, too.")] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Denoiser batch; default: the model's.")] = None,
     max_queue: Annotated[int, typer.Option(min=0, help="Images that may wait.")] = 128,
     max_body_bytes: Annotated[int, typer.Option(min=1, help="Size of a request.")] = 10 * 2**20,
@@ -35,6 +42,9 @@ def serve(
     header_seconds: Annotated[float, typer.Option(min=0.1, help="Longest time to send a request's header.")] = 10.0,
     max_connections: Annotated[int, typer.Option(min=1, help="Connections at a time.")] = 1000,
     drain_seconds: Annotated[float, typer.Option(min=1, help="Longest time from SIGTERM to the end.")] = 30.0,
+    images_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="Images that a client may ask about in a minute; default: any.")
+    ] = None,
     max_documents: Annotated[int, typer.Option(min=1, help="Labels in a request.")] = 100,
     reload_model: Annotated[bool, typer.Option("--reload-model", help="SIGHUP loads the model anew, too.")] = False,
     log_format: Annotated[
@@ -62,9 +72,13 @@ def serve(
             stuck_seconds=stuck_after,
             deadline_seconds=deadline,
             max_deadline_seconds=max_deadline,
+            images_per_minute=images_per_minute,
         )
         keys = [] if api_key_file is None else serving.read_keys(api_key_file)
-        serving.check_port(host, port)
+        socket, certificate, key = (None if p is None else str(p) for p in (uds, ssl_certfile, ssl_keyfile))
+        serving.check_address(host, port, socket)
+        if certificate is not None:
+            serving.check_certificate(certificate, key)
 
         def load() -> HybridClassifier:
             clf = HybridClassifier.from_pretrained(model, device=device)
@@ -77,7 +91,7 @@ def serve(
             if reload_model:
                 serving.reload_model(application, load)
 
-        application = serving.create_app(load(), limits, name=Path(model).name, api_keys=keys)
+        application = serving.create_app(load(), limits, name=Path(model).name, api_keys=keys, private=private)
         ended_by = serving.run(
             application,
             host,
@@ -88,6 +102,10 @@ def serve(
             connections=max_connections,
             json_log=log_format == "json",
             on_hangup=on_hangup,
+            uds=socket,
+            root_path=root_path,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
         )
         if ended_by == signal.SIGINT:
             raise KeyboardInterrupt

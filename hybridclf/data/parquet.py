@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from ..errors import InvalidInputError
 
-__all__ = ["ImageTable", "find", "image_column", "opened"]
+__all__ = ["ImageTable", "bytes_in", "find", "image_column", "opened"]
 
 BATCH = 256
 """Rows read at a time."""
@@ -65,7 +65,7 @@ class ImageTable:
                 for row in batch.to_pylist():
                     if row[self.label] not in number:
                         raise InvalidInputError(f"{path} has the label {row[self.label]!r}, which is no class of it")
-                    yield (row[self.image] or {}).get("bytes"), number[row[self.label]], row.get(self.group)
+                    yield bytes_in(row[self.image]), number[row[self.label]], row.get(self.group)
 
 
 def find(path: Path, group: str | None = None) -> ImageTable:
@@ -143,22 +143,43 @@ def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
 
 
 def image_column(schema: pa.Schema, path: str | Path) -> str:
-    """Name of the column of {bytes, path} structs, as Hugging Face stores images; the path is for the message.
+    """Name of the column of images: {bytes, path} structs, as Hugging Face stores them, else plain bytes.
+
+    The path is for the message.
 
     Raises
     ------
     InvalidInputError
         If there is none, or several of which none is named "image" or "img".
     """
-    return _pick(path, "images", schema, _holds_images, ("image", "img"))
+    kinds = {field.name: field.type for field in schema}
+    lists = [name for name, kind in kinds.items() if _is_list_of_images(kind)]
+    holds = _holds_structs if any(map(_holds_structs, kinds.values())) else _holds_bytes
+    if lists and not any(map(holds, kinds.values())):
+        raise InvalidInputError(
+            f"{path} has several images in a row, in {lists[0]!r}; write a row for each, as with "
+            f"pandas.read_parquet(…).explode({lists[0]!r})"
+        )
+    return _pick(path, "images", schema, holds, ("image", "img"))
 
 
-def _holds_images(kind: pa.DataType) -> bool:
+def bytes_in(cell: Any) -> bytes | None:
+    """Bytes in a cell of images, a struct or the bytes themselves; None if there are none."""
+    return cell.get("bytes") if isinstance(cell, dict) else cell
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    return any(is_kind(kind) for is_kind in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
+
+
+def _holds_structs(kind: pa.DataType) -> bool:
     """Tell whether a column is a struct with a field of bytes."""
-    if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
-        return False
-    content = kind.field("bytes").type
-    return any(is_kind(content) for is_kind in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
+    return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
+
+
+def _is_list_of_images(kind: pa.DataType) -> bool:
+    is_list = any(test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
+    return is_list and (_holds_structs(kind.value_type) or _holds_bytes(kind.value_type))
 
 
 def _holds_labels(kind: pa.DataType) -> bool:

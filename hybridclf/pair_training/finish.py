@@ -17,11 +17,11 @@ from ..reranking.allocation import Race
 from .checkpoint import writing
 from .loss_plot import plot_losses
 from .planning import use_held_out
-from .recipe import TrainingData
 from .result import advice, measure
 from .run import TrainingRun
 from .tier_1 import Tier1
 from .time_budget import RACE_TRIALS, TimeBudget
+from .training_data import TrainingData
 
 __all__ = ["RACE", "TOP_K", "finish", "publish"]
 

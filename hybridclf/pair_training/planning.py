@@ -9,10 +9,13 @@ from torch import nn
 from ..models import LateUNet
 from ..ports import Trainable
 from ..training.trainer import Trainer
-from .recipe import CHECKED, WIDTHS, Job, TrainingData, denoiser_job, proposer_job, seconds_per_row
-from .run import LOG_EVERY, TrainingRun, seconds_per_step
+from .networks import WIDTHS, new_trainable, new_unet
+from .recipe import CHECKED, Job, denoiser_job, proposer_job
+from .run import LOG_EVERY, TrainingRun
 from .tier_1 import Tier1
 from .time_budget import FINISHING_SHARE, MIN_STEPS, HeldOutUse, TimeBudget, TimePlan
+from .timing import seconds_per_row, seconds_per_step
+from .training_data import TrainingData
 
 __all__ = ["new_denoiser", "new_proposer", "plan_time", "use_held_out"]
 
@@ -46,7 +49,7 @@ def new_proposer(specs: Sequence[str], data: TrainingData, seconds: float) -> tu
     seconds : float
         Time of its training.
     """
-    made = ((spec, data.new_trainable(spec)) for spec in specs)
+    made = ((spec, new_trainable(data, spec)) for spec in specs)
     return _largest(
         made,
         lambda found: proposer_job(_uncompiled(data), found[1].network).trainer,
@@ -58,7 +61,7 @@ def new_proposer(specs: Sequence[str], data: TrainingData, seconds: float) -> tu
 def new_denoiser(data: TrainingData, seconds: float) -> LateUNet:
     """Make the widest new U-Net that so many seconds of training allow."""
     return _largest(
-        map(data.new_denoiser, WIDTHS),
+        (new_unet(data, width) for width in WIDTHS),
         lambda network: denoiser_job(_uncompiled(data), network).trainer,
         lambda _: ENOUGH_STEPS,
         seconds,

@@ -11,8 +11,8 @@ from ..metrics import accuracy
 from ..proposer import aligned_log_proba
 from ..reranking.allocation import FixedTrials
 from ..reranking.fusion import Fusion
-from .recipe import TrainingData
 from .time_budget import HeldOutUse
+from .training_data import TrainingData
 
 __all__ = ["TIERS", "advice", "measure"]
 

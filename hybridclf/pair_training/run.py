@@ -1,13 +1,12 @@
 """Training run in a folder: settings, log and checkpoints to resume from."""
 
 import json
-import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import MappingProxyType
@@ -19,9 +18,11 @@ from torch import Tensor, nn
 from ..errors import TrainingError
 from ..training.trainer import Trainer, check_finite
 from ..utils.progress import progress_bar
+from .best_weights import BestWeights
 from .checkpoint import load_tensors, save_json, save_tensors, writing
+from .timing import steps_in
 
-__all__ = ["N_CHECKS", "TrainingRun", "seconds_per_step", "steps_in"]
+__all__ = ["N_CHECKS", "TrainingRun"]
 
 LOG_EVERY = 20
 """Steps between two entries of the log; a checkpoint is written with an entry."""
@@ -31,9 +32,6 @@ SAVE_EVERY = 60.0
 
 N_CHECKS = 20
 """Checks of the held-out loss per training."""
-
-WARM_UP, TIMED_STEPS, TIMED_SECONDS = 1, 2, 2.0
-"""Untimed steps at first, then the fewest timed steps and seconds."""
 
 
 class TrainingRun:
@@ -260,7 +258,7 @@ class TrainingRun:
         best = None
         if patience is not None:
             losses = [self.log["before"][name], *(entry["held_out"] for entry in entries if "held_out" in entry)]
-            best = _Best.after(self.best(name), patience, losses)
+            best = BestWeights.after(self.best(name), patience, losses)
         with _interrupts_noted() as noted:
             self._run(name, trainer, held_out, progress, noted, best)
         # the checkpoint is written by now
@@ -286,7 +284,7 @@ class TrainingRun:
         held_out: Callable[[nn.Module], float],
         progress: bool,
         interrupted: threading.Event,
-        best: "_Best | None",
+        best: BestWeights | None,
     ) -> None:
         """Run the steps with a progress bar, log entries and checkpoints, to an end or to an interruption."""
         size, saved, since = trainer.config.batch_size, time.monotonic(), time.monotonic()
@@ -317,52 +315,6 @@ class TrainingRun:
                 if done:
                     return
                 losses, since = [], time.monotonic()
-
-
-@dataclass
-class _Best:
-    """Weights with the lowest held-out loss so far, in a file.
-
-    Attributes
-    ----------
-    path : Path
-        File of the weights.
-    patience : int
-        Checks without a lower loss after which the loss is settled.
-    loss : float
-        Lowest loss.
-    since : int
-        Checks since.
-    """
-
-    path: Path
-    patience: int
-    loss: float = math.inf
-    since: int = 0
-
-    @classmethod
-    def after(cls, path: Path, patience: int, losses: Iterable[float]) -> "_Best":
-        """The best of weights checked earlier, by their losses; the file is there."""
-        best = cls(path, patience)
-        for loss in losses:
-            best._count(loss)
-        return best
-
-    def check(self, loss: float, network: nn.Module) -> None:
-        """Keep the weights if their loss is lower."""
-        if self._count(loss):
-            save_tensors(self.path, network.state_dict())
-
-    def _count(self, loss: float) -> bool:
-        """Count a check, and tell whether its loss is the lowest."""
-        is_lower = loss < self.loss
-        self.loss, self.since = min(loss, self.loss), 0 if is_lower else self.since + 1
-        return is_lower
-
-    @property
-    def is_settled(self) -> bool:
-        """True once the loss has not fallen for long enough."""
-        return self.since >= self.patience
 
 
 @contextmanager
@@ -413,26 +365,6 @@ def _restore(trainer: Trainer, checkpoint: Path) -> None:
         raise TrainingError(
             f"{checkpoint} is that of another training: {error}; start anew in another folder"
         ) from error
-
-
-def steps_in(trainer: Trainer, seconds: float) -> int:
-    """Estimate the steps in so many seconds, at least one, by timing a few."""
-    return max(1, int(seconds / seconds_per_step(trainer)))
-
-
-def seconds_per_step(trainer: Trainer) -> float:
-    """Time of one step, by that of a few; the trainer's state is restored."""
-    start, trainer.n_steps = trainer.state_dict(), 2**62  # a schedule without an end
-    steps = trainer.run()
-    for _ in range(WARM_UP):
-        float(next(steps))
-    n, begin = 0, time.perf_counter()
-    while n < TIMED_STEPS or time.perf_counter() - begin < TIMED_SECONDS:
-        float(next(steps))  # waits for the device
-        n += 1
-    seconds = (time.perf_counter() - begin) / n
-    trainer.load_state_dict(start)
-    return seconds
 
 
 def _is_blank(out: Path) -> bool:

@@ -16,8 +16,9 @@ from ..models import LateUNet
 from ..persistence import read_description
 from ..persistence.denoisers import restore_denoiser
 from ..ports import Trainable
-from .recipe import TrainingData
+from .networks import same_unet
 from .settings import PairSettings
+from .training_data import TrainingData
 
 __all__ = ["earlier_settings", "seen_images", "take_over", "trained_on"]
 
@@ -85,7 +86,7 @@ def take_over(folder: Path, data: TrainingData, trainable: Trainable | None) -> 
         if earlier.config["shape"] != list(data.shape):
             raise SavedModelError(f"it is for images of {earlier.config['shape']}")
         # a network of the earlier size, whatever this device would train by default
-        network = data.same_denoiser(earlier.config)
+        network = same_unet(data, earlier.config)
         network.load_state_dict(earlier.state_dict())
         return network
 

@@ -17,9 +17,12 @@ from ..proposer import is_trained, rows_of
 from ..utils.progress import progress_bar
 from .checkpoint import load_tensors, save_tensors
 from .linear_head import fit_linear_head
-from .recipe import PATIENCE, PROPOSER_SHARE, PROPOSERS, Job, TrainingData
-from .run import TrainingRun, seconds_per_step
+from .networks import PROPOSERS
+from .recipe import PATIENCE, PROPOSER_SHARE, Job
+from .run import TrainingRun
 from .time_budget import MIN_STEPS
+from .timing import seconds_per_step
+from .training_data import TrainingData
 
 __all__ = ["AUTO", "NEW", "Chosen", "HeadTier1", "NetworkTier1", "SklearnTier1", "Tier1", "choose", "fitted_tier_1"]
 

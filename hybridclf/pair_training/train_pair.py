@@ -21,14 +21,16 @@ from ..pretrained.catalog import model_folder
 from ..reranking import fusion, novelty
 from ..training import augmentation, losses, optimizer, trainer
 from ..training import denoiser as denoiser_training
-from . import finish, linear_head, provenance, recipe, time_budget
+from . import finish, linear_head, networks, provenance, recipe, time_budget, training_data
+from .networks import same_unet
 from .planning import new_denoiser, new_proposer, plan_time
-from .recipe import PATIENCE, PROPOSER_SHARE, Job, TrainingData, denoiser_job, proposer_job, worth_compiling
+from .recipe import PATIENCE, PROPOSER_SHARE, Job, denoiser_job, proposer_job, worth_compiling
 from .run import TrainingRun
 from .settings import PairSettings, stored_settings
 from .start_from import earlier_settings, seen_images, take_over, trained_on
 from .tier_1 import AUTO, NEW, Chosen, NetworkTier1, Tier1, choose, fitted_tier_1
 from .time_budget import FINISHING_SHARE, TimeBudget, TimePlan
+from .training_data import TrainingData
 
 __all__ = ["PairSettings", "stored_settings", "train_pair", "trained_on"]
 
@@ -166,7 +168,7 @@ def _make_tiers(read: _Read, start_from: str | None, budget: TimeBudget, run: Tr
         spec, trainable = new_proposer(read.tier_1.specs, data, PROPOSER_SHARE * budget.left)
         data = replace(data, settings=replace(data.settings, proposer=spec))
     if run is not None:
-        network = data.same_denoiser(run.log["settings"]["network"])
+        network = same_unet(data, run.log["settings"]["network"])
     elif start_from is not None:
         network = take_over(Path(start_from), data, trainable)
     else:
@@ -201,7 +203,7 @@ def _modules() -> list[ModuleType]:
     fitting = [calibration, recording, corruptions, cross_fit, drift, outliers, worth]
     evidence = [fusion, novelty, objectives, weighting]
     training = [augmentation, denoiser_training, losses, optimizer, trainer]
-    ours = [finish, linear_head, recipe, time_budget]
+    ours = [finish, linear_head, networks, recipe, time_budget, training_data]
     return [*ours, duplicates, holding_out, *training, *fitting, *evidence]
 
 

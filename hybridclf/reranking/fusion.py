@@ -1,6 +1,6 @@
 """Prior and evidence become one posterior."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -153,26 +153,48 @@ class Fusion:
         # cumulative[:, n - 1]: errors (3, 1), (2, 2) of two classes make (3, 1) after one trial, (5, 3) after two.
         counts = [n for n in _TRIAL_COUNTS if n <= errors.shape[1]]
         cumulative = np.cumsum(errors, axis=1, dtype=float)
-        seen = [(np.full(len(y), n), cumulative[:, n - 1]) for n in counts]
+        seen = [(n, cumulative[:, n - 1]) for n in counts]
         all_log_prior, all_y = (log_prior, y) if alone is None else alone
         weight_alone = weight if alone is None else weight_alone
         start = np.log([1.0, 0.5, 1.0 / _typical_gap(cumulative[:, -1] / errors.shape[1], y), 0.5])
 
-        def loss(theta: np.ndarray) -> float:
+        def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
             fusion = cls(*np.exp(theta).tolist())
-            likelihoods = [_log_likelihood(fusion.scores(log_prior, s, n), y, weight) for n, s in seen]
-            without = _log_likelihood(fusion.prior_alone * all_log_prior, all_y, weight_alone)
-            likelihood = np.mean([*likelihoods, without])
-            return float(-likelihood + np.square(theta - start).sum() / (2 * len(y)))  # a weak normal prior
+            likelihood, (slope,) = _log_likelihood(
+                fusion.prior_alone * all_log_prior, all_y, weight_alone, [all_log_prior]
+            )
+            gradient = np.array([fusion.prior_alone * slope, 0.0, 0.0, 0.0])  # in the logarithms of the parameters
+            for n, sums in seen:
+                scores = fusion.scores(log_prior, sums, np.full(len(y), n))
+                one, (of_prior, of_errors) = _log_likelihood(scores, y, weight, [log_prior, sums])
+                shared = fusion.correlation * (n - 1)
+                of_errors *= -fusion.error_weight / (1 + shared)
+                likelihood += one
+                gradient += 0.0, fusion.prior_weight * of_prior, of_errors, -of_errors * shared / (1 + shared)
+            from_start, parts = theta - start, 1 + len(seen)
+            loss = -likelihood / parts + from_start @ from_start / (2 * len(y))  # a weak normal prior
+            return float(loss), -gradient / parts + from_start / len(y)
 
-        best = minimize(loss, start, method="L-BFGS-B", bounds=[(b - 6, b + 6) for b in start])
+        best = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(b - 6, b + 6) for b in start])
         prior_alone, prior_weight, error_weight, correlation = np.exp(best.x).tolist()
         return cls(prior_alone, prior_weight, error_weight, correlation, calibrated=True)
 
 
-def _log_likelihood(scores: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> float:
-    """Mean log-probability of the right classes `[n]` under log-scores `[n, C]`, weighted `[n]` if not alike."""
-    return float(np.average(log_softmax(scores, axis=1)[np.arange(len(y)), y], weights=weight))
+def _log_likelihood(
+    scores: np.ndarray, y: np.ndarray, weight: np.ndarray | None, terms: Sequence[np.ndarray]
+) -> tuple[float, list[float]]:
+    """Compute the mean log-probability of the right classes `[n]` under log-scores `[n, C]`, weighted `[n]` if given.
+
+    Also its derivatives by the weights of terms `[n, C]` in the scores: a term's value for the right class, less its
+    mean under the posterior. A class at -inf has no posterior, and adds nothing.
+    """
+    log_posterior = log_softmax(scores, axis=1)
+    posterior, rows = np.exp(log_posterior), np.arange(len(y))
+    slopes = []
+    for term in terms:
+        term = np.where(np.isfinite(term), term, 0.0)
+        slopes.append(float(np.average(term[rows, y] - (posterior * term).sum(axis=1), weights=weight)))
+    return float(np.average(log_posterior[rows, y], weights=weight)), slopes
 
 
 def _typical_gap(errors: np.ndarray, y: np.ndarray) -> float:

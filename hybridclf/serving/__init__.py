@@ -19,6 +19,15 @@ from .app import create_app
 from .auth import read_keys, reload_keys
 from .limits import Limits
 from .reloading import reload_model
-from .server import check_port, run
+from .server import check_address, check_certificate, run
 
-__all__ = ["Limits", "check_port", "create_app", "read_keys", "reload_keys", "reload_model", "run"]
+__all__ = [
+    "Limits",
+    "check_address",
+    "check_certificate",
+    "create_app",
+    "read_keys",
+    "reload_keys",
+    "reload_model",
+    "run",
+]

@@ -1,4 +1,4 @@
-"""HTTP endpoints: rerank, classify, health and metrics."""
+"""HTTP endpoints: rerank and classify."""
 
 import asyncio
 import math
@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -21,23 +21,28 @@ from ..errors import InvalidInputError
 from ..estimator import HybridClassifier
 from ..fitting.outliers import novelty_test
 from ..ports import Label
-from . import schemas
-from .auth import ApiKeys
+from . import monitoring, schemas
+from .auth import ApiKeys, client_of
 from .bodies import read_classify, read_rerank, unless_gone
 from .byte_budget import Hold
-from .docs_page import docs_page
 from .errors import Refusal, as_refusal
 from .limits import Limits
 from .openapi import FORM, REFUSALS, body_of
+from .quota import Quota
 from .request_log import RequestLog, costs, note
-from .schemas import ClassifyRequest, ClassifyResponse, RerankRequest, RerankResponse
+from .schemas import ClassifyRequest, ClassifyResponse, RankedText, RankedTexts, RerankRequest, RerankResponse
 from .service import Answer, Question, Service
 
 __all__ = ["create_app"]
 
 
 def create_app(
-    clf: HybridClassifier, limits: Limits | None = None, *, name: str = "model", api_keys: Iterable[str] = ()
+    clf: HybridClassifier,
+    limits: Limits | None = None,
+    *,
+    name: str = "model",
+    api_keys: Iterable[str] = (),
+    private: bool = False,
 ) -> FastAPI:
     """Create the application that serves a fitted classifier, for any ASGI server.
 
@@ -52,7 +57,10 @@ def create_app(
     name : str
         Name of the model in requests and answers.
     api_keys : iterable of str
-        Accepted keys; a request sends one as `Authorization: Bearer KEY`. Without keys, every request is served.
+        Accepted keys, each "KEY" or "NAME KEY" with the client's name in the log. A request sends one as
+        `Authorization: Bearer KEY`. Without keys every request is served, but for those of other sites' pages.
+    private : bool
+        `/metrics`, `/docs` and `/openapi.json` ask for a key, too.
 
     Returns
     -------
@@ -61,12 +69,15 @@ def create_app(
     Raises
     ------
     InvalidInputError
-        If the classifier takes no images, or is to reject some and cannot.
+        If the classifier takes no images, or is to reject some and cannot; if it is private and has no keys.
     """
 
     check_image_shape(clf.image_shape_)  # at once: an error at start-up of the server would come too late
     if clf.reject is not None:
         novelty_test(clf)
+    keys = ApiKeys(api_keys)
+    if private and not keys:
+        raise InvalidInputError("a private server needs keys; give it some (--api-key-file)")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -83,19 +94,21 @@ def create_app(
         description="A second opinion on images that a fast classifier is not sure about.",
         lifespan=lifespan,
         exception_handlers={HTTPException: _refuse, Refusal: _refuse},
-        # FastAPI's own pages load their scripts from another host
+        # FastAPI's own pages load their scripts from another host, and its description asks for no key
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,
     )
-    app.state.name, app.state.keys = name, ApiKeys(api_keys)
+    app.state.name, app.state.keys = name, keys
+    app.state.quota = Quota((limits or Limits()).images_per_minute)
     app.add_middleware(RequestLog)
     app.include_router(_asked)
-    app.include_router(_watched)
+    app.include_router(monitoring.probes)
+    app.include_router(monitoring.descriptions, dependencies=[Depends(client_of)] if private else [])
     return app
 
 
 _asked = APIRouter(dependencies=[Depends(HTTPBearer(auto_error=False))], responses=REFUSALS)
-_watched = APIRouter()
 
 
 # --- rerank and classify ----------------------------------------------------------------------------------------------
@@ -123,33 +136,25 @@ _Answerer = Callable[[Request, Service, Hold], Awaitable[tuple[BaseModel, bool]]
 
 
 async def _respond(request: Request, endpoint: str, answer: _Answerer) -> Response:
-    """Answer one request, or refuse it, and count its outcome."""
+    """Answer one request, or refuse it, and count its outcome and time."""
+    began = monotonic()
     service: Service = request.app.state.service
     try:
-        client = _client(request)  # before anything else, so that strangers cost nothing
+        client = client_of(request)  # before anything else, so that strangers cost nothing
         note(request.scope, client=client)
         service.gate.check()  # a full server need not read the body
         with service.in_use(), service.budget.hold(client) as hold:
             body, degraded = await answer(request, service, hold)
         response = Response(body.model_dump_json(exclude_none=True), media_type="application/json")
         outcome = "degraded" if degraded else "ok"
-        note(request.scope, **costs(body))
     # every exception becomes a counted response
     except Exception as error:
         refusal = as_refusal(error)
         response, outcome = _refusal_response(refusal), refusal.outcome
     service.metrics.requests.labels(endpoint, outcome).inc()
+    service.metrics.request_seconds.labels(endpoint).observe(monotonic() - began)
     note(request.scope, endpoint=endpoint, outcome=outcome)
     return response
-
-
-def _client(request: Request) -> str:
-    """Check the key of a request, and name its client."""
-    keys: ApiKeys = request.app.state.keys
-    authorization = request.headers.get("authorization")
-    if not keys.accept(authorization):
-        raise Refusal(401, "send an API key, Authorization: Bearer KEY", headers={"WWW-Authenticate": "Bearer"})
-    return keys.client(authorization, request.client.host if request.client else "")
 
 
 async def _rerank(request: Request, service: Service, hold: Hold) -> tuple[BaseModel, bool]:
@@ -162,6 +167,7 @@ async def _rerank(request: Request, service: Service, hold: Hold) -> tuple[BaseM
     question = Question(image, labels, log_prior, deadline, asked.max_evaluations, hold.client, hold)
     # places are counted here, before decoding, so that undecoded images cannot pile up
     with service.gate.places(1):
+        request.app.state.quota.spend(hold.client, 1)
         answer = await unless_gone(request, service.answer(question))
     best = np.argsort(-answer.posterior, kind="stable")[: asked.top_n]
     results = [
@@ -176,7 +182,21 @@ async def _rerank(request: Request, service: Service, hold: Hold) -> tuple[BaseM
     response = RerankResponse(
         id=uuid4().hex, model=request.app.state.name, results=results, meta=_meta(answer, asked), usage=usage
     )
-    return response, answer.degraded
+    note(request.scope, **costs(response))
+    return _as_texts(asked, response) if asked.texts else response, answer.degraded
+
+
+def _as_texts(asked: RerankRequest, response: RerankResponse) -> RankedTexts:
+    """Bring an answer to the form of text-embeddings-inference."""
+    ranked = (
+        RankedText(
+            index=one.index,
+            score=one.relevance_score,
+            text=asked.documents[one.index] if asked.return_text else None,
+        )
+        for one in response.results
+    )
+    return RankedTexts(list(ranked))
 
 
 async def _classify(request: Request, service: Service, hold: Hold) -> tuple[BaseModel, bool]:
@@ -189,10 +209,12 @@ async def _classify(request: Request, service: Service, hold: Hold) -> tuple[Bas
     bounds = (deadline, asked.max_evaluations, hold.client, hold)
     questions = [Question(image, labels, None, *bounds, may_reject=asked.labels is None) for image in images]
     with service.gate.places(len(questions)):
+        request.app.state.quota.spend(hold.client, len(questions))
         answers = await unless_gone(request, service.answer_all(questions))
     results = [_classification(service.clf, answer, labels, asked) for answer in answers]
     usage = schemas.Usage(evaluations=sum(answer.evaluations for answer in answers))
     response = ClassifyResponse(id=uuid4().hex, model=request.app.state.name, results=results, usage=usage)
+    note(request.scope, **costs(response))
     return response, any(answer.degraded for answer in answers)
 
 
@@ -254,44 +276,11 @@ def _deadline(asked: schemas.Request, limits: Limits, arrived: float) -> float |
 @_asked.get("/v1/models")
 async def models(request: Request) -> schemas.Models:
     """List the served model."""
-    _client(request)
+    client_of(request)
     return schemas.Models(data=[schemas.Model(id=request.app.state.name)])
 
 
-# --- health -----------------------------------------------------------------------------------------------------------
-
-
-@_watched.get("/healthz", responses={503: {"description": "A thread has died or hangs; restart the process."}})
-@_watched.head("/healthz", include_in_schema=False)
-@_watched.get("/health", include_in_schema=False)
-@_watched.head("/health", include_in_schema=False)
-async def healthz(request: Request) -> Response:
-    """Tell whether the process works; one whose threads have died or hang must be restarted."""
-    alive = request.app.state.service.alive
-    return JSONResponse({"status": "ok" if alive else "stuck"}, 200 if alive else 503)
-
-
-@_watched.get("/readyz", responses={503: {"description": "Send no requests here now."}})
-@_watched.head("/readyz", include_in_schema=False)
-async def readyz(request: Request) -> Response:
-    """Tell whether to send requests: the model is loaded and warm, batches succeed in time, and nothing is draining."""
-    # load balancers stop sending at the first failing check, while /healthz keeps the process alive
-    ready = request.app.state.service.ready
-    return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
-
-
-@_watched.get("/metrics", response_class=PlainTextResponse)
-async def metrics(request: Request) -> Response:
-    """Metrics for Prometheus."""
-    service: Service = request.app.state.service
-    return Response(service.metrics.text(), media_type=service.metrics.content_type)
-
-
-@_watched.get("/docs", include_in_schema=False)
-async def docs(request: Request) -> Response:
-    """Describe all of this on a page."""
-    page = docs_page(request.app.openapi(), "openapi.json")
-    return HTMLResponse(page, headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"})
+# --- refusals ---------------------------------------------------------------------------------------------------------
 
 
 def _refusal_response(refusal: Refusal) -> Response:
@@ -299,4 +288,7 @@ def _refusal_response(refusal: Refusal) -> Response:
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    return _refusal_response(as_refusal(error))
+    """Refuse what no endpoint has answered: an unknown path or method, or no key."""
+    refusal = as_refusal(error)
+    request.app.state.service.metrics.requests.labels("other", refusal.outcome).inc()
+    return _refusal_response(refusal)

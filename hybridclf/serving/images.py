@@ -23,23 +23,24 @@ Pillow's `resize` says so of its own `reducing_gap`, which averages in the same 
 
 
 def data_of(uri: str) -> bytes:
-    """Decode the bytes of a base64 data URI, and check that they may be an image.
+    """Decode the bytes of a data URI or of plain base64, and check that they may be an image.
 
     Raises
     ------
     InvalidInputError
         For anything else; a URL is not fetched.
     """
-    head, _, data = uri.partition(",")
+    head, comma, data = uri.rpartition(",")
     # fetching an address would let clients reach the server's own network
-    if not head[:5].lower() == "data:" or not head[-7:].lower() == ";base64":
+    if ":" in uri[:10] and not (head[:5].lower() == "data:" and head[-7:].lower() == ";base64"):
         raise InvalidInputError(
             "the image must be a data URI, data:image/png;base64,…; an address is not fetched, send the image itself"
         )
     try:
         decoded = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise InvalidInputError("the data URI of the image is not valid base64") from error
+        what = "the data URI of the image" if comma else "the image is no data URI, and"
+        raise InvalidInputError(f"{what} is not valid base64") from error
     check_format(decoded)
     return decoded
 

@@ -45,6 +45,8 @@ class Limits:
         Deadline of requests that name none, above 0 and at most `max_deadline_seconds`. None: the latter.
     max_deadline_seconds : float or None
         Longest deadline, above 0: a longer one is cut to it. None: any, or none at all.
+    images_per_minute : int or None
+        Images that a client may ask about in a minute, at least 1. None: any number.
 
     Raises
     ------
@@ -63,13 +65,15 @@ class Limits:
     stuck_seconds: float = 60.0
     deadline_seconds: float | None = None
     max_deadline_seconds: float | None = None
+    images_per_minute: int | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            if value is None and field.default is None:
+                continue
             if "deadline" in field.name:
-                if value is not None:
-                    check_number(field.name, value, above=0)
+                check_number(field.name, value, above=0)
                 continue
             lowest = _LOWEST.get(field.name, 1)
             if field.name.endswith("_seconds"):

@@ -30,9 +30,10 @@ FORM = {
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"description": "Bad input; `message` says what is wrong."},
     401: {"description": "No API key, or a wrong one."},
+    403: {"description": "A page of another site asks a server without keys."},
     404: {"description": "Another model than the one that is served was asked for."},
     408: {"description": "The body came too slowly."},
     413: {"description": "The body is too large."},
-    429: {"description": "The queue is full; `Retry-After` says when to come back."},
+    429: {"description": "The queue is full or the quota spent; `Retry-After` says when to come back."},
     503: {"description": "The server is shutting down."},
 }

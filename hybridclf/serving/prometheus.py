@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from ..reranking.evidence import RerankResult
@@ -24,8 +24,16 @@ class ServerMetrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
         self.requests = Counter(
             "hybridclf_requests", "Requests by outcome.", ["endpoint", "outcome"], registry=registry
+        )
+        self.request_seconds = Histogram(
+            "hybridclf_request_seconds",
+            "Time from a request's header to its answer.",
+            ["endpoint"],
+            buckets=_SECONDS,
+            registry=registry,
         )
         self.deadline_misses = Counter(
             "hybridclf_deadline_misses", "Answers more than 20 ms behind their deadline.", registry=registry

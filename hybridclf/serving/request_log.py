@@ -50,13 +50,14 @@ class RequestLog:
             await self.app(scope, receive, send)
             return
         began, headers = monotonic(), Headers(scope=scope)
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
         trace, flags = _trace(headers.get("traceparent", ""))
         fields: dict[str, Any] = {
             "request_id": _request_id(headers.get("x-request-id", "")),
             "trace_id": trace,
             "span_id": token_hex(8),
             "method": scope["method"],
-            "path": scope["path"][:LONGEST_ID],
+            "path": path[:LONGEST_ID],
         }
         scope.setdefault("state", {})["log"] = fields
 
@@ -71,7 +72,7 @@ class RequestLog:
         try:
             await self.app(scope, receive, send_named)
         finally:
-            if scope["path"] not in _QUIET:
+            if path not in _QUIET:
                 fields["seconds"] = round(monotonic() - began, 6)
                 _log.info("request", extra={"fields": fields})
 

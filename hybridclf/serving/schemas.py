@@ -1,4 +1,7 @@
-"""Schemas of requests and answers, after the common form of Jina's, Cohere's and vLLM's rerank endpoints."""
+"""Schemas of requests and answers, after the common form of Jina's, Cohere's and vLLM's rerank endpoints.
+
+Requests in the form of text-embeddings-inference are taken, too.
+"""
 
 from difflib import get_close_matches
 from itertools import islice
@@ -10,9 +13,11 @@ from pydantic import (
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
+    RootModel,
     WithJsonSchema,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 
 __all__ = [
     "Classification",
@@ -21,6 +26,8 @@ __all__ = [
     "Meta",
     "Model",
     "Models",
+    "RankedText",
+    "RankedTexts",
     "Request",
     "RerankRequest",
     "RerankResponse",
@@ -39,6 +46,9 @@ MOST_IGNORED = 20
 MISSPELT = 0.85
 """Similarity from which a field's name counts as misspelt: "logprior", "topn", "Documents"."""
 
+OTHERS_FIELDS = {"texts", "return_text"}
+"""Fields of text-embeddings-inference, which no other field's name is compared with."""
+
 LONGEST_LIST = 10_000
 """Most entries of any list in a request; a server's own limits are lower."""
 
@@ -48,9 +58,20 @@ _PIXELS = (
 )
 
 
-def _of(key: str) -> Any:
-    """Make a validator that unwraps {key: value} to its value and leaves anything else."""
-    return lambda value: value[key] if isinstance(value, dict) and key in value else value
+def _image(value: Any) -> Any:
+    """Unwrap {"image": uri}, and vLLM's {"content": [{"type": "image_url", "image_url": {"url": uri}}]}."""
+    match value:
+        case {"image": uri} | {"content": [{"image_url": {"url": uri}}]}:
+            return uri
+    return value
+
+
+def _text(value: Any) -> Any:
+    """Unwrap {"text": text}, and vLLM's {"content": [{"type": "text", "text": text}]}."""
+    match value:
+        case {"text": text} | {"content": [{"text": text}]}:
+            return text
+    return value
 
 
 def _listed(value: Any) -> Any:
@@ -77,8 +98,8 @@ _LIST_OF_IMAGES = {"type": "array", "items": _IMAGE, "minItems": 1, "maxItems": 
 
 Whole = Annotated[int, BeforeValidator(_no_truth_value)]
 Number = Annotated[float, BeforeValidator(_no_truth_value)]
-Query = Annotated[str, BeforeValidator(_of("image")), WithJsonSchema(_IMAGE)]
-Document = Annotated[str, Field(max_length=LONGEST_LABEL), BeforeValidator(_of("text")), WithJsonSchema(_TEXT)]
+Query = Annotated[str, BeforeValidator(_image), WithJsonSchema(_IMAGE)]
+Document = Annotated[str, Field(max_length=LONGEST_LABEL), BeforeValidator(_text), WithJsonSchema(_TEXT)]
 Texts = Annotated[list[Document], Field(min_length=1, max_length=LONGEST_LIST, fail_fast=True)]
 Images = Annotated[
     list[Query],
@@ -119,7 +140,7 @@ class Request(BaseModel):
     @model_validator(mode="after")
     def _refuse_misspelt(self) -> Self:
         """Refuse a field whose name is nearly ours: ignored, a misspelt `log_prior` would give a plausible answer."""
-        ours = type(self).model_fields
+        ours = type(self).model_fields.keys() - OTHERS_FIELDS
         for name in self.ignored:
             if meant := get_close_matches(name, ours, 1, MISSPELT):
                 raise ValueError(f"there is no field {name!r}; did you mean {meant[0]!r}?")
@@ -135,16 +156,19 @@ class RerankRequest(Request):
     """Request to rank labels for one image."""
 
     query: Annotated[Query, Field(description="The image, as a data URI; an address is not fetched.")]
-    documents: Annotated[Texts, Field(description="The candidate labels, all different.")]
+    documents: Annotated[Texts, Field(default_factory=list, description="The candidate labels, all different.")]
     top_n: Annotated[Whole | None, Field(ge=1, description="How many of the best to answer with; default all.")] = None
     return_documents: Annotated[bool, Field(strict=True, description="Whether results repeat the label.")] = False
     log_prior: Annotated[
         Numbers | None,
         Field(description="Tier 1's log-probability of each document; without it the model's own proposer is asked."),
     ] = None
+    texts: SkipJsonSchema[Texts | None] = None
+    return_text: SkipJsonSchema[Annotated[bool, Field(strict=True)]] = False
     model_config = ConfigDict(
         extra="allow",
         json_schema_extra={
+            "required": ["query", "documents"],
             "example": {
                 "model": "digits",
                 "query": {"image": _PIXELS},
@@ -153,9 +177,17 @@ class RerankRequest(Request):
                 "top_n": 2,
                 "return_documents": True,
                 "deadline_ms": 200,
-            }
+            },
         },
     )
+
+    @model_validator(mode="after")
+    def _take_texts(self) -> Self:
+        """Take the labels from `texts`, where text-embeddings-inference's clients send them."""
+        if bool(self.documents) == bool(self.texts):
+            raise ValueError("send the candidate labels as documents")
+        self.documents = self.documents or self.texts or []
+        return self
 
 
 class ClassifyRequest(Request):
@@ -200,6 +232,18 @@ class Result(BaseModel):
     index: Annotated[int, Field(description="Its place among the documents of the request.")]
     relevance_score: Annotated[float, Field(description="Its posterior; those of all documents sum to one.")]
     document: Text | None = None
+
+
+class RankedText(BaseModel):
+    """Rank of one label, as text-embeddings-inference answers."""
+
+    index: int
+    score: float
+    text: str | None = None
+
+
+class RankedTexts(RootModel[list[RankedText]]):
+    """Labels of one image, best first, as text-embeddings-inference answers."""
 
 
 class RerankResponse(BaseModel):

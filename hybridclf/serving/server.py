@@ -4,9 +4,11 @@ import faulthandler
 import os
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -18,7 +20,7 @@ from ..utils.bounds import check_number, check_whole
 from .connections import bounded_protocol
 from .request_log import log_config
 
-__all__ = ["check_port", "run"]
+__all__ = ["check_address", "check_certificate", "run"]
 
 GRACE = 5
 """Seconds for connections without an accepted request, such as slow uploads, once all accepted ones are answered."""
@@ -27,14 +29,18 @@ DESCRIPTORS_KEPT = 64
 """File descriptors that connections leave to everything else."""
 
 
-def check_port(host: str, port: int) -> None:
-    """Check that an address can be listened to, before a model is loaded for it.
+def check_address(host: str, port: int, uds: str | None = None) -> None:
+    """Check that an address, or a path of a Unix socket, can be listened to, before a model is loaded for it.
 
     Raises
     ------
     InvalidInputError
         If it cannot, as when another server listens there.
     """
+    if uds is not None:
+        if not os.access(Path(uds).absolute().parent, os.W_OK):
+            raise InvalidInputError(f"there can be no socket {uds}; give a path in a folder that can be written to")
+        return
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         socket.create_server((host, port), family=family).close()
@@ -56,6 +62,10 @@ def run(
     connections: int = 1000,
     on_hangup: Callable[[], None] | None = None,
     json_log: bool = False,
+    uds: str | None = None,
+    root_path: str = "",
+    ssl_certfile: str | None = None,
+    ssl_keyfile: str | None = None,
 ) -> int | None:
     """Serve an application of `create_app` until SIGTERM or SIGINT, and return when it has drained.
 
@@ -81,6 +91,12 @@ def run(
         the main thread's.
     json_log : bool
         Log JSON, a line each, and one for every request but those of probes.
+    uds : str, optional
+        Path of a Unix socket to listen on, in place of host and port. All of its clients are one to the limits.
+    root_path : str
+        Path below which a proxy shows the server, such as "/clf"; it is part of the addresses in `/openapi.json`.
+    ssl_certfile, ssl_keyfile : str, optional
+        PEM files of a certificate and its key, for HTTPS.
 
     Returns
     -------
@@ -106,6 +122,10 @@ def run(
         timeout_graceful_shutdown=GRACE,
         log_level=log_level,
         log_config=log_config(log_level) if json_log else LOGGING_CONFIG,
+        uds=uds,
+        root_path=root_path,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
     )
     server = _DrainingServer(config, drain_seconds)
     try:
@@ -114,6 +134,22 @@ def run(
     finally:
         faulthandler.cancel_dump_traceback_later()
     return server.ended_by
+
+
+def check_certificate(certfile: str, keyfile: str | None) -> None:
+    """Check that a certificate and its key can be loaded.
+
+    Raises
+    ------
+    InvalidInputError
+        If they cannot.
+    """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile)
+    except OSError as error:  # SSLError is one
+        raise InvalidInputError(
+            f"the certificate {certfile} cannot be used: {error}; give PEM files as --ssl-certfile and --ssl-keyfile"
+        ) from error
 
 
 @contextmanager

@@ -161,7 +161,7 @@ def test_nothing_to_classify_is_refused(tmp_path: Path) -> None:
 def test_a_mixture_is_refused(tmp_path: Path) -> None:
     save_parquet(tmp_path / "a.parquet", cells(range(1)))
     (tmp_path / "b.png").write_bytes(png(1))
-    with pytest.raises(InvalidInputError, match=r"both images and Parquet files \(b.png, a.parquet\)"):
+    with pytest.raises(InvalidInputError, match=r"several kinds of files \(a.parquet, b.png\)"):
         list_input(tmp_path)
 
 
@@ -182,3 +182,30 @@ def test_tables_without_one_column_of_images_are_refused(tmp_path: Path) -> None
         list_input(path)
     pq.write_table(pa.table({"left": image, "image": image}), path)
     assert values(path) == [0]
+
+
+# --- columns ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_column_of_plain_bytes(tmp_path: Path) -> None:
+    table = pa.table({"key": ["a", "b", "c"], "jpg": pa.array([png(1), None, png(3)], pa.large_binary())})
+    pq.write_table(table, tmp_path / "a.parquet")
+    first, second, third = values(tmp_path)
+    assert (first, third) == (1, 3) and "the row holds no image bytes" in str(second)
+
+
+def test_structs_go_before_plain_bytes(tmp_path: Path) -> None:
+    image = pa.array(cells(range(2)), pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    pq.write_table(pa.table({"embedding": pa.array([b"x", b"y"]), "photo": image}), tmp_path / "a.parquet")
+    assert values(tmp_path) == [0, 1]
+
+
+def test_several_images_in_a_row_are_refused(tmp_path: Path) -> None:
+    images = pa.array([cells(range(2))], pa.list_(pa.struct({"bytes": pa.binary(), "path": pa.string()})))
+    pq.write_table(pa.table({"images": images}), tmp_path / "a.parquet")
+    with pytest.raises(InvalidInputError, match=r"several images in a row, in 'images'; .*explode\('images'\)"):
+        list_input(tmp_path)
+    import pandas as pd
+
+    pd.read_parquet(tmp_path / "a.parquet").explode("images").to_parquet(tmp_path / "a.parquet")
+    assert values(tmp_path) == [0, 1]

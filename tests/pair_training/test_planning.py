@@ -7,9 +7,10 @@ import torch
 
 from hybridclf.data.datasets import load_labelled
 from hybridclf.pair_training import planning
+from hybridclf.pair_training.networks import PROPOSERS, WIDTHS, new_trainable, new_unet
 from hybridclf.pair_training.planning import ENOUGH_PASSES, ENOUGH_STEPS, new_denoiser, new_proposer
-from hybridclf.pair_training.recipe import PROPOSERS, WIDTHS, TrainingData
 from hybridclf.pair_training.settings import PairSettings
+from hybridclf.pair_training.training_data import TrainingData
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def seconds_per_step(trainer: Any) -> float:
 
 def test_tier_1_is_the_largest_that_sees_the_images_often_enough(data: TrainingData) -> None:
     steps = max(ENOUGH_STEPS, ENOUGH_PASSES * -(-len(data.y) // 128))
-    weights = [sum(p.numel() for p in data.new_trainable(spec).network.parameters()) for spec in PROPOSERS]
+    weights = [sum(p.numel() for p in new_trainable(data, spec).network.parameters()) for spec in PROPOSERS]
     assert weights == sorted(weights)
     for spec, n in zip(PROPOSERS[1:], weights[1:], strict=True):
         enough = steps * n / 1e5
@@ -41,7 +42,7 @@ def test_tier_1_is_the_largest_that_sees_the_images_often_enough(data: TrainingD
 
 
 def test_tier_2_is_the_widest_that_takes_enough_steps(data: TrainingData) -> None:
-    enough = ENOUGH_STEPS * sum(p.numel() for p in data.new_denoiser(WIDTHS[1]).parameters()) / 1e5
+    enough = ENOUGH_STEPS * sum(p.numel() for p in new_unet(data, WIDTHS[1]).parameters()) / 1e5
     assert new_denoiser(data, enough + 0.01).config["width"] == WIDTHS[1]
     assert new_denoiser(data, enough - 0.01).config["width"] == WIDTHS[0]
     assert new_denoiser(data, 1e9).config["width"] == WIDTHS[-1]

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from hybridclf.errors import TrainingError
 from hybridclf.pair_training import run as training_run
+from hybridclf.pair_training import timing
 from hybridclf.pair_training.checkpoint import load_tensors, save_tensors
-from hybridclf.pair_training.run import TrainingRun, steps_in
+from hybridclf.pair_training.run import TrainingRun
+from hybridclf.pair_training.timing import steps_in
 from hybridclf.training.trainer import Trainer, TrainerConfig
 
 SETTINGS = {"minutes": 1.0, "images": "abc"}
@@ -167,7 +169,7 @@ def test_a_finished_part_is_not_trained_again(tmp_path: Path) -> None:
 
 
 def test_a_timing_leaves_the_trainer_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_run, "TIMED_SECONDS", 0.01)
+    monkeypatch.setattr(timing, "TIMED_SECONDS", 0.01)
     timed, fresh = trainer(), trainer()
     few, many = (steps_in(timed, seconds) for seconds in (1e-9, 1e3))
     assert few == 1 < many

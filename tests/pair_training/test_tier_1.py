@@ -18,7 +18,7 @@ from hybridclf.cli import app
 from hybridclf.data.image_files import open_image
 from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
 from hybridclf.pair_training import tier_1
-from hybridclf.pair_training.recipe import PROPOSERS
+from hybridclf.pair_training.networks import PROPOSERS
 from hybridclf.proposer import FunctionProposer
 from hybridclf.training.trainer import Trainer
 

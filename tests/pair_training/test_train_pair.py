@@ -26,12 +26,14 @@ from hybridclf.data.datasets import load_labelled
 from hybridclf.data.holding_out import digests, unpack
 from hybridclf.data.image_files import open_image
 from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
-from hybridclf.pair_training import recipe
+from hybridclf.pair_training import networks, recipe
 from hybridclf.pair_training import run as training_run
 from hybridclf.pair_training.finish import RACE, TOP_K
-from hybridclf.pair_training.recipe import TrainingData, denoiser_job
+from hybridclf.pair_training.networks import new_unet
+from hybridclf.pair_training.recipe import denoiser_job
 from hybridclf.pair_training.settings import PairSettings
 from hybridclf.pair_training.train_pair import trained_on
+from hybridclf.pair_training.training_data import TrainingData
 from hybridclf.pretrained.catalog import model_folder
 from hybridclf.training.trainer import Trainer
 
@@ -266,7 +268,7 @@ def test_a_training_that_started_from_a_pair_needs_it_no_more(
     trained: tuple[Path, Result], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interrupted before any step of it, and resumed, it comes out the same, byte for byte, by that pair's network."""
-    monkeypatch.setattr(recipe, "DEPTH", {"cpu": 2})  # of new ones
+    monkeypatch.setattr(networks, "DEPTH", {"cpu": 2})  # of new ones
     source = shutil.copytree(trained[0], tmp_path / "source")
     options = ("--minutes", "0.3", "--image-size", "8", "--val", "0.2")
     assert invoke(data, tmp_path / "whole", *options, "--from", source).exit_code == 0
@@ -552,7 +554,7 @@ def test_digits_are_small_and_not_mirrored(tmp_path: Path, monkeypatch: pytest.M
 def test_the_denoiser_sees_a_grid_of_patches(size: int, patch: int) -> None:
     images = load_labelled("digits", size)
     task = TrainingData.of(images, torch.device("cpu"), False, PairSettings(image_size=size, validation_fraction=0.9))
-    part = denoiser_job(task, task.new_denoiser(16))
+    part = denoiser_job(task, new_unet(task, 16))
     assert part.trainer.network.config["patch"] == patch
     noise = part.trainer.average(task.encode(task.pixels[:2]), torch.tensor([0.2, 0.7]), torch.arange(2), task.y[:2])
     assert noise.shape == (2, 3, size, size)
@@ -561,9 +563,9 @@ def test_the_denoiser_sees_a_grid_of_patches(size: int, patch: int) -> None:
 def test_it_is_deeper_where_a_gpu_trains_it(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = PairSettings(image_size=8, validation_fraction=0.9)
     task = TrainingData.of(load_labelled("digits", 8), torch.device("cpu"), False, settings)
-    assert task.new_denoiser(16).config["depth"] == 1
+    assert new_unet(task, 16).config["depth"] == 1
     monkeypatch.setattr(TrainingData, "device", torch.device("cuda"))
-    assert task.new_denoiser(16).config["depth"] == 2
+    assert new_unet(task, 16).config["depth"] == 2
 
 
 def test_a_batch_never_leaves_one_image_over() -> None:
@@ -572,5 +574,5 @@ def test_a_batch_never_leaves_one_image_over() -> None:
     for n in (129, 128, 3, 2):
         task = TrainingData.of(images, torch.device("cpu"), False, PairSettings(image_size=8))
         few = TrainingData(**vars(task) | {"pixels": task.pixels[:n], "y": task.y[:n]})
-        size = denoiser_job(few, few.new_denoiser(16)).trainer.config.batch_size
+        size = denoiser_job(few, new_unet(few, 16)).trainer.config.batch_size
         assert 2 <= size <= 128 and n % size != 1

@@ -126,6 +126,26 @@ def test_fit_finds_the_parameters_behind_the_data(rho: float, k: int) -> None:
     assert fitted.correlation == pytest.approx(rho, abs=0.05)
 
 
+def test_fit_maximises_the_weighted_likelihood() -> None:
+    """At the optimum no parameter's logarithm has a slope, by central differences of posteriors; a class is absent."""
+    log_prior, errors, y = synthetic(Fusion(0.7, 0.7, 1.5, 0.3), n=4000, n_trials=4, k=3)
+    log_prior[np.arange(400), (y[:400] + 1) % 3] = -np.inf
+    weight = np.random.default_rng(1).uniform(0, 2, 4000)
+    fitted = Fusion.fit(log_prior, errors, y, weight=weight)
+
+    def likelihood(parameters: list[float]) -> float:
+        of_right = [
+            Fusion(*parameters).posterior(log_prior, errors[:, :n].sum(axis=1), np.full(4000, n))[np.arange(4000), y]
+            for n in (0, 1, 2, 4)
+        ]
+        return float(np.average(np.log(of_right).mean(axis=0), weights=weight))
+
+    optimum = [fitted.prior_alone, fitted.prior_weight, fitted.error_weight, fitted.correlation]
+    for i, value in enumerate(optimum):
+        up, down = ([*optimum[:i], value * math.exp(step), *optimum[i + 1 :]] for step in (0.01, -0.01))
+        assert (likelihood(up) - likelihood(down)) / 0.02 == pytest.approx(0, abs=1e-3)  # the weak prior pulls by 1/n
+
+
 def test_fitted_posteriors_mean_what_they_say() -> None:
     """On new images, whatever the number of trials: among answers of about that confidence, so many are right."""
     truth = Fusion(prior_alone=0.7, prior_weight=0.7, error_weight=1.0, correlation=0.2)

@@ -49,7 +49,7 @@ class Server:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.log.append(line)
-            if found := re.search(r"running on (http://[\d.]+:\d+)", line):
+            if found := re.search(r"running on (http://[\d.]+:\d+|unix socket \S+)", line):
                 return found[1]
         self.process.wait(PATIENCE)
         self.process.stderr.close()

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from hybridclf.errors import InvalidInputError
-from hybridclf.serving import check_port, run
+from hybridclf.serving import check_address, run
 from hybridclf.serving.server import _hangups
 from tests.data.hostile import many_scans
 from tests.serving.processes import PATIENCE, Server, picture, uri
@@ -106,8 +106,8 @@ def test_a_taken_port_is_said_before_the_model_is_loaded() -> None:
         socket.create_server(("127.0.0.1", 0)) as taken,
         pytest.raises(InvalidInputError, match=r"cannot listen to port \d+ of 127.0.0.1: .*another --host or --port"),
     ):
-        check_port("127.0.0.1", taken.getsockname()[1])
-    check_port("127.0.0.1", 0)
+        check_address("127.0.0.1", taken.getsockname()[1])
+    check_address("127.0.0.1", 0)
 
 
 @pytest.mark.parametrize("bounds", [{"drain_seconds": 0}, {"header_seconds": -1}, {"connections": 0}])

@@ -1,0 +1,55 @@
+"""HTTP endpoints about the server itself: health, metrics and documentation."""
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+
+from .docs_page import docs_page
+from .service import Service
+
+__all__ = ["descriptions", "probes"]
+
+probes = APIRouter()
+"""Health, for anyone who asks."""
+
+descriptions = APIRouter()
+"""Metrics and documentation."""
+
+
+@probes.get("/healthz", responses={503: {"description": "A thread has died or hangs; restart the process."}})
+@probes.head("/healthz", include_in_schema=False)
+@probes.get("/health", include_in_schema=False)
+@probes.head("/health", include_in_schema=False)
+async def healthz(request: Request) -> Response:
+    """Tell whether the process works; one whose threads have died or hang must be restarted."""
+    alive = request.app.state.service.alive
+    return JSONResponse({"status": "ok" if alive else "stuck"}, 200 if alive else 503)
+
+
+@probes.get("/readyz", responses={503: {"description": "Send no requests here now."}})
+@probes.head("/readyz", include_in_schema=False)
+async def readyz(request: Request) -> Response:
+    """Tell whether to send requests: the model is loaded and warm, batches succeed in time, and nothing is draining."""
+    # load balancers stop sending at the first failing check, while /healthz keeps the process alive
+    ready = request.app.state.service.ready
+    return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
+
+
+@descriptions.get("/metrics", response_class=PlainTextResponse)
+async def metrics(request: Request) -> Response:
+    """Metrics for Prometheus."""
+    service: Service = request.app.state.service
+    return Response(service.metrics.text(), media_type=service.metrics.content_type)
+
+
+@descriptions.get("/openapi.json", include_in_schema=False)
+async def openapi(request: Request) -> Response:
+    """Describe all of this for programs."""
+    root = request.scope.get("root_path", "").rstrip("/")
+    return JSONResponse(request.app.openapi() | ({"servers": [{"url": root}]} if root else {}))
+
+
+@descriptions.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> Response:
+    """Describe all of this on a page."""
+    page = docs_page(request.app.openapi(), "openapi.json")
+    return HTMLResponse(page, headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"})

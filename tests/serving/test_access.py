@@ -1,0 +1,114 @@
+"""Access to a server: clients by name, pages of other sites, private parts, sockets, TLS, and paths behind a proxy."""
+
+import logging
+import shutil
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from hybridclf import HybridClassifier
+from hybridclf.errors import InvalidInputError
+from hybridclf.serving import check_address, check_certificate, create_app
+from hybridclf.serving.auth import ApiKeys, read_keys
+from tests.serving.processes import Server, picture, uri
+
+BODY = {"query": uri(picture(3)), "documents": ["8", "3"], "log_prior": [-0.7, -0.7]}
+
+
+@pytest.fixture(scope="module")
+def clf() -> HybridClassifier:
+    return HybridClassifier.from_pretrained("digits")
+
+
+def test_a_key_with_a_name_is_a_client_of_that_name(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("# who may ask\nci  key-1\nci\tkey-2\n\nkey-3\n")
+    keys = ApiKeys(read_keys(tmp_path / "keys"))
+    assert all(keys.accept(f"Bearer key-{i}") for i in (1, 2, 3))
+    assert not any(keys.accept(f"Bearer {key}") for key in ("ci", "ci key-1", ""))
+    assert keys.client("Bearer key-1", "10.0.0.1") == keys.client("Bearer key-2", "10.0.0.2") == "ci"
+    assert keys.client("Bearer key-3", "10.0.0.1") not in ("ci", "key-3")
+
+
+def test_the_log_has_the_name_and_never_the_key(clf: HybridClassifier, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "hybridclf.serving.request_log")
+    with TestClient(create_app(clf, api_keys=["ci secret"])) as client:
+        assert client.post("/v1/rerank", json=BODY, headers={"Authorization": "Bearer secret"}).status_code == 200
+    (fields,) = (record.fields for record in caplog.records if record.msg == "request")  # type: ignore[attr-defined]
+    assert fields["client"] == "ci" and "secret" not in str(fields)
+
+
+def test_a_page_of_another_site_may_not_ask_a_server_without_keys(clf: HybridClassifier) -> None:
+    with TestClient(create_app(clf)) as client:
+        # such a request needs no leave of the server: its content type is one that a form may send
+        simple = {"Origin": "https://example.com", "Content-Type": "text/plain"}
+        for foreign in (simple, {"Origin": "null"}):
+            answer = client.post("/v1/rerank", json=BODY, headers=foreign)
+            assert answer.status_code == 403 and "other sites" in answer.json()["message"]
+        assert client.post("/v1/rerank", json=BODY, headers={"Origin": "http://testserver"}).status_code == 200
+    with TestClient(create_app(clf, api_keys=["k"])) as client:
+        ours = {"Origin": "https://example.com", "Authorization": "Bearer k"}
+        assert client.post("/v1/rerank", json=BODY, headers=ours).status_code == 200
+
+
+def test_a_private_server_shows_strangers_its_health_alone(clf: HybridClassifier) -> None:
+    with TestClient(create_app(clf, api_keys=["k"], private=True)) as client:
+        for path in ("/metrics", "/docs", "/openapi.json"):
+            assert client.get(path).status_code == 401, path
+            assert client.get(path, headers={"Authorization": "Bearer k"}).status_code == 200, path
+        assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+    with pytest.raises(InvalidInputError, match="a private server needs keys"):
+        create_app(clf, private=True)
+
+
+def test_unknown_paths_and_methods_are_counted(clf: HybridClassifier) -> None:
+    with TestClient(create_app(clf)) as client:
+        assert client.get("/v1/nothing").status_code == 404 and client.put("/v1/rerank").status_code == 405
+        assert client.post("/v1/rerank", json=BODY).status_code == 200
+        text = client.get("/metrics").text
+    assert 'hybridclf_requests_total{endpoint="other",outcome="refused"} 2.0' in text
+    assert 'hybridclf_request_seconds_count{endpoint="rerank"} 1.0' in text
+    assert "process_cpu_seconds_total" in text or not Path("/proc/self/stat").exists()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for localhost that signs itself, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    folder = tmp_path_factory.mktemp("certificate")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    files = ["-addext", "subjectAltName=DNS:localhost", "-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
+    subprocess.run([*command, *files], check=True, capture_output=True)
+    return folder / "cert.pem", folder / "key.pem"
+
+
+@pytest.fixture
+def https(certificate: tuple[Path, Path], tmp_path: Path) -> Iterator[httpx.Client]:
+    """A client of a server on a Unix socket, with TLS, below a path."""
+    cert, key = map(str, certificate)
+    options = ["--uds", str(tmp_path / "s"), "--root-path", "/clf", "--ssl-certfile", cert, "--ssl-keyfile", key]
+    transport = httpx.HTTPTransport(uds=str(tmp_path / "s"), verify=ssl.create_default_context(cafile=cert))
+    with Server(options), httpx.Client(transport=transport, base_url="https://localhost") as client:
+        yield client
+
+
+def test_https_on_a_unix_socket_below_a_path(https: httpx.Client) -> None:
+    answer = https.post("/v1/rerank", json=BODY, timeout=60)
+    assert answer.status_code == 200 and {r["index"] for r in answer.json()["results"]} == {0, 1}
+    assert https.get("/openapi.json").json()["servers"] == [{"url": "/clf"}]
+    assert https.get("/healthz").status_code == 200
+
+
+def test_what_cannot_be_listened_to_is_said_before_a_model_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="there can be no socket"):
+        check_address("", 0, str(tmp_path / "missing" / "socket"))
+    check_address("", 0, str(tmp_path / "socket"))
+    (tmp_path / "cert.pem").write_text("nothing")
+    for name in ("cert.pem", "missing.pem"):
+        with pytest.raises(InvalidInputError, match=f"{name} cannot be used: .*--ssl-certfile"):
+            check_certificate(str(tmp_path / name), None)

@@ -24,6 +24,9 @@ UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 .PHONY: demo test test-lowest test-app test-s3 lint docs bench clean
 .DELETE_ON_ERROR:
 
+# The tests start some fifty processes: what the first of them compiles is kept for the others.
+unexport PYTHONDONTWRITEBYTECODE
+
 demo: $(INSTALLED)
 	$(BIN)/hybridclf demo --out demo-report $(ARGS)
 

@@ -25,8 +25,9 @@ from hybridclf.batch.answers import FileAnswer, LabelProbability
 from hybridclf.cli import app
 from hybridclf.cli.classify import _print_table
 from hybridclf.demo import digits as demo
+from hybridclf.pair_training import planning, tier_1
+from hybridclf.pair_training import run as training_run
 from hybridclf.reranking.allocation import FixedTrials
-from hybridclf.training.trainer import Trainer
 from hybridclf.utils.installing import pip_install
 from tests.adapters.tiny_pair import specs_of
 
@@ -188,11 +189,11 @@ def interrupt(*_: Any, **__: Any) -> None:
 def test_an_interrupted_command_says_how_to_go_on(
     where: str, arguments: tuple[str, ...], message: str, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if where.endswith("_advance"):  # the first steps are the timing, before which nothing is kept
-        log, step = images / "my out" / "training" / "log.json", Trainer._advance
-        monkeypatch.setattr(where, lambda trainer: interrupt() if log.exists() else step(trainer))
-    else:
-        monkeypatch.setattr(where, interrupt)
+    monkeypatch.setattr(where, interrupt)
+    monkeypatch.setattr(training_run, "steps_in", lambda *_: 100)  # these three time steps, which would be interrupted
+    monkeypatch.setattr(planning, "seconds_per_row", lambda *_: 1e-6)
+    for module in (planning, tier_1):
+        monkeypatch.setattr(module, "seconds_per_step", lambda *_: 1e-2)
     result = invoke(*(argument.format(tmp=images) for argument in arguments))
     assert (result.exit_code, result.stdout) == (130, "")
     last = result.stderr.splitlines()[-1]

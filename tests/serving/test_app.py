@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import zlib
 from collections.abc import Iterator
 from copy import copy
@@ -403,3 +404,9 @@ def test_the_documented_examples_work(client: httpx.Client) -> None:
         assert set(answer) == set(properties)
     assert "multipart/form-data" in api["paths"]["/v1/classify"]["post"]["requestBody"]["content"]
     assert client.get("/docs").status_code == 200
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="has no SIGHUP")
+def test_sighup_without_keys_changes_nothing(server: Server, client: httpx.Client) -> None:
+    server.process.send_signal(signal.SIGHUP)
+    ask(client, query=uri(picture(3)), documents=["8", "3"])

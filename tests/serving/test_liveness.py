@@ -80,7 +80,7 @@ def test_a_second_signal_ends_a_hung_server_at_once(hung: Server) -> None:
 def test_decodings_that_hang_neither_stop_others_nor_the_end() -> None:
     """Two images that would take minutes; small ones are answered meanwhile, SIGTERM is obeyed meanwhile."""
     hostile = {**BODY, "query": uri(many_scans(95), "jpeg")}
-    with Server(["--decode-seconds", "3", "--drain-seconds", "20"]) as server:
+    with Server(["--decode-seconds", "1.5", "--drain-seconds", "20"]) as server:
         threads = [ask_in_the_background(server, hostile) for _ in range(4)]
         with server.client() as client:
             for _ in range(20):
@@ -93,12 +93,6 @@ def test_decodings_that_hang_neither_stop_others_nor_the_end() -> None:
         assert monotonic() - start < 20
     for thread in threads:
         thread.join(PATIENCE)
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="has no SIGHUP")
-def test_sighup_without_keys_changes_nothing(server: Server, client: httpx.Client) -> None:
-    server.process.send_signal(signal.SIGHUP)
-    assert client.post("/v1/rerank", json=BODY).status_code == 200
 
 
 def test_a_taken_port_is_said_before_the_model_is_loaded() -> None:

@@ -314,9 +314,9 @@ def test_batches_begun_ahead_change_no_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(loop_module, "ARRIVALS", arrivals)
-    tasks, errors = make_tasks(50, 9), error_table(50, TRIALS, 9)
+    tasks, errors = make_tasks(80, 9), error_table(80, TRIALS, 9)
     errors[3, 1] = np.nan
-    waited = in_a_plain_loop(allocation, error_table, 50, 9, broken=3)
+    waited = in_a_plain_loop(allocation, error_table, 80, 9, broken=3)
     evaluate = Deferred(errors)
     results = collect(make_loop(allocation, FUSED, evaluate, capacity, 9, ahead).run(tasks))
     assert evaluate.most_under_way == 1 + ahead and not evaluate.under_way

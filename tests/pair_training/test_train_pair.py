@@ -143,11 +143,20 @@ def test_a_loaded_pair_can_be_saved_again(trained: tuple[Path, Result], data: Pa
     np.testing.assert_array_equal(HybridClassifier.load(tmp_path / "again").predict_proba(X), clf.predict_proba(X))
 
 
-def test_a_training_may_start_from_a_trained_pair(trained: tuple[Path, Result], data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "more"
-    result = invoke(data, out, "--from", trained[0], "--minutes", "0.3", "--image-size", "8", "--val", "0.2")
+MORE = ("--minutes", "0.3", "--image-size", "8", "--val", "0.2")
+
+
+@pytest.fixture(scope="module")
+def more(trained: tuple[Path, Result], data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training that started from the trained pair."""
+    out = tmp_path_factory.mktemp("more") / "out"
+    result = invoke(data, out, "--from", trained[0], *MORE)
     assert result.exit_code == 0, result.output
-    before, after = (json.loads((folder / "training" / "log.json").read_text()) for folder in (trained[0], out))
+    return out
+
+
+def test_a_training_may_start_from_a_trained_pair(trained: tuple[Path, Result], more: Path) -> None:
+    before, after = (json.loads((folder / "training" / "log.json").read_text()) for folder in (trained[0], more))
     assert after["settings"]["start_from"] == str(trained[0])
     for part in before["losses"]:
         first, last, new = (log["losses"][part][i]["loss"] for log, i in ((before, 0), (before, -1), (after, 0)))
@@ -265,20 +274,18 @@ def test_a_damaged_pair_to_start_from(trained: tuple[Path, Result], data: Path, 
 
 
 def test_a_training_that_started_from_a_pair_needs_it_no_more(
-    trained: tuple[Path, Result], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Path, Result], more: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interrupted before any step of it, and resumed, it comes out the same, byte for byte, by that pair's network."""
     monkeypatch.setattr(networks, "DEPTH", {"cpu": 2})  # of new ones
     source = shutil.copytree(trained[0], tmp_path / "source")
-    options = ("--minutes", "0.3", "--image-size", "8", "--val", "0.2")
-    assert invoke(data, tmp_path / "whole", *options, "--from", source).exit_code == 0
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_advance", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
-        invoke(data, tmp_path / "again", *options, "--from", source)
+        invoke(data, tmp_path / "again", *MORE, "--from", source)
     shutil.rmtree(source)
     assert invoke(data, tmp_path / "again", "--resume").exit_code == 0
     for part in ("denoiser.safetensors", "proposer/model.safetensors"):
-        assert (tmp_path / "again" / part).read_bytes() == (tmp_path / "whole" / part).read_bytes()
+        assert (tmp_path / "again" / part).read_bytes() == (more / part).read_bytes()
     assert HybridClassifier.load(tmp_path / "again").denoiser_.network.config["depth"] == 1
 
 
@@ -310,18 +317,24 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert again.exit_code == 2 and "is finished" in again.stderr
 
 
-@pytest.fixture
-def unfinished(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A training that was interrupted before its first step."""
+@pytest.fixture(scope="module")
+def not_begun(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training that was interrupted before its first step; not to be changed."""
+    out = tmp_path_factory.mktemp("unfinished") / "out"
 
     def stop(self: Trainer) -> Tensor:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Trainer, "_advance", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train_pair(data, tmp_path / "out", minutes=0.1, image_size=8)
-    return tmp_path / "out"
+        train_pair(data, out, minutes=0.1, image_size=8)
+    return out
+
+
+@pytest.fixture
+def unfinished(not_begun: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(not_begun, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

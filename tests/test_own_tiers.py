@@ -1,8 +1,11 @@
 """The documented example: a classifier of one's own before an embedded denoiser, and before one of one's own."""
 
+import pytest
+
 from hybridclf import HybridClassifier
 
 
+@pytest.mark.slow  # README and quick start run these lines too
 def test_own_classifier_in_front_of_an_embedded_denoiser() -> None:
     # --- as in the documentation
     from sklearn.datasets import load_digits

@@ -26,8 +26,13 @@ def uncalibrated(world: Any) -> HybridClassifier:
     return clf.fit(None, world.clf.classes_.tolist())
 
 
-def test_settings_that_are_worth_it(recording: Recording, uncalibrated: HybridClassifier) -> None:
-    settings, (own, hybrid) = recommend(uncalibrated, recording, 0)
+@pytest.fixture(scope="module")
+def recommended(uncalibrated: HybridClassifier, recording: Recording) -> Any:
+    return recommend(uncalibrated, recording, 0)
+
+
+def test_settings_that_are_worth_it(recording: Recording, recommended: Any) -> None:
+    settings, (own, hybrid) = recommended
     assert settings.pays and not settings.own and (own.name, hybrid.name) == (OWN, HYBRID)
     assert hybrid.allocation == Race(settings.confidence, settings.max_trials)  # type: ignore[arg-type]
     assert (hybrid.top_k, hybrid.objective) == (settings.top_k, settings.objective)
@@ -38,9 +43,11 @@ def test_settings_that_are_worth_it(recording: Recording, uncalibrated: HybridCl
     assert losses(answers, recording.y).mean() < tier_1 and 0 < answers.rows.mean() <= settings.max_trials
 
 
-def test_the_line_can_be_pasted(world: Any, recording: Recording, uncalibrated: HybridClassifier) -> None:
+def test_the_line_can_be_pasted(
+    world: Any, recording: Recording, uncalibrated: HybridClassifier, recommended: Any
+) -> None:
     """What it makes answers as the method that was recommended: here X and y are the images it was fitted on."""
-    settings, (_, hybrid) = recommend(uncalibrated, recording, 0)
+    settings, (_, hybrid) = recommended
     names = {
         "clf": uncalibrated,
         "X": world.images,

@@ -216,8 +216,8 @@ def test_a_class_that_was_dropped_never_ranks_first(
     allocation: Allocation, fusion: Fusion, error_table: Callable[..., np.ndarray]
 ) -> None:
     """Not even where the prior favours it and it was dropped for its errors."""
-    errors = error_table(300, 40, 8, spread=0.4)
-    log_prior = log_softmax(np.random.default_rng(1).normal(scale=3, size=(300, 8)), axis=1)
+    errors = error_table(100, 40, 8, spread=0.4)
+    log_prior = log_softmax(np.random.default_rng(1).normal(scale=3, size=(100, 8)), axis=1)
     for result in rerank(allocation, errors, log_prior, fusion):
         if result.rows:
             assert np.isfinite(result.evidence[-1, result.ranking[0]])

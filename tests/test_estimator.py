@@ -35,7 +35,7 @@ from hybridclf.errors import (
     UnknownLabelError,
     UnknownSpecError,
 )
-from hybridclf.fitting import recording
+from hybridclf.fitting import calibration, recording
 from hybridclf.models import LateConditionedDenoiser, LateMLP, LateUNet
 from hybridclf.proposer import aligned_log_proba
 
@@ -44,10 +44,11 @@ LABELS = np.array(["ant", "bee", "cow", "dog"])
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_recorded_trials() -> Iterator[None]:
-    """As many as the quick allocations use; more only take time."""
+def quick_to_fit() -> Iterator[None]:
+    """Recorded are as many trials as the quick allocations use, and no sharpness is chosen: more only takes time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recording, "RECORDED_TRIALS", 8)
+        patch.setattr(calibration, "SHARPNESS", {0: 1.0})
         yield
 
 

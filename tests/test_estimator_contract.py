@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from hybridclf import FixedTrials, HybridClassifier, InvalidInputError, InvalidTypeError, Race, UncalibratedWarning
-from hybridclf.fitting import recording
+from hybridclf.fitting import calibration, recording
 
 QUICK = Race(max_trials=4)
 RNG = np.random.default_rng(0)
@@ -30,8 +30,9 @@ X = np.eye(3, 5)[Y] * 2 + RNG.standard_normal((N, 5))
 
 
 @pytest.fixture(autouse=True)
-def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording, "RECORDED_TRIALS", 4)
+    monkeypatch.setattr(calibration, "SHARPNESS", {0: 1.0})
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from sklearn.svm import SVC
 
 from hybridclf import FixedTrials, HybridClassifier, PairedTTest, Race, Staged
 from hybridclf.errors import InvalidInputError, SavedModelError, UnknownSpecError
-from hybridclf.fitting import recording
+from hybridclf.fitting import calibration, recording
 from hybridclf.models import LateUNet
 from hybridclf.persistence import FORMAT_VERSION
 from hybridclf.persistence.proposers import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
@@ -78,10 +78,11 @@ KINDS: dict[str, Callable[[], HybridClassifier]] = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_recorded_trials() -> Iterator[None]:
-    """As many as the quick allocations use; more only take time."""
+def quick_to_fit() -> Iterator[None]:
+    """Recorded are as many trials as the quick allocations use, and no sharpness is chosen: more only takes time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recording, "RECORDED_TRIALS", 8)
+        patch.setattr(calibration, "SHARPNESS", {0: 1.0})
         yield
 
 

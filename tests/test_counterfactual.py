@@ -129,9 +129,5 @@ def test_drawn_beside_the_explanation(clf: HybridClassifier, three: np.ndarray) 
         figure = draw_explanation(why, image, clf.counterfactual(image, 3, 8, steps=2))
         titles = [axes.get_title(loc="left") for axes in figure.axes[:3]]
         assert titles == ["image", "regenerated\nas 3", "changed\nto 8"]
-            "image",
-            "regenerated\nas 3",
-            "changed\nto 8",
-        ]
         shown = [axes.images[0].get_array() for axes in figure.axes[:2]]
         assert len(figure.axes) == 6 and np.abs(shown[0] - shown[1]).mean() < 0.2

@@ -42,8 +42,8 @@ def grad_cam(score: Callable[[Tensor], Tensor], layer: nn.Module, pixels: Tensor
     return (weight * kept[0].detach()).sum(dim=1)[0]
 
 
-def map_of_clip(clf: HybridClassifier, picture: Image.Image, a: str, b: str, stage: str) -> np.ndarray:
-    """Map `[H, W]` of caption a against caption b, at a stage of the ResNet, interpolated to the picture's size."""
+def map_of_clip(clf: HybridClassifier, picture: np.ndarray, a: str, b: str, stage: str) -> np.ndarray:
+    """Map `[H, W]` of an RGB picture `[H, W, 3]`, for caption a against caption b, at a stage of the ResNet."""
     proposer = clf.proposer_
     first, second = (proposer.classes_.tolist().index(caption) for caption in (a, b))
 
@@ -51,7 +51,6 @@ def map_of_clip(clf: HybridClassifier, picture: Image.Image, a: str, b: str, sta
         logits = proposer._logits(pixels)[0]
         return logits[first] - logits[second]
 
-    pixels = proposer.transform(picture.convert(proposer.mode))[None].to(proposer.device, proposer.dtype)
+    pixels = proposer.transform(Image.fromarray(picture))[None].to(proposer.device, proposer.dtype)
     small = grad_cam(score, getattr(proposer.model.visual, stage), pixels)
-    size = (picture.height, picture.width)
-    return F.interpolate(small[None, None], size, mode="bilinear", align_corners=False)[0, 0].cpu().numpy()
+    return F.interpolate(small[None, None], picture.shape[:2], mode="bilinear", align_corners=False)[0, 0].cpu().numpy()

@@ -65,8 +65,8 @@ def draw_rows(rows: list[Counterfactual], digits: Interval, scenes_: Interval) -
             axes.set_title(title, fontsize=8)
             axes.set_axis_off()
     figure.suptitle(
-        f"Digits become others ({100 * digits.value:.0f} % of {N_DIGITS}), drawn things take other colours "
-        f"({100 * scenes_.value:.0f} % of {N_SCENES}), photographs hardly change",
+        f"Digits take the other class in {100 * digits.value:.0f} % of {N_DIGITS}, drawn things in "
+        f"{100 * scenes_.value:.0f} % of {N_SCENES}; this photograph hardly changes",
         x=0.01,
         ha="left",
         fontsize=9,

@@ -31,6 +31,8 @@ def test_a_map_points_at_the_thing_or_not() -> None:
     assert pointed(found, thing) == (False, 0.25, 0.25)
     found[5, 2], found[0, 7] = 3, 1
     assert pointed(found, thing) == (True, 0.75, 0.25)
+    found[4:, :6] = 3  # the middle of the plateau, column 2
+    assert pointed(found, thing)[0]
 
 
 def test_grad_cam_of_a_network_that_ends_in_a_mean_is_its_class_activation_map() -> None:

@@ -9,10 +9,10 @@ import torch
 from .data.arrays import to_bytes
 from .denoising.inversion import invert, regenerate
 from .errors import InvalidInputError, InvalidTypeError
-from .ports import DecodingDenoiser, Label, n_prompts, take
+from .ports import DecodingDenoiser, Denoiser, Label, n_prompts, take
 from .reranker import Reranker
 
-__all__ = ["Counterfactual", "counterfactual"]
+__all__ = ["Counterfactual", "counterfactual", "decoding"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,22 @@ class Counterfactual:
     changed: np.ndarray
 
 
+def decoding(denoiser: Denoiser) -> DecodingDenoiser:
+    """The same denoiser, if it decodes.
+
+    Raises
+    ------
+    InvalidTypeError
+        If it does not.
+    """
+    if isinstance(denoiser, DecodingDenoiser):
+        return denoiser
+    raise InvalidTypeError(
+        f"a counterfactual needs a denoiser that decodes, and {type(denoiser).__name__} has no method decode; give it "
+        "one, decode(x0) -> images, or use explain, which needs none"
+    )
+
+
 @torch.inference_mode()
 def counterfactual(
     stage: Reranker,
@@ -50,6 +66,7 @@ def counterfactual(
     steps: int,
     strength: float,
     pixel_range: tuple[float, float] | None,
+    progress: bool = False,
 ) -> Counterfactual:
     """Invert an image under two classes by DDIM, and regenerate it (Appendix D of arXiv 2303.16203).
 
@@ -66,7 +83,9 @@ def counterfactual(
     strength : float
         Time in (0, 1) to which the image is inverted.
     pixel_range : (low, high) or None
-        Values that become 0 and 255 of a picture in uint8. Default: those that the denoiser decodes to.
+        Values that become 0 and 255 of a picture in uint8. None keeps the type that the denoiser decodes to.
+    progress : bool
+        Show the steps.
 
     Raises
     ------
@@ -75,20 +94,15 @@ def counterfactual(
     InvalidInputError
         If what it predicts is not finite.
     """
-    denoiser = stage.denoiser
-    if not isinstance(denoiser, DecodingDenoiser):
-        raise InvalidTypeError(
-            f"a counterfactual needs a denoiser that decodes, and {type(denoiser).__name__} has no method decode; give "
-            "it one, decode(x0) -> images, or use explain, which needs none"
-        )
+    denoiser = decoding(stage.denoiser)
     number, conditions = stage.condition(labels)
     n = n_prompts(conditions, len(number))
     prompts = torch.tensor([[number[label] * n + prompt for prompt in range(n)] for label in labels])  # [2, n]
     x0 = denoiser.encode(image).to(denoiser.device, denoiser.dtype)
     times = torch.linspace(0, strength, steps + 1, dtype=torch.float64)[1:]
-    noise_a, noise_b = invert(denoiser, x0.expand(2, *x0.shape[1:]), take(conditions, prompts.flatten()), times)
-    way_back = take(conditions, prompts[[0, 1, 1]].flatten())
-    regenerated = regenerate(denoiser, torch.stack([noise_a, noise_b, noise_a]), way_back, times)
+    way_there, way_back = (take(conditions, prompts[i].flatten()) for i in ([0, 1], [0, 1, 1]))
+    noise_a, noise_b = invert(denoiser, x0.expand(2, *x0.shape[1:]), way_there, times, progress)
+    regenerated = regenerate(denoiser, torch.stack([noise_a, noise_b, noise_a]), way_back, times, progress)
     if not regenerated.isfinite().all():
         raise InvalidInputError("tier 2's predictions are not finite for this image; there is no counterfactual")
     decoded = denoiser.decode(torch.cat([x0, regenerated.to(x0)]))

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from ..ports import Condition, Denoiser, n_prompts
+from ..utils.progress import progress_bar
 
 __all__ = ["invert", "regenerate"]
 
 
-def invert(denoiser: Denoiser, x0: Tensor, condition: Condition, times: Tensor) -> Tensor:
+def invert(denoiser: Denoiser, x0: Tensor, condition: Condition, times: Tensor, progress: bool = False) -> Tensor:
     """Follow encoded images to their noise at the last of some times.
 
     Parameters
@@ -23,6 +24,8 @@ def invert(denoiser: Denoiser, x0: Tensor, condition: Condition, times: Tensor) 
         Condition of each image, with n prompts whose predictions are averaged.
     times : Tensor `[S]`
         Times of S steps, rising in (0, 1); the first one starts from time 0.
+    progress : bool
+        Show a progress bar.
 
     Returns
     -------
@@ -30,15 +33,16 @@ def invert(denoiser: Denoiser, x0: Tensor, condition: Condition, times: Tensor) 
         x_t at the last time, in float32 or above.
     """
     x = x0.to(torch.promote_types(x0.dtype, torch.float32))  # half precision would lose small steps
-    for t, clean, noisy in _steps(denoiser, times, x):
+    for t, clean, noisy in progress_bar(_steps(denoiser, times, x), desc="invert", unit="step", show=progress):
         x = _ddim(x, _noise(denoiser, x, t, condition), clean, noisy)
     return x
 
 
-def regenerate(denoiser: Denoiser, x_t: Tensor, condition: Condition, times: Tensor) -> Tensor:
+def regenerate(denoiser: Denoiser, x_t: Tensor, condition: Condition, times: Tensor, progress: bool = False) -> Tensor:
     """Follow noise back to encoded images, by the steps of `invert` in reverse; arguments as there."""
     x = x_t
-    for t, clean, noisy in reversed(_steps(denoiser, times, x)):
+    steps = _steps(denoiser, times, x)[::-1]
+    for t, clean, noisy in progress_bar(steps, desc="regenerate", unit="step", show=progress):
         x = _ddim(x, _noise(denoiser, x, t, condition), noisy, clean)
     return x
 

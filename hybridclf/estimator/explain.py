@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ..counterfactual import Counterfactual, counterfactual
+from ..counterfactual import Counterfactual, counterfactual, decoding
 from ..data.arrays import Items
 from ..errors import InvalidInputError, choices
 from ..explanation import Explanation, explain
@@ -103,10 +103,10 @@ class Explains(Predicts):
         check_is_fitted(self)
         check_whole("steps", steps, 1)
         check_number("strength", strength, above=0, below=1)
+        decoding(self.denoiser_)  # before a race, which may take minutes
         items, pair, _ = self._compared(image, a, b)
-        pixel_range = self.pixel_range_ or (0.0, 255.0)
-        stage, bytes_given = self.reranker(), _has_bytes(image)
-        return counterfactual(stage, items.images, pair, steps, strength, pixel_range if bytes_given else None)
+        pixel_range = (self.pixel_range_ or (0.0, 255.0)) if _has_bytes(image) else None
+        return counterfactual(self.reranker(), items.images, pair, steps, strength, pixel_range, self.verbose)
 
     def _compared(self, image: Any, a: Label, b: Label) -> tuple[Items, tuple[Label, Label], RerankResult]:
         """One image as items, the two classes to compare, by default the likeliest, and the answer."""

@@ -39,12 +39,8 @@ def draw_explanation(explanation: Explanation, image: Any, counterfactual: Count
         If matplotlib is not installed.
     """
     a, b = str(explanation.a), str(explanation.b)
-    low, high = _range(image)
-    pixels = _in_grey_or_colour(image, low, high)
-    titled = {"image": pixels}
-    if counterfactual is not None:
-        made = {f"regenerated\nas {a}": counterfactual.reconstruction_a, f"changed\nto {b}": counterfactual.changed}
-        titled |= {title: _in_grey_or_colour(picture, low, high) for title, picture in made.items()}
+    pixels = _in_grey_or_colour(image, *_range(image))
+    titled = {"image": pixels} | ({} if counterfactual is None else _titled(counterfactual))
     n = len(titled)
     figure = new_figure(9 + 2 * n, 3.1)
     *shown, middle, trials, sums = figure.subplots(1, n + 3, width_ratios=(*(1,) * (n + 1), 1.3, 1.1))
@@ -73,6 +69,17 @@ def draw_explanation(explanation: Explanation, image: Any, counterfactual: Count
     sums.set_title(f"log-odds of {a}\nover {b}", fontsize=9)
     figure.suptitle(_finding(explanation), x=0.01, ha="left", fontsize=11)
     return figure
+
+
+def _titled(counterfactual: Counterfactual) -> dict[str, np.ndarray]:
+    """Pixels `[H, W, 3]` of the reconstruction and the change, by their titles."""
+    made = {
+        f"regenerated\nas {counterfactual.a}": counterfactual.reconstruction_a,
+        f"changed\nto {counterfactual.b}": counterfactual.changed,
+    }
+    # its own image may have another type than the one that was given, such as 16 bits
+    bounds = _range(counterfactual.image)
+    return {title: _in_grey_or_colour(picture, *bounds) for title, picture in made.items()}
 
 
 def _range(image: Any) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from ..errors import InvalidInputError, choices
 from ..explanation import Explanation, explain
 from ..ports import Label
 from ..reranking.allocation import Race
-from ..reranking.evidence import TIER_1_ANSWERS, RerankResult
+from ..reranking.evidence import TIER_1_ANSWERS
 from ..utils.bounds import check_number, check_whole
 from .predict import Predicts
 
@@ -54,7 +54,9 @@ class Explains(Predicts):
         """
         check_is_fitted(self)
         check_whole("trials", trials, 1)
-        items, pair, result = self._compared(image, a, b)
+        items = self._one(image, a, b)
+        posterior, (result,) = self._decide(items)
+        pair = self._likeliest(posterior[0], a, b)
         log_prior = self._propose(items)[2][0]
         chosen = log_prior[[self.classes_.tolist().index(label) for label in pair]]
         stage = self.reranker(Race(max_trials=trials))
@@ -75,7 +77,7 @@ class Explains(Predicts):
         image : one image or vector
             As one item of `fit`'s X.
         a, b : labels, optional
-            Two of the classes. Default: those with the highest posteriors.
+            Two of the classes. Default: those with the highest posteriors, which takes a race.
         steps : int
             DDIM steps from image to noise, and as many back, at least 1. More make reconstructions closer.
         strength : float
@@ -104,12 +106,13 @@ class Explains(Predicts):
         check_whole("steps", steps, 1)
         check_number("strength", strength, above=0, below=1)
         decoding(self.denoiser_)  # before a race, which may take minutes
-        items, pair, _ = self._compared(image, a, b)
+        items = self._one(image, a, b)
+        pair = (a, b) if a is not None and b is not None else self._likeliest(self._decide(items)[0][0], a, b)
         pixel_range = (self.pixel_range_ or (0.0, 255.0)) if _has_bytes(image) else None
         return counterfactual(self.reranker(), items.images, pair, steps, strength, pixel_range, self.verbose)
 
-    def _compared(self, image: Any, a: Label, b: Label) -> tuple[Items, tuple[Label, Label], RerankResult]:
-        """One image as items, the two classes to compare, by default the likeliest, and the answer."""
+    def _one(self, image: Any, a: Label, b: Label) -> Items:
+        """One image as items, once the classes to compare are known to be two of the classes."""
         for label in (a, b):
             if label is not None and label not in self.classes_.tolist():
                 raise InvalidInputError(
@@ -117,12 +120,14 @@ class Explains(Predicts):
                 )
         if a is not None and a == b:
             raise InvalidInputError(f"a and b are both {a!r}; give two different classes")
-        items = self._read(image[None] if isinstance(image, np.ndarray) else [image])
-        posterior, results = self._decide(items)
-        ranked = self.classes_[np.argsort(-posterior[0], kind="stable")].tolist()
+        return self._read(image[None] if isinstance(image, np.ndarray) else [image])
+
+    def _likeliest(self, posterior: np.ndarray, a: Label, b: Label) -> tuple[Label, Label]:
+        """The two classes, in place of None the likeliest of the others by the posterior `[C]`."""
+        ranked = self.classes_[np.argsort(-posterior, kind="stable")].tolist()
         others = (label for label in ranked if label not in (a, b))
         first, second = (next(others) if label is None else label for label in (a, b))
-        return items, (first, second), results[0]
+        return first, second
 
 
 def _has_bytes(image: Any) -> bool:

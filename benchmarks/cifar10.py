@@ -138,9 +138,9 @@ def main(arguments: list[str] | None = None) -> None:
     clean, conditions = benchmark.evaluated(args.images, args.trials, "clean"), benchmark.conditions()
     print(clean)
     shifted = benchmark.evaluated(args.shifted, SHIFTED_TRIALS, "under-shift", shifted=conditions)
-    rows = json.loads(shifted.to_json())["shifts"]
+    rows = shifted.to_dict()["shifts"]
     about = {"model": str(args.model), "machine": machine(benchmark.clf.denoiser_.device), "compiled": args.compile}
-    report = about | {"clean": json.loads(clean.to_json()), "shifted": rows, "robustness": robustness(rows)}
+    report = about | {"clean": clean.to_dict(), "shifted": rows, "robustness": robustness(rows)}
     if args.rival is not None:
         report["rival"] = benchmark.rivalry(conditions)
     RESULTS.mkdir(parents=True, exist_ok=True)

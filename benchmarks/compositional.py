@@ -65,11 +65,11 @@ def measure(clf: HybridClassifier, n: int, work: Path) -> dict[str, Any]:
             folder = work / scenes / name
             source = write_lines(questions(n, seed, held_out), folder)
             made = evaluate_captions(clf, source, calibrate=fusion, folder=folder / "recording", **options)
-            own[name] = json.loads(made.to_json())
+            own[name] = made.to_dict()
         (X, y), others = things(n // 2, seed, held_out), things(n // 2, CALIBRATION_SEED, held_out)
         recording = work / scenes / "single"
         singles = evaluate(clf, X, y, calibrate=others, folder=recording, **options)
-        own["single"] = json.loads(singles.to_json())
+        own["single"] = singles.to_dict()
     return {"trials": TRIALS, "questions": n} | report
 
 

@@ -67,7 +67,7 @@ def measure(seed: int) -> dict[str, Any]:
     return {
         "seed": seed,
         "fit_seconds": fit_seconds,
-        "methods": json.loads(report.to_json())["methods"],
+        "methods": report.to_dict()["methods"],
         "rival": float(svc.score(data.test.reshape(len(data.test), -1), data.test_labels)),
         "oracle_rows": rows,
         "oracle_evaluations": evaluations,

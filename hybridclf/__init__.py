@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .counterfactual import Counterfactual
     from .errors import (
         ClosedError,
         FallbackWarning,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from .zeroshot import zero_shot
 
 _HOMES = {
+    "counterfactual": ("Counterfactual",),
     "errors": (
         "ClosedError",
         "FallbackWarning",
@@ -73,6 +75,7 @@ __all__ = [
     "Allocation",
     "AsyncReranker",
     "ClosedError",
+    "Counterfactual",
     "Denoiser",
     "DiffusionFeatures",
     "Evidence",

@@ -21,6 +21,7 @@ from .errors import InvalidInputError
 __all__ = [
     "Adaptation",
     "Condition",
+    "DecodingDenoiser",
     "Denoiser",
     "FeatureModel",
     "Label",
@@ -147,6 +148,22 @@ class Denoiser(Protocol):
         -------
         Tensor `[E, *shape]`
             ε̂, whatever the model itself predicts (v, x0 or velocity).
+        """
+        ...
+
+
+@runtime_checkable
+class DecodingDenoiser(Denoiser, Protocol):
+    """Port of a denoiser that also decodes x0 to images; counterfactuals need it."""
+
+    def decode(self, x0: Tensor) -> np.ndarray:
+        """Decode x0 `[n, *shape]` to images.
+
+        Returns
+        -------
+        array `[n, H, W, C]`, `[n, H, W]` or `[n, d]`
+            Images that `encode` takes, in the value range that it expects of floats, or as uint8. What `encode` leaves
+            out is lost, such as the margin that it crops.
         """
         ...
 

@@ -19,7 +19,7 @@ LEVELS = (
     {"demo", "zeroshot"},
     {"estimator"},
     {"persistence"},
-    {"captions", "explanation", "fitting", "live"},
+    {"captions", "counterfactual", "explanation", "fitting", "live"},
     {"reranker", "training"},
     {"denoising", "models"},
     {"pretrained", "proposer", "reranking"},

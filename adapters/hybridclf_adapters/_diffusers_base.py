@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -203,6 +204,14 @@ class DiffusersDenoiser(ABC):
                 x0[i] = self._encode(send(image[None], self.device))[0]
         return x0
 
+    @torch.no_grad()
+    def decode(self, x0: Tensor) -> np.ndarray:
+        """Decode x0 `[n, *shape]` one by one to uint8 images `[n, S, S, 3]`, or `[n, S, S]` in grey."""
+        with _upcast(self.vae):
+            images = torch.cat([self._decode(latents[None]).float().cpu() for latents in x0])
+        eight_bit = ((images / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+        return eight_bit[:, 0].numpy() if self.mode == "L" else eight_bit.permute(0, 2, 3, 1).numpy()
+
     def noise_levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Noise levels (α_t, σ_t) `[R]` of the scheduler, float32."""
         index = self.schedule.index(t)
@@ -231,9 +240,18 @@ class DiffusersDenoiser(ABC):
         exact = next((getattr(encoded, name) for name in ("latents", "latent") if hasattr(encoded, name)), None)
         return self._scaled(encoded.latent_dist.mean if exact is None else exact, vae.config)
 
+    def _decode(self, x0: Tensor) -> Tensor:
+        """Decode x0 `[1, *shape]` to an image `[1, 3, H, W]` in about [-1, 1], the inverse of `_encode`."""
+        vae = self.vae
+        return vae.decode(self._unscaled(x0, vae.config).to(vae.dtype), return_dict=False)[0]
+
     def _scaled(self, latents: Tensor, config: Mapping[str, Any]) -> Tensor:
         """Shift and scale the VAE's latents by its config, the inverse of the pipeline's decoding."""
         return (latents - (config.get("shift_factor") or 0)) * config["scaling_factor"]
+
+    def _unscaled(self, x0: Tensor, config: Mapping[str, Any]) -> Tensor:
+        """Undo `_scaled`."""
+        return x0 / config["scaling_factor"] + (config.get("shift_factor") or 0)
 
     def _set_resolution(self, resolution: int | None) -> None:
         """Set all that follows from the resolution, a multiple of the pixels per patch of latents."""

@@ -229,6 +229,9 @@ class PixelUNet(UNet):
     def _encode(self, image: Tensor) -> Tensor:
         return image
 
+    def _decode(self, x0: Tensor) -> Tensor:
+        return x0
+
 
 class ConsistencyUNet(PixelUNet):
     """Class-conditional consistency model, whose network predicts the end of a sampler's path from each of its levels.

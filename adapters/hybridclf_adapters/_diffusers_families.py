@@ -103,11 +103,16 @@ class StableDiffusionXL(TextDenoiser):
 
     def _scaled(self, latents: Tensor, config: Mapping[str, Any]) -> Tensor:
         """Standardise latents by channel if the config has means, as some pipelines of this family do."""
-        mean, std = config.get("latents_mean"), config.get("latents_std")
-        if mean is None or std is None:
+        moments = _moments(latents, config)
+        if moments is None:
             return super()._scaled(latents, config)
-        mean, std = (latents.new_tensor(value).view(-1, 1, 1) for value in (mean, std))
-        return (latents - mean) * config["scaling_factor"] / std
+        return (latents - moments[0]) * config["scaling_factor"] / moments[1]
+
+    def _unscaled(self, x0: Tensor, config: Mapping[str, Any]) -> Tensor:
+        moments = _moments(x0, config)
+        if moments is None:
+            return super()._unscaled(x0, config)
+        return x0 * moments[1] / config["scaling_factor"] + moments[0]
 
 
 class Kolors(StableDiffusionXL):
@@ -229,6 +234,18 @@ class DeepFloydIF(TextDenoiser):
 
     def _encode(self, image: Tensor) -> Tensor:
         return image
+
+    def _decode(self, x0: Tensor) -> Tensor:
+        return x0
+
+
+def _moments(latents: Tensor, config: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation `[C, 1, 1]` of each channel of a VAE's latents; None if its config lacks either."""
+    moments = [config.get(name) for name in ("latents_mean", "latents_std")]
+    if None in moments:
+        return None
+    mean, std = (latents.new_tensor(value).view(-1, 1, 1) for value in moments)
+    return mean, std
 
 
 FAMILIES: dict[str, type[DiffusersDenoiser]] = {

@@ -152,8 +152,18 @@ class QwenImage(PackedDenoiser):
         """Encode an image `[1, 3, H, W]` as a video of one frame, and standardise its latents by channel."""
         vae = self.pipe.vae
         latents = vae.encode(image.to(vae.dtype).unsqueeze(2)).latent_dist.mean.squeeze(2)
-        mean, std = (latents.new_tensor(vae.config[name]).view(-1, 1, 1) for name in ("latents_mean", "latents_std"))
+        mean, std = self._moments(latents)
         return (latents - mean) / std
+
+    def _decode(self, x0: Tensor) -> Tensor:
+        mean, std = self._moments(x0)
+        video = (x0 * std + mean).to(self.pipe.vae.dtype).unsqueeze(2)
+        return self.pipe.vae.decode(video, return_dict=False)[0].squeeze(2)
+
+    def _moments(self, latents: Tensor) -> list[Tensor]:
+        """Mean and standard deviation `[C, 1, 1]` of each channel."""
+        config = self.pipe.vae.config
+        return [latents.new_tensor(config[name]).view(-1, 1, 1) for name in ("latents_mean", "latents_std")]
 
 
 class Flux2Klein(PackedDenoiser):
@@ -200,8 +210,18 @@ class Flux2Klein(PackedDenoiser):
     def _encode(self, image: Tensor) -> Tensor:
         vae = self.pipe.vae
         latents = pixel_unshuffle(vae.encode(image.to(vae.dtype)).latent_dist.mean, 2)
-        variance = vae.bn.running_var + vae.config.batch_norm_eps
-        return (latents - vae.bn.running_mean.view(-1, 1, 1)) / variance.sqrt().view(-1, 1, 1)
+        return (latents - vae.bn.running_mean.view(-1, 1, 1)) / self._std.view(-1, 1, 1)
+
+    def _decode(self, x0: Tensor) -> Tensor:
+        vae = self.pipe.vae
+        latents = x0 * self._std.view(-1, 1, 1) + vae.bn.running_mean.view(-1, 1, 1)
+        return vae.decode(pixel_shuffle(latents, 2).to(vae.dtype), return_dict=False)[0]
+
+    @property
+    def _std(self) -> Tensor:
+        """Standard deviation of each channel."""
+        vae = self.pipe.vae
+        return (vae.bn.running_var + vae.config.batch_norm_eps).sqrt()
 
     def _shift(self) -> float:
         from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu

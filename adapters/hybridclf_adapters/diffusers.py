@@ -62,6 +62,7 @@ def load(
     words: str | Path | None = None,
     embedding: Path | None = None,
     config: Path | None = None,
+    t5: bool = True,
     offload: bool = False,
 ) -> DiffusersDenoiser:
     """Load the denoiser of a pipeline; its `model_index.json` decides the family.
@@ -99,6 +100,8 @@ def load(
     config : Path, optional
         Folder of a saved pipeline whose configurations and tokenizers go with a checkpoint in safetensors, as the
         community shares them. Weights that the checkpoint has not, such as T5's, come from there too.
+    t5 : bool
+        False leaves out T5, which is most of the memory of a Stable Diffusion 3: it then reads prompts by CLIP alone.
     offload : bool
         Keep on the GPU only the part of the pipeline that computes, and the others in the computer's memory: slower for
         each image and each new prompt.
@@ -116,7 +119,7 @@ def load(
     MissingDependencyError
         If a package is not installed.
     InvalidInputError
-        For options out of range, or a guidance for a network that takes none.
+        For options out of range, a guidance for a network that takes none, or `t5=False` for one that needs its T5.
 
     Examples
     --------
@@ -138,6 +141,10 @@ def load(
     source = {"revision": revision, "cache_dir": cache_dir}
     index = _model_index(spec if config is None else str(config), source)
     family = _family(spec, index)
+    if not t5 and "text_encoder_3" not in family.optional:
+        raise InvalidInputError(f"{spec!r} needs all of its text encoders; t5=False is for Stable Diffusion 3")
+    if not t5:
+        index |= {part: [None, None] for part in family.optional}  # as if it had been saved without them
     if issubclass(family, TextDenoiser):
         check_templates(prompts)  # before gigabytes are read
     _check_parts(spec, family, _parts_of(index))

@@ -16,7 +16,8 @@ from ..data.decoders import DECODE_SECONDS, MAX_PIXELS, Decoders
 from ..data.image_files import check_image_shape
 from ..errors import HybridClfError, InvalidInputError
 from ..estimator import HybridClassifier
-from ..ports import TextModel
+from ..explanation import Explanation
+from ..ports import DecodingDenoiser, TextModel
 from .races import Finish, describe, watch
 from .views import CSS, finish_html, message_html, moment_html, overlay
 
@@ -107,12 +108,15 @@ class Page:
                 self.slider = gr.ImageSlider(
                     visible=False, elem_id="hc-map", interactive=False, buttons=[], max_height=420
                 )
+                self.change = gr.ImageSlider(
+                    visible=False, elem_id="hc-change", interactive=False, buttons=[], max_height=420
+                )
                 self.download = gr.DownloadButton("Download as JSON", visible=False)
         gr.on(
             [self.picture.input, go.click],
             self.race,
             inputs=[self.picture, labels],
-            outputs=[self.view, self.slider, self.download, self.stop_button, self.picture],
+            outputs=[self.view, self.slider, self.change, self.download, self.stop_button, self.picture],
             show_progress="hidden",
             trigger_mode="always_last",
             api_visibility="private",
@@ -121,7 +125,8 @@ class Page:
 
     def race(self, path: str | None, labels: str, request: gr.Request) -> Iterator[dict[Any, Any]]:
         """Race one picture: generates what the parts of the page show from then on, by part."""
-        nothing = {self.slider: gr.update(value=None, visible=False), self.download: gr.update(visible=False)}
+        hidden = gr.update(value=None, visible=False)
+        nothing = {self.slider: hidden, self.change: hidden, self.download: gr.update(visible=False)}
         yield {self.view: message_html("Reading the picture …" if path else HELLO), self.stop_button: _off(), **nothing}
         if path is None:
             return
@@ -134,9 +139,12 @@ class Page:
         visitor, stop = str(request.session_hash), Event()
         self._stops[visitor] = stop
         try:
-            for seen in watch(self._classifier(labels), picture, stop.is_set):
+            clf = self._classifier(labels)
+            for seen in watch(clf, picture, stop.is_set):
                 if isinstance(seen, Finish):
                     yield {self.view: finish_html(seen), self.stop_button: _off(), **self._results(picture, seen)}
+                    if seen.explanation and isinstance(clf.denoiser_, DecodingDenoiser):
+                        yield {self.change: _changed(clf, picture, seen.explanation)}
                 else:
                     yield {self.view: moment_html(seen), self.stop_button: gr.update(interactive=True)}
                     time.sleep(PACE)
@@ -170,6 +178,16 @@ class Page:
         if len(labels) > MOST_LABELS or max(map(len, labels)) > LONGEST_LABEL:
             raise InvalidInputError(f"give at most {MOST_LABELS} labels of at most {LONGEST_LABEL} characters")
         return self._for(labels)
+
+
+def _changed(clf: HybridClassifier, picture: Image.Image, why: Explanation) -> dict[str, Any]:
+    """The picture as tier 2 has it under the first class, and changed to the second, under one slider."""
+    found = clf.counterfactual(picture, why.a, why.b)
+    as_a, as_b = (
+        Image.fromarray(pixels).resize(picture.size, Image.Resampling.NEAREST)
+        for pixels in (found.reconstruction_a, found.changed)
+    )
+    return gr.update(value=(as_a, as_b), visible=True, label=f"left: as {why.a}; right: what would be {why.b}")
 
 
 def _off() -> dict[str, Any]:

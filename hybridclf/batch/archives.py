@@ -4,7 +4,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from typing import IO, NamedTuple
 
-from ..data.image_files import ENDINGS
+from ..data.image_files import PICTURES
 from ..errors import InvalidInputError
 from .folders import GO_ON, MAX_BYTES, Folder
 
@@ -32,7 +32,7 @@ def members(folder: Folder, name: str) -> list[Member]:
             return [
                 Member(one.name, one.offset_data, one.size)
                 for one in archive
-                if one.isreg() and not one.issparse() and one.name.lower().endswith(ENDINGS)
+                if one.isreg() and not one.issparse() and one.name.lower().endswith(PICTURES)
             ]
     except tarfile.TarError as error:
         raise InvalidInputError(

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from sklearn.utils import gen_batches
 
-from ..data.image_files import ENDINGS
+from ..data.image_files import ENDINGS, PICTURES
 from ..data.parquet import bytes_in, image_column
 from ..errors import InvalidInputError
 from .archives import Member, members, read_members
@@ -150,7 +150,7 @@ def _find(source: str | Path) -> tuple[Folder, dict[str, int]]:
     parent, name = folder.split()
     if _is_container(name) and (size := parent.size(name)) is not None:
         return parent, {name: size}
-    return folder, folder.sizes((*ENDINGS, *CONTAINERS))
+    return folder, folder.sizes((*PICTURES, *CONTAINERS))
 
 
 def _images(names: Sequence[str]) -> Iterator[Part]:

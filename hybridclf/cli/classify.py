@@ -73,19 +73,23 @@ def classify(
 
 
 def _explain(clf: "HybridClassifier", answers: "Sequence[FileAnswer]", folder: Path, progress: bool) -> None:
-    """Draw why each image that was read has its class and not the next one."""
+    """Draw why each image that was read has its class and not the next one, and the image changed to that one."""
     from ..data.image_files import read_pictures
     from ..demo.explanations import draw_explanation
+    from ..ports import DecodingDenoiser
     from ..utils.progress import progress_bar
 
     folder.mkdir(parents=True, exist_ok=True)
     clf.set_params(verbose=False)
+    decodes = isinstance(clf.denoiser_, DecodingDenoiser)
     read = [answer for answer in answers if answer.error is None]
     for i, answer in enumerate(progress_bar(read, desc="explain", unit="image", show=progress)):
         (image,) = read_pictures([answer.path], clf.image_shape_)
         path = folder / f"{i:05}-{Path(answer.path).stem}.png"  # two files may have one name
         try:
-            draw_explanation(clf.explain(image), image).savefig(path)
+            why = clf.explain(image)
+            changed = clf.counterfactual(image, why.a, why.b) if decodes else None
+            draw_explanation(why, image, changed).savefig(path)
         except InvalidInputError as error:
             typer.echo(f"{answer.path} is not explained: {error}", err=True)
 

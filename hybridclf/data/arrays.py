@@ -25,6 +25,7 @@ __all__ = [
     "scaled",
     "select",
     "shrunk",
+    "to_bytes",
     "upright",
     "value_range",
 ]
@@ -198,6 +199,12 @@ def scaled(pixels: np.ndarray, pixel_range: tuple[float, float] | None) -> np.nd
     """Scale uint8 pixels linearly to a range: 0 becomes its low end, 255 its high one; None means 0 to 255."""
     low, high = pixel_range or (0.0, 255.0)
     return pixels if (low, high) == (0.0, 255.0) else low + pixels * ((high - low) / 255)
+
+
+def to_bytes(pixels: np.ndarray, pixel_range: tuple[float, float]) -> np.ndarray:
+    """Undo `scaled`: uint8 pixels, of which 0 was the low end of the range and 255 its high one; others are clipped."""
+    low, high = pixel_range
+    return ((pixels - low) * (255 / (high - low))).round().clip(0, 255).astype(np.uint8)
 
 
 def shrunk(images: np.ndarray, factor: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -33,8 +34,11 @@ __all__ = [
     "upright",
 ]
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Formats that are opened: plain pictures. EPS starts another program, and other formats read further files."""
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", *(["AVIF"] if find_spec("PIL._avif") else []))
+"""Formats that are opened: plain pictures. EPS starts another program, and other formats read further files.
+
+AVIF is one where Pillow was built with it.
+"""
 
 MAX_ASPECT = 200
 """Largest ratio of an image's long edge to its short one.
@@ -49,6 +53,7 @@ MAX_SCANS = 100
 """Most scans of a JPEG. Encoders write about ten; thousands fit into some hundred kilobytes and take minutes."""
 
 _MAGIC = {
+    "AVIF": re.compile(rb"....ftypavi[fs]", re.DOTALL),
     "BMP": re.compile(rb"BM"),
     "GIF": re.compile(rb"GIF8[79]a"),
     "JPEG": re.compile(rb"\xff\xd8\xff"),
@@ -135,7 +140,7 @@ def _checked_format(stream: BinaryIO) -> str:
 
 def format_of(head: bytes) -> str | None:
     """Tell the format of an image file by its first `HEAD` bytes; None for no format that is opened."""
-    return next((name for name, magic in _MAGIC.items() if magic.match(head)), None)
+    return next((name for name in FORMATS if _MAGIC[name].match(head)), None)
 
 
 def count_scans(jpeg: bytes, most: int) -> int:

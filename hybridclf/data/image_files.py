@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +17,7 @@ from .decoding import FORMATS, MODES, read_image, stretched
 __all__ = [
     "ENDINGS",
     "FORMATS",
+    "PICTURES",
     "as_item",
     "check_image_shape",
     "files_in",
@@ -28,8 +29,17 @@ __all__ = [
     "try_image",
 ]
 
-ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""Endings of the files that are picked from a folder."""
+ENDINGS = tuple(
+    [".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"]
+    + ([".avif"] if "AVIF" in FORMATS else [])
+)
+"""Endings of image files of the formats that are opened."""
+
+PICTURES = (
+    *ENDINGS,
+    *[".avif", ".heic", ".heif", ".jp2", ".jxl", ".tga", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw"],
+)
+"""Endings of the files that are picked from a folder: one that cannot be opened must not be missed without a word."""
 
 
 def image_paths(paths: Iterable[str | Path]) -> list[Path]:
@@ -40,14 +50,35 @@ def image_paths(paths: Iterable[str | Path]) -> list[Path]:
     return [found for path in map(Path, paths) for found in (files_in(path) or [path])]
 
 
-def files_in(folder: Path, endings: Sequence[str] = ENDINGS) -> list[Path]:
-    """List the files anywhere in a folder that have one of the endings, sorted; skip hidden files and folders."""
-    inside = []
-    for parent, folders, names in os.walk(folder):
-        # in place, so that os.walk does not enter hidden folders
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside += [Path(parent, n) for n in names if not n.startswith(".") and Path(n).suffix.lower() in endings]
-    return sorted(inside)
+def files_in(folder: Path, endings: Sequence[str] = PICTURES) -> list[Path]:
+    """List the files anywhere in a folder that have one of the endings, sorted; skip hidden files and folders.
+
+    Links to folders are followed, but not back into a folder that they lie in.
+
+    Raises
+    ------
+    InvalidInputError
+        If a folder in it cannot be read: its images would be missed.
+    """
+    return sorted(path for path in _visible(folder, frozenset()) if path.suffix.lower() in endings)
+
+
+def _visible(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+    """Yield the files anywhere in a folder, but for hidden ones; `above` has the real paths of the folders above it."""
+    real = os.path.realpath(folder)
+    if real in above or not folder.is_dir():
+        return
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise InvalidInputError(f"the folder {folder} cannot be read: {error.strerror}") from error
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _visible(Path(entry), above | {real})
+        else:
+            yield Path(entry)
 
 
 def try_image(source: str | Path | BinaryIO) -> Image.Image | InvalidInputError:

@@ -1,9 +1,13 @@
-"""Picture of an explanation: the image, where it looks like either class, what each trial said, and the sum."""
+"""Picture of an explanation: the image, where it looks like either class, what each trial said, and the sum.
+
+With a counterfactual, also the image as tier 2 regenerates it under either class.
+"""
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..counterfactual import Counterfactual
 from ..explanation import Explanation
 from .style import GREY, new_figure, styled
 
@@ -17,7 +21,7 @@ FOR_A, FOR_B, MAP = "#E08214", "#8073AC", "PuOr_r"
 
 
 @styled
-def draw_explanation(explanation: Explanation, image: Any) -> "Figure":
+def draw_explanation(explanation: Explanation, image: Any, counterfactual: Counterfactual | None = None) -> "Figure":
     """Draw why class a and not class b.
 
     Parameters
@@ -26,6 +30,8 @@ def draw_explanation(explanation: Explanation, image: Any) -> "Figure":
         Explanation of the image.
     image : PIL image, or array `[H, W]` or `[H, W, C]`
         The image; its values may have any range.
+    counterfactual : Counterfactual, optional
+        Counterfactual of the image for the same two classes, to be drawn beside it.
 
     Raises
     ------
@@ -33,13 +39,17 @@ def draw_explanation(explanation: Explanation, image: Any) -> "Figure":
         If matplotlib is not installed.
     """
     a, b = str(explanation.a), str(explanation.b)
-    figure = new_figure(11, 3.1)
-    left, middle, trials, sums = figure.subplots(1, 4, width_ratios=(1, 1, 1.3, 1.1))
-    pixels = _in_grey_or_colour(image)
-    for axes in (left, middle):
-        axes.imshow(pixels if axes is left else pixels.mean(axis=2), cmap="gray")
+    pixels = _in_grey_or_colour(image, *_range(image))
+    titled = {"image": pixels} | ({} if counterfactual is None else _titled(counterfactual))
+    n = len(titled)
+    figure = new_figure(9 + 2 * n, 3.1)
+    *shown, middle, trials, sums = figure.subplots(1, n + 3, width_ratios=(*(1,) * (n + 1), 1.3, 1.1))
+    for axes, (title, picture) in zip(shown, titled.items(), strict=True):
+        axes.imshow(picture)
+        axes.set_title(title, fontsize=9)
+    middle.imshow(pixels.mean(axis=2), cmap="gray")
+    for axes in (*shown, middle):
         axes.set_axis_off()
-    left.set_title("image", fontsize=9)
     limit = float(np.abs(explanation.map).max()) or 1.0
     height, width = pixels.shape[:2]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
@@ -61,15 +71,31 @@ def draw_explanation(explanation: Explanation, image: Any) -> "Figure":
     return figure
 
 
-def _in_grey_or_colour(image: Any) -> np.ndarray:
-    """Pixels `[H, W, 3]` in [0, 1]."""
+def _titled(counterfactual: Counterfactual) -> dict[str, np.ndarray]:
+    """Pixels `[H, W, 3]` of the reconstruction and the change, by their titles."""
+    made = {
+        f"regenerated\nas {counterfactual.a}": counterfactual.reconstruction_a,
+        f"changed\nto {counterfactual.b}": counterfactual.changed,
+    }
+    # its own image may have another type than the one that was given, such as 16 bits
+    bounds = _range(counterfactual.image)
+    return {title: _in_grey_or_colour(picture, *bounds) for title, picture in made.items()}
+
+
+def _range(image: Any) -> tuple[float, float]:
+    """Black and white of an image: 0 and 255 of bytes, else its lowest and highest value."""
+    pixels = np.asarray(image)
+    if pixels.dtype == np.uint8 and pixels.max() > 1:
+        return 0.0, 255.0
+    return float(pixels.min()), float(pixels.max())
+
+
+def _in_grey_or_colour(image: Any, low: float, high: float) -> np.ndarray:
+    """Pixels `[H, W, 3]` in [0, 1], of which `low` was 0 and `high` was 1; others are clipped."""
     pixels = np.asarray(image, dtype=float)
-    pixels = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
-    low, high = pixels.min(), pixels.max()
-    high = 255.0 if high > 1 and np.asarray(image).dtype == np.uint8 else high
-    low = 0.0 if high == 255.0 else low
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels[..., :3]
     pixels = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
-    return (pixels - low) / max(high - low, 1e-12)
+    return ((pixels - low) / max(high - low, 1e-12)).clip(0, 1)
 
 
 def _finding(explanation: Explanation) -> str:

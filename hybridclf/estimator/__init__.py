@@ -1,4 +1,4 @@
-"""HybridClassifier, by subject: its parameters, what it reads, how it is fitted, how it predicts; and the class."""
+"""HybridClassifier, by subject: parameters, what it reads, how it is fitted, predicts and explains; and the class."""
 
 from .classifier import HybridClassifier
 

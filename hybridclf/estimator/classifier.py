@@ -13,12 +13,12 @@ from ..fitting.resolve_tiers import for_labels
 from ..ports import Label
 from ..pretrained import catalog
 from ..utils.names import Prompts
-from .predict import Predicts
+from .explain import Explains
 
 __all__ = ["HybridClassifier"]
 
 
-class HybridClassifier(Predicts):
+class HybridClassifier(Explains):
     """Image classifier of two tiers: a fast classifier proposes, a diffusion classifier re-ranks.
 
     Parameters

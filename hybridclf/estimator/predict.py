@@ -1,4 +1,4 @@
-"""Predictions of `HybridClassifier`: candidates, re-ranking, posteriors, novelty, captions and explanations."""
+"""Predictions of `HybridClassifier`: candidates, re-ranking, posteriors, novelty and captions."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -11,8 +11,6 @@ from sklearn.utils.validation import check_is_fitted
 from ..captions import CaptionScores, check_captions, different_texts, score_captions, without_template
 from ..data.arrays import Items
 from ..denoising.weighting import resolve_weighting
-from ..errors import InvalidInputError, choices
-from ..explanation import Explanation, explain
 from ..fitting.drift import looks_of
 from ..fitting.outliers import lowest_errors, name_novel, novelty_test, reject_novel, traits_of
 from ..fitting.recording import RECORDED_CLASSES
@@ -24,7 +22,6 @@ from ..reranking.allocation import Allocation, FixedTrials, Race
 from ..reranking.evidence import TIER_1_ANSWERS, RerankResult
 from ..reranking.fusion import Fusion
 from ..reranking.loop import Step
-from ..utils.bounds import check_whole
 from .fit import FitsTiers
 
 __all__ = ["Predicts"]
@@ -177,58 +174,6 @@ class Predicts(FitsTiers):
         stage = asked.reranker(FixedTrials(trials), Fusion())
         return score_captions(self.proposer_, stage, items, listed, self.verbose)
 
-    def explain(self, image: Any, a: Label = None, b: Label = None, *, trials: int = 16) -> Explanation:
-        """Explain why an image is taken for class a and not for class b.
-
-        The trials are those that a race would run first; all of them are, so that the sum may differ a little from the
-        posterior of a race that stopped earlier.
-
-        Parameters
-        ----------
-        image : one image or vector
-            As one item of `fit`'s X.
-        a, b : labels, optional
-            Two of the classes. Default: those with the highest posteriors.
-        trials : int
-            Trials to run, at least 1.
-
-        Returns
-        -------
-        Explanation
-            The tiers' contributions to the log-odds, what each trial said, and a map of the image.
-
-        Raises
-        ------
-        InvalidInputError
-            For an unusable image, a label that is no class, one label twice, an objective that has no error by pixel
-            (vlb), or errors that are not finite.
-
-        Examples
-        --------
-        >>> print(clf.explain(photo))  # doctest: +SKIP
-        'cat' rather than 'dog', log-odds 1.92: for 'cat' speak -0.41 from tier 1 and +2.33 from tier 2 in 16 trials …
-        """
-        check_is_fitted(self)
-        check_whole("trials", trials, 1)
-        for label in (a, b):
-            if label is not None and label not in self.classes_.tolist():
-                raise InvalidInputError(
-                    f"{label!r} is none of the classes; choose of {choices(self.classes_.tolist())}"
-                )
-        if a is not None and a == b:
-            raise InvalidInputError(f"a and b are both {a!r}; give two different classes")
-        one = image[None] if isinstance(image, np.ndarray) else [image]
-        items = self._read(one)
-        posterior, results = self._decide(items)
-        ranked = self.classes_[np.argsort(-posterior[0], kind="stable")].tolist()
-        others = (label for label in ranked if label not in (a, b))
-        pair = tuple(next(others) if label is None else label for label in (a, b))
-        log_prior = self._propose(items)[2][0]
-        chosen = log_prior[[self.classes_.tolist().index(label) for label in pair]]
-        stage = self.reranker(Race(max_trials=trials))
-        size, asked = _size_of(items.images[0]), results[0].stopped_by not in TIER_1_ANSWERS
-        return explain(stage, items.images, size, (pair[0], pair[1]), chosen, self._objective, asked)
-
     def _log_prior(self, items: Items) -> np.ndarray:
         """Tier 1's log-probabilities `[n, C]` of all classes, flatter for images that look unlike the calibration's."""
         log_prior = aligned_log_proba(self.proposer_, items, self.classes_)
@@ -283,10 +228,3 @@ class Predicts(FitsTiers):
         stage.plan = self.reranker(Race(max_trials=1)).plan  # its most informative trial
         lowest, evaluations = lowest_errors(stage, items.images, candidates, self.verbose)
         return traits_of(looks_of(items.images, *pixel_range), lowest), evaluations
-
-
-def _size_of(image: Any) -> tuple[int, int] | None:
-    """Height and width of an image; None for a vector."""
-    if hasattr(image, "height"):
-        return image.height, image.width
-    return None if np.ndim(image) == 1 else (image.shape[0], image.shape[1])

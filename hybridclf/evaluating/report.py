@@ -83,8 +83,13 @@ class Report:
         return self.verdict.pays is not False and not self.recommended.own
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain values, without pictures."""
-        return {
+        """The report as plain values, without pictures; what is not a number (a bin without images) is None."""
+        found: dict[str, Any] = json.loads(self.to_json())
+        return found
+
+    def to_json(self) -> str:
+        """The report as JSON text, as `to_dict` has it."""
+        values = {
             "verdict": asdict(self.verdict),
             "recommended": asdict(self.recommended),
             "methods": [asdict(score) | _but_name(cost) for score, cost in self.rows],
@@ -95,10 +100,7 @@ class Report:
             "shifts": [asdict(row) for row in self.shifts],
             "guarantee": asdict(self.guarantee) if self.guarantee else None,
         }
-
-    def to_json(self) -> str:
-        """The report as JSON text; what is not a number (a bin without images) is null."""
-        return json.dumps(self.to_dict(), indent=1, default=_plain, allow_nan=False)
+        return json.dumps(values, indent=1, default=_plain, allow_nan=False)
 
     def to_html(self) -> str:
         """The report as one HTML page that needs nothing else: pictures are in it, and nothing is fetched.

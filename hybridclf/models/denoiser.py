@@ -115,6 +115,16 @@ class LateConditionedDenoiser:
         x0 /= scale  # in place: one copy less
         return send(torch.from_numpy(x0), self.device, self.dtype)
 
+    def decode(self, x0: Tensor) -> np.ndarray:
+        """Undo `encode`: float64 images `[n, H, W, C]` or vectors `[n, d]` in the range of the training images.
+
+        They may leave this range a little. Pixels that were averaged come back as squares of one colour.
+        """
+        array = x0.double().cpu().numpy()
+        if len(self.shape) > 1:
+            array = np.moveaxis(array, 1, -1).repeat(self.shrink, axis=1).repeat(self.shrink, axis=2)
+        return array * self.scale + self.mean
+
     def condition(self, labels: Sequence[Label]) -> Condition:
         """Look up the class numbers `[L]` of labels.
 

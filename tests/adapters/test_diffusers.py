@@ -17,7 +17,7 @@ from torch.distributions import Normal, kl_divergence
 from hybridclf import Denoiser, FixedTrials, HybridClassifier, InvalidInputError, Reranker, Staged
 from hybridclf.denoising.evaluator import EvaluationErrors, Rows
 from hybridclf.devices import can_compile
-from hybridclf.ports import take
+from hybridclf.ports import DecodingDenoiser, take
 from hybridclf_adapters.diffusers import load
 from tests.adapters.tiny_diffusers import PIPELINES, save, stable_diffusion, stable_diffusion_3
 
@@ -307,6 +307,28 @@ def test_images_are_encoded_as_the_pipeline_does(
     torch.testing.assert_close(denoiser(name).encode(images), expected, rtol=1e-5, atol=1e-5)
     arrays = np.stack([np.asarray(image) for image in images])
     assert torch.equal(denoiser(name).encode(arrays), denoiser(name).encode(images))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_latents_are_decoded_as_the_pipeline_does(
+    name: str, denoiser: Callable[[str], Any], pipe: Callable[[str], Any]
+) -> None:
+    from diffusers.image_processor import VaeImageProcessor
+
+    it, source = denoiser(name), pipe(name)
+    assert isinstance(it, DecodingDenoiser)
+    x0 = torch.randn(2, *it.shape, generator=torch.Generator().manual_seed(0))
+    if name == "if":
+        expected = x0
+    elif name.startswith("sd3"):
+        expected = source.vae.decode(x0 / 1.5305 + 0.0609).sample
+    else:
+        expected = source.vae.decode(x0 / (0.13025 if name == "sdxl" else 0.18215)).sample
+    processed = VaeImageProcessor().postprocess(expected, output_type="pil")
+    decoded = it.decode(x0)
+    assert decoded.shape == (2, SIZE, SIZE, 3) and decoded.dtype == np.uint8 and decoded.std() > 0
+    np.testing.assert_allclose(decoded.astype(int), np.stack(processed).astype(int), atol=1)
 
 
 # --- Algorithms 1 and 2 of arXiv 2303.16203, with diffusers alone -----------------------------------------------------

@@ -169,6 +169,24 @@ def test_images_are_encoded_to_what_the_network_was_trained_on(
     torch.testing.assert_close(it.encode([photo(0), photo(1)]), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", PIPELINES)
+@torch.no_grad()
+def test_decoded_images_are_those_of_the_autoencoder_or_the_pixels(
+    name: str, denoiser: Callable[[str], Any], pipe: Callable[[str], Any]
+) -> None:
+    it, source = denoiser(name), pipe(name)
+    if name in LATENT:
+        x0 = torch.randn(2, *it.shape, generator=torch.Generator().manual_seed(0))
+        pixels = source.vqvae.decode(x0 / source.vqvae.config.scaling_factor).sample
+        expected = ((pixels / 2 + 0.5).clamp(0, 1) * 255).permute(0, 2, 3, 1).numpy()
+    else:  # pixels of the network's size are neither resized nor cropped
+        images = [photo(i, 8).convert(it.mode) for i in range(2)]
+        x0, expected = it.encode(images), np.stack(images).astype(float)
+    decoded = it.decode(x0)
+    assert decoded.dtype == np.uint8 and decoded.std() > 0
+    np.testing.assert_allclose(decoded, expected, atol=1 if name in LATENT else 0)
+
+
 @pytest.mark.parametrize("name", ["ddim", pytest.param("latent", marks=pytest.mark.slow)])
 def test_generated_images_are_the_pipelines_own(
     name: str, denoiser: Callable[[str], Any], pipe: Callable[[str], Any]

@@ -204,6 +204,17 @@ def test_a_pipeline_that_was_made_without_a_part(copied: Callable[[str], Path], 
     assert load(str(save(lambda: stable_diffusion_3(t5=False), tmp_path / "no-t5"))).pipe.text_encoder_3 is None
 
 
+def test_t5_is_left_out_where_the_model_can_do_without(copied: Callable[[str], Path], tmp_path: Path) -> None:
+    without, whole = save(lambda: stable_diffusion_3(t5=False), tmp_path / "no-t5"), tmp_path / "t5"
+    save(stable_diffusion_3, whole)
+    dropped = load(str(whole), t5=False)
+    assert dropped.pipe.text_encoder_3 is None and dropped.pipe.tokenizer_3 is None
+    expected, found = (denoiser.condition(["cat"]) for denoiser in (load(str(without)), dropped))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    with pytest.raises(InvalidInputError, match="needs all of its text encoders"):
+        load(str(copied("sd-epsilon")), t5=False)
+
+
 # --- what is whole, though it does not look so ------------------------------------------------------------------------
 
 

@@ -283,12 +283,15 @@ def test_an_image_is_encoded_to_what_the_pipeline_decodes(
         edge, scale = it.resolution, getattr(source.scheduler.config, "sigma_data", 1)
         source.scheduler.step = lambda *_args, **_kwargs: (packed(name, x0) * scale,) * 2
         call = {"height": edge, "width": edge, "num_inference_steps": 2} | CALLS[name]
-        source(prompt=PROMPT.format("cat"), output_type="np", **call)
+        [image] = source(prompt=PROMPT.format("cat"), output_type="np", **call).images
     finally:
         del source.vae.decode, source.scheduler.step
     encoded = source.vae.encode(pixels[:, :, None] if given[0].ndim == 5 else pixels)
     expected = encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mean
     torch.testing.assert_close(given[0], expected, rtol=1e-4, atol=1e-4)
+    [decoded] = it.decode(x0)
+    assert decoded.dtype == np.uint8 and decoded.std() > 0
+    np.testing.assert_allclose(decoded, 255 * image, atol=1)
 
 
 @pytest.mark.parametrize("name", PIPELINES)

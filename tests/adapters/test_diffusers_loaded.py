@@ -299,6 +299,8 @@ def test_latents_are_what_the_pipeline_decodes(pipe: Callable[..., Any], monkeyp
     x0, decode = from_pipeline(source).encode([photo()]), source.vae.decode
     monkeypatch.setattr(source.vae, "decode", lambda z, **options: (decoded.append(z), decode(z, **options))[1])
     monkeypatch.setattr(type(source.scheduler), "step", lambda *_, **__: (x0,))
-    source("a cat", num_inference_steps=1, height=SIZE, width=SIZE, guidance_scale=1.0, output_type="np")
+    call = {"num_inference_steps": 1, "height": SIZE, "width": SIZE, "guidance_scale": 1.0}
+    [image] = source("a cat", output_type="np", **call).images
     expected = source.vae.encode(source.image_processor.preprocess(photo())).latent_dist.mean
     torch.testing.assert_close(decoded[0], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(from_pipeline(source).decode(x0)[0], 255 * image, atol=1)

@@ -123,12 +123,14 @@ def test_upload_race_stop_map_download(page: Any, digit: Path) -> None:
     said = finish.inner_text()
     assert "you stopped it" in said and "Why" in said and re.search(r"p = [\d.]+", said)
     assert page.locator("#hc-finish li .share").count() == 10 + 3  # classes, and what either tier says
-    pictures = page.locator("#hc-map img")
-    pictures.nth(1).wait_for()
-    sizes = [
-        image.evaluate("async i => (await i.decode(), [i.naturalWidth, i.naturalHeight])") for image in pictures.all()
-    ]
-    assert sizes == [[80, 60], [80, 60]]
+    for pair in ("#hc-map", "#hc-change"):  # the picture and its map; the picture as one class and as the other
+        pictures = page.locator(f"{pair} img")
+        pictures.nth(1).wait_for()
+        sizes = [
+            image.evaluate("async i => (await i.decode(), [i.naturalWidth, i.naturalHeight])")
+            for image in pictures.all()
+        ]
+        assert sizes == [[80, 60], [80, 60]]
     with page.expect_download() as download:
         page.get_by_text("Download as JSON").click()
     saved = json.loads(Path(download.value.path()).read_text("utf-8"))

@@ -220,7 +220,7 @@ def test_classify_draws_why(model: Path, images: Path, tmp_path: Path) -> None:
     assert result.exit_code == 1, result.output
     assert sorted(path.name for path in (tmp_path / "why").iterdir()) == [f"0000{i}-{i}.png" for i in range(4)]
     with Image.open(tmp_path / "why" / "00000-0.png") as picture:
-        assert picture.width > 1000
+        assert picture.width > 4 * picture.height > 1000  # six parts: with the image under either class
 
 
 def test_classify_prints_one_json_object_per_line(model: Path, images: Path) -> None:

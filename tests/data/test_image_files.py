@@ -33,6 +33,33 @@ def test_folders_give_their_images_sorted(tmp_path: Path) -> None:
     assert found == [tmp_path / "a.jpg", tmp_path / "b.PNG", tmp_path / "sub" / "c.png", Path("single.xyz")]
 
 
+def test_links_to_folders_are_followed_and_never_in_circles(tmp_path: Path) -> None:
+    for name in ("data/a/1.png", "elsewhere/2.png", "elsewhere/deep/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "data/b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "data")
+    (tmp_path / "data/a/self").symlink_to(".")
+    found = [path.relative_to(tmp_path / "data").as_posix() for path in image_paths([tmp_path / "data"])]
+    assert found == ["a/1.png", "b/2.png", "b/deep/3.png"]
+
+
+def test_pictures_that_cannot_be_opened_are_not_missed(tmp_path: Path) -> None:
+    for name in ("a.heic", "b.png", "notes.txt"):
+        (tmp_path / name).touch()
+    first, second = image_paths([tmp_path])
+    assert (first.name, second.name) == ("a.heic", "b.png")
+    with pytest.raises(InvalidInputError, match=r"not an image in one of the formats BMP, .*WEBP"):
+        open_image(first)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="anyone may read every folder")
+def test_a_folder_that_cannot_be_read_is_not_left_out(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    with pytest.raises(InvalidInputError, match="closed cannot be read: Permission denied"):
+        image_paths([tmp_path])
+
+
 def test_a_folder_without_images_says_so(tmp_path: Path) -> None:
     (path,) = image_paths([tmp_path])
     with pytest.raises(InvalidInputError, match="a folder with no image"):
@@ -53,7 +80,7 @@ def test_lossless_formats_come_back_as_they_were(tmp_path: Path, ending: str) ->
     np.testing.assert_array_equal(np.asarray(image.convert("L")), GREY)
 
 
-@pytest.mark.parametrize("ending", [".jpg", ".webp"])
+@pytest.mark.parametrize("ending", [".jpg", ".webp", *([".avif"] if "AVIF" in FORMATS else [])])
 def test_lossy_formats_come_back_nearly(tmp_path: Path, ending: str) -> None:
     image = open_image(save(tmp_path / f"a{ending}", quality=95))
     np.testing.assert_allclose(np.asarray(image.convert("L")), GREY, atol=12)

@@ -52,6 +52,7 @@ def test_the_verdict_agrees_with_the_test_images(report: Report) -> None:
 
 def test_as_json(report: Report) -> None:
     found = json.loads(report.to_json())
+    assert found == report.to_dict()
     assert found.keys() == {
         "verdict",
         "recommended",

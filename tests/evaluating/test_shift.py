@@ -1,6 +1,5 @@
 """Images of another distribution: what is chosen on clean ones is used as it is, groups, and shape bias."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,7 @@ def test_nothing_is_fitted_to_shifted_images(world: Any, report: Report) -> None
 def test_a_report_has_them(report: Report, tmp_path: Path) -> None:
     shown = str(report)
     assert "Under shift" in shown and "worst group" in shown and "shape bias" in shown and "noisy" in shown
-    found = json.loads(report.to_json())["shifts"]
+    found = report.to_dict()["shifts"]
     assert len(found) == 9 and found[3]["worst_group"]["n"] == 60 and found[0]["shape_bias"] is None
     pytest.importorskip("jinja2")
     assert 'id="shifts"' in report.to_html()

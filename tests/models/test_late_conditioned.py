@@ -14,7 +14,7 @@ from hybridclf.devices import can_compile
 from hybridclf.errors import InvalidInputError, UnknownLabelError
 from hybridclf.models import LateConditioned, LateConditionedDenoiser, LateMLP, LateUNet, build
 from hybridclf.models.denoiser import cosine_levels, scattered
-from hybridclf.ports import Denoiser, take
+from hybridclf.ports import DecodingDenoiser, Denoiser, take
 from hybridclf.reranking.trials import TrialPlan
 
 N_CLASSES = 5
@@ -248,6 +248,25 @@ def test_encode_puts_channels_first_and_standardises_each() -> None:
     wanted = np.stack([(colour[..., c] - mean[c]) / scale[c] for c in range(3)], axis=1)
     for form in (colour, colour.reshape(3, -1), [Image.fromarray(c) for c in colour]):
         np.testing.assert_array_equal(denoiser.encode(form).numpy(), wanted)
+
+
+@pytest.mark.parametrize("shape", [(12,), (1, 8, 8), (3, 8, 12)])
+def test_decode_undoes_encode(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(3)
+    network = {(12,): "mlp of vectors", (1, 8, 8): "unet", (3, 8, 12): "deeper unet"}[shape]
+    size = shape[0]  # of features or channels
+    denoiser = LateConditionedDenoiser(make(network), range(5), rng.random(size), 1 + rng.random(size), torch.float64)
+    assert isinstance(denoiser, DecodingDenoiser)
+    images = rng.random((2, *shape[1:], shape[0]))
+    np.testing.assert_allclose(denoiser.decode(denoiser.encode(images)), images, atol=1e-12)
+
+
+def test_decode_gives_images_of_the_size_that_encode_takes() -> None:
+    denoiser = LateConditionedDenoiser(make("unet"), range(5), np.ones(1), np.ones(1), torch.float64, shrink=3)
+    x0 = denoiser.encode(np.random.default_rng(0).random((2, 24, 24)))
+    large = denoiser.decode(x0)
+    assert large.shape == (2, 24, 24, 1)
+    torch.testing.assert_close(denoiser.encode(large), x0)
 
 
 def test_encode_standardises_vectors_by_feature() -> None:

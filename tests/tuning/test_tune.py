@@ -240,7 +240,7 @@ def invoke() -> Callable[..., Any]:
 
 @pytest.mark.usefixtures("quick")
 def test_the_command_tunes_on_a_folder(invoke: Callable[..., Any], tmp_path: Path, text_pair: Path) -> None:
-    for image, label, i in zip(*pictures(6), range(18), strict=True):
+    for image, label, i in zip(*pictures(4), range(12), strict=True):
         (tmp_path / "data" / label).mkdir(parents=True, exist_ok=True)
         image.save(tmp_path / "data" / label / f"{i}.png")
     proposer, denoiser = specs_of(text_pair)
@@ -266,7 +266,7 @@ def test_what_does_not_lower_the_held_out_loss_changes_nothing_and_the_command_s
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("hybridclf.tuning.tune.LEARNING_RATE", -2e-2)  # uphill
-    X, y = pictures(6)
+    X, y = pictures(4)
     for i, (image, label) in enumerate(zip(X, y, strict=True)):
         (tmp_path / "data" / label).mkdir(parents=True, exist_ok=True)
         image.save(tmp_path / "data" / label / f"{i}.png")

@@ -1,5 +1,6 @@
 """Counterfactuals: an image as a denoiser would have it if it were of another class."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from .reranker import Reranker
 __all__ = ["Counterfactual", "counterfactual", "decoding"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Counterfactual:
     """An image, its reconstructions under two classes, and its change from one to the other.
 
@@ -105,6 +106,11 @@ def counterfactual(
     regenerated = regenerate(denoiser, torch.stack([noise_a, noise_b, noise_a]), way_back, times, progress)
     if not regenerated.isfinite().all():
         raise InvalidInputError("tier 2's predictions are not finite for this image; there is no counterfactual")
+    if (regenerated[0] - x0[0]).abs().mean() > x0.abs().mean():
+        warnings.warn(
+            "the reconstruction is far from the image, so the change means nothing: take more steps, or less strength",
+            stacklevel=3,
+        )
     decoded = denoiser.decode(torch.cat([x0, regenerated.to(x0)]))
     decoded = decoded[..., 0] if decoded.ndim == 4 and decoded.shape[3] == 1 else decoded
     if pixel_range is not None and decoded.dtype != np.uint8 and decoded.ndim > 2:

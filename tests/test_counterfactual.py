@@ -122,6 +122,20 @@ def test_bad_input(clf: HybridClassifier, three: np.ndarray) -> None:
         broken.counterfactual(three, 3, 8, steps=2)
 
 
+def test_too_few_steps_are_said(clf: HybridClassifier, three: np.ndarray) -> None:
+    with pytest.warns(UserWarning, match="the reconstruction is far from the image"):
+        clf.counterfactual(three, 3, 8, steps=1, strength=0.99)
+
+
+def test_classes_are_those_of_the_classifier(clf: HybridClassifier, three: np.ndarray) -> None:
+    found = clf.counterfactual(three, np.int64(3), 8.0, steps=1, strength=0.1)
+    assert [type(label) for label in (found.a, found.b)] == [int, int]
+    assert found != clf.counterfactual(three, 3, 8, steps=1, strength=0.1)  # no array is compared
+    for label in (np.array([3]), np.array([3, 8]), [3], "3"):
+        with pytest.raises(InvalidInputError, match="is none of the classes"):
+            clf.counterfactual(three, label, 8)
+
+
 def test_drawn_beside_the_explanation(clf: HybridClassifier, three: np.ndarray) -> None:
     pytest.importorskip("matplotlib")
     why = clf.explain(three, 3, 8, trials=4)

@@ -125,7 +125,7 @@ def list_input(source: str | Path) -> Listing:
     first_of_kind = {name.lower().rpartition(".")[2] if _is_container(name) else "image": name for name in sizes}
     if len(first_of_kind) > 1:
         found = ", ".join(first_of_kind.values())
-        raise InvalidInputError(f"{source} holds several kinds of files ({found}); give one kind")
+        raise InvalidInputError(f"{source} holds several kinds of files ({found}); give one kind, and move the others")
     if not sizes:
         endings = ", ".join((*ENDINGS, *CONTAINERS))
         raise InvalidInputError(f"{source} has no image in it: no file ends in {endings}")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -88,7 +89,10 @@ def _explain(clf: "HybridClassifier", answers: "Sequence[FileAnswer]", folder: P
         path = folder / f"{i:05}-{Path(answer.path).stem}.png"  # two files may have one name
         try:
             why = clf.explain(image)
-            changed = clf.counterfactual(image, why.a, why.b) if decodes else None
+            changed = None
+            if decodes:
+                with suppress(InvalidInputError):  # which concerns the change alone
+                    changed = clf.counterfactual(image, why.a, why.b)
             draw_explanation(why, image, changed).savefig(path)
         except InvalidInputError as error:
             typer.echo(f"{answer.path} is not explained: {error}", err=True)

@@ -77,8 +77,7 @@ def serve(
         keys = [] if api_key_file is None else serving.read_keys(api_key_file)
         socket, certificate, key = (None if p is None else str(p) for p in (uds, ssl_certfile, ssl_keyfile))
         serving.check_address(host, port, socket)
-        if certificate is not None:
-            serving.check_certificate(certificate, key)
+        serving.check_certificate(certificate, key)
 
         def load() -> HybridClassifier:
             clf = HybridClassifier.from_pretrained(model, device=device)

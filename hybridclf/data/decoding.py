@@ -53,7 +53,7 @@ MAX_SCANS = 100
 """Most scans of a JPEG. Encoders write about ten; thousands fit into some hundred kilobytes and take minutes."""
 
 _MAGIC = {
-    "AVIF": re.compile(rb"....ftypavi[fs]", re.DOTALL),
+    "AVIF": re.compile(rb"....ftyp(avi[fs]|mif1)", re.DOTALL),
     "BMP": re.compile(rb"BM"),
     "GIF": re.compile(rb"GIF8[79]a"),
     "JPEG": re.compile(rb"\xff\xd8\xff"),

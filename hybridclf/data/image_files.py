@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
@@ -37,7 +38,7 @@ ENDINGS = tuple(
 
 PICTURES = (
     *ENDINGS,
-    *[".avif", ".heic", ".heif", ".jp2", ".jxl", ".tga", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw"],
+    *[".avif", ".heic", ".heif", ".jp2", ".jxl"],
 )
 """Endings of the files that are picked from a folder: one that cannot be opened must not be missed without a word."""
 
@@ -53,32 +54,40 @@ def image_paths(paths: Iterable[str | Path]) -> list[Path]:
 def files_in(folder: Path, endings: Sequence[str] = PICTURES) -> list[Path]:
     """List the files anywhere in a folder that have one of the endings, sorted; skip hidden files and folders.
 
-    Links to folders are followed, but not back into a folder that they lie in.
+    Links to folders are followed; a folder that can be reached in several ways is listed once, by a way without links
+    if there is one.
 
     Raises
     ------
     InvalidInputError
         If a folder in it cannot be read: its images would be missed.
     """
-    return sorted(path for path in _visible(folder, frozenset()) if path.suffix.lower() in endings)
+    return sorted(path for path in _visible(folder) if path.suffix.lower() in endings)
 
 
-def _visible(folder: Path, above: frozenset[str]) -> Iterator[Path]:
-    """Yield the files anywhere in a folder, but for hidden ones; `above` has the real paths of the folders above it."""
-    real = os.path.realpath(folder)
-    if real in above or not folder.is_dir():
-        return
-    try:
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        raise InvalidInputError(f"the folder {folder} cannot be read: {error.strerror}") from error
-    for entry in entries:
-        if entry.name.startswith("."):
+def _visible(folder: Path) -> Iterator[Path]:
+    """Yield the files anywhere in a folder, but for hidden ones."""
+    seen: set[str] = set()
+    folders, links = [folder] if folder.is_dir() else [], deque[Path]()
+    while folders or links:
+        parent = folders.pop() if folders else links.popleft()
+        if (real := os.path.realpath(parent)) in seen:
             continue
-        if entry.is_dir():
-            yield from _visible(Path(entry), above | {real})
-        else:
-            yield Path(entry)
+        seen.add(real)
+        try:
+            entries = sorted(os.scandir(parent), key=lambda entry: entry.name)
+        except OSError as error:
+            raise InvalidInputError(f"the folder {parent} cannot be read: {error.strerror}") from error
+        for entry in entries:
+            path = Path(entry)
+            if entry.name.startswith("."):
+                continue
+            if not path.is_dir():  # nor is a link to itself, whose error comes when it is read
+                yield path
+            elif entry.is_symlink():
+                links.append(path)
+            else:
+                folders.append(path)
 
 
 def try_image(source: str | Path | BinaryIO) -> Image.Image | InvalidInputError:

@@ -14,6 +14,9 @@ from ..errors import InvalidInputError
 
 __all__ = ["ImageTable", "bytes_in", "find", "image_column", "opened"]
 
+BYTES = ("image", "img", "bytes", "jpg", "jpeg", "png", "webp")
+"""Names of columns whose plain bytes are images."""
+
 BATCH = 256
 """Rows read at a time."""
 
@@ -153,14 +156,18 @@ def image_column(schema: pa.Schema, path: str | Path) -> str:
         If there is none, or several of which none is named "image" or "img".
     """
     kinds = {field.name: field.type for field in schema}
+    structs = any(map(_holds_structs, kinds.values()))
+    # bytes of other names may be anything, such as hashes
+    named = [name for name in BYTES if name in kinds and _holds_bytes(kinds[name])]
+    if named and not structs:
+        return named[0]
     lists = [name for name, kind in kinds.items() if _is_list_of_images(kind)]
-    holds = _holds_structs if any(map(_holds_structs, kinds.values())) else _holds_bytes
-    if lists and not any(map(holds, kinds.values())):
+    if lists and not structs:
         raise InvalidInputError(
             f"{path} has several images in a row, in {lists[0]!r}; write a row for each, as with "
             f"pandas.read_parquet(…).explode({lists[0]!r})"
         )
-    return _pick(path, "images", schema, holds, ("image", "img"))
+    return _pick(path, "images", schema, _holds_structs, ("image", "img"))
 
 
 def bytes_in(cell: Any) -> bytes | None:

@@ -54,7 +54,7 @@ class Explains(Predicts):
         """
         check_is_fitted(self)
         check_whole("trials", trials, 1)
-        items = self._one(image, a, b)
+        items, a, b = self._one(image, a, b)
         posterior, (result,) = self._decide(items)
         pair = self._likeliest(posterior[0], a, b)
         log_prior = self._propose(items)[2][0]
@@ -106,21 +106,21 @@ class Explains(Predicts):
         check_whole("steps", steps, 1)
         check_number("strength", strength, above=0, below=1)
         decoding(self.denoiser_)  # before a race, which may take minutes
-        items = self._one(image, a, b)
+        items, a, b = self._one(image, a, b)
         pair = (a, b) if a is not None and b is not None else self._likeliest(self._decide(items)[0][0], a, b)
         pixel_range = (self.pixel_range_ or (0.0, 255.0)) if _has_bytes(image) else None
         return counterfactual(self.reranker(), items.images, pair, steps, strength, pixel_range, self.verbose)
 
-    def _one(self, image: Any, a: Label, b: Label) -> Items:
-        """One image as items, once the classes to compare are known to be two of the classes."""
+    def _one(self, image: Any, a: Label, b: Label) -> tuple[Items, Label, Label]:
+        """One image as items, and the classes to compare as `classes_` has them; None stays None."""
+        known = self.classes_.tolist()
         for label in (a, b):
-            if label is not None and label not in self.classes_.tolist():
-                raise InvalidInputError(
-                    f"{label!r} is none of the classes; choose of {choices(self.classes_.tolist())}"
-                )
+            if label is not None and (np.ndim(label) or label not in known):
+                raise InvalidInputError(f"{label!r} is none of the classes; choose of {choices(known)}")
         if a is not None and a == b:
             raise InvalidInputError(f"a and b are both {a!r}; give two different classes")
-        return self._read(image[None] if isinstance(image, np.ndarray) else [image])
+        a, b = (None if label is None else known[known.index(label)] for label in (a, b))
+        return self._read(image[None] if isinstance(image, np.ndarray) else [image]), a, b
 
     def _likeliest(self, posterior: np.ndarray, a: Label, b: Label) -> tuple[Label, Label]:
         """The two classes, in place of None the likeliest of the others by the posterior `[C]`."""

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from hashlib import sha256
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
 
@@ -25,12 +24,23 @@ class ApiKeys:
     ----------
     keys : iterable of str
         The accepted keys, each "KEY" or "NAME KEY". Keys of one name are one client's.
+
+    Raises
+    ------
+    InvalidInputError
+        For a text in place of a list, anything but one or two words, or one key twice.
     """
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
         # digests have one length: comparing the keys themselves would give theirs away
-        named = [key.rpartition(" ") for key in keys]
-        self._names = {_digest(key): name.strip() for name, _, key in named}
+        if isinstance(keys, str):
+            raise InvalidInputError("api_keys is one text; give a list of keys")
+        self._names: dict[bytes, str] = {}
+        for number, line in enumerate(keys, 1):
+            name, key = _parsed(line, f"API key {number}")
+            if _digest(key.encode()) in self._names:
+                raise InvalidInputError(f"API key {number} is there twice; leave one out")
+            self._names[_digest(key.encode())] = name
 
     def __bool__(self) -> bool:
         return bool(self._names)
@@ -43,14 +53,14 @@ class ApiKeys:
         """
         if not self._names:
             return _network(address)
-        digest = _digest(_split(authorization)[1])
+        digest = _digest(_sent(authorization)[1])
         return self._names.get(digest) or digest.hex()[:16]
 
     def accept(self, authorization: str | None) -> bool:
         """Tell whether a header `Authorization: Bearer KEY` has one of the keys."""
         if not self._names:
             return True
-        scheme, key = _split(authorization)
+        scheme, key = _sent(authorization)
         digest = _digest(key)
         # all keys, even after a match: the time must not tell which one matched
         matches = [hmac.compare_digest(digest, known) for known in self._names]
@@ -69,21 +79,43 @@ def client_of(request: Request) -> str:
     authorization = request.headers.get("authorization")
     if not keys.accept(authorization):
         raise Refusal(401, "send an API key, Authorization: Bearer KEY", headers={"WWW-Authenticate": "Bearer"})
-    # a page of another site may make a visitor's browser ask, and without keys nothing else would tell
     origin = request.headers.get("origin")
-    if not keys and origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-        raise Refusal(403, "pages of other sites may ask a server with API keys alone")
+    if not keys and origin is not None and not _is_own(origin, request.headers.get("host", "")):
+        raise Refusal(403, "pages of other sites may ask a server with API keys alone; start it with --api-key-file")
     return keys.client(authorization, request.client.host if request.client else "")
 
 
-def _split(authorization: str | None) -> tuple[str, str]:
-    """Split a header `Authorization: Bearer KEY` into scheme and key."""
+def _is_own(origin: str, host: str) -> bool:
+    """Tell whether a page's origin is the server itself, by its address or a name of the local network.
+
+    Without keys nothing else keeps a page of another site from making its visitor's browser ask. A public name could be
+    made to point here while its page is open (DNS rebinding), so it does not count even if the request names it.
+    """
+    page = origin.rpartition("://")[2]
+    name = page.partition("]")[0].lstrip("[") if page.startswith("[") else page.partition(":")[0]
+    try:
+        ip_address(name)
+    except ValueError:
+        return page == host and "." not in name
+    return page == host
+
+
+def _parsed(line: str, which: str) -> tuple[str, str]:
+    """Name, which may be empty, and key of "KEY" or "NAME KEY"; no message has any of it, as it may be the key."""
+    words = line.split()
+    if not 1 <= len(words) <= 2 or any(word.startswith("#") for word in words):
+        raise InvalidInputError(f"{which} is neither a KEY nor a NAME and a KEY; comments have lines of their own")
+    return "".join(words[:-1]), words[-1]
+
+
+def _sent(authorization: str | None) -> tuple[str, bytes]:
+    """Scheme and key of a header `Authorization: Bearer KEY`, the key as the bytes that were sent."""
     scheme, _, key = (authorization or "").partition(" ")
-    return scheme, key.strip()
+    return scheme, key.strip().encode("latin-1", "replace")  # which a server decodes headers by
 
 
-def _digest(key: str) -> bytes:
-    return sha256(key.encode()).digest()
+def _digest(key: bytes) -> bytes:
+    return sha256(key).digest()
 
 
 def _network(address: str) -> str:
@@ -114,13 +146,15 @@ def read_keys(path: str | Path) -> list[str]:
     Raises
     ------
     InvalidInputError
-        If the file cannot be read or has no key.
+        If the file cannot be read, has no key, or a line of another form.
     """
     try:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines()]
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"the API keys in {path} cannot be read: {error}") from error
-    keys = [" ".join(line.split()) for line in lines if line and not line.startswith("#")]
+    keys = {n: line for n, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith("#")}
     if not keys:
         raise InvalidInputError(f"{path} has no API key; write one per line")
-    return keys
+    for number, line in keys.items():
+        _parsed(line, f"line {number} of {path}")
+    return list(keys.values())

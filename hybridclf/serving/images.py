@@ -22,6 +22,10 @@ Pillow's `resize` says so of its own `reducing_gap`, which averages in the same 
 """
 
 
+_OF_URLS = str.maketrans("-_", "+/")
+"""Letters of base64 in addresses, which some clients send, and those of plain base64."""
+
+
 def data_of(uri: str) -> bytes:
     """Decode the bytes of a data URI or of plain base64, and check that they may be an image.
 
@@ -30,17 +34,18 @@ def data_of(uri: str) -> bytes:
     InvalidInputError
         For anything else; a URL is not fetched.
     """
+    uri = uri if uri.isalnum() else "".join(uri.split())  # base64 is often wrapped
     head, comma, data = uri.rpartition(",")
     # fetching an address would let clients reach the server's own network
-    if ":" in uri[:10] and not (head[:5].lower() == "data:" and head[-7:].lower() == ";base64"):
+    if (comma or ":" in uri[:10]) and not (head[:5].lower() == "data:" and head[-7:].lower() == ";base64"):
         raise InvalidInputError(
             "the image must be a data URI, data:image/png;base64,…; an address is not fetched, send the image itself"
         )
     try:
-        decoded = base64.b64decode(data, validate=True)
+        decoded = base64.b64decode(data.translate(_OF_URLS), validate=True)
     except (binascii.Error, ValueError) as error:
         what = "the data URI of the image" if comma else "the image is no data URI, and"
-        raise InvalidInputError(f"{what} is not valid base64") from error
+        raise InvalidInputError(f"{what} is not valid base64: {error}") from error
     check_format(decoded)
     return decoded
 

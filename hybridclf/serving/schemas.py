@@ -59,10 +59,14 @@ _PIXELS = (
 
 
 def _image(value: Any) -> Any:
-    """Unwrap {"image": uri}, and vLLM's {"content": [{"type": "image_url", "image_url": {"url": uri}}]}."""
+    """Unwrap {"image": uri}, and vLLM's {"content": [{"type": "image_url", "image_url": {"url": uri}}, …]}."""
     match value:
-        case {"image": uri} | {"content": [{"image_url": {"url": uri}}]}:
+        case {"image": uri}:
             return uri
+        case {"content": [*parts]}:
+            urls = [part["image_url"] for part in parts if isinstance(part, dict) and "image_url" in part]
+            if len(urls) == 1:
+                return urls[0].get("url") if isinstance(urls[0], dict) else urls[0]
     return value
 
 
@@ -72,6 +76,11 @@ def _text(value: Any) -> Any:
         case {"text": text} | {"content": [{"text": text}]}:
             return text
     return value
+
+
+def _texts(value: Any) -> Any:
+    """Unwrap vLLM's documents {"content": [{"type": "text", "text": text}, …]}."""
+    return value["content"] if isinstance(value, dict) and "content" in value else value
 
 
 def _listed(value: Any) -> Any:
@@ -100,7 +109,7 @@ Whole = Annotated[int, BeforeValidator(_no_truth_value)]
 Number = Annotated[float, BeforeValidator(_no_truth_value)]
 Query = Annotated[str, BeforeValidator(_image), WithJsonSchema(_IMAGE)]
 Document = Annotated[str, Field(max_length=LONGEST_LABEL), BeforeValidator(_text), WithJsonSchema(_TEXT)]
-Texts = Annotated[list[Document], Field(min_length=1, max_length=LONGEST_LIST, fail_fast=True)]
+Texts = Annotated[list[Document], Field(min_length=1, max_length=LONGEST_LIST, fail_fast=True), BeforeValidator(_texts)]
 Images = Annotated[
     list[Query],
     Field(min_length=1, max_length=LONGEST_LIST, fail_fast=True),
@@ -185,7 +194,8 @@ class RerankRequest(Request):
     def _take_texts(self) -> Self:
         """Take the labels from `texts`, where text-embeddings-inference's clients send them."""
         if bool(self.documents) == bool(self.texts):
-            raise ValueError("send the candidate labels as documents")
+            which = "documents or texts, not both" if self.documents else "documents"
+            raise ValueError(f"send the candidate labels as {which}")
         self.documents = self.documents or self.texts or []
         return self
 

@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -25,6 +25,9 @@ __all__ = ["check_address", "check_certificate", "run"]
 GRACE = 5
 """Seconds for connections without an accepted request, such as slow uploads, once all accepted ones are answered."""
 
+LONGEST_PATH = 100
+"""Most bytes of a Unix socket's path; systems allow 104 to 108."""
+
 DESCRIPTORS_KEPT = 64
 """File descriptors that connections leave to everything else."""
 
@@ -38,9 +41,7 @@ def check_address(host: str, port: int, uds: str | None = None) -> None:
         If it cannot, as when another server listens there.
     """
     if uds is not None:
-        if not os.access(Path(uds).absolute().parent, os.W_OK):
-            raise InvalidInputError(f"there can be no socket {uds}; give a path in a folder that can be written to")
-        return
+        return _check_socket(uds)
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         socket.create_server((host, port), family=family).close()
@@ -133,22 +134,40 @@ def run(
             server.run()
     finally:
         faulthandler.cancel_dump_traceback_later()
+        if uds is not None:
+            Path(uds).unlink(missing_ok=True)
     return server.ended_by
 
 
-def check_certificate(certfile: str, keyfile: str | None) -> None:
-    """Check that a certificate and its key can be loaded.
+def _check_socket(path: str) -> None:
+    """Check that a Unix socket can be made, and that no server listens to it and nothing else is there."""
+    if not os.access(Path(path).absolute().parent, os.W_OK) or len(os.fsencode(path)) > LONGEST_PATH:
+        raise InvalidInputError(f"there can be no socket {path}; give a short path in a folder that can be written to")
+    if os.path.lexists(path) and not Path(path).is_socket():
+        raise InvalidInputError(f"{path} is there and no socket; give another path")
+    with socket.socket(socket.AF_UNIX) as ours, suppress(OSError):  # nobody listens: a dead server left it
+        ours.connect(path)
+        raise InvalidInputError(f"another server listens to {path}; give another path, or end it first")
+
+
+def check_certificate(certfile: str | None, keyfile: str | None) -> None:
+    """Check that a certificate and its key can be loaded, if there are any.
 
     Raises
     ------
     InvalidInputError
         If they cannot.
     """
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile)
+    if certfile is None:
+        if keyfile is not None:
+            raise InvalidInputError("a key alone makes no HTTPS; give its certificate, too (--ssl-certfile)")
+        return
+    try:  # OpenSSL would ask the terminal for the pass phrase of an encrypted key
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile, password=lambda: "")
     except OSError as error:  # SSLError is one
         raise InvalidInputError(
-            f"the certificate {certfile} cannot be used: {error}; give PEM files as --ssl-certfile and --ssl-keyfile"
+            f"the certificate {certfile} cannot be used: {error}; give it as a PEM file, and its key in the same file "
+            "or as --ssl-keyfile, without a pass phrase"
         ) from error
 
 

@@ -3,6 +3,7 @@
 import io
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,40 @@ def test_links_folders_and_devices_are_no_images(tmp_path: Path) -> None:
             entry = tarfile.TarInfo(name)
             entry.type, entry.linkname = kind, "/etc/passwd"
             archive.addfile(entry)
-    assert values(tmp_path / "a.tar") == [1]
+    first, link = values(tmp_path / "a.tar")
+    assert first == 1 and "a link or a sparse file in an archive" in str(link)
+
+
+def test_hidden_names_are_skipped_and_of_one_name_the_last_counts(tmp_path: Path) -> None:
+    path = save_tar(tmp_path / "a.tar", {"./a/._1.png": b"", "./a/1.png": png(1), ".b/2.png": png(2), "3.png": png(3)})
+    with tarfile.open(path, "a") as archive:
+        entry = tarfile.TarInfo("3.png")
+        entry.size = len(png(4))
+        archive.addfile(entry, io.BytesIO(png(4)))
+    assert values(path) == [1, 4]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: whole[:2048] + bytes([whole[2048] ^ 1]) + whole[2049:],  # a name in the third header
+        lambda whole: whole[:2048],  # cut off between two members
+        lambda whole: whole[:2148],  # within a header
+        lambda whole: whole[:2048] + bytes(512) + whole[2560:],  # a header of zeros
+        lambda whole: whole + whole,
+        lambda whole: whole[:124] + b"\xff" * 10 + b"\xfe\x00" + whole[136:],  # a size of -512
+        lambda whole: whole[:124] + b"\x80" + bytes(3) + b"\x40" + bytes(7) + whole[136:156] + b"L" + whole[157:],
+    ],
+)
+def test_a_damaged_archive_is_refused_and_never_read_in_part(tmp_path: Path, damage: Any) -> None:
+    path = save_tar(tmp_path / "a.tar", {f"{i}.png": png(i) for i in range(4)})
+    content = bytearray(damage(path.read_bytes()))
+    if len(content) > 512 and content[124] >= 0x80:  # the checksum of the first header, as a hostile writer makes it
+        total = sum(content[:148]) + 8 * 32 + sum(content[156:512])
+        content[148:156] = b"%06o\0 " % total
+    path.write_bytes(content)
+    with pytest.raises(InvalidInputError, match=r"a\.tar cannot be read as an uncompressed tar archive"):
+        list_input(path)
 
 
 def test_an_image_that_cannot_be_read_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

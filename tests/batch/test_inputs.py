@@ -188,10 +188,15 @@ def test_tables_without_one_column_of_images_are_refused(tmp_path: Path) -> None
 
 
 def test_a_column_of_plain_bytes(tmp_path: Path) -> None:
-    table = pa.table({"key": ["a", "b", "c"], "jpg": pa.array([png(1), None, png(3)], pa.large_binary())})
+    hashes = pa.array([b"x", b"y", b"z"])
+    images = pa.array([png(1), None, png(3)], pa.large_binary())
+    table = pa.table({"key": ["a", "b", "c"], "sha": hashes, "jpg": images})
     pq.write_table(table, tmp_path / "a.parquet")
     first, second, third = values(tmp_path)
     assert (first, third) == (1, 3) and "the row holds no image bytes" in str(second)
+    pq.write_table(table.drop_columns("jpg"), tmp_path / "a.parquet")
+    with pytest.raises(InvalidInputError, match="it has none among key, sha"):
+        list_input(tmp_path)
 
 
 def test_structs_go_before_plain_bytes(tmp_path: Path) -> None:

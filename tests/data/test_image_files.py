@@ -44,6 +44,17 @@ def test_links_to_folders_are_followed_and_never_in_circles(tmp_path: Path) -> N
     assert found == ["a/1.png", "b/2.png", "b/deep/3.png"]
 
 
+def test_folders_that_link_to_each_other_are_listed_once(tmp_path: Path) -> None:
+    for name in "abcdefghij":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.png").touch()
+        for other in "abcdefghij":
+            (tmp_path / name / f"to-{other}").symlink_to(tmp_path / other)
+    (tmp_path / "self.png").symlink_to("self.png")  # its error comes when it is read
+    found = [path.relative_to(tmp_path).as_posix() for path in image_paths([tmp_path])]
+    assert found == [*(f"{name}/{name}.png" for name in "abcdefghij"), "self.png"]
+
+
 def test_pictures_that_cannot_be_opened_are_not_missed(tmp_path: Path) -> None:
     for name in ("a.heic", "b.png", "notes.txt"):
         (tmp_path / name).touch()

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -34,6 +35,24 @@ def test_a_key_with_a_name_is_a_client_of_that_name(tmp_path: Path) -> None:
     assert keys.client("Bearer key-3", "10.0.0.1") not in ("ci", "key-3")
 
 
+@pytest.mark.parametrize("line", ["secret # of Alice", "#secret", "a b secret", "", "  "])
+def test_a_line_of_another_form_is_refused_and_not_repeated(line: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="API key 2 is neither a KEY nor a NAME and a KEY") as refused:
+        ApiKeys(["k", line])
+    assert "secret" not in str(refused.value)
+    if line.strip() and line[0] != "#":
+        (tmp_path / "keys").write_text(f"k\n{line}\n")
+        with pytest.raises(InvalidInputError, match=r"line 2 of .*keys is neither"):
+            read_keys(tmp_path / "keys")
+
+
+def test_a_key_is_there_once_and_in_a_list() -> None:
+    with pytest.raises(InvalidInputError, match="API key 2 is there twice"):
+        ApiKeys(["alice k", "k"])
+    with pytest.raises(InvalidInputError, match="give a list of keys"):
+        ApiKeys("secret")
+
+
 def test_the_log_has_the_name_and_never_the_key(clf: HybridClassifier, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "hybridclf.serving.request_log")
     with TestClient(create_app(clf, api_keys=["ci secret"])) as client:
@@ -46,10 +65,13 @@ def test_a_page_of_another_site_may_not_ask_a_server_without_keys(clf: HybridCla
     with TestClient(create_app(clf)) as client:
         # such a request needs no leave of the server: its content type is one that a form may send
         simple = {"Origin": "https://example.com", "Content-Type": "text/plain"}
-        for foreign in (simple, {"Origin": "null"}):
+        pointed_here = {"Origin": "http://evil.example:80", "Host": "evil.example:80"}  # DNS rebinding
+        for foreign in (simple, {"Origin": "null"}, pointed_here, {"Origin": "http://["}, {"Origin": ""}):
             answer = client.post("/v1/rerank", json=BODY, headers=foreign)
             assert answer.status_code == 403 and "other sites" in answer.json()["message"]
-        assert client.post("/v1/rerank", json=BODY, headers={"Origin": "http://testserver"}).status_code == 200
+        for host in ("testserver", "127.0.0.1:8000", "[::1]:8000", "localhost"):
+            own = {"Origin": f"http://{host}", "Host": host}
+            assert client.post("/v1/rerank", json=BODY, headers=own).status_code == 200, host
     with TestClient(create_app(clf, api_keys=["k"])) as client:
         ours = {"Origin": "https://example.com", "Authorization": "Bearer k"}
         assert client.post("/v1/rerank", json=BODY, headers=ours).status_code == 200
@@ -93,8 +115,12 @@ def https(certificate: tuple[Path, Path], tmp_path: Path) -> Iterator[httpx.Clie
     cert, key = map(str, certificate)
     options = ["--uds", str(tmp_path / "s"), "--root-path", "/clf", "--ssl-certfile", cert, "--ssl-keyfile", key]
     transport = httpx.HTTPTransport(uds=str(tmp_path / "s"), verify=ssl.create_default_context(cafile=cert))
-    with Server(options), httpx.Client(transport=transport, base_url="https://localhost") as client:
+    with Server(options) as server, httpx.Client(transport=transport, base_url="https://localhost") as client:
         yield client
+        with pytest.raises(InvalidInputError, match="another server listens to"):
+            check_address("", 0, str(tmp_path / "s"))
+        server.stop()
+    assert not (tmp_path / "s").exists()
 
 
 def test_https_on_a_unix_socket_below_a_path(https: httpx.Client) -> None:
@@ -108,7 +134,18 @@ def test_what_cannot_be_listened_to_is_said_before_a_model_is_loaded(tmp_path: P
     with pytest.raises(InvalidInputError, match="there can be no socket"):
         check_address("", 0, str(tmp_path / "missing" / "socket"))
     check_address("", 0, str(tmp_path / "socket"))
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "socket"))
+    check_address("", 0, str(tmp_path / "socket"))  # a dead server's
+    (tmp_path / "file").write_text("mine")
+    for path, reason in ((tmp_path / "file", "is there and no socket"), (tmp_path / (100 * "x"), "a short path")):
+        with pytest.raises(InvalidInputError, match=reason):
+            check_address("", 0, str(path))
+    assert (tmp_path / "file").read_text() == "mine"
     (tmp_path / "cert.pem").write_text("nothing")
     for name in ("cert.pem", "missing.pem"):
-        with pytest.raises(InvalidInputError, match=f"{name} cannot be used: .*--ssl-certfile"):
+        with pytest.raises(InvalidInputError, match=f"{name} cannot be used: .*--ssl-keyfile"):
             check_certificate(str(tmp_path / name), None)
+    with pytest.raises(InvalidInputError, match="a key alone makes no HTTPS"):
+        check_certificate(None, "key.pem")
+    check_certificate(None, None)

@@ -36,7 +36,8 @@ def test_an_ipv6_client_is_its_network() -> None:
 
 def test_keys_are_told_apart() -> None:
     keys = ApiKeys(["one", "zwei-ü"])
-    assert keys.accept("Bearer one") and keys.accept("bearer  one ") and keys.accept("Bearer zwei-ü")
+    sent = "Bearer zwei-ü".encode().decode("latin-1")  # as a server hands it over
+    assert keys.accept("Bearer one") and keys.accept("bearer  one ") and keys.accept(sent)
     assert not any(keys.accept(h) for h in (None, "", "Bearer", "Bearer on", "Bearer oneone", "Basic one", "one"))
     assert ApiKeys().accept(None)
 

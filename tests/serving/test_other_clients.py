@@ -24,7 +24,12 @@ def test_images_and_labels_in_all_their_forms(client: httpx.Client) -> None:
     vllm = {"content": [{"type": "image_url", "image_url": {"url": URI}}]}
     texts = [{"content": [{"type": "text", "text": label}]} for label in LABELS]
     assert scores(client, query=vllm, documents=texts) == expected
-    assert scores(client, query=PLAIN, documents=LABELS) == expected
+    seen = {"content": [{"type": "text", "text": "which?"}, {"type": "image_url", "image_url": URI}]}
+    assert scores(client, query=seen, documents={"content": [{"type": "text", "text": t} for t in LABELS]}) == expected
+    wrapped = base64.encodebytes(picture(3)).decode()
+    of_urls = base64.urlsafe_b64encode(picture(3)).decode()
+    for query in (PLAIN, wrapped, of_urls, f" {URI}\n", URI.replace(",", ", ")):
+        assert scores(client, query=query, documents=LABELS) == expected
     image = client.post("/v1/classify", json={"images": [PLAIN, URI]}).json()["results"]
     assert image[0]["posterior"] == image[1]["posterior"]
 
@@ -44,7 +49,8 @@ def test_text_embeddings_inference(client: httpx.Client) -> None:
     ("body", "message"),
     [
         ({"query": URI}, "send the candidate labels as documents"),
-        ({"query": URI, "documents": LABELS, "texts": LABELS}, "send the candidate labels as documents"),
+        ({"query": URI, "documents": LABELS, "texts": LABELS}, "as documents or texts, not both"),
+        ({"query": f"garbage,{PLAIN}", "documents": LABELS}, "the image must be a data URI"),
         ({"query": URI, "texts": []}, "texts: "),
         ({"query": PLAIN[:-3], "documents": LABELS}, "the image is no data URI, and is not valid base64"),
         ({"query": "file:///etc/passwd", "documents": LABELS}, "an address is not fetched"),

@@ -331,7 +331,7 @@ def test_a_repository_in_which_diffusers_finds_no_safetensors(names: list[str], 
 def test_options_are_checked(original: Callable[[str], Path]) -> None:
     spec = f"diffusers:{original('sd-epsilon')}"
     accepted = "prompts, resolution, guidance, precision, device, revision, variant, cache_dir, "
-    accepted += "lora, lora_scale, words, embedding, config, offload"
+    accepted += "lora, lora_scale, words, embedding, config, t5, offload"
     with pytest.raises(InvalidInputError, match=f"'dtype' that its adapter does not take; it takes {accepted}"):
         plugins.load("denoiser", f"{spec}?dtype=fp16")
     with pytest.raises(InvalidInputError, match="'resolution' must be int, got 'big'"):

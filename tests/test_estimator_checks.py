@@ -15,12 +15,17 @@ TRAINS_LONG = "check_class_weight_classifiers"
 
 
 def checks(clf: HybridClassifier) -> list[Any]:
-    """A parameter for each check of an estimator: `check()` raises where it fails."""
+    """A parameter for each check of an estimator: `check()` raises where it fails.
+
+    Of those of read-only arrays the one in float32 is enough by default.
+    """
     return [
         pytest.param(
             partial(check, estimator),
             id=check.func.__name__,
-            marks=[pytest.mark.slow] if check.func.__name__ == TRAINS_LONG else [],
+            marks=[pytest.mark.slow]
+            if check.func.__name__ == TRAINS_LONG or check.keywords == {"readonly_memmap": True}
+            else [],
         )
         for estimator, check in estimator_checks_generator(clf)
     ]

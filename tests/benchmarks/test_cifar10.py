@@ -82,6 +82,7 @@ def test_the_whole_benchmark_runs_and_resumes(tmp_path: Path, monkeypatch: pytes
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.json", "report.html", "shift.png"}
 
 
+@pytest.mark.slow
 def test_the_recipe_is_trained_with_the_term_and_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "WIDTHS", (16,))
     monkeypatch.setattr(run, "steps_in", lambda trainer, seconds: 6)

@@ -275,6 +275,7 @@ def test_the_whole_benchmark(saved: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "compositional.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_the_recipe(
     pictures: np.ndarray, words: models.CLIPTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -100,7 +101,8 @@ class Connection:
 
     async def close(self) -> None:
         self.writer.close()
-        await self.writer.wait_closed()
+        with suppress(ConnectionError):  # an idle connection that the server has closed before
+            await self.writer.wait_closed()
 
 
 def http(path: str, body: dict[str, Any] | None = None) -> bytes:

@@ -65,13 +65,18 @@ def batch_capacity(denoiser: Denoiser, batch_size: int) -> Capacity:
     return Capacity(batch_size, batch_size * (EVALUATIONS_PER_ROW if by_row else 1), splits=not by_row)
 
 
-def _padded(indices: np.ndarray, size: int) -> np.ndarray:
+def _padded(indices: np.ndarray, size: int, finely: bool) -> np.ndarray:
     """Indices `[n]`, the last one repeated up to the next power of two, but at most `size` if n is not above it.
 
     Batches then have a dozen shapes instead of hundreds: kernels are chosen, and graphs recorded, once for each.
+    Finely, the length is a multiple of an eighth of that power: 17 become 20 and not 32. A CPU computes every row of
+    padding.
     """
-    length = max(len(indices), min(size, 1 << (len(indices) - 1).bit_length()))
-    return np.pad(indices, (0, length - len(indices)), mode="edge")
+    n = len(indices)
+    power = 1 << (n - 1).bit_length()
+    step = max(1, power // 8) if finely else power
+    length = max(n, min(size, -(-n // step) * step))
+    return np.pad(indices, (0, length - n), mode="edge")
 
 
 class EvaluationErrors:
@@ -124,8 +129,9 @@ class EvaluationErrors:
         n, first = len(row), int(row[0])
         used, row = np.arange(first, row[-1] + 1), row - first
         if self.denoiser.dtype != torch.float64:  # small models, to which padding costs more than it brings
-            used = _padded(used, capacity.rows)
-            row, label = _padded(row, capacity.evaluations), _padded(label, capacity.evaluations)
+            finely, most = self.denoiser.device.type == "cpu", capacity.evaluations
+            used = _padded(used, capacity.rows, finely)
+            row, label = (_padded(indices, most, finely) for indices in (row, label))
         rows_used, index, labels = (send(torch.from_numpy(a), rows.x_t.device) for a in (used, row, label))
         inputs = rows.x_t[rows_used], rows.t[rows_used], index, take(conditions, labels)
         chosen = first + index

@@ -167,9 +167,13 @@ async def open_loop(server: Server, bodies: list[dict[str, Any]], rate: float, s
     replies: list[Reply] = []
 
     async def one(image: int) -> None:
-        connection = idle.pop() if idle else await Connection(server).open()
-        replies.append(await ask(connection, image, requests[image]))
-        idle.append(connection)
+        began = monotonic()
+        try:
+            connection = idle.pop() if idle else await Connection(server).open()
+            replies.append(await ask(connection, image, requests[image]))
+            idle.append(connection)
+        except (ConnectionError, asyncio.IncompleteReadError):  # beyond the server's connections
+            replies.append(Reply(image, began, monotonic() - began, 0, "", "", ""))
 
     start = monotonic()
     async with asyncio.TaskGroup() as tasks:

@@ -91,7 +91,7 @@ def measure(clf: HybridClassifier, n: int, compared: dict[str, Method]) -> list[
 
 
 def pointed(found: np.ndarray, thing: Thing) -> tuple[bool, float, float]:
-    """Whether a map's maximum is in a thing's box, the share of positive mass there, and the box's of the picture.
+    """Compare a map with a thing's box: its maximum lies inside, the positive mass inside, the box's share of the picture.
 
     At the edges, an interpolated map has plateaus: the maximum is the middle of its own.
     """

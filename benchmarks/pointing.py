@@ -91,7 +91,7 @@ def measure(clf: HybridClassifier, n: int, compared: dict[str, Method]) -> list[
 
 
 def pointed(found: np.ndarray, thing: Thing) -> tuple[bool, float, float]:
-    """Compare a map with a thing's box: its maximum lies inside, the positive mass inside, the box's share of the picture.
+    """Compare a map with a thing's box: maximum inside or not, share of positive mass inside, the box's own share.
 
     At the edges, an interpolated map has plateaus: the maximum is the middle of its own.
     """

@@ -146,7 +146,7 @@ def read_keys(path: str | Path) -> list[str]:
     Raises
     ------
     InvalidInputError
-        If the file cannot be read, has no key, or a line of another form.
+        If the file cannot be read, has no key, a line of another form, or a key twice.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
@@ -157,4 +157,5 @@ def read_keys(path: str | Path) -> list[str]:
         raise InvalidInputError(f"{path} has no API key; write one per line")
     for number, line in keys.items():
         _parsed(line, f"line {number} of {path}")
+    ApiKeys(keys.values())  # refuses a key that is there twice
     return list(keys.values())

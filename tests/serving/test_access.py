@@ -46,9 +46,11 @@ def test_a_line_of_another_form_is_refused_and_not_repeated(line: str, tmp_path:
             read_keys(tmp_path / "keys")
 
 
-def test_a_key_is_there_once_and_in_a_list() -> None:
-    with pytest.raises(InvalidInputError, match="API key 2 is there twice"):
-        ApiKeys(["alice k", "k"])
+def test_a_key_is_there_once_and_in_a_list(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("alice k\nk\n")
+    for read in (lambda: ApiKeys(["alice k", "k"]), lambda: read_keys(tmp_path / "keys")):
+        with pytest.raises(InvalidInputError, match="API key 2 is there twice"):
+            read()
     with pytest.raises(InvalidInputError, match="give a list of keys"):
         ApiKeys("secret")
 

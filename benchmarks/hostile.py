@@ -97,6 +97,20 @@ async def stalled_uploads(server: Server) -> None:
     await asyncio.gather(*(one() for _ in range(100)))
 
 
+async def silent_connections(server: Server) -> None:
+    """Two thousand connections that say nothing, opened anew where the server ends them."""
+
+    async def one() -> None:
+        while True:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                connection = await Connection(server, ATTACKER).open()
+                await connection.reader.read(1)
+                connection.writer.close()
+            await asyncio.sleep(1.0)
+
+    await asyncio.gather(*(one() for _ in range(2000)))
+
+
 def attacks() -> dict[str, tuple[str, Attack | None]]:
     webp = saved(Image.new("RGB", (5000, 5000), (1, 2, 3)), "webp", lossless=True)
     return {
@@ -108,6 +122,8 @@ def attacks() -> dict[str, tuple[str, Attack | None]]:
         "32 flat PNGs of 25 megapixels per request": ("digits", repeated(classify(flat_png(), 32), 1)),
         "40 flat WebPs of 25 megapixels, any-size model": ("shapes", repeated(classify(webp, 40), 1)),
         "100 stalled uploads of 10 MB": ("digits", stalled_uploads),
+        "2,000 silent connections": ("digits", silent_connections),
+        "JSON of 3 million numbers, 2 at a time": ("digits", repeated(http("/v1/rerank", {"x": [7] * 3_000_000}), 2)),
     }
 
 

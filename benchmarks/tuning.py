@@ -1,10 +1,10 @@
 """Tuning the shapes pair to what it confuses, textures: `python -m benchmarks.tuning` (two hours on one core).
 
-Every row is a training of the same number of steps: so many pictures with their caption and the one with textures
-swapped, by a LoRA, new embeddings of the captions' words, or both, with and without the wrong-class term. All are asked
-the same questions in the same trials as the pair before, with all of what was learned and with a part of it: which of
-two captions is right, of pictures that nothing was trained or chosen on. Other kinds of questions show what was
-forgotten. A row that is there is not made again.
+Every row is a training of so many steps: pictures with their caption and the one with textures swapped, by a LoRA, new
+embeddings of the captions' words, or both, with and without the wrong-class term, alone or beside pictures of other
+swaps, which are to be kept. All are asked the same questions in the same trials as the pair before, with all of what
+was learned and with a part of it: which of two captions is right, of pictures that nothing was trained or chosen on.
+Other kinds of questions show what was forgotten. A row that is there is not made again.
 """
 
 import argparse
@@ -32,22 +32,25 @@ TRIALS, PAIRS, OTHERS = 8, 100, 40
 
 @dataclass(frozen=True)
 class Setting:
-    """One training: pictures, rank of the LoRA, words or not, and the wrong-class term's weight."""
+    """One training: pictures, rank of the LoRA, words or not, the wrong-class term's weight, other swaps' pictures."""
 
     pictures: int
     rank: int
     words: bool
     wrong_class_weight: float
+    kept: int = 0
 
     def __str__(self) -> str:
         kind = " and ".join([*(["LoRA"] if self.rank else []), *(["words"] if self.words else [])])
-        return f"{self.pictures} pictures, {kind}{'' if self.wrong_class_weight else ', no wrong-class term'}"
+        kept = f" and {self.kept} of other swaps" if self.kept else ""
+        return f"{self.pictures} pictures{kept}, {kind}{'' if self.wrong_class_weight else ', no wrong-class term'}"
 
 
 KINDS = ((8, False), (0, True), (8, True))
 """LoRA, words, and both."""
 
 SETTINGS = [
+    Setting(1000, 8, False, 1.0, kept=900),
     *(Setting(n, 8, False, weight) for n, weight in ((1000, 1.0), (1000, 0.0), (300, 1.0), (100, 1.0))),
     *(Setting(n, *kind, weight) for weight in (1.0, 0.0) for n in (1000, 300, 100) for kind in KINDS),
 ]
@@ -76,11 +79,14 @@ def answers(denoiser: Any, questions: dict[str, Questions]) -> dict[str, np.ndar
 
 def tuned_answers(denoiser: Any, setting: Setting, n_steps: int, questions: dict[str, Questions]) -> dict[str, Any]:
     """Answers after a training; the denoiser is as before in the end."""
-    asked = swap_questions(setting.pictures // 2, TRAIN_SEED, False)["textures"]
-    captions = sorted({caption for own in asked.captions for caption in own})
+    swaps = swap_questions(setting.pictures // 2, TRAIN_SEED, False)
+    kept = [_first(asked, setting.kept // 3) for kind, asked in swaps.items() if kind != "textures"]
+    used = [swaps["textures"], *kept]
+    pictures, asked = [p for own in used for p in own.pictures], [c for own in used for c in own.captions]
+    captions = sorted({caption for own in asked for caption in own})
     number = {caption: i for i, caption in enumerate(captions)}
-    x0 = denoiser.encode(list(asked.pictures))
-    candidates = [[number[caption] for caption in own] for own in asked.captions]
+    x0 = denoiser.encode(pictures)
+    candidates = [[number[caption] for caption in own] for own in asked]
     examples = TuningExamples.of(x0, candidates, [np.log([0.5, 0.5])] * len(x0))
     with denoiser.adapted(setting.rank, captions if setting.words else (), 0) as adaptation:
         conditions = Conditions(adaptation, captions)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,6 +39,10 @@ def classify(
         Path | None,
         typer.Option(metavar="DIR", file_okay=False, help="Folder for a picture per image: why this class, not that?"),
     ] = None,
+    counterfactual: Annotated[
+        bool,
+        typer.Option("--counterfactual", help="With --explain: also how it would look in that class, 250 evaluations."),
+    ] = False,
     device: Device = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -50,10 +53,13 @@ def classify(
     """
     with running(quiet):
         from ..batch.answers import classify_files, errors_of_missing
+        from ..counterfactual import decoding
         from ..data.image_files import image_paths
         from ..demo.style import require_matplotlib
         from .classifier import choose_classifier
 
+        if counterfactual and explain is None:
+            raise InvalidInputError("--counterfactual is a part of the pictures of --explain DIR; give both")
         names = None if labels is None else [name.strip() for name in labels.split(",")]
         # once, as listing a large folder takes time
         files = image_paths(paths)
@@ -62,37 +68,36 @@ def classify(
             require_matplotlib()
         if not answers:
             clf = choose_classifier(model, names, template, proposer, denoiser, top_k, device)
+            if counterfactual:
+                decoding(clf.denoiser_)  # before the images are asked about
             if model is proposer is None and not (quiet or as_json):
                 _print_limits(clf)
             answers = classify_files(clf.set_params(verbose=not quiet), files)
             if explain is not None:
                 answers = list(answers)
-                _explain(clf, answers, explain, progress=not quiet)
+                _explain(clf, answers, explain, counterfactual, progress=not quiet)
         failed = _print_lines(answers) if as_json else _print_table(answers, console())
     if failed:
         raise typer.Exit(1)
 
 
-def _explain(clf: "HybridClassifier", answers: "Sequence[FileAnswer]", folder: Path, progress: bool) -> None:
-    """Draw why each image that was read has its class and not the next one, and the image changed to that one."""
+def _explain(
+    clf: "HybridClassifier", answers: "Sequence[FileAnswer]", folder: Path, counterfactual: bool, progress: bool
+) -> None:
+    """Draw why each image that was read has its class and not the next one; on request, the image changed to that one."""
     from ..data.image_files import read_pictures
     from ..demo.explanations import draw_explanation
-    from ..ports import DecodingDenoiser
     from ..utils.progress import progress_bar
 
     folder.mkdir(parents=True, exist_ok=True)
     clf.set_params(verbose=False)
-    decodes = isinstance(clf.denoiser_, DecodingDenoiser)
     read = [answer for answer in answers if answer.error is None]
     for i, answer in enumerate(progress_bar(read, desc="explain", unit="image", show=progress)):
         (image,) = read_pictures([answer.path], clf.image_shape_)
         path = folder / f"{i:05}-{Path(answer.path).stem}.png"  # two files may have one name
         try:
             why = clf.explain(image)
-            changed = None
-            if decodes:
-                with suppress(InvalidInputError):  # which concerns the change alone
-                    changed = clf.counterfactual(image, why.a, why.b)
+            changed = clf.counterfactual(image, why.a, why.b) if counterfactual else None
             draw_explanation(why, image, changed).savefig(path)
         except InvalidInputError as error:
             typer.echo(f"{answer.path} is not explained: {error}", err=True)

@@ -76,6 +76,7 @@ def serve(
         )
         keys = [] if api_key_file is None else serving.read_keys(api_key_file)
         socket, certificate, key = (None if p is None else str(p) for p in (uds, ssl_certfile, ssl_keyfile))
+        serving.check_private(private, keys)
         serving.check_address(host, port, socket)
         serving.check_certificate(certificate, key)
 

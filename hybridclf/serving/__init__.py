@@ -16,7 +16,7 @@ except ImportError as error:
     raise MissingDependencyError(f"{error}; type: {pip_install('server')}") from error
 
 from .app import create_app
-from .auth import read_keys, reload_keys
+from .auth import check_private, read_keys, reload_keys
 from .limits import Limits
 from .reloading import reload_model
 from .server import check_address, check_certificate, run
@@ -25,6 +25,7 @@ __all__ = [
     "Limits",
     "check_address",
     "check_certificate",
+    "check_private",
     "create_app",
     "read_keys",
     "reload_keys",

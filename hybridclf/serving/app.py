@@ -22,7 +22,7 @@ from ..estimator import HybridClassifier
 from ..fitting.outliers import novelty_test
 from ..ports import Label
 from . import monitoring, schemas
-from .auth import ApiKeys, client_of
+from .auth import ApiKeys, check_private, client_of
 from .bodies import read_classify, read_rerank, unless_gone
 from .byte_budget import Hold
 from .errors import Refusal, as_refusal
@@ -76,8 +76,7 @@ def create_app(
     if clf.reject is not None:
         novelty_test(clf)
     keys = ApiKeys(api_keys)
-    if private and not keys:
-        raise InvalidInputError("a private server needs keys; give it some (--api-key-file)")
+    check_private(private, keys)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -87,6 +86,7 @@ def create_app(
         yield
         # in a thread: closing waits for the loop, which must not block the event loop
         await asyncio.to_thread(app.state.service.close)
+        app.state.service.metrics.close()
 
     app = FastAPI(
         title="hybridclf",
@@ -151,8 +151,7 @@ async def _respond(request: Request, endpoint: str, answer: _Answerer) -> Respon
     except Exception as error:
         refusal = as_refusal(error)
         response, outcome = _refusal_response(refusal), refusal.outcome
-    service.metrics.requests.labels(endpoint, outcome).inc()
-    service.metrics.request_seconds.labels(endpoint).observe(monotonic() - began)
+    service.metrics.requested(endpoint, outcome, monotonic() - began)
     note(request.scope, endpoint=endpoint, outcome=outcome)
     return response
 

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from ..errors import InvalidInputError
 from .errors import Refusal
 
-__all__ = ["ApiKeys", "client_of", "read_keys", "reload_keys"]
+__all__ = ["ApiKeys", "check_private", "client_of", "read_keys", "reload_keys"]
 
 _log = logging.getLogger(__name__)
 
@@ -128,6 +128,12 @@ def _network(address: str) -> str:
         return address
     # a socket for both families gives IPv4 addresses as ::ffff:192.0.2.1, all in one /64
     return str(found.ipv4_mapped or IPv6Network((int(found), 64), strict=False))
+
+
+def check_private(private: bool, keys: Iterable[str] | ApiKeys) -> None:
+    """Raise `InvalidInputError` for a private server without keys."""
+    if private and not keys:
+        raise InvalidInputError("a private server needs keys; give it some (--api-key-file)")
 
 
 def reload_keys(app: FastAPI, path: str | Path) -> None:

@@ -216,11 +216,21 @@ def test_classify_prints_one_line_per_image(model: Path, images: Path) -> None:
 def test_classify_draws_why(model: Path, images: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     (images / "9.png").write_text("no image")
-    result = invoke("classify", images, "--model", model, "--explain", tmp_path / "why", "--quiet")
-    assert result.exit_code == 1, result.output
-    assert sorted(path.name for path in (tmp_path / "why").iterdir()) == [f"0000{i}-{i}.png" for i in range(4)]
-    with Image.open(tmp_path / "why" / "00000-0.png") as picture:
-        assert picture.width > 4 * picture.height > 1000  # six parts: with the image under either class
+    asked, widths = ("classify", images, "--model", model, "--quiet", "--explain"), []
+    for options in ((), ("--counterfactual",)):
+        folder = tmp_path / f"why{len(options)}"
+        result = invoke(*asked, folder, *options)
+        assert result.exit_code == 1, result.output
+        assert sorted(path.name for path in folder.iterdir()) == [f"0000{i}-{i}.png" for i in range(4)]
+        with Image.open(folder / "00000-0.png") as picture:
+            assert picture.height > 250
+            widths.append(picture.width / picture.height)
+    assert 3 < widths[0] < 4 < widths[1]  # four parts, and six with the image under either class
+
+
+def test_counterfactuals_are_a_part_of_the_pictures(model: Path, images: Path) -> None:
+    result = invoke("classify", images, "--model", model, "--counterfactual")
+    assert result.exit_code == 2 and "--explain DIR; give both" in result.stderr, result.output
 
 
 def test_classify_prints_one_json_object_per_line(model: Path, images: Path) -> None:
@@ -552,6 +562,7 @@ def test_demo_without_matplotlib_says_what_to_type(tmp_path: Path, monkeypatch: 
         (["--model", "nonsense"], "there is no embedded model 'nonsense'"),
         (["--model", "./missing"], "for a saved model give its folder"),
         (["--api-key-file", "missing"], "the API keys in missing cannot be read"),
+        (["--private", "--model", "nonsense"], "a private server needs keys"),  # before the model
     ],
 )
 def test_serve_says_in_one_line_why_it_does_not_start(arguments: list[str], message: str) -> None:

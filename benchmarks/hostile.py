@@ -146,7 +146,12 @@ async def small_clients(server: Server, requests: list[bytes], seconds: float, t
         for i in range(first, 10**9, CLIENTS):
             if (start := time.monotonic()) > end:
                 return
-            status, _ = await connection.ask(requests[i % len(requests)])
+            try:
+                status, _ = await connection.ask(requests[i % len(requests)])
+            except (OSError, asyncio.IncompleteReadError):  # beyond the server's connections
+                await asyncio.sleep(0.1)
+                connection = await Connection(server).open()
+                continue
             if status == 200:
                 times.append(time.monotonic() - start)
 

@@ -84,7 +84,7 @@ def classify(
 def _explain(
     clf: "HybridClassifier", answers: "Sequence[FileAnswer]", folder: Path, counterfactual: bool, progress: bool
 ) -> None:
-    """Draw why each image that was read has its class and not the next one; on request, the image changed to that one."""
+    """Draw why each image that was read has its class and not the next one; if asked, the image changed to it, too."""
     from ..data.image_files import read_pictures
     from ..demo.explanations import draw_explanation
     from ..utils.progress import progress_bar

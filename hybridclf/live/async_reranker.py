@@ -4,9 +4,9 @@ import asyncio
 import atexit
 import logging
 import math
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from threading import Condition, Lock, Thread, current_thread
@@ -34,9 +34,9 @@ class AsyncReranker:
     """Reranker that takes images one by one, from any thread, and answers each as soon as it is done.
 
     A prior that is sure enough is the answer at once. All other images go through the loop of the offline `Reranker` on
-    one thread, where a new arrival joins the running batch at the next trial. A second thread keeps the deadlines. An
-    image on which the denoiser raises costs only itself: its `Future` gets the exception. Callbacks of the futures run
-    on these threads or on the submitting one, and should be quick.
+    one thread, where a new arrival joins the running batch at the next trial, and named clients take turns. A second
+    thread keeps the deadlines. An image on which the denoiser raises costs only itself: its `Future` gets the
+    exception. Callbacks of the futures run on these threads or on the submitting one, and should be quick.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class AsyncReranker:
         self._numbers = count()
         # guards the tables of requests below; a request leaves them before it is resolved, hence only once
         self._changed = Condition(Lock())
-        self._waiting: OrderedDict[int, Request] = OrderedDict()
+        self._waiting: dict[int, Request] = {}
         self._under_way: dict[int, Request] = {}
         self._given_up: list[int] = []
         self._closed = False
@@ -108,6 +108,7 @@ class AsyncReranker:
         *,
         deadline: float | None = None,
         max_evaluations: int | None = None,
+        client: str = "",
     ) -> Future[RerankResult]:
         """Submit one image, from any thread.
 
@@ -124,6 +125,8 @@ class AsyncReranker:
             "deadline"; it is tier 1's order if nothing was evaluated. Infinity means no deadline.
         max_evaluations : int, optional
             Most evaluations for this image.
+        client : str
+            Whose image it is. However many images one client has under way, another's first is soon in a batch.
 
         Returns
         -------
@@ -146,13 +149,14 @@ class AsyncReranker:
             check_number("deadline", deadline, at_least=0)
         with self._changed:
             self._check_open()
-        request = Request(self._task(candidates, log_prior, max_evaluations), image, arrived)
+        request = Request(self._task(candidates, log_prior, max_evaluations), image, client, arrived)
         number = request.task.image
         if (settled := self._loop.settled(request.task)) is not None:
             resolve([(request, settled)], self.observer)
             return request.future
         with self._changed:
             self._check_open()
+            request.task = replace(request.task, turn=self._turn_of(client))
             self._waiting[number] = request
             self._changed.notify()
         request.future.add_done_callback(partial(self._withdraw, number))
@@ -168,9 +172,11 @@ class AsyncReranker:
         *,
         deadline: float | None = None,
         max_evaluations: int | None = None,
+        client: str = "",
     ) -> RerankResult:
         """Submit one image as `submit` does and await its result; cancelling the await removes the image."""
-        hand_in = partial(self.submit, image, candidates, log_prior, deadline=deadline, max_evaluations=max_evaluations)
+        options: dict[str, Any] = {"deadline": deadline, "max_evaluations": max_evaluations, "client": client}
+        hand_in = partial(self.submit, image, candidates, log_prior, **options)
         if self._known.issuperset(candidates):
             return await asyncio.wrap_future(hand_in())
         # encoding new labels may take long, so it must not block the event loop
@@ -186,6 +192,15 @@ class AsyncReranker:
             raise ClosedError("the reranker is closed and takes no more images; make a new AsyncReranker")
         if len(self._waiting) + len(self._under_way) >= self.capacity:
             raise QueueFullError(f"{self.capacity} images wait or are under way already; ask again later")
+
+    def _turn_of(self, client: str) -> int:
+        """The turn of a client's next image: one after its last, and not before the first of all (SFQ).
+
+        Clients a and b have images of the turns 4, 5, 6 and 4 under way. The next of a has 7, of b 5, of a third one 4.
+        """
+        turns = [(r.task.turn, r.client) for own in (self._waiting, self._under_way) for r in own.values()]
+        first = min((turn for turn, _ in turns), default=0)
+        return max((turn + 1 for turn, owner in turns if owner == client), default=first)
 
     def _task(self, candidates: Sequence[Label], log_prior: Any, max_evaluations: int | None) -> Task:
         """Make a checked task of the arguments, with the condition of labels that the loop may not know."""
@@ -296,7 +311,10 @@ class AsyncReranker:
         settled: list[Answer] = []
         # again and again, since an image that finishes at once leaves its place free
         while self._waiting and (free := self._loop.free):
-            arrivals = [self._waiting.popitem(last=False) for _ in range(min(free, len(self._waiting)))]
+            by_turn = sorted(
+                self._waiting, key=lambda number: self._waiting[number].task.turn
+            )  # and, stably, by arrival
+            arrivals = [(number, self._waiting.pop(number)) for number in by_turn[:free]]
             now = monotonic()
             for number, request in arrivals:
                 request.admitted = now

@@ -31,10 +31,11 @@ class Observer(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """Image under way: its task, the times of arrival and admission (by `time.monotonic`), and its future."""
+    """Image under way: its task, client, times of arrival and admission (by `time.monotonic`), and its future."""
 
     task: Task
     image: Any
+    client: str
     arrived: float
     admitted: float | None = None
     future: Future[RerankResult] = field(default_factory=Future)

@@ -166,7 +166,7 @@ class Loop:
         return self.fusion.asks(task.candidates[int(np.argmax(task.log_prior))])
 
     def fill(self) -> Batch:
-        """The next batch: rows of the images under way that no batch has, first come first served.
+        """The next batch: rows of the images under way that no batch has, by turn and arrival.
 
         Images a and b have three candidates, and a is due two more trials. Seven evaluations fill a batch that may
         split rows:
@@ -181,7 +181,8 @@ class Loop:
         n_rows = np.minimum(window.due[slots] - window.n_trials[slots], self.capacity.rows)
         slot = np.repeat(slots, n_rows)[: self.capacity.rows]
         # 0, 1, … within each image: its first row continues a trial that an earlier batch may have begun
-        nth = np.arange(len(slot)) - np.searchsorted(window.arrival[slot], window.arrival[slot])
+        index = np.arange(len(slot))
+        nth = index - np.maximum.accumulate(np.where(np.diff(slot, prepend=-1) != 0, index, 0))
         row, candidate = self.capacity.select(window.alive[slot], np.where(nth == 0, window.begun[slot], 0))
         slot, nth = slot[: row[-1] + 1], nth[: row[-1] + 1]
         return Batch(slot, window.image[slot], window.n_trials[slot] + nth, row, candidate)

@@ -46,6 +46,8 @@ class Task:
         The candidates' conditions, if the evaluator may not have them yet.
     novel : bool
         True if it is known to be unlike all calibration images: tier 1 answers.
+    turn : int
+        Images of lower turns come first; among equal ones, the first to arrive.
     """
 
     image: int
@@ -54,6 +56,7 @@ class Task:
     max_evaluations: int | None = None
     condition: Condition | None = None
     novel: bool = False
+    turn: int = 0
 
 
 def uniform_prior(candidates: Sequence[Label]) -> np.ndarray:

@@ -41,8 +41,8 @@ class Window:
         Those whose image is in a batch that has no errors yet.
     task : object array `[S]`
         The `Task` of each image.
-    image, arrival : int array `[S]`
-        Its number, and how many images came before it.
+    image, turn, arrival : int array `[S]`
+        Its number, its turn, and how many images came before it.
     budget : int array `[S]`
         Evaluations that it may cost.
     due : int array `[S]`
@@ -65,6 +65,7 @@ class Window:
         self.busy = np.zeros(n_slots, dtype=bool)
         self.task = np.full(n_slots, None)
         self.image = np.zeros(n_slots, dtype=int)
+        self.turn = np.zeros(n_slots, dtype=int)
         self.arrival = np.zeros(n_slots, dtype=int)
         self.budget = np.zeros(n_slots, dtype=np.int64)
         self.due = np.zeros(n_slots, dtype=int)
@@ -95,9 +96,9 @@ class Window:
 
     @property
     def idle(self) -> np.ndarray:
-        """Slots whose image no batch has, first come first, int `[m]`."""
+        """Slots whose image no batch has, by turn and arrival, int `[m]`."""
         slots = np.flatnonzero(self.occupied & ~self.busy)
-        return slots[np.argsort(self.arrival[slots])]
+        return slots[np.lexsort((self.arrival[slots], self.turn[slots]))]
 
     def slots_of(self, images: Collection[int]) -> np.ndarray:
         """Slots of these images, as far as they are under way, int `[m]`."""
@@ -110,6 +111,7 @@ class Window:
         self.occupied[slots] = True
         self.task[slots] = tasks
         self.image[slots] = [task.image for task in tasks]
+        self.turn[slots] = [task.turn for task in tasks]
         self.arrival[slots] = self._arrivals + np.arange(len(slots))
         self._arrivals += len(slots)
         bounds = (task.max_evaluations for task in tasks)

@@ -142,7 +142,7 @@ async def _respond(request: Request, endpoint: str, answer: _Answerer) -> Respon
     try:
         client = client_of(request)  # before anything else, so that strangers cost nothing
         note(request.scope, client=client)
-        service.gate.check()  # a full server need not read the body
+        service.gate.check(client)  # a full server need not read the body
         with service.in_use(), service.budget.hold(client) as hold:
             body, degraded = await answer(request, service, hold)
         response = Response(body.model_dump_json(exclude_none=True), media_type="application/json")
@@ -165,7 +165,7 @@ async def _rerank(request: Request, service: Service, hold: Hold) -> tuple[BaseM
     deadline = _deadline(asked, service.limits, arrived)
     question = Question(image, labels, log_prior, deadline, asked.max_evaluations, hold.client, hold)
     # places are counted here, before decoding, so that undecoded images cannot pile up
-    with service.gate.places(1):
+    with service.gate.places(hold.client, 1):
         request.app.state.quota.spend(hold.client, 1)
         answer = await unless_gone(request, service.answer(question))
     best = np.argsort(-answer.posterior, kind="stable")[: asked.top_n]
@@ -207,7 +207,7 @@ async def _classify(request: Request, service: Service, hold: Hold) -> tuple[Bas
     deadline = _deadline(asked, service.limits, arrived)
     bounds = (deadline, asked.max_evaluations, hold.client, hold)
     questions = [Question(image, labels, None, *bounds, may_reject=asked.labels is None) for image in images]
-    with service.gate.places(len(questions)):
+    with service.gate.places(hold.client, len(questions)):
         request.app.state.quota.spend(hold.client, len(questions))
         answers = await unless_gone(request, service.answer_all(questions))
     results = [_classification(service.clf, answer, labels, asked) for answer in answers]

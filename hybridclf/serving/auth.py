@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from ..errors import InvalidInputError
 from .errors import Refusal
 
-__all__ = ["ApiKeys", "check_private", "client_of", "read_keys", "reload_keys"]
+__all__ = ["ApiKeys", "check_private", "client_of", "network", "read_keys", "reload_keys"]
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class ApiKeys:
         it, as it could send another name with each request.
         """
         if not self._names:
-            return _network(address)
+            return network(address)
         digest = _digest(_sent(authorization)[1])
         return self._names.get(digest) or digest.hex()[:16]
 
@@ -118,7 +118,7 @@ def _digest(key: bytes) -> bytes:
     return sha256(key).digest()
 
 
-def _network(address: str) -> str:
+def network(address: str) -> str:
     """Cut an IPv6 address to its /64, all of which is one client's to choose from; leave anything else as it is."""
     try:
         found = ip_address(address)

@@ -1,9 +1,12 @@
 """Bounds of connections: their number, the time for a request's header, and what is read after a refusal."""
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from .auth import network
 
 __all__ = ["SWALLOWED", "bounded_protocol"]
 
@@ -22,21 +25,42 @@ def bounded_protocol(most: int, header_seconds: float) -> type[asyncio.Protocol]
     Parameters
     ----------
     most : int
-        Most connections; one beyond them gets 503.
+        Most connections. One beyond them takes the place of one that waits for a request and is of the address with
+        the most, if its own has fewer; else it gets 503.
     header_seconds : float
         Longest time from a connection's or request's first byte to the end of its header; then it is closed.
     """
 
+    held = Counter[str]()  # connections by address
+
     class BoundedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         _timer: asyncio.TimerHandle | None = None
         _swallowed = 0
+        _address = ""
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            if len(self.connections) > most:
+            self._address = network(self.client[0]) if self.client else ""
+            held[self._address] += 1
+            if len(self.connections) > most and not self._displaces_another():
                 transport.write(_FULL)
                 transport.close()
             self._watch()
+
+        def _displaces_another(self) -> bool:
+            address, n = held.most_common(1)[0]
+            if held[self._address] >= n:
+                return False
+            waiting = (other for other in self.connections if other._address == address and other._waits)
+            if (other := next(waiting, None)) is not None:
+                other.transport.close()
+            return other is not None
+
+        @property
+        def _waits(self) -> bool:
+            """True between requests."""
+            idle = self.cycle is None or self.cycle.response_complete
+            return idle and not self.transport.is_closing()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
@@ -50,6 +74,9 @@ def bounded_protocol(most: int, header_seconds: float) -> type[asyncio.Protocol]
                 self.transport.close()
 
         def connection_lost(self, exc: Exception | None) -> None:
+            held[self._address] -= 1
+            if not held[self._address]:
+                del held[self._address]
             self._unwatch()
             super().connection_lost(exc)
 

@@ -290,6 +290,7 @@ class Service:
             log_prior[candidates],
             deadline=question.seconds_left,
             max_evaluations=question.max_evaluations,
+            client=question.client,
         )
         own = softmax(np.maximum(log_prior, LOG_ZERO))
         return _HandedIn(self._prior(log_prior), own, candidates, future, novelty, evaluations)

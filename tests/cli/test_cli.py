@@ -216,7 +216,8 @@ def test_classify_prints_one_line_per_image(model: Path, images: Path) -> None:
 def test_classify_draws_why(model: Path, images: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     (images / "9.png").write_text("no image")
-    asked, widths = ("classify", images, "--model", model, "--quiet", "--explain"), []
+    files = [images / f"{i}.png" for i in (0, 1, 2, 3, 9)]  # the folder will have the pictures, too
+    asked, widths = ("classify", *files, "--model", model, "--quiet", "--explain"), []
     for options in ((), ("--counterfactual",)):
         folder = tmp_path / f"why{len(options)}"
         result = invoke(*asked, folder, *options)

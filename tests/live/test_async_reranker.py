@@ -175,6 +175,27 @@ def test_late_arrivals_join_the_running_batch(gated: Gate, images: np.ndarray) -
     assert sum(gated.rows) == a.rows + sum(r.rows for r in others)
 
 
+@pytest.mark.parametrize("cost_unit", ["row", "pair"])
+def test_clients_take_turns(
+    cost_unit: str, gaussian_denoiser: Callable[..., Any], means: dict[str, np.ndarray], images: np.ndarray
+) -> None:
+    """A batch has one trial; images wait in the queue (rows) or in the loop (pairs), and a client's own in order."""
+    gate, finished = Gate(gaussian_denoiser(means, cost_unit=cost_unit)), []
+    stage = Reranker(gate, allocation=FixedTrials(3), fusion=FUSED, batch_size=1 if cost_unit == "row" else len(LABELS))
+    try:
+        with AsyncReranker(stage) as live:
+            sent = [(f"many {i}", "many") for i in range(6)] + [("few 0", "few"), ("few 1", "few")]
+            for image, (name, client) in zip(images, sent, strict=False):
+                future = live.submit(image, LABELS, client=client)
+                future.add_done_callback(lambda _, name=name: finished.append(name))  # type: ignore[misc]
+                if name == "many 0":
+                    assert gate.reached.acquire(timeout=PATIENCE)
+            gate.open()
+    finally:
+        gate.open()
+    assert finished == ["many 0", "few 0", "many 1", "few 1", "many 2", "many 3", "many 4", "many 5"]
+
+
 def test_a_bound_on_evaluations_is_kept(gated: Gate, images: np.ndarray) -> None:
     gated.open()
     with AsyncReranker(Reranker(gated, allocation=FixedTrials(6), fusion=FUSED)) as live:
@@ -309,21 +330,24 @@ def test_a_loop_that_fails_keeps_nobody_waiting(gated: Gate, images: np.ndarray)
 
 
 class Quitting:
-    """Around a denoiser: it ends its thread."""
+    """Around a denoiser: once it may, it ends its thread."""
 
     def __init__(self, denoiser: Any) -> None:
-        self.denoiser = denoiser
+        self.denoiser, self.may = denoiser, threading.Event()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.denoiser, name)
 
     def predict(self, *arguments: Any) -> Any:
+        assert self.may.wait(PATIENCE)
         raise SystemExit(3)
 
 
 def test_a_denoiser_that_ends_its_thread_keeps_nobody_waiting(gated: Gate, images: np.ndarray) -> None:
-    live = AsyncReranker(Reranker(Quitting(gated), batch_size=2))
+    quitting = Quitting(gated)
+    live = AsyncReranker(Reranker(quitting, batch_size=2))
     futures = [live.submit(image, LABELS, deadline=100) for image in images[:3]]
+    quitting.may.set()
     for future in futures:
         with pytest.raises(ClosedError, match="has ended with SystemExit"):
             future.result(PATIENCE)

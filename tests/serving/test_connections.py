@@ -104,6 +104,20 @@ def test_connections_beyond_the_most_get_503(strict: Server) -> None:
     assert healthy(strict) == 200
 
 
+def test_another_address_takes_the_place_of_a_silent_connection(strict: Server) -> None:
+    address = urlsplit(strict.url)
+    with ExitStack() as stack:
+        silent = [stack.enter_context(connected(strict)) for _ in range(8)]
+        other = socket.create_connection((address.hostname, address.port), PATIENCE, ("127.0.0.2", 0))  # type: ignore[arg-type]
+        with other:
+            other.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert other.recv(2**16).startswith(b"HTTP/1.1 200")
+            beyond = stack.enter_context(connected(strict))
+            assert beyond.recv(2**16).startswith(b"HTTP/1.1 503")
+        closed = [connection for connection in silent if not seconds_until_closed(connection) > 2 * PATIENCE]
+    assert len(closed) == 8  # one at once, the others for want of a header
+
+
 def healthy(server: Server) -> int:
     with server.client() as client:
         return client.get("/healthz").status_code

@@ -102,7 +102,7 @@ class Reranker:
         candidates: Sequence[Sequence[Label]],
         log_prior: Sequence[np.ndarray] | np.ndarray | None = None,
         *,
-        novel: np.ndarray | None = None,
+        aside: Sequence[str] | None = None,
         progress: bool = False,
     ) -> list[RerankResult]:
         """Rank each image's candidates.
@@ -115,8 +115,9 @@ class Reranker:
             The classes to compare, image by image; lengths may differ.
         log_prior : n float sequences, optional
             Tier 1's log-probabilities of these candidates; default uniform.
-        novel : bool array `[n]`, optional
-            Images that are known to be unlike all calibration images: tier 1 answers. Default: none.
+        aside : sequence of n str, optional
+            Reasons why tier 1 answers: "novel" for what is unlike all calibration images, "off" for what tier 2 is not
+            asked about, "" for images to rank. Default: all are ranked.
         progress : bool
             Show a progress bar.
 
@@ -131,7 +132,7 @@ class Reranker:
         UnknownLabelError
             If the denoiser does not know a label.
         """
-        steps = self.stream(images, candidates, log_prior, novel)
+        steps = self.stream(images, candidates, log_prior, aside)
         if log_prior is not None and self.check_prior:
             self._warn_of_another_tier_1(log_prior)
         results: list[RerankResult | None] = [None] * len(candidates)
@@ -187,7 +188,7 @@ class Reranker:
         images: Any,
         candidates: Sequence[Sequence[Label]],
         log_prior: Sequence[np.ndarray] | np.ndarray | None = None,
-        novel: np.ndarray | None = None,
+        aside: Sequence[str] | None = None,
     ) -> Iterator[Step]:
         """Generate the steps of `rerank`, to be watched; parameters and errors as there."""
         if log_prior is None:
@@ -197,10 +198,10 @@ class Reranker:
                 f"got {len(images)} images, {len(candidates)} candidate lists and {len(log_prior)} log priors; "
                 "give one of each per image"
             )
-        far = np.zeros(len(candidates), dtype=bool) if novel is None else novel
+        reasons = [""] * len(candidates) if aside is None else aside
         tasks = [
-            Task(i, tuple(labels), as_log_prior(prior, f"image {i}"), novel=bool(far[i]))
-            for i, (labels, prior) in enumerate(zip(candidates, log_prior, strict=True))
+            Task(i, tuple(labels), as_log_prior(prior, f"image {i}"), aside=reason)
+            for i, (labels, prior, reason) in enumerate(zip(candidates, log_prior, reasons, strict=True))
         ]
         check_tasks(tasks)
         return self._run(images, tasks)

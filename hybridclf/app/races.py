@@ -104,7 +104,7 @@ def watch(
     prior = clf.fusion_.prior(own)[0]
     among = prior[[clf.classes_.tolist().index(label) for label in labels]]
     moment, result = None, None
-    for step in clf.reranker().stream(items.images, candidates, log_prior, clf._novel(items)):
+    for step in clf.reranker().stream(items.images, candidates, log_prior, clf._aside(items)):
         if len(step.images):
             evidence = step.evidence
             moment = Moment(

@@ -250,6 +250,12 @@ class Items:
     given: Any
     images: Any
 
+    @classmethod
+    def of_one(cls, image: Any) -> "Items":
+        """A single image: an array without a batch's axis, or a PIL image."""
+        images = image[None] if isinstance(image, np.ndarray) else [image]
+        return cls(images, images)
+
     def __len__(self) -> int:
         return len(self.images)
 

@@ -54,7 +54,7 @@ class Predicts(FitsTiers):
         check_is_fitted(self)
         items = self._read(X)
         candidates, log_prior, _ = self._propose(items)
-        return self.reranker().stream(items.images, candidates, log_prior, self._novel(items))
+        return self.reranker().stream(items.images, candidates, log_prior, self._aside(items))
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Posterior `[n, C]` of all classes, rows sum to one; classes that were no candidates keep tier 1's share."""
@@ -191,15 +191,26 @@ class Predicts(FitsTiers):
             log_prior,
         )
 
-    def _novel(self, items: Items) -> np.ndarray | None:
-        """Tell which vectors have numbers far from all that `fit` saw, bool `[n]`; None for images."""
-        return None if self._usual is None else self._usual.novel(items.images)
+    def _novel(self, items: Items) -> np.ndarray:
+        """Tell which vectors have numbers far from all that `fit` saw, bool `[n]`; no image has."""
+        return np.zeros(len(items), dtype=bool) if self._usual is None else self._usual.novel(items.images)
+
+    def _usual_looking(self, items: Items) -> np.ndarray:
+        """Tell which images tier 2 is not asked about, as they look usual and it pays on others alone, bool `[n]`."""
+        learned = self.calibration_
+        if learned is None or learned.drift is None or not learned.unusual_alone:
+            return np.zeros(len(items), dtype=bool)
+        return ~learned.drift.unusual(looks_of(items.images, *learned.drift.pixel_range))
+
+    def _aside(self, items: Items) -> list[str]:
+        """Reasons why tier 1 answers, "" for images to ask tier 2 about, `[n]`."""
+        return np.where(self._novel(items), "novel", np.where(self._usual_looking(items), "off", "")).tolist()
 
     def _decide(self, items: Items) -> tuple[np.ndarray, list[RerankResult]]:
         candidates, log_prior, own = self._propose(items)
         stage = self.reranker()
         stage.check_prior = False  # it is that of the tier 1 which the fusion was fitted for
-        results = stage.rerank(items.images, candidates, log_prior, novel=self._novel(items), progress=self.verbose)
+        results = stage.rerank(items.images, candidates, log_prior, aside=self._aside(items), progress=self.verbose)
         return self._posterior(own, results), results
 
     def _posterior(self, own: np.ndarray, results: Sequence[RerankResult]) -> np.ndarray:

@@ -13,7 +13,7 @@ from ..estimator import HybridClassifier
 from ..fitting.calibration import Calibration, fit_calibration
 from ..proposer import shortlist
 from ..reranker import Reranker
-from ..reranking.allocation import PRESETS, Allocation, FixedTrials, PairedTTest, Race, Staged
+from ..reranking.allocation import PRESETS, Allocation, FixedTrials, PairedTTest, Staged, within
 from ..reranking.batches import Capacity, ReplayEvaluator
 from ..reranking.evidence import TIER_1_ANSWERS, RerankResult
 from ..reranking.fusion import Fusion
@@ -58,6 +58,8 @@ class Method:
         Timestep weights of it.
     order : InformativeOrder or None
         Fitted order of the trials; None: the even one.
+    unusual_alone : bool
+        Whether tier 2 is asked about unusual images alone.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Method:
     objective: str = "l2"
     weighting: Weighting = uniform_weights
     order: InformativeOrder | None = None
+    unusual_alone: bool = False
 
     def trials(self, t: np.ndarray) -> np.ndarray:
         """Positions, among recorded trials at times t `[T]`, of those that the method uses, in its order.
@@ -77,6 +80,10 @@ class Method:
         if self.order is None or self.allocation is None or not self.allocation.fitted_order:
             return np.arange(len(t))
         return np.argsort(-self.order.at(t[:INFORMATIVE_TRIALS]), kind="stable")
+
+    def aside(self, novel: np.ndarray, usual: np.ndarray) -> list[str]:
+        """Reasons why tier 1 answers, "" for images to ask tier 2 about, from bool `[n]` as in `Recording`."""
+        return np.where(novel, "novel", np.where(usual & self.unusual_alone, "off", "")).tolist()
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,7 @@ def replay(method: Method, recording: Recording) -> Answers:
     column = np.full(recording.log_proba.shape, -1)
     np.put_along_axis(column, recording.candidates, np.arange(n_candidates)[None], axis=1)
     chosen = [c[column[i, c] >= 0] for i, c in enumerate(_candidates(method, recording.log_proba))]
-    tasks = list(_tasks(method, recording.classes, recording.log_proba, chosen, recording.novel))
+    tasks = list(_tasks(method, recording, chosen))
     index = np.zeros(recording.candidates.shape, dtype=int)  # what pads is never asked for
     for i, c in enumerate(chosen):
         index[i, : len(c)] = column[i, c]
@@ -194,7 +201,9 @@ def run(method: Method, clf: HybridClassifier, items: Items, n_trials: int) -> A
     chosen = _candidates(method, log_proba)
     labels = [clf.classes_[c].tolist() for c in chosen]
     priors = None if method.blind else [p[c] for p, c in zip(log_proba, chosen, strict=True)]
-    results = stage.rerank(items.images, labels, priors, novel=clf._novel(items))
+    results = stage.rerank(
+        items.images, labels, priors, aside=method.aside(clf._novel(items), clf._usual_looking(items))
+    )
     return _answers(method, clf.classes_, log_proba, results)
 
 
@@ -208,12 +217,11 @@ def _candidates(method: Method, log_proba: np.ndarray) -> list[np.ndarray]:
     return shortlist(method.fusion.prior(log_proba), method.top_k)
 
 
-def _tasks(
-    method: Method, classes: np.ndarray, log_proba: np.ndarray, chosen: list[np.ndarray], novel: np.ndarray
-) -> Iterator[Task]:
+def _tasks(method: Method, recording: Recording, chosen: list[np.ndarray]) -> Iterator[Task]:
+    aside = method.aside(recording.novel, recording.usual)
     for i, c in enumerate(chosen):
-        prior = uniform_prior(c.tolist()) if method.blind else log_proba[i, c]
-        yield Task(i, tuple(classes[c].tolist()), prior, novel=bool(novel[i]))
+        prior = uniform_prior(c.tolist()) if method.blind else recording.log_proba[i, c]
+        yield Task(i, tuple(recording.classes[c].tolist()), prior, aside=aside[i])
 
 
 def _answers(method: Method, classes: np.ndarray, log_proba: np.ndarray, results: list[RerankResult]) -> Answers:
@@ -290,12 +298,13 @@ def hybrid_of(clf: HybridClassifier, n_trials: int, name: str = "hybrid, as it i
     stage, learned = clf.reranker(), clf.calibration_
     return Method(
         name,
-        _within(stage.allocation, n_trials),
+        within(stage.allocation, n_trials),
         stage.fusion,
         clf.top_k,
         objective=clf.objective,
         weighting=stage.weighting,
         order=learned.order if learned else None,
+        unusual_alone=learned is not None and learned.unusual_alone,
     )
 
 
@@ -307,12 +316,3 @@ def calibrated(
     assert weights is not None  # given or learned
     fusion = replace(fitted.fusion, pays=True)
     return Method(name, allocation, fusion, top_k, objective=objective, weighting=weights, order=fitted.order)
-
-
-def _within(allocation: Allocation, n_trials: int) -> Allocation:
-    """The allocation, its `max_trials` no more than T."""
-    if allocation.max_trials <= n_trials:
-        return allocation
-    if isinstance(allocation, PairedTTest):
-        return replace(allocation, min_trials=min(allocation.min_trials, n_trials), max_trials=n_trials)
-    return replace(allocation, max_trials=n_trials) if isinstance(allocation, Race) else FixedTrials(n_trials)

@@ -21,28 +21,33 @@ from .storage import CHUNK, Arrays, RecordingFolder, digest_of
 __all__ = ["Recording", "record"]
 
 
+_PLAIN = ("log_proba", "novel", "usual", "candidates")
+"""Arrays of a recording by image, beside the errors."""
+
+
 @dataclass(frozen=True)
 class _Chunk:
     """Recording of a few images, with the attributes of `Recording`."""
 
     log_proba: np.ndarray
     novel: np.ndarray
+    usual: np.ndarray
     candidates: np.ndarray
     errors: dict[str, np.ndarray]
 
     @property
     def arrays(self) -> Arrays:
         """The chunk as it is kept."""
-        own = {"log_proba": self.log_proba, "novel": self.novel, "candidates": self.candidates}
+        own = {name: getattr(self, name) for name in _PLAIN}
         return own | {f"errors.{name}": table for name, table in self.errors.items()}
 
     @classmethod
     def of(cls, arrays: Arrays | None) -> "_Chunk | None":
         """The chunk that was kept; None if it was not, or is not whole."""
-        if arrays is None or not {"log_proba", "novel", "candidates"} < arrays.keys():
+        if arrays is None or not set(_PLAIN) < arrays.keys():
             return None
         errors = {k.removeprefix("errors."): v for k, v in arrays.items() if k.startswith("errors.")}
-        return cls(arrays["log_proba"], arrays["novel"], arrays["candidates"], errors)
+        return cls(**{name: arrays[name] for name in _PLAIN}, errors=errors)
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ class Recording:
         Tier 1's log-probabilities of all classes.
     novel : bool array `[n]`
         Vectors unlike all that the classifier was fitted on.
+    usual : bool array `[n]`
+        Images that the classifier does not ask tier 2 about, as it pays on unusual ones alone.
     candidates : int array `[n, k]`
         Classes that tier 2 was asked about: tier 1's first k, best first.
     errors : dict of str to float array `[n, T, k]`
@@ -80,6 +87,7 @@ class Recording:
     y: np.ndarray
     log_proba: np.ndarray
     novel: np.ndarray
+    usual: np.ndarray
     candidates: np.ndarray
     errors: dict[str, np.ndarray]
     t: np.ndarray
@@ -109,7 +117,7 @@ class Recording:
 
     def select(self, images: np.ndarray) -> "Recording":
         """The recording of some of the images, by bool `[n]` or position."""
-        own = {name: getattr(self, name)[images] for name in ("y", "log_proba", "novel", "candidates")}
+        own = {name: getattr(self, name)[images] for name in ("y", *_PLAIN)}
         return replace(self, **own, errors={name: table[images] for name, table in self.errors.items()})
 
     def first(self, n_trials: int) -> "Recording":
@@ -187,10 +195,10 @@ def record(
 
     def chunk(index: np.ndarray, trials: np.ndarray) -> _Chunk:
         own = items.select(index)
-        log_proba, novel = clf._log_prior(own), clf._novel(own)
+        log_proba = clf._log_prior(own)
         candidates = np.argsort(-log_proba, axis=1, kind="stable")[:, :k]
         errors = dict(zip(ask.objectives, np.moveaxis(ask(own.images, candidates, trials), 3, 0), strict=True))
-        return _Chunk(log_proba, np.zeros(len(index), bool) if novel is None else novel, candidates, errors)
+        return _Chunk(log_proba, clf._novel(own), clf._usual_looking(own), candidates, errors)
 
     store = None if folder is None else RecordingFolder(folder, _manifest(clf, items, y, ask, k))
     if store is not None and (known := _Chunk.of(store.load(0))) is not None:
@@ -223,9 +231,7 @@ def _joined(chunks: list[_Chunk], clf: HybridClassifier, y: np.ndarray, stage: A
     return Recording(
         classes=clf.classes_,
         y=y,
-        log_proba=np.concatenate([c.log_proba for c in chunks]),
-        novel=np.concatenate([c.novel for c in chunks]),
-        candidates=np.concatenate([c.candidates for c in chunks]),
+        **{name: np.concatenate([getattr(c, name) for c in chunks]) for name in _PLAIN},
         errors={name: np.concatenate([c.errors[name] for c in chunks]) for name in ask.objectives},
         t=t,
         alpha=alpha,

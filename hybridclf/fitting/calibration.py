@@ -1,30 +1,37 @@
 """Fitting the fusion, the timestep weights and the order of trials on images that neither tier was trained on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import log_softmax, logsumexp, softmax
 
 from ..denoising.weighting import BinnedWeights, Weighting, paired_gaps
-from ..reranking.allocation import Allocation, FixedTrials
+from ..reranking.allocation import Allocation, within
 from ..reranking.fusion import Fusion
 from ..reranking.novelty import UsualErrors
 from ..reranking.trials import InformativeOrder
 from .drift import Drift
 from .outliers import NoveltyTest, traits_of
-from .recording import Recording
+from .recording import Copies, Recording
 from .replay import replay
 from .worth import Answers, Worth, harmed_classes
 
 __all__ = [
     "Calibration",
+    "CrossFitted",
     "calibrate",
     "cross_answers",
+    "cross_fits",
     "fit_calibration",
     "in_order",
     "worth_with",
 ]
+
+FEWEST_UNUSUAL = 20
+"""Unusual copies without which nothing is said of tier 2 on such images."""
 
 COMPARED_IN, ENOUGH = (5, 2), 500
 """Parts of the images for the comparison with tier 1, and of more images than these.
@@ -56,7 +63,8 @@ class Calibration:
     worth : Worth or None
         Comparison of both tiers with tier 1; None if there was none.
     drift : Drift or None
-        Flattens tier 1's prior for images that look unlike these; None for vectors, and for fewer than 30 images.
+        Flattens tier 1's prior for images that look unlike these; None for vectors, for fewer than 30 images, and where
+        tier 2 is off.
     novelty : NoveltyTest or None
         Tells images that are unlike these; None for vectors, and for fewer than 60 images.
     """
@@ -68,6 +76,11 @@ class Calibration:
     worth: Worth | None = None
     drift: Drift | None = None
     novelty: NoveltyTest | None = None
+
+    @property
+    def unusual_alone(self) -> bool:
+        """True if tier 2 is asked about images that look unlike these alone."""
+        return self.worth is not None and self.worth.unusual_alone
 
 
 def calibrate(
@@ -91,14 +104,19 @@ def calibrate(
     seed : int
         Decides the parts of the comparison.
     """
-    fitted = fit_calibration(recording, allocation, top_k, weighting)
-    answers = cross_answers(recording, allocation, top_k, weighting, seed)
+    settings = allocation, top_k
+    fitted = fit_calibration(recording, *settings, weighting)
+    parts = cross_fits(recording, *settings, weighting, seed)
+    answers = cross_answers(recording, parts, settings, weighting)
     off = harmed_classes(answers)
     worth = Worth.of(answers.without(off), classes[off].tolist())
     if not worth.pays:
-        worth = replace(Worth.of(answers), pays=False)  # of tier 2 as it would be
-    fusion = replace(fitted.fusion, pays=worth.pays, harmed=worth.harmed if worth.pays else ())
-    drift = Drift.fit(recording.drift, fusion.prior_alone) if recording.drift and worth.pays else None
+        unusual = _unusual_answers(recording.copies, parts, settings, weighting) if recording.copies else None
+        # of tier 2 as it would be
+        worth = replace(Worth.of(answers), pays=False, unusual=unusual and Worth.of(unusual))
+    on = worth.pays or worth.unusual_alone
+    fusion = replace(fitted.fusion, pays=on, harmed=worth.harmed if worth.pays else ())
+    drift = Drift.fit(recording.drift, fusion.prior_alone) if recording.drift and on else None
     novelty = _novelty(recording, fitted.order, seed)
     return replace(fitted, fusion=fusion, worth=worth, drift=drift, novelty=novelty)
 
@@ -125,9 +143,10 @@ def worth_with(
     fitted_for, answering : (allocation, top_k)
         Settings that the calibration was fitted for, and those that it answers with.
     """
-    answers = cross_answers(recording, *fitted_for, weighting, seed, answering)
+    parts = cross_fits(recording, *fitted_for, weighting, seed)
+    answers = cross_answers(recording, parts, answering, weighting)
     off = np.flatnonzero(np.isin(classes, worth.harmed)) if worth.pays else np.array([], dtype=int)
-    return replace(Worth.of(answers.without(off), worth.harmed), pays=worth.pays)
+    return replace(Worth.of(answers.without(off), worth.harmed), pays=worth.pays, unusual=worth.unusual)
 
 
 def _novelty(recording: Recording, order: InformativeOrder, seed: int) -> NoveltyTest | None:
@@ -139,13 +158,33 @@ def _novelty(recording: Recording, order: InformativeOrder, seed: int) -> Novelt
     return NoveltyTest.fit(traits, recording.drift.pixel_range, seed)
 
 
+class CrossFitted(NamedTuple):
+    """Calibration and drift fitted on all images but a part, bool `[m]`."""
+
+    part: np.ndarray
+    fitted: Calibration
+    drift: Drift | None
+
+
+def cross_fits(
+    recording: Recording, allocation: Allocation, top_k: int | None, weighting: Weighting | None, seed: int
+) -> list[CrossFitted]:
+    """Calibrations for each part of the m images, fitted on the others; arguments as for `calibrate`."""
+    m, allocation = len(recording.all_y), within(allocation, recording.errors.shape[1])
+    # 0, 1, … dealt out at random: parts of equal size, give or take one
+    number = np.random.default_rng(seed).permutation(m) % min(COMPARED_IN[m > ENOUGH], m)
+    made = []
+    for p in range(number.max() + 1):
+        others = recording.select(number != p)
+        if len(others.y):
+            fitted = fit_calibration(others, allocation, top_k, weighting)
+            drift = Drift.fit(others.drift, fitted.fusion.prior_alone) if others.drift else None
+            made.append(CrossFitted(number == p, fitted, drift))
+    return made
+
+
 def cross_answers(
-    recording: Recording,
-    allocation: Allocation,
-    top_k: int | None,
-    weighting: Weighting | None,
-    seed: int,
-    answering: Settings | None = None,
+    recording: Recording, parts: Sequence[CrossFitted], settings: Settings, weighting: Weighting | None
 ) -> Answers:
     """Answers of tier 1 and of both tiers for the m images, each with a calibration and a drift fitted on other images.
 
@@ -154,37 +193,63 @@ def cross_answers(
 
     Parameters
     ----------
-    recording, allocation, top_k, weighting, seed
+    recording, weighting
         As for `calibrate`.
-    answering : (allocation, top_k), optional
-        Settings to answer with. Default: those that are fitted for.
+    parts : sequence of CrossFitted
+        What answers each part.
+    settings : (allocation, top_k)
+        Settings to answer with.
     """
-    n_recorded = recording.errors.shape[1]
-    if allocation.max_trials > n_recorded:  # more than can be replayed
-        allocation = FixedTrials(n_recorded)
-    m = len(recording.all_y)
-    # 0, 1, … dealt out at random: parts of equal size, give or take one
-    part = np.random.default_rng(seed).permutation(m) % min(COMPARED_IN[m > ENOUGH], m)
+    looks = None if recording.drift is None else recording.drift.clean
+    return _answers(recording, *_replays(recording, np.arange(len(recording.all_y)), looks, parts, settings, weighting))
+
+
+def _unusual_answers(
+    copies: Copies, parts: Sequence[CrossFitted], settings: Settings, weighting: Weighting | None
+) -> Answers | None:
+    """Answers to the copies that look unusual; None for fewer than `FEWEST_UNUSUAL`.
+
+    Tier 1 alone has the flattened prior, too, so that all that is gained is tier 2's.
+    """
+    posterior, scale, flatness, evaluations = _replays(
+        copies.recording, copies.of, copies.looks, parts, settings, weighting
+    )
+    unusual = flatness < 1
+    if unusual.sum() < FEWEST_UNUSUAL:
+        return None
+    return _answers(copies.recording, posterior, scale * flatness, np.ones(len(flatness)), evaluations).select(unusual)
+
+
+def _replays(
+    recording: Recording,
+    of: np.ndarray,
+    looks: np.ndarray | None,
+    parts: Sequence[CrossFitted],
+    settings: Settings,
+    weighting: Weighting | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Posterior of the recorded ones among r images, `[n, k]`; prior's scale, flatness, and evaluations of all, `[r]`.
+
+    An image with some looks `[r, 5]` is answered with what was not fitted on the one `[r]` that it is, or is a copy of.
+    """
+    r, (allocation, top_k) = len(recording.all_y), settings
+    allocation = within(allocation, recording.errors.shape[1])
     posterior = softmax(recording.log_prior, axis=1)
-    race, k = answering or (allocation, top_k)
-    prior_alone, flatness, evaluations = np.ones(m), np.ones(m), np.zeros(m, dtype=int)
-    for p in range(part.max() + 1):
-        # others: recordings to fit on; mine [n]: recorded images to answer
-        others, mine = recording.select(part != p), part[recording.positions] == p
-        if not len(others.y) or not mine.any():
-            continue
-        fitted = fit_calibration(others, allocation, top_k, weighting)
-        own = recording.select(part == p)
-        prior_alone[part == p] = fitted.fusion.prior_alone
-        drift = others.drift and Drift.fit(others.drift, fitted.fusion.prior_alone)
-        if drift and own.drift:
-            flatness[part == p] = drift.factors(own.drift.clean)
-        # from the recorded images [n] to their places among all [m]
-        at = recording.positions[mine]
-        posterior[mine], evaluations[at] = replay(
-            fitted.fusion, race, own.log_prior * flatness[at, None], in_order(own, fitted, race, weighting), k
-        )
-    return _answers(recording, posterior, prior_alone, flatness, evaluations)
+    scale, flatness, evaluations = np.ones(r), np.ones(r), np.zeros(r, dtype=int)
+    for part, fitted, drift in parts:
+        mine = part[of]
+        scale[mine] = fitted.fusion.prior_alone
+        if drift and looks is not None:
+            flatness[mine] = drift.factors(looks[mine])
+        # recorded [n]: to answer among the recorded ones; at: their places among all r
+        recorded = mine[recording.positions]
+        at = recording.positions[recorded]
+        if len(at):
+            own = recording.select(mine)
+            errors = in_order(own, fitted, allocation, weighting)
+            prior = own.log_prior * flatness[at, None]
+            posterior[recorded], evaluations[at] = replay(fitted.fusion, allocation, prior, errors, top_k)
+    return posterior, scale, flatness, evaluations
 
 
 def _answers(

@@ -22,8 +22,9 @@ from ..proposer import aligned_log_proba, is_trained, rows_of
 from ..training.denoiser import TrainingConfig, TrainingLog, train
 from ..training.trainer import Examples
 from ..utils.progress import progress_bar
-from .drift import DriftSample
-from .recording import Recording, record
+from .corruptions import CORRUPTIONS, corrupt
+from .drift import Drift, DriftSample, looks_of
+from .recording import Copies, Recording, record
 from .splitting import Split, folds, hold_out
 
 __all__ = ["CrossFit", "FittedTiers", "Sample", "TierFitter", "pixel_span"]
@@ -221,6 +222,9 @@ def pixel_span(images: Any) -> tuple[float, float] | None:
     return (low, high) if low < high else None
 
 
+MOST_COPIES, COPY_TRIALS = 100, 16
+"""Unusual copies that tier 2 is asked about, of all folds together, and trials of each: as much as 25 images more."""
+
 MAX_RECORDED_IMAGES = 2000
 """More images, of all folds together, add nothing to a handful of fusion parameters, and are not recorded."""
 
@@ -350,18 +354,59 @@ class CrossFit:
             weight=chosen.weight,
             progress=progress,
         )
-        return replace(made, drift=self._drift(tiers.proposer, chosen))
+        drift = self._drift(tiers.proposer, chosen)
+        return replace(made, drift=drift, copies=self._copies(tiers, chosen, drift, limit, progress) if drift else None)
 
     def _drift(self, proposer: Any, sample: Sample) -> DriftSample | None:
         """Looks of the images, and tier 1's answers to corrupted copies; None if they are no images of one size."""
         images = sample.items.images
         if self.pixel_range is None or min(images.shape[1:3]) < 2:
             return None
-        # networks for images tell 0 to 255 from 0 to 1 by the type
-        whole = getattr(proposer, "takes_images", False) and np.issubdtype(images.dtype, np.integer)
 
         def log_proba(copies: np.ndarray) -> np.ndarray:
-            copies = copies.round().astype(images.dtype) if whole else copies
-            return aligned_log_proba(proposer, Items(copies, copies), self.classes)
+            return self._log_proba(proposer, copies, images.dtype)
 
         return DriftSample.record(log_proba, images, sample.y, self.pixel_range, self.seed)
+
+    def _log_proba(self, proposer: Any, copies: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        """Tier 1's log-probabilities `[n, C]` of copies, float `[n, H, W, C]`, of images of some type."""
+        # networks for images tell 0 to 255 from 0 to 1 by the type
+        whole = getattr(proposer, "takes_images", False) and np.issubdtype(dtype, np.integer)
+        copies = copies.round().astype(dtype) if whole else copies
+        return aligned_log_proba(proposer, Items(copies, copies), self.classes)
+
+    def _copies(
+        self, tiers: FittedTiers, sample: Sample, drift: DriftSample, limit: int | None, progress: bool
+    ) -> Copies | None:
+        """Record both tiers' predictions for unusual copies, at most one of an image; None if all look usual.
+
+        They are `MOST_COPIES` at most, or the share of these that a fold has with so many images recorded.
+        """
+        most = MOST_COPIES * min(limit or MAX_RECORDED_IMAGES, MAX_RECORDED_IMAGES) // MAX_RECORDED_IMAGES
+        images, (low, high) = sample.items.images[: 3 * most], drift.pixel_range
+        rng, kinds = np.random.default_rng([self.seed, 1]), np.arange(len(images)) % len(CORRUPTIONS)
+        copies = images.astype(float)
+        for number, kind in enumerate(CORRUPTIONS):
+            copies[kinds == number] = corrupt(images[kinds == number], kind, low, high, rng)
+        looks = looks_of(copies, low, high)
+        of = np.flatnonzero(Drift.of_usual(drift).log_sizes(looks).any(axis=1))[:most]
+        if not len(of):
+            return None
+        log_prior = self._log_proba(tiers.proposer, copies[of], images.dtype)
+        exact = np.issubdtype(images.dtype, np.integer)
+        return Copies(
+            looks[of],
+            of,
+            record(
+                tiers.denoiser,
+                copies[of].round().astype(images.dtype) if exact else copies[of],
+                self.classes,
+                log_prior,
+                sample.y[of],
+                objective=self.objective,
+                batch_size=self.batch_size,
+                seed=self.seed,
+                trials=COPY_TRIALS,
+                progress=progress,
+            ),
+        )

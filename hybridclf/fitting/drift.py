@@ -184,9 +184,7 @@ class Drift:
         """
         if len(sample.clean) < FEWEST:
             return None
-        mean, scale = sample.clean.mean(axis=0), np.maximum(sample.clean.std(axis=0), 1e-2)
-        limits = np.maximum(np.quantile(np.abs(sample.clean - mean) / scale, USUAL, axis=0), 1.0)
-        usual = cls(sample.pixel_range, mean.tolist(), scale.tolist(), limits.tolist(), (0.0,) * len(mean))
+        usual = cls.of_usual(sample)
         # log d [r, 5], so that the factor Π d^-exponent is exp(-beyond @ exponents)
         beyond = usual.log_sizes(sample.corrupted)
         index, scaled = np.arange(len(sample.y)), prior_alone * sample.log_prior
@@ -196,8 +194,15 @@ class Drift:
             # a weak pull to 0, which decides where copies say nothing of a look
             return float(-scores[index, sample.y].mean() + np.square(exponents).sum() / (2 * len(index)))
 
-        best = minimize(loss, np.full(len(mean), 0.5), bounds=[(0.0, STEEPEST)] * len(mean)).x
+        best = minimize(loss, np.full(beyond.shape[1], 0.5), bounds=[(0.0, STEEPEST)] * beyond.shape[1]).x
         return replace(usual, exponents=np.round(best, 2).tolist())
+
+    @classmethod
+    def of_usual(cls, sample: DriftSample) -> Self:
+        """Fit the usual looks alone: all exponents are 0."""
+        mean, scale = sample.clean.mean(axis=0), np.maximum(sample.clean.std(axis=0), 1e-2)
+        limits = np.maximum(np.quantile(np.abs(sample.clean - mean) / scale, USUAL, axis=0), 1.0)
+        return cls(sample.pixel_range, mean.tolist(), scale.tolist(), limits.tolist(), (0.0,) * len(mean))
 
     def __call__(self, log_prior: np.ndarray, images: np.ndarray) -> np.ndarray:
         """The log prior `[n, C]` of images `[n, H, W, C]`, flattened by how far each looks from usual."""
@@ -210,6 +215,10 @@ class Drift:
     def factors(self, looks: np.ndarray) -> np.ndarray:
         """Factors `[n]` on the log prior of images with these looks `[n, 5]`, in (0, 1]."""
         return np.exp(-self.log_sizes(looks) @ np.array(self.exponents))
+
+    def unusual(self, looks: np.ndarray) -> np.ndarray:
+        """Tell for which looks `[n, 5]` tier 1 is believed less, bool `[n]`."""
+        return self.factors(looks) < 1
 
     def log_sizes(self, looks: np.ndarray) -> np.ndarray:
         """Logarithms `[n, 5]` of the looks' sizes over the highest usual ones, at least 0."""

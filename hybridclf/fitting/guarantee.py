@@ -149,6 +149,8 @@ class Replays:
             log_prior = fitted.drift.flattened(log_prior, recording.drift.clean[at])
         leader = classes[recording.all_log_prior[at].argmax(axis=1)].tolist()
         asked = np.array([fitted.fusion.asks(label) for label in leader], dtype=bool)
+        if fitted.unusual_alone and fitted.drift is not None and recording.drift is not None:
+            asked &= fitted.drift.unusual(recording.drift.clean[at])
         errors = in_order(recording, fitted, Race(), weighting)
         fusion = replace(fitted.fusion, pays=True, harmed=())  # candidates have their positions for labels here
         return cls(fusion, log_prior, errors, recording.y, asked, len(recording.all_y))

@@ -1,5 +1,6 @@
 """Predictions of both tiers for labelled images, recorded once, for a calibration to be fitted on and replayed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Any
@@ -14,7 +15,7 @@ from ..reranking.allocation import FixedTrials
 from ..reranking.trials import INFORMATIVE_TRIALS
 from .drift import DriftSample
 
-__all__ = ["RECORDED_CLASSES", "RECORDED_TRIALS", "Recording", "record"]
+__all__ = ["RECORDED_CLASSES", "RECORDED_TRIALS", "Copies", "Recording", "record"]
 
 RECORDED_TRIALS = INFORMATIVE_TRIALS
 """Trials recorded per image: all that a fitted order chooses from, so that a replay runs the very same trials."""
@@ -49,6 +50,8 @@ class Recording:
         True for vectors, False for images.
     drift : DriftSample or None
         Looks of the m images, and tier 1's answers to corrupted copies; None for vectors, and images of any size.
+    copies : Copies or None
+        Both tiers' predictions for some unusual copies of the m images.
     """
 
     log_prior: np.ndarray
@@ -63,6 +66,7 @@ class Recording:
     all_weight: np.ndarray | None = None
     vectors: bool = False
     drift: DriftSample | None = None
+    copies: "Copies | None" = None
 
     @property
     def positions(self) -> np.ndarray:
@@ -84,7 +88,8 @@ class Recording:
         joined: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
         at = np.concatenate([p.positions + start for p, start in zip(parts, starts, strict=True)])
         drifts = [p.drift for p in parts if p.drift is not None]
-        return replace(parts[0], **joined, at=at, drift=DriftSample.join(drifts) if drifts else None)
+        drift = DriftSample.join(drifts) if drifts else None
+        return replace(parts[0], **joined, at=at, drift=drift, copies=Copies.join(parts, starts))
 
     def select(self, images: np.ndarray) -> "Recording":
         """The recording of some of the m images, bool `[m]`."""
@@ -100,7 +105,41 @@ class Recording:
             at=(np.cumsum(images) - 1)[self.positions[kept]],
             all_weight=None if self.all_weight is None else self.all_weight[images],
             drift=None if self.drift is None else self.drift.select(images),
+            copies=None if self.copies is None else self.copies.select(images),
         )
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Corrupted copies of some of m images that look unlike these, and both tiers' predictions for the copies.
+
+    Attributes
+    ----------
+    looks : float array `[r, 5]`
+        Looks of the copies.
+    of : int array `[r]`
+        Position of each copy's image among the m.
+    recording : Recording
+        Predictions for the r copies.
+    """
+
+    looks: np.ndarray
+    of: np.ndarray
+    recording: Recording
+
+    @classmethod
+    def join(cls, parts: Sequence[Recording], starts: np.ndarray) -> "Copies | None":
+        """The copies of different folds, whose images begin at these positions; None if there are none."""
+        own = [(part.copies, start) for part, start in zip(parts, starts, strict=True) if part.copies is not None]
+        if not own:
+            return None
+        looks, of = np.concatenate([c.looks for c, _ in own]), np.concatenate([c.of + start for c, start in own])
+        return cls(looks, of, Recording.join([c.recording for c, _ in own]))
+
+    def select(self, images: np.ndarray) -> "Copies":
+        """The copies of some of the m images, bool `[m]`."""
+        kept = images[self.of]
+        return Copies(self.looks[kept], (np.cumsum(images) - 1)[self.of[kept]], self.recording.select(kept))
 
 
 def record(
@@ -114,6 +153,7 @@ def record(
     batch_size: int | None,
     seed: int,
     weight: np.ndarray | None = None,
+    trials: int = RECORDED_TRIALS,
     progress: bool = False,
 ) -> Recording:
     """Run all recorded trials on all images, for as many candidates as are recorded.
@@ -134,6 +174,8 @@ def record(
         As for `Reranker`.
     weight : float array `[n]`, optional
         Weights of the images; default: all count alike.
+    trials : int
+        Trials T.
     """
     # the likeliest classes [n, k] in the order of the classes; hit is True at the right one
     top = np.sort(np.argsort(-log_prior, axis=1, kind="stable")[:, :RECORDED_CLASSES], axis=1)
@@ -141,7 +183,7 @@ def record(
     usable = np.flatnonzero(hit.any(axis=1))
     reranker = Reranker(
         denoiser,
-        allocation=FixedTrials(RECORDED_TRIALS),
+        allocation=FixedTrials(trials),
         objective=objective,
         weighting=uniform_weights,
         batch_size=batch_size,
@@ -152,7 +194,7 @@ def record(
     results = reranker.rerank(chosen, labels, progress=progress)
     finite = np.array([r.stopped_by != "fallback" for r in results], dtype=bool)
     # a result's evidence is [T, k], and of all these tables one is made, [n, T, k]
-    errors = np.zeros((finite.sum(), RECORDED_TRIALS, top.shape[1]), dtype=np.float32)
+    errors = np.zeros((finite.sum(), trials, top.shape[1]), dtype=np.float32)
     for table, result in zip(errors, compress(results, finite), strict=True):
         table[:] = result.evidence
     kept = np.take_along_axis(log_prior, top, axis=1)[usable][finite]

@@ -49,6 +49,10 @@ class Answers(NamedTuple):
         right, loss = (np.stack([v[0], np.where(off, v[0], v[1])]) for v in (self.right, self.loss))
         return self._replace(right=right, loss=loss, evaluations=np.where(off, 0, self.evaluations))
 
+    def select(self, images: np.ndarray) -> "Answers":
+        """The answers to some of the images, bool `[m]`."""
+        return Answers(*(values[..., images] for values in self))
+
 
 @dataclass(frozen=True)
 class Worth:
@@ -71,6 +75,9 @@ class Worth:
         least one standard error, or accuracy with an interval above zero at a log loss within one standard error.
     harmed : tuple of labels
         Classes that it is not asked about: it breaks significantly more of their images than it fixes.
+    unusual : Worth or None
+        Where it does not pay: the same for corrupted copies that look unlike the images. Tier 1 alone has the prior
+        that is flattened for them.
     """
 
     n_images: int
@@ -85,6 +92,12 @@ class Worth:
     evaluations: float
     pays: bool
     harmed: tuple[Label, ...] = ()
+    unusual: "Worth | None" = None
+
+    @property
+    def unusual_alone(self) -> bool:
+        """True if tier 2 is asked about images that look unusual alone."""
+        return not self.pays and self.unusual is not None and self.unusual.pays
 
     @classmethod
     def of(cls, answers: Answers, harmed: Sequence[Label] = ()) -> "Worth":
@@ -113,22 +126,32 @@ class Worth:
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> "Worth":
         """The comparison that `dataclasses.asdict` was made of, also by way of JSON."""
-        values = {name: Interval(**v) if isinstance(v, Mapping) else v for name, v in saved.items()}
-        return cls(**values | {"harmed": tuple(saved["harmed"])})
+        values = {**saved, "harmed": tuple(saved["harmed"])}
+        unusual = values.pop("unusual", None)
+        values = {name: Interval(**v) if isinstance(v, Mapping) else v for name, v in values.items()}
+        return cls(**values, unusual=None if unusual is None else cls.from_dict(unusual))
 
     def __str__(self) -> str:
-        gain = self.accuracy_gain
-        figures = (
-            f"tier 1 alone is right for {100 * self.tier_1_accuracy.value:.1f} % of {self.n_images} held-out images, "
-            f"both tiers for {100 * self.hybrid_accuracy.value:.1f} % ({100 * gain.value:+.1f} points, "
-            f"{100 * gain.low:.1f} to {100 * gain.high:.1f}; {self.fixed} fixed, {self.broken} broken; log loss "
-            f"{self.tier_1_log_loss.value:.3f} to {self.hybrid_log_loss.value:.3f}) at {self.evaluations:.1f} "
-            "evaluations each"
-        )
+        figures = self._figures("held-out images")
+        if self.unusual_alone and self.unusual is not None:
+            return (
+                "Re-ranking pays for images that look unusual (noisy, blurred, pale, bright or dark), and is on for "
+                f"these alone: {self.unusual._figures('corrupted copies')}. On others it does not: {figures}."
+            )
         if not self.pays:
             return f"Re-ranking does not pay here and is off, use tier 1: {figures}."
         off = f" It is off for {', '.join(map(str, self.harmed))}, which it would harm." if self.harmed else ""
         return f"Re-ranking pays: {figures}.{off}"
+
+    def _figures(self, images: str) -> str:
+        gain = self.accuracy_gain
+        return (
+            f"tier 1 alone is right for {100 * self.tier_1_accuracy.value:.1f} % of {self.n_images} {images}, both "
+            f"tiers for {100 * self.hybrid_accuracy.value:.1f} % ({100 * gain.value:+.1f} points, "
+            f"{100 * gain.low:.1f} to {100 * gain.high:.1f}; {self.fixed} fixed, {self.broken} broken; log loss "
+            f"{self.tier_1_log_loss.value:.3f} to {self.hybrid_log_loss.value:.3f}) at {self.evaluations:.1f} "
+            "evaluations each"
+        )
 
 
 def harmed_classes(answers: Answers) -> np.ndarray:

@@ -109,6 +109,7 @@ class AsyncReranker:
         deadline: float | None = None,
         max_evaluations: int | None = None,
         client: str = "",
+        aside: str = "",
     ) -> Future[RerankResult]:
         """Submit one image, from any thread.
 
@@ -127,6 +128,8 @@ class AsyncReranker:
             Most evaluations for this image.
         client : str
             Whose image it is. However many images one client has under way, another's first is soon in a batch.
+        aside : str
+            Reason why tier 1 answers, as in `Reranker.rerank`; "" to ask tier 2.
 
         Returns
         -------
@@ -149,7 +152,7 @@ class AsyncReranker:
             check_number("deadline", deadline, at_least=0)
         with self._changed:
             self._check_open()
-        request = Request(self._task(candidates, log_prior, max_evaluations), image, client, arrived)
+        request = Request(self._task(candidates, log_prior, max_evaluations, aside), image, client, arrived)
         number = request.task.image
         if (settled := self._loop.settled(request.task)) is not None:
             resolve([(request, settled)], self.observer)
@@ -173,10 +176,11 @@ class AsyncReranker:
         deadline: float | None = None,
         max_evaluations: int | None = None,
         client: str = "",
+        aside: str = "",
     ) -> RerankResult:
         """Submit one image as `submit` does and await its result; cancelling the await removes the image."""
-        options: dict[str, Any] = {"deadline": deadline, "max_evaluations": max_evaluations, "client": client}
-        hand_in = partial(self.submit, image, candidates, log_prior, **options)
+        options: dict[str, Any] = {"deadline": deadline, "max_evaluations": max_evaluations}
+        hand_in = partial(self.submit, image, candidates, log_prior, client=client, aside=aside, **options)
         if self._known.issuperset(candidates):
             return await asyncio.wrap_future(hand_in())
         # encoding new labels may take long, so it must not block the event loop
@@ -202,7 +206,7 @@ class AsyncReranker:
         first = min((turn for turn, _ in turns), default=0)
         return max((turn + 1 for turn, owner in turns if owner == client), default=first)
 
-    def _task(self, candidates: Sequence[Label], log_prior: Any, max_evaluations: int | None) -> Task:
+    def _task(self, candidates: Sequence[Label], log_prior: Any, max_evaluations: int | None, aside: str) -> Task:
         """Make a checked task of the arguments, with the condition of labels that the loop may not know."""
         labels = tuple(candidates)
         if len(labels) > self.max_candidates:
@@ -213,7 +217,7 @@ class AsyncReranker:
         if not self._known.issuperset(labels):
             with self._encoding:
                 condition = self.reranker.denoiser.condition(list(labels))
-        return Task(next(self._numbers), labels, prior, max_evaluations, condition)
+        return Task(next(self._numbers), labels, prior, max_evaluations, condition, aside)
 
     # --- state --------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ moment, which candidates stay (`survivors`). An image is done when one candidate
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from ..errors import InvalidInputError, InvalidTypeError
 from ..utils.bounds import check_number, check_whole
 from .evidence import Evidence
 
-__all__ = ["PRESETS", "Allocation", "FixedTrials", "PairedTTest", "Race", "Staged", "check_allocation"]
+__all__ = ["PRESETS", "Allocation", "FixedTrials", "PairedTTest", "Race", "Staged", "check_allocation", "within"]
 
 
 class Allocation(ABC):
@@ -245,6 +245,15 @@ class Race(Allocation):
         # all that is dropped together holds less than the probability that the leader may be wrong
         matters = posterior >= (1 - self.confidence) / evidence.n_candidates[:, None]
         return evidence.alive & (evidence.leads | (matters & ~sure))
+
+
+def within(allocation: Allocation, n_trials: int) -> Allocation:
+    """The allocation, its `max_trials` no more than T."""
+    if allocation.max_trials <= n_trials:
+        return allocation
+    if isinstance(allocation, PairedTTest):
+        return replace(allocation, min_trials=min(allocation.min_trials, n_trials), max_trials=n_trials)
+    return replace(allocation, max_trials=n_trials) if isinstance(allocation, Race) else FixedTrials(n_trials)
 
 
 def check_allocation(allocation: Any) -> None:

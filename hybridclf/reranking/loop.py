@@ -153,17 +153,18 @@ class Loop:
     def admit(self, tasks: list[Task]) -> Step:
         """Take in at most `free` images; those that need no tier 2 are finished at once.
 
-        Their prior settles them, or the fusion does not ask about their class.
+        Their prior settles them, or they are set aside.
         """
         slots = self.window.admit(tasks)
         self.evaluate.admit(slots, tasks)
-        asked = np.array([self._asks(task) for task in tasks], dtype=bool)
-        novel = np.array([task.novel for task in tasks], dtype=bool)
-        return self._judge(slots[asked & ~novel], {"off": slots[~asked], "novel": slots[asked & novel]})
+        aside = np.array([self._aside(task) for task in tasks])
+        return self._judge(
+            slots[aside == ""], {reason: slots[aside == reason] for reason in set(aside.tolist()) - {""}}
+        )
 
-    def _asks(self, task: Task) -> bool:
-        """Tell if tier 2 is asked where tier 1 puts its first class first."""
-        return self.fusion.asks(task.candidates[int(np.argmax(task.log_prior))])
+    def _aside(self, task: Task) -> str:
+        """Reason why tier 1 answers, "" if tier 2 is asked; the fusion does not ask about all of tier 1's classes."""
+        return task.aside if self.fusion.asks(task.candidates[int(np.argmax(task.log_prior))]) else "off"
 
     def fill(self) -> Batch:
         """The next batch: rows of the images under way that no batch has, by turn and arrival.
@@ -214,8 +215,8 @@ class Loop:
         """The result of an image that needs no tier 2, else None; for any thread, as it is not admitted."""
         evidence = evidence_before(np.maximum(task.log_prior, LOG_ZERO)[None], self.fusion)
         reason, posterior = "confident", evidence.posterior
-        if not self._asks(task):
-            reason, posterior = "off", softmax(evidence.log_prior, axis=1)
+        if aside := self._aside(task):
+            reason, posterior = aside, softmax(evidence.log_prior, axis=1)
         elif (self.allocation.survivors(evidence) | evidence.leads).sum() > 1:
             return None
         return results_of([task], posterior, [reason], [0], [evidence.errors[0]])[0]

@@ -44,8 +44,8 @@ class Task:
         What it may cost; None for no bound but the allocation's.
     condition : Condition `[k, …]` or None
         The candidates' conditions, if the evaluator may not have them yet.
-    novel : bool
-        True if it is known to be unlike all calibration images: tier 1 answers.
+    aside : str
+        Reason why tier 1 answers, as `RerankResult.stopped_by` will say: "novel", "off", or "" to ask tier 2.
     turn : int
         Images of lower turns come first; among equal ones, the first to arrive.
     """
@@ -55,7 +55,7 @@ class Task:
     log_prior: np.ndarray
     max_evaluations: int | None = None
     condition: Condition | None = None
-    novel: bool = False
+    aside: str = ""
     turn: int = 0
 
 

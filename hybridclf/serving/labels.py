@@ -64,13 +64,13 @@ class RequestLabels:
         InvalidInputError
             For labels that the model's text encoder cannot tell apart.
         """
-        images = [image] if self.clf.image_shape_ is None else np.asarray(image)[None]
+        own = Items.of_one(image)
         # the model's own classes: select columns instead of encoding texts
         if self._classes.issuperset(labels):
             columns = column_of(self.clf, labels)
-            return self.clf._log_prior(Items(images, images))[0, columns]
+            return self.clf._log_prior(own)[0, columns]
         if len(labels) == 1:  # certain, and a classifier needs two classes
             return np.zeros(1)
         with self._fitting:  # encoding the labels' texts once, not once per waiting request
             clf = self._for(labels)
-        return clf._log_prior(Items(images, images))[0]
+        return clf._log_prior(own)[0]

@@ -280,9 +280,10 @@ class Service:
             candidates = shortlist(self._prior(log_prior)[None], self.clf.top_k)[0]
         else:
             candidates = np.arange(len(labels))
+        own = Items.of_one(item)
         novelty, evaluations = None, 0
         if question.may_reject and self.clf.reject is not None:
-            p_values, costs = self.clf._p_values(Items(item[None], item[None]))
+            p_values, costs = self.clf._p_values(own)
             novelty, evaluations = float(p_values[0]), int(costs[0])
         future = self.stage.submit(
             item,
@@ -291,9 +292,10 @@ class Service:
             deadline=question.seconds_left,
             max_evaluations=question.max_evaluations,
             client=question.client,
+            aside=self.clf._aside(own)[0],
         )
-        own = softmax(np.maximum(log_prior, LOG_ZERO))
-        return _HandedIn(self._prior(log_prior), own, candidates, future, novelty, evaluations)
+        tier_1 = softmax(np.maximum(log_prior, LOG_ZERO))
+        return _HandedIn(self._prior(log_prior), tier_1, candidates, future, novelty, evaluations)
 
     def _prior(self, log_prior: np.ndarray) -> np.ndarray:
         """Compute tier 1's probabilities `[L]` at the fusion's temperature."""

@@ -1,5 +1,6 @@
 """Calibration: what is fitted, and that confidence then means what it says."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,10 +11,19 @@ from scipy.special import log_softmax, softmax
 
 from hybridclf.denoising.weighting import BinnedWeights, heuristic_weights, paired_gaps, uniform_weights
 from hybridclf.fitting import calibration as module
-from hybridclf.fitting.calibration import SHARPNESS, calibrate, cross_answers, fit_calibration, worth_with
+from hybridclf.fitting.calibration import (
+    FEWEST_UNUSUAL,
+    SHARPNESS,
+    calibrate,
+    cross_answers,
+    cross_fits,
+    fit_calibration,
+    worth_with,
+)
 from hybridclf.fitting.drift import DriftSample
-from hybridclf.fitting.recording import Recording, record
+from hybridclf.fitting.recording import Copies, Recording, record
 from hybridclf.fitting.replay import replay
+from hybridclf.persistence.calibrations import describe_calibration, restore_calibration
 from hybridclf.reranker import Reranker
 from hybridclf.reranking.allocation import FixedTrials, PairedTTest, Race, Staged
 from hybridclf.reranking.fusion import Fusion
@@ -180,8 +190,11 @@ def drifting(n: int) -> tuple[Recording, np.ndarray]:
 
 def test_the_comparison_with_tier_1_knows_of_drift() -> None:
     made, far = drifting(600)
-    settings: tuple[Any, ...] = (Race(), None, uniform_weights, 0)
-    without, answers = (cross_answers(r, *settings) for r in (replace(made, drift=None), made))
+    race = (Race(), None)
+    without, answers = (
+        cross_answers(r, cross_fits(r, *race, uniform_weights, 0), race, uniform_weights)
+        for r in (replace(made, drift=None), made)
+    )
     np.testing.assert_array_equal(answers.loss[0], without.loss[0])  # tier 1 alone
     changed = np.abs(answers.loss[1] - without.loss[1]) > 1e-9
     np.testing.assert_array_equal(changed, far)
@@ -199,7 +212,7 @@ def test_no_image_is_answered_with_a_drift_fitted_on_it(monkeypatch: pytest.Monk
         return fit(sample, prior_alone)
 
     monkeypatch.setattr(module.Drift, "fit", watched)
-    cross_answers(made, Race(), None, uniform_weights, 0)
+    cross_fits(made, Race(), None, uniform_weights, 0)
     assert made.drift is not None and len(fitted) == 5
     for p, sample in enumerate(fitted):
         np.testing.assert_array_equal(sample.clean, made.drift.clean[part != p])
@@ -216,3 +229,60 @@ def test_worth_is_measured_again_with_other_settings(recording: Recording) -> No
     assert again.tier_1_log_loss == fitted.worth.tier_1_log_loss
     off = worth_with(recording, replace(fitted.worth, harmed=tuple("ab")), classes, before, before, uniform_weights)
     assert off.harmed == ("a", "b") and off.evaluations < fitted.worth.evaluations
+
+
+# --- unusual images ---------------------------------------------------------------------------------------------------
+
+
+def with_copies(n: int, telling: bool) -> Recording:
+    """Tier 1 knows n images, and tells nothing of their copies, which are far too bright; tier 2 may know both."""
+    rng, made = np.random.default_rng(2), make_recording(n)
+    looks, clean = np.tile([8.0, 0, 0, 0, 0], (n, 1)), np.zeros((n, 5))
+    clean[:, 0] = rng.uniform(-0.1, 0.1, n)
+    sure = log_softmax(20.0 * (np.arange(6) == made.y[:, None]), axis=1)
+    over_sure = log_softmax(rng.normal(scale=3, size=(n, 6)), axis=1)
+    sample = DriftSample(clean, looks, over_sure, made.y, np.arange(n), (0.0, 1.0))
+    errors = made.errors if telling else rng.permuted(made.errors, axis=2)
+    copies = replace(made, log_prior=over_sure, all_log_prior=over_sure, errors=errors)
+    original = replace(made, log_prior=sure, all_log_prior=sure)
+    return replace(original, drift=sample, copies=Copies(looks, np.arange(n), copies))
+
+
+def test_tier_2_is_on_for_unusual_images_alone_where_it_pays_on_these_alone() -> None:
+    settings: tuple[Any, ...] = (np.array(list("abcdef")), Race(), None, uniform_weights)
+    fitted, useless = (calibrate(with_copies(200, telling), *settings) for telling in (True, False))
+    assert fitted.unusual_alone and fitted.fusion.pays and not fitted.fusion.harmed and fitted.drift is not None
+    worth = fitted.worth
+    assert worth is not None and not worth.pays and worth.unusual is not None
+    assert worth.unusual.accuracy_gain.low > 0.1 and worth.unusual.n_images == 200
+    assert "on for these alone: tier 1 alone is right for" in str(worth) and "of 200 corrupted copies" in str(worth)
+    assert not useless.unusual_alone and not useless.fusion.pays and useless.drift is None
+    assert useless.worth is not None and str(useless.worth).startswith("Re-ranking does not pay here and is off")
+
+
+def test_a_few_unusual_copies_say_nothing() -> None:
+    recording = with_copies(200, True)
+    assert recording.copies is not None
+    few = replace(recording, copies=recording.copies.select(np.arange(200) < FEWEST_UNUSUAL - 1))
+    fitted = calibrate(few, np.array(list("abcdef")), Race(), None, uniform_weights)
+    assert fitted.worth is not None and fitted.worth.unusual is None and not fitted.fusion.pays
+
+
+def test_copies_go_with_their_images() -> None:
+    first, second = with_copies(40, True), with_copies(60, False)
+    joined = Recording.join([first, second])
+    assert joined.copies is not None and first.copies is not None and second.copies is not None
+    np.testing.assert_array_equal(joined.copies.of, np.arange(100))
+    chosen = np.arange(100) % 3 == 0
+    part = joined.select(chosen)
+    assert part.copies is not None
+    np.testing.assert_array_equal(part.copies.of, np.arange(34))
+    expected = np.concatenate([first.copies.recording.all_y, second.copies.recording.all_y])[chosen]
+    np.testing.assert_array_equal(part.copies.recording.all_y, expected)
+
+
+def test_worth_on_unusual_images_is_kept_in_json() -> None:
+    fitted = calibrate(with_copies(200, True), np.array(list("abcdef")), Race(), None, uniform_weights)
+    saved = json.loads(json.dumps(describe_calibration(fitted, np.dtype("<U1")), default=np.ndarray.tolist))
+    restored = restore_calibration(saved)
+    assert restored.worth == fitted.worth and restored.unusual_alone

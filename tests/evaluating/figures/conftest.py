@@ -36,6 +36,7 @@ def make_study() -> Callable[..., Study]:
             y=y,
             log_proba=log_proba,
             novel=np.zeros(N, bool),
+            usual=np.zeros(N, bool),
             candidates=candidates,
             errors={"l1": l2 + rng.standard_normal(l2.shape), "l2": l2},
             t=t,

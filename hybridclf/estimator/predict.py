@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
 from sklearn.utils.validation import check_is_fitted
 
 from ..captions import CaptionScores, check_captions, different_texts, score_captions, without_template
@@ -219,7 +218,7 @@ class Predicts(FitsTiers):
         number = {label: i for i, label in enumerate(self.classes_.tolist())}
         for row, log_p, result in zip(posterior, own, results, strict=True):
             if result.stopped_by in TIER_1_ANSWERS:
-                row[:] = softmax(log_p)
+                row[:] = self.fusion_.tier_1(log_p[None], result.stopped_by)[0]
                 continue
             columns = [number[label] for label in result.candidates]
             row[columns] = result.posterior * row[columns].sum()

@@ -231,7 +231,7 @@ def _answers(method: Method, classes: np.ndarray, log_proba: np.ndarray, results
     for row, log_p, result in zip(posterior, log_proba, results, strict=True):
         columns = [number[label] for label in result.candidates]
         if result.stopped_by in TIER_1_ANSWERS:
-            row[:] = softmax(log_p)
+            row[:] = method.fusion.tier_1(log_p[None], result.stopped_by)[0]
         else:
             row[columns] = result.posterior * (1.0 if method.blind else row[columns].sum())
     return Answers(

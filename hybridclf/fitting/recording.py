@@ -153,7 +153,7 @@ def record(
     batch_size: int | None,
     seed: int,
     weight: np.ndarray | None = None,
-    trials: int = RECORDED_TRIALS,
+    trials: int | None = None,
     progress: bool = False,
 ) -> Recording:
     """Run all recorded trials on all images, for as many candidates as are recorded.
@@ -174,9 +174,10 @@ def record(
         As for `Reranker`.
     weight : float array `[n]`, optional
         Weights of the images; default: all count alike.
-    trials : int
-        Trials T.
+    trials : int, optional
+        Trials T; default: `RECORDED_TRIALS`.
     """
+    trials = trials or RECORDED_TRIALS
     # the likeliest classes [n, k] in the order of the classes; hit is True at the right one
     top = np.sort(np.argsort(-log_prior, axis=1, kind="stable")[:, :RECORDED_CLASSES], axis=1)
     hit = top == y[:, None]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .window import Window
 
 TIER_1_ANSWERS = ("fallback", "novel", "off")
-"""Reasons for stopping where the answer is tier 1's own, at its own temperature."""
+"""Reasons for stopping where the answer is tier 1's."""
 
 __all__ = ["TIER_1_ANSWERS", "Evidence", "RerankResult"]
 

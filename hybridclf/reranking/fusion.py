@@ -114,6 +114,14 @@ class Fusion:
         """Tier 1's probabilities `[n, C]` at the fitted temperature, from its log-probabilities."""
         return softmax(self.prior_alone * log_prior, axis=1)
 
+    def tier_1(self, log_prior: np.ndarray, stopped_by: str) -> np.ndarray:
+        """Tier 1's answer `[n, C]` for one of `TIER_1_ANSWERS`, from its log-probabilities.
+
+        Where tier 2 is off it has the fitted temperature. Novel images are unlike those that this was fitted on, and
+        keep tier 1's own.
+        """
+        return self.prior(log_prior) if stopped_by == "off" else softmax(log_prior, axis=1)
+
     def sharpened(self, factor: float) -> "Fusion":
         """The same fusion with all log-scores that rest on evidence multiplied by a factor > 0."""
         return replace(

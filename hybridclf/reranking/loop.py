@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-from scipy.special import softmax
 
 from .allocation import Allocation
 from .batches import Batch, Capacity, Evaluator, Pending
@@ -216,7 +215,7 @@ class Loop:
         evidence = evidence_before(np.maximum(task.log_prior, LOG_ZERO)[None], self.fusion)
         reason, posterior = "confident", evidence.posterior
         if aside := self._aside(task):
-            reason, posterior = aside, softmax(evidence.log_prior, axis=1)
+            reason, posterior = aside, self.fusion.tier_1(evidence.log_prior, aside)
         elif (self.allocation.survivors(evidence) | evidence.leads).sum() > 1:
             return None
         return results_of([task], posterior, [reason], [0], [evidence.errors[0]])[0]
@@ -251,7 +250,7 @@ class Loop:
         images, evaluations, done = window.image[slots], window.evaluations[slots], reasons != ""
         finished = self._finish(slots[done], reasons[done].tolist(), evidence.posterior[done])
         for reason, others in aside.items():
-            tier_1 = softmax(window.log_prior[others], axis=1)
+            tier_1 = self.fusion.tier_1(window.log_prior[others], reason)
             finished += self._finish(others, [reason] * len(others), tier_1)
         return Step(images, evidence, evaluations, finished, batch_rows, batch_evaluations)
 

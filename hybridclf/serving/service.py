@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy.special import softmax
 
 from ..data.arrays import Items
 from ..data.decoders import Decoders, is_quick
@@ -104,8 +103,8 @@ class _HandedIn:
 
     Attributes
     ----------
-    prior, own : float array `[L]`
-        Tier 1's probabilities of the labels, at the fusion's temperature and at its own.
+    log_prior : float array `[L]`
+        Tier 1's log-probabilities of the labels.
     candidates : int array `[k]`
         Positions of the labels that tier 2 compares.
     future : Future
@@ -116,8 +115,7 @@ class _HandedIn:
         Cost of that.
     """
 
-    prior: np.ndarray
-    own: np.ndarray
+    log_prior: np.ndarray
     candidates: np.ndarray
     future: Future[RerankResult]
     novelty: float | None
@@ -257,13 +255,12 @@ class Service:
             raise
         except Exception:
             _log.exception("the denoiser failed on an image; tier 1 answers")
-            return Answer(handed_in.own, handed_in.evaluations, "fallback", handed_in.novelty)
+            return self._tier_1(handed_in, handed_in.evaluations, "fallback")
         evaluations = result.evaluations + handed_in.evaluations
-        # tier 1's own probabilities, not tempered by the fusion
         if result.stopped_by in TIER_1_ANSWERS:
-            return Answer(handed_in.own, evaluations, result.stopped_by, handed_in.novelty)
+            return self._tier_1(handed_in, evaluations, result.stopped_by)
         # the candidates share their part of the prior anew, and the other labels keep theirs
-        posterior = handed_in.prior.copy()
+        posterior = self._prior(handed_in.log_prior)
         posterior[handed_in.candidates] = result.posterior * posterior[handed_in.candidates].sum()
         return Answer(posterior / posterior.sum(), evaluations, result.stopped_by, handed_in.novelty)
 
@@ -294,8 +291,11 @@ class Service:
             client=question.client,
             aside=self.clf._aside(own)[0],
         )
-        tier_1 = softmax(np.maximum(log_prior, LOG_ZERO))
-        return _HandedIn(self._prior(log_prior), tier_1, candidates, future, novelty, evaluations)
+        return _HandedIn(log_prior, candidates, future, novelty, evaluations)
+
+    def _tier_1(self, handed_in: _HandedIn, evaluations: int, stopped_by: str) -> Answer:
+        log_prior = np.maximum(handed_in.log_prior, LOG_ZERO)[None]
+        return Answer(self.clf.fusion_.tier_1(log_prior, stopped_by)[0], evaluations, stopped_by, handed_in.novelty)
 
     def _prior(self, log_prior: np.ndarray) -> np.ndarray:
         """Compute tier 1's probabilities `[L]` at the fusion's temperature."""

@@ -711,7 +711,7 @@ def test_tier_2_is_not_asked_where_it_does_not_pay(fusion: Fusion, error_table: 
         assert (result.stopped_by == "off") == (not fusion.pays or leader in fusion.harmed)
         if result.stopped_by == "off":
             assert result.evaluations == 0
-            np.testing.assert_allclose(result.posterior, softmax(tasks[i].log_prior))
+            np.testing.assert_allclose(result.posterior, softmax(fusion.prior_alone * tasks[i].log_prior))
     assert {image for image, _, _ in evaluate.asked} <= {i for i, r in results.items() if r.stopped_by != "off"}
 
 

@@ -12,6 +12,9 @@ from sklearn.datasets import load_digits
 from hybridclf import AsyncReranker, HybridClassifier
 from hybridclf.evaluating.methods import hybrid_of, replay, run
 from hybridclf.evaluating.recording import record
+from hybridclf.fitting.cross_fit import COPY_TRIALS, MOST_COPIES
+from hybridclf.fitting.drift import Drift
+from hybridclf.fitting.tier_fitter import FittedTiers, Sample
 from hybridclf.proposer import aligned_log_proba
 from tests.serving.processes import uri
 
@@ -84,6 +87,21 @@ def test_an_evaluation_replays_it(clf: HybridClassifier) -> None:
     played, live = replay(method, recording), run(method, clf, items, 64)
     assert played.stopped_by == live.stopped_by == [r.stopped_by for r in clf.rerank(BOTH)]
     np.testing.assert_allclose(played.posterior, live.posterior, atol=1e-5)
+
+
+def test_copies_are_recorded_that_look_unusual_one_of_an_image() -> None:
+    clf = HybridClassifier.from_pretrained("digits")
+    items, y = clf._read_labelled(load_digits().images[1300:1600], load_digits().target[1300:1600])
+    tiers, sample = FittedTiers(clf.proposer_, clf.denoiser_, None), Sample(items, y)
+    cross = clf._cross_fit(clf.proposer_, clf.denoiser_, items.images)
+    made, again = (cross.record(tiers, sample) for _ in range(2))
+    assert made.copies is not None and made.drift is not None and again.copies is not None
+    of = made.copies.of
+    assert 50 < len(of) <= MOST_COPIES and len(set(of.tolist())) == len(of)
+    assert Drift.of_usual(made.drift).log_sizes(made.copies.looks).any(axis=1).all()
+    np.testing.assert_array_equal(made.copies.recording.all_y, made.all_y[of])
+    assert made.copies.recording.errors.shape[1] == COPY_TRIALS
+    np.testing.assert_array_equal(made.copies.recording.errors, again.copies.recording.errors)
 
 
 def test_it_is_kept_in_files(clf: HybridClassifier, tmp_path: Path) -> None:

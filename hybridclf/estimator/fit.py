@@ -14,12 +14,13 @@ from ..denoising.weighting import resolve_weighting
 from ..devices import as_device
 from ..errors import InvalidInputError, UncalibratedWarning
 from ..fitting.calibration import Calibration, calibrate, worth_with
-from ..fitting.cross_fit import CrossFit, FittedTiers, Sample, TierFitter, pixel_span
+from ..fitting.cross_fit import CrossFit, pixel_span
 from ..fitting.guarantee import FIT_SHARE, Guarantee, Replays, check_enough, find_guarantee
 from ..fitting.recording import Recording
 from ..fitting.resolve_tiers import for_labels, resolve_tiers
 from ..fitting.routing import metadata_of
 from ..fitting.splitting import hold_out
+from ..fitting.tier_fitter import FittedTiers, Sample, TierFitter
 from ..fitting.validation import check_classes, check_labels, check_parameters, class_numbers
 from ..fitting.worth import Worth
 from ..models import LateConditionedDenoiser

@@ -16,7 +16,7 @@ from ..data.holding_out import pack, unpack
 from ..denoising import objectives, weighting
 from ..devices import as_device, has_bf16
 from ..estimator import HybridClassifier
-from ..fitting import calibration, corruptions, cross_fit, drift, outliers, recording, worth
+from ..fitting import calibration, corruptions, cross_fit, drift, outliers, recording, tier_fitter, worth
 from ..pretrained.catalog import model_folder
 from ..reranking import fusion, novelty
 from ..training import augmentation, losses, optimizer, trainer
@@ -200,7 +200,7 @@ def _choose(
 
 def _modules() -> list[ModuleType]:
     """Modules whose constants decide the result of a training."""
-    fitting = [calibration, recording, corruptions, cross_fit, drift, outliers, worth]
+    fitting = [calibration, recording, corruptions, cross_fit, drift, outliers, tier_fitter, worth]
     evidence = [fusion, novelty, objectives, weighting]
     training = [augmentation, denoiser_training, losses, optimizer, trainer]
     ours = [finish, linear_head, networks, recipe, time_budget, training_data]

@@ -18,8 +18,9 @@ from hybridclf.data.arrays import Items, select
 from hybridclf.errors import UncalibratedWarning
 from hybridclf.fitting import cross_fit as module
 from hybridclf.fitting import recording
-from hybridclf.fitting.cross_fit import CrossFit, FittedTiers, Sample, TierFitter
+from hybridclf.fitting.cross_fit import CrossFit
 from hybridclf.fitting.recording import Recording
+from hybridclf.fitting.tier_fitter import FittedTiers, Sample, TierFitter
 from hybridclf.proposer import aligned_log_proba
 from hybridclf.training.denoiser import TrainingConfig
 

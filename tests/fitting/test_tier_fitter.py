@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from hybridclf.data.arrays import Items
 from hybridclf.errors import InvalidInputError
-from hybridclf.fitting.cross_fit import MIN_HELD_OUT, Sample, TierFitter
+from hybridclf.fitting.tier_fitter import MIN_HELD_OUT, Sample, TierFitter
 from hybridclf.models import LateMLP, LateUNet
 from hybridclf.proposer import rows_of
 from hybridclf.training.denoiser import TrainingConfig

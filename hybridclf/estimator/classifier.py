@@ -99,7 +99,8 @@ class HybridClassifier(Explains):
         `predict_proba` then ranks but is no calibrated probability.
     worth_ : Worth or None
         Comparison of both tiers with tier 1 on held-out images; as text, a sentence that says what to do. If tier 2
-        does not pay, `fit` turns it off, and the answer is tier 1's. None if nothing was calibrated.
+        does not pay, `fit` turns it off, and the answer is tier 1's; if it pays on images that look unusual, it stays
+        on for these (`worth_.unusual`). None if nothing was calibrated.
     guarantee_ : Guarantee or None
         Bound on what stopping early costs, and how that was tested; from `calibrate` with `max_loss`. None once
         `set_params` changes `allocation` or `top_k`, and for `with_labels`.

@@ -1,10 +1,11 @@
 """Tuning the shapes pair to what it confuses, textures: `python -m benchmarks.tuning` (two hours on one core).
 
 Every row is a training of so many steps: pictures with their caption and the one with textures swapped, by a LoRA, new
-embeddings of the captions' words, or both, with and without the wrong-class term, alone or beside pictures of other
-swaps, which are to be kept. All are asked the same questions in the same trials as the pair before, with all of what
-was learned and with a part of it: which of two captions is right, of pictures that nothing was trained or chosen on.
-Other kinds of questions show what was forgotten. A row that is there is not made again.
+embeddings of the captions' words, or both, with and without the wrong-class term, alone or beside pictures of what is
+to be kept: other swaps, or all other kinds of questions. All are asked the same questions in the same trials as the
+pair before, with all of what was learned and with a part of it: which of two captions is right, of pictures that
+nothing was trained or chosen on. Other kinds of questions show what was forgotten. A row that is there is not made
+again.
 """
 
 import argparse
@@ -32,17 +33,34 @@ TRIALS, PAIRS, OTHERS = 8, 100, 40
 
 @dataclass(frozen=True)
 class Setting:
-    """One training: pictures, rank of the LoRA, words or not, the wrong-class term's weight, other swaps' pictures."""
+    """One training.
+
+    Attributes
+    ----------
+    pictures : int
+        Pictures with textures swapped.
+    rank : int
+        Rank of the LoRA; 0 for none.
+    words : bool
+        Whether the captions' words get new embeddings.
+    wrong_class_weight : float
+        Weight of the wrong-class term.
+    kept : int
+        Pictures of other kinds of questions.
+    all_kinds : bool
+        Whether these are of all kinds, or other swaps alone.
+    """
 
     pictures: int
     rank: int
     words: bool
     wrong_class_weight: float
     kept: int = 0
+    all_kinds: bool = False
 
     def __str__(self) -> str:
         kind = " and ".join([*(["LoRA"] if self.rank else []), *(["words"] if self.words else [])])
-        kept = f" and {self.kept} of other swaps" if self.kept else ""
+        kept = f" and {self.kept} of {'all other kinds' if self.all_kinds else 'other swaps'}" if self.kept else ""
         return f"{self.pictures} pictures{kept}, {kind}{'' if self.wrong_class_weight else ', no wrong-class term'}"
 
 
@@ -50,7 +68,7 @@ KINDS = ((8, False), (0, True), (8, True))
 """LoRA, words, and both."""
 
 SETTINGS = [
-    Setting(1000, 8, False, 1.0, kept=900),
+    *(Setting(1000, 8, False, 1.0, kept=900, all_kinds=all_kinds) for all_kinds in (False, True)),
     *(Setting(n, 8, False, weight) for n, weight in ((1000, 1.0), (1000, 0.0), (300, 1.0), (100, 1.0))),
     *(Setting(n, *kind, weight) for weight in (1.0, 0.0) for n in (1000, 300, 100) for kind in KINDS),
 ]
@@ -77,11 +95,18 @@ def answers(denoiser: Any, questions: dict[str, Questions]) -> dict[str, np.ndar
     return found
 
 
+def training_questions(setting: Setting) -> list[Questions]:
+    """Swapped textures, and what is to be kept, an equal part of each kind."""
+    swaps = swap_questions(setting.pictures // 2, TRAIN_SEED, False)
+    others = [asked for kind, asked in swaps.items() if kind != "textures"]
+    if setting.all_kinds:
+        others += attribute_questions(setting.kept, TRAIN_SEED + 1000, False).values()
+    return [swaps["textures"], *(_first(asked, setting.kept // len(others) // 2 * 2) for asked in others)]
+
+
 def tuned_answers(denoiser: Any, setting: Setting, n_steps: int, questions: dict[str, Questions]) -> dict[str, Any]:
     """Answers after a training; the denoiser is as before in the end."""
-    swaps = swap_questions(setting.pictures // 2, TRAIN_SEED, False)
-    kept = [_first(asked, setting.kept // 3) for kind, asked in swaps.items() if kind != "textures"]
-    used = [swaps["textures"], *kept]
+    used = training_questions(setting)
     pictures, asked = [p for own in used for p in own.pictures], [c for own in used for c in own.captions]
     captions = sorted({caption for own in asked for caption in own})
     number = {caption: i for i, caption in enumerate(captions)}

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
+from sklearn.model_selection import LeaveOneOut
+from sklearn.naive_bayes import GaussianNB
 
 from hybridclf import AsyncReranker, HybridClassifier
 from hybridclf.evaluating.methods import hybrid_of, replay, run
@@ -109,3 +111,9 @@ def test_it_is_kept_in_files(clf: HybridClassifier, tmp_path: Path) -> None:
     loaded = HybridClassifier.load(tmp_path / "pair")
     assert loaded.worth_ == clf.calibration_.worth  # type: ignore[union-attr]
     assert [r.stopped_by for r in loaded.rerank(BOTH)] == [r.stopped_by for r in clf.rerank(BOTH)]
+
+
+def test_folds_of_single_images_have_copies_too() -> None:
+    X, y = load_digits().images[:40], load_digits().target[:40] % 2
+    clf = HybridClassifier(GaussianNB(), max_iter=2, cv=LeaveOneOut(), random_state=0).fit(X, y)
+    assert clf.worth_ is not None and clf.calibration_ is not None

@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import dataclass, replace
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -190,12 +191,13 @@ class CrossFit:
 
         They are `MOST_COPIES` at most, or the share of these that a fold has with so many images recorded.
         """
-        most = MOST_COPIES * min(limit or MAX_RECORDED_IMAGES, MAX_RECORDED_IMAGES) // MAX_RECORDED_IMAGES
+        most = max(1, MOST_COPIES * min(limit or MAX_RECORDED_IMAGES, MAX_RECORDED_IMAGES) // MAX_RECORDED_IMAGES)
         images, (low, high) = sample.items.images[: 3 * most], drift.pixel_range
-        rng, kinds = np.random.default_rng([self.seed, 1]), np.arange(len(images)) % len(CORRUPTIONS)
+        rng = np.random.default_rng([self.seed, crc32(images[0].tobytes())])  # not the same kinds in every fold
+        kinds = rng.choice(list(CORRUPTIONS), size=len(images))
         copies = images.astype(float)
-        for number, kind in enumerate(CORRUPTIONS):
-            copies[kinds == number] = corrupt(images[kinds == number], kind, low, high, rng)
+        for kind in np.unique(kinds).tolist():
+            copies[kinds == kind] = corrupt(images[kinds == kind], kind, low, high, rng)
         looks = looks_of(copies, low, high)
         of = np.flatnonzero(Drift.of_usual(drift).log_sizes(looks).any(axis=1))[:most]
         if not len(of):

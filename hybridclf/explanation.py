@@ -13,6 +13,7 @@ from .denoising.objectives import BOUNDS, OBJECTIVES, resolve_objective
 from .errors import InvalidInputError
 from .ports import Label, n_prompts, take
 from .reranker import Reranker
+from .reranking.evidence import TIER_1_ANSWERS
 
 __all__ = ["Explanation", "explain"]
 
@@ -77,7 +78,7 @@ def explain(
     labels: tuple[Label, Label],
     log_prior: np.ndarray,
     objective: str,
-    asked: bool,
+    stopped_by: str,
 ) -> Explanation:
     """Ask a denoiser about one image under two classes, and keep the errors by pixel.
 
@@ -95,8 +96,8 @@ def explain(
         Tier 1's log-probabilities of them.
     objective : str
         Error between noise and predicted noise.
-    asked : bool
-        False if tier 1 answers alone.
+    stopped_by : str
+        Why the image's re-ranking ended: tier 1 may have answered alone.
 
     Raises
     ------
@@ -128,11 +129,12 @@ def explain(
         )
     sums, trials = np.array([[-gaps.sum() / 2, gaps.sum() / 2]]), np.array([n_trials])
     together, alone = (stage.fusion.scores(prior[None], sums, trials)[0] for prior in (log_prior, np.zeros(2)))
-    evidence = float(alone[0] - alone[1])
+    evidence, asked = float(alone[0] - alone[1]), stopped_by not in TIER_1_ANSWERS
+    tier_1 = np.log(stage.fusion.tier_1(log_prior[None], stopped_by)[0])
     return Explanation(
         a=labels[0],
         b=labels[1],
-        prior=float(together[0] - together[1]) - evidence if asked else float(log_prior[0] - log_prior[1]),
+        prior=float(together[0] - together[1]) - evidence if asked else float(tier_1[0] - tier_1[1]),
         evidence=evidence if asked else 0.0,
         map=_image_map(maps.mean(dim=0), size),
         t=stage.levels()[0][:n_trials],

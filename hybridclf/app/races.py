@@ -12,7 +12,7 @@ from ..estimator import HybridClassifier
 from ..explanation import Explanation, explain
 from ..ports import Label
 from ..reranking.allocation import Race
-from ..reranking.evidence import TIER_1_ANSWERS, RerankResult
+from ..reranking.evidence import RerankResult
 
 __all__ = ["Finish", "Moment", "describe", "watch"]
 
@@ -153,9 +153,9 @@ def _explanation(
     first, second = np.argsort(-posterior, kind="stable")[:2]
     pair = [first, own.argmax() if own.argmax() != first else second]
     a, b = clf.classes_[pair].tolist()
-    stage, asked = clf.reranker(Race(max_trials=EXPLAINED_TRIALS)), result.stopped_by not in TIER_1_ANSWERS
+    stage, size = clf.reranker(Race(max_trials=EXPLAINED_TRIALS)), (image.height, image.width)
     try:
-        return explain(stage, items, (image.height, image.width), (a, b), own[pair], clf._objective, asked)
+        return explain(stage, items, size, (a, b), own[pair], clf._objective, result.stopped_by)
     except InvalidInputError:
         return None
 

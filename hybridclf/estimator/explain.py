@@ -11,7 +11,6 @@ from ..errors import InvalidInputError, choices
 from ..explanation import Explanation, explain
 from ..ports import Label
 from ..reranking.allocation import Race
-from ..reranking.evidence import TIER_1_ANSWERS
 from ..utils.bounds import check_number, check_whole
 from .predict import Predicts
 
@@ -60,8 +59,8 @@ class Explains(Predicts):
         log_prior = self._propose(items)[2][0]
         chosen = log_prior[[self.classes_.tolist().index(label) for label in pair]]
         stage = self.reranker(Race(max_trials=trials))
-        size, asked = _size_of(items.images[0]), result.stopped_by not in TIER_1_ANSWERS
-        return explain(stage, items.images, size, pair, chosen, self._objective, asked)
+        size = _size_of(items.images[0])
+        return explain(stage, items.images, size, pair, chosen, self._objective, result.stopped_by)
 
     def counterfactual(
         self, image: Any, a: Label = None, b: Label = None, *, steps: int = 50, strength: float = 0.8

@@ -1,15 +1,16 @@
 """What Prometheus reads of images that were answered."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from hybridclf import RerankResult
 
+values = pytest.importorskip("prometheus_client.values")
 ServerMetrics = pytest.importorskip("hybridclf.serving.prometheus").ServerMetrics
 
 
@@ -24,41 +25,26 @@ def test_images_are_counted_by_why_they_ended() -> None:
     assert "hybridclf_evaluations_per_image_sum 6.0" in text
 
 
-def test_processes_that_share_a_folder_tell_of_each_other(tmp_path: Path) -> None:
-    code = """if True:
-        import sys
-        from types import SimpleNamespace
-        from hybridclf.serving.prometheus import ServerMetrics
+def test_processes_that_share_a_folder_tell_of_each_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Three of them: each has its own number, by which prometheus_client names its files."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    state = {"stage": SimpleNamespace(under_way=2), "gate": SimpleNamespace(inside=3)}
+    state |= {"budget": SimpleNamespace(held=100), "decoders": SimpleNamespace(lost=1)}
+
+    def process(number: int) -> Any:
+        monkeypatch.setattr(os, "getpid", lambda: number)
+        monkeypatch.setattr(values, "ValueClass", values.MultiProcessValue(lambda: number))
         metrics = ServerMetrics()
-        stage, gate = SimpleNamespace(under_way=2), SimpleNamespace(inside=3)
-        state = SimpleNamespace(held=100), SimpleNamespace(lost=1), stage, gate
-        metrics.watch(SimpleNamespace(**dict(zip(("budget", "decoders", "stage", "gate"), state)), oldest_seconds=0.5))
+        metrics.watch(SimpleNamespace(**state, oldest_seconds=0.5))
         metrics.requested("rerank", "ok", 0.01)
-        print(metrics.text().decode(), flush=True)
-        sys.stdin.read()
-        metrics.close()
-    """
-    command = [sys.executable, "-c", code]
-    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+        return metrics
 
-    def running() -> subprocess.Popen[str]:
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-
-    def lines(process: subprocess.Popen[str]) -> list[str]:
-        """What the process says of all, from its start until it waits."""
-        assert process.stdout is not None
-        return list(iter(process.stdout.readline, "\n"))
-
-    with running() as first:
-        alone = lines(first)
-        with running() as second:
-            both = lines(second)
-            second.communicate()
-        with running() as third:
-            after = lines(third)
-            third.communicate()
-        first.communicate()
-    request, held = 'hybridclf_requests_total{endpoint="rerank",outcome="ok"} %.1f\n', "hybridclf_bytes_held %.1f\n"
-    assert request % 1 in alone and held % 100 in alone
-    assert request % 2 in both and held % 200 in both
+    request, held = 'hybridclf_requests_total{endpoint="rerank",outcome="ok"} %.1f', "hybridclf_bytes_held %.1f"
+    first = process(1).text().decode()
+    assert request % 1 in first and held % 100 in first
+    second = process(2)
+    both = second.text().decode()
+    assert request % 2 in both and held % 200 in both and "hybridclf_oldest_seconds 0.5" in both
+    second.close()
+    after = process(3).text().decode()
     assert request % 3 in after and held % 200 in after  # the second's counts stay, its gauges go with it

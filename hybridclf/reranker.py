@@ -1,7 +1,7 @@
 """Reranker: a diffusion classifier as a re-ranking stage behind any classifier."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -85,6 +85,8 @@ class Reranker:
         self._encoding = Batches(size)
         self.plan = self._plan(draw_seed(random_state), order)
         self.check_prior = True  # a classifier that asks for its own tier 1 need not
+        # from images to reasons why tier 1 answers them, where `rerank` is given none
+        self.sets_aside: Callable[[Any], list[str]] | None = None
         self._number: dict[Label, int] = {}
         self._conditions: Condition = {}
 
@@ -117,7 +119,8 @@ class Reranker:
             Tier 1's log-probabilities of these candidates; default uniform.
         aside : sequence of n str, optional
             Reasons why tier 1 answers: "novel" for what is unlike all calibration images, "off" for what tier 2 is not
-            asked about, "" for images to rank. Default: all are ranked.
+            asked about, "" for images to rank. Default: what `sets_aside` says, which a classifier's `reranker()` has
+            where tier 2 pays on unusual images alone; without it all are ranked.
         progress : bool
             Show a progress bar.
 
@@ -198,10 +201,15 @@ class Reranker:
                 f"got {len(images)} images, {len(candidates)} candidate lists and {len(log_prior)} log priors; "
                 "give one of each per image"
             )
-        reasons = [""] * len(candidates) if aside is None else aside
+        if aside is None:
+            aside = self.sets_aside(images) if self.sets_aside else [""] * len(candidates)
+        if len(aside) != len(candidates):
+            raise InvalidInputError(
+                f"got {len(candidates)} candidate lists and {len(aside)} reasons; give one per image"
+            )
         tasks = [
             Task(i, tuple(labels), as_log_prior(prior, f"image {i}"), aside=reason)
-            for i, (labels, prior, reason) in enumerate(zip(candidates, log_prior, reasons, strict=True))
+            for i, (labels, prior, reason) in enumerate(zip(candidates, log_prior, aside, strict=True))
         ]
         check_tasks(tasks)
         return self._run(images, tasks)

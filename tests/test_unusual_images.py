@@ -3,6 +3,7 @@
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,15 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import LeaveOneOut
 from sklearn.naive_bayes import GaussianNB
 
-from hybridclf import AsyncReranker, HybridClassifier
+from hybridclf import AsyncReranker, FixedTrials, Fusion, HybridClassifier
+from hybridclf.errors import InvalidInputError
 from hybridclf.evaluating.methods import hybrid_of, replay, run
 from hybridclf.evaluating.recording import record
+from hybridclf.fitting.calibration import calibrate
 from hybridclf.fitting.cross_fit import COPY_TRIALS, MOST_COPIES
 from hybridclf.fitting.drift import Drift
+from hybridclf.fitting.guarantee import Replays, find_guarantee
+from hybridclf.fitting.recording import Recording
 from hybridclf.fitting.tier_fitter import FittedTiers, Sample
 from hybridclf.proposer import aligned_log_proba
 from tests.serving.processes import uri
@@ -53,13 +58,23 @@ def test_usual_images_have_tier_1_s_answer(clf: HybridClassifier) -> None:
 def test_so_it_is_live(clf: HybridClassifier) -> None:
     items = clf._read(BOTH[::10])
     candidates, log_prior, _ = clf._propose(items)
-    aside = clf._aside(items)
     with AsyncReranker(clf.reranker()) as live:
-        asked = zip(items.images, candidates, log_prior, aside, strict=True)
-        results = [live.submit(x, c, p, aside=a).result(60) for x, c, p, a in asked]
+        results = [live.submit(*asked).result(60) for asked in zip(items.images, candidates, log_prior, strict=True)]
     for a, b in zip(results, clf.rerank(BOTH[::10]), strict=True):
         assert (a.stopped_by, a.evaluations, a.ranking) == (b.stopped_by, b.evaluations, b.ranking)
     assert {"off", "confident"} <= {r.stopped_by for r in results}
+
+
+def test_the_stage_knows_it_and_tier_2_alone_does_not(clf: HybridClassifier) -> None:
+    candidates, log_prior = clf.propose(BOTH)
+    reasons = [r.stopped_by for r in clf.reranker().rerank(BOTH, candidates, log_prior)]
+    assert reasons == [r.stopped_by for r in clf.rerank(BOTH)] and "off" in reasons
+    alone = clf.reranker(FixedTrials(1), Fusion()).rerank(BOTH[:10], candidates[:10])
+    assert "off" not in {r.stopped_by for r in alone}
+    with pytest.raises(InvalidInputError, match="3 candidate lists and 2 reasons; give one per image"):
+        clf.reranker().rerank(BOTH[:3], candidates[:3], aside=["", "off"])
+    with pytest.raises(InvalidInputError, match='aside must be "novel", "off", or "" to ask tier 2'):
+        clf.reranker().rerank(BOTH[:1], candidates[:1], aside=["nonsense"])
 
 
 def test_and_over_http(clf: HybridClassifier) -> None:
@@ -91,10 +106,33 @@ def test_an_evaluation_replays_it(clf: HybridClassifier) -> None:
     np.testing.assert_allclose(played.posterior, live.posterior, atol=1e-5)
 
 
+def test_a_kept_recording_knows_the_calibration_of_today(clf: HybridClassifier, tmp_path: Path) -> None:
+    before = HybridClassifier.from_pretrained("digits")
+    y = np.searchsorted(clf.classes_, load_digits().target[1300:1320])
+    of_before, of_today = (
+        record(c, c._read(CLEAN[:20]), y, trials=2, top_k=10, folder=tmp_path / "recording") for c in (before, clf)
+    )
+    assert not of_before.usual.any() and of_today.usual.sum() > 10
+
+
+def test_the_guarantee_counts_what_is_off_on_neither_side(clf: HybridClassifier) -> None:
+    items, y = clf._read_labelled(load_digits().images[1300:1500], load_digits().target[1300:1500])
+    cross = clf._cross_fit(clf.proposer_, clf.denoiser_, items.images)
+    recording = cross.record(FittedTiers(clf.proposer_, clf.denoiser_, None), Sample(items, y))
+    assert clf.calibration_ is not None
+    replays = Replays.of(recording, clf.calibration_, clf.classes_, None)
+    usual = clf._usual_looking(items).mean()
+    assert 0.5 < usual < 1 and replays.asked.mean() == pytest.approx(1 - usual, abs=0.05)
+    found = find_guarantee(replays, replays, 0.05, 0.2, progress=False)
+    assert found.exhaustive_evaluations == pytest.approx(640 * replays.asked.mean())
+    assert 0 < found.saved < 1
+
+
 def test_copies_are_recorded_that_look_unusual_one_of_an_image() -> None:
     clf = HybridClassifier.from_pretrained("digits")
     items, y = clf._read_labelled(load_digits().images[1300:1600], load_digits().target[1300:1600])
-    tiers, sample = FittedTiers(clf.proposer_, clf.denoiser_, None), Sample(items, y)
+    weight = np.linspace(1, 2, 300)
+    tiers, sample = FittedTiers(clf.proposer_, clf.denoiser_, None), Sample(items, y, weight)
     cross = clf._cross_fit(clf.proposer_, clf.denoiser_, items.images)
     made, again = (cross.record(tiers, sample) for _ in range(2))
     assert made.copies is not None and made.drift is not None and again.copies is not None
@@ -102,6 +140,8 @@ def test_copies_are_recorded_that_look_unusual_one_of_an_image() -> None:
     assert 50 < len(of) <= MOST_COPIES and len(set(of.tolist())) == len(of)
     assert Drift.of_usual(made.drift).log_sizes(made.copies.looks).any(axis=1).all()
     np.testing.assert_array_equal(made.copies.recording.all_y, made.all_y[of])
+    assert made.all_weight is not None
+    np.testing.assert_array_equal(made.copies.recording.all_weight, made.all_weight[of])
     assert made.copies.recording.errors.shape[1] == COPY_TRIALS
     np.testing.assert_array_equal(made.copies.recording.errors, again.copies.recording.errors)
 
@@ -113,7 +153,19 @@ def test_it_is_kept_in_files(clf: HybridClassifier, tmp_path: Path) -> None:
     assert [r.stopped_by for r in loaded.rerank(BOTH)] == [r.stopped_by for r in clf.rerank(BOTH)]
 
 
-def test_folds_of_single_images_have_copies_too() -> None:
-    X, y = load_digits().images[:40], load_digits().target[:40] % 2
-    clf = HybridClassifier(GaussianNB(), max_iter=2, cv=LeaveOneOut(), random_state=0).fit(X, y)
-    assert clf.worth_ is not None and clf.calibration_ is not None
+@pytest.mark.parametrize(("most", "copies"), [(MOST_COPIES, range(12, 25)), (10, range(1))])
+def test_folds_of_single_images_have_no_more_copies_than_others(
+    most: int, copies: range, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hybridclf.fitting.cross_fit.MOST_COPIES", most)
+    found: list[int] = []
+
+    def counted(recording: Recording, *rest: Any) -> Any:
+        found.append(0 if recording.copies is None else len(recording.copies.of))
+        return calibrate(recording, *rest)
+
+    monkeypatch.setattr("hybridclf.estimator.fit.calibrate", counted)
+    X, y = load_digits().images[:24], load_digits().target[:24] % 2
+    clf = HybridClassifier(GaussianNB(), max_iter=1, cv=LeaveOneOut(), random_state=0).fit(X, y)
+    assert clf.worth_ is not None
+    assert found[0] in copies

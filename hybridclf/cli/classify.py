@@ -97,10 +97,15 @@ def _explain(
         path = folder / f"{i:05}-{Path(answer.path).stem}.png"  # two files may have one name
         try:
             why = clf.explain(image)
-            changed = clf.counterfactual(image, why.a, why.b) if counterfactual else None
-            draw_explanation(why, image, changed).savefig(path)
         except InvalidInputError as error:
             typer.echo(f"{answer.path} is not explained: {error}", err=True)
+            continue
+        changed = None
+        try:
+            changed = clf.counterfactual(image, why.a, why.b) if counterfactual else None
+        except InvalidInputError as error:
+            typer.echo(f"{answer.path} has no counterfactual: {error}", err=True)
+        draw_explanation(why, image, changed).savefig(path)
 
 
 def _print_limits(clf: "HybridClassifier") -> None:

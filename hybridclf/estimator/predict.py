@@ -124,6 +124,8 @@ class Predicts(FitsTiers):
             batch_size=self.batch_size,
             random_state=self._seed,
         )
+        if fusion is None and learned is not None and learned.unusual_alone:
+            stage.sets_aside = lambda images: self._aside(self._read(images))
         stage.condition(self.classes_.tolist())  # once for all, whatever the candidates
         return stage
 
@@ -197,8 +199,9 @@ class Predicts(FitsTiers):
     def _usual_looking(self, items: Items) -> np.ndarray:
         """Tell which images tier 2 is not asked about, as they look usual and it pays on others alone, bool `[n]`."""
         learned = self.calibration_
-        if learned is None or learned.drift is None or not learned.unusual_alone:
+        if learned is None or not learned.unusual_alone:
             return np.zeros(len(items), dtype=bool)
+        assert learned.drift is not None  # it says what is unusual
         return ~learned.drift.unusual(looks_of(items.images, *learned.drift.pixel_range))
 
     def _aside(self, items: Items) -> list[str]:

@@ -21,7 +21,7 @@ from .storage import CHUNK, Arrays, RecordingFolder, digest_of
 __all__ = ["Recording", "record"]
 
 
-_PLAIN = ("log_proba", "novel", "usual", "candidates")
+_PLAIN = ("log_proba", "novel", "candidates")
 """Arrays of a recording by image, beside the errors."""
 
 
@@ -31,7 +31,6 @@ class _Chunk:
 
     log_proba: np.ndarray
     novel: np.ndarray
-    usual: np.ndarray
     candidates: np.ndarray
     errors: dict[str, np.ndarray]
 
@@ -117,7 +116,7 @@ class Recording:
 
     def select(self, images: np.ndarray) -> "Recording":
         """The recording of some of the images, by bool `[n]` or position."""
-        own = {name: getattr(self, name)[images] for name in ("y", *_PLAIN)}
+        own = {name: getattr(self, name)[images] for name in ("y", "usual", *_PLAIN)}
         return replace(self, **own, errors={name: table[images] for name, table in self.errors.items()})
 
     def first(self, n_trials: int) -> "Recording":
@@ -198,7 +197,7 @@ def record(
         log_proba = clf._log_prior(own)
         candidates = np.argsort(-log_proba, axis=1, kind="stable")[:, :k]
         errors = dict(zip(ask.objectives, np.moveaxis(ask(own.images, candidates, trials), 3, 0), strict=True))
-        return _Chunk(log_proba, clf._novel(own), clf._usual_looking(own), candidates, errors)
+        return _Chunk(log_proba, clf._novel(own), candidates, errors)
 
     store = None if folder is None else RecordingFolder(folder, _manifest(clf, items, y, ask, k))
     if store is not None and (known := _Chunk.of(store.load(0))) is not None:
@@ -216,7 +215,7 @@ def record(
                     store.save(number, found.arrays)
             chunks.append(found)
             bar.update(len(index))
-    recording = _joined(chunks, clf, y, stage, ask)
+    recording = _joined(chunks, clf, items, y, stage, ask)
     if not recording.hit.any():
         raise InvalidInputError(
             f"no image has its right class among tier 1's first {k}: tier 2 cannot mend any; raise top_k, or check "
@@ -225,12 +224,15 @@ def record(
     return recording
 
 
-def _joined(chunks: list[_Chunk], clf: HybridClassifier, y: np.ndarray, stage: Any, ask: AllErrors) -> Recording:
+def _joined(
+    chunks: list[_Chunk], clf: HybridClassifier, items: Items, y: np.ndarray, stage: Any, ask: AllErrors
+) -> Recording:
     """All chunks as one recording."""
     t, alpha, sigma = stage.levels()
     return Recording(
         classes=clf.classes_,
         y=y,
+        usual=clf._usual_looking(items),  # not kept, as another calibration of the same tiers says otherwise
         **{name: np.concatenate([getattr(c, name) for c in chunks]) for name in _PLAIN},
         errors={name: np.concatenate([c.errors[name] for c in chunks]) for name in ask.objectives},
         t=t,

@@ -64,7 +64,7 @@ class Calibration:
         Comparison of both tiers with tier 1; None if there was none.
     drift : Drift or None
         Flattens tier 1's prior for images that look unlike these; None for vectors, for fewer than 30 images, and where
-        tier 2 is off.
+        tier 2 is off for all images.
     novelty : NoveltyTest or None
         Tells images that are unlike these; None for vectors, and for fewer than 60 images.
     """
@@ -132,7 +132,7 @@ def worth_with(
 ) -> Worth:
     """Measure a comparison with tier 1 again, where a calibration answers with other settings than it was fitted for.
 
-    The decision about tier 2 stays: on or off, and off for which classes.
+    The decisions about tier 2 stay: on or off, for unusual images, and for which classes.
 
     Parameters
     ----------
@@ -146,7 +146,11 @@ def worth_with(
     parts = cross_fits(recording, *fitted_for, weighting, seed)
     answers = cross_answers(recording, parts, answering, weighting)
     off = np.flatnonzero(np.isin(classes, worth.harmed)) if worth.pays else np.array([], dtype=int)
-    return replace(Worth.of(answers.without(off), worth.harmed), pays=worth.pays, unusual=worth.unusual)
+    unusual = worth.unusual
+    if unusual is not None and recording.copies is not None:
+        again = _unusual_answers(recording.copies, parts, answering, weighting)
+        unusual = unusual if again is None else replace(Worth.of(again), pays=unusual.pays)
+    return replace(Worth.of(answers.without(off), worth.harmed), pays=worth.pays, unusual=unusual)
 
 
 def _novelty(recording: Recording, order: InformativeOrder, seed: int) -> NoveltyTest | None:
@@ -209,7 +213,8 @@ def _unusual_answers(
 ) -> Answers | None:
     """Answers to the copies that look unusual; None for fewer than `FEWEST_UNUSUAL`.
 
-    Tier 1 alone has the flattened prior, too, so that all that is gained is tier 2's.
+    Tier 1 alone has the flattened prior, too, so that all that is gained is tier 2's. An allocation that takes more
+    trials than the copies have is cut down to these: what it would gain beyond them is left out.
     """
     posterior, scale, flatness, evaluations = _replays(
         copies.recording, copies.of, copies.looks, parts, settings, weighting

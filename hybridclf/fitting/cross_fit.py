@@ -187,11 +187,13 @@ class CrossFit:
     def _copies(
         self, tiers: FittedTiers, sample: Sample, drift: DriftSample, limit: int | None, progress: bool
     ) -> Copies | None:
-        """Record both tiers' predictions for unusual copies, at most one of an image; None if all look usual.
+        """Record both tiers' predictions for unusual copies, at most one of an image; None if there are none.
 
         They are `MOST_COPIES` at most, or the share of these that a fold has with so many images recorded.
         """
-        most = max(1, MOST_COPIES * min(limit or MAX_RECORDED_IMAGES, MAX_RECORDED_IMAGES) // MAX_RECORDED_IMAGES)
+        most = MOST_COPIES * min(limit or MAX_RECORDED_IMAGES, MAX_RECORDED_IMAGES) // MAX_RECORDED_IMAGES
+        if not most:  # more folds than copies
+            return None
         images, (low, high) = sample.items.images[: 3 * most], drift.pixel_range
         rng = np.random.default_rng([self.seed, crc32(images[0].tobytes())])  # not the same kinds in every fold
         kinds = rng.choice(list(CORRUPTIONS), size=len(images))
@@ -216,6 +218,7 @@ class CrossFit:
                 objective=self.objective,
                 batch_size=self.batch_size,
                 seed=self.seed,
+                weight=None if sample.weight is None else sample.weight[of],
                 trials=COPY_TRIALS,
                 progress=progress,
             ),

@@ -207,7 +207,8 @@ def find_guarantee(order_on: Replays, test_on: Replays, max_loss: float, delta: 
         Show a progress bar.
     """
     path, exhaustive = _path(order_on, max_loss, progress), test_on.exhaustive
-    all_of_them = float(exhaustive.max_trials * exhaustive.top_k)
+    asked = float(test_on.asked.mean()) if len(test_on.asked) else 1.0  # what is off, is off for both
+    all_of_them = exhaustive.max_trials * exhaustive.top_k * asked
     best, cost = exhaustive, Cost(0, 0, all_of_them)
     for (setting, net), tested in zip(path, test_on.costs([s for s, _ in path]), strict=True):
         if p_value(tested, test_on.n_images, max_loss, net) > delta:

@@ -76,8 +76,8 @@ class Worth:
     harmed : tuple of labels
         Classes that it is not asked about: it breaks significantly more of their images than it fixes.
     unusual : Worth or None
-        Where it does not pay: the same for corrupted copies that look unlike the images. Tier 1 alone has the prior
-        that is flattened for them.
+        Where it does not pay: the same for corrupted copies that look unlike the images, in 16 trials at most. Tier 1
+        alone has the prior that is flattened for them.
     """
 
     n_images: int

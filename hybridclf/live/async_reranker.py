@@ -90,6 +90,7 @@ class AsyncReranker:
         self._changed = Condition(Lock())
         self._waiting: dict[int, Request] = {}
         self._under_way: dict[int, Request] = {}
+        self._last_turn: dict[str, int] = {}  # by client
         self._given_up: list[int] = []
         self._closed = False
         self._busy_since: float | None = None
@@ -109,7 +110,7 @@ class AsyncReranker:
         deadline: float | None = None,
         max_evaluations: int | None = None,
         client: str = "",
-        aside: str = "",
+        aside: str | None = None,
     ) -> Future[RerankResult]:
         """Submit one image, from any thread.
 
@@ -127,9 +128,9 @@ class AsyncReranker:
         max_evaluations : int, optional
             Most evaluations for this image.
         client : str
-            Whose image it is. However many images one client has under way, another's first is soon in a batch.
-        aside : str
-            Reason why tier 1 answers, as in `Reranker.rerank`; "" to ask tier 2.
+            Name of the client. However many images one client has here, another's first is soon in a batch.
+        aside : str, optional
+            Reason why tier 1 answers, as in `Reranker.rerank`; "" to ask tier 2. Default: the reranker tells.
 
         Returns
         -------
@@ -152,6 +153,9 @@ class AsyncReranker:
             check_number("deadline", deadline, at_least=0)
         with self._changed:
             self._check_open()
+        if aside is None:
+            one = image[None] if isinstance(image, np.ndarray) else [image]
+            aside = self.reranker.sets_aside(one)[0] if self.reranker.sets_aside else ""
         request = Request(self._task(candidates, log_prior, max_evaluations, aside), image, client, arrived)
         number = request.task.image
         if (settled := self._loop.settled(request.task)) is not None:
@@ -176,7 +180,7 @@ class AsyncReranker:
         deadline: float | None = None,
         max_evaluations: int | None = None,
         client: str = "",
-        aside: str = "",
+        aside: str | None = None,
     ) -> RerankResult:
         """Submit one image as `submit` does and await its result; cancelling the await removes the image."""
         options: dict[str, Any] = {"deadline": deadline, "max_evaluations": max_evaluations}
@@ -198,13 +202,18 @@ class AsyncReranker:
             raise QueueFullError(f"{self.capacity} images wait or are under way already; ask again later")
 
     def _turn_of(self, client: str) -> int:
-        """The turn of a client's next image: one after its last, and not before the first of all (SFQ).
+        """The turn of a client's next image: one after its last, answered or not, and not before those of all others.
 
-        Clients a and b have images of the turns 4, 5, 6 and 4 under way. The next of a has 7, of b 5, of a third one 4.
+        Clients a and b have images of the turns 4, 5, 6 and 4 here. The next of a has 7, of b 5, of a third one 4.
         """
-        turns = [(r.task.turn, r.client) for own in (self._waiting, self._under_way) for r in own.values()]
-        first = min((turn for turn, _ in turns), default=0)
-        return max((turn + 1 for turn, owner in turns if owner == client), default=first)
+        turns = [request.task.turn for own in (self._waiting, self._under_way) for request in own.values()]
+        if not turns:
+            self._last_turn.clear()
+        first = min(turns, default=0)
+        if len(self._last_turn) > self.capacity:  # forget clients whose next turn is the first anyway
+            self._last_turn = {owner: turn for owner, turn in self._last_turn.items() if turn >= first}
+        self._last_turn[client] = turn = max(first, self._last_turn.get(client, -1) + 1)
+        return turn
 
     def _task(self, candidates: Sequence[Label], log_prior: Any, max_evaluations: int | None, aside: str) -> Task:
         """Make a checked task of the arguments, with the condition of labels that the loop may not know."""
@@ -212,7 +221,7 @@ class AsyncReranker:
         if len(labels) > self.max_candidates:
             raise InvalidInputError(f"got {len(labels)} candidates, at most {self.max_candidates} are taken")
         prior = uniform_prior(labels) if log_prior is None else as_log_prior(log_prior, "the image")
-        check_task(Task(-1, labels, prior, max_evaluations), "the image")
+        check_task(Task(-1, labels, prior, max_evaluations, aside=aside), "the image")
         condition = None
         if not self._known.issuperset(labels):
             with self._encoding:

@@ -117,10 +117,10 @@ class Fusion:
     def tier_1(self, log_prior: np.ndarray, stopped_by: str) -> np.ndarray:
         """Tier 1's answer `[n, C]` for one of `TIER_1_ANSWERS`, from its log-probabilities.
 
-        Where tier 2 is off it has the fitted temperature. Novel images are unlike those that this was fitted on, and
-        keep tier 1's own.
+        It has the fitted temperature. Only novel images, which are unlike those that this was fitted on, keep tier 1's
+        own.
         """
-        return self.prior(log_prior) if stopped_by == "off" else softmax(log_prior, axis=1)
+        return softmax(log_prior, axis=1) if stopped_by == "novel" else self.prior(log_prior)
 
     def sharpened(self, factor: float) -> "Fusion":
         """The same fusion with all log-scores that rest on evidence multiplied by a factor > 0."""

@@ -158,12 +158,13 @@ class Loop:
         self.evaluate.admit(slots, tasks)
         aside = np.array([self._aside(task) for task in tasks])
         return self._judge(
-            slots[aside == ""], {reason: slots[aside == reason] for reason in set(aside.tolist()) - {""}}
+            slots[aside == ""], {reason: slots[aside == reason] for reason in dict.fromkeys(aside.tolist()) if reason}
         )
 
     def _aside(self, task: Task) -> str:
         """Reason why tier 1 answers, "" if tier 2 is asked; the fusion does not ask about all of tier 1's classes."""
-        return task.aside if self.fusion.asks(task.candidates[int(np.argmax(task.log_prior))]) else "off"
+        asks = task.aside or self.fusion.asks(task.candidates[int(np.argmax(task.log_prior))])
+        return task.aside if asks else "off"
 
     def fill(self) -> Batch:
         """The next batch: rows of the images under way that no batch has, by turn and arrival.

@@ -28,6 +28,10 @@ LOG_ZERO = -1e3
 """Stands for a log prior of -inf, so that evidence can still be weighed against it."""
 
 
+REASONS_ASIDE = ("", "novel", "off")
+"""Reasons why tier 1 answers an image that was not asked about; "" to ask."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One image to rerank.
@@ -91,8 +95,8 @@ def check_task(task: Task, where: str | None = None) -> Task:
     Raises
     ------
     InvalidInputError
-        For no candidates, duplicates, lengths that differ, a prior that is nan or +inf, or a bound that is negative or
-        no whole number.
+        For no candidates, duplicates, lengths that differ, a prior that is nan or +inf, a bound that is negative or no
+        whole number, or an unknown reason to set it aside.
     """
     prior = np.asarray(task.log_prior, dtype=float)
     where = where or f"image {task.image}"
@@ -106,6 +110,8 @@ def check_task(task: Task, where: str | None = None) -> Task:
         raise InvalidInputError(f"{where}: a log prior must be a finite number or -inf, got {prior}")
     if task.max_evaluations is not None:
         check_whole(f"{where}: max_evaluations", task.max_evaluations, 0)
+    if task.aside not in REASONS_ASIDE:
+        raise InvalidInputError(f'{where}: aside must be "novel", "off", or "" to ask tier 2, got {task.aside!r}')
     return task
 
 
@@ -122,6 +128,7 @@ def _sound(tasks: Sequence[Task]) -> bool:
         all(labels and len(set(labels)) == len(labels) for labels in {task.candidates for task in tasks})
         and all(task.log_prior.shape == (len(task.candidates),) for task in tasks)
         and all(task.max_evaluations is None or is_whole(task.max_evaluations, 0) for task in tasks)
+        and all(task.aside in REASONS_ASIDE for task in tasks)
         and bool((np.concatenate([task.log_prior for task in tasks]) < np.inf).all())  # nan is neither
     )
 

@@ -26,7 +26,7 @@ def bounded_protocol(most: int, header_seconds: float) -> type[asyncio.Protocol]
     ----------
     most : int
         Most connections. One beyond them takes the place of one that waits for a request and is of the address with
-        the most, if its own has fewer; else it gets 503.
+        the most, if its own has fewer even with it; else it gets 503.
     header_seconds : float
         Longest time from a connection's or request's first byte to the end of its header; then it is closed.
     """

@@ -24,7 +24,8 @@ class ServerMetrics:
     """Prometheus metrics of one server, and observer of its reranker.
 
     Where the environment variable `PROMETHEUS_MULTIPROC_DIR` names a folder before prometheus_client is imported, the
-    text is that of all processes that share the folder; gauges are then as of the last request of each.
+    text is that of all processes that share the folder; gauges are then as of the last request of each, and the
+    process's own memory and time are left out.
     """
 
     content_type = CONTENT_TYPE_LATEST

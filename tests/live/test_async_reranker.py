@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -194,6 +195,27 @@ def test_clients_take_turns(
     finally:
         gate.open()
     assert finished == ["many 0", "few 0", "many 1", "few 1", "many 2", "many 3", "many 4", "many 5"]
+
+
+def test_no_client_s_second_image_waits_for_the_many_that_come_later(
+    gaussian_denoiser: Callable[..., Any], means: dict[str, np.ndarray], images: np.ndarray
+) -> None:
+    """Six clients ask again as soon as they are answered, a seventh has two images at a time."""
+    stage = Reranker(gaussian_denoiser(means), allocation=FixedTrials(20), fusion=FUSED, batch_size=6)
+    answered = 0
+    with AsyncReranker(stage) as live:
+
+        def again(client: str, _: Any = None) -> None:
+            nonlocal answered
+            answered += 1
+            if answered < 500 and not second.done():
+                live.submit(images[0], LABELS, client=client).add_done_callback(partial(again, client))
+
+        _, second = (live.submit(image, LABELS, client="two") for image in images[1:3])
+        for i in range(6):
+            again(f"one {i}")
+        assert second.result(PATIENCE).rows == 20
+        assert answered < 60
 
 
 def test_a_bound_on_evaluations_is_kept(gated: Gate, images: np.ndarray) -> None:

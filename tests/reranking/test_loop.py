@@ -432,7 +432,7 @@ def test_errors_that_are_not_finite_fall_back_to_tier_1(
 
     hit = results.pop(3)
     assert hit.stopped_by == "fallback"
-    prior = softmax(tasks[3].log_prior)
+    prior = softmax(FUSED.prior_alone * tasks[3].log_prior)
     np.testing.assert_allclose(hit.posterior, prior)
     assert hit.ranking == tuple("abcd"[i] for i in np.argsort(-prior))
     assert 0 <= hit.evaluations - 4 * hit.rows < (4 if capacity.splits else 1)  # of a trial that was cut short

@@ -113,7 +113,7 @@ def calibrate(
     if not worth.pays:
         unusual = _unusual_answers(recording.copies, parts, settings, weighting) if recording.copies else None
         # of tier 2 as it would be
-        worth = replace(Worth.of(answers), pays=False, unusual=unusual and Worth.of(unusual))
+        worth = replace(Worth.of(answers), pays=False, unusual=None if unusual is None else _on_unusual(unusual))
     on = worth.pays or worth.unusual_alone
     fusion = replace(fitted.fusion, pays=on, harmed=worth.harmed if worth.pays else ())
     drift = Drift.fit(recording.drift, fusion.prior_alone) if recording.drift and on else None
@@ -223,6 +223,12 @@ def _unusual_answers(
     if unusual.sum() < FEWEST_UNUSUAL:
         return None
     return _answers(copies.recording, posterior, scale * flatness, np.ones(len(flatness)), evaluations).select(unusual)
+
+
+def _on_unusual(answers: Answers) -> Worth:
+    """Compare the answers to unusual copies: as a second chance, it has to gain log loss with an interval above zero."""
+    worth = Worth.of(answers)
+    return replace(worth, pays=worth.pays and worth.log_loss_gain.low > 0)
 
 
 def _replays(

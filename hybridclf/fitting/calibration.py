@@ -226,7 +226,7 @@ def _unusual_answers(
 
 
 def _on_unusual(answers: Answers) -> Worth:
-    """Compare the answers to unusual copies: as a second chance, it has to gain log loss with an interval above zero."""
+    """Compare the answers to unusual copies: a second chance, which takes an interval of log loss above zero."""
     worth = Worth.of(answers)
     return replace(worth, pays=worth.pays and worth.log_loss_gain.low > 0)
 

@@ -163,8 +163,7 @@ class Loop:
 
     def _aside(self, task: Task) -> str:
         """Reason why tier 1 answers, "" if tier 2 is asked; the fusion does not ask about all of tier 1's classes."""
-        asks = task.aside or self.fusion.asks(task.candidates[int(np.argmax(task.log_prior))])
-        return task.aside if asks else "off"
+        return task.aside if self.fusion.asks(task.candidates[int(np.argmax(task.log_prior))]) else "off"
 
     def fill(self) -> Batch:
         """The next batch: rows of the images under way that no batch has, by turn and arrival.

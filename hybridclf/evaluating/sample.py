@@ -210,7 +210,7 @@ def calibration_share(
     Raises
     ------
     InvalidInputError
-        If a class cannot be split: it has a single image, or one group.
+        If a class of several images cannot be split, as they are one group, or every class has a single image.
     """
     small = _small(images)
     digest = digests(small)
@@ -227,8 +227,11 @@ def calibration_share(
 def _split(
     y: np.ndarray, groups: np.ndarray, digest: np.ndarray, share: float, seed: int, names: Sequence[str]
 ) -> np.ndarray:
-    out = split(y, groups, digest, share, seed, names)[1]
-    return np.isin(np.arange(len(y)), out)
+    # the only image of a class cannot be on both sides: it is reported on, unless its group is on the other
+    several = np.flatnonzero(np.bincount(y)[y] > 1)
+    several = several if len(several) else np.arange(len(y))
+    out = split(y[several], groups[several], digest[several], share, seed, names)[1]
+    return np.isin(groups, groups[several[out]])
 
 
 def _small(images: Any) -> np.ndarray:

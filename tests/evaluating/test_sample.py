@@ -130,6 +130,17 @@ def test_the_share_to_calibrate_on_has_its_part_of_every_class() -> None:
     assert share(PICTURES.reshape(40, -1).astype(float), y).sum() == 12
 
 
+def test_the_only_image_of_a_class_is_reported_on() -> None:
+    y = np.array([2, *[0, 1] * 19, 3])
+    chosen = share(PICTURES, y)
+    assert chosen.sum() == 12 and not chosen[0] and not chosen[-1]
+    other = np.flatnonzero(chosen)[0]
+    together = share(PICTURES, y, np.where(np.arange(40) == other, 0, np.arange(40)))  # a group of the first and that
+    assert together[0] == together[other]
+    with pytest.raises(InvalidInputError, match="has one image"):
+        share(PICTURES[:2], np.array([0, 1]))
+
+
 def test_copies_and_groups_are_on_one_side() -> None:
     y, groups = np.arange(40) % 2, np.arange(40) // 4
     chosen = share(PICTURES, y, groups)

@@ -24,6 +24,7 @@ from ..utils.bounds import check_number, check_whole
 from .deadlines import Deadlines
 from .fault_isolation import FaultIsolation
 from .requests import Answer, Observer, Request, cancel_submitted, logged_failures, resolve
+from .turns import Turns
 
 __all__ = ["AsyncReranker"]
 
@@ -90,7 +91,7 @@ class AsyncReranker:
         self._changed = Condition(Lock())
         self._waiting: dict[int, Request] = {}
         self._under_way: dict[int, Request] = {}
-        self._last_turn: dict[str, int] = {}  # by client
+        self._turns = Turns(self.capacity)
         self._given_up: list[int] = []
         self._closed = False
         self._busy_since: float | None = None
@@ -163,7 +164,8 @@ class AsyncReranker:
             return request.future
         with self._changed:
             self._check_open()
-            request.task = replace(request.task, turn=self._turn_of(client))
+            here = (other.task.turn for table in (self._waiting, self._under_way) for other in table.values())
+            request.task = replace(request.task, turn=self._turns.take(client, here))
             self._waiting[number] = request
             self._changed.notify()
         request.future.add_done_callback(partial(self._withdraw, number))
@@ -200,20 +202,6 @@ class AsyncReranker:
             raise ClosedError("the reranker is closed and takes no more images; make a new AsyncReranker")
         if len(self._waiting) + len(self._under_way) >= self.capacity:
             raise QueueFullError(f"{self.capacity} images wait or are under way already; ask again later")
-
-    def _turn_of(self, client: str) -> int:
-        """The turn of a client's next image: one after its last, answered or not, and not before those of all others.
-
-        Clients a and b have images of the turns 4, 5, 6 and 4 here. The next of a has 7, of b 5, of a third one 4.
-        """
-        turns = [request.task.turn for own in (self._waiting, self._under_way) for request in own.values()]
-        if not turns:
-            self._last_turn.clear()
-        first = min(turns, default=0)
-        if len(self._last_turn) > self.capacity:  # forget clients whose next turn is the first anyway
-            self._last_turn = {owner: turn for owner, turn in self._last_turn.items() if turn >= first}
-        self._last_turn[client] = turn = max(first, self._last_turn.get(client, -1) + 1)
-        return turn
 
     def _task(self, candidates: Sequence[Label], log_prior: Any, max_evaluations: int | None, aside: str) -> Task:
         """Make a checked task of the arguments, with the condition of labels that the loop may not know."""

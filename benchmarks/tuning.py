@@ -1,4 +1,4 @@
-"""Tuning the shapes pair to what it confuses, textures: `python -m benchmarks.tuning` (two hours on one core).
+"""Tuning the shapes pair to what it confuses, textures: `python -m benchmarks.tuning` (three hours on one core).
 
 Every row is a training of so many steps: pictures with their caption and the one with textures swapped, by a LoRA, new
 embeddings of the captions' words, or both, with and without the wrong-class term, alone or beside pictures of what is
@@ -15,16 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from tqdm import tqdm
 
 from benchmarks.shapes.tasks import Questions, attribute_questions, swap_questions
+from benchmarks.tuned import tuned
 from hybridclf import FixedTrials, HybridClassifier, Reranker
 from hybridclf.metrics import accuracy, accuracy_difference
-from hybridclf.training.trainer import Trainer, TrainerConfig
-from hybridclf.tuning.examples import TuningExamples
-from hybridclf.tuning.objective import Conditions, Objective, measure_profile
-from hybridclf.tuning.tune import BATCH_SIZE, LEARNING_RATE, STRENGTH
+from hybridclf.tuning.tune import STRENGTH
 
 RESULTS = Path(__file__).parent / "results" / "tuning.json"
 TRAIN_SEED, TEST_SEED = 6_200_000, 4_500_000
@@ -45,6 +41,8 @@ class Setting:
         Whether the captions' words get new embeddings.
     wrong_class_weight : float
         Weight of the wrong-class term.
+    n_steps : int
+        Steps of the training.
     kept : int
         Pictures of other kinds of questions.
     all_kinds : bool
@@ -55,21 +53,23 @@ class Setting:
     rank: int
     words: bool
     wrong_class_weight: float
+    n_steps: int = 400
     kept: int = 0
     all_kinds: bool = False
 
     def __str__(self) -> str:
         kind = " and ".join([*(["LoRA"] if self.rank else []), *(["words"] if self.words else [])])
         kept = f" and {self.kept} of {'all other kinds' if self.all_kinds else 'other swaps'}" if self.kept else ""
-        return f"{self.pictures} pictures{kept}, {kind}{'' if self.wrong_class_weight else ', no wrong-class term'}"
+        term = "" if self.wrong_class_weight else ", no wrong-class term"
+        return f"{self.pictures} pictures{kept}, {self.n_steps} steps of {kind}{term}"
 
 
 KINDS = ((8, False), (0, True), (8, True))
 """LoRA, words, and both."""
 
 SETTINGS = [
-    *(Setting(1000, 8, False, 1.0, kept=900, all_kinds=all_kinds) for all_kinds in (False, True)),
-    *(Setting(n, 8, False, weight) for n, weight in ((1000, 1.0), (1000, 0.0), (300, 1.0), (100, 1.0))),
+    *(Setting(1000, 8, False, 1.0, 2400, kept=900, all_kinds=all_kinds) for all_kinds in (False, True)),
+    *(Setting(1000, 8, False, weight, 1200) for weight in (1.0, 0.0)),
     *(Setting(n, *kind, weight) for weight in (1.0, 0.0) for n in (1000, 300, 100) for kind in KINDS),
 ]
 
@@ -104,38 +104,16 @@ def training_questions(setting: Setting) -> list[Questions]:
     return [swaps["textures"], *(_first(asked, setting.kept // len(others) // 2 * 2) for asked in others)]
 
 
-def tuned_answers(denoiser: Any, setting: Setting, n_steps: int, questions: dict[str, Questions]) -> dict[str, Any]:
-    """Answers after a training; the denoiser is as before in the end."""
+def tuned_answers(denoiser: Any, setting: Setting, questions: dict[str, Questions]) -> dict[float, dict[str, Any]]:
+    """Answers after a training, and its loss, by the part of what was learned; the denoiser is as before in the end."""
     used = training_questions(setting)
     pictures, asked = [p for own in used for p in own.pictures], [c for own in used for c in own.captions]
     captions = sorted({caption for own in asked for caption in own})
     number = {caption: i for i, caption in enumerate(captions)}
-    x0 = denoiser.encode(pictures)
     candidates = [[number[caption] for caption in own] for own in asked]
-    examples = TuningExamples.of(x0, candidates, [np.log([0.5, 0.5])] * len(x0))
-    with denoiser.adapted(setting.rank, captions if setting.words else (), 0) as adaptation:
-        conditions = Conditions(adaptation, captions)
-        profile = measure_profile(denoiser, conditions, examples, 0)
-        objective = Objective(denoiser, conditions, profile, setting.wrong_class_weight)
-        config = TrainerConfig(batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, weight_decay=0.01)
-
-        def loss(_: Any, x0: torch.Tensor, index: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-            return objective.loss(examples, index, rng)
-
-        trainer = Trainer(adaptation.parameters, x0, torch.arange(len(x0)), loss, config, n_steps, 0)
-        losses = [float(one) for one in tqdm(trainer.run(), desc=str(setting), total=n_steps)]
-        found = {}
-        for strength in (STRENGTH, 1.0):
-            adaptation.parameters.load_state_dict(_weakened(trainer.average.state_dict(), strength))
-            found[strength] = answers(denoiser, questions)
-            denoiser.replace_embeddings()
-    return {"answers": found, "loss": [float(np.mean(losses[:20])), float(np.mean(losses[-20:]))]}
-
-
-def _weakened(state: dict[str, torch.Tensor], strength: float) -> dict[str, torch.Tensor]:
-    """New parameters part of the way from their start: those that began at zero, a LoRA's second matrices and words."""
-    first = {name for name in state if name.startswith("lora.") and int(name.split(".")[1]) % 2 == 0}
-    return {name: value if name in first else strength * value for name, value in state.items()}
+    recipe = {name: getattr(setting, name) for name in ("rank", "words", "wrong_class_weight", "n_steps")}
+    parts = tuned(denoiser, pictures, captions, candidates, **recipe, strengths=(STRENGTH, 1.0), title=str(setting))
+    return {strength: {"answers": answers(denoiser, questions), "loss": loss} for strength, loss in parts}
 
 
 def _at(one: dict[str, Any]) -> str:
@@ -163,9 +141,7 @@ def _scores(kind: str, right: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=400)
-    args = parser.parse_args()
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     denoiser = HybridClassifier.from_pretrained("shapes").denoiser_.with_prompts("{}")
     questions = test_questions()
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
@@ -174,9 +150,8 @@ def main() -> None:
     for setting in SETTINGS:
         if str(setting) in rows:
             continue
-        made = tuned_answers(denoiser, setting, args.steps, questions)
-        for strength, right in made["answers"].items():
-            one = row(setting, right, before) | {"strength": strength, "steps": args.steps, "loss": made["loss"]}
+        for strength, made in tuned_answers(denoiser, setting, questions).items():
+            one = row(setting, made["answers"], before) | {"strength": strength, "loss": made["loss"]}
             rows[f"{one['name']}{_at(one)}"] = one
             print(setting, strength, {k: round(100 * v["value"], 1) for k, v in one["gain"].items()}, flush=True)
         RESULTS.write_text(json.dumps(list(rows.values()), indent=1) + "\n")

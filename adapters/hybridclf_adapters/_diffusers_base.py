@@ -4,7 +4,7 @@ import copy
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
 from typing import Any, ClassVar, Literal, Self
 
@@ -19,6 +19,7 @@ from hybridclf.ports import Condition, Label
 
 from ._diffusers_images import pixels
 from ._diffusers_schedule import Schedule, diffusion_schedule
+from ._diffusers_tuning import Adaptation, adapted
 
 __all__ = ["DiffusersDenoiser", "call_default", "is_quantised", "keep_float32"]
 
@@ -116,6 +117,18 @@ class DiffusersDenoiser(ABC):
         other = copy.copy(self)
         other.guidance = float(guidance)
         return other
+
+    def adapted(self, rank: int, words_of: Sequence[Label], seed: int) -> AbstractContextManager[Adaptation]:
+        """Add new parameters for tuning in a `with` block; see `hybridclf.ports.TunableDenoiser`."""
+        return adapted(self, rank, words_of, seed)
+
+    @abstractmethod
+    def rows_of(self, table: str, labels: Sequence[Label]) -> list[int]:
+        """Rows of labels in an embedding table that tuning may train, sorted."""
+
+    def encode_labels(self, labels: Sequence[Label]) -> Condition:
+        """Encode labels as `condition` does, with gradients if what encodes them can be trained."""
+        return self.condition(labels)
 
     @abstractmethod
     def sampler_inputs(self, labels: Sequence[Label], seeds: Sequence[int]) -> dict[str, Any]:

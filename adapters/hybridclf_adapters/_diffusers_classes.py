@@ -83,6 +83,10 @@ class ClassDenoiser(DiffusersDenoiser):
             + (f"; did you mean {' or '.join(map(repr, close))}?" if close else "")
         )
 
+    def rows_of(self, table: str, labels: Sequence[Label]) -> list[int]:
+        """Class numbers of labels, sorted; every embedding table of the network has a row per class."""
+        return sorted(self.number(label) for label in labels)
+
     def unconditional(self) -> Condition:
         """Condition `[1]` of no class, with which the model was trained a part of the time."""
         return {"class": torch.tensor([self.n_classes], device=self.device)}

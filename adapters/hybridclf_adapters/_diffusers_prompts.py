@@ -2,20 +2,21 @@
 
 import copy
 from abc import abstractmethod
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import Lock
 from typing import Any, ClassVar, Self
 
 import torch
 
 from hybridclf.ports import Condition, Label
+from hybridclf.utils.names import name_of
 
 from ._checks import check_templates, fill
 from ._diffusers_base import DiffusersDenoiser
 from ._diffusers_logging import quiet
 from ._diffusers_text import Embeddings, Reading
-from ._diffusers_tuning import Adaptation, adapted
+from ._diffusers_tuning import Adaptation
 
 __all__ = ["TextDenoiser"]
 
@@ -45,9 +46,27 @@ class TextDenoiser(DiffusersDenoiser):
         earlier, self._embeddings = self._embeddings, known or Embeddings(self._embed)
         return earlier
 
-    def adapted(self, rank: int, words_of: Sequence[Label], seed: int) -> AbstractContextManager[Adaptation]:
+    @contextmanager
+    def adapted(self, rank: int, words_of: Sequence[Label], seed: int) -> Iterator[Adaptation]:
         """Add new parameters for tuning in a `with` block; see `hybridclf.ports.TunableDenoiser`."""
-        return adapted(self, rank, words_of, seed)
+        # what was encoded before, or is in the block, is of no use on the other side of its end
+        known = self.replace_embeddings() if words_of else None
+        try:
+            with super().adapted(rank, words_of, seed) as adaptation:
+                yield adaptation
+        finally:
+            if known is not None:
+                self.replace_embeddings(known)
+
+    def rows_of(self, table: str, labels: Sequence[Label]) -> list[int]:
+        """Tokens of labels in a text encoder's table, without the marks of beginning and end, sorted."""
+        tokenizer = getattr(self.pipe, table.replace("text_encoder", "tokenizer"))
+        found = tokenizer([name_of(label) for label in labels], add_special_tokens=False)["input_ids"]
+        return sorted({token for ids in found for token in ids} - set(tokenizer.all_special_ids))
+
+    def encode_labels(self, labels: Sequence[Label]) -> Condition:
+        """Encode labels as `condition` does, but anew and with gradients."""
+        return self.embed(fill(self.templates, labels))
 
     def with_prompts(self, prompts: str | Sequence[str]) -> Self:
         """A copy with other prompt templates; it shares the networks and the cached embeddings.

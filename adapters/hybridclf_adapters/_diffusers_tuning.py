@@ -1,9 +1,10 @@
-"""Tuning of diffusers denoisers: a LoRA on the attention layers, and new embeddings of the labels' words."""
+"""Tuning of diffusers denoisers: a LoRA on the attention layers, and new embeddings of the labels' words or classes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -13,15 +14,13 @@ from torch import Tensor, nn
 from hybridclf.errors import SavedModelError
 from hybridclf.ports import Condition, Label
 from hybridclf.utils.installing import require
-from hybridclf.utils.names import name_of
 
-from ._checks import fill
 from ._diffusers_lora import LORA_FILE, check_base, describe_base, lora_layers, remove_lora
 
 if TYPE_CHECKING:
-    from ._diffusers_prompts import TextDenoiser
+    from ._diffusers_base import DiffusersDenoiser
 
-__all__ = ["Adaptation", "adapted", "load_words"]
+__all__ = ["Adaptation", "adapted", "load_words", "text_encoders"]
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 """Names of the linear layers in diffusers' attention, of images and of text beside them."""
@@ -34,7 +33,7 @@ tenth of the answers about objects and relations.
 """
 
 WORDS_FILE = "words.safetensors"
-"""File name of the embeddings of words."""
+"""File name of the embeddings of words or classes."""
 
 
 class Adaptation:
@@ -44,27 +43,24 @@ class Adaptation:
 
     Attributes
     ----------
-    denoiser : TextDenoiser
+    denoiser : DiffusersDenoiser
         Denoiser that predicts with the new parameters, and with gradients.
     parameters : nn.ModuleDict
         New parameters alone.
+    encodes_anew : bool
+        True if conditions change in training, as words have new embeddings. Those of classes are part of the network.
     """
 
-    def __init__(self, denoiser: "TextDenoiser", lora: list[nn.Module], words: "dict[str, TunedRows]") -> None:
+    def __init__(self, denoiser: "DiffusersDenoiser", lora: list[nn.Module], words: "dict[str, TunedRows]") -> None:
         self.denoiser, self._lora, self._words = denoiser, lora, words
-        changes = nn.ParameterDict({name: table.change for name, table in words.items()})
+        self.encodes_anew = bool(words) and bool(text_encoders(denoiser.pipe))
+        # a name with a dot is none that a module takes
+        changes = nn.ParameterDict({name.replace(".", "_"): table.change for name, table in words.items()})
         self.parameters = nn.ModuleDict({"lora": nn.ModuleList(lora), "words": changes})
 
-    @property
-    def encodes_anew(self) -> bool:
-        """True if conditions change in training, as words have new embeddings."""
-        return bool(self._words)
-
     def condition(self, labels: Sequence[Label]) -> Condition:
-        """Encode L labels and n templates to text embeddings `[L·n, …]`, with gradients if words are trained."""
-        if not self._words:
-            return self.denoiser.condition(labels)
-        return self.denoiser.embed(fill(self.denoiser.templates, labels))
+        """Encode L labels and n templates as the denoiser does, `[L·n, …]`, with gradients if `encodes_anew`."""
+        return self.denoiser.encode_labels(labels) if self.encodes_anew else self.denoiser.condition(labels)
 
     def save_memory(self) -> None:
         """Compute the network's activations once more in the backward pass instead of keeping them."""
@@ -92,17 +88,17 @@ class Adaptation:
 
 
 @contextmanager
-def adapted(denoiser: "TextDenoiser", rank: int, words_of: Sequence[Label], seed: int) -> Iterator[Adaptation]:
+def adapted(denoiser: "DiffusersDenoiser", rank: int, words_of: Sequence[Label], seed: int) -> Iterator[Adaptation]:
     """Add new parameters to a denoiser in a `with` block; afterwards it is as before.
 
     Parameters
     ----------
-    denoiser : TextDenoiser
+    denoiser : DiffusersDenoiser
         Denoiser to tune.
     rank : int
         Rank of the LoRA on the attention layers; 0 for none.
     words_of : sequence of labels
-        Labels whose words get new embeddings; may be empty.
+        Labels whose words, or classes, get new embeddings; may be empty.
     seed : int
         Seed of the LoRA's first weights.
 
@@ -111,41 +107,36 @@ def adapted(denoiser: "TextDenoiser", rank: int, words_of: Sequence[Label], seed
     MissingDependencyError
         If a LoRA is wanted and peft is not installed.
     """
-    encoders = _encoders(denoiser.pipe) if words_of else {}
-    words = {name: TunedRows(encoder, _tokens(tokenizer, words_of)) for name, (tokenizer, encoder) in encoders.items()}
+    tables = embedding_tables(denoiser.pipe) if words_of else {}
+    words = {name: TunedRows(table.module, denoiser.rows_of(name, words_of)) for name, table in tables.items()}
     lora = _add_lora(denoiser.network, rank, seed) if rank else []
-    for name, (_, encoder) in encoders.items():
-        encoder.set_input_embeddings(words[name])
-    # what was encoded before, or is in the block, is of no use on the other side of its end
-    known = denoiser.replace_embeddings() if words else None
+    for name, table in tables.items():
+        table.put(words[name])
     try:
         yield Adaptation(denoiser, lora, words)
     finally:
-        for name, (_, encoder) in encoders.items():
-            encoder.set_input_embeddings(words[name].base)
+        for table in tables.values():
+            table.put(table.module)
         denoiser.network.disable_gradient_checkpointing()
-        if known is not None:
-            denoiser.replace_embeddings(known)
         if lora:
             remove_lora(denoiser.network)
 
 
 def load_words(pipe: Any, path: Path) -> None:
-    """Put the embeddings of words that `Adaptation.save` wrote into a pipeline's text encoders.
+    """Put the embeddings that `Adaptation.save` wrote into a pipeline's text encoders, or its network of classes.
 
     Raises
     ------
     SavedModelError
-        If they cannot be read, or are those of other text encoders.
+        If they cannot be read, or are those of another pipeline.
     """
     try:
-        tensors, encoders = safetensors.torch.load_file(path), _encoders(pipe)
+        tensors, tables = safetensors.torch.load_file(path), embedding_tables(pipe)
         check_base(pipe, path)
     except (OSError, SafetensorError) as error:
         raise SavedModelError(f"the words {str(path)!r} cannot be read: {error}") from error
-    names = {key.partition(".")[0] for key in tensors}
-    for name in names:
-        weight = encoders[name][1].get_input_embeddings().weight if name in encoders else torch.empty(0, 0)
+    for name in {key.rpartition(".")[0] for key in tensors}:
+        weight = tables[name].module.weight if name in tables else torch.empty(0, 0)
         ids, rows = tensors[f"{name}.ids"], tensors[f"{name}.rows"]
         if len(weight) <= int(ids.max()) or weight.shape[1] != rows.shape[1]:
             raise SavedModelError(f"{path} has words of another {name}; give those tuned with this pipeline")
@@ -153,20 +144,48 @@ def load_words(pipe: Any, path: Path) -> None:
             weight[ids.to(weight.device)] = rows.to(weight)
 
 
+class Table(NamedTuple):
+    """Embedding table of a pipeline, and the function that puts another in its place."""
+
+    module: nn.Embedding
+    put: Callable[[nn.Module], Any]
+
+
+def embedding_tables(pipe: Any) -> dict[str, Table]:
+    """Embedding tables of a pipeline, by name: of its text encoders' tokens or, if it has none, of its classes."""
+    encoders = text_encoders(pipe)
+    if encoders:
+        return {name: Table(part.get_input_embeddings(), part.set_input_embeddings) for name, part in encoders.items()}
+    network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+    found = [(name, part) for name, part in network.named_modules() if isinstance(part, nn.Embedding)]
+    return {name: Table(part, partial(_put, network, name)) for name, part in found}
+
+
+def _put(network: nn.Module, path: str, module: nn.Module) -> None:
+    """Put a module at a dotted path in a network."""
+    parent, _, name = path.rpartition(".")
+    setattr(network.get_submodule(parent), name, module)
+
+
+def text_encoders(pipe: Any) -> dict[str, Any]:
+    """Text encoders of a pipeline, by name."""
+    parts = {name: part for name, part in pipe.components.items() if name.startswith("text_encoder")}
+    return {name: part for name, part in parts.items() if part is not None}
+
+
 class TunedRows(nn.Module):
-    """Embedding table of a text encoder in which some rows are trained.
+    """Embedding table in which some rows are trained.
 
     Parameters
     ----------
-    encoder : PreTrainedModel
-        Text encoder.
+    table : nn.Embedding
+        Table of all rows.
     ids : list of int
-        Tokens whose rows are trained.
+        Tokens or classes whose rows are trained, sorted.
     """
 
-    def __init__(self, encoder: Any, ids: list[int]) -> None:
+    def __init__(self, table: nn.Embedding, ids: list[int]) -> None:
         super().__init__()
-        table = encoder.get_input_embeddings()
         self.ids = torch.tensor(ids, device=table.weight.device)
         self.start = table.weight[self.ids].detach().float()
         # in units of the table's spread, so that a learning rate means as much as for a LoRA
@@ -184,18 +203,6 @@ class TunedRows(nn.Module):
     def rows(self) -> Tensor:
         """Embeddings `[n, d]` of the tokens that are trained."""
         return self.start + self.unit * self.change
-
-
-def _encoders(pipe: Any) -> dict[str, tuple[Any, Any]]:
-    """Text encoders of a pipeline with their tokenizers, by name."""
-    names = [name for name, part in pipe.components.items() if name.startswith("text_encoder") and part is not None]
-    return {name: (getattr(pipe, name.replace("text_encoder", "tokenizer")), getattr(pipe, name)) for name in names}
-
-
-def _tokens(tokenizer: Any, labels: Sequence[Label]) -> list[int]:
-    """List the tokens of labels, without the marks of beginning and end, sorted."""
-    found = tokenizer([name_of(label) for label in labels], add_special_tokens=False)["input_ids"]
-    return sorted({token for ids in found for token in ids} - set(tokenizer.all_special_ids))
 
 
 def _add_lora(network: nn.Module, rank: int, seed: int) -> list[nn.Module]:
@@ -216,7 +223,7 @@ def _add_lora(network: nn.Module, rank: int, seed: int) -> list[nn.Module]:
     return parts
 
 
-def _lora_tensors(denoiser: "TextDenoiser") -> dict[str, Tensor]:
+def _lora_tensors(denoiser: "DiffusersDenoiser") -> dict[str, Tensor]:
     """Weights of a LoRA by diffusers' names, such as "unet.….lora_A.weight"."""
     peft = require("peft", "tuning needs", "tune")
     prefix = "unet" if hasattr(denoiser.pipe, "unet") else "transformer"

@@ -35,7 +35,9 @@ def tune(
         str | None, typer.Option(metavar="TEXT", help="Makes a prompt of a label, which goes where {} is.")
     ] = None,
     rank: Annotated[int | None, typer.Option(min=0, help="Rank of the LoRA; default: 8, 0: none.")] = None,
-    words: Annotated[bool | None, typer.Option("--words", help="Learn new embeddings of the labels' words.")] = None,
+    words: Annotated[
+        bool | None, typer.Option("--words", help="Learn new embeddings of the labels' words or classes.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Time for the training; default: 30.")] = None,
     wrong_class_weight: Annotated[
         float | None, typer.Option(help="Of the wrong-class term; default: 1, 0: none.")
@@ -50,7 +52,7 @@ def tune(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Tune a text-to-image model to your own labels or captions, for use with: hybridclf classify --model OUT
+    """Tune a pretrained diffusion model to your own labels or captions, for use with: hybridclf classify --model OUT
 
     A LoRA, by the denoising loss and a term that tells look-alikes apart. OUT refers to the model and has a few MB.
     """

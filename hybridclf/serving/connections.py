@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
@@ -30,63 +30,69 @@ def bounded_protocol(most: int, header_seconds: float) -> type[asyncio.Protocol]
     header_seconds : float
         Longest time from a connection's or request's first byte to the end of its header; then it is closed.
     """
+    bounds = {"_most": most, "_header_seconds": header_seconds, "_held": Counter[str]()}
+    return type("BoundedProtocol", (_BoundedProtocol,), bounds)
 
-    held = Counter[str]()  # connections by address
 
-    class BoundedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-        _timer: asyncio.TimerHandle | None = None
-        _swallowed = 0
-        _address = ""
+class _BoundedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """uvicorn's protocol, whose bounds `bounded_protocol` sets."""
 
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._address = network(self.client[0]) if self.client else ""
-            held[self._address] += 1
-            if len(self.connections) > most and not self._displaces_another():
-                transport.write(_FULL)
-                transport.close()
+    _most: ClassVar[int]
+    _header_seconds: ClassVar[float]
+    _held: ClassVar[Counter[str]]
+    """Number of connections by address."""
+
+    _timer: asyncio.TimerHandle | None = None
+    _swallowed = 0
+    _address = ""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._address = network(self.client[0]) if self.client else ""
+        self._held[self._address] += 1
+        if len(self.connections) > self._most and not self._displaces_another():
+            transport.write(_FULL)
+            transport.close()
+        self._watch()
+
+    def _displaces_another(self) -> bool:
+        address, n = self._held.most_common(1)[0]
+        if self._held[self._address] >= n:
+            return False
+        waiting = (other for other in self.connections if other._address == address and other._waits)
+        if (other := next(waiting, None)) is not None:
+            other.transport.close()
+        return other is not None
+
+    @property
+    def _waits(self) -> bool:
+        """True between requests."""
+        idle = self.cycle is None or self.cycle.response_complete
+        return idle and not self.transport.is_closing()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:  # part of a header, or what is left of a body
+            self._swallowed += len(data)
             self._watch()
-
-        def _displaces_another(self) -> bool:
-            address, n = held.most_common(1)[0]
-            if held[self._address] >= n:
-                return False
-            waiting = (other for other in self.connections if other._address == address and other._waits)
-            if (other := next(waiting, None)) is not None:
-                other.transport.close()
-            return other is not None
-
-        @property
-        def _waits(self) -> bool:
-            """True between requests."""
-            idle = self.cycle is None or self.cycle.response_complete
-            return idle and not self.transport.is_closing()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self.cycle is None or self.cycle.response_complete:  # part of a header, or what is left of a body
-                self._swallowed += len(data)
-                self._watch()
-            else:
-                self._swallowed = 0
-                self._unwatch()
-            if self._swallowed > SWALLOWED:
-                self.transport.close()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            held[self._address] -= 1
-            if not held[self._address]:
-                del held[self._address]
+        else:
+            self._swallowed = 0
             self._unwatch()
-            super().connection_lost(exc)
+        if self._swallowed > SWALLOWED:
+            self.transport.close()
 
-        def _watch(self) -> None:
-            if self._timer is None:
-                self._timer = self.loop.call_later(header_seconds, self.transport.close)
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._held[self._address] -= 1
+        if not self._held[self._address]:
+            del self._held[self._address]
+        self._unwatch()
+        super().connection_lost(exc)
 
-        def _unwatch(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+    def _watch(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(self._header_seconds, self.transport.close)
 
-    return BoundedProtocol
+    def _unwatch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

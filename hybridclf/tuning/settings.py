@@ -20,7 +20,7 @@ class TuneSettings:
     rank : int
         Rank of the LoRA on the attention layers; 0 for none.
     words : bool
-        Learn new embeddings of the labels' words.
+        Learn new embeddings of the labels' words or, of a class-conditional network, of its classes.
     wrong_class_weight : float
         Weight of the wrong-class term in the loss, at least 0; 0 leaves it out.
     minutes : float

@@ -159,7 +159,7 @@ def _check_tunable(clf: HybridClassifier) -> str:
     check_is_fitted(clf)
     if not isinstance(clf.denoiser, str) or not isinstance(clf.denoiser_, TunableDenoiser):
         raise InvalidTypeError(
-            f"a {type(clf.denoiser_).__name__} cannot be tuned; tuned is a pretrained text-to-image model by its spec "
+            f"a {type(clf.denoiser_).__name__} cannot be tuned; tuned is a pretrained diffusion model by its spec "
             'string, denoiser="diffusers:NAME"; a pair of your own is trained on by: hybridclf train --from MODEL'
         )
     if clf.denoiser_.dtype == torch.float16:

@@ -10,11 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hybridclf.denoising.weighting import Weighting, uniform_weights, velocity_weights
 from hybridclf.errors import InvalidInputError, UnknownLabelError, UnknownSpecError
 from hybridclf.ports import Condition, Label
 
 from ._checks import same_twice
 from ._diffusers_base import DiffusersDenoiser
+from ._diffusers_schedule import Schedule, flow_schedule, is_flow
 from ._imagenet import imagenet, named
 
 __all__ = ["ClassDenoiser", "ConsistencyUNet", "DiT", "LatentUNet", "PixelUNet"]
@@ -39,6 +41,11 @@ class ClassDenoiser(DiffusersDenoiser):
         self.n_classes = self._count(own)
         unnamed = not own and self.n_classes == 1000  # `save_pretrained` leaves ImageNet's names out
         _, self._numbers = imagenet() if unnamed else named(own)
+
+    @property
+    def weighting(self) -> Weighting:
+        """Weights of errors in ε that are uniform in what the network predicts: ε, or the velocity of a flow."""
+        return velocity_weights if self.schedule.prediction == "flow" else uniform_weights
 
     def condition(self, labels: Sequence[Label]) -> Condition:
         """Look up the class numbers `[L]` of labels, which are numbers or names in the pipeline's `id2label`.
@@ -95,6 +102,11 @@ class ClassDenoiser(DiffusersDenoiser):
         """Run the network; output channels beyond those of x0 are a learned variance."""
         return self.network(x, timestep=timestep, class_labels=condition["class"], return_dict=False)[0]
 
+    def _schedule(self) -> Schedule:
+        """Schedule of a diffusion model or, as SiT's (arXiv 2401.08740), of a flow, with no shift but its config's."""
+        scheduler = self.pipe.scheduler
+        return flow_schedule(scheduler, 0.0) if is_flow(scheduler) else super()._schedule()
+
     @abstractmethod
     def _count(self, names: Mapping[int, str]) -> int:
         """Number of classes of the network, of which `names` are known."""
@@ -121,11 +133,18 @@ class DiT(ClassDenoiser):
     def predict_variance(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """Predict the noise and the log-variance of p(x_{t-1} | x_t), each `[P, *shape]`; arguments as in `predict`.
 
+        Raises
+        ------
+        InvalidInputError
+            If the network has not learned the variance, as that of a flow.
+
         References
         ----------
         Equation 15 of arXiv 2102.09672.
         """
         noise, variance = self._predict(x_t, t, row, condition)
+        if not variance.shape[1] or self.schedule.prediction == "flow":
+            raise InvalidInputError("this model has learned no variance, which the bound needs; give objective='l2'")
         index = self.schedule.index(t)[row]
         low, high = (bound[index].view(-1, 1, 1, 1) for bound in self.schedule.log_variance_bounds())
         fraction = (variance + 1) / 2  # from [-1, 1], the network's range, to v in [0, 1]

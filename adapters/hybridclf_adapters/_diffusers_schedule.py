@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hybridclf.errors import UnknownSpecError
 
-__all__ = ["Schedule", "diffusion_schedule", "flow_schedule", "linear_shift"]
+__all__ = ["Schedule", "diffusion_schedule", "flow_schedule", "is_flow", "linear_shift"]
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
@@ -168,17 +168,21 @@ def flow_schedule(scheduler: Any, mu: float) -> Schedule:
     UnknownSpecError
         For a scheduler of another kind.
     """
+    if not is_flow(scheduler):
+        raise UnknownSpecError(
+            f"a {type(scheduler).__name__} is not supported here; a flow-matching model needs a "
+            "FlowMatchEulerDiscreteScheduler, or a solver with use_flow_sigmas and flow_prediction"
+        )
+    return _solver_schedule(scheduler) if scheduler.config.get("use_flow_sigmas") else _euler_schedule(scheduler, mu)
+
+
+def is_flow(scheduler: Any) -> bool:
+    """Tell whether a scheduler is one that `flow_schedule` reads."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     config = scheduler.config
-    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
-        return _euler_schedule(scheduler, mu)
-    if config.get("use_flow_sigmas") and config.get("prediction_type") == "flow_prediction":
-        return _solver_schedule(scheduler)
-    raise UnknownSpecError(
-        f"a {type(scheduler).__name__} is not supported here; a flow-matching model needs a "
-        "FlowMatchEulerDiscreteScheduler, or a solver with use_flow_sigmas and flow_prediction"
-    )
+    solves_flows = config.get("use_flow_sigmas") and config.get("prediction_type") == "flow_prediction"
+    return isinstance(scheduler, FlowMatchEulerDiscreteScheduler) or bool(solves_flows)
 
 
 def _euler_schedule(scheduler: Any, mu: float) -> Schedule:

@@ -1,5 +1,6 @@
 """Class-conditional U-Nets behind the denoiser port, against generations of diffusers itself."""
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -14,11 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from hybridclf import Denoiser, DiffusionFeatures, FixedTrials, HybridClassifier, InvalidInputError, Reranker
+from hybridclf.denoising.weighting import velocity_weights
 from hybridclf.errors import UnknownLabelError, UnknownSpecError
 from hybridclf.ports import take
 from hybridclf_adapters.diffusers import from_pipeline, load
-from tests.adapters.tiny_classes import PIPELINES, ddpm, save_named
-from tests.adapters.tiny_diffusers import save
+from tests.adapters.tiny_classes import PIPELINES, ddpm, save_named, unet
+from tests.adapters.tiny_diffusers import dit, save
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
@@ -282,3 +284,56 @@ def test_it_re_ranks_in_a_classifier(folder: Callable[[str], Path], pipe: Callab
     by_spec, loaded = answers(f"diffusers:{folder('ddpm')}?device=cpu"), answers(from_pipeline(pipe("ddpm")))
     np.testing.assert_array_equal(by_spec, loaded)
     assert np.ptp(by_spec[:, 0]) > 0
+
+
+# --- flows ------------------------------------------------------------------------------------------------------------
+
+
+def euler_flow() -> Any:
+    import diffusers
+
+    return diffusers.DDPMPipeline(unet(), diffusers.FlowMatchEulerDiscreteScheduler(shift=2.0))
+
+
+def solved_flow() -> Any:
+    import diffusers
+
+    options = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 2.0, "solver_order": 1}
+    pipe = dit(1000)
+    return diffusers.DiTPipeline(pipe.transformer, pipe.vae, diffusers.DPMSolverMultistepScheduler(**options))
+
+
+@pytest.mark.parametrize("build", [euler_flow, solved_flow])
+@torch.no_grad()
+def test_a_flow_is_predicted_to_where_the_pipeline_goes(build: Callable[[], Any], tmp_path: Path) -> None:
+    it, source = load(str(save(build, tmp_path / "pipe")), device="cpu"), build()
+    source = type(source).from_pretrained(tmp_path / "pipe")  # of the same weights
+    source.set_progress_bar_config(disable=True)
+    network = source.unet if build is euler_flow else source.transformer
+    heard: list[tuple[Tensor, float]] = []
+    own = network.forward
+
+    def forward(x: Tensor, *args: Any, **options: Any) -> Any:
+        time = options.pop("timestep", args[0] if args else None)
+        heard.append((x[:1], float(torch.as_tensor(time).flatten()[0])))
+        return own(x, time, class_labels=torch.full((len(x),), 2))
+
+    network.forward = forward
+    options = {"generator": torch.Generator().manual_seed(1), "num_inference_steps": 4}
+    source(**options | ({} if build is euler_flow else {"class_labels": [2], "guidance_scale": 1.0}))
+    assert len(heard) == 4
+    for (x_t, time), (goal, later) in itertools.pairwise(heard[1:]):  # at the first level there is no x0 yet
+        index, following = ((it.schedule.timestep - at).abs().argmin() for at in (time, later))
+        t, sigma, goal_sigma = (index + 0.5) / 1000, it.schedule.sigma[index], it.schedule.sigma[following]
+        noise = it.predict(x_t, t[None], torch.tensor([0]), it.condition([2]))
+        x0 = (x_t - sigma * noise) / (1 - sigma)
+        # the sampler's steps lie between the thousand levels
+        torch.testing.assert_close((1 - goal_sigma) * x0 + goal_sigma * noise, goal, rtol=0, atol=3e-2)
+        assert (goal - x_t).abs().max() > 0.1
+
+
+def test_errors_of_a_flow_count_alike_as_velocities_and_it_has_no_bound(tmp_path: Path) -> None:
+    it = load(str(save(solved_flow, tmp_path / "pipe")), device="cpu")
+    assert it.weighting is velocity_weights
+    with pytest.raises(InvalidInputError, match="has learned no variance"):
+        list(Reranker(it, allocation=FixedTrials(2), objective="vlb").rerank([photo(0)], [[0, 1]]))

@@ -80,13 +80,17 @@ class Setting:
         return f"{self.photos} of {self.name}, {kind}{'' if self.wrong_class_weight else ', no wrong-class term'}"
 
 
+KINDS = ((8, False), (0, True), (8, True))
+"""LoRA, classes, and both."""
+
+
 def settings() -> Iterator[Setting]:
-    """All tunings: with the term first, and the largest first."""
+    """All tunings: both sets with most photographs, then the first with fewer."""
     for weight in (1.0, 0.0):
-        for n in (1000, 300, 100):
-            for name in SETS:
-                for rank, words in ((8, False), (0, True), (8, True)):
-                    yield Setting(name, n, rank, words, weight)
+        for name in SETS:
+            yield from (Setting(name, 1000, *kind, weight) for kind in KINDS)
+    for n in (300, 100):
+        yield from (Setting(SETS[0], n, *kind, 1.0) for kind in KINDS)
 
 
 def base_model(data: Path, work: Path, n_steps: int) -> Path:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, clone
+from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.validation import _check_method_params, has_fit_parameter
 from tqdm.std import tqdm
 
@@ -24,6 +25,9 @@ __all__ = ["FittedTiers", "Sample", "TierFitter"]
 
 SMALL_IMAGE = 256
 """Largest number of values in an image for which an MLP is trained instead of a U-Net."""
+
+NEIGHBOURS = 1000
+"""Most vectors among which nearest neighbours are looked for, to choose a scale."""
 
 MIN_HELD_OUT = 10
 """Fewer images than this say nothing about when to stop; training then runs to its end."""
@@ -148,7 +152,7 @@ class TierFitter:
         self, sample: Sample, classes: np.ndarray, seed: int, n_iter: int | None, bar: tqdm | None
     ) -> tuple[LateConditionedDenoiser, TrainingLog]:
         images = sample.items.images
-        mean, scale = _standard(images)
+        mean, scale = _standard(images, sample.y)
         network = self._network(images.shape[1:], len(classes), seed).to(self.device)
         dtype = self.dtype or (torch.float64 if network.config["kind"] == "mlp" else torch.float32)
         encoder = LateConditionedDenoiser(network, classes, mean, scale, torch.float32, self.device)
@@ -193,12 +197,28 @@ def _levels(shape: tuple[int, ...]) -> int:
     return levels
 
 
-def _standard(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and scale: by feature for vectors, by channel for images."""
+def _standard(images: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and scale of items to be encoded: by channel for images; for vectors by feature, or one scale for all.
+
+    Features of one unit, such as pixels, have one scale where nearest neighbours then agree more often in their class:
+    a scale of its own would make as much of a pixel in the margin as of one in the middle.
+    """
     axes = tuple(range(images.ndim - 1))
+    mean, scale = images.mean(axis=axes, dtype=float), images.std(axis=axes, dtype=float)
     # a feature that is the same in all images would divide by zero
-    scale = images.std(axis=axes, dtype=float)
-    return images.mean(axis=axes, dtype=float), np.where(scale > 1e-12, scale, 1.0)
+    own = np.where(scale > 1e-12, scale, 1.0)
+    if images.ndim > 2 or len(y) < 2:
+        return mean, own
+    one = np.full_like(own, np.sqrt(np.square(scale).mean()) or 1.0)
+    index = np.linspace(0, len(y) - 1, min(len(y), NEIGHBOURS)).astype(int)
+    by_feature, shared = (_agreement((images[index] - mean) / each, y[index]) for each in (own, one))
+    return mean, one if shared > by_feature else own
+
+
+def _agreement(X: np.ndarray, y: np.ndarray) -> float:
+    """Share of rows `[n, d]` whose nearest neighbour is of their class."""
+    nearest = NearestNeighbors(n_neighbors=1).fit(X).kneighbors(return_distance=False)[:, 0]  # none is its own
+    return float(np.mean(y[nearest] == y))
 
 
 def _seeded(estimator: BaseEstimator, seed: int) -> BaseEstimator:

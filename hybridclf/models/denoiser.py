@@ -40,7 +40,8 @@ class LateConditionedDenoiser:
     classes : sequence of labels
         Labels of the class numbers 0, 1, ….
     mean, scale : float arrays `[d]` or `[C]`
-        Images are encoded as (image - mean) / scale, per feature of a vector or per channel of an image.
+        Images are encoded as (image - mean) / scale, per channel of an image or per feature of a vector, whose features
+        may all have the same scale.
     dtype : torch.dtype
         Type of weights and computation.
     device : torch.device or str

@@ -173,3 +173,33 @@ def test_rows_of() -> None:
     assert rows.dtype == np.float64
     np.testing.assert_array_equal(rows, pixels.reshape(3, 20))
     np.testing.assert_array_equal(rows_of([Image.fromarray(p) for p in pixels]), rows)
+
+
+# --- scales -----------------------------------------------------------------------------------------------------------
+
+
+def vectors(noise: float, n_noisy: int = 30) -> np.ndarray:
+    """Two features that tell the classes apart, and some without meaning that vary by `noise`."""
+    rng = np.random.default_rng(0)
+    telling = rng.normal(size=(30, 2)) + 6 * np.stack([Y == 1, Y == 2], axis=1)
+    return np.concatenate([telling, noise * rng.normal(size=(30, n_noisy))], axis=1)
+
+
+def test_features_of_one_unit_share_a_scale(recipe: TierFitter) -> None:
+    X = vectors(0.1)
+    _, denoiser, _ = recipe.fit(sample(X, Y), CLASSES, seed=0)
+    np.testing.assert_allclose(denoiser.scale, np.sqrt(X.var(axis=0).mean()))
+    np.testing.assert_allclose(denoiser.encode(X).double().square().sum(dim=1).mean(), 32, rtol=1e-5)
+
+
+def test_features_of_several_units_have_their_own(recipe: TierFitter) -> None:
+    X = vectors(1000.0, n_noisy=1)  # on one scale it would hide the others
+    X = np.column_stack([X, np.ones(30)])
+    _, denoiser, _ = recipe.fit(sample(X, Y), CLASSES, seed=0)
+    np.testing.assert_allclose(denoiser.scale, [*X[:, :3].std(axis=0), 1.0])
+
+
+def test_channels_of_images_have_their_own(recipe: TierFitter) -> None:
+    X = images(4, 4, 2) * [1.0, 100.0]
+    _, denoiser, _ = recipe.fit(sample(X, Y), CLASSES, seed=0)
+    np.testing.assert_allclose(denoiser.scale, X.std(axis=(0, 1, 2)))

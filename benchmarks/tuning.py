@@ -69,6 +69,7 @@ KINDS = ((8, False), (0, True), (8, True))
 
 SETTINGS = [
     *(Setting(1000, 8, False, 1.0, 2400, kept=900, all_kinds=all_kinds) for all_kinds in (False, True)),
+    Setting(1000, 8, True, 1.0, 2400, kept=900, all_kinds=True),
     *(Setting(1000, 8, False, weight, 1200) for weight in (1.0, 0.0)),
     *(Setting(n, *kind, 1.0) for n in (1000, 300, 100) for kind in KINDS),
     *(Setting(n, *kind, 0.0) for n in (1000, 300, 100) for kind in KINDS),

@@ -24,13 +24,11 @@ __all__ = [
     "DecodingDenoiser",
     "Denoiser",
     "FeatureModel",
-    "FineTunable",
     "Label",
     "Proposer",
     "TextModel",
     "Trainable",
     "TunableDenoiser",
-    "TunableFeatureModel",
     "VarianceDenoiser",
     "n_prompts",
     "take",
@@ -285,40 +283,6 @@ class FeatureModel(Protocol):
         str
             Spec string of the proposer that loads it, whose `classes_` are the class names.
         """
-        ...
-
-
-class FineTunable(Protocol):
-    """Port of a pretrained network with a new classifier, to be trained further.
-
-    Attributes
-    ----------
-    network : nn.Module
-        Network from uint8 images `[B, S, S, 3]` to logits `[B, C]`. In training it draws no random numbers.
-    rates : mapping of str to float
-        Factor on the learning rate of each parameter, by name: lower for layers near the input, which know most.
-    """
-
-    network: nn.Module
-    rates: Mapping[str, float]
-
-    def save(self, network: nn.Module, folder: Path) -> str:
-        """Write a trained copy of the network into a new folder.
-
-        Returns
-        -------
-        str
-            Spec string of the proposer that loads it, as of `FeatureModel.save_with_head`.
-        """
-        ...
-
-
-@runtime_checkable
-class TunableFeatureModel(FeatureModel, Protocol):
-    """Port of a feature model whose network can be trained further once it has a new classifier."""
-
-    def with_head(self, weight: np.ndarray, bias: np.ndarray, classes: Sequence[str]) -> FineTunable:
-        """Copy the network, and give the copy a new classifier, features @ weight.T + bias."""
         ...
 
 

@@ -1,26 +1,22 @@
-"""Features of a timm classifier, and the same network with a new linear classifier, to be saved or trained further."""
+"""Features of a timm classifier, and the same network with a new linear classifier as a folder in timm's format."""
 
 import copy
 import json
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from timm.models import save_for_hf
-from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
-from torchvision.transforms.functional import rgb_to_grayscale
 
 from hybridclf.data.arrays import as_pil, convert
 from hybridclf.errors import InvalidInputError
 
-__all__ = ["FeatureExtractor", "FineTunable", "model_arguments"]
+__all__ = ["FeatureExtractor", "model_arguments", "save_with_head"]
 
 WHOLE_IMAGE: dict[str, Any] = {
     "crop_mode": "squash",
@@ -32,10 +28,6 @@ WHOLE_IMAGE: dict[str, Any] = {
 
 A user's images need not have their object in the middle, where timm's crop for ImageNet looks for it.
 """
-
-
-LAYER_DECAY = 0.75
-"""Factor on the learning rate from one layer to the one before it (arXiv 2106.08254)."""
 
 
 class FeatureExtractor:
@@ -69,111 +61,43 @@ class FeatureExtractor:
         return self.model.forward_head(maps, pre_logits=True).float().cpu()
 
 
-class FineTunable:
-    """Copy of a network with a new linear classifier of its features, to be saved or trained further.
+def save_with_head(
+    model: Any, arguments: dict[str, Any], weight: np.ndarray, bias: np.ndarray, classes: Sequence[str], folder: Path
+) -> None:
+    """Write a copy of a model with a new linear classifier into a folder, for whole images.
 
     Parameters
     ----------
     model : nn.Module
         timm's model.
-    mode : "RGB" or "L"
-        Mode of the model's images.
     arguments : dict
         Further arguments of `timm.create_model` that it was made with.
     weight, bias : float array `[C, d]`, `[C]`
         Classifier of the features.
     classes : sequence of C str
         Names of the classes.
-
-    Attributes
-    ----------
-    network : nn.Sequential
-        From uint8 images `[B, S, S, 3]` to logits `[B, C]`; statistics of batch normalisation stay as they are.
-    rates : dict of str to float
-        Factors on the learning rate: `LAYER_DECAY` for each layer between the parameter and the classifier.
+    folder : path
+        New folder.
 
     Raises
     ------
     InvalidInputError
         If the model's classifier is no single linear layer of these features.
     """
-
-    def __init__(
-        self,
-        model: Any,
-        mode: str,
-        arguments: dict[str, Any],
-        weight: np.ndarray,
-        bias: np.ndarray,
-        classes: Sequence[str],
-    ) -> None:
-        self.arguments, self.classes = arguments, list(classes)
-        own = _plain(model)
-        own.reset_classifier(len(classes))
-        layer = own.get_classifier()
-        if not isinstance(layer, nn.Linear) or layer.weight.shape != weight.shape:
-            raise InvalidInputError(
-                f"the classifier of {model.pretrained_cfg.get('architecture')!r} is no linear layer of its "
-                f"{weight.shape[1]} features, as a new one needs; choose another model, such as resnet18.a1_in1k"
-            )
-        with torch.no_grad():
-            layer.weight.copy_(torch.from_numpy(weight))
-            layer.bias.copy_(torch.from_numpy(bias))
-        own.pretrained_cfg = own.pretrained_cfg | WHOLE_IMAGE
-        self.network = _FixedStatistics(_Preparation(resolve_model_data_config(own), mode), own.requires_grad_(True))
-
-    @cached_property
-    def rates(self) -> dict[str, float]:
-        groups = param_groups_layer_decay(self.network[1], layer_decay=LAYER_DECAY)
-        scale = {id(parameter): group["lr_scale"] for group in groups for parameter in group["params"]}
-        return {name: scale[id(parameter)] for name, parameter in self.network.named_parameters()}
-
-    def save(self, network: nn.Module, folder: Path) -> str:
-        """Write the network, or a trained copy of it, into a new folder in timm's format."""
-        *_, trained = network.children()
-        config = {"num_classes": len(self.classes), "label_names": self.classes}
-        save_for_hf(_plain(trained), str(folder), config, self.arguments, safe_serialization=True)
-        return f"timm:local-dir:{folder}"
-
-
-class _FixedStatistics(nn.Sequential):
-    """Modules whose batch normalisation keeps its statistics in training, too: those of a few images are no better."""
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
-        return self
-
-
-class _Preparation(nn.Module):
-    """Preparation of uint8 images `[B, S, S, 3]` for a network, by its data configuration."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, config: dict[str, Any], mode: str) -> None:
-        super().__init__()
-        self.size, self.interpolation = tuple(config["input_size"][1:]), config["interpolation"]
-        self.is_grey = mode == "L"
-        for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(config[name]).view(-1, 1, 1), persistent=False)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Stretch to the network's size, and standardise: `[B, 3 or 1, H, W]`."""
-        x = pixels.permute(0, 3, 1, 2).float() / 255
-        if x.shape[2:] != self.size:
-            mode = self.interpolation if self.interpolation in ("bilinear", "bicubic") else "bicubic"
-            x = F.interpolate(x, self.size, mode=mode, antialias=True).clamp(0, 1)
-        if self.is_grey:
-            x = rgb_to_grayscale(x)
-        return (x - self.mean) / self.std
-
-
-def _plain(model: nn.Module) -> Any:
-    """A copy of a model in float32, on the CPU, in the usual layout of memory."""
-    return copy.deepcopy(model).float().cpu().to(memory_format=torch.contiguous_format)
+    plain = copy.deepcopy(model).float().cpu().to(memory_format=torch.contiguous_format)
+    plain.reset_classifier(len(classes))
+    layer = plain.get_classifier()
+    if not isinstance(layer, nn.Linear) or layer.weight.shape != weight.shape:
+        raise InvalidInputError(
+            f"the classifier of {model.pretrained_cfg.get('architecture')!r} is no linear layer of its "
+            f"{weight.shape[1]} features, as a new one needs; choose another model, such as resnet18.a1_in1k"
+        )
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weight))
+        layer.bias.copy_(torch.from_numpy(bias))
+    plain.pretrained_cfg = plain.pretrained_cfg | WHOLE_IMAGE
+    config = {"num_classes": len(classes), "label_names": list(classes)}
+    save_for_hf(plain, str(folder), config, arguments, safe_serialization=True)
 
 
 def model_arguments(spec: str) -> dict[str, Any]:

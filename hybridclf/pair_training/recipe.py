@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,13 +11,12 @@ from torch import Tensor, nn
 
 from ..devices import can_compile, has_bf16
 from ..models import LateUNet
-from ..ports import FineTunable
 from ..training.augmentation import distort, shift_and_mirror
 from ..training.losses import denoising_loss
 from ..training.trainer import Trainer, TrainerConfig
 from .training_data import TrainingData
 
-__all__ = ["Job", "classifier_job", "denoiser_job", "fine_tuning_job", "proposer_job", "worth_compiling"]
+__all__ = ["Job", "classifier_job", "denoiser_job", "proposer_job", "worth_compiling"]
 
 PROPOSER_SHARE = 0.4
 """Most of the training time for the proposer; what it does not need is tier 2's."""
@@ -31,9 +29,6 @@ PROPOSER_RATE, DENOISER_RATE = 1e-2, 4e-3
 
 SMOOTHING = 0.1
 """Label smoothing of the proposer's cross-entropy."""
-
-TUNING_RATE, TUNING_BATCH = 5e-4, 32
-"""Peak learning rate of a pretrained network's classifier, and images per step; layers before it have lower rates."""
 
 COMPILE_FROM = {"cpu": 15.0, "cuda": 5.0}
 """Shortest training in minutes, by device, for which compiling its network pays.
@@ -92,30 +87,6 @@ def classifier_job(name: str, minutes: float, data: TrainingData, network: nn.Mo
     return _job(name, minutes, PROPOSER_RATE, data, network, _classifier_loss, {"label_smoothing": SMOOTHING})
 
 
-def fine_tuning_job(data: TrainingData, tunable: FineTunable) -> Job:
-    """Set up the further training of a pretrained network with its new classifier, by cross-entropy.
-
-    Labels are not smoothed, as they were not for the classifier: the held-out loss decides which of both is better.
-    """
-    photos = torch.from_numpy(data.photos).to(data.device)
-    checked = data.fit_on[:CHECKED]
-    held_out_photos, held_out_y = torch.from_numpy(data.held_out_photos[checked]).to(data.device), data.held_out_y
-
-    def loss(network: nn.Module, pixels: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        return F.cross_entropy(network(shift_and_mirror(pixels, rng, data.mirror)).float(), y)
-
-    @torch.no_grad()
-    def held_out(network: nn.Module) -> float:
-        y = held_out_y[torch.from_numpy(checked).to(data.device)]
-        parts = zip(held_out_photos.split(config.batch_size), y.split(config.batch_size), strict=True)
-        return sum(float(F.cross_entropy(network(x).float(), c, reduction="sum")) for x, c in parts) / len(y)
-
-    config = replace(_config(data, 0, TUNING_RATE, TUNING_BATCH), muon=False, ema_decay=0.99)
-    network = tunable.network.to(data.device).to(memory_format=torch.channels_last)
-    trainer = Trainer(network, photos, data.y, loss, config, 0, data.settings.seed, rates=tunable.rates)
-    return Job("proposer", 0.0, trainer, held_out, {})
-
-
 def denoiser_job(data: TrainingData, network: LateUNet) -> Job:
     """Set up tier 2's training of a new U-Net by the denoising loss and the wrong-class term."""
     options: dict[str, Any] = {"wrong_class_weight": data.settings.wrong_class_weight, "times": TIMES}
@@ -140,10 +111,10 @@ def _denoiser_loss(
     return denoising_loss(network, x0, y, wrong_class_weight, rng, times)
 
 
-def _config(data: TrainingData, minutes: float, learning_rate: float, most: int) -> TrainerConfig:
-    """Settings of a trainer for this device, with at most so many images per step."""
-    n = len(data.y)
+def _config(data: TrainingData, minutes: float, learning_rate: float) -> TrainerConfig:
+    """Settings of a trainer for this device."""
     # no batch size may leave a last batch of one image, which batch normalisation refuses
+    n, most = len(data.y), BATCH_SIZE.get(data.device.type, 128)
     return TrainerConfig(
         batch_size=next(size for size in range(min(n, most), 1, -1) if n % size != 1),
         learning_rate=learning_rate,
@@ -179,7 +150,7 @@ def _job(
 
     # convolutions are faster with channels last
     network = network.to(data.device).to(memory_format=torch.channels_last)
-    config = _config(data, minutes, rate, BATCH_SIZE.get(data.device.type, 128))
+    config = _config(data, minutes, rate)
     trainer = Trainer(network, data.pixels, data.y, augmented, config, 0, data.settings.seed)
     return Job(name, 60 * minutes, trainer, held_out, options)
 

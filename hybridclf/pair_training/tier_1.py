@@ -12,14 +12,14 @@ from torch import nn
 
 from .. import plugins
 from ..errors import HybridClfError, InvalidInputError, choices
-from ..ports import FeatureModel, FineTunable, Trainable, TunableFeatureModel
+from ..ports import FeatureModel, Trainable
 from ..proposer import is_trained, rows_of
 from ..utils.progress import progress_bar
 from .checkpoint import load_tensors, save_tensors
 from .linear_head import fit_linear_head
 from .networks import PROPOSERS
-from .recipe import CHECKED, PATIENCE, PROPOSER_SHARE, TUNING_BATCH, Job, fine_tuning_job
-from .run import N_CHECKS, TrainingRun
+from .recipe import PATIENCE, PROPOSER_SHARE, Job
+from .run import TrainingRun
 from .time_budget import MIN_STEPS
 from .timing import seconds_per_step
 from .training_data import TrainingData
@@ -46,13 +46,6 @@ BATCH, TIMED = 16, 16
 
 Batches of 64 took a quarter longer on a CPU: maps of more than 32 MB are allocated anew by every layer.
 """
-
-
-FEWEST_TUNING_STEPS = 100
-"""Fewest steps of further training of a pretrained network that are worth to begin."""
-
-BACKWARD = 3
-"""Time of a training step, as a multiple of the time that its images' features take."""
 
 
 class Tier1(Protocol):
@@ -128,10 +121,8 @@ def choose(spec: str, side: int, device: str) -> Chosen:
             f"{spec!r} has no features that a classifier of your classes could be fitted on; give 'timm:NAME' of a "
             f"pretrained network, 'sklearn:NAME', {choices(FROM_SCRATCH)} for a new network, or 'auto'"
         )
-    if not isinstance(model, FeatureModel):
-        return Chosen((spec,), model, f"tier 1 is scikit-learn's {spec}")
-    further = ", which is trained further if there is time" if isinstance(model, TunableFeatureModel) else ""
-    return Chosen((spec,), model, f"tier 1 is a linear classifier on the features of {spec}{further}")
+    kind = "a linear classifier on the features of" if isinstance(model, FeatureModel) else "scikit-learn's"
+    return Chosen((spec,), model, f"tier 1 is {kind} {spec}")
 
 
 def _automatic(side: int, device: str) -> Chosen:
@@ -178,7 +169,7 @@ class NetworkTier1:
 
 
 class HeadTier1:
-    """Linear classifier on the features of a pretrained network, which is trained further if there is time.
+    """Linear classifier on the frozen features of a pretrained network.
 
     Parameters
     ----------
@@ -190,7 +181,6 @@ class HeadTier1:
 
     def __init__(self, model: FeatureModel, data: TrainingData) -> None:
         self.model, self.data = model, data
-        self.tuned: tuple[FineTunable, nn.Module] | None = None
 
     def shortest(self) -> float:
         """Time of all features, by that of a few."""
@@ -201,39 +191,17 @@ class HeadTier1:
         return (time.perf_counter() - begin) / len(some) * len(self.data.photos)
 
     def share(self, left: float, shortest: float) -> float:
-        """Time of all features, or the most it may take if that is enough to train the network further."""
-        most = PROPOSER_SHARE * left
-        return most if self._tuning_steps(most - shortest, shortest) >= FEWEST_TUNING_STEPS else shortest
-
-    def _tuning_steps(self, seconds: float, features: float) -> int:
-        """Estimate the steps of further training in so many seconds, by those that the features of all images take."""
-        if not isinstance(self.model, TunableFeatureModel):
-            return 0
-        image = features / len(self.data.photos)
-        checks = (1 + N_CHECKS) * min(CHECKED, len(self.data.fit_on)) * image
-        return int((seconds - checks) / (BACKWARD * TUNING_BATCH * image))
+        """Time of all features: it cannot be cut short, and more does not help."""
+        return shortest
 
     def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
-        """Compute the features, or read those of an earlier run, fit the classifier, and train the network further."""
+        """Compute the features, or read them where an earlier run left them, and fit the classifier."""
         path = run.checkpoint("features")
         if not path.exists():
             save_tensors(path, {"features": torch.from_numpy(self._features(progress))})
         features = load_tensors(path)["features"].numpy()
         self.head = fit_linear_head(features, self.data.y.cpu().numpy(), self.data.groups, self.data.settings.seed)
         run.log["head"] = {"C": self.head.C, "n_features": features.shape[1]}
-        shortest = run.log["plan"]["shortest"]
-        n_steps = self._tuning_steps(seconds - shortest, shortest)
-        if n_steps >= FEWEST_TUNING_STEPS:
-            self._tune(run, n_steps, progress)
-
-    def _tune(self, run: TrainingRun, n_steps: int, progress: bool) -> None:
-        """Train the network further; it keeps the weights of the lowest held-out loss, which may be those before."""
-        assert isinstance(self.model, TunableFeatureModel)
-        tunable = self.model.with_head(self.head.weight, self.head.bias, self.data.classes.tolist())
-        job = fine_tuning_job(self.data, tunable)
-        run.log["n_steps"].setdefault(job.name, n_steps)
-        network = run.train(job.name, job.trainer, 0.0, job.held_out, progress, job.loss, PATIENCE)
-        self.tuned = tunable, network
 
     def _features(self, progress: bool) -> np.ndarray:
         """Features of all training images, float32 `[n, d]`."""
@@ -246,9 +214,6 @@ class HeadTier1:
 
     def save(self, folder: Path) -> str:
         """Write the network with its new classifier."""
-        if self.tuned is not None:
-            tunable, network = self.tuned
-            return tunable.save(network, folder)
         head = self.head
         return self.model.save_with_head(head.weight, head.bias, self.data.classes.tolist(), folder)
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -10,14 +9,12 @@ from torch import Tensor, nn
 
 from ..devices import has_bf16
 
-__all__ = ["NO_RATES", "Optimizer", "StackedMuon"]
+__all__ = ["Optimizer", "StackedMuon"]
 
 NARROWEST = 17
 """Fewest rows and columns of a weight for Muon: layers next to colours or to a few classes stay with AdamW."""
 
 MUON: dict[str, Any] = {"nesterov": True, "adjust_lr_fn": "match_rms_adamw"}
-
-NO_RATES: Mapping[str, float] = MappingProxyType({})
 
 LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
@@ -37,8 +34,6 @@ class Optimizer:
         Weight decay of both optimisers.
     muon : bool
         Use Muon for the wide weights.
-    rates : mapping of str to float
-        Factors on AdamW's learning rate, by the parameter's name; 1 for others.
 
     References
     ----------
@@ -46,16 +41,12 @@ class Optimizer:
     Section 2.2 of arXiv 2502.16982: the scale of the steps.
     """
 
-    def __init__(
-        self, network: nn.Module, weight_decay: float, muon: bool = False, rates: Mapping[str, float] = NO_RATES
-    ) -> None:
+    def __init__(self, network: nn.Module, weight_decay: float, muon: bool = False) -> None:
         self._parameters = list(network.parameters())
         wide = _wide_weights(network) if muon else []
         self._matrices = {id(weight): (weight, nn.Parameter(_as_matrix(weight.detach(), weight))) for weight in wide}
-        others = [(rates.get(name, 1.0), p) for name, p in network.named_parameters() if id(p) not in self._matrices]
-        # one group for each rate, and one in any case, since AdamW refuses an empty list
-        factors = sorted({rate for rate, _ in others} or {1.0})
-        groups = [{"params": [p for own, p in others if own == rate], "rate": rate} for rate in factors]
+        others = [p for p in self._parameters if id(p) not in self._matrices]
+        groups = [{"params": others}]  # a group, since AdamW refuses a plain empty list
         self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)]
         if wide:
             matrices = [matrix for _, matrix in self._matrices.values()]
@@ -72,7 +63,7 @@ class Optimizer:
             matrix.grad = None if weight.grad is None else _as_matrix(weight.grad, weight)
         for part in self._parts:
             for group in part.param_groups:
-                group["lr"] = learning_rate * group.get("rate", 1.0)
+                group["lr"] = learning_rate
             part.step()
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import TrainingError
-from .optimizer import NO_RATES, Optimizer
+from .optimizer import Optimizer
 
 __all__ = ["Examples", "Trainer", "TrainerConfig", "check_finite"]
 
@@ -80,8 +80,6 @@ class Trainer:
         Seed of the batches and of the loss's random numbers.
     weight : Tensor `[n]`, optional
         Weights of the images, a further argument of the loss.
-    rates : mapping of str to float
-        Factors on the learning rate, by the parameter's name; 1 for others.
 
     Attributes
     ----------
@@ -103,7 +101,6 @@ class Trainer:
         n_steps: int,
         seed: int,
         weight: Tensor | None = None,
-        rates: Mapping[str, float] = NO_RATES,
     ) -> None:
         self.network, self.average = network.train(), copy.deepcopy(network).requires_grad_(False).eval()
         self.images, self.y, self.loss, self.config = images, y, loss, config
@@ -116,7 +113,7 @@ class Trainer:
         tensors = list(zip(self.average.state_dict().values(), network.state_dict().values(), strict=True))
         self._averaged = [both for both in tensors if both[0].is_floating_point()]
         self._copied = [both for both in tensors if not both[0].is_floating_point()]
-        self._optimizer = Optimizer(network, config.weight_decay, config.muon, rates)
+        self._optimizer = Optimizer(network, config.weight_decay, config.muon)
         self._computed = cast(nn.Module, torch.compile(network)) if config.compiled else network
 
     @property

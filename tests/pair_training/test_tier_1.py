@@ -10,19 +10,15 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from timm.models import save_for_hf
 from typer.testing import CliRunner
 
 from hybridclf import HybridClassifier, train_pair
 from hybridclf.cli import app
-from hybridclf.data.datasets import load_labelled
 from hybridclf.data.image_files import open_image
 from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
-from hybridclf.pair_training import recipe, tier_1
+from hybridclf.pair_training import tier_1
 from hybridclf.pair_training.networks import PROPOSERS
-from hybridclf.pair_training.settings import PairSettings
-from hybridclf.pair_training.training_data import TrainingData
 from hybridclf.proposer import FunctionProposer
 from hybridclf.training.trainer import Trainer
 
@@ -134,72 +130,6 @@ def test_a_training_starts_from_a_pair_with_such_a_tier_1(
     train_pair(data, tmp_path / "out", start_from=trained, **SETTINGS)
     assert log_of(tmp_path / "out")["settings"]["proposer"] == backbone
     assert HybridClassifier.load(tmp_path / "out").denoiser_.shrink == 4
-
-
-# --- the network is trained further -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def tuning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thirty steps of further training."""
-    monkeypatch.setattr(tier_1, "FEWEST_TUNING_STEPS", 1)
-    monkeypatch.setattr(tier_1.HeadTier1, "_tuning_steps", lambda *_: 30)
-    monkeypatch.setattr(recipe, "TUNING_BATCH", 16)
-
-
-def weights_in(out: Path) -> dict[str, torch.Tensor]:
-    return load_file(out / "proposer" / "model.safetensors")
-
-
-@pytest.mark.usefixtures("tuning")
-def test_a_network_is_trained_further_and_resumed(
-    trained: Path, data: Path, backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train_pair(data, tmp_path / "whole", proposer=backbone, **SETTINGS)
-    log = log_of(tmp_path / "whole")
-    assert log["n_steps"]["proposer"] == 30
-    assert min(entry.get("held_out", np.inf) for entry in log["losses"]["proposer"]) < log["before"]["proposer"]
-    before, after = weights_in(trained), weights_in(tmp_path / "whole")
-    assert before.keys() == after.keys()
-    assert all((before[name] != after[name]).any() for name in before if name.endswith("conv1.weight"))
-    assert log["validation"]["tier_1"] > 0.8
-    advance = Trainer._advance
-
-    def stop(self: Trainer) -> torch.Tensor:
-        if self.step == 17:
-            raise KeyboardInterrupt
-        return advance(self)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Trainer, "_advance", stop)
-        train_pair(data, tmp_path / "parts", proposer=backbone, **SETTINGS)
-    train_pair(data, tmp_path / "parts", resume=True)
-    for name in ("model.json", "proposer/model.safetensors", "denoiser.safetensors"):
-        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-
-
-@pytest.mark.usefixtures("tuning")
-def test_further_training_that_gains_nothing_changes_nothing(
-    trained: Path, data: Path, backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recipe, "TUNING_RATE", -1e-2)  # uphill
-    train_pair(data, tmp_path / "out", proposer=backbone, **SETTINGS)
-    log = log_of(tmp_path / "out")
-    assert min(entry.get("held_out", np.inf) for entry in log["losses"]["proposer"]) > log["before"]["proposer"]
-    before, after = weights_in(trained), weights_in(tmp_path / "out")
-    for name, value in before.items():
-        torch.testing.assert_close(after[name], value, rtol=0, atol=0)
-
-
-def test_further_training_takes_the_time_that_features_leave(data: Path, backbone: str) -> None:
-    images = load_labelled(data, SIDE)
-    kept = TrainingData.of(images, torch.device("cpu"), True, PairSettings(**SETTINGS))
-    first = tier_1.fitted_tier_1(tier_1.choose(backbone, SIDE, "cpu").model, kept)
-    assert isinstance(first, tier_1.HeadTier1)
-    # an image takes a second: a check of n images n seconds, a step of 32 images 96
-    n, n_checked = len(kept.photos), len(kept.fit_on)
-    assert first._tuning_steps(21 * n_checked + 10 * 96, n) == 10
-    assert first.share(1e9, n) == n  # in these tests no number of steps is enough
 
 
 # --- what is chosen ---------------------------------------------------------------------------------------------------

@@ -172,16 +172,3 @@ def test_stacked_muon_is_torchs(able: bool, monkeypatch: pytest.MonkeyPatch) -> 
     for a, b, start in zip(ours, theirs, before, strict=True):
         assert (a - b).norm() < 0.05 * (a - start).norm()
         torch.testing.assert_close(pair[0].state[a]["momentum_buffer"], pair[1].state[b]["momentum_buffer"])
-
-
-def test_rates_of_parameters() -> None:
-    """AdamW's first step is the learning rate, in the direction of the gradient's sign."""
-    network = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
-    before = {name: value.detach().clone() for name, value in network.named_parameters()}
-    optimizer = Optimizer(network, weight_decay=0.0, rates={"0.weight": 0.25, "1.bias": 0.5})
-    for parameter in network.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    optimizer.step(0.1)
-    for name, parameter in network.named_parameters():
-        expected = before[name] - 0.1 * {"0.weight": 0.25, "1.bias": 0.5}.get(name, 1.0)
-        torch.testing.assert_close(parameter.detach(), expected)

@@ -227,7 +227,7 @@ class TunableDenoiser(Denoiser, Protocol):
         Parameters
         ----------
         rank : int
-            Rank of a LoRA (arXiv 2106.09685) on the attention layers; 0 for none.
+            Rank of a LoRA (arXiv 2106.09685) on the layers by which the condition enters; 0 for none.
         words_of : sequence of labels
             Labels whose words or classes get new embeddings (textual inversion, arXiv 2208.01618); may be empty.
         seed : int

@@ -1,4 +1,4 @@
-"""Tuning of diffusers denoisers: a LoRA on the attention layers, and new embeddings of the labels' words or classes."""
+"""Tuning of diffusers denoisers: a LoRA where the condition enters, and new embeddings of words or classes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from hybridclf.errors import SavedModelError
+from hybridclf.errors import InvalidInputError, SavedModelError
 from hybridclf.ports import Condition, Label
 from hybridclf.utils.installing import require
 
@@ -28,9 +28,15 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "ad
 CROSS_ATTENTION = "attn2"
 """Name of the attention of images to text in networks that have one of its own: only these layers get a LoRA then.
 
-On the shapes pair, tuned to textures, it left other questions as they were, where a LoRA on all attention forgot a
-tenth of the answers about objects and relations.
+On the shapes pair, after 400 steps on textures, a LoRA on all attention told 88, 95 and 88 % of swapped objects,
+colours and relations apart, one on these layers 100, 98 and 95 %, with the same gain in textures.
 """
+
+MODULATION = ("time_emb_proj", "norm1.linear")
+"""Names of the linear layers by which time and class enter a class-conditional U-Net, and a DiT: these get a LoRA."""
+
+CLASS_TABLES = ("class_embedding", "class_embedder.embedding_table")
+"""Names of the embeddings of classes in a class-conditional U-Net, and in a DiT's blocks."""
 
 WORDS_FILE = "words.safetensors"
 """File name of the embeddings of words or classes."""
@@ -54,7 +60,7 @@ class Adaptation:
     def __init__(self, denoiser: "DiffusersDenoiser", lora: list[nn.Module], words: "dict[str, TunedRows]") -> None:
         self.denoiser, self._lora, self._words = denoiser, lora, words
         self.encodes_anew = bool(words) and bool(text_encoders(denoiser.pipe))
-        # a name with a dot is none that a module takes
+        # names of modules have no dots
         changes = nn.ParameterDict({name.replace(".", "_"): table.change for name, table in words.items()})
         self.parameters = nn.ModuleDict({"lora": nn.ModuleList(lora), "words": changes})
 
@@ -96,7 +102,7 @@ def adapted(denoiser: "DiffusersDenoiser", rank: int, words_of: Sequence[Label],
     denoiser : DiffusersDenoiser
         Denoiser to tune.
     rank : int
-        Rank of the LoRA on the attention layers; 0 for none.
+        Rank of the LoRA; 0 for none.
     words_of : sequence of labels
         Labels whose words, or classes, get new embeddings; may be empty.
     seed : int
@@ -106,10 +112,12 @@ def adapted(denoiser: "DiffusersDenoiser", rank: int, words_of: Sequence[Label],
     ------
     MissingDependencyError
         If a LoRA is wanted and peft is not installed.
+    InvalidInputError
+        If a LoRA is wanted and the network has no layers for it.
     """
     tables = embedding_tables(denoiser.pipe) if words_of else {}
     words = {name: TunedRows(table.module, denoiser.rows_of(name, words_of)) for name, table in tables.items()}
-    lora = _add_lora(denoiser.network, rank, seed) if rank else []
+    lora = _add_lora(denoiser.network, _targets(denoiser), rank, seed) if rank else []
     for name, table in tables.items():
         table.put(words[name])
     try:
@@ -157,7 +165,7 @@ def embedding_tables(pipe: Any) -> dict[str, Table]:
     if encoders:
         return {name: Table(part.get_input_embeddings(), part.set_input_embeddings) for name, part in encoders.items()}
     network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
-    found = [(name, part) for name, part in network.named_modules() if isinstance(part, nn.Embedding)]
+    found = [(name, part) for name, part in network.named_modules() if name.endswith(CLASS_TABLES)]
     return {name: Table(part, partial(_put, network, name)) for name, part in found}
 
 
@@ -191,12 +199,12 @@ class TunedRows(nn.Module):
         # in units of the table's spread, so that a learning rate means as much as for a LoRA
         self.unit = float(table.weight.detach().float().std())
         self.change = nn.Parameter(torch.zeros_like(self.start))
-        self.base = table
+        self.base, self._last = table, ids[-1]
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Look up the embeddings `[…, d]` of tokens `[…]`."""
         found = self.base(tokens)
-        place = torch.searchsorted(self.ids, tokens.clamp(max=int(self.ids[-1])))
+        place = torch.searchsorted(self.ids, tokens.clamp(max=self._last))
         is_tuned = self.ids[place] == tokens
         return torch.where(is_tuned[..., None], self.rows()[place].to(found.dtype), found)
 
@@ -205,11 +213,30 @@ class TunedRows(nn.Module):
         return self.start + self.unit * self.change
 
 
-def _add_lora(network: nn.Module, rank: int, seed: int) -> list[nn.Module]:
-    """Add a LoRA to a network's attention layers, and list its modules."""
+def _targets(denoiser: "DiffusersDenoiser") -> list[str]:
+    """Names of the layers that get a LoRA: those by which the condition enters, or all attention.
+
+    Raises
+    ------
+    InvalidInputError
+        If the network has none of them.
+    """
+    names = [name for name, _ in denoiser.network.named_modules()]
+    if not text_encoders(denoiser.pipe):
+        targets = [name for name in names if name.endswith(MODULATION)]
+    else:
+        attention = [name for name in names if name.endswith(ATTENTION)]
+        targets = [name for name in attention if CROSS_ATTENTION in name.split(".")] or attention
+    if not targets:
+        raise InvalidInputError(
+            f"a {type(denoiser.network).__name__} has no layers that a LoRA is known for; give rank=0 and words=True"
+        )
+    return targets
+
+
+def _add_lora(network: nn.Module, targets: list[str], rank: int, seed: int) -> list[nn.Module]:
+    """Add a LoRA to some layers of a network, and list its modules."""
     peft = require("peft", "tuning needs", "tune")
-    attention = [name for name, _ in network.named_modules() if name.endswith(ATTENTION)]
-    targets = [name for name in attention if CROSS_ATTENTION in name.split(".")] or attention
     # alpha = rank: the LoRA counts as it is, which is what diffusers assumes of a file that does not say
     config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, init_lora_weights="gaussian")
     with torch.random.fork_rng(devices=[]):  # peft draws from torch's global generator

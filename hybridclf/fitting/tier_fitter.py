@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.stats import binomtest
 from sklearn.base import BaseEstimator, clone
-from sklearn.neighbors import NearestNeighbors
+from sklearn.metrics import pairwise_distances
 from sklearn.utils.validation import _check_method_params, has_fit_parameter
 from tqdm.std import tqdm
 
@@ -26,8 +27,8 @@ __all__ = ["FittedTiers", "Sample", "TierFitter"]
 SMALL_IMAGE = 256
 """Largest number of values in an image for which an MLP is trained instead of a U-Net."""
 
-NEIGHBOURS = 1000
-"""Most vectors among which nearest neighbours are looked for, to choose a scale."""
+NEIGHBOURS, SIGNIFICANT = 2000, 0.05
+"""Most vectors among which nearest neighbours are looked for, to choose a scale, and level of the test."""
 
 MIN_HELD_OUT = 10
 """Fewer images than this say nothing about when to stop; training then runs to its end."""
@@ -145,14 +146,20 @@ class TierFitter:
             proposer = _seeded(clone(proposer), seed).fit(rows_of(chosen.items.given), classes[chosen.y], **params)
         if self.denoiser is not None:
             return FittedTiers(proposer, self.denoiser, None)
-        denoiser, log = self._train(chosen, classes, seed, n_iter, bar)
+        denoiser, log = self._train(chosen, classes, seed, n_iter, bar, _is_of_one_unit(sample))
         return FittedTiers(proposer, denoiser, log)
 
     def _train(
-        self, sample: Sample, classes: np.ndarray, seed: int, n_iter: int | None, bar: tqdm | None
+        self,
+        sample: Sample,
+        classes: np.ndarray,
+        seed: int,
+        n_iter: int | None,
+        bar: tqdm | None,
+        is_of_one_unit: bool,
     ) -> tuple[LateConditionedDenoiser, TrainingLog]:
         images = sample.items.images
-        mean, scale = _standard(images, sample.y)
+        mean, scale = _standard(images, is_of_one_unit)
         network = self._network(images.shape[1:], len(classes), seed).to(self.device)
         dtype = self.dtype or (torch.float64 if network.config["kind"] == "mlp" else torch.float32)
         encoder = LateConditionedDenoiser(network, classes, mean, scale, torch.float32, self.device)
@@ -197,28 +204,39 @@ def _levels(shape: tuple[int, ...]) -> int:
     return levels
 
 
-def _standard(images: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and scale of items to be encoded: by channel for images; for vectors by feature, or one scale for all.
-
-    Features of one unit, such as pixels, have one scale where nearest neighbours then agree more often in their class:
-    a scale of its own would make as much of a pixel in the margin as of one in the middle.
-    """
+def _standard(images: np.ndarray, is_of_one_unit: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and scale of items to be encoded: by channel for images; for vectors by feature, or one scale for all."""
     axes = tuple(range(images.ndim - 1))
     mean, scale = images.mean(axis=axes, dtype=float), images.std(axis=axes, dtype=float)
+    if is_of_one_unit:
+        scale = np.full_like(scale, np.sqrt(np.square(scale).mean()))
     # a feature that is the same in all images would divide by zero
-    own = np.where(scale > 1e-12, scale, 1.0)
-    if images.ndim > 2 or len(y) < 2:
-        return mean, own
-    one = np.full_like(own, np.sqrt(np.square(scale).mean()) or 1.0)
-    index = np.linspace(0, len(y) - 1, min(len(y), NEIGHBOURS)).astype(int)
-    by_feature, shared = (_agreement((images[index] - mean) / each, y[index]) for each in (own, one))
-    return mean, one if shared > by_feature else own
+    return mean, np.where(scale > 1e-12, scale, 1.0)
 
 
-def _agreement(X: np.ndarray, y: np.ndarray) -> float:
-    """Share of rows `[n, d]` whose nearest neighbour is of their class."""
-    nearest = NearestNeighbors(n_neighbors=1).fit(X).kneighbors(return_distance=False)[:, 0]  # none is its own
-    return float(np.mean(y[nearest] == y))
+def _is_of_one_unit(sample: Sample) -> bool:
+    """Tell whether the features of vectors are told apart better on one scale, as those of flattened images are.
+
+    A scale of its own makes as much of a pixel in the margin as of one in the middle. With one scale, nearest
+    neighbours must agree significantly more often in their class, by a sign test. All items are looked at, those held
+    out of a fold among them, so that all folds decide alike.
+    """
+    X = sample.items.images
+    if X.ndim > 2 or len(X) < 2:
+        return False
+    index = np.linspace(0, len(X) - 1, min(len(X), NEIGHBOURS)).astype(int)
+    group = (np.arange(len(X)) if sample.groups is None else sample.groups)[index]
+    own, one = ((X[index] - mean) / scale for mean, scale in (_standard(X, False), _standard(X, True)))
+    before, after = (_agree(each, sample.y[index], group) for each in (own, one))
+    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    return gained > lost and binomtest(gained, gained + lost, alternative="greater").pvalue < SIGNIFICANT
+
+
+def _agree(X: np.ndarray, y: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """True for rows `[n, d]` whose nearest neighbour of another group is of their class, bool `[n]`."""
+    distance = pairwise_distances(X)
+    distance[group[:, None] == group] = np.inf
+    return y[distance.argmin(axis=1)] == y
 
 
 def _seeded(estimator: BaseEstimator, seed: int) -> BaseEstimator:

@@ -18,7 +18,7 @@ class TuneSettings:
     Attributes
     ----------
     rank : int
-        Rank of the LoRA on the attention layers; 0 for none.
+        Rank of the LoRA; 0 for none.
     words : bool
         Learn new embeddings of the labels' words or, of a class-conditional network, of its classes.
     wrong_class_weight : float

@@ -178,25 +178,39 @@ def test_rows_of() -> None:
 # --- scales -----------------------------------------------------------------------------------------------------------
 
 
-def vectors(noise: float, n_noisy: int = 30) -> np.ndarray:
+def vectors(noise: float, n_noisy: int = 30, n: int = 90) -> tuple[np.ndarray, np.ndarray]:
     """Two features that tell the classes apart, and some without meaning that vary by `noise`."""
-    rng = np.random.default_rng(0)
-    telling = rng.normal(size=(30, 2)) + 6 * np.stack([Y == 1, Y == 2], axis=1)
-    return np.concatenate([telling, noise * rng.normal(size=(30, n_noisy))], axis=1)
+    rng, y = np.random.default_rng(0), np.arange(n) % 3
+    telling = rng.normal(size=(n, 2)) + 4 * np.stack([y == 1, y == 2], axis=1)
+    return np.concatenate([telling, noise * rng.normal(size=(n, n_noisy))], axis=1), y
 
 
-def test_features_of_one_unit_share_a_scale(recipe: TierFitter) -> None:
-    X = vectors(0.1)
-    _, denoiser, _ = recipe.fit(sample(X, Y), CLASSES, seed=0)
-    np.testing.assert_allclose(denoiser.scale, np.sqrt(X.var(axis=0).mean()))
-    np.testing.assert_allclose(denoiser.encode(X).double().square().sum(dim=1).mean(), 32, rtol=1e-5)
+def test_features_of_one_unit_share_a_scale_in_every_fold(recipe: TierFitter) -> None:
+    X, y = vectors(0.1)
+    for index in (np.arange(90), np.arange(30)):  # thirty alone say too little
+        _, denoiser, _ = recipe.fit(sample(X, y), CLASSES, seed=0, index=index)
+        np.testing.assert_allclose(denoiser.scale, np.sqrt(X[index].var(axis=0).mean()))
+        np.testing.assert_allclose(denoiser.encode(X[index]).double().square().sum(dim=1).mean(), 32, rtol=1e-5)
 
 
-def test_features_of_several_units_have_their_own(recipe: TierFitter) -> None:
-    X = vectors(1000.0, n_noisy=1)  # on one scale it would hide the others
-    X = np.column_stack([X, np.ones(30)])
-    _, denoiser, _ = recipe.fit(sample(X, Y), CLASSES, seed=0)
+@pytest.mark.parametrize("noise", [1000.0, 1.0])
+def test_other_features_have_scales_of_their_own(recipe: TierFitter, noise: float) -> None:
+    """On one scale the loudest feature would hide the others; or it makes no difference."""
+    X, y = vectors(noise, n_noisy=1)
+    X = np.column_stack([X, np.ones(90)])
+    _, denoiser, _ = recipe.fit(sample(X, y), CLASSES, seed=0)
     np.testing.assert_allclose(denoiser.scale, [*X[:, :3].std(axis=0), 1.0])
+
+
+def test_copies_of_one_group_are_no_neighbours(recipe: TierFitter) -> None:
+    X, y = vectors(0.1)
+    rng = np.random.default_rng(1)
+    many = np.repeat(X, 2, axis=0) + 1e-9 * rng.normal(size=(180, 32))  # each beside its copy, on either scale
+    twice = Sample(Items(many, many), np.repeat(y, 2), None, np.repeat(np.arange(90), 2))
+    _, denoiser, _ = recipe.fit(twice, CLASSES, seed=0)
+    np.testing.assert_allclose(denoiser.scale, np.sqrt(many.var(axis=0).mean()))
+    _, denoiser, _ = recipe.fit(replace(twice, groups=None), CLASSES, seed=0)
+    np.testing.assert_allclose(denoiser.scale, many.std(axis=0))
 
 
 def test_channels_of_images_have_their_own(recipe: TierFitter) -> None:

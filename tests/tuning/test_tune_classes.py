@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
-from hybridclf import FixedTrials, HybridClassifier, InvalidTypeError, SavedModelError, tune
+from hybridclf import FixedTrials, HybridClassifier, InvalidInputError, InvalidTypeError, SavedModelError, tune
 from hybridclf.pair_training import run as training_run
 from hybridclf.tuning.tune import STRENGTH
 from hybridclf_adapters.diffusers import load
@@ -89,6 +90,31 @@ def test_a_tuned_network_tells_classes_apart_and_is_saved(
     after = predicted(tuned.denoiser_, LABELS)
     assert (after - before).abs().max() > 1e-3
     torch.testing.assert_close(predicted(clf.denoiser_, LABELS), before, rtol=0, atol=0)
+
+
+def test_learned_times_are_no_classes(tmp_path: Path) -> None:
+    it = load(
+        str(save_named(lambda: ddpm(time_embedding_type="learned", num_train_timesteps=1000), tmp_path)), device="cpu"
+    )
+    with it.adapted(0, ["dog"], 0) as adaptation:
+        assert [name for name, _ in adaptation.parameters.named_parameters()] == ["words.class_embedding"]
+
+
+def test_a_lora_is_on_the_layers_by_which_the_class_enters(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    for name, layer in (("ddpm", "time_emb_proj"), ("dit", "norm1.linear")):
+        with load(str(folder(name)), device="cpu").adapted(2, (), 0) as adaptation:
+            adaptation.save(tmp_path)
+        names = {key.partition(".lora_")[0] for key in load_file(tmp_path / "pytorch_lora_weights.safetensors")}
+        assert names and all(key.endswith(layer) for key in names)
+
+
+def test_a_network_without_such_layers(folder: Callable[[str], Path]) -> None:
+    it = load(str(folder("ddpm")), device="cpu")
+    it.network = torch.nn.Sequential()
+    with pytest.raises(
+        InvalidInputError, match="Sequential has no layers that a LoRA is known for; give rank=0 and words"
+    ):
+        it.adapted(2, (), 0).__enter__()
 
 
 def test_words_of_another_network(folder: Callable[[str], Path], tmp_path: Path) -> None:

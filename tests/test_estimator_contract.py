@@ -327,6 +327,21 @@ def test_tier_2_is_off_where_held_out_images_say_that_it_does_not_pay(gaussian_d
     assert {(r.stopped_by, r.evaluations) for r in clf.rerank(X)} == {("off", 0)}
 
 
+def test_where_tier_2_is_off_input_far_outside_keeps_tier_1s_own_probabilities(
+    gaussian_denoiser: Callable[..., Any],
+) -> None:
+    """Their temperature was fitted on other input: sharpened, a wrong answer would cost much more."""
+    wrong = gaussian_denoiser(dict(enumerate(2 * np.eye(3, 5)[[1, 2, 0]])), s=1.0)
+    clf = quick(LogisticRegression(C=0.01), wrong).fit(X, Y)
+    assert not clf.fusion_.pays and clf.fusion_.prior_alone > 1.2
+    own = clf.proposer_.predict_proba(X)
+    usual = np.array([result.stopped_by == "off" for result in clf.rerank(X)])
+    np.testing.assert_allclose(clf.predict_proba(X)[usual], clf.fusion_.prior(np.log(own[usual])))
+    far = X + 15
+    assert {(r.stopped_by, r.evaluations) for r in clf.rerank(far)} == {("novel", 0)}
+    np.testing.assert_allclose(clf.predict_proba(far), clf.proposer_.predict_proba(far))
+
+
 def test_worth_is_of_images_that_neither_tier_saw(denoiser: Any) -> None:
     weak = FrozenEstimator(short_sighted().fit(X, Y))
     clf = quick(weak, denoiser).fit(X, Y)

@@ -163,7 +163,10 @@ class Loop:
 
     def _aside(self, task: Task) -> str:
         """Reason why tier 1 answers, "" if tier 2 is asked; the fusion does not ask about all of tier 1's classes."""
-        return task.aside if self.fusion.asks(task.candidates[int(np.argmax(task.log_prior))]) else "off"
+        if self.fusion.asks(task.candidates[int(np.argmax(task.log_prior))]):
+            return task.aside
+        # what was fitted, if only a temperature, was not fitted on such an image
+        return "novel" if task.aside == "novel" and self.fusion.calibrated else "off"
 
     def fill(self) -> Batch:
         """The next batch: rows of the images under way that no batch has, by turn and arrival.

@@ -215,7 +215,7 @@ def _standard(images: np.ndarray, is_of_one_unit: bool) -> tuple[np.ndarray, np.
 
 
 def _is_of_one_unit(sample: Sample) -> bool:
-    """Tell whether the features of vectors are told apart better on one scale, as those of flattened images are.
+    """Tell whether one scale for all features tells the classes of vectors apart better, as it does flattened images.
 
     A scale of its own makes as much of a pixel in the margin as of one in the middle. With one scale, nearest
     neighbours must agree significantly more often in their class, by a sign test. All items are looked at, those held

@@ -1,4 +1,4 @@
-"""Tuning the shapes pair to what it confuses, textures: `python -m benchmarks.tuning` (three hours on one core).
+"""Tuning the shapes pair to what it confuses, textures: `python -m benchmarks.tuning` (some hours on one core).
 
 Every row is a training of so many steps: pictures with their caption and the one with textures swapped, by a LoRA, new
 embeddings of the captions' words, or both, with and without the wrong-class term, alone or beside pictures of what is

@@ -1,4 +1,4 @@
-"""Tuning a class-conditional U-Net to photographs: `python -m benchmarks.tuning_photos DATA WORK` (1.5 hours).
+"""Tuning a class-conditional U-Net to photographs: `python -m benchmarks.tuning_photos DATA WORK` (some hours).
 
 DATA holds the training and test images of flowers5 and tinypets9. A small `UNet2DModel` learns all of their fourteen
 classes by denoising alone, as such models are published; then it is tuned to one set's classes by a LoRA, new

@@ -29,12 +29,12 @@ def measured(seed: int) -> dict[str, Any]:
     X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.5, stratify=y, random_state=seed)
     clf = HybridClassifier(random_state=seed).fit(X_train, y_train)
     posterior, results = clf.decide(X_test)
-    right = {
+    answers = {
         "hybrid": clf.classes_[posterior.argmax(axis=1)],
         "tier 1": clf.proposer_.predict(X_test),
         "SVC": SVC().fit(X_train, y_train).predict(X_test),
     }
-    accuracies = {name: float(np.mean(answers == y_test)) for name, answers in right.items()}
+    accuracies = {name: float(np.mean(given == y_test)) for name, given in answers.items()}
     return accuracies | {"evaluations": float(np.mean([result.evaluations for result in results]))}
 
 

@@ -20,7 +20,7 @@ from ._diffusers_lora import LORA_FILE, check_base, describe_base, lora_layers, 
 if TYPE_CHECKING:
     from ._diffusers_base import DiffusersDenoiser
 
-__all__ = ["Adaptation", "adapted", "load_words", "text_encoders"]
+__all__ = ["Adaptation", "adapted", "load_words"]
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 """Names of the linear layers in diffusers' attention, of images and of text beside them."""
@@ -59,7 +59,7 @@ class Adaptation:
 
     def __init__(self, denoiser: "DiffusersDenoiser", lora: list[nn.Module], words: "dict[str, TunedRows]") -> None:
         self.denoiser, self._lora, self._words = denoiser, lora, words
-        self.encodes_anew = bool(words) and bool(text_encoders(denoiser.pipe))
+        self.encodes_anew = bool(words) and bool(_text_encoders(denoiser.pipe))
         # names of modules have no dots
         changes = nn.ParameterDict({name.replace(".", "_"): table.change for name, table in words.items()})
         self.parameters = nn.ModuleDict({"lora": nn.ModuleList(lora), "words": changes})
@@ -115,7 +115,7 @@ def adapted(denoiser: "DiffusersDenoiser", rank: int, words_of: Sequence[Label],
     InvalidInputError
         If a LoRA is wanted and the network has no layers for it.
     """
-    tables = embedding_tables(denoiser.pipe) if words_of else {}
+    tables = _embedding_tables(denoiser.pipe) if words_of else {}
     words = {name: TunedRows(table.module, denoiser.rows_of(name, words_of)) for name, table in tables.items()}
     lora = _add_lora(denoiser.network, _targets(denoiser), rank, seed) if rank else []
     for name, table in tables.items():
@@ -139,7 +139,7 @@ def load_words(pipe: Any, path: Path) -> None:
         If they cannot be read, or are those of another pipeline.
     """
     try:
-        tensors, tables = safetensors.torch.load_file(path), embedding_tables(pipe)
+        tensors, tables = safetensors.torch.load_file(path), _embedding_tables(pipe)
         check_base(pipe, path)
     except (OSError, SafetensorError) as error:
         raise SavedModelError(f"the words {str(path)!r} cannot be read: {error}") from error
@@ -152,21 +152,21 @@ def load_words(pipe: Any, path: Path) -> None:
             weight[ids.to(weight.device)] = rows.to(weight)
 
 
-class Table(NamedTuple):
+class _Table(NamedTuple):
     """Embedding table of a pipeline, and the function that puts another in its place."""
 
     module: nn.Embedding
     put: Callable[[nn.Module], Any]
 
 
-def embedding_tables(pipe: Any) -> dict[str, Table]:
+def _embedding_tables(pipe: Any) -> dict[str, _Table]:
     """Embedding tables of a pipeline, by name: of its text encoders' tokens or, if it has none, of its classes."""
-    encoders = text_encoders(pipe)
+    encoders = _text_encoders(pipe)
     if encoders:
-        return {name: Table(part.get_input_embeddings(), part.set_input_embeddings) for name, part in encoders.items()}
+        return {name: _Table(part.get_input_embeddings(), part.set_input_embeddings) for name, part in encoders.items()}
     network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
     found = [(name, part) for name, part in network.named_modules() if name.endswith(CLASS_TABLES)]
-    return {name: Table(part, partial(_put, network, name)) for name, part in found}
+    return {name: _Table(part, partial(_put, network, name)) for name, part in found}
 
 
 def _put(network: nn.Module, path: str, module: nn.Module) -> None:
@@ -175,7 +175,7 @@ def _put(network: nn.Module, path: str, module: nn.Module) -> None:
     setattr(network.get_submodule(parent), name, module)
 
 
-def text_encoders(pipe: Any) -> dict[str, Any]:
+def _text_encoders(pipe: Any) -> dict[str, Any]:
     """Text encoders of a pipeline, by name."""
     parts = {name: part for name, part in pipe.components.items() if name.startswith("text_encoder")}
     return {name: part for name, part in parts.items() if part is not None}
@@ -222,7 +222,7 @@ def _targets(denoiser: "DiffusersDenoiser") -> list[str]:
         If the network has none of them.
     """
     names = [name for name, _ in denoiser.network.named_modules()]
-    if not text_encoders(denoiser.pipe):
+    if not _text_encoders(denoiser.pipe):
         targets = [name for name in names if name.endswith(MODULATION)]
     else:
         attention = [name for name in names if name.endswith(ATTENTION)]

@@ -94,7 +94,7 @@ def load(
     lora_scale : float
         Factor on the LoRA; 1 is as it was trained.
     words : path, optional
-        Embeddings of words that `hybridclf tune --words` has written.
+        Embeddings of words or classes that `hybridclf tune --words` has written.
     embedding : Path, optional
         Textual inversion in safetensors; its tokens, such as "<my-cat>", are words in labels and prompts.
     config : Path, optional

@@ -24,13 +24,11 @@ __all__ = [
     "DecodingDenoiser",
     "Denoiser",
     "FeatureModel",
-    "FineTunable",
     "Label",
     "Proposer",
     "TextModel",
     "Trainable",
     "TunableDenoiser",
-    "TunableFeatureModel",
     "VarianceDenoiser",
     "n_prompts",
     "take",
@@ -285,56 +283,6 @@ class FeatureModel(Protocol):
         str
             Spec string of the proposer that loads it, whose `classes_` are the class names.
         """
-        ...
-
-
-class FineTunable(Protocol):
-    """Port of a pretrained network with a new classifier, to be trained further.
-
-    Attributes
-    ----------
-    network : nn.Module
-        Network from uint8 images `[B, S, S, 3]` to logits `[B, C]`. In training it draws no random numbers.
-    """
-
-    network: nn.Module
-
-    def parameter_groups(self, weight_decay: float, layer_decay: float, smallest: float) -> list[dict[str, Any]]:
-        """Group the network's parameters for an optimiser, by layer.
-
-        Parameters
-        ----------
-        weight_decay : float
-            Weight decay of matrices and kernels.
-        layer_decay : float
-            Factor on the learning rate from one layer to the one before it.
-        smallest : float
-            Smallest factor of all.
-
-        Returns
-        -------
-        list of dict
-            "params", "weight_decay", and "lr_scale", the factor on the learning rate.
-        """
-        ...
-
-    def save(self, network: nn.Module, folder: Path) -> str:
-        """Write the network, or a trained copy of it, into a new folder.
-
-        Returns
-        -------
-        str
-            Spec string of the proposer that loads it, as of `FeatureModel.save_with_head`.
-        """
-        ...
-
-
-@runtime_checkable
-class TunableFeatureModel(FeatureModel, Protocol):
-    """Port of a feature model whose network can be trained further once it has a new classifier."""
-
-    def with_head(self, weight: np.ndarray, bias: np.ndarray, classes: Sequence[str]) -> FineTunable:
-        """Copy the network, and give the copy a new classifier, features @ weight.T + bias."""
         ...
 
 

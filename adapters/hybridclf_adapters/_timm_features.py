@@ -1,5 +1,6 @@
-"""Features of a timm classifier."""
+"""Features of a timm classifier, and the same network with a new linear classifier as a folder in timm's format."""
 
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +10,13 @@ import numpy as np
 import torch
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
-from torch import Tensor
+from timm.models import save_for_hf
+from torch import Tensor, nn
 
 from hybridclf.data.arrays import as_pil, convert
+from hybridclf.errors import InvalidInputError
 
-__all__ = ["FeatureExtractor", "model_arguments"]
+__all__ = ["FeatureExtractor", "model_arguments", "save_with_head"]
 
 WHOLE_IMAGE: dict[str, Any] = {
     "crop_mode": "squash",
@@ -56,6 +59,45 @@ class FeatureExtractor:
         pixels = pixels.to(next(self.model.parameters()).device, dtype, memory_format=torch.channels_last)
         maps = self.model.forward_features(pixels)
         return self.model.forward_head(maps, pre_logits=True).float().cpu()
+
+
+def save_with_head(
+    model: Any, arguments: dict[str, Any], weight: np.ndarray, bias: np.ndarray, classes: Sequence[str], folder: Path
+) -> None:
+    """Write a copy of a model with a new linear classifier into a folder, for whole images.
+
+    Parameters
+    ----------
+    model : nn.Module
+        timm's model.
+    arguments : dict
+        Further arguments of `timm.create_model` that it was made with.
+    weight, bias : float array `[C, d]`, `[C]`
+        Classifier of the features.
+    classes : sequence of C str
+        Names of the classes.
+    folder : path
+        New folder.
+
+    Raises
+    ------
+    InvalidInputError
+        If the model's classifier is no single linear layer of these features.
+    """
+    plain = copy.deepcopy(model).float().cpu().to(memory_format=torch.contiguous_format)
+    plain.reset_classifier(len(classes))
+    layer = plain.get_classifier()
+    if not isinstance(layer, nn.Linear) or layer.weight.shape != weight.shape:
+        raise InvalidInputError(
+            f"the classifier of {model.pretrained_cfg.get('architecture')!r} is no linear layer of its "
+            f"{weight.shape[1]} features, as a new one needs; choose another model, such as resnet18.a1_in1k"
+        )
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weight))
+        layer.bias.copy_(torch.from_numpy(bias))
+    plain.pretrained_cfg = plain.pretrained_cfg | WHOLE_IMAGE
+    config = {"num_classes": len(classes), "label_names": list(classes)}
+    save_for_hf(plain, str(folder), config, arguments, safe_serialization=True)
 
 
 def model_arguments(spec: str) -> dict[str, Any]:

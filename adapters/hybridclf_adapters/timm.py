@@ -52,8 +52,7 @@ from ._image_proposer import (
 from ._imagenet import imagenet, named
 from ._timm_checks import check_classifier, check_name
 from ._timm_convnet import ConvNet as ConvNet  # its import registers it, for saved pairs
-from ._timm_features import FeatureExtractor, model_arguments
-from ._timm_fine_tuning import TimmFineTunable
+from ._timm_features import FeatureExtractor, model_arguments, save_with_head
 from ._timm_models import HybridModel
 from ._timm_registry import register
 
@@ -205,12 +204,8 @@ class TimmProposer(ImageProposer):
 
     def save_with_head(self, weight: np.ndarray, bias: np.ndarray, classes: Sequence[str], folder: Path) -> str:
         """Write the model with a new linear classifier into a folder; see `FeatureModel`."""
-        made = self.with_head(weight, bias, classes)
-        return made.save(made.network, folder)
-
-    def with_head(self, weight: np.ndarray, bias: np.ndarray, classes: Sequence[str]) -> TimmFineTunable:
-        """Copy the model with a new linear classifier, to be trained further; see `TunableFeatureModel`."""
-        return TimmFineTunable(self.model, self.mode, self.arguments, weight, bias, classes)
+        save_with_head(self.model, self.arguments, weight, bias, classes, folder)
+        return f"timm:local-dir:{folder}"
 
     def _column(self, label: Label) -> int:
         found = self._columns_of.get(label, [])

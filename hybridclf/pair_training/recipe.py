@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,13 +11,12 @@ from torch import Tensor, nn
 
 from ..devices import can_compile, has_bf16
 from ..models import LateUNet
-from ..ports import FineTunable
 from ..training.augmentation import distort, shift_and_mirror
 from ..training.losses import denoising_loss
 from ..training.trainer import Trainer, TrainerConfig
 from .training_data import TrainingData
 
-__all__ = ["Job", "classifier_job", "denoiser_job", "fine_tuning_job", "proposer_job", "worth_compiling"]
+__all__ = ["Job", "classifier_job", "denoiser_job", "proposer_job", "worth_compiling"]
 
 PROPOSER_SHARE = 0.4
 """Most of the training time for the proposer; what it does not need is tier 2's."""
@@ -31,15 +29,6 @@ PROPOSER_RATE, DENOISER_RATE = 1e-2, 4e-3
 
 SMOOTHING = 0.1
 """Label smoothing of the proposer's cross-entropy."""
-
-TUNING_RATE, LAYER_DECAY, SMALLEST_SCALE = 3e-4, 0.75, 0.03
-"""Peak learning rate of a pretrained network's classifier, factor on it from a layer to the one before, and its least.
-
-Layer decay is from arXiv 2106.08254. Without a least factor the first layers of a deep DenseNet would hardly move.
-"""
-
-TUNING_BATCH = 16
-"""Images per step of a pretrained network."""
 
 COMPILE_FROM = {"cpu": 15.0, "cuda": 5.0}
 """Shortest training in minutes, by device, for which compiling its network pays.
@@ -96,42 +85,6 @@ def proposer_job(data: TrainingData, network: nn.Module) -> Job:
 def classifier_job(name: str, minutes: float, data: TrainingData, network: nn.Module) -> Job:
     """Set up a new classifier's training by cross-entropy."""
     return _job(name, minutes, PROPOSER_RATE, data, network, _classifier_loss, {"label_smoothing": SMOOTHING})
-
-
-def fine_tuning_job(data: TrainingData, tunable: FineTunable) -> Job:
-    """Set up the further training of a pretrained network with its new classifier, by cross-entropy.
-
-    Labels are not smoothed, as they were not for the classifier: the held-out loss decides which of both is better. The
-    images stay where they are, and go to the device batch by batch.
-    """
-    device, y = data.device, data.y.cpu()
-    checked = data.fit_on[:CHECKED]  # never what the result is measured on
-    held_out_photos, held_out_y = torch.from_numpy(data.held_out_photos[checked]), data.held_out_y.cpu()[checked]
-
-    def cross_entropy(network: nn.Module, pixels: Tensor, y: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device)):
-            logits = network(pixels.to(device))
-        return F.cross_entropy(logits.float(), y.to(device))
-
-    def augmented(network: nn.Module, pixels: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        return cross_entropy(network, shift_and_mirror(pixels, rng, data.mirror), y)
-
-    @torch.no_grad()
-    def held_out(network: nn.Module) -> float:
-        network.train().eval()  # some networks keep what they computed of their weights until they are trained again
-        chunks = zip(held_out_photos.split(TUNING_BATCH), held_out_y.split(TUNING_BATCH), strict=True)
-        return sum(float(cross_entropy(network, x, c)) * len(c) for x, c in chunks) / len(held_out_y)
-
-    config = replace(_config(data, 0, TUNING_RATE), batch_size=min(TUNING_BATCH, len(y)), ema_decay=0.99)
-    config = replace(config, bf16=False, muon=False)
-    network = tunable.network.to(device)
-    if device.type == "cuda":  # on a CPU it ended the process for fastvit_t8 (torch 2.15)
-        network = network.to(memory_format=torch.channels_last)
-    groups = tunable.parameter_groups(config.weight_decay, LAYER_DECAY, SMALLEST_SCALE)
-    trainer = Trainer(
-        network, torch.from_numpy(data.photos), y, augmented, config, 0, data.settings.seed, groups=groups
-    )
-    return Job("proposer", 0.0, trainer, held_out, {})
 
 
 def denoiser_job(data: TrainingData, network: LateUNet) -> Job:

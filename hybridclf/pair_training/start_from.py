@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 
 from ..data.holding_out import pack, unpack
 from ..errors import InvalidInputError, SavedModelError
-from ..estimator import HybridClassifier
 from ..models import LateUNet
 from ..persistence import read_description
 from ..persistence.denoisers import restore_denoiser
@@ -21,7 +20,7 @@ from .networks import same_unet
 from .settings import PairSettings
 from .training_data import TrainingData
 
-__all__ = ["earlier_settings", "earlier_tier_1", "seen_images", "take_over", "trained_on"]
+__all__ = ["earlier_settings", "seen_images", "take_over", "trained_on"]
 
 FIRST_PROPOSER = "timm:small"
 """Tier 1 of pairs whose log does not name it."""
@@ -90,13 +89,6 @@ def take_over(folder: Path, data: TrainingData, trainable: Trainable | None) -> 
         network = same_unet(data, earlier.config)
         network.load_state_dict(earlier.state_dict())
         return network
-
-
-def earlier_tier_1(chosen: PairSettings, device: str) -> Any:
-    """Load tier 1 of the pair to start from: a pretrained network may have been trained further there."""
-    folder = Path(str(chosen.start_from))
-    with _a_pair_to_start_from(folder, chosen):
-        return HybridClassifier.load(folder, device=device).proposer_
 
 
 def earlier_settings(folder: Path) -> dict[str, Any]:

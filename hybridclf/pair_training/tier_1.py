@@ -12,14 +12,14 @@ from torch import nn
 
 from .. import plugins
 from ..errors import HybridClfError, InvalidInputError, choices
-from ..ports import FeatureModel, FineTunable, Trainable, TunableFeatureModel
+from ..ports import FeatureModel, Trainable
 from ..proposer import is_trained, rows_of
 from ..utils.progress import progress_bar
 from .checkpoint import load_tensors, save_tensors
 from .linear_head import fit_linear_head
 from .networks import PROPOSERS
-from .recipe import CHECKED, PATIENCE, PROPOSER_SHARE, TUNING_BATCH, Job, fine_tuning_job
-from .run import N_CHECKS, TrainingRun
+from .recipe import PATIENCE, PROPOSER_SHARE, Job
+from .run import TrainingRun
 from .time_budget import MIN_STEPS
 from .timing import seconds_per_step
 from .training_data import TrainingData
@@ -46,13 +46,6 @@ BATCH, TIMED = 16, 16
 
 Batches of 64 took a quarter longer on a CPU: maps of more than 32 MB are allocated anew by every layer.
 """
-
-
-FEWEST_TUNING_STEPS = 50
-"""Fewest steps of further training of a pretrained network that are worth to begin."""
-
-BACKWARD = 5
-"""Time of a training step, as a multiple of the time of its images' features: about that of EfficientNet on a CPU."""
 
 
 class Tier1(Protocol):
@@ -128,10 +121,8 @@ def choose(spec: str, side: int, device: str) -> Chosen:
             f"{spec!r} has no features that a classifier of your classes could be fitted on; give 'timm:NAME' of a "
             f"pretrained network, 'sklearn:NAME', {choices(FROM_SCRATCH)} for a new network, or 'auto'"
         )
-    if not isinstance(model, FeatureModel):
-        return Chosen((spec,), model, f"tier 1 is scikit-learn's {spec}")
-    further = ", trained further if there is time" if isinstance(model, TunableFeatureModel) else ""
-    return Chosen((spec,), model, f"tier 1 is a linear classifier on the features of {spec}{further}")
+    kind = "a linear classifier on the features of" if isinstance(model, FeatureModel) else "scikit-learn's"
+    return Chosen((spec,), model, f"tier 1 is {kind} {spec}")
 
 
 def _automatic(side: int, device: str) -> Chosen:
@@ -178,7 +169,7 @@ class NetworkTier1:
 
 
 class HeadTier1:
-    """Linear classifier on the features of a pretrained network, which is trained further if there is time.
+    """Linear classifier on the frozen features of a pretrained network.
 
     Parameters
     ----------
@@ -190,7 +181,6 @@ class HeadTier1:
 
     def __init__(self, model: FeatureModel, data: TrainingData) -> None:
         self.model, self.data = model, data
-        self._tuned: tuple[FineTunable, nn.Module] | None = None
 
     def shortest(self) -> float:
         """Time of all features, by that of a few."""
@@ -201,48 +191,17 @@ class HeadTier1:
         return (time.perf_counter() - begin) / len(some) * len(self.data.photos)
 
     def share(self, left: float, shortest: float) -> float:
-        """Time of all features, or the most it may take if that is enough to train the network further."""
-        most = PROPOSER_SHARE * left
-        step = BACKWARD * TUNING_BATCH * shortest / len(self.data.photos)
-        enough = shortest + self._checking(shortest) + FEWEST_TUNING_STEPS * step
-        return most if isinstance(self.model, TunableFeatureModel) and most >= enough else shortest
-
-    def _checking(self, shortest: float) -> float:
-        """Seconds of all checks of the held-out loss, if the features of the training images take so many."""
-        return (1 + N_CHECKS) * min(CHECKED, len(self.data.fit_on)) * shortest / len(self.data.photos)
+        """Time of all features: it cannot be cut short, and more does not help."""
+        return shortest
 
     def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
-        """Compute the features, or read those of an earlier run, fit the classifier, and train the network further."""
+        """Compute the features, or read them where an earlier run left them, and fit the classifier."""
         path = run.checkpoint("features")
         if not path.exists():
             save_tensors(path, {"features": torch.from_numpy(self._features(progress))})
         features = load_tensors(path)["features"].numpy()
         self.head = fit_linear_head(features, self.data.y.cpu().numpy(), self.data.groups, self.data.settings.seed)
-        run.log.setdefault("head", {"C": self.head.C, "n_features": features.shape[1]})
-        shortest = run.log["plan"]["shortest"]
-        if isinstance(self.model, TunableFeatureModel):
-            self._train_further(self.model, run, seconds - shortest - self._checking(shortest), progress)
-
-    def _train_further(self, model: TunableFeatureModel, run: TrainingRun, seconds: float, progress: bool) -> None:
-        """Train the network, if there is time; it has the weights of the lowest held-out loss, perhaps those before."""
-        found = run.log["head"]
-        if found.get("tuning_steps", seconds) <= 0:
-            return
-        tunable = model.with_head(self.head.weight, self.head.bias, self.data.classes.tolist())
-        try:
-            job = fine_tuning_job(self.data, tunable)
-            if "tuning_steps" not in found:  # a resumed training keeps its number
-                n_steps = int(seconds / seconds_per_step(job.trainer))
-                found["tuning_steps"] = n_steps if n_steps >= FEWEST_TUNING_STEPS else 0
-            if found["tuning_steps"]:
-                run.log["n_steps"].setdefault(job.name, found["tuning_steps"])
-                run.write()
-                network = run.train(job.name, job.trainer, 0.0, job.held_out, progress, job.loss, PATIENCE)
-                self._tuned = tunable, network
-        except torch.OutOfMemoryError:  # the classifier alone is a tier 1, too
-            found["tuning_steps"] = 0
-            for name in ("n_steps", "losses", "before"):
-                run.log.get(name, {}).pop("proposer", None)
+        run.log["head"] = {"C": self.head.C, "n_features": features.shape[1]}
 
     def _features(self, progress: bool) -> np.ndarray:
         """Features of all training images, float32 `[n, d]`."""
@@ -255,9 +214,6 @@ class HeadTier1:
 
     def save(self, folder: Path) -> str:
         """Write the network with its new classifier."""
-        if self._tuned is not None:
-            tunable, network = self._tuned
-            return tunable.save(network, folder)
         head = self.head
         return self.model.save_with_head(head.weight, head.bias, self.data.classes.tolist(), folder)
 

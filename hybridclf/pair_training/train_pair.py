@@ -17,7 +17,6 @@ from ..denoising import objectives, weighting
 from ..devices import as_device, has_bf16
 from ..estimator import HybridClassifier
 from ..fitting import calibration, corruptions, cross_fit, drift, outliers, recording, tier_fitter, worth
-from ..ports import FeatureModel
 from ..pretrained.catalog import model_folder
 from ..reranking import fusion, novelty
 from ..training import augmentation, losses, optimizer, trainer
@@ -28,7 +27,7 @@ from .planning import new_denoiser, new_proposer, plan_time
 from .recipe import PATIENCE, PROPOSER_SHARE, Job, denoiser_job, proposer_job, worth_compiling
 from .run import TrainingRun
 from .settings import PairSettings, stored_settings
-from .start_from import earlier_settings, earlier_tier_1, seen_images, take_over, trained_on
+from .start_from import earlier_settings, seen_images, take_over, trained_on
 from .tier_1 import AUTO, NEW, Chosen, NetworkTier1, Tier1, choose, fitted_tier_1
 from .time_budget import FINISHING_SHARE, TimeBudget, TimePlan
 from .training_data import TrainingData
@@ -185,14 +184,12 @@ def _choose(
     source: str | Path, settings: PairSettings, device: torch.device, run: TrainingRun | None
 ) -> tuple[Chosen, int]:
     """Choose tier 1, and the side in pixels to read images in: a multiple of tier 2's."""
+    if run is not None:
+        return choose(settings.proposer, 0, str(device)), run.log["settings"].get("side", settings.image_size)
     earlier = {} if settings.start_from is None else earlier_settings(Path(settings.start_from))
     spec = earlier.get("proposer", settings.proposer) if settings.proposer == AUTO else settings.proposer
-    typical = 0 if run is not None or source == DIGITS else typical_side(source, settings.group)
+    typical = 0 if source == DIGITS else typical_side(source, settings.group)
     tier_1 = choose(spec, typical, str(device))
-    if isinstance(tier_1.model, FeatureModel) and spec == earlier.get("proposer"):
-        tier_1 = tier_1._replace(model=earlier_tier_1(settings, str(device)))
-    if run is not None:
-        return tier_1, run.log["settings"].get("side", settings.image_size)
     # images are told apart by their pixels, so what a pair has seen is known in the size that it was read in alone
     if earlier:
         same = earlier.get("image_size") == settings.image_size  # else it is refused where its weights are read

@@ -34,9 +34,6 @@ class Optimizer:
         Weight decay of both optimisers.
     muon : bool
         Use Muon for the wide weights.
-    groups : sequence of dict, optional
-        All parameters in groups for AdamW, with "lr_scale", a factor on the learning rate, and "weight_decay"; not with
-        `muon`.
 
     References
     ----------
@@ -44,20 +41,13 @@ class Optimizer:
     Section 2.2 of arXiv 2502.16982: the scale of the steps.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        weight_decay: float,
-        muon: bool = False,
-        groups: Sequence[Mapping[str, Any]] | None = None,
-    ) -> None:
+    def __init__(self, network: nn.Module, weight_decay: float, muon: bool = False) -> None:
         self._parameters = list(network.parameters())
         wide = _wide_weights(network) if muon else []
         self._matrices = {id(weight): (weight, nn.Parameter(_as_matrix(weight.detach(), weight))) for weight in wide}
         others = [p for p in self._parameters if id(p) not in self._matrices]
-        # a group, since AdamW refuses a plain empty list
-        own = [{"params": others}] if groups is None else [dict(group) for group in groups]
-        self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(own, weight_decay=weight_decay, fused=True)]
+        groups = [{"params": others}]  # a group, since AdamW refuses a plain empty list
+        self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)]
         if wide:
             matrices = [matrix for _, matrix in self._matrices.values()]
             self._parts.append(StackedMuon(matrices, weight_decay=weight_decay, **MUON))
@@ -73,7 +63,7 @@ class Optimizer:
             matrix.grad = None if weight.grad is None else _as_matrix(weight.grad, weight)
         for part in self._parts:
             for group in part.param_groups:
-                group["lr"] = learning_rate * group.get("lr_scale", 1.0)
+                group["lr"] = learning_rate
             part.step()
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -67,9 +67,9 @@ class Trainer:
     network : nn.Module
         Network to train in place, on its own device.
     images : Tensor `[n, …]`
-        Images in the form the loss takes, on the network's device, or on another one from which the loss moves them.
+        Images in the form the loss takes, on the network's device.
     y : LongTensor `[n]`
-        Class numbers, on the images' device.
+        Class numbers, on the same device.
     loss : function
         Function from (network, images, class numbers, generator) to the loss of a batch.
     config : TrainerConfig
@@ -80,8 +80,6 @@ class Trainer:
         Seed of the batches and of the loss's random numbers.
     weight : Tensor `[n]`, optional
         Weights of the images, a further argument of the loss.
-    groups : sequence of dict, optional
-        Groups of the parameters, as `Optimizer` takes them.
 
     Attributes
     ----------
@@ -103,7 +101,6 @@ class Trainer:
         n_steps: int,
         seed: int,
         weight: Tensor | None = None,
-        groups: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
         self.network, self.average = network.train(), copy.deepcopy(network).requires_grad_(False).eval()
         self.images, self.y, self.loss, self.config = images, y, loss, config
@@ -116,7 +113,7 @@ class Trainer:
         tensors = list(zip(self.average.state_dict().values(), network.state_dict().values(), strict=True))
         self._averaged = [both for both in tensors if both[0].is_floating_point()]
         self._copied = [both for both in tensors if not both[0].is_floating_point()]
-        self._optimizer = Optimizer(network, config.weight_decay, config.muon, groups)
+        self._optimizer = Optimizer(network, config.weight_decay, config.muon)
         self._computed = cast(nn.Module, torch.compile(network)) if config.compiled else network
 
     @property

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from timm.data import create_transform
 from timm.models import save_for_hf
 
 from hybridclf.errors import InvalidInputError
-from hybridclf.ports import FeatureModel, TunableFeatureModel
+from hybridclf.ports import FeatureModel
 from hybridclf_adapters.timm import load
 
 
@@ -58,57 +57,6 @@ def test_a_new_classifier_is_saved_with_the_network(name: str, images: list[Imag
     expected = torch.from_numpy(features @ weight.T + bias).log_softmax(dim=1)
     np.testing.assert_allclose(loaded.predict_log_proba(images), expected, rtol=1e-4, atol=1e-4)
     assert proposer.fit(None).predict_log_proba(images).shape == (3, 5)  # it has kept its own
-
-
-@pytest.mark.parametrize(
-    "arguments", [{"name": "test_resnet"}, {"name": "test_vit"}, {"name": "test_resnet", "in_chans": 1}]
-)
-def test_a_network_to_be_trained_further_answers_as_its_classifier(arguments: dict[str, Any], tmp_path: Path) -> None:
-    proposer, rng = load(saved(tmp_path / "net", **arguments)), np.random.default_rng(0)
-    assert isinstance(proposer, TunableFeatureModel)
-    side = proposer.feature_side
-    pixels = rng.integers(0, 256, (2, side, side, 3), dtype=np.uint8)
-    features = proposer.features(pixels)
-    weight, bias = rng.normal(size=(3, features.shape[1])), rng.normal(size=3)
-    tunable = proposer.with_head(weight, bias, ["a", "b", "c"])
-    with torch.no_grad():
-        logits = tunable.network.eval()(torch.from_numpy(pixels))
-        half = tunable.network(torch.from_numpy(pixels[:, ::2, ::2]))  # stretched
-    np.testing.assert_allclose(
-        logits, features @ weight.T + bias, rtol=0, atol=5e-2 if "in_chans" in arguments else 1e-3
-    )
-    assert half.shape == (2, 3)
-    assert all(parameter.requires_grad for parameter in tunable.network.parameters())
-    assert not any(parameter.requires_grad for parameter in proposer.model.parameters())
-
-
-def test_layers_near_the_input_learn_slowest(tmp_path: Path) -> None:
-    proposer = load(saved(tmp_path / "net", "test_resnet"))
-    tunable = proposer.with_head(np.zeros((3, 96)), np.zeros(3), ["a", "b", "c"])
-    groups = tunable.parameter_groups(0.05, 0.5, 0.2)
-    scale = {id(parameter): group["lr_scale"] for group in groups for parameter in group["params"]}
-    decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
-    named = dict(tunable.network.named_parameters())
-    assert {id(parameter) for parameter in named.values()} == scale.keys()
-    assert scale[id(named["1.fc.weight"])] == scale[id(named["1.fc.bias"])] == 1
-    by_layer = [scale[id(named[name])] for name in named if name.endswith("conv1.weight")]
-    assert by_layer == sorted(by_layer) and by_layer[0] == 0.2
-    assert {decay[id(value)] for value in named.values() if value.ndim > 1} == {0.05}
-    assert {decay[id(value)] for value in named.values() if value.ndim == 1} == {0}
-
-
-def test_what_a_few_images_would_spoil_stays_as_in_evaluation(tmp_path: Path) -> None:
-    spec = saved(tmp_path / "net", "test_vit", drop_rate=0.5, drop_path_rate=0.5)
-    tunable = load(spec).with_head(np.zeros((3, 64)), np.zeros(3), ["a", "b", "c"])
-    pixels = torch.zeros(2, 160, 160, 3, dtype=torch.uint8)
-    network = tunable.network.train()
-    assert network.training and network[1].training
-    torch.testing.assert_close(network(pixels), network(pixels), rtol=0, atol=0)
-    residual = load(saved(tmp_path / "other", "test_resnet")).with_head(np.zeros((3, 96)), np.zeros(3), ["a", "b", "c"])
-    before = {name: value.clone() for name, value in residual.network.named_buffers()}
-    residual.network.train()(pixels)
-    for name, value in residual.network.named_buffers():
-        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 
 def test_a_networks_arguments_are_kept(images: list[Image.Image], tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ def small() -> Iterator[None]:
             patch.setattr(module, "seconds_per_step", lambda *_: 60 / STEPS_PER_MINUTE)
         for module in (planning, tier_1, time_budget):
             patch.setattr(module, "MIN_STEPS", 1)
-        patch.setattr(tier_1, "FEWEST_TUNING_STEPS", 2**62)  # else this machine's speed would decide
         patch.setattr(TimeBudget, "left", property(_left))
         yield
 

@@ -1,6 +1,5 @@
 """Tier 1 of a trained pair: pretrained features with a linear classifier, scikit-learn's, or what can be had."""
 
-import copy
 import json
 import shutil
 from pathlib import Path
@@ -11,20 +10,15 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from timm.models import save_for_hf
 from typer.testing import CliRunner
 
 from hybridclf import HybridClassifier, train_pair
 from hybridclf.cli import app
-from hybridclf.data.datasets import load_labelled
 from hybridclf.data.image_files import open_image
 from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
-from hybridclf.pair_training import recipe, tier_1
+from hybridclf.pair_training import tier_1
 from hybridclf.pair_training.networks import PROPOSERS
-from hybridclf.pair_training.settings import PairSettings
-from hybridclf.pair_training.timing import seconds_per_step
-from hybridclf.pair_training.training_data import TrainingData
 from hybridclf.proposer import FunctionProposer
 from hybridclf.training.trainer import Trainer
 
@@ -109,8 +103,7 @@ def test_the_folder_is_all_that_it_needs(trained: Path, data: Path, tmp_path: Pa
         HybridClassifier.load(moved)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("at", [0, 11])
+@pytest.mark.parametrize("at", [pytest.param(0, marks=pytest.mark.slow), 11])
 def test_resumed_equals_uninterrupted(
     at: int, trained: Path, data: Path, backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,136 +130,6 @@ def test_a_training_starts_from_a_pair_with_such_a_tier_1(
     train_pair(data, tmp_path / "out", start_from=trained, **SETTINGS)
     assert log_of(tmp_path / "out")["settings"]["proposer"] == backbone
     assert HybridClassifier.load(tmp_path / "out").denoiser_.shrink == 4
-
-
-# --- the network is trained further -----------------------------------------------------------------------------------
-
-LONGER = SETTINGS | {"minutes": 0.8}
-
-
-@pytest.fixture
-def further(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Features that take a second, and then steps, few or many."""
-    monkeypatch.setattr(tier_1, "FEWEST_TUNING_STEPS", 1)
-    monkeypatch.setattr(tier_1.HeadTier1, "shortest", lambda _: 1.0)
-
-
-def weights_in(out: Path) -> dict[str, torch.Tensor]:
-    return load_file(out / "proposer" / "model.safetensors")
-
-
-def losses(log: dict[str, Any]) -> tuple[float, float]:
-    """Held-out loss of the classifier alone, and the lowest while the network was trained."""
-    return log["before"]["proposer"], min(e["held_out"] for e in log["losses"]["proposer"] if "held_out" in e)
-
-
-@pytest.fixture(scope="module")
-def trained_further(trained: Path, data: Path, backbone: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("further") / "model"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tier_1, "FEWEST_TUNING_STEPS", 1)
-        patch.setattr(tier_1.HeadTier1, "shortest", lambda _: 1.0)
-        train_pair(data, out, proposer=backbone, **LONGER)
-    return out
-
-
-def test_a_network_is_trained_further_than_its_classifier(trained: Path, trained_further: Path) -> None:
-    log = log_of(trained_further)
-    before, lowest = losses(log)
-    assert lowest < before and log["validation"]["tier_1"] > 0.8
-    # of 19 seconds one is for features, three for checks of nine images; a step takes three quarters of one
-    assert log["head"]["tuning_steps"] == log["n_steps"]["proposer"] == 20
-    alone, now = weights_in(trained), weights_in(trained_further)
-    assert alone.keys() == now.keys()
-    assert all((alone[name] != now[name]).any() for name in alone if name.endswith("conv1.weight"))
-    assert all((alone[name] == now[name]).all() for name in alone if "running" in name)
-
-
-@pytest.mark.usefixtures("further")
-def test_a_network_in_training_is_resumed(
-    trained_further: Path, data: Path, backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    advance = Trainer._advance
-
-    def stop(self: Trainer) -> torch.Tensor:
-        if self.step == 13:
-            raise KeyboardInterrupt
-        return advance(self)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Trainer, "_advance", stop)
-        train_pair(data, tmp_path / "out", proposer=backbone, **LONGER)
-    monkeypatch.setattr(tier_1, "seconds_per_step", lambda _: 1e9)  # the number of steps is known by now
-    train_pair(data, tmp_path / "out", resume=True)
-    for name in ("model.json", "proposer/model.safetensors", "denoiser.safetensors"):
-        assert (tmp_path / "out" / name).read_bytes() == (trained_further / name).read_bytes()
-
-
-@pytest.mark.usefixtures("further")
-def test_training_that_gains_nothing_changes_nothing(
-    trained: Path, data: Path, backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recipe, "TUNING_RATE", -1e-2)  # uphill
-    train_pair(data, tmp_path / "out", proposer=backbone, **LONGER)
-    before, lowest = losses(log_of(tmp_path / "out"))
-    assert lowest > before
-    torch.testing.assert_close(weights_in(tmp_path / "out"), weights_in(trained), rtol=0, atol=0)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("further")
-def test_without_the_memory_it_is_the_classifier_alone(
-    trained: Path, data: Path, backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    advance = Trainer._advance
-
-    def no_memory(self: Trainer) -> torch.Tensor:
-        if self.images.shape[1] == SIDE and self.step == 3:
-            raise torch.OutOfMemoryError
-        return advance(self)
-
-    monkeypatch.setattr(Trainer, "_advance", no_memory)
-    train_pair(data, tmp_path / "out", proposer=backbone, **LONGER)
-    assert log_of(tmp_path / "out")["head"]["tuning_steps"] == 0
-    torch.testing.assert_close(weights_in(tmp_path / "out"), weights_in(trained), rtol=0, atol=0)
-
-
-def test_a_pair_starts_from_the_network_as_it_was_trained(
-    trained_further: Path, data: Path, backbone: str, tmp_path: Path
-) -> None:
-    train_pair(data, tmp_path / "out", start_from=trained_further, **SETTINGS)
-    before, after = weights_in(trained_further), weights_in(tmp_path / "out")
-    assert log_of(tmp_path / "out")["settings"]["proposer"] == backbone
-    for name in before:
-        assert name.startswith("fc.") or torch.equal(before[name], after[name])  # another classifier of its features
-
-
-def test_a_networks_steps_take_a_share_of_the_time(data: Path, backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = load_labelled(data, SIDE)
-    kept = TrainingData.of(images, torch.device("cpu"), True, PairSettings(**SETTINGS))
-    first = tier_1.fitted_tier_1(tier_1.choose(backbone, SIDE, "cpu").model, kept)
-    assert first.share(1e9, 10.0) == 10.0  # in these tests no number of steps is enough
-    monkeypatch.setattr(tier_1, "FEWEST_TUNING_STEPS", 50)
-    assert first.share(1e9, 10.0) == recipe.PROPOSER_SHARE * 1e9
-    assert first.share(1.0, 10.0) == 10.0
-
-
-def test_the_average_of_a_network_that_keeps_what_it_computed_is_up_to_date(data: Path, tmp_path: Path) -> None:
-    """TinyViT keeps its attention biases, which are learned, from one evaluation to the next."""
-    size = {"input_size": (3, SIDE, SIDE)}
-    network = timm.create_model("tiny_vit_5m_224", num_classes=7, pretrained_cfg_overlay=size)
-    save_for_hf(network, str(tmp_path / "net"), {"num_classes": 7}, safe_serialization=True)
-    model = tier_1.choose(f"timm:local-dir:{tmp_path / 'net'}", SIDE, "cpu").model
-    kept = TrainingData.of(load_labelled(data, SIDE), torch.device("cpu"), True, PairSettings(**SETTINGS))
-    n_features = model.features(kept.photos[:1]).shape[1]
-    job = recipe.fine_tuning_job(kept, model.with_head(np.ones((3, n_features)), np.zeros(3), kept.classes.tolist()))
-    before = job.held_out(job.trainer.average)
-    job.trainer.n_steps = 2
-    for _ in job.trainer.run():
-        pass
-    after = job.held_out(job.trainer.average)
-    assert after != before and after == job.held_out(copy.deepcopy(job.trainer.average).train())
-    assert seconds_per_step(job.trainer) > 0
 
 
 # --- what is chosen ---------------------------------------------------------------------------------------------------

@@ -172,22 +172,3 @@ def test_stacked_muon_is_torchs(able: bool, monkeypatch: pytest.MonkeyPatch) -> 
     for a, b, start in zip(ours, theirs, before, strict=True):
         assert (a - b).norm() < 0.05 * (a - start).norm()
         torch.testing.assert_close(pair[0].state[a]["momentum_buffer"], pair[1].state[b]["momentum_buffer"])
-
-
-def test_groups_of_parameters() -> None:
-    """AdamW's first step is the learning rate, in the direction of the gradient's sign; decay comes before it."""
-    net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
-    slow, fast = [*net[0].parameters()], [*net[1].parameters()]
-    before = [p.detach().clone() for p in slow + fast]
-    groups = [
-        {"params": slow, "lr_scale": 0.25, "weight_decay": 0.5},
-        {"params": fast, "lr_scale": 1.0, "weight_decay": 0.0},
-    ]
-    optimizer = Optimizer(net, weight_decay=9.0, groups=groups)
-    for parameter in net.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    optimizer.step(0.1)
-    expected = [p * (1 - 0.025 * 0.5) - 0.025 for p in before[:2]] + [p - 0.1 for p in before[2:]]
-    for parameter, value in zip(slow + fast, expected, strict=True):
-        torch.testing.assert_close(parameter.detach(), value)
-    assert "lr" not in groups[0]

@@ -1,11 +1,10 @@
 """Training run in a folder: settings, log and checkpoints to resume from."""
 
 import json
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -20,6 +19,7 @@ from ..training.trainer import Trainer, check_finite
 from ..utils.progress import progress_bar
 from .best_weights import BestWeights
 from .checkpoint import load_tensors, save_json, save_tensors, writing
+from .interrupts import interrupts_noted
 from .timing import steps_in
 
 __all__ = ["N_CHECKS", "TrainingRun"]
@@ -259,7 +259,7 @@ class TrainingRun:
         if patience is not None:
             losses = [self.log["before"][name], *(entry["held_out"] for entry in entries if "held_out" in entry)]
             best = BestWeights.after(self.best(name), patience, losses)
-        with _interrupts_noted() as noted:
+        with interrupts_noted() as noted:
             self._run(name, trainer, held_out, progress, noted, best)
         # the checkpoint is written by now
         if noted.is_set():
@@ -315,30 +315,6 @@ class TrainingRun:
                 if done:
                     return
                 losses, since = [], time.monotonic()
-
-
-@contextmanager
-def _interrupts_noted() -> Iterator[threading.Event]:
-    """Set an event at the first Ctrl-C, in a `with` block, so that the step is finished; a second one interrupts it.
-
-    A handler other than Python's own is left in place.
-    """
-    noted = threading.Event()
-    # signal handlers belong to the main thread
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield noted
-        return
-
-    def note(*_: Any) -> None:
-        noted.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _entry(trainer: Trainer, losses: list[Tensor], since: float) -> dict[str, float]:

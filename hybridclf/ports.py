@@ -89,9 +89,9 @@ class Denoiser(Protocol):
         Shape of one encoded image x0, without the batch axis.
     dtype : torch.dtype
         Type of the computation. In float64, results are assumed not to depend on batch shapes. In any other type the
-        reranker pads every batch to a fixed number of rows or evaluations, whichever `cost_unit` counts, so that a
-        prediction cannot depend on its companions. Counted in rows, evaluations are padded to a multiple of 64; a
-        denoiser whose results still depend on their number pads them itself.
+        reranker pads batches a little, on a GPU to the next power of two, and predictions agree within rounding
+        whatever else is in the batch. Counted in rows, evaluations are padded to a multiple of 64; a denoiser whose
+        results still depend on their number pads them itself.
     device : torch.device
         Device of the tensors that `predict` takes.
     cost_unit : "row" or "pair"

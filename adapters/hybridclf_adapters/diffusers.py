@@ -40,7 +40,7 @@ from ._diffusers_tuning import load_words
 __all__ = ["DiffusersDenoiser", "from_pipeline", "load"]
 
 _BY_HAND = (
-    "Any other model is a denoiser once it has the five methods of hybridclf.Denoiser; docs/guide/denoiser.md has an "
+    "Any other model is a denoiser once it has the four methods of hybridclf.Denoiser; docs/guide/denoiser.md has an "
     "example of a pipeline in 40 lines"
 )
 """Way out for a family that is not supported."""

@@ -1,4 +1,4 @@
-"""Does re-ranking pay? Both tiers recorded on labelled images once, and every method replayed from it."""
+"""Evaluation of a pair on labelled images: both tiers recorded once, and every method replayed from it."""
 
 from .evaluate import evaluate
 from .report import Report

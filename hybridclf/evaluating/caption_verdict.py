@@ -1,4 +1,4 @@
-"""Does re-ranking help to match images and captions? One sentence, from the lines that are reported on."""
+"""Verdict on matching images and captions: one sentence, from the lines that are reported on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -170,7 +170,7 @@ class _Search:
         return _Option(allocation, top_k, objective, answers, losses(answers, self.calibration.y), float(cost.mean()))
 
     def _fit(self, allocation: Allocation, objective: str) -> list[Calibration]:
-        """For each fold, what the images of the others teach."""
+        """Fit a calibration for each fold to the images of the others."""
         weighting = resolve_weighting(self.clf.weighting)
         n_folds = int(self.folds.max()) + 1
         others = (self.calibration.select(self.folds != f).for_fitting(objective) for f in range(n_folds))

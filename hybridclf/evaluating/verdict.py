@@ -1,4 +1,4 @@
-"""Does re-ranking pay? One sentence, from the test images alone."""
+"""Verdict on whether re-ranking pays: one sentence, from the test images alone."""
 
 from dataclasses import dataclass
 from math import ceil

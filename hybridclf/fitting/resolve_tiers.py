@@ -1,4 +1,4 @@
-"""From what the user gave to the two tiers: an object, what a spec string's adapter loads, or nothing."""
+"""Resolution of the two tiers that a user gave: objects, spec strings that adapters load, or nothing."""
 
 from collections.abc import Mapping
 from typing import Any

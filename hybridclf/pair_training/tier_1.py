@@ -239,7 +239,7 @@ class SklearnTier1:
         return 0.0
 
     def share(self, left: float, shortest: float) -> float:
-        """As little as it takes."""
+        """Tier 1's share of the time: the least that it takes."""
         return shortest
 
     def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:

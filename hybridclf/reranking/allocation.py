@@ -64,7 +64,7 @@ class FixedTrials(Allocation):
 
     @property
     def max_trials(self) -> int:  # type: ignore[override]
-        """n."""
+        """Trials per candidate, which are all it takes."""
         return self.n
 
     def next_decision(self, n_trials: np.ndarray) -> np.ndarray:
@@ -189,7 +189,7 @@ class PairedTTest(Allocation):
         check_whole("max_trials", self.max_trials, self.min_trials)
 
     def next_decision(self, n_trials: np.ndarray) -> np.ndarray:
-        """After `min_trials`, then after every trial."""
+        """Number of trials at the next decision: `min_trials`, then one more each time."""
         return np.maximum(n_trials + 1, self.min_trials)
 
     def survivors(self, evidence: Evidence) -> np.ndarray:
@@ -235,7 +235,7 @@ class Race(Allocation):
         check_whole("max_trials", self.max_trials, 1)
 
     def next_decision(self, n_trials: np.ndarray) -> np.ndarray:
-        """After every trial."""
+        """Number of trials at the next decision: one more each time."""
         return n_trials + 1
 
     def survivors(self, evidence: Evidence) -> np.ndarray:

@@ -26,7 +26,7 @@ class PairedDifferences:
         self.squares = np.zeros((n_slots, n_candidates))
 
     def forget(self, slots: np.ndarray) -> None:
-        """These slots `[m]` hold new images."""
+        """Forget the images that were in these slots `[m]`."""
         self.reference[slots] = -1
 
     def __call__(self, slots: np.ndarray, reference: np.ndarray, n_trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

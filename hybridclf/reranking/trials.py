@@ -103,7 +103,7 @@ class InformativeOrder:
 
     @classmethod
     def fit(cls, gaps: np.ndarray, t: np.ndarray, n_bins: int = 16) -> "InformativeOrder":
-        """From the gaps `[n, T, …]` between wrong errors and the right one, in trials at times t `[T]`."""
+        """Fit it to the gaps `[n, T, …]` between wrong errors and the right one, in trials at times t `[T]`."""
         centres = (np.arange(n_bins) + 0.5) / n_bins
         index = np.clip((t * n_bins).astype(int), 0, n_bins - 1)
         seen = np.unique(index)

@@ -1,4 +1,4 @@
-"""Questions about images: which of some labels is right? Of a classifier's classes, or of an image's captions."""
+"""Questions about images: choices of the right one among a classifier's classes, or among captions."""
 
 import hashlib
 from collections.abc import Sequence

@@ -52,7 +52,7 @@ def test_a_pipeline_of_another_kind_is_refused_with_those_supported(copied: Call
     folder = copied("sd-epsilon")
     for name in ("KandinskyPipeline", ["pipeline", "MyPipeline"], None):
         edit(folder / "model_index.json", _class_name=name)
-        with pytest.raises(UnknownSpecError, match=r"is not supported; supported are .*DiT.*the five methods of"):
+        with pytest.raises(UnknownSpecError, match=r"is not supported; supported are .*DiT.*the four methods of"):
             load(str(folder))
 
 

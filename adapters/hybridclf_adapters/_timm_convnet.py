@@ -17,8 +17,11 @@ default_cfgs = generate_default_cfgs(
 PATCH = 2
 """Side in pixels of the patches that the stem whitens."""
 
-SMALLEST_VARIANCE = 5e-4
-"""Variance that is added to that of every pattern, so that patterns which hardly occur are not blown up to noise."""
+SMALLEST_VARIANCE = 5e-2
+"""Variance that is added to that of every pattern, so that patterns which hardly occur are not blown up.
+
+With 5e-4, as in the paper, faint noise ends all: see `hybridclf.training.augmentation.add_noise`.
+"""
 
 
 class ConvNet(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..devices import can_compile, has_bf16
 from ..models import LateUNet
-from ..training.augmentation import distort, shift_and_mirror
+from ..training.augmentation import add_noise, distort, shift_and_mirror
 from ..training.losses import denoising_loss
 from ..training.trainer import Trainer, TrainerConfig
 from .training_data import TrainingData
@@ -83,8 +83,9 @@ def proposer_job(data: TrainingData, network: nn.Module) -> Job:
 
 
 def classifier_job(name: str, minutes: float, data: TrainingData, network: nn.Module) -> Job:
-    """Set up a new classifier's training by cross-entropy."""
-    return _job(name, minutes, PROPOSER_RATE, data, network, _classifier_loss, {"label_smoothing": SMOOTHING})
+    """Set up a new classifier's training by cross-entropy, on images of which half have a little noise."""
+    options = {"label_smoothing": SMOOTHING}
+    return _job(name, minutes, PROPOSER_RATE, data, network, _classifier_loss, options, _distort_and_add_noise)
 
 
 def denoiser_job(data: TrainingData, network: LateUNet) -> Job:
@@ -93,6 +94,10 @@ def denoiser_job(data: TrainingData, network: LateUNet) -> Job:
     loss = partial(_denoiser_loss, **options)
     minutes = (1 - PROPOSER_SHARE) * data.settings.minutes
     return _job("denoiser", minutes, DENOISER_RATE, data, network, loss, options)
+
+
+def _distort_and_add_noise(x0: Tensor, rng: torch.Generator) -> Tensor:
+    return add_noise(distort(x0, rng), rng)
 
 
 def _classifier_loss(network: nn.Module, x0: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
@@ -134,11 +139,12 @@ def _job(
     network: nn.Module,
     loss: PairLoss,
     options: Mapping[str, Any],
+    augment: Callable[[Tensor, torch.Generator], Tensor] = distort,
 ) -> Job:
     """Set up a training on augmented images, with held-out images as they are."""
 
     def augmented(network: nn.Module, pixels: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        return loss(network, distort(data.encode(shift_and_mirror(pixels, rng, data.mirror)), rng), y, rng)
+        return loss(network, augment(data.encode(shift_and_mirror(pixels, rng, data.mirror)), rng), y, rng)
 
     @torch.no_grad()
     def held_out(network: nn.Module) -> float:

@@ -34,7 +34,8 @@ def test_the_stem_whitens_patches() -> None:
     answers = network.stem(images).detach().transpose(0, 1).flatten(1)[:12].double()  # the other 12 are opposites
     covariance = np.cov(answers.numpy())
     np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-4)
-    assert (np.diag(covariance)[1:] > 0.9).all() and (np.diag(covariance) < 1.001).all()
+    # the fewer times a pattern occurs, the less it is whitened
+    assert (np.diff(np.diag(covariance)) > -1e-4).all() and 0.5 < np.diag(covariance)[-1] < 1.001
     torch.testing.assert_close(network.stem.weight[:12], -network.stem.weight[12:])
     assert not network.stem.weight.requires_grad and network.stem.bias.requires_grad
 

@@ -13,7 +13,7 @@ from hybridclf.errors import TrainingError
 from hybridclf.models import LateConditioned, LateConditionedDenoiser, LateMLP, LateUNet
 from hybridclf.reranker import Reranker
 from hybridclf.reranking.allocation import FixedTrials
-from hybridclf.training.augmentation import affine_jitter, distort, shift_and_mirror
+from hybridclf.training.augmentation import MOST_NOISE, add_noise, affine_jitter, distort, shift_and_mirror
 from hybridclf.training.denoiser import CHECK_EVERY, TrainingConfig, TrainingLog, train
 from hybridclf.training.losses import denoising_loss
 from hybridclf.training.trainer import Examples, Trainer
@@ -205,6 +205,18 @@ def test_one_class_has_no_wrong_ones() -> None:
     y = torch.zeros(8, dtype=torch.long)
     a, b = (denoising_loss(network, x0, y, w, torch.Generator().manual_seed(0)).item() for w in (0.0, 1.0))
     assert a == b
+
+
+def test_noise_is_added_to_half_of_the_images() -> None:
+    images = torch.randn(400, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    noise = add_noise(images, torch.Generator().manual_seed(1)) - images
+    strength = noise.flatten(1).std(dim=1)
+    noisy = strength > 0
+    assert 160 < noisy.sum() < 240 and strength.max() < 1.1 * MOST_NOISE
+    assert strength[noisy].mean() == pytest.approx(MOST_NOISE / 2, rel=0.1)
+    standard = noise[noisy] / strength[noisy].view(-1, 1, 1, 1)
+    assert abs(standard.mean()) < 0.01 and standard.pow(4).mean() == pytest.approx(3, abs=0.1)  # Gaussian
+    torch.testing.assert_close(add_noise(images, torch.Generator().manual_seed(1)) - images, noise, rtol=0, atol=0)
 
 
 def test_jitter_is_a_small_affine_map() -> None:

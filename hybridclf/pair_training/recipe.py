@@ -84,8 +84,12 @@ def proposer_job(data: TrainingData, network: nn.Module) -> Job:
 
 def classifier_job(name: str, minutes: float, data: TrainingData, network: nn.Module) -> Job:
     """Set up a new classifier's training by cross-entropy, on images of which half have a little noise."""
+
+    def augment(x0: Tensor, rng: torch.Generator) -> Tensor:
+        return add_noise(distort(x0, rng), rng)
+
     options = {"label_smoothing": SMOOTHING}
-    return _job(name, minutes, PROPOSER_RATE, data, network, _classifier_loss, options, _distort_and_add_noise)
+    return _job(name, minutes, PROPOSER_RATE, data, network, _classifier_loss, options, augment)
 
 
 def denoiser_job(data: TrainingData, network: LateUNet) -> Job:
@@ -94,10 +98,6 @@ def denoiser_job(data: TrainingData, network: LateUNet) -> Job:
     loss = partial(_denoiser_loss, **options)
     minutes = (1 - PROPOSER_SHARE) * data.settings.minutes
     return _job("denoiser", minutes, DENOISER_RATE, data, network, loss, options)
-
-
-def _distort_and_add_noise(x0: Tensor, rng: torch.Generator) -> Tensor:
-    return add_noise(distort(x0, rng), rng)
 
 
 def _classifier_loss(network: nn.Module, x0: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:

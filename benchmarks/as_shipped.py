@@ -23,6 +23,7 @@ from hybridclf.evaluating.corruptions import FAMILIES, SEVERITIES, corrupted
 from hybridclf.metrics import accuracy, accuracy_difference, expected_calibration_error
 from hybridclf.pair_training.checkpoint import save_json
 from hybridclf.pretrained.catalog import model_folder
+from hybridclf.proposer import aligned_log_proba
 from hybridclf.reranking.fusion import Fusion
 
 RESULTS = Path(__file__).parent / "results" / "cifar10" / "as-shipped.json"
@@ -32,7 +33,7 @@ TRIALS = 16
 def answered(clf: HybridClassifier, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """Answers of tier 1 and of the hybrid: which are right, how sure, at what cost."""
     begin = time.perf_counter()
-    first = np.exp(clf.proposer_.predict_log_proba(images))
+    first = np.exp(aligned_log_proba(clf.proposer_, images, clf.classes_))
     middle = time.perf_counter()
     posterior, results = clf.decide(images)
     seconds = middle - begin, time.perf_counter() - middle

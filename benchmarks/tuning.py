@@ -20,11 +20,12 @@ from benchmarks.shapes.tasks import Questions, attribute_questions, swap_questio
 from benchmarks.tuned import tuned
 from hybridclf import FixedTrials, HybridClassifier, Reranker
 from hybridclf.metrics import accuracy, accuracy_difference
-from hybridclf.tuning.tune import STRENGTH
 
 RESULTS = Path(__file__).parent / "results" / "tuning.json"
 TRAIN_SEED, TEST_SEED = 6_200_000, 4_500_000
 TRIALS, PAIRS, OTHERS = 8, 100, 40
+PART = 0.7
+"""Part of a LoRA that is asked about beside all of it, between the model before and after (arXiv 2109.01903)."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,7 @@ def tuned_answers(denoiser: Any, setting: Setting, questions: dict[str, Question
     recipe: dict[str, Any] = {
         name: getattr(setting, name) for name in ("rank", "words", "wrong_class_weight", "n_steps")
     }
-    # the part that `tune` saves is of interest where what is forgotten is
-    recipe |= {"strengths": (STRENGTH, 1.0) if setting.kept else (1.0,), "title": str(setting)}
+    recipe |= {"strengths": (PART, 1.0) if setting.kept else (1.0,), "title": str(setting)}
     parts = tuned(denoiser, pictures, captions, candidates, **recipe)
     return {strength: {"answers": answers(denoiser, questions), "loss": loss} for strength, loss in parts}
 

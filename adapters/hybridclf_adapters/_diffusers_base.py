@@ -73,6 +73,11 @@ class DiffusersDenoiser(ABC):
         self.guidance: float | None = call_default(pipe, "guidance_scale") if distilled else None
         self._set_resolution(resolution)
 
+    @classmethod
+    def for_pipeline(cls, pipe: Any) -> "type[DiffusersDenoiser]":
+        """The class of a loaded pipeline's denoiser, where its family has several."""
+        return cls
+
     @property
     def networks(self) -> dict[str, nn.Module]:
         """Networks of the pipeline, by the names of its parts."""

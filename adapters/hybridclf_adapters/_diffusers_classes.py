@@ -19,7 +19,7 @@ from ._diffusers_base import DiffusersDenoiser
 from ._diffusers_schedule import Schedule, flow_schedule, is_flow
 from ._imagenet import imagenet, named
 
-__all__ = ["ClassDenoiser", "ConsistencyUNet", "DiT", "LatentUNet", "PixelUNet"]
+__all__ = ["ClassDenoiser", "ConsistencyUNet", "DiT", "LatentUNet", "PixelUNet", "VarianceDiT"]
 
 
 class ClassDenoiser(DiffusersDenoiser):
@@ -113,7 +113,14 @@ class ClassDenoiser(DiffusersDenoiser):
 
 
 class DiT(ClassDenoiser):
-    """DiT, a transformer on latents that has learned its variance."""
+    """DiT, a transformer on latents, or a flow of the same network such as SiT (arXiv 2401.08740)."""
+
+    @classmethod
+    def for_pipeline(cls, pipe: Any) -> type[DiffusersDenoiser]:
+        """`VarianceDiT` if the network has learned the variance of a diffusion, else this class."""
+        config = pipe.transformer.config
+        learned = config.out_channels == 2 * config.in_channels and not is_flow(pipe.scheduler)
+        return VarianceDiT if learned else cls
 
     def sampler_inputs(self, labels: Sequence[Label], seeds: Sequence[int]) -> dict[str, Any]:
         """A class number per image.
@@ -130,21 +137,21 @@ class DiT(ClassDenoiser):
             )
         return {"class_labels": [self.number(label) for label in labels]}
 
+    def _count(self, names: Mapping[int, str]) -> int:
+        return self.network.config.num_embeds_ada_norm
+
+
+class VarianceDiT(DiT):
+    """DiT that has learned its variance, as the published ones have."""
+
     def predict_variance(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """Predict the noise and the log-variance of p(x_{t-1} | x_t), each `[P, *shape]`; arguments as in `predict`.
-
-        Raises
-        ------
-        InvalidInputError
-            If the network has not learned the variance, as that of a flow.
 
         References
         ----------
         Equation 15 of arXiv 2102.09672.
         """
         noise, variance = self._predict(x_t, t, row, condition)
-        if not variance.shape[1] or self.schedule.prediction == "flow":
-            raise InvalidInputError("this model has learned no variance, which the bound needs; give objective='l2'")
         index = self.schedule.index(t)[row]
         low, high = (bound[index].view(-1, 1, 1, 1) for bound in self.schedule.log_variance_bounds())
         fraction = (variance + 1) / 2  # from [-1, 1], the network's range, to v in [0, 1]
@@ -155,9 +162,6 @@ class DiT(ClassDenoiser):
         index = self.schedule.index(t)
         alpha, sigma = self.schedule.before()
         return alpha[index], sigma[index]
-
-    def _count(self, names: Mapping[int, str]) -> int:
-        return self.network.config.num_embeds_ada_norm
 
 
 class UNet(ClassDenoiser):

@@ -159,7 +159,7 @@ def load(
     pipe = _settled(pipe, dtype, torch.device("cpu") if offload else where)
     if offload:
         pipe.enable_model_cpu_offload(device=where)
-    denoiser = family(pipe, prompts, resolution, dtype, where)
+    denoiser = family.for_pipeline(pipe)(pipe, prompts, resolution, dtype, where)
     return denoiser if guidance is None else denoiser.with_guidance(guidance)
 
 
@@ -212,7 +212,7 @@ def from_pipeline(
                     f"the pipeline's {name} is on {part.device}, and others on {device}; type: pipe.to({str(device)!r})"
                 )
     network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
-    return family(pipe, prompts, resolution, network.dtype, device)
+    return family.for_pipeline(pipe)(pipe, prompts, resolution, network.dtype, device)
 
 
 def _import_diffusers() -> Any:

@@ -40,13 +40,6 @@ __all__ = ["tune", "with_denoiser"]
 BATCH_SIZE, LEARNING_RATE = 16, 2e-3
 """Images per step, and peak learning rate."""
 
-STRENGTH = 0.7
-"""Factor on the LoRA in the saved model, part of the way from the model before to the one that was trained.
-
-Such a model keeps most of what was learned and forgets less (arXiv 2109.01903). The shapes pair, after 1,000 steps on
-textures, told 48 % of sixty pairs apart before, 65 % at 0.5 and 72 % at 0.7, and other swaps of words as before.
-"""
-
 PATIENCE = 6
 """Checks of the held-out loss, of twenty in all, without a lower one after which tuning comes to its end."""
 
@@ -104,8 +97,8 @@ def tune(
     Returns
     -------
     HybridClassifier
-        The classifier with the tuned denoiser and the part `STRENGTH` of its LoRA, loaded from `out`. With labels its
-        fusion is fitted anew; with captions it is not calibrated.
+        The classifier with the tuned denoiser, loaded from `out`. With labels its fusion is fitted anew; with captions
+        it is not calibrated.
 
     Raises
     ------
@@ -138,8 +131,7 @@ def tune(
             (folder / NAME).mkdir(parents=True)
         files = _train(run, questions, split, chosen, folder / NAME, progress)
         options = {name: folder / NAME / file for name, file in files.items()}
-        strength = {"lora_scale": STRENGTH} if "lora" in files else {}
-        tuned = with_denoiser(clf, plugins.with_options(spec, options | strength))
+        tuned = with_denoiser(clf, plugins.with_options(spec, options))
         if questions.y is not None:
             tuned.calibrate(questions.select(split[1])[0], questions.y[split[1]])
         run.log["validation"] = measure(clf, tuned, questions, split[2], progress)

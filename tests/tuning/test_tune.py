@@ -17,7 +17,7 @@ from hybridclf import FixedTrials, HybridClassifier, InvalidInputError, InvalidT
 from hybridclf.cli import app
 from hybridclf.pair_training import run as training_run
 from hybridclf.training.trainer import Trainer
-from hybridclf.tuning.tune import STRENGTH, with_denoiser
+from hybridclf.tuning.tune import with_denoiser
 from tests.adapters.tiny_pair import specs_of
 
 LABELS = ["dark", "bright", "striped"]
@@ -122,7 +122,7 @@ def test_what_is_saved_is_an_ordinary_lora_of_diffusers(tuned: Callable[..., Any
     model, out = tuned(LORA)
     pipe = StableDiffusionPipeline.from_pretrained(text_pair / "sd", safety_checker=None, requires_safety_checker=False)
     pipe.load_lora_weights(out / "tuned")
-    pipe.fuse_lora(lora_scale=STRENGTH)
+    pipe.fuse_lora()
     expected = errors(from_pipeline(pipe), X[:4], LABELS)
     np.testing.assert_allclose(errors(model.denoiser_, X[:4], LABELS), expected, rtol=1e-4)
 

@@ -18,6 +18,9 @@ __all__ = ["picture", "summary", "table", "verdict"]
 LEVEL = 0.05
 """Level of the tests over all rows together."""
 
+DRAWS = 200
+"""Draws of the answers of a calibrated method."""
+
 AGAINST = ("tier 1", "tier 2", "rival", "features", "features, hybrid")
 
 
@@ -27,8 +30,9 @@ def summary(answers: Mapping[str, np.ndarray], asked: Questions) -> dict[str, An
     Returns
     -------
     dict
-        "n"; "methods", with accuracy, its interval, calibration error and worst part of each; "hybrid minus", by
-        method, with a 95 % interval; "harm p" and "gain p", one-sided against the better tier (exact McNemar).
+        "n"; "methods", with accuracy, its interval, calibration error, what that is by chance, and worst part of each;
+        "hybrid minus", by method, with a 95 % interval; "harm p" and "gain p", one-sided against the better tier (exact
+        McNemar).
     """
     right = {name: answers[name].argmax(axis=1) == asked.y for name in METHODS if name in answers}
     better = max(("tier 1", "tier 2"), key=lambda name: right[name].mean())
@@ -48,13 +52,22 @@ def summary(answers: Mapping[str, np.ndarray], asked: Questions) -> dict[str, An
 
 
 def _method(posterior: np.ndarray, right: np.ndarray, parts: np.ndarray | None) -> dict[str, Any]:
+    confidence = posterior.max(axis=1)
     found = {
         "accuracy": _listed(accuracy(right)),
-        "ece": expected_calibration_error(posterior.max(axis=1), right),
+        "ece": expected_calibration_error(confidence, right),
+        "ece by chance": _ece_by_chance(confidence),
     }
     if parts is not None:
         found["worst part"] = min(float(right[parts == part].mean()) for part in np.unique(parts))
     return found
+
+
+def _ece_by_chance(confidence: np.ndarray) -> list[float]:
+    """Mean and 95 % quantile of the calibration error of a method that is right exactly as often as it is sure."""
+    rng = np.random.default_rng(0)
+    errors = [expected_calibration_error(confidence, rng.random(len(confidence)) < confidence) for _ in range(DRAWS)]
+    return [float(np.mean(errors)), float(np.quantile(errors, 0.95))]
 
 
 def _listed(interval: Interval) -> list[float]:
@@ -67,13 +80,18 @@ def _p(more: int, less: int) -> float:
 
 
 def verdict(rows: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows with significant gain or harm, by Holm's method over all rows, and clean rows that are badly calibrated."""
-    clean = {name: row for name, row in rows.items() if row["kind"] == "clean"}
+    """Rows with significant gain or harm, by Holm's method over all rows, and clean rows that are badly calibrated.
+
+    With few images a calibrated method has an error of more than 0.02 by chance; "ece above chance" leaves these out.
+    """
+    clean = {name: row["methods"]["hybrid"] for name, row in rows.items() if row["kind"] == "clean"}
+    above = [name for name, hybrid in clean.items() if hybrid["ece"] > 0.02]
     return {
         "rows": len(rows),
         "gain": _significant({name: row["gain p"] for name, row in rows.items()}),
         "harm": _significant({name: row["harm p"] for name, row in rows.items()}),
-        "ece above 0.02": [name for name, row in clean.items() if row["methods"]["hybrid"]["ece"] > 0.02],
+        "ece above 0.02": above,
+        "ece above chance": [name for name in above if clean[name]["ece"] > clean[name]["ece by chance"][1]],
     }
 
 
@@ -90,13 +108,14 @@ def _significant(p: Mapping[str, float]) -> list[str]:
 def table(rows: Mapping[str, Any]) -> str:
     """The rows in Markdown, accuracies in per cent."""
     used = [name for name in METHODS if any(name in row["methods"] for row in rows.values())]
-    lines = [f"| row | images | {' | '.join(used)} | hybrid minus the better tier | evaluations | ECE |"]
+    lines = [f"| row | images | {' | '.join(used)} | hybrid minus the better tier | evaluations | ECE (by chance) |"]
     lines.append("|---" * (len(used) + 5) + "|")
     for name, row in rows.items():
         shown = [row["methods"].get(method) for method in used]
         cells = ["" if one is None else f"{100 * one['accuracy'][0]:.1f}" for one in shown]
         difference = "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * v for v in row["hybrid minus"][row["better tier"]]))
-        end = f"{difference} | {row['evaluations']:.1f} | {row['methods']['hybrid']['ece']:.3f}"
+        hybrid = row["methods"]["hybrid"]
+        end = f"{difference} | {row['evaluations']:.1f} | {hybrid['ece']:.3f} ({hybrid['ece by chance'][0]:.3f})"
         lines.append(f"| {name} | {row['n']} | {' | '.join(cells)} | {end} |")
     return "\n".join(lines)
 

@@ -12,7 +12,7 @@ import worth
 from contenders.report import picture, summary, table, verdict
 from contenders.sets import TAIL, Questions, find_rows, questions
 from PIL import Image
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 from hybridclf.pair_training import planning, time_budget
 
@@ -88,18 +88,26 @@ def test_a_row_is_compared_with_the_better_tier() -> None:
     assert found["hybrid minus"]["tier 2"][0] == pytest.approx(0.10)
     assert found["methods"]["hybrid"]["accuracy"][0] == 0.8
     assert found["methods"]["hybrid"]["ece"] == pytest.approx(0.1)
+    # all answers have one confidence: by chance the share of right ones is off by a binomial's mean deviation
+    deviation = np.abs(0.9 - np.arange(101) / 100) @ binom.pmf(np.arange(101), 100, 0.9)
+    assert found["methods"]["hybrid"]["ece by chance"] == pytest.approx([deviation, 0.06], abs=0.005)
     assert found["methods"]["hybrid"]["worst part"] == 0.8
 
 
 def test_the_verdict_corrects_for_the_number_of_rows() -> None:
-    hybrid = {"methods": {"hybrid": {"ece": 0.03}}}
     rows = {
-        name: {"kind": "clean", "gain p": gain, "harm p": 0.5, **hybrid}
-        for name, gain in {"a": 0.02, "b": 0.001, "c": 0.03}.items()
+        name: {
+            "kind": "clean",
+            "gain p": gain,
+            "harm p": 0.5,
+            "methods": {"hybrid": {"ece": 0.03, "ece by chance": [0.01, chance]}},
+        }
+        for name, gain, chance in (("a", 0.02, 0.01), ("b", 0.001, 0.04), ("c", 0.03, 0.02))
     }
     found = verdict(rows)
     assert found["gain"] == ["b", "a", "c"]  # against levels of 0.05 / 3, 0.05 / 2 and 0.05
     assert found["harm"] == [] and found["ece above 0.02"] == ["a", "b", "c"]
+    assert found["ece above chance"] == ["a", "c"]
     assert verdict({name: row | {"gain p": 0.04} for name, row in rows.items()})["gain"] == []
 
 

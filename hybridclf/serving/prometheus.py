@@ -1,6 +1,7 @@
 """Prometheus metrics of a server."""
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -33,68 +34,26 @@ class ServerMetrics:
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self.requests = Counter(
-            "hybridclf_requests", "Requests by outcome.", ["endpoint", "outcome"], registry=registry
+        count, spread = partial(Counter, registry=registry), partial(Histogram, registry=registry)
+        seconds, state = partial(spread, buckets=_SECONDS), partial(Gauge, registry=registry)
+        total, oldest = (partial(state, multiprocess_mode=mode) for mode in ("livesum", "livemax"))
+        self.requests = count("hybridclf_requests", "Requests by outcome.", ["endpoint", "outcome"])
+        self.request_seconds = seconds(
+            "hybridclf_request_seconds", "Time from a request's header to its answer.", ["endpoint"]
         )
-        self.request_seconds = Histogram(
-            "hybridclf_request_seconds",
-            "Time from a request's header to its answer.",
-            ["endpoint"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.deadline_misses = Counter(
-            "hybridclf_deadline_misses", "Answers more than 20 ms behind their deadline.", registry=registry
-        )
-        self.queue_depth = Gauge(
-            "hybridclf_queue_depth",
-            "Images accepted and not in the loop.",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
-        self.under_way = Gauge(
-            "hybridclf_images_under_way", "Images in the loop.", registry=registry, multiprocess_mode="livesum"
-        )
-        self.batch_fill = Histogram(
-            "hybridclf_batch_fill", "Share of a batch that was work.", buckets=_SHARES, registry=registry
-        )
-        self.batch_seconds = Histogram(
-            "hybridclf_batch_seconds", "Time that a batch takes the denoiser.", buckets=_SECONDS, registry=registry
-        )
-        self.evaluations = Histogram(
-            "hybridclf_evaluations_per_image", "Denoiser evaluations.", buckets=_EVALUATIONS, registry=registry
-        )
-        self.stopped_by = Counter(
-            "hybridclf_images", "Images by why their re-ranking ended.", ["stopped_by"], registry=registry
-        )
-        self.queue_seconds = Histogram(
-            "hybridclf_queue_seconds", "Time of an image in the queue.", buckets=_SECONDS, registry=registry
-        )
-        self.loop_seconds = Histogram(
-            "hybridclf_loop_seconds", "Time of an image in the loop.", buckets=_SECONDS, registry=registry
-        )
-
-        self.decode_seconds = Histogram(
-            "hybridclf_decode_seconds", "Time to decode an image.", buckets=_SECONDS, registry=registry
-        )
-        self.bytes_held = Gauge(
-            "hybridclf_bytes_held",
-            "Bytes of bodies and images in the server.",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
-        self.oldest_seconds = Gauge(
-            "hybridclf_oldest_seconds",
-            "Age of the oldest batch, decoding or call of tier 1.",
-            registry=registry,
-            multiprocess_mode="livemax",
-        )
-        self.decoders_lost = Gauge(
-            "hybridclf_decoders_lost",
-            "Decoding processes that an image has cost.",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
+        self.deadline_misses = count("hybridclf_deadline_misses", "Answers more than 20 ms behind their deadline.")
+        self.queue_depth = total("hybridclf_queue_depth", "Images accepted and not in the loop.")
+        self.under_way = total("hybridclf_images_under_way", "Images in the loop.")
+        self.batch_fill = spread("hybridclf_batch_fill", "Share of a batch that was work.", buckets=_SHARES)
+        self.batch_seconds = seconds("hybridclf_batch_seconds", "Time that a batch takes the denoiser.")
+        self.evaluations = spread("hybridclf_evaluations_per_image", "Denoiser evaluations.", buckets=_EVALUATIONS)
+        self.stopped_by = count("hybridclf_images", "Images by why their re-ranking ended.", ["stopped_by"])
+        self.queue_seconds = seconds("hybridclf_queue_seconds", "Time of an image in the queue.")
+        self.loop_seconds = seconds("hybridclf_loop_seconds", "Time of an image in the loop.")
+        self.decode_seconds = seconds("hybridclf_decode_seconds", "Time to decode an image.")
+        self.bytes_held = total("hybridclf_bytes_held", "Bytes of bodies and images in the server.")
+        self.oldest_seconds = oldest("hybridclf_oldest_seconds", "Age of the oldest batch, decoding or call of tier 1.")
+        self.decoders_lost = total("hybridclf_decoders_lost", "Decoding processes that an image has cost.")
         self._service: Service | None = None
 
     def watch(self, service: "Service") -> None:

@@ -105,8 +105,8 @@ def plan_time(budget: TimeBudget, data: TrainingData, tier_1: Tier1, job: Job) -
     usage = _usage(data, max(0.0, room), row)
     finishing = OVERHEAD * row * usage.n_rows
     # within its share, tier 1 leaves tier 2 its fewest worthwhile steps, if it has its own
-    share = tier_1.share(budget.left - finishing, shortest)
-    seconds = max(min(share, budget.left - finishing - MIN_STEPS * step), min(share, shortest))
+    share, fewest = tier_1.share(budget.left - finishing, shortest), MIN_STEPS * step
+    seconds = max(min(share, budget.left - finishing - fewest), min(share, shortest))
     plan = TimePlan(
         minutes=budget.minutes,
         reading=60 * budget.minutes - budget.left,
@@ -115,6 +115,7 @@ def plan_time(budget: TimeBudget, data: TrainingData, tier_1: Tier1, job: Job) -
         finishing=finishing,
         seconds_per_step=step,
         shortest=shortest,
+        least=tier_1.least(shortest, fewest),
         usage=usage,
     )
     plan.check()

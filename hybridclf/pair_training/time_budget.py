@@ -117,6 +117,8 @@ class TimePlan:
         One step of tier 2.
     shortest : float
         Shortest worthwhile training of tier 1.
+    least : float
+        Shortest worthwhile training of both tiers.
     usage : HeldOutUse
         Use of the held-out images.
     """
@@ -128,6 +130,7 @@ class TimePlan:
     finishing: float
     seconds_per_step: float
     shortest: float
+    least: float
     usage: HeldOutUse
 
     @classmethod
@@ -143,16 +146,21 @@ class TimePlan:
     @property
     def needed(self) -> float:
         """Minutes with which both tiers have their fewest worthwhile steps."""
-        return (self.reading + self.finishing + self.shortest + MIN_STEPS * self.seconds_per_step) / 60
+        return (self.reading + self.finishing + self.least) / 60
 
     @property
     def too_short(self) -> str:
         """Sentence on a time that is too short for a tier to learn something; "" if it is long enough."""
-        if self.n_steps >= MIN_STEPS and self.tier_1 >= self.shortest:
+        short = []
+        if self.tier_1 < self.shortest:
+            short.append(f"{_clock(self.tier_1)} for tier 1 (at least {_clock(self.shortest)} is worth it)")
+        if self.n_steps < MIN_STEPS:
+            short.append(f"{self.n_steps} for tier 2 (at least {MIN_STEPS} are worth their time)")
+        if not short:
             return ""
         return (
-            f"too few steps: {self.minutes:g} minutes leave {self.n_steps} for tier 2 (at least {MIN_STEPS} are worth "
-            f"their time); about {_rounded(self.needed)} minutes are needed here"
+            f"too few steps: {self.minutes:g} minutes leave {' and '.join(short)}; about {_rounded(self.needed)} "
+            "minutes are needed here"
         )
 
     def check(self) -> None:

@@ -11,9 +11,10 @@ import pytest
 
 from hybridclf.errors import TrainingError
 from hybridclf.fitting.recording import RECORDED_TRIALS
-from hybridclf.pair_training import planning
+from hybridclf.pair_training import planning, tier_1
 from hybridclf.pair_training.finish import RACE
 from hybridclf.pair_training.run import TrainingRun
+from hybridclf.pair_training.tier_1 import MIN_PASSES, NetworkTier1
 from hybridclf.pair_training.time_budget import (
     MIN_FUSION,
     MIN_STEPS,
@@ -37,6 +38,7 @@ def plan(tier_2: float, tier_1: float = 60.0, step: float = 1.0, shortest: float
         finishing=30.0,
         seconds_per_step=step,
         shortest=shortest,
+        least=shortest + MIN_STEPS * step,
         usage=ALL,
     )
 
@@ -61,9 +63,9 @@ def test_too_few_steps_are_said_with_what_is_needed(tier_2: float, tier_1: float
     short = plan(tier_2, tier_1)
     short.check()
     needed = (60 + 30 + 30 + MIN_STEPS) / 60  # reading, finishing, and the shortest of both tiers
-    assert (
-        short.too_short.startswith("too few steps: 5 minutes leave") and f"about {needed + 0.05:.1f}" in short.too_short
-    )
+    own = f"{tier_2:g} for tier 2 (at least 200" if tier_2 < MIN_STEPS else "0:29 for tier 1 (at least 0:30"
+    assert short.too_short.startswith(f"too few steps: 5 minutes leave {own}")
+    assert f"about {needed + 0.05:.1f}" in short.too_short
 
 
 @pytest.mark.parametrize("tier_2", [-100.0, 0.0, 0.5])
@@ -108,10 +110,36 @@ def test_tier_1_leaves_tier_2_its_fewest_steps(
     monkeypatch.setattr(planning, "_usage", lambda *_: ALL)
     data: Any = SimpleNamespace(held_out=range(100))
     job: Any = SimpleNamespace(trainer=SimpleNamespace(network=None))
-    own: Any = SimpleNamespace(shortest=lambda: shortest, share=lambda left, _: 0.4 * left)
+    own: Any = SimpleNamespace(
+        shortest=lambda: shortest, share=lambda left, _: 0.4 * left, least=lambda first, second: first + second
+    )
     made = planning.plan_time(TimeBudget(1.0, {}), data, own, job)
     assert made.tier_1 == pytest.approx(tier_1, abs=0.1)
     assert made.tier_2 == pytest.approx(60 - tier_1, abs=0.1)
+    assert made.least == shortest + MIN_STEPS * step
+
+
+@pytest.mark.parametrize("step", [0.01, 0.1, 1.0])
+@pytest.mark.parametrize("images", [1_000, 100_000])
+def test_the_minutes_that_are_said_to_be_needed_are_enough(
+    images: int, step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "seconds_per_row", lambda *_: 0.0)
+    monkeypatch.setattr(planning, "_usage", lambda *_: ALL)
+    for module in (planning, tier_1):
+        monkeypatch.setattr(module, "seconds_per_step", lambda trainer: trainer.seconds)
+    data: Any = SimpleNamespace(held_out=range(100))
+    job: Any = SimpleNamespace(trainer=SimpleNamespace(network=None, seconds=step))
+    first: Any = SimpleNamespace(trainer=SimpleNamespace(steps_per_pass=images // 128, seconds=0.1))
+    trainable: Any = SimpleNamespace()
+    own, nothing = NetworkTier1(trainable, first), {"reading": 9.0}
+    short = planning.plan_time(TimeBudget(0.5, nothing), data, own, job)
+    assert "too few steps" in short.too_short
+    assert short.shortest == pytest.approx(0.1 * max(MIN_STEPS, MIN_PASSES * (images // 128)))
+    enough = planning.plan_time(TimeBudget(short.needed + 1e-6, nothing), data, own, job)
+    assert enough.too_short == ""
+    less = planning.plan_time(TimeBudget(0.98 * short.needed, nothing), data, own, job)
+    assert less.too_short
 
 
 def test_the_use_of_held_out_images_is_chosen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,7 @@ def test_the_command_says_what_it_did(trained: tuple[Path, Result], data: Path) 
         assert text in result.stderr
     log = json.loads((out / "training" / "log.json").read_text())
     assert log["settings"] | {"minutes": MINUTES, "image_size": 8, "validation_fraction": 0.2} == log["settings"]
-    assert log["n_steps"] == {"proposer": 48, "denoiser": 72}
+    assert log["n_steps"] == {"proposer": 72, "denoiser": 48}
     for part, n_steps in log["n_steps"].items():
         entries = log["losses"][part]
         assert [entry["step"] for entry in entries] == [*range(10, n_steps, 10), n_steps]

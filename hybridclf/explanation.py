@@ -41,8 +41,8 @@ class Explanation:
     gaps : float array `[T]`
         The same difference of errors in each trial, summed over the image: positive where a trial speaks for a.
     asked : bool
-        False if tier 1 answers alone (tier 2 is off, not for this class, or the image is novel): `map` and `gaps` are
-        then what tier 2 would say, and count for nothing.
+        False if tier 1 answers alone (`stopped_by` "off", "novel" or "fallback"): `map` and
+        `gaps` are then what tier 2 would say, and count for nothing.
     """
 
     a: Label

@@ -287,7 +287,7 @@ class FeatureModel(Protocol):
 
 
 class Trainable(Protocol):
-    """Port of a network that becomes tier 1 once trained.
+    """Port of a network that becomes tier 1 once trained; `hybridclf train` takes timm's small convolutional ones.
 
     Its adapter is a function under the entry-point group `hybridclf.trainables`. It gets the part of the spec string
     after the adapter's name and, by keyword, `classes`, the C label names; `image_size`, S; `mean` and `scale`, three

@@ -1,4 +1,4 @@
-"""New timm networks, to be trained as tier 1: "timm:convnet16", or any of timm's, such as "timm:resnet18"."""
+"""New timm networks, to be trained as tier 1: "timm:convnet16" or, in Python, any of timm's."""
 
 import copy
 import math

@@ -65,8 +65,8 @@ def run(
     Parameters
     ----------
     source : path or address
-        Folder of images or of Parquet files in Hugging Face's image layout, or one such file; on this machine, or at an
-        address that fsspec reaches, such as "s3://bucket/photos".
+        Folder of images, tar archives or Parquet files (Hugging Face's image layout, or a column of bytes), or one such
+        file; on this machine, or at an address that fsspec reaches, such as "s3://bucket/photos".
     output : path or address
         New or empty folder, or one begun by the same call. A call killed at any moment and repeated ends with exactly
         one row per image.

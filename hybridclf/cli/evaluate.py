@@ -37,7 +37,8 @@ def evaluate(
         str | None, typer.Option(metavar="TEXT", help="Makes a prompt of a label, which goes where {} is.")
     ] = None,
     calibrate: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Images to choose settings on; default: 30 % of DATA.")
+        str | None,
+        typer.Option(metavar="DATA", help="Images to choose settings on; default: 30 % of DATA; of captions, none."),
     ] = None,
     shifted: Annotated[
         list[str] | None, typer.Option(metavar="DATA", help="Other images of the same classes; may be repeated.")
@@ -50,7 +51,7 @@ def evaluate(
         typer.Option(metavar="SPEC|CSV", help="Classifier, or CSV of name, clean, shifted accuracy (repeatable)."),
     ] = None,
     images: Annotated[int | None, typer.Option(min=40, help="Images at most, every class in its proportion.")] = None,
-    trials: Annotated[int | None, typer.Option(min=2, help="Trials to record; default: 64.")] = None,
+    trials: Annotated[int | None, typer.Option(min=2, help="Trials to record; default: 64, of captions 32.")] = None,
     top_k: Annotated[int | None, typer.Option(min=2, help="Candidates to record; default: all, 20 at most.")] = None,
     max_loss: Annotated[
         float | None, typer.Option(help="Accuracy that stopping early may cost at most: 0.005 is half a point.")

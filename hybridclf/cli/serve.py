@@ -20,7 +20,7 @@ def serve(
     api_key_file: Annotated[
         Path | None, typer.Option(help="File of keys that may ask, one per line: KEY, or NAME KEY for the log.")
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="/metrics and /docs ask for a key, too.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="A key also for /metrics, /docs, /openapi.json.")] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Denoiser batch; default: the model's.")] = None,
     max_queue: Annotated[int, typer.Option(min=0, help="Images that may wait.")] = 128,
     max_body_bytes: Annotated[int, typer.Option(min=1, help="Size of a request.")] = 10 * 2**20,
@@ -34,7 +34,7 @@ def serve(
         float, typer.Option(min=1, help="Seconds of one batch until /healthz says 503; /readyz after a quarter.")
     ] = 60.0,
     deadline: Annotated[
-        float | None, typer.Option(min=0.001, help="Seconds that requests have which name no deadline; default: any.")
+        float | None, typer.Option(min=0.001, help="Seconds of a request that names no deadline; default: no limit.")
     ] = None,
     max_deadline: Annotated[
         float | None, typer.Option(min=0.001, help="Seconds that a request has at most, whatever it asks for.")

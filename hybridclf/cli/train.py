@@ -22,7 +22,11 @@ PRINTED = ("validation", "worth", "advice", "conflicts", "unreadable", "seconds"
 def train(
     data: Annotated[
         str,
-        typer.Argument(metavar="DATA", help="Folder with a subfolder of images per class, Parquet file, or digits."),
+        typer.Argument(
+            metavar="DATA",
+            help="Folder with a subfolder of images per class, Parquet file, CSV of path and label, "
+            "datasets:NAME?split=train, or digits.",
+        ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the model.", file_okay=False)],
     minutes: Annotated[float | None, typer.Option(help="Time for everything; default: 30.")] = None,
@@ -30,7 +34,8 @@ def train(
         str | None,
         typer.Option(
             metavar="SPEC",
-            help="Tier 1: timm:NAME or timm:local-dir:FOLDER (pretrained), sklearn:NAME, timm:convnet (new), or auto.",
+            help="Tier 1: timm:NAME, timm:local-dir:FOLDER or open_clip:NAME (pretrained), sklearn:NAME, timm:convnet "
+            "(new), or auto.",
         ),
     ] = None,
     start_from: Annotated[
@@ -38,16 +43,16 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in OUT.")] = False,
     wrong_class_weight: Annotated[
-        float | None, typer.Option(help="Of the denoiser's wrong-class term; default: 1, 0: none.")
+        float | None, typer.Option(help="Weight of the loss's term that raises errors under wrong classes; default: 1.")
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Side of tier 2's images, stretched to it: 8 or a multiple of 16; default: 32.")
     ] = None,
     val: Annotated[float | None, typer.Option(help="Share of the images held out; default: 0.1.")] = None,
     group: Annotated[
-        str | None, typer.Option(help="Parquet column of what is held out together; default: group, if there is one.")
+        str | None, typer.Option(help="Column of what is held out together; default: group, if there is one.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of all random choices; default: 0.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random choices; default: 0.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: AsJson = False,
     quiet: Quiet = False,

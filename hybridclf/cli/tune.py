@@ -40,13 +40,13 @@ def tune(
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="Time for the training; default: 30.")] = None,
     wrong_class_weight: Annotated[
-        float | None, typer.Option(help="Of the wrong-class term; default: 1, 0: none.")
+        float | None, typer.Option(help="Weight of the loss's term that raises errors under wrong labels; default: 1.")
     ] = None,
     val: Annotated[float | None, typer.Option(help="Share of the images held out; default: 0.2.")] = None,
     group: Annotated[
         str | None, typer.Option(help="Column of what is held out together; default: group, if there is one.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of all random choices; default: 0.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random choices; default: 0.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the tuning in OUT: repeat all options.")] = False,
     device: Device = None,
     as_json: AsJson = False,

@@ -59,9 +59,10 @@ class HybridClassifier(Explains):
     max_iter : int
         Passes over the data in the denoiser's training, at most.
     learning_rate : float
-        Peak learning rate of that training.
+        Peak learning rate of the denoiser's training.
     wrong_class_weight : float
-        Weight of its wrong-class term; 0 trains denoising alone.
+        Weight of the term in the denoiser's loss that raises errors under wrong classes (Appendix D of arXiv
+        2303.16203); 0 trains denoising alone.
     validation_fraction : float
         Share of the training images held out for early stopping, in (0, 1).
     n_iter_no_change : int
@@ -72,15 +73,16 @@ class HybridClassifier(Explains):
         "auto" (a GPU if there is one) or what torch calls the device: where a denoiser is trained and run, and where
         tiers that are named by a string are loaded.
     dtype : str or None
-        What these compute in, "float64" (a trained denoiser only), "float32", "bfloat16" or "float16". None: float64
-        for an MLP, float32 for a U-Net, and for tiers named by a string what their adapters choose.
+        Type that the tiers compute in: "float64" (a trained denoiser only), "float32", "bfloat16" or "float16". None:
+        float64 for an MLP, float32 for a U-Net, and for tiers named by a string what their adapters choose.
     n_jobs : int or None
         Number of folds fitted at a time, as in scikit-learn. The result does not depend on it.
     reject : float or None
         Rate in (0, 1) of false alarms: images with a `novelty` of at most this are none of the classes. It takes a
         calibration, and one more trial of each image. None: every image is one of them.
     novel_label : str, number or None
-        Their label in `predict` and over HTTP, of the same kind as the classes; `RerankResult.label` is None.
+        Label of rejected images in `predict` and over HTTP, of the same kind as the classes; `RerankResult.label` is
+        None.
     verbose : bool
         Show progress bars.
     random_state : int, RandomState or None
@@ -113,6 +115,8 @@ class HybridClassifier(Explains):
         Numbers in one item.
     n_iter_ : int
         Passes behind the trained denoiser; absent if it was given.
+    training_log_ : TrainingLog
+        Losses of its training by pass; absent if it was given, and not saved.
 
     Notes
     -----
@@ -129,8 +133,8 @@ class HybridClassifier(Explains):
     unfitted, None  given     fits the proposer; fusion from folds   error
                               that refit it (X must be new to the
                               denoiser)
-    frozen, named   given     trains nothing; fusion from all of X   uses both as they are,
-                              (X must be new to both)                uncalibrated
+    frozen, named   given     trains nothing; fusion from X, 2,000   uses both as they are,
+                              at most (X must be new to both)        uncalibrated
     ==============  ========  =====================================  ===========================
 
     Any `fit` begins anew. `with_labels` asks a fitted classifier about other labels and keeps its calibration.
@@ -191,7 +195,8 @@ class HybridClassifier(Explains):
         Raises
         ------
         SavedModelError
-            If the folder holds something else, or a part is an object that was not given as a spec string.
+            If the folder holds something else, or a part cannot be saved: a function, an allocation of your own, or a
+            tier that is neither named by a spec string, nor scikit-learn's, nor trained by `fit` or `train_pair`.
         """
         check_is_fitted(self)
         persistence.save(folder, self.get_params(deep=False), self._fitted())

@@ -49,11 +49,11 @@ class FitsTiers(ReadsItems):
 
         Parameters
         ----------
-        X : array `[n, d]`, `[n, H, W]`, `[n, H, W, C]`, data frame, list of n PIL images, or None
-            Images or vectors, uint8 or real numbers in any fixed range; None for zero-shot use. PIL images mean 0 to
-            255, and for predictions are scaled to the range of the arrays that the model was fitted on. A data frame
-            may hold text, and gaps where the proposer takes them: tier 2 sees the median of the column there, and of
-            text which value it is.
+        X : array `[n, d]`, `[n, H, W]`, `[n, H, W, C]`, data frame, list of n PIL images or paths, or None
+            Images, their files, or vectors, uint8 or real numbers in any fixed range; None for zero-shot use. PIL
+            images mean 0 to 255, and for predictions are scaled to the range of the arrays that the model was fitted
+            on. A data frame may hold text, and gaps where the proposer takes them: tier 2 sees the median of the column
+            there, and of text which value it is.
         y : array `[n]`
             Labels; with X=None the label names themselves. A name that repeats stands for as many classes, which models
             of text cannot tell apart; their labels have their position behind the name, such as "crane (#517)".

@@ -36,8 +36,8 @@ class RerankResult:
     stopped_by : str
         "confident" (one candidate left), "budget" (no trials or evaluations left) or "deadline" (the best answer so
         far, from a live server). The answer is tier 1's where it is "fallback" (an error was not finite), "novel"
-        (errors beyond what calibration images had: the image is unlike all of them) or "off" (held-out images say that
-        tier 2 does not pay, or not for tier 1's first class).
+        (errors beyond what calibration images had, or a vector's numbers far from theirs) or "off" (held-out images say
+        that tier 2 does not pay: at all, for tier 1's first class, or for images that look usual).
     evidence : float32 array `[rows, k]`
         Weighted error of each candidate in each trial, in the order of the trials; nan once it was dropped. Of a trial
         that was cut short ("deadline", "fallback") the errors count as evaluations, but are neither row nor evidence.

@@ -199,7 +199,16 @@ def test_a_denoiser_of_classes_is_not_tuned(tmp_path: Path) -> None:
         tune(HybridClassifier.from_pretrained("digits"), *pictures(2), out=tmp_path / "out")
 
 
-def test_float16_is_refused(clf: HybridClassifier, text_pair: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("quick")
+def test_float16_by_default_is_tuned_in_bfloat16(text_pair: Path, tmp_path: Path) -> None:
+    """A denoiser that names no precision is in float16 on a GPU."""
+    half = HybridClassifier(*specs_of(text_pair), dtype="float16", random_state=0).fit(None, LABELS)
+    model = tune(half, *pictures(8), out=tmp_path / "out", rank=2, **SHORT)
+    assert "precision=bf16" in model.denoiser and model.denoiser_.dtype == torch.bfloat16
+    assert half.denoiser_.dtype == torch.float16 and half.denoiser == specs_of(text_pair)[1]
+
+
+def test_float16_is_refused_where_it_is_named(clf: HybridClassifier, text_pair: Path, tmp_path: Path) -> None:
     half = with_denoiser(clf, f"{specs_of(text_pair)[1]}?precision=fp16")
     with pytest.raises(InvalidInputError, match=r"float16; .*precision=bf16"):
         tune(half, *pictures(2), out=tmp_path / "out")

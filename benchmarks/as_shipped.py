@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from hybridclf import FixedTrials, HybridClassifier
 from hybridclf.data.datasets import load_labelled
-from hybridclf.evaluating.corruptions import FAMILIES, SEVERITIES, corrupted
+from hybridclf.evaluating.corruptions import SEVERITIES, STRENGTHS, corrupted
 from hybridclf.metrics import accuracy, accuracy_difference, expected_calibration_error
 from hybridclf.pair_training.checkpoint import save_json
 from hybridclf.pretrained.catalog import model_folder
@@ -77,7 +77,7 @@ def alone(clf: HybridClassifier, images: np.ndarray, labels: np.ndarray, hybrid:
 
 def under_corruptions(clf: HybridClassifier, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """Figures under each corruption and severity, and the means of all."""
-    kinds = [(name, severity) for names in FAMILIES.values() for name in names for severity in SEVERITIES]
+    kinds = [(name, severity) for name in STRENGTHS for severity in SEVERITIES]
     rows = {
         f"{name} {severity}": row(answered(clf, corrupted(images, name, severity), labels))
         for name, severity in tqdm(kinds, desc="corruptions")

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from hybridclf.data import parquet
 from hybridclf.data.datasets import load_labelled
 from hybridclf.errors import InvalidInputError
-from hybridclf.evaluating.corruptions import FAMILIES, corrupted
+from hybridclf.evaluating.corruptions import STRENGTHS, corrupted
 
 __all__ = ["Questions", "Row", "find_rows", "questions"]
 
@@ -162,8 +162,7 @@ def questions(row: Row, side: int, limit: int, classes: np.ndarray) -> Questions
     # only where no image was left out are the table's rows those of the images
     values = None if column is None or found.unreadable else pq.read_table(row.test)[column].to_numpy()[chosen]
     if row.kind == "corrupted":
-        names = [name for names in FAMILIES.values() for name in names]
-        for i, name in enumerate(names):
-            pixels[i :: len(names)] = corrupted(pixels[i :: len(names)], name, SEVERITY)
+        for i, name in enumerate(STRENGTHS):
+            pixels[i :: len(STRENGTHS)] = corrupted(pixels[i :: len(STRENGTHS)], name, SEVERITY)
     y = np.searchsorted(classes, np.array(found.classes)[found.y[chosen]])
     return Questions(pixels, y, values)

@@ -2,10 +2,11 @@
 
 import shutil
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -13,6 +14,7 @@ from ..atomic import sync_folder, sync_tree
 from ..errors import MissingDependencyError
 from ..estimator import HybridClassifier
 from ..models import LateConditionedDenoiser
+from ..proposer import aligned_log_proba
 from ..reranking.allocation import Race
 from .checkpoint import writing
 from .loss_plot import plot_losses
@@ -111,4 +113,11 @@ def _calibrated(proposer: Any, network: Any, data: TrainingData, n_images: int, 
         verbose=progress,
         random_state=data.settings.seed,
     )
-    return clf.fit(*data.some_held_out(data.fit_on[:n_images]))
+    clf.fit(*data.some_held_out(data.fit_on[:n_images]))
+    if clf.calibration_ is not None and not clf.fusion_.pays and n_images < len(data.fit_on):
+        # tier 1 answers alone, so that its temperature may be fitted on all these images
+        images, labels = data.some_held_out(data.fit_on)
+        log_prior = aligned_log_proba(clf.proposer_, images, clf.classes_)
+        clf.fusion_ = clf.fusion_.tempered(log_prior, np.searchsorted(clf.classes_, labels))
+        clf.calibration_ = replace(clf.calibration_, fusion=clf.fusion_)
+    return clf

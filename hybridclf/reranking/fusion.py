@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from ..ports import Label
@@ -127,6 +127,26 @@ class Fusion:
         return replace(
             self, prior_weight=float(self.prior_weight * factor), error_weight=float(self.error_weight * factor)
         )
+
+    def tempered(self, log_prior: np.ndarray, y: np.ndarray) -> "Fusion":
+        """The same fusion with the maximum-likelihood `prior_alone` of n images, as `fit` finds it.
+
+        It needs no evidence, so that many images may have a say.
+
+        Parameters
+        ----------
+        log_prior : float array `[n, C]`
+            Tier 1's log-probabilities of images that it has not seen in training.
+        y : int array `[n]`
+            The right classes.
+        """
+
+        def loss(theta: float) -> float:
+            likelihood, _ = _log_likelihood(np.exp(theta) * log_prior, y, None, [])
+            return theta**2 / (2 * len(y)) - likelihood  # a weak normal prior
+
+        best = minimize_scalar(loss, bounds=(-6, 6), method="bounded")
+        return replace(self, prior_alone=float(np.exp(best.x)))
 
     @classmethod
     def fit(

@@ -1,6 +1,7 @@
 """Fusion: shares against scalar lines, parameters against data made with known ones."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,17 @@ def test_fit_finds_the_parameters_behind_the_data(rho: float, k: int) -> None:
     assert fitted.prior_weight == pytest.approx(0.7, rel=0.1)
     assert fitted.error_weight == pytest.approx(1.5, rel=0.1)
     assert fitted.correlation == pytest.approx(rho, abs=0.05)
+
+
+def test_tempered_maximises_the_likelihood_of_the_prior_alone() -> None:
+    truth = Fusion(prior_alone=0.7, prior_weight=0.7, error_weight=1.5, correlation=0.3)
+    log_prior, errors, y = synthetic(truth, n=2000, n_trials=1, k=4)
+    tempered = FITTED.tempered(log_prior, y)
+    assert replace(tempered, prior_alone=FITTED.prior_alone) == FITTED
+    grid = np.exp(np.linspace(-1, 1, 2001))
+    likelihood = [np.log(Fusion(a).prior(log_prior)[np.arange(len(y)), y]).mean() for a in grid]
+    assert tempered.prior_alone == pytest.approx(grid[np.argmax(likelihood)], rel=2e-3)
+    assert tempered.prior_alone == pytest.approx(Fusion.fit(log_prior, errors, y).prior_alone, rel=5e-3)
 
 
 def test_fit_maximises_the_weighted_likelihood() -> None:

@@ -19,7 +19,7 @@ from hybridclf.demo.style import FAINT, STYLE, colour_of
 
 images = next(p for p in (Path("../images"), Path("docs/images")) if p.exists())
 pixels = np.asarray(Image.open(images / "cat.jpg").resize((32, 32), Image.Resampling.BOX)) / 255
-noisy = (pixels + np.random.default_rng(0).normal(0, 0.08, pixels.shape)).clip(0, 1)
+noisy = (pixels + np.random.default_rng(0).normal(0, 0.15, pixels.shape)).clip(0, 1)
 photo = Image.fromarray((255 * noisy).round().astype(np.uint8))
 
 clf = HybridClassifier.from_pretrained("cifar10")

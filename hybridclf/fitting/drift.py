@@ -209,8 +209,9 @@ class Drift:
         return self.flattened(log_prior, looks_of(images, *self.pixel_range))
 
     def flattened(self, log_prior: np.ndarray, looks: np.ndarray) -> np.ndarray:
-        """The log prior `[n, C]` of images with these looks `[n, 5]`."""
-        return log_prior * self.factors(looks)[:, None]
+        """The log prior `[n, C]` of images with these looks `[n, 5]`; probabilities still sum to one."""
+        factors = self.factors(looks)[:, None]
+        return np.where(factors < 1, log_softmax(factors * log_prior, axis=1), log_prior)
 
     def factors(self, looks: np.ndarray) -> np.ndarray:
         """Factors `[n]` on the log prior of images with these looks `[n, 5]`, in (0, 1]."""

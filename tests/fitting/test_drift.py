@@ -38,8 +38,11 @@ def test_the_exponent_is_that_by_which_tier_1_is_over_sure(exponent: float) -> N
 def test_a_prior_stays_at_usual_looks_and_is_divided_beyond() -> None:
     drift = Drift(SPAN, (0,) * 5, (1, 1, 1, 1, 2), (2,) * 5, (1, 0, 0, 0.5, 1))
     looks = np.array([[0, 0, 0, 0, 0], [2, -9, 0, 0, 4], [-4, 0, 0, 8, 0], [0, 0, 0, 0, 12]])
-    divided = drift.flattened(np.full((4, 2), -1.2), looks)[:, 0]
-    np.testing.assert_allclose(divided, [-1.2, -1.2, -1.2 / 2 / 2, -1.2 / 3])
+    log_prior = log_softmax(np.tile([0.0, -1.2], (4, 1)), axis=1)
+    divided = drift.flattened(log_prior, looks)
+    np.testing.assert_array_equal(divided[:2], log_prior[:2])
+    np.testing.assert_allclose(divided[:, 1] - divided[:, 0], [-1.2, -1.2, -1.2 / 2 / 2, -1.2 / 3])
+    np.testing.assert_allclose(np.exp(divided).sum(axis=1), 1.0)
 
 
 def test_the_share_of_clean_images_that_a_look_changes_something_for_is_the_stated_one() -> None:

@@ -35,6 +35,12 @@ def classify(
         str | None,
         typer.Option(metavar="NAME|DIR", help="Embedded or saved model; default: cifar10, photographs."),
     ] = None,
+    reject: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RATE", help="Say where an image is none of the classes, at that rate of false alarms: 0.01."
+        ),
+    ] = None,
     explain: Annotated[
         Path | None,
         typer.Option(metavar="DIR", file_okay=False, help="Folder for a picture per image: why this class, not that?"),
@@ -72,7 +78,8 @@ def classify(
                 decoding(clf.denoiser_)  # before the images are asked about
             if model is proposer is None and not (quiet or as_json):
                 _print_limits(clf)
-            answers = classify_files(clf.set_params(verbose=not quiet), files)
+            clf.set_params(verbose=not quiet, **({} if reject is None else {"reject": reject}))
+            answers = classify_files(clf, files)
             if explain is not None:
                 answers = list(answers)
                 _explain(clf, answers, explain, counterfactual, progress=not quiet)
@@ -114,7 +121,7 @@ def _print_limits(clf: "HybridClassifier") -> None:
 
     typer.echo(
         f"No --model is named, so {DEFAULT_MODEL} answers: it knows {', '.join(clf.classes_)} and forces whatever else "
-        "a picture shows into one of these.",
+        "a picture shows into one of these; --reject 0.01 tells where it is none of them.",
         err=True,
     )
 
@@ -175,11 +182,14 @@ def _paragraph(answer: "FileAnswer") -> Text:
 def _cells(answer: "FileAnswer", separator: str) -> list[Text]:
     if answer.error is not None:
         return list(map(text, [answer.path, "error", "", "", "", answer.error]))
-    others = [text(f"{entry.label} {100 * entry.probability:.1f}") for entry in answer.posterior[1:]]
+    likeliest = [text(f"{entry.label} {100 * entry.probability:.1f}") for entry in answer.posterior]
+    rejected = answer.posterior[0].label != answer.label
+    label = "none of these" if answer.label is None else str(answer.label)
+    others = likeliest[0 if rejected else 1 :]
     return [
         text(answer.path),
-        text(str(answer.label)),
-        Text(f"{100 * (answer.probability or 0):.1f}"),
+        text(label),
+        Text("" if rejected else f"{100 * (answer.probability or 0):.1f}"),
         Text(separator).join(others),
         Text(str(answer.evaluations)),
         Text(str(answer.stopped_by)),

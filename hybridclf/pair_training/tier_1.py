@@ -67,7 +67,7 @@ class Tier1(Protocol):
         ...
 
     def least(self, shortest: float, tier_2: float) -> float:
-        """Least seconds for both tiers of which it has its shortest training, and tier 2 so many."""
+        """Fewest seconds for both tiers that leave tier 1 its shortest training, and tier 2 so many."""
         ...
 
     def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
@@ -171,7 +171,7 @@ class NetworkTier1:
         return PROPOSER_SHARE * left
 
     def least(self, shortest: float, tier_2: float) -> float:
-        """Time of both, or that of which the shortest training is its share."""
+        """Sum of both, or more where the shortest training would be above its share."""
         return max(shortest / PROPOSER_SHARE, shortest + tier_2)
 
     def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
@@ -211,7 +211,7 @@ class HeadTier1:
         return shortest
 
     def least(self, shortest: float, tier_2: float) -> float:
-        """Time of both."""
+        """Sum of both."""
         return shortest + tier_2
 
     def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
@@ -263,7 +263,7 @@ class SklearnTier1:
         return shortest
 
     def least(self, shortest: float, tier_2: float) -> float:
-        """Time of both."""
+        """Sum of both."""
         return shortest + tier_2
 
     def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:

@@ -297,6 +297,20 @@ def test_an_embedded_model_goes_by_its_name(images: Path) -> None:
     assert labels == load_digits().target[200:204].tolist()
 
 
+def test_a_picture_of_no_class_is_none_of_these(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    files = [ROOT / "docs" / "images" / "cat.jpg", tmp_path / "noise.png"]
+    said = invoke("classify", *files, "--reject", "0.01", "--quiet").stdout.splitlines()
+    cat, rejected = (next(line for line in said if name in line).split() for name in ("cat.jpg", "noise.png"))
+    assert cat[1] == "cat" and rejected[1:4] == ["none", "of", "these"]
+    lines = invoke("classify", *files, "--reject", "0.01", "--json").stdout.splitlines()
+    assert [json.loads(line)["label"] for line in lines] == ["cat", None]
+    assert json.loads(lines[1])["posterior"][0]["label"] in said[-3]  # what it would be, if it had to be one of them
+    refused = invoke("classify", files[0], "--reject", "2")
+    assert refused.exit_code == 2 and "reject must be" in refused.stderr
+
+
 def test_a_model_that_nobody_chose_says_what_it_knows(images: Path) -> None:
     shown = invoke("classify", images)
     (note,) = [line for line in shown.stderr.splitlines() if line.startswith("No --model is named")]

@@ -40,7 +40,7 @@ class FileAnswer:
     label : label or None
         Label with the highest posterior, or the classifier's `novel_label` if it rejects the image.
     probability : float or None
-        Posterior of that label.
+        Posterior of that label; None if the image is rejected.
     posterior : tuple of LabelProbability
         Labels with the highest posterior, best first.
     evaluations, rows : int or None
@@ -145,7 +145,7 @@ def _answer(path: str, posterior: np.ndarray, result: RerankResult, clf: HybridC
     return FileAnswer(
         path=path,
         label=clf.novel_label if result.rejected else likeliest[0].label,
-        probability=likeliest[0].probability,
+        probability=None if result.rejected else likeliest[0].probability,
         posterior=likeliest,
         evaluations=result.evaluations,
         rows=result.rows,

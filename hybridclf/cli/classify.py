@@ -37,9 +37,7 @@ def classify(
     ] = None,
     reject: Annotated[
         float | None,
-        typer.Option(
-            metavar="RATE", help="Say where an image is none of the classes, at that rate of false alarms: 0.01."
-        ),
+        typer.Option(metavar="RATE", help="Reject images unlike all classes, at that rate of false alarms: 0.01."),
     ] = None,
     explain: Annotated[
         Path | None,
@@ -62,6 +60,7 @@ def classify(
         from ..counterfactual import decoding
         from ..data.image_files import image_paths
         from ..demo.style import require_matplotlib
+        from ..fitting.outliers import novelty_test
         from .classifier import choose_classifier
 
         if counterfactual and explain is None:
@@ -77,8 +76,10 @@ def classify(
             if counterfactual:
                 decoding(clf.denoiser_)  # before the images are asked about
             if model is proposer is None and not (quiet or as_json):
-                _print_limits(clf)
-            clf.set_params(verbose=not quiet, **({} if reject is None else {"reject": reject}))
+                _print_limits(clf, reject)
+            if reject is not None:
+                novelty_test(clf.set_params(reject=reject))
+            clf.set_params(verbose=not quiet)
             answers = classify_files(clf, files)
             if explain is not None:
                 answers = list(answers)
@@ -115,13 +116,14 @@ def _explain(
         draw_explanation(why, image, changed).savefig(path)
 
 
-def _print_limits(clf: "HybridClassifier") -> None:
+def _print_limits(clf: "HybridClassifier", reject: float | None) -> None:
     """Warn that the default model knows its own classes only."""
     from ..pretrained.catalog import DEFAULT_MODEL
 
+    others = " and forces whatever else a picture shows into one of these; --reject 0.01 finds some of that"
     typer.echo(
-        f"No --model is named, so {DEFAULT_MODEL} answers: it knows {', '.join(clf.classes_)} and forces whatever else "
-        "a picture shows into one of these; --reject 0.01 tells where it is none of them.",
+        f"No --model is named, so {DEFAULT_MODEL} answers: it knows {', '.join(clf.classes_)}"
+        f"{others if reject is None else ''}.",
         err=True,
     )
 
@@ -174,7 +176,7 @@ def _paragraph(answer: "FileAnswer") -> Text:
     path, label, probability, others, evaluations, reason = _cells(answer, "\n  ")
     if answer.error is not None:
         return Text("\n  ").join([path, Text("error: ") + reason])
-    first = Text(f"{label} {probability} %")
+    first = Text(f"{label} {probability} %" if probability else str(label))
     cost = Text(f"{evaluations} evaluations, {reason}")
     return Text("\n  ").join([path, first, *([others] if others else []), cost])
 
@@ -183,13 +185,12 @@ def _cells(answer: "FileAnswer", separator: str) -> list[Text]:
     if answer.error is not None:
         return list(map(text, [answer.path, "error", "", "", "", answer.error]))
     likeliest = [text(f"{entry.label} {100 * entry.probability:.1f}") for entry in answer.posterior]
-    rejected = answer.posterior[0].label != answer.label
     label = "none of these" if answer.label is None else str(answer.label)
-    others = likeliest[0 if rejected else 1 :]
+    others = likeliest[0 if answer.probability is None else 1 :]
     return [
         text(answer.path),
         text(label),
-        Text("" if rejected else f"{100 * (answer.probability or 0):.1f}"),
+        Text("" if answer.probability is None else f"{100 * answer.probability:.1f}"),
         Text(separator).join(others),
         Text(str(answer.evaluations)),
         Text(str(answer.stopped_by)),

@@ -51,7 +51,7 @@ Batches of 64 took a quarter longer on a CPU: maps of more than 32 MB are alloca
 MIN_PASSES = 4
 """Fewest passes over the images that are worth a new network's time.
 
-On 45,000 images of CIFAR-10 it was right for 75 % after four passes of three minutes, and for 66 % after one minute.
+On 45,000 images of CIFAR-10 it was right for 75 % after four passes, in three minutes, and for 66 % after one minute.
 """
 
 
@@ -67,7 +67,7 @@ class Tier1(Protocol):
         ...
 
     def least(self, shortest: float, tier_2: float) -> float:
-        """Fewest seconds for both tiers that leave tier 1 its shortest training, and tier 2 so many."""
+        """Fewest seconds for both tiers that leave tier 1 its shortest training and tier 2 that many."""
         ...
 
     def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:

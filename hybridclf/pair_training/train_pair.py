@@ -24,18 +24,15 @@ from ..training import denoiser as denoiser_training
 from . import finish, linear_head, networks, provenance, recipe, time_budget, training_data
 from .networks import same_unet
 from .planning import new_denoiser, new_proposer, plan_time
-from .recipe import PATIENCE, PROPOSER_SHARE, Job, denoiser_job, proposer_job, worth_compiling
+from .recipe import DENOISER_SHARE, PATIENCE, PROPOSER_SHARE, Job, denoiser_job, proposer_job, worth_compiling
 from .run import TrainingRun
 from .settings import PairSettings, stored_settings
 from .start_from import earlier_settings, seen_images, take_over, trained_on
 from .tier_1 import AUTO, NEW, Chosen, NetworkTier1, Tier1, choose, fitted_tier_1
-from .time_budget import FINISHING_SHARE, TimeBudget, TimePlan
+from .time_budget import TimeBudget, TimePlan
 from .training_data import TrainingData
 
 __all__ = ["PairSettings", "stored_settings", "train_pair", "trained_on"]
-
-DENOISER_SHARE = 1 - PROPOSER_SHARE - FINISHING_SHARE
-"""Share of the time that tier 2 has in any case."""
 
 FACTS = ("device", "bf16", "compiles", "images", "network", "side")
 """Names of the facts that decide a training beside its settings: device and its abilities, data, U-Net, tier 1's size.

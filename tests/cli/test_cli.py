@@ -301,14 +301,38 @@ def test_a_picture_of_no_class_is_none_of_these(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     files = [ROOT / "docs" / "images" / "cat.jpg", tmp_path / "noise.png"]
-    said = invoke("classify", *files, "--reject", "0.01", "--quiet").stdout.splitlines()
-    cat, rejected = (next(line for line in said if name in line).split() for name in ("cat.jpg", "noise.png"))
+    shown = invoke("classify", *files, "--reject", "0.01")
+    assert "it knows airplane" in shown.stderr and "forces" not in shown.stderr
+    cat, rejected = (
+        next(line for line in shown.stdout.splitlines() if name in line).split() for name in ("cat.jpg", "noise.png")
+    )
     assert cat[1] == "cat" and rejected[1:4] == ["none", "of", "these"]
     lines = invoke("classify", *files, "--reject", "0.01", "--json").stdout.splitlines()
-    assert [json.loads(line)["label"] for line in lines] == ["cat", None]
-    assert json.loads(lines[1])["posterior"][0]["label"] in said[-3]  # what it would be, if it had to be one of them
-    refused = invoke("classify", files[0], "--reject", "2")
-    assert refused.exit_code == 2 and "reject must be" in refused.stderr
+    first, second = map(json.loads, lines)
+    assert first["label"] == "cat" and first["probability"] == first["posterior"][0]["probability"]
+    assert second["label"] is second["probability"] is None
+    assert second["posterior"][0]["label"] == rejected[4]  # what it would be, if it had to be one of them
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--reject", "2"], "reject must be"),
+        (["--reject", "0.01", "--labels", "cat,dog"], "novelty needs a calibration"),
+        (["--reject", "1e-6"], "finer than 1000 scores can tell"),
+    ],
+)
+def test_a_rate_that_no_image_could_be_rejected_at(options: list[str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    refused = invoke("classify", tmp_path / "broken.png", "--model", "cifar10", *options)
+    assert refused.exit_code == 2 and message in refused.stderr
+
+
+def test_a_rejected_image_in_a_narrow_terminal() -> None:
+    likeliest = (LabelProbability("frog", 0.6), LabelProbability("cat", 0.4))
+    answer = FileAnswer("x" * 60 + ".png", None, None, likeliest, 10, 1, "budget")
+    _print_table([answer], Console(file=(out := io.StringIO()), width=30))
+    assert "\n  none of these\n  frog 60.0\n  cat 40.0\n" in out.getvalue()
 
 
 def test_a_model_that_nobody_chose_says_what_it_knows(images: Path) -> None:

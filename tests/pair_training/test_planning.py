@@ -1,5 +1,6 @@
 """The size of new networks by the time there is."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hybridclf.data.datasets import load_labelled
 from hybridclf.pair_training import planning
 from hybridclf.pair_training.networks import PROPOSERS, WIDTHS, new_trainable, new_unet
 from hybridclf.pair_training.planning import ENOUGH_PASSES, ENOUGH_STEPS, new_denoiser, new_proposer
+from hybridclf.pair_training.recipe import denoiser_job, proposer_job
 from hybridclf.pair_training.settings import PairSettings
 from hybridclf.pair_training.training_data import TrainingData
 
@@ -46,6 +48,17 @@ def test_tier_2_is_the_widest_that_takes_enough_steps(data: TrainingData) -> Non
     assert new_denoiser(data, enough + 0.01).config["width"] == WIDTHS[1]
     assert new_denoiser(data, enough - 0.01).config["width"] == WIDTHS[0]
     assert new_denoiser(data, 1e9).config["width"] == WIDTHS[-1]
+
+
+@pytest.mark.parametrize(("minutes", "compiled"), [(30.0, (True, True)), (24.0, (True, False)), (16.0, (False, False))])
+def test_networks_are_compiled_if_their_share_of_the_time_pays_for_it(
+    minutes: float, compiled: tuple[bool, bool], data: TrainingData
+) -> None:
+    """Half an hour, the default, compiles both."""
+    data = replace(data, compiles=True, settings=replace(data.settings, minutes=minutes))
+    network = new_trainable(data, PROPOSERS[0]).network
+    jobs = proposer_job(data, network), denoiser_job(data, new_unet(data, WIDTHS[0]))
+    assert tuple(job.trainer.config.compiled for job in jobs) == compiled
 
 
 def test_the_seed_alone_decides_the_weights(data: TrainingData) -> None:

@@ -96,7 +96,7 @@ def test_a_plan_survives_json() -> None:
 @pytest.mark.parametrize(
     ("step", "shortest", "tier_1"),
     [
-        (0.01, 5.0, 24.0),  # time for all: its share, two fifths
+        (0.01, 5.0, 24.0),  # time for all: its share, here two fifths
         (0.2, 5.0, 20.0),  # it leaves tier 2 its fewest steps
         (0.2, 23.0, 23.0),  # but keeps its own
         (0.2, 100.0, 24.0),  # too short for both: its share, and no more

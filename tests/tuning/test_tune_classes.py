@@ -83,6 +83,7 @@ def test_a_tuned_network_tells_classes_apart_and_is_saved(
     tuned = tune(clf, X, y, out=tmp_path / "out", minutes=1, validation_fraction=0.25, rank=2, words=True)
     log = json.loads((tmp_path / "out" / "training" / "log.json").read_text())
     assert min(entry["held_out"] for entry in log["losses"]["tuned"]) < log["before"]["tuned"]
+    assert "lora=" in tuned.denoiser and "lora_scale" not in tuned.denoiser  # all of it
     parts = {path.name for path in (tmp_path / "out" / "tuned").iterdir()}
     assert parts == {"pytorch_lora_weights.safetensors", "words.safetensors"}
     after = predicted(tuned.denoiser_, LABELS)

@@ -1,9 +1,9 @@
 """Give the embedded pair for photographs a new tier 1: `python recipes/train_cifar10.py cifar10-train.parquet WORK`.
 
-WORK gets the pair, or goes on with its training. Tier 1 is trained on the images that the embedded pair was trained on,
-for `--minutes`; tier 2 stays as it is. Weights are rounded, the fusion is fitted anew on 2,000 of the other images, and
-both tiers are measured on 500 more. WORK without `training/loss.png` is what `hybridclf/pretrained/cifar10` holds,
-beside its card.
+WORK gets the pair, or goes on with its training. Tier 1 is trained on the images that the embedded pair was trained
+on, and copies of these, for `--minutes`; tier 2 stays as it is. Weights are rounded, the fusion is fitted anew on
+2,000 of the other images, and both tiers are measured on 500 more. WORK without `training/loss.png` is what
+`hybridclf/pretrained/cifar10` holds, beside its card.
 """
 
 import argparse
@@ -72,7 +72,10 @@ def main() -> None:
     data = training_data(args.source, folder, before)
     trainable = new_trainable(data, PROPOSER)
     tier_1 = NetworkTier1(trainable, proposer_job(data, trainable.network))
-    settings = before["settings"] | asdict(data.settings) | {"proposer_minutes": args.minutes}
+    earlier, own = before["settings"], {"minutes": args.minutes, "device": "cpu", "bf16": False, "compiles": False}
+    # how tier 2 was trained stays beside how tier 1 is
+    settings = earlier | asdict(data.settings) | own
+    settings["tier_2"] = earlier.get("tier_2", {name: earlier[name] for name in own})
     if (args.work / "training").exists():
         run = TrainingRun.resume(args.work, settings)
     else:

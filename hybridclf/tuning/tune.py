@@ -77,7 +77,8 @@ def tune(
     ----------
     clf : HybridClassifier
         Fitted classifier, which is not changed. Its denoiser was given by a spec string, such as "diffusers:FOLDER".
-        One in float16 that names no `precision` is loaded again in bfloat16: small gradients are lost in float16.
+        One in float16 whose spec names no `precision` is loaded again in bfloat16, whatever `dtype` says: small
+        gradients are lost in float16.
     X : list of n images
         As for `HybridClassifier.predict`. Neither tier should have been trained on them.
     y : array `[n]`, optional

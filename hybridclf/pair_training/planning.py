@@ -123,9 +123,14 @@ def plan_time(budget: TimeBudget, data: TrainingData, tier_1: Tier1, job: Job) -
 
 
 def use_held_out(run: TrainingRun, budget: TimeBudget, data: TrainingData, network: nn.Module) -> HeldOutUse:
-    """Choose how to use the held-out images in the time that is really left; the first choice is logged and kept."""
+    """Choose how to use the held-out images in the time that is really left; the first choice is logged and kept.
+
+    Tiers that took longer than planned leave at least the time that was planned for this: with the fewest images nobody
+    could tell whether tier 2 pays.
+    """
     if "usage" not in run.log:
-        run.log["usage"] = asdict(_usage(data, budget.left, seconds_per_row(network, data)))
+        seconds = max(budget.left, run.log.get("plan", {}).get("finishing", 0.0))
+        run.log["usage"] = asdict(_usage(data, seconds, seconds_per_row(network, data)))
         run.write()
     return HeldOutUse(**run.log["usage"])
 

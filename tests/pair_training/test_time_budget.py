@@ -143,7 +143,7 @@ def test_the_minutes_that_are_said_to_be_needed_are_enough(
 
 
 def test_the_use_of_held_out_images_is_chosen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the time that is really left, and a resumed training keeps it."""
+    """By the time that is really left, or the planned one if that is more, and a resumed training keeps it."""
     monkeypatch.setattr(planning, "seconds_per_row", lambda *_: 0.01)
     data: Any = SimpleNamespace(fit_on=range(100), measure_on=range(100), classes=range(10))
     network: Any = None
@@ -151,3 +151,5 @@ def test_the_use_of_held_out_images_is_chosen_once(tmp_path: Path, monkeypatch: 
     assert first == HeldOutUse.within(60.0, planning.OVERHEAD * 0.01, 100, 100, 10) != ALL
     run = TrainingRun.resume(tmp_path, {})
     assert planning.use_held_out(run, TimeBudget(99.0, {}), data, network) == first
+    late = TrainingRun.start(tmp_path / "late", {}, plan={"finishing": 60.0})
+    assert planning.use_held_out(late, TimeBudget(1.0, {"tier_2": 100.0}), data, network) == first

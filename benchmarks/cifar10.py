@@ -1,13 +1,13 @@
 """Worth of the pair for natural images, on CIFAR-10's test images:
 
     python benchmarks/cifar10.py DATA WORK [--model cifar10] [--images 5000] [--trials 256] [--shifted 500]
-        [--rival [MINUTES]] [--compile]
+        [--rival MINUTES] [--compile]
 
 DATA holds cifar10-train.parquet and cifar10-test.parquet, in the layout of a Hugging Face image dataset. Two calls of
 `hybridclf.evaluate`: on clean images, and on the first `--shifted` of them under 40 corruptions, in 64 trials. Fusions
 and temperatures are fitted on images that were held out of the pair's training. Recordings are kept in WORK, from which
-an interrupted run goes on. `--rival` also trains, for as long as the pair's second tier or for so many minutes, a
-bigger classifier to put in its place, and asks it wherever the hybrid is asked.
+an interrupted run goes on. `--rival` also trains a bigger classifier for so many minutes, to put in
+the second tier's place, and asks it wherever the hybrid is asked.
 
 Writes `report.json`, `report.html` and `shift.png` into `benchmarks/results/cifar10`.
 """
@@ -70,7 +70,7 @@ class Benchmark:
         """The images that the pair was trained on, and those that were held out."""
         images = load_labelled(self.args.data / "cifar10-train.parquet", self.settings.image_size, progress=True)
         device = as_device("auto")
-        compiles = self.args.rival is not None and worth_compiling(self.settings.minutes, device)
+        compiles = self.args.rival is not None and worth_compiling(self.args.rival, device)
         return TrainingData.of(images, device, True, self.settings, compiles, trained_on(self.folder))
 
     @cached_property
@@ -96,7 +96,7 @@ class Benchmark:
 
     def rivalry(self, conditions: list[Shifted]) -> dict[str, Any]:
         """The rival's accuracy, the hybrid's and their difference, on clean images and under every corruption."""
-        network = rival.trained(self.task, self.work / "rival", self.args.rival or None)
+        network = rival.trained(self.task, self.work / "rival", self.args.rival)
         X, labels = self.fitted_on
         log_proba, y = self.clf.proposer_.predict_log_proba, np.searchsorted(self.clf.classes_, labels)
         cascade = rival.Cascade(log_proba(X), network.predict_log_proba(X), y)
@@ -160,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=int, default=5000, help="test images")
     parser.add_argument("--trials", type=int, default=256, help="of each clean image")
     parser.add_argument("--shifted", type=int, default=500, help="images under each corruption")
-    parser.add_argument("--rival", type=float, nargs="?", const=0.0, metavar="MINUTES", help="train a rival as well")
+    parser.add_argument("--rival", type=float, metavar="MINUTES", help="train a rival as well, for so long")
     parser.add_argument("--compile", action="store_true", help="compile the denoiser")
     return parser
 

@@ -1,4 +1,4 @@
-"""The honest rival of a denoiser as tier 2: a bigger classifier, trained on the same images for as long.
+"""The honest rival of a denoiser as tier 2: a bigger classifier, trained on the same images.
 
 It is cascaded by the same rule: the images that the hybrid re-ranks get its answer, fused with tier 1's by two weights
 that are fitted on the images that the hybrid's fusion was fitted on.
@@ -14,7 +14,7 @@ from scipy.special import log_softmax
 
 from hybridclf import plugins
 from hybridclf.pair_training.networks import new_trainable
-from hybridclf.pair_training.recipe import PROPOSER_SHARE, classifier_job
+from hybridclf.pair_training.recipe import classifier_job
 from hybridclf.pair_training.run import TrainingRun
 from hybridclf.pair_training.training_data import TrainingData
 
@@ -22,13 +22,8 @@ NAME = "timm:resnet18"
 """At 64 pixels about as many FLOPs as one row of the pair's U-Net."""
 
 
-def trained(task: TrainingData, folder: Path, minutes: float | None = None) -> Any:
-    """The rival as a proposer, from a folder that is the task's own; its training goes on where it stopped.
-
-    It takes so many minutes; None: as many as tier 2's.
-    """
-    if minutes is None:
-        minutes = (1 - PROPOSER_SHARE) * task.settings.minutes
+def trained(task: TrainingData, folder: Path, minutes: float) -> Any:
+    """The rival as a proposer, from a folder that is the task's own; its training goes on where it stopped."""
     if not (folder / "model").exists():
         resumes = (folder / "training" / "log.json").exists()
         run = TrainingRun.resume(folder, {}) if resumes else TrainingRun.start(folder, {"minutes": minutes})

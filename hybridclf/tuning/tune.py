@@ -149,7 +149,7 @@ def tune(
 
 
 def _tunable(clf: HybridClassifier) -> HybridClassifier:
-    """Check that a classifier's denoiser can be tuned, and make it one of bfloat16 if it is in float16 by default."""
+    """Check that a denoiser can be tuned; one in float16 is loaded in bfloat16 if its spec names no precision."""
     if not isinstance(clf, HybridClassifier):
         raise InvalidTypeError(f"tune takes a fitted HybridClassifier, got a {type(clf).__name__}")
     check_is_fitted(clf)

@@ -62,7 +62,7 @@ def test_the_whole_benchmark_runs_and_resumes(tmp_path: Path, monkeypatch: pytes
     blobs(tmp_path / "cifar10-train.parquet", 160, 0)
     blobs(tmp_path / "cifar10-test.parquet", 40, 1)
     train_pair(tmp_path / "cifar10-train.parquet", tmp_path / "pair", minutes=10, validation_fraction=0.3)
-    arguments = [str(tmp_path), str(tmp_path / "work"), "--model", str(tmp_path / "pair"), "--rival"]
+    arguments = [str(tmp_path), str(tmp_path / "work"), "--model", str(tmp_path / "pair"), "--rival", "0.2"]
     arguments += ["--images", "40", "--shifted", "21", "--trials", "4"]
 
     rivalry = cifar10.Benchmark.rivalry

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from figures import frontier, growth, loop_share, side_by_side, tiers
+from figures import frontier, growth, loop_share, side_by_side, tiers, tuning_cost
 from figures.common import Line, machine
 from tqdm.auto import tqdm
 
@@ -22,6 +22,7 @@ FIGURES: dict[str, Any] = {
     "loop-share": loop_share,
     "growth": growth,
     "tiers": tiers,
+    "tuning": tuning_cost,
 }
 PROFILES = ("small", "full")
 RESULTS = Path(__file__).parent / "results"

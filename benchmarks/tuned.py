@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from hybridclf.ports import Label
+from hybridclf.ports import Adaptation, Label
 from hybridclf.training.trainer import Trainer, TrainerConfig
 from hybridclf.tuning.examples import TuningExamples
+from hybridclf.tuning.memory import choose_micro_batch
 from hybridclf.tuning.objective import Conditions, Objective, measure_profile
 from hybridclf.tuning.tune import BATCH_SIZE, LEARNING_RATE
 
-__all__ = ["tuned"]
+__all__ = ["tuned", "tuning_trainer"]
 
 
 def tuned(
@@ -62,19 +63,30 @@ def tuned(
         conditions = Conditions(adaptation, labels)
         profile = measure_profile(denoiser, conditions, examples, 0)
         objective = Objective(denoiser, conditions, profile, wrong_class_weight)
-        config = TrainerConfig(batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, weight_decay=0.01)
-
-        def loss(_: Any, x0: torch.Tensor, index: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-            return objective.loss(examples, index, rng)
-
-        index = torch.arange(len(examples.x0))
-        trainer = Trainer(adaptation.parameters, examples.x0, index, loss, config, n_steps, 0)
+        trainer = tuning_trainer(adaptation, objective, examples, n_steps)
         losses = [float(one) for one in tqdm(trainer.run(), desc=title, total=n_steps)]
         for strength in strengths:
             adaptation.parameters.load_state_dict(_weakened(trainer.average.state_dict(), strength))
             if adaptation.encodes_anew:
                 denoiser.replace_embeddings()
             yield strength, [float(np.mean(losses[:20])), float(np.mean(losses[-20:]))]
+
+
+def tuning_trainer(adaptation: Adaptation, objective: Objective, examples: TuningExamples, n_steps: int) -> Trainer:
+    """Make the trainer of a denoiser's new parameters as `hybridclf.tune` does, for all examples and so many steps."""
+
+    def loss(_: Any, x0: torch.Tensor, index: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+        return objective.loss(examples, index, rng)
+
+    fits = choose_micro_batch(
+        lambda index: objective.loss(examples, index, torch.Generator().manual_seed(0)),
+        BATCH_SIZE,
+        objective.denoiser.device,
+        adaptation.save_memory,
+    )
+    config = TrainerConfig(BATCH_SIZE, LEARNING_RATE, weight_decay=0.01, micro_batch_size=fits)
+    index = torch.arange(len(examples.x0))
+    return Trainer(adaptation.parameters, examples.x0, index, loss, config, n_steps, 0)
 
 
 def _weakened(state: dict[str, torch.Tensor], strength: float) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,9 @@ KINDS = ((8, False), (0, True), (8, True))
 
 
 def settings() -> Iterator[Setting]:
-    """All tunings: both sets with most photographs, then without the wrong-class term, then the first with fewer."""
-    yield from (Setting(name, 1000, *kind, 1.0) for name in SETS for kind in KINDS)
-    yield from (Setting(name, 1000, *KINDS[0], 0.0) for name in SETS)
-    yield from (Setting(SETS[0], n, *kind, 1.0) for n in (300, 100) for kind in KINDS)
+    """All tunings: by set, from most photographs to fewest, with and without the wrong-class term."""
+    for name, photos, weight in product(SETS, (1000, 300, 100), (1.0, 0.0)):
+        yield from (Setting(name, photos, *kind, weight) for kind in KINDS)
 
 
 def base_model(data: Path, work: Path, n_steps: int) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import speed
 import torch
-from figures import frontier, growth, loop_share, side_by_side, tiers, workloads
+from figures import frontier, growth, loop_share, side_by_side, tiers, tuning_cost, workloads
 from figures.common import Line, machine
 from timing import flops, medians, ratio_range, recorded
 
@@ -25,6 +25,7 @@ TINY = {
     ),
     "loop-share": loop_share.Sizes({"cpu": {"digits MLP": 2}}, 2, 1, {"cpu": 64}),
     "tiers": tiers.Sizes(8, 1, 1, {"nothing over nothing": ("pass", "pass")}),
+    "tuning": tuning_cost.Sizes({"cpu": ("small SD",)}, 1),
 }
 
 
@@ -82,6 +83,9 @@ def test_every_figure_is_written_and_the_table_printed(out: Path, capsys: pytest
         assert lines and all(f"| {name} | {line.what} | {line.measured} |" in printed for line in lines)
     check_side_by_side(json.loads((out / "side-by-side.json").read_text("utf-8")))
     check_frontier(json.loads((out / "frontier.json").read_text("utf-8")))
+    (tuned,) = json.loads((out / "tuning.json").read_text("utf-8"))["layouts"].values()
+    assert 0 < tuned["tuned"] < tuned["weights"] / 100 and tuned["micro_batch_size"] == 16
+    assert tuned["training_bytes"] >= tuned["forward_bytes"] > 4 * tuned["weights"]
 
 
 def check_side_by_side(report: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ from hybridclf.data.datasets import load_labelled
 from hybridclf.devices import as_device
 from hybridclf.evaluating import Report
 from hybridclf.evaluating.corruptions import FAMILIES, SEVERITIES, corrupted
-from hybridclf.evaluating.shift import Shifted
+from hybridclf.evaluating.shifted import Shifted
 from hybridclf.metrics import accuracy, accuracy_difference
 from hybridclf.pair_training.checkpoint import save_json
 from hybridclf.pair_training.recipe import worth_compiling

@@ -164,7 +164,7 @@ def _read(
 ) -> dict[str, Any]:
     """Read all images, as arguments of `evaluating.evaluate`; without those that the model `trained` was trained on."""
     from ..evaluating.sample import notes_on, read_sample, without
-    from ..evaluating.shift import read_shifted
+    from ..evaluating.shifted import read_shifted
 
     samples, seen = [], None if trained is None else _trained_on(trained)
     for source in (data, calibrate):

@@ -15,7 +15,7 @@ from ..data.decoding import convert
 from ..errors import InvalidInputError
 from ..fitting.corruptions import toward_mean
 from ..utils.installing import require
-from .shift import Shifted
+from .shifted import Shifted
 from .study import Study
 
 __all__ = ["FAMILIES", "SEVERITIES", "STRENGTHS", "corrupted", "corrupted_copies", "require_kornia"]

@@ -28,7 +28,8 @@ from .report import Report, pairs
 from .robustness import BaselineResult
 from .sample import calibration_share
 from .scores import by_class, compare
-from .shift import Shifted, ShiftRow, shift_rows
+from .shift import ShiftRow, shift_rows
+from .shifted import Shifted
 from .study import Study
 from .verdict import verdict_of
 

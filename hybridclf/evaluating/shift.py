@@ -1,6 +1,6 @@
 """Both tiers on images of another distribution, with settings and fusion chosen on images of the first one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,7 @@ from rich.text import Text
 from scipy.special import softmax
 
 from ..data.arrays import Items
-from ..data.listing import list_labelled
 from ..errors import InvalidInputError
-from ..estimator import HybridClassifier
 from ..fitting.validation import class_numbers
 from ..metrics import Interval, accuracy
 from ..ports import Label
@@ -22,17 +20,15 @@ from ..proposer import aligned_log_proba
 from .methods import TIER_1, Answers, replay
 from .recording import record
 from .robustness import BaselineResult, effective_robustness, fit_line, half_inside
-from .sample import Sample, notes_on, read_sample, without
 from .scores import Score, score
+from .shifted import Shifted
 from .study import Study
 
 __all__ = [
     "AS_GIVEN",
     "GroupScore",
     "ShiftRow",
-    "Shifted",
     "baseline_results",
-    "read_shifted",
     "shape_bias",
     "shift_rows",
     "shift_table",
@@ -44,37 +40,6 @@ AS_GIVEN = "as given"
 
 FEWEST = 10
 """Images that a group has at least, for its accuracy to be looked at."""
-
-TEXTURES = ("texture", "texture_label")
-"""Columns of the class whose texture a picture has."""
-
-
-@dataclass(frozen=True)
-class Shifted:
-    """n labelled images of another distribution.
-
-    Attributes
-    ----------
-    name : str
-        What tables call them.
-    images : sequence of n images
-        As for `HybridClassifier.predict`.
-    y : array `[n]`
-        Right labels; in a cue conflict these are the shapes.
-    groups : sequence of n values or None
-        Groups whose accuracies are compared, such as the colour of a digit; None beside an image that has no group.
-    textures : sequence of n labels or None
-        Labels of the textures, in a cue conflict.
-    notes : tuple of str
-        Sentences on what was not looked at.
-    """
-
-    name: str
-    images: Any
-    y: np.ndarray
-    groups: Sequence[Any] | None = None
-    textures: Sequence[Label] | None = None
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,66 +98,6 @@ class ShiftRow:
     shape_bias: Interval | None = None
     beyond_line: Interval | None = None
     baseline: bool = False
-
-
-def read_shifted(
-    source: str | Path,
-    clf: HybridClassifier,
-    n_images: int | None = None,
-    seen: np.ndarray | None = None,
-    progress: bool = False,
-) -> Shifted:
-    """Read images of the classifier's classes; their columns "group" and "texture", where there are such.
-
-    Parameters
-    ----------
-    source : path
-        As for `data.listing.list_labelled`.
-    clf : HybridClassifier
-        Knows the classes.
-    n_images : int, optional
-        Images to read at most. Default: all.
-    seen : uint32 array, optional
-        Digests of the images that it was trained on, which are left out. Default: they are not known.
-    progress : bool
-        Show a progress bar.
-
-    Raises
-    ------
-    UnknownLabelError
-        For classes that the model does not know.
-    InvalidInputError
-        If the images cannot be read, or none is left.
-    """
-
-    def read(group: str | None = None) -> Sample:
-        labels, shape = clf.classes_.tolist(), clf.image_shape_
-        found = read_sample(source, labels, shape, n_images=n_images, group=group, progress=progress and group is None)
-        return found if seen is None else without(found, seen)
-
-    found = read()
-    groups = found.given_groups if any(group is not None for group in found.given_groups) else None
-    return Shifted(
-        str(source), found.images, found.y, groups, _textures(source, clf, read), tuple(notes_on(found, source))
-    )
-
-
-def _textures(source: str | Path, clf: HybridClassifier, read: Callable[[str], Sample]) -> list[Label] | None:
-    """Labels of the textures of the images that are read with a column as their group; None without such a column."""
-    for column in TEXTURES:
-        try:
-            classes = list_labelled(source, column).classes
-        except InvalidInputError:  # it has no such column: all else of it was read before
-            continue
-        own = {str(label): label for label in clf.classes_.tolist()}
-        return [own.get(_name_of(value, classes)) for value in read(column).given_groups]
-    return None
-
-
-def _name_of(value: Any, classes: Sequence[str]) -> str:
-    """Name of a class that a table names, or numbers as its own label column does."""
-    numbered = isinstance(value, int) and str(value) not in classes and 0 <= value < len(classes)
-    return classes[value] if numbered else str(value)
 
 
 def shift_rows(

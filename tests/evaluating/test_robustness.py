@@ -12,7 +12,8 @@ from sklearn.neighbors import NearestCentroid
 
 from hybridclf import InvalidInputError, evaluate
 from hybridclf.evaluating.robustness import BaselineResult, effective_robustness, fit_line, read_baselines
-from hybridclf.evaluating.shift import AS_GIVEN, Shifted
+from hybridclf.evaluating.shift import AS_GIVEN
+from hybridclf.evaluating.shifted import Shifted
 
 
 def made(n: int = 8) -> list[BaselineResult]:

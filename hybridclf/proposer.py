@@ -201,6 +201,11 @@ def log_proba(proposer: Any, X: Any) -> np.ndarray:
     """Predict log-probabilities `[n, n_classes]`, at least `LOG_FLOOR`, by the best method the proposer has.
 
     Margins of a `decision_function` pass through a softmax, whose temperature is left to the fusion.
+
+    Raises
+    ------
+    InvalidInputError
+        If a probability is not a number.
     """
     if hasattr(proposer, "predict_log_proba"):
         with np.errstate(divide="ignore"):
@@ -212,6 +217,11 @@ def log_proba(proposer: Any, X: Any) -> np.ndarray:
         margin = np.asarray(proposer.decision_function(X), dtype=float)
         # with two classes scikit-learn gives one margin m `[n]`; logits (-m/2, m/2) make it the log-odds
         values = log_softmax(np.stack([-margin, margin], axis=1) / 2 if margin.ndim == 1 else margin, axis=1)
+    if (bad := np.isnan(values).any(axis=-1)).any():
+        raise InvalidInputError(
+            f"tier 1 ({type(proposer).__name__}) gives probabilities that are not numbers for {bad.sum()} of "
+            f"{len(bad)} items, first for item {bad.argmax()}; look for gaps or overflow in its input"
+        )
     return np.maximum(values, LOG_FLOOR)
 
 
@@ -264,7 +274,7 @@ def column_of(proposer: Any, classes: Sequence[Label] | np.ndarray) -> np.ndarra
     return np.array([position[label] for label in np.asarray(classes).tolist()])
 
 
-def shortlist(prior: np.ndarray, top_k: int | None) -> list[np.ndarray]:
+def shortlist(prior: np.ndarray, top_k: int | None, most: int | None = None) -> list[np.ndarray]:
     """Choose the candidates of each image.
 
     Parameters
@@ -273,6 +283,8 @@ def shortlist(prior: np.ndarray, top_k: int | None) -> list[np.ndarray]:
         Tier 1's probabilities.
     top_k : int or None
         Number of candidates. None: as few as leave at most `OPEN_MASS` outside.
+    most : int, optional
+        Most candidates if `top_k` is None.
 
     Returns
     -------
@@ -285,4 +297,4 @@ def shortlist(prior: np.ndarray, top_k: int | None) -> list[np.ndarray]:
     # a sorted prior (0.9, 0.0995, 0.0005) covers (0.9, 0.9995, 1): one length below 0.999, so 1 + 1 candidates
     covered = np.take_along_axis(prior, order, axis=1).cumsum(axis=1)
     lengths = (covered < 1 - OPEN_MASS).sum(axis=1) + 1
-    return [row[:k] for row, k in zip(order, lengths, strict=True)]
+    return [row[: k if most is None else min(k, most)] for row, k in zip(order, lengths, strict=True)]

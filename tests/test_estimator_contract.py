@@ -398,3 +398,21 @@ def test_tier_2_stays_off_in_a_saved_model(tmp_path: Any) -> None:
     loaded = HybridClassifier.load(tmp_path / "model")
     assert loaded.worth_ is None and not loaded.fusion_.pays
     assert {r.stopped_by for r in loaded.rerank(X)} == {"off"}
+
+
+def test_parameters_can_be_set_again_and_as_they_are() -> None:
+    clf = HybridClassifier().set_params(proposer__C=0.1).set_params(proposer__C=0.2)
+    assert clf.proposer[-1].C == 0.2
+    assert clf.set_params(proposer__logisticregression__C=0.3).proposer[-1].C == 0.3
+    same = HybridClassifier()
+    same.set_params(**same.get_params())
+    assert same.proposer is None and same.allocation is None
+
+
+def test_a_calibrated_classifier_compares_as_many_classes_as_it_was_calibrated_with(denoiser: Any) -> None:
+    clf = quick(GaussianNB(), denoiser).fit(X, Y)
+    flat = np.full((2, 100), 0.01)
+    assert [len(c) for c in clf._shortlist(flat)] == [20, 20]
+    assert [len(c) for c in clf.set_params(top_k=30)._shortlist(flat)] == [30, 30]
+    clf.calibration_ = None
+    assert [len(c) for c in clf.set_params(top_k=None)._shortlist(flat)] == [100, 100]

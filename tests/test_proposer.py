@@ -211,3 +211,12 @@ def test_default_proposer_converges_on_data_of_any_scale() -> None:
     model = default_proposer().fit(X * scales, Y)  # a ConvergenceWarning would be an error here
     assert isinstance(model, BaseEstimator)
     assert model.score(X * scales, Y) == default_proposer().fit(X, Y).score(X, Y)
+
+
+def test_probabilities_that_are_not_numbers_are_refused() -> None:
+    class Overflowing(OnlyProba):
+        def predict_proba(self, X: Any) -> np.ndarray:
+            return np.array([[0.5, 0.5], [np.nan, 0.5]])
+
+    with pytest.raises(InvalidInputError, match=r"tier 1 \(Overflowing\) .* for 1 of 2 items, first for item 1"):
+        log_proba(Overflowing(), X)

@@ -34,7 +34,8 @@ class HybridClassifier(Explains):
         Tier 2. An object with the methods of `hybridclf.Denoiser`, a string for an adapter, or None to train a
         late-conditioned one in `fit`. Clones of the classifier share the object.
     top_k : int or None
-        Candidates that tier 1 hands over, at least 1; None: as many as it takes to leave 0.1 % of the prior outside.
+        Candidates that tier 1 hands over, at least 1; None: as many as it takes to leave 0.1 % of the prior outside,
+        once calibrated 20 at most.
     prompts : str, function, sequence of these or None
         Templates with {} where the label goes, or functions from a label to its prompt, for the tiers that are models
         of text and named by a string; None: the adapters' own, "a photo of a {}.". Functions cannot be saved.

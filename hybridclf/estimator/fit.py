@@ -98,7 +98,6 @@ class FitsTiers(ReadsItems):
         of_one_size = denoiser is None or isinstance(denoiser, LateConditionedDenoiser)
         self._takes_arrays = of_one_size or not getattr(proposer, "takes_images", False)
         items, y = self._read_labelled(X, y, reset=True)
-        self._usual = UsualValues.fit(items.images) if np.ndim(items.images) == 2 else None
         metadata = metadata_of(self, params, y)
         if metadata.weight is not None and not metadata.weight.all():  # what weighs nothing is not there
             kept = np.flatnonzero(metadata.weight)
@@ -107,6 +106,7 @@ class FitsTiers(ReadsItems):
                 raise InvalidInputError(
                     f"sample_weight is above 0 for the one class {y.tolist()[0]!r}; give weight to at least 2 classes"
                 )
+        self._usual = UsualValues.fit(items.images) if np.ndim(items.images) == 2 else None
         self.classes_ = self._classes(proposer, denoiser, y)
         numbers = class_numbers(y, self.classes_)
         check_classes(self.classes_, numbers, trains=denoiser is None)

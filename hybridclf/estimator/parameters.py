@@ -108,17 +108,21 @@ class HasParameters(ClassifierMixin, BaseEstimator):
             From scikit-learn, for any other name that there is not.
         """
         of_race = _pop_nested(params, "allocation")
-        of_default = _pop_nested(params, "proposer") if params.get("proposer", self.proposer) is None else {}
+        of_default = _pop_nested(params, "proposer") if _is_default(params.get("proposer", self.proposer)) else {}
         super().set_params(**params)
         if of_race:
             known = asdict(self._race())
             if unknown := sorted(of_race.keys() - known.keys()):
                 raise InvalidInputError(f"{self._race()!r} has no {unknown[0]!r}; it has {', '.join(known)}")
-            self.allocation = replace(self._race(), **of_race)
+            # None stays where nothing changes: uncalibrated, it stands for another allocation
+            if (race := replace(self._race(), **of_race)) != self._race():
+                self.allocation = race
         if of_default:
-            proposer = default_proposer()
-            proposer[-1].set_params(**of_default)
-            self.proposer = proposer
+            proposer = default_proposer() if self.proposer is None else self.proposer
+            for key, value in of_default.items():
+                (proposer if "__" in key else proposer[-1]).set_params(**{key: value})
+            if repr(proposer) != repr(default_proposer()):
+                self.proposer = proposer
         if hasattr(self, "guarantee_") and (of_race or {"allocation", "top_k"} & params.keys()):
             self.guarantee_ = None  # it is one of other settings
         return self
@@ -140,6 +144,12 @@ class HasParameters(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = accepts_gaps(self.proposer)
         return tags
+
+
+def _is_default(proposer: Any) -> bool:
+    """True for None, and for the default pipeline with whatever parameters, whose classifier's have short names."""
+    steps = [(name, type(step)) for name, step in getattr(proposer, "steps", ())]
+    return proposer is None or steps == [(name, type(step)) for name, step in default_proposer().steps]
 
 
 def _pop_nested(params: dict[str, Any], name: str) -> dict[str, Any]:

@@ -177,20 +177,30 @@ class Predicts(FitsTiers):
 
     def _log_prior(self, items: Items) -> np.ndarray:
         """Tier 1's log-probabilities `[n, C]` of all classes, flatter for images that look unlike the calibration's."""
-        log_prior = aligned_log_proba(self.proposer_, items, self.classes_)
+        return self._flattened(aligned_log_proba(self.proposer_, items, self.classes_), items)
+
+    def _flattened(self, log_proba: np.ndarray, items: Items) -> np.ndarray:
+        """Tier 1's log-probabilities `[n, C]`, flatter for images that look unlike the calibration's."""
         drift = self.calibration_ and self.calibration_.drift
-        return drift(log_prior, items.images) if drift else log_prior
+        return drift(log_proba, items.images) if drift else log_proba
 
     def _propose(self, items: Items) -> tuple[list[list[Label]], list[np.ndarray], np.ndarray]:
         """Candidates of each image with their log prior, and the log prior `[n, C]` of all classes."""
         log_prior = self._log_prior(items)
         prior = self.fusion_.prior(log_prior)
-        chosen = shortlist(prior, self.top_k)
+        chosen = self._shortlist(prior)
         return (
             [self.classes_[c].tolist() for c in chosen],
             [p[c] for p, c in zip(log_prior, chosen, strict=True)],
             log_prior,
         )
+
+    def _shortlist(self, prior: np.ndarray) -> list[np.ndarray]:
+        """Positions of each image's candidates, best first, from the prior `[n, C]`.
+
+        A calibration has never seen more candidates than were recorded for it.
+        """
+        return shortlist(prior, self.top_k, None if self.calibration_ is None else RECORDED_CLASSES)
 
     def _novel(self, items: Items) -> np.ndarray:
         """Tell which vectors have numbers far from all that `fit` saw, bool `[n]`; no image has."""

@@ -184,7 +184,7 @@ def _manifest(clf: HybridClassifier, lines: Sequence[CaptionLine], trials: int) 
             "tier 1": type(clf.proposer_).__name__,
             "tier 2": type(clf.denoiser_).__name__,
             "type of numbers": str(clf.denoiser_.dtype).removeprefix("torch."),
-            "objective": clf.objective,
+            "objective": clf._objective,
             "seed": clf._seed,
         },
         "data": {

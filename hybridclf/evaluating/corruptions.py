@@ -80,6 +80,10 @@ def corrupted_copies(study: Study) -> list[Shifted]:
     images, y = study.test_items.select(chosen).images, study.clf.classes_[study.test.y[chosen]]
     if np.ndim(images[0]) == 1:
         raise InvalidInputError("vectors cannot be corrupted as images are; leave `corrupt` out")
+    if isinstance(images, np.ndarray) and images.shape[3] not in (1, 3):
+        raise InvalidInputError(
+            f"images of {images.shape[3]} channels cannot be corrupted, only of 1 or 3; leave `corrupt` out"
+        )
     names = [list(STRENGTHS)[i % len(STRENGTHS)] for i in range(len(chosen))]
     copies = []
     for severity in SEVERITIES:
@@ -97,7 +101,8 @@ def _copy(image: Any, study: Study, name: str, severity: int, seed: int) -> Any:
     pixels = np.clip((image - low) * (255 / (high - low)), 0, 255).round().astype(np.uint8)
     bent = corrupted(np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy()[None], name, severity, seed)[0]
     bent = bent if image.shape[2] == 3 else bent.mean(axis=2, keepdims=True)
-    return (low + bent * ((high - low) / 255)).astype(image.dtype)
+    scaled = low + bent * ((high - low) / 255)
+    return (scaled.round() if np.issubdtype(image.dtype, np.integer) else scaled).astype(image.dtype)
 
 
 def _fog(amount: float) -> Callable[[Tensor], Tensor]:

@@ -1,5 +1,6 @@
 """Time and floating-point operations of methods relative to tier 1, measured side by side on a few images."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -81,7 +82,8 @@ def measure_costs(
         Whether to show a progress bar.
     """
     counts = [int(np.clip(MOST_ROWS / max(s.rows, 1e-9), FEWEST, MOST_IMAGES)) for s in scores]
-    verbose, clf.verbose = clf.verbose, False
+    clf = copy.copy(clf)  # a quiet one
+    clf.verbose = False
     few = items.select(np.arange(min(FEWEST, len(items))))
     first = [_seconds(partial(run, methods[0], clf, few, n_trials)) for _ in range(2)][1]  # after a warm-up
     most = min(len(items), max(FEWEST, int(SECONDS * len(few) / first)))
@@ -96,7 +98,6 @@ def measure_costs(
         for turn, i in np.ndindex(seconds.shape):
             seconds[turn, i] = _seconds(calls[i]) / counts[i]
             bar.update()
-    clf.verbose = verbose
     return [
         Cost(
             method=method.name,

@@ -1,6 +1,7 @@
 """`hybridclf.evaluate`: from a classifier and labelled images to a report."""
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,9 @@ def evaluate(
     for own in shifted:
         class_numbers(np.asarray(own.y), clf.classes_)  # refuses unknown labels before minutes are spent
     seed = draw_seed(random_state)
-    items, numbers, calibrating = _split(clf, *_read(clf, X, y), calibrate, groups, seed)
+    items, numbers, calibrating, n_copies = _split(clf, *_read(clf, X, y), calibrate, groups, seed)
+    if n_copies:
+        notes = [*notes, f"{n_copies:,} images to calibrate on were left out: they are test images, too."]
     _check_enough(numbers, calibrating)
     bound = None if max_loss is None else Bound(max_loss, delta)
     if bound is not None:
@@ -190,24 +193,42 @@ def _read(clf: HybridClassifier, X: Any, y: Any) -> tuple[Items, np.ndarray]:
 
 def _split(
     clf: HybridClassifier, items: Items, y: np.ndarray, calibrate: float | tuple[Any, Any], groups: Any, seed: int
-) -> tuple[Items, np.ndarray, np.ndarray]:
-    """All images with their class numbers, and the mask of those to calibrate on, bool `[n]`."""
+) -> tuple[Items, np.ndarray, np.ndarray, int]:
+    """All images with class numbers, the mask of those to calibrate on, bool `[n]`, and how many copies were left out.
+
+    Left out of other images to calibrate on are copies of those that are reported on.
+    """
     if isinstance(calibrate, tuple):
         more, of_more = _read(clf, *calibrate)
-        return _joined(items, more), np.concatenate([y, of_more]), np.repeat([False, True], [len(y), len(of_more)])
+        tested = {_hash_of(image) for image in items.images}
+        kept = np.flatnonzero([_hash_of(image) not in tested for image in more.images])
+        calibrating = np.repeat([False, True], [len(y), len(kept)])
+        numbers = np.concatenate([y, of_more[kept]])
+        return _joined(items, more.select(kept)), numbers, calibrating, len(of_more) - len(kept)
     check_number("calibrate", calibrate, above=0, below=1)
     kinds = np.arange(len(items)) if groups is None else numbered(column_or_1d(groups).tolist())
     check_consistent_length(items.images, kinds)
     mirror = bool(getattr(clf.denoiser_, "mirror", False))
-    return items, y, calibration_share(items.images, y, kinds, calibrate, seed, clf.classes_.tolist(), mirror)
+    return items, y, calibration_share(items.images, y, kinds, calibrate, seed, clf.classes_.tolist(), mirror), 0
+
+
+def _hash_of(image: Any) -> bytes:
+    """Hash of an image's pixels, or of a vector's numbers."""
+    pixels = np.ascontiguousarray(image)
+    return sha256(repr((pixels.shape, pixels.dtype.str)).encode() + pixels.tobytes()).digest()
 
 
 def _joined(first: Items, second: Items) -> Items:
     """Images for the test, then those to calibrate on."""
     if isinstance(first.images, np.ndarray):
         images = np.concatenate([first.images, second.images])
-        same = first.given is first.images
-        return Items(images if same else np.concatenate([first.given, second.given]), images)
+        if first.given is first.images:
+            return Items(images, images)
+        if hasattr(first.given, "iloc"):  # a data frame
+            import pandas as pd  # type: ignore[import-untyped]
+
+            return Items(pd.concat([first.given, second.given], ignore_index=True), images)
+        return Items(np.concatenate([first.given, second.given]), images)
     both = [*first.images, *second.images]
     return Items(both, both)
 

@@ -110,8 +110,8 @@ def bounded(
     InvalidInputError
         If there is no image to fit or to test on with its right class among the candidates.
     """
-    calibration, weighting = calibration.first(INFORMATIVE_TRIALS), resolve_weighting(clf.weighting)
-    ordering, testing = (calibration.select(part).for_fitting(clf.objective) for part in _parts(clf, calibration.y))
+    calibration, weighting = calibration.first(INFORMATIVE_TRIALS), resolve_weighting(clf._weighting)
+    ordering, testing = (calibration.select(part).for_fitting(clf._objective) for part in _parts(clf, calibration.y))
     allocation = Race() if clf.allocation is None else clf.allocation
     fitted = calibrate(ordering, clf.classes_, allocation, clf.top_k, weighting, clf._seed)
     order_on, test_on = (Replays.of(part, fitted, clf.classes_, weighting) for part in (ordering, testing))
@@ -121,7 +121,7 @@ def bounded(
         "hybrid, exhaustive": (FixedTrials(n_trials), k),
         f"hybrid, bound of {100 * bound.max_loss:g} points": (found.allocation, found.top_k),
     }
-    methods = [calibrated(name, fitted, *own, clf.objective, clf.weighting) for name, own in settings.items()]
+    methods = [calibrated(name, fitted, *own, clf._objective, clf._weighting) for name, own in settings.items()]
     return found, [replace(method, fusion=fitted.fusion) for method in methods]  # off where tier 2 does not pay
 
 

@@ -11,7 +11,8 @@ from ..data.arrays import Items
 from ..denoising.weighting import Weighting, resolve_weighting, uniform_weights
 from ..estimator import HybridClassifier
 from ..fitting.calibration import Calibration, fit_calibration
-from ..proposer import shortlist
+from ..fitting.recording import RECORDED_CLASSES
+from ..proposer import aligned_log_proba, shortlist
 from ..reranker import Reranker
 from ..reranking.allocation import PRESETS, Allocation, FixedTrials, PairedTTest, Staged, within
 from ..reranking.batches import Capacity, ReplayEvaluator
@@ -19,7 +20,7 @@ from ..reranking.evidence import TIER_1_ANSWERS, RerankResult
 from ..reranking.fusion import Fusion
 from ..reranking.loop import Loop
 from ..reranking.tasks import Task, uniform_prior
-from ..reranking.trials import INFORMATIVE_TRIALS, InformativeOrder, TrialPlan, even_order
+from ..reranking.trials import INFORMATIVE_TRIALS, InformativeOrder, TrialPlan, even_order, nearest_trials
 from ..reranking.window import Window
 from .recording import Recording
 
@@ -75,10 +76,11 @@ class Method:
     def trials(self, t: np.ndarray) -> np.ndarray:
         """Positions, among recorded trials at times t `[T]`, of those that the method uses, in its order.
 
-        A fitted order chooses from `INFORMATIVE_TRIALS` of them, as it does in `Reranker`.
+        A fitted order chooses from `INFORMATIVE_TRIALS` of them, as it does in `Reranker`. Without one they are those
+        that are nearest to the trials of the allocation's own plan.
         """
         if self.order is None or self.allocation is None or not self.allocation.fitted_order:
-            return np.arange(len(t))
+            return nearest_trials(len(t) if self.allocation is None else self.allocation.max_trials, t)
         return np.argsort(-self.order.at(t[:INFORMATIVE_TRIALS]), kind="stable")
 
     def aside(self, novel: np.ndarray, usual: np.ndarray) -> list[str]:
@@ -148,7 +150,7 @@ def replay(method: Method, recording: Recording) -> Answers:
     # Column of each class among an image's candidates; -1: not recorded. Candidates (2, 0) of three: (1, -1, 0).
     column = np.full(recording.log_proba.shape, -1)
     np.put_along_axis(column, recording.candidates, np.arange(n_candidates)[None], axis=1)
-    chosen = [c[column[i, c] >= 0] for i, c in enumerate(_candidates(method, recording.log_proba))]
+    chosen = [c[column[i, c] >= 0] for i, c in enumerate(_candidates(method, recording.log_prior))]
     tasks = list(_tasks(method, recording, chosen))
     index = np.zeros(recording.candidates.shape, dtype=int)  # what pads is never asked for
     for i, c in enumerate(chosen):
@@ -163,7 +165,7 @@ def replay(method: Method, recording: Recording) -> Answers:
     for step in loop.run(tasks):
         for image, result in step.finished:
             results[image] = result
-    return _answers(method, recording.classes, recording.log_proba, results)
+    return _answers(method, recording.classes, recording.log_prior, results)
 
 
 def run(method: Method, clf: HybridClassifier, items: Items, n_trials: int) -> Answers:
@@ -180,11 +182,12 @@ def run(method: Method, clf: HybridClassifier, items: Items, n_trials: int) -> A
     n_trials : int
         T.
     """
-    log_proba = clf._log_prior(items)
+    log_proba = aligned_log_proba(clf.proposer_, items, clf.classes_)
     if method.allocation is None:
         return _tier_1(log_proba)
+    log_prior = clf._flattened(log_proba, items)
     stage = clf.reranker(method.allocation, method.fusion)
-    if method.objective != clf.objective:
+    if method.objective != clf._objective:
         stage = Reranker(
             clf.denoiser_,
             allocation=method.allocation,
@@ -198,13 +201,13 @@ def run(method: Method, clf: HybridClassifier, items: Items, n_trials: int) -> A
     trials = method.trials(stage.levels()[0])
     even = even_order(n_trials)
     stage.plan = TrialPlan(n_trials, clf.denoiser_.shape, stage.plan.seed, [*even[trials], *np.delete(even, trials)])
-    chosen = _candidates(method, log_proba)
+    chosen = _candidates(method, log_prior)
     labels = [clf.classes_[c].tolist() for c in chosen]
-    priors = None if method.blind else [p[c] for p, c in zip(log_proba, chosen, strict=True)]
+    priors = None if method.blind else [p[c] for p, c in zip(log_prior, chosen, strict=True)]
     results = stage.rerank(
         items.images, labels, priors, aside=method.aside(clf._novel(items), clf._usual_looking(items))
     )
-    return _answers(method, clf.classes_, log_proba, results)
+    return _answers(method, clf.classes_, log_prior, results)
 
 
 def _tier_1(log_proba: np.ndarray) -> Answers:
@@ -212,23 +215,23 @@ def _tier_1(log_proba: np.ndarray) -> Answers:
     return Answers(softmax(log_proba, axis=1), nothing, nothing, [""] * len(log_proba))
 
 
-def _candidates(method: Method, log_proba: np.ndarray) -> list[np.ndarray]:
+def _candidates(method: Method, log_prior: np.ndarray) -> list[np.ndarray]:
     """Positions of each image's candidates, best first."""
-    return shortlist(method.fusion.prior(log_proba), method.top_k)
+    return shortlist(method.fusion.prior(log_prior), method.top_k, RECORDED_CLASSES)
 
 
 def _tasks(method: Method, recording: Recording, chosen: list[np.ndarray]) -> Iterator[Task]:
     aside = method.aside(recording.novel, recording.usual)
     for i, c in enumerate(chosen):
-        prior = uniform_prior(c.tolist()) if method.blind else recording.log_proba[i, c]
+        prior = uniform_prior(c.tolist()) if method.blind else recording.log_prior[i, c]
         yield Task(i, tuple(recording.classes[c].tolist()), prior, aside=aside[i])
 
 
-def _answers(method: Method, classes: np.ndarray, log_proba: np.ndarray, results: list[RerankResult]) -> Answers:
+def _answers(method: Method, classes: np.ndarray, log_prior: np.ndarray, results: list[RerankResult]) -> Answers:
     """Posteriors of all classes: those that were no candidates keep tier 1's share, or none where it is left out."""
-    posterior = np.zeros_like(log_proba) if method.blind else method.fusion.prior(log_proba)
+    posterior = np.zeros_like(log_prior) if method.blind else method.fusion.prior(log_prior)
     number = {label: i for i, label in enumerate(classes.tolist())}
-    for row, log_p, result in zip(posterior, log_proba, results, strict=True):
+    for row, log_p, result in zip(posterior, log_prior, results, strict=True):
         columns = [number[label] for label in result.candidates]
         if result.stopped_by in TIER_1_ANSWERS:
             row[:] = method.fusion.tier_1(log_p[None], result.stopped_by)[0]
@@ -301,7 +304,7 @@ def hybrid_of(clf: HybridClassifier, n_trials: int, name: str = "hybrid, as it i
         within(stage.allocation, n_trials),
         stage.fusion,
         clf.top_k,
-        objective=clf.objective,
+        objective=clf._objective,
         weighting=stage.weighting,
         order=learned.order if learned else None,
         unusual_alone=learned is not None and learned.unusual_alone,

@@ -12,6 +12,7 @@ from ..errors import InvalidInputError
 from ..estimator import HybridClassifier
 from ..fitting import recording as labelled
 from ..ports import Label
+from ..proposer import aligned_log_proba
 from ..reranking.allocation import FixedTrials
 from ..reranking.fusion import Fusion
 from ..utils.progress import progress_bar
@@ -64,6 +65,8 @@ class Recording:
         Right classes.
     log_proba : float array `[n, C]`
         Tier 1's log-probabilities of all classes.
+    log_prior : float array `[n, C]`
+        The same, flatter for images that look unlike the calibration's: what both tiers start from.
     novel : bool array `[n]`
         Vectors unlike all that the classifier was fitted on.
     usual : bool array `[n]`
@@ -85,6 +88,7 @@ class Recording:
     classes: np.ndarray
     y: np.ndarray
     log_proba: np.ndarray
+    log_prior: np.ndarray
     novel: np.ndarray
     usual: np.ndarray
     candidates: np.ndarray
@@ -116,7 +120,7 @@ class Recording:
 
     def select(self, images: np.ndarray) -> "Recording":
         """The recording of some of the images, by bool `[n]` or position."""
-        own = {name: getattr(self, name)[images] for name in ("y", "usual", *_PLAIN)}
+        own = {name: getattr(self, name)[images] for name in ("y", "usual", "log_prior", *_PLAIN)}
         return replace(self, **own, errors={name: table[images] for name, table in self.errors.items()})
 
     def first(self, n_trials: int) -> "Recording":
@@ -194,7 +198,7 @@ def record(
 
     def chunk(index: np.ndarray, trials: np.ndarray) -> _Chunk:
         own = items.select(index)
-        log_proba = clf._log_prior(own)
+        log_proba = aligned_log_proba(clf.proposer_, own, clf.classes_)
         candidates = np.argsort(-log_proba, axis=1, kind="stable")[:, :k]
         errors = dict(zip(ask.objectives, np.moveaxis(ask(own.images, candidates, trials), 3, 0), strict=True))
         return _Chunk(log_proba, clf._novel(own), candidates, errors)
@@ -229,11 +233,14 @@ def _joined(
 ) -> Recording:
     """All chunks as one recording."""
     t, alpha, sigma = stage.levels()
+    plain = {name: np.concatenate([getattr(c, name) for c in chunks]) for name in _PLAIN}
     return Recording(
         classes=clf.classes_,
         y=y,
-        usual=clf._usual_looking(items),  # not kept, as another calibration of the same tiers says otherwise
-        **{name: np.concatenate([getattr(c, name) for c in chunks]) for name in _PLAIN},
+        # two that are not kept, as another calibration of the same tiers says otherwise
+        log_prior=clf._flattened(plain["log_proba"], items),
+        usual=clf._usual_looking(items),
+        **plain,
         errors={name: np.concatenate([c.errors[name] for c in chunks]) for name in ask.objectives},
         t=t,
         alpha=alpha,
@@ -257,4 +264,5 @@ def _manifest(clf: HybridClassifier, items: Items, y: np.ndarray, ask: AllErrors
         },
         "data": {"images": len(y), "pixels": digest_of(items.images), "right labels": digest_of(y)},
         "settings": {"trials": len(ask.plan), "candidates": k, "objectives": list(ask.objectives), "chunk": CHUNK},
+        "probabilities": "tier 1's own",
     }

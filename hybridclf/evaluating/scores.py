@@ -40,9 +40,9 @@ class Score:
     log_loss, brier : float
         Mean of -log p(right class), in nats, and of Σ_c (p_c - [c is right])², in [0, 2].
     calibration_error : float
-        Expected calibration error over bins of equally many images.
+        Expected calibration error over 15 bins of equal width.
     reliability : Bins
-        Confidence against accuracy in these bins.
+        Confidence against accuracy in bins of equally many images.
     evaluations, rows : float
         Denoiser predictions and trials per image.
     no_evaluation : float

@@ -120,7 +120,7 @@ def recommend(
     method = search.fitted(chosen, prior)
     own = hybrid_of(clf, search.calibration.n_trials, OWN)
     if clf.fusion_.calibrated:
-        as_it_is = search.option(own.allocation, clf.top_k, clf.objective, replay(own, search.calibration))
+        as_it_is = search.option(own.allocation, clf.top_k, clf._objective, replay(own, search.calibration))
         chosen = replace(as_it_is, own=True) if _suffices(as_it_is, chosen) else chosen
     worth = Worth.of(_worth_answers(chosen, prior, search.calibration))
     pays = worth.pays and worth.log_loss_gain.low > 0  # the best of many looks better than it is
@@ -139,7 +139,7 @@ class _Search:
     def objective(self) -> tuple[_Option, str]:
         """Tier 1 at its fitted temperature, and the objective by which a few trials tell classes apart best."""
         trials = FixedTrials(min(COMPARED_TRIALS, self.calibration.n_trials))
-        names = [self.clf.objective, *(name for name in self.calibration.errors if name != self.clf.objective)]
+        names = [self.clf._objective, *(name for name in self.calibration.errors if name != self.clf._objective)]
         bar = progress_bar(names, desc="choose an objective", unit="objective", leave=None, show=self.progress)
         fitted = {name: self._fit(trials, name) for name in bar}
         options = [self._tried(fitted[name], trials, self.n_candidates, name) for name in names]
@@ -157,7 +157,7 @@ class _Search:
 
     def fitted(self, option: _Option, prior: _Option) -> Method:
         """The method that has these settings, and what all images for calibration teach."""
-        weighting = resolve_weighting(self.clf.weighting)
+        weighting = resolve_weighting(self.clf._weighting)
         recording = self.calibration.for_fitting(option.objective)
         learned = fit_calibration(recording, option.allocation, option.top_k, weighting)
         harmed = self.clf.classes_[harmed_classes(_worth_answers(option, prior, self.calibration))].tolist()
@@ -171,7 +171,7 @@ class _Search:
 
     def _fit(self, allocation: Allocation, objective: str) -> list[Calibration]:
         """Fit a calibration for each fold to the images of the others."""
-        weighting = resolve_weighting(self.clf.weighting)
+        weighting = resolve_weighting(self.clf._weighting)
         n_folds = int(self.folds.max()) + 1
         others = (self.calibration.select(self.folds != f).for_fitting(objective) for f in range(n_folds))
         return [fit_calibration(recording, allocation, None, weighting) for recording in others]
@@ -189,7 +189,7 @@ class _Search:
     def _method(
         self, learned: Calibration, allocation: Allocation, top_k: int | None, objective: str, name: str = ""
     ) -> Method:
-        return calibrated(name, learned, allocation, top_k, objective, self.clf.weighting)
+        return calibrated(name, learned, allocation, top_k, objective, self.clf._weighting)
 
 
 def _worth_answers(option: _Option, prior: _Option, calibration: Recording) -> WorthAnswers:
@@ -200,6 +200,7 @@ def _worth_answers(option: _Option, prior: _Option, calibration: Recording) -> W
         loss=np.stack([prior.losses, option.losses]),
         evaluations=option.answers.evaluations,
         weight=np.ones(len(calibration)),
+        unit=np.arange(len(calibration)),
     )
 
 
@@ -226,7 +227,7 @@ def _settings(clf: HybridClassifier, chosen: _Option, pays: bool) -> Settings:
 
 def _line(clf: HybridClassifier, chosen: _Option, race: str) -> str:
     """Python that gives a classifier the settings; X and y are images for calibration."""
-    if chosen.objective == clf.objective:
+    if chosen.objective == clf._objective:
         return f"clf.set_params(top_k={chosen.top_k}, allocation={race}).calibrate(X, y)"
     tier_1 = "clf.proposer_" if is_trained(clf.proposer_) else "FrozenEstimator(clf.proposer_)"
     return (

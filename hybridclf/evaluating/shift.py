@@ -53,7 +53,7 @@ class GroupScore:
     n : int
         Its images.
     accuracy : Interval
-        Share of them that are answered right, with its 95 % Wilson interval.
+        Share of them that are answered right, with a Wilson interval that allows for the choice of the group.
     """
 
     group: str
@@ -203,6 +203,8 @@ def _row(source: str, scored: Score) -> ShiftRow:
 def worst_group(right: np.ndarray, groups: Sequence[Any]) -> GroupScore | None:
     """The group with the lowest accuracy, of those with at least `FEWEST` images; None if there is no such group.
 
+    Its interval is as much wider as the lowest of so many groups takes (Bonferroni's method).
+
     Parameters
     ----------
     right : bool array `[n]`
@@ -211,7 +213,9 @@ def worst_group(right: np.ndarray, groups: Sequence[Any]) -> GroupScore | None:
         Groups; None for none.
     """
     members = {group: [g == group for g in groups] for group in dict.fromkeys(groups) if group is not None}
-    scores = [GroupScore(str(g), sum(own), accuracy(right[own])) for g, own in members.items() if sum(own) >= FEWEST]
+    members = {group: own for group, own in members.items() if sum(own) >= FEWEST}
+    level = 1 - 0.05 / max(1, len(members))
+    scores = [GroupScore(str(group), sum(own), accuracy(right[own], level)) for group, own in members.items()]
     return min(scores, key=lambda one: one.accuracy.value, default=None)
 
 

@@ -12,7 +12,7 @@ from ..denoising.weighting import BinnedWeights, Weighting, paired_gaps
 from ..reranking.allocation import Allocation, within
 from ..reranking.fusion import Fusion
 from ..reranking.novelty import UsualErrors
-from ..reranking.trials import InformativeOrder
+from ..reranking.trials import InformativeOrder, nearest_trials
 from .drift import Drift
 from .outliers import NoveltyTest, traits_of
 from .recording import Copies, Recording
@@ -173,10 +173,14 @@ class CrossFitted(NamedTuple):
 def cross_fits(
     recording: Recording, allocation: Allocation, top_k: int | None, weighting: Weighting | None, seed: int
 ) -> list[CrossFitted]:
-    """Calibrations for each part of the m images, fitted on the others; arguments as for `calibrate`."""
-    m, allocation = len(recording.all_y), within(allocation, recording.errors.shape[1])
-    # 0, 1, … dealt out at random: parts of equal size, give or take one
-    number = np.random.default_rng(seed).permutation(m) % min(COMPARED_IN[m > ENOUGH], m)
+    """Calibrations for each part of the m images, fitted on the others; arguments as for `calibrate`.
+
+    Images of one group are in one part.
+    """
+    units, allocation = recording.units, within(allocation, recording.errors.shape[1])
+    n = int(units.max()) + 1
+    # 0, 1, … dealt out to the groups at random: parts of equally many, give or take one
+    number = (np.random.default_rng(seed).permutation(n) % min(COMPARED_IN[n > ENOUGH], n))[units]
     made = []
     for p in range(number.max() + 1):
         others = recording.select(number != p)
@@ -246,7 +250,7 @@ def _replays(
     r, (allocation, top_k) = len(recording.all_y), settings
     allocation = within(allocation, recording.errors.shape[1])
     posterior = softmax(recording.log_prior, axis=1)
-    scale, flatness, evaluations = np.ones(r), np.ones(r), np.zeros(r, dtype=int)
+    scale, flatness, evaluations = np.ones(r), np.ones(r), np.zeros(r)
     for part, fitted, drift in parts:
         mine = part[of]
         scale[mine] = fitted.fusion.prior_alone
@@ -257,9 +261,12 @@ def _replays(
         at = recording.positions[recorded]
         if len(at):
             own = recording.select(mine)
-            errors = in_order(own, fitted, allocation, weighting)
+            errors, ceilings = in_order(own, fitted, allocation, weighting)
             prior = own.log_prior * flatness[at, None]
-            posterior[recorded], evaluations[at] = replay(fitted.fusion, allocation, prior, errors, top_k)
+            posterior[recorded], evaluations[at] = replay(fitted.fusion, allocation, prior, errors, top_k, ceilings)
+    # what an image costs whose right class was not recorded is not known; on average it is taken for another's cost
+    unknown = np.setdiff1d(np.arange(r), recording.positions)
+    evaluations[unknown] = evaluations[recording.positions].mean() if len(recording.y) else 0
     return posterior, scale, flatness, evaluations
 
 
@@ -289,7 +296,7 @@ def _answers(
     loss[1, at] = -np.log(np.maximum(posterior[n, recording.y], 1e-12)) - shared
     right[1, at] = posterior.argmax(axis=1) == recording.y
     weight = np.ones(len(m)) if recording.all_weight is None else recording.all_weight
-    return Answers(leader, right, loss, evaluations, weight)
+    return Answers(leader, right, loss, evaluations, weight, recording.units)
 
 
 def fit_calibration(
@@ -316,16 +323,21 @@ def fit_calibration(
 
 
 def _order(order: InformativeOrder, recording: Recording, allocation: Allocation) -> np.ndarray:
-    """The recorded trials in the order in which an allocation uses them, int `[T]`."""
-    return np.argsort(-order.at(recording.t), kind="stable") if allocation.fitted_order else np.arange(len(recording.t))
+    """The recorded trials in the order in which an allocation uses them, or those like them, int `[T]`."""
+    if allocation.fitted_order:
+        return np.argsort(-order.at(recording.t), kind="stable")
+    return nearest_trials(allocation.max_trials, recording.t)
 
 
 def in_order(
     recording: Recording, fitted: Calibration, allocation: Allocation, weighting: Weighting | None
-) -> np.ndarray:
-    """Weighted errors `[n, T, k]` in the order in which an allocation uses the trials."""
-    weights = (fitted.weighting or weighting)(recording.t, recording.alpha, recording.sigma)  # type: ignore[misc]
-    return (recording.errors * weights[None, :, None])[:, _order(fitted.order, recording, allocation)]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Weighted errors `[n, T, k]` in the order in which an allocation uses the trials, and their ceilings `[T + 1]`."""
+    used = _order(fitted.order, recording, allocation)
+    weights = (fitted.weighting or weighting)(recording.t, recording.alpha, recording.sigma)[used]  # type: ignore[misc]
+    usual = fitted.fusion.usual
+    ceilings = None if usual is None else usual.ceilings(recording.t[used], weights)
+    return recording.errors[:, used] * weights[None, :, None], ceilings
 
 
 def _sharpest(

@@ -164,7 +164,8 @@ class CrossFit:
             progress=progress,
         )
         drift = self._drift(tiers.proposer, chosen)
-        return replace(made, drift=drift, copies=self._copies(tiers, chosen, drift, limit, progress) if drift else None)
+        copies = self._copies(tiers, chosen, drift, limit, progress) if drift else None
+        return replace(made, all_groups=chosen.groups, drift=drift, copies=copies)
 
     def _drift(self, proposer: Any, sample: Sample) -> DriftSample | None:
         """Looks of the images, and tier 1's answers to corrupted copies; None if they are no images of one size."""

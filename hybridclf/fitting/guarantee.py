@@ -132,6 +132,8 @@ class Replays:
         Images that tier 2 is asked about.
     n_images : int
         Images in all: of those that were not recorded, no setting has the right answer and the exhaustive one neither.
+    ceilings : float array `[T + 1]` or None
+        Highest usual sums of errors after 0, 1, … T trials, beyond which tier 1 answers.
     """
 
     fusion: Fusion
@@ -140,6 +142,7 @@ class Replays:
     y: np.ndarray
     asked: np.ndarray
     n_images: int
+    ceilings: np.ndarray | None = None
 
     @classmethod
     def of(cls, recording: Recording, fitted: Calibration, classes: np.ndarray, weighting: Weighting | None) -> Self:
@@ -151,9 +154,9 @@ class Replays:
         asked = np.array([fitted.fusion.asks(label) for label in leader], dtype=bool)
         if fitted.unusual_alone and fitted.drift is not None and recording.drift is not None:
             asked &= fitted.drift.unusual(recording.drift.clean[at])
-        errors = in_order(recording, fitted, Race(), weighting)
+        errors, ceilings = in_order(recording, fitted, Race(), weighting)
         fusion = replace(fitted.fusion, pays=True, harmed=())  # candidates have their positions for labels here
-        return cls(fusion, log_prior, errors, recording.y, asked, len(recording.all_y))
+        return cls(fusion, log_prior, errors, recording.y, asked, len(recording.all_y), ceilings)
 
     @property
     def exhaustive(self) -> Setting:
@@ -162,7 +165,10 @@ class Replays:
 
     def right(self, setting: Setting) -> tuple[np.ndarray, np.ndarray]:
         """Right answers, bool `[n]`, and evaluations, int `[n]`."""
-        posterior, evaluations = replay(self.fusion, setting.allocation, self.log_prior, self.errors, setting.top_k)
+        allocation = setting.allocation
+        posterior, evaluations = replay(
+            self.fusion, allocation, self.log_prior, self.errors, setting.top_k, self.ceilings
+        )
         return posterior.argmax(axis=1) == self.y, np.where(self.asked, evaluations, 0)
 
     def costs(self, settings: list[Setting], progress: bool = False) -> list[Cost]:

@@ -46,6 +46,8 @@ class Recording:
         Positions of the n recorded images among these m; None: all m are recorded.
     all_weight : float array `[m]` or None
         Weights of the m images; None if all count alike.
+    all_groups : array `[m]` or None
+        Groups of the m images that belong together; None if each is alone.
     vectors : bool
         True for vectors, False for images.
     drift : DriftSample or None
@@ -64,6 +66,7 @@ class Recording:
     all_y: np.ndarray
     at: np.ndarray | None = None
     all_weight: np.ndarray | None = None
+    all_groups: np.ndarray | None = None
     vectors: bool = False
     drift: DriftSample | None = None
     copies: "Copies | None" = None
@@ -72,6 +75,13 @@ class Recording:
     def positions(self) -> np.ndarray:
         """Positions of the n recorded images among the m, int `[n]`."""
         return np.arange(len(self.y)) if self.at is None else self.at
+
+    @property
+    def units(self) -> np.ndarray:
+        """Numbers of the groups of the m images, int `[m]`, from 0 on; an image without one is a group by itself."""
+        if self.all_groups is None:
+            return np.arange(len(self.all_y))
+        return np.unique(self.all_groups, return_inverse=True)[1].ravel()
 
     @property
     def weight(self) -> np.ndarray | None:
@@ -83,7 +93,7 @@ class Recording:
         """Recordings of different folds as one."""
         # positions count within a fold: with 5 images in the first, the second's image 0 becomes image 5
         names = ["log_prior", "errors", "y", "all_log_prior", "all_y"]
-        names += ["all_weight"] if parts[0].all_weight is not None else []
+        names += [name for name in ("all_weight", "all_groups") if getattr(parts[0], name) is not None]
         starts = np.cumsum([0, *(len(p.all_y) for p in parts[:-1])])
         joined: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
         at = np.concatenate([p.positions + start for p, start in zip(parts, starts, strict=True)])
@@ -104,6 +114,7 @@ class Recording:
             all_y=self.all_y[images],
             at=(np.cumsum(images) - 1)[self.positions[kept]],
             all_weight=None if self.all_weight is None else self.all_weight[images],
+            all_groups=None if self.all_groups is None else self.all_groups[images],
             drift=None if self.drift is None else self.drift.select(images),
             copies=None if self.copies is None else self.copies.select(images),
         )
@@ -201,4 +212,4 @@ def record(
     kept = np.take_along_axis(log_prior, top, axis=1)[usable][finite]
     position = hit[usable].argmax(axis=1)[finite]
     vectors = len(denoiser.shape) == 1
-    return Recording(kept, errors, *reranker.levels(), position, log_prior, y, usable[finite], weight, vectors)
+    return Recording(kept, errors, *reranker.levels(), position, log_prior, y, usable[finite], weight, vectors=vectors)

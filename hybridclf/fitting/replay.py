@@ -14,7 +14,12 @@ __all__ = ["replay"]
 
 
 def replay(
-    fusion: Fusion, allocation: Allocation, log_prior: np.ndarray, errors: np.ndarray, top_k: int | None = None
+    fusion: Fusion,
+    allocation: Allocation,
+    log_prior: np.ndarray,
+    errors: np.ndarray,
+    top_k: int | None = None,
+    ceilings: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Run an allocation on recorded errors, in the same loop that asks a denoiser.
 
@@ -26,6 +31,8 @@ def replay(
         Tier 1's log-probabilities of the recorded candidates.
     errors : float array `[n, T, k]`
         Their weighted errors, trials in the order in which the allocation uses them.
+    ceilings : float array `[T + 1]`, optional
+        Highest usual sums of errors after 0, 1, … T trials; images above them keep tier 1's answer.
 
     Returns
     -------
@@ -43,10 +50,15 @@ def replay(
     tasks = [Task(i, tuple(c.tolist()), log_prior[i, c]) for i, c in enumerate(candidates)]
     capacity = Capacity(512, 2**14)
     window = Window.for_batches(capacity, allocation.max_trials, log_prior.shape[1])
-    loop = Loop(allocation, fusion, ReplayEvaluator(table), capacity, window)
+    if ceilings is not None:
+        ceilings = ceilings[: allocation.max_trials + 1]
+    loop = Loop(allocation, fusion, ReplayEvaluator(table), capacity, window, ceilings=ceilings)
     for step in loop.run(tasks):
         for image, result in step.finished:
             columns = list(result.candidates)
-            posterior[image, columns] = result.posterior * posterior[image, columns].sum()
             evaluations[image] = result.evaluations
+            if result.stopped_by == "novel":
+                posterior[image] = fusion.tier_1(log_prior[image][None], "novel")[0]
+            else:
+                posterior[image, columns] = result.posterior * posterior[image, columns].sum()
     return posterior, evaluations

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check_cv, train_test_split
 
+from ..errors import InvalidInputError
+
 __all__ = ["folds", "hold_out"]
 
 Split = tuple[np.ndarray, np.ndarray]
@@ -30,6 +32,11 @@ def folds(y: np.ndarray, cv: Any, seed: int, groups: np.ndarray | None = None) -
         Decides the folds that a number asks for.
     groups : array `[n]`, optional
         Images of one group are held out together.
+
+    Raises
+    ------
+    InvalidInputError
+        If a splitter holds an image out more than once: it would count as several.
     """
     if isinstance(cv, int | np.integer):
         units = y if groups is None else y[np.unique(groups, return_index=True)[1]]
@@ -43,6 +50,12 @@ def folds(y: np.ndarray, cv: Any, seed: int, groups: np.ndarray | None = None) -
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class in y", UserWarning)
         splits = list(splitter.split(np.zeros((len(y), 1)), y, groups))
+    times = np.bincount(np.concatenate([np.arange(0), *(np.asarray(out) for _, out in splits)]), minlength=len(y))
+    if times.max(initial=0) > 1:
+        raise InvalidInputError(
+            f"cv={cv!r} holds out image {times.argmax()} {times.max()} times, and it would count as so many images; "
+            "give a number of folds, or a splitter that holds each out at most once, such as StratifiedKFold"
+        )
     for kept, out in splits:
         kept, out = _keeping_classes(np.asarray(kept), np.asarray(out), y)
         if len(out):

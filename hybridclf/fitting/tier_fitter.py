@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy.stats import binomtest
+from sklearn import get_config
 from sklearn.base import BaseEstimator, clone
 from sklearn.metrics import pairwise_distances
+from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import _check_method_params, has_fit_parameter
 from tqdm.std import tqdm
 
@@ -141,8 +143,8 @@ class TierFitter:
         proposer = self.proposer
         if not is_trained(proposer):
             params = _check_method_params(sample.items.images, dict(self.proposer_params), index)
-            if chosen.weight is not None and has_fit_parameter(proposer, "sample_weight"):
-                params.setdefault("sample_weight", chosen.weight)
+            if chosen.weight is not None:
+                params = {name: chosen.weight for name in weight_parameter(proposer)} | params
             proposer = _seeded(clone(proposer), seed).fit(rows_of(chosen.items.given), classes[chosen.y], **params)
         if self.denoiser is not None:
             return FittedTiers(proposer, self.denoiser, None)
@@ -188,6 +190,19 @@ class TierFitter:
         first = shape if len(shape) == 1 else (shape[2], shape[0], shape[1])
         config = {"kind": "mlp"} if mlp else {"kind": "unet", "levels": _levels(shape)}
         return new_network({**config, "shape": first, "n_classes": n_classes}, seed)
+
+
+def weight_parameter(proposer: Any) -> tuple[str, ...]:
+    """Name of the argument of a proposer's `fit` that takes weights, in a pipeline that of its last step; or nothing.
+
+    Where scikit-learn routes metadata, a pipeline's step gets what it requests and nothing else.
+    """
+    if has_fit_parameter(proposer, "sample_weight"):
+        return ("sample_weight",)
+    if isinstance(proposer, Pipeline) and not get_config()["enable_metadata_routing"]:
+        name, last = proposer.steps[-1]
+        return tuple(f"{name}__{own}" for own in weight_parameter(last))
+    return ()
 
 
 def _levels(shape: tuple[int, ...]) -> int:

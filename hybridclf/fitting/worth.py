@@ -31,10 +31,12 @@ class Answers(NamedTuple):
         True where tier 1, and where both tiers are right.
     loss : float array `[2, m]`
         Log loss of both.
-    evaluations : int array `[m]`
+    evaluations : float array `[m]`
         Cost of both tiers' answer.
     weight : float array `[m]`
         Weight of each image.
+    unit : int array `[m]`
+        Number of the group that each image belongs to, from 0 on.
     """
 
     leader: np.ndarray
@@ -42,6 +44,7 @@ class Answers(NamedTuple):
     loss: np.ndarray
     evaluations: np.ndarray
     weight: np.ndarray
+    unit: np.ndarray
 
     def without(self, classes: np.ndarray) -> "Answers":
         """The answers where tier 2 is not asked about images that tier 1 takes for one of these classes."""
@@ -57,6 +60,8 @@ class Answers(NamedTuple):
 @dataclass(frozen=True)
 class Worth:
     """Tier 1 alone against both tiers on held-out images, with 95 % intervals.
+
+    The gains' intervals allow for groups of images that belong together; those of an accuracy alone do not.
 
     Attributes
     ----------
@@ -103,18 +108,23 @@ class Worth:
     def of(cls, answers: Answers, harmed: Sequence[Label] = ()) -> "Worth":
         """Compare the answers to m images, m ≥ 1."""
         (before, after), (loss, new_loss), weight = answers.right, answers.loss, answers.weight
-        gain = _mean(loss - new_loss, weight)
+        unit = answers.unit
+        gain = _mean(loss - new_loss, weight, unit)
         fixed, broken = int((after & ~before).sum()), int((before & ~after).sum())
         share = weight / weight.sum()
         net = float(share @ (after.astype(float) - before))
-        accuracy_gain = metrics.accuracy_difference(after, before)
+        accuracy_gain = (
+            metrics.accuracy_difference(after, before)
+            if len(np.unique(unit)) == len(unit)
+            else _mean(after.astype(float) - before, np.ones(len(unit)), unit)
+        )
         return cls(
             n_images=len(weight),
             tier_1_accuracy=metrics.accuracy(before),
             hybrid_accuracy=metrics.accuracy(after),
             accuracy_gain=accuracy_gain,
-            tier_1_log_loss=_mean(loss, weight),
-            hybrid_log_loss=_mean(new_loss, weight),
+            tier_1_log_loss=_mean(loss, weight, unit),
+            hybrid_log_loss=_mean(new_loss, weight, unit),
             log_loss_gain=gain,
             fixed=fixed,
             broken=broken,
@@ -158,14 +168,15 @@ def harmed_classes(answers: Answers) -> np.ndarray:
     """Numbers of the classes that tier 2 harms: it breaks significantly more of their images than it fixes.
 
     An image belongs to tier 1's first class, since its right class is unknown when it comes. One-sided exact sign
-    tests, Bonferroni-corrected.
+    tests, Bonferroni-corrected; images of one group have one vote.
     """
     (before, after), leaders = answers.right, np.unique(answers.leader)
     harmed = []
     for c in leaders:
         mine = answers.leader == c
         # images that both tiers get right, or wrong, say nothing about a difference
-        fixed, broken = int((after & ~before)[mine].sum()), int((before & ~after)[mine].sum())
+        net = np.bincount(answers.unit[mine], after[mine].astype(float) - before[mine])
+        fixed, broken = int((net > 0).sum()), int((net < 0).sum())
         if broken > fixed and binomtest(broken, fixed + broken, alternative="greater").pvalue < ALPHA / len(leaders):
             harmed.append(c)
     return np.array(harmed, dtype=int)
@@ -180,10 +191,10 @@ def _pays(log_loss_gain: Interval, accuracy_gain: Interval, net: float, n_fixed_
     return bool(net >= 0 and n_fixed_more >= 0 and (gains_log_loss or gains_accuracy))
 
 
-def _mean(values: np.ndarray, weight: np.ndarray) -> Interval:
-    """Weighted mean of m values with its normal 95 % interval."""
+def _mean(values: np.ndarray, weight: np.ndarray, unit: np.ndarray) -> Interval:
+    """Weighted mean of m values with its normal 95 % interval, where values of one unit may go together."""
     share = weight / weight.sum()
     mean = float(share @ values)
-    # of a weighted mean; with equal weights it is the standard deviation over sqrt(m)
-    error = float(np.sqrt((share**2) @ (values - mean) ** 2))
+    # sums by unit are independent; of equal weights and units of one value: the standard deviation over sqrt(m)
+    error = float(np.sqrt(np.square(np.bincount(unit, share * (values - mean))).sum()))
     return Interval(mean, mean - 1.96 * error, mean + 1.96 * error)

@@ -6,13 +6,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from ..atomic import sync_folder, sync_tree
 from ..errors import MissingDependencyError
 from ..estimator import HybridClassifier
+from ..fitting.validation import class_numbers
 from ..models import LateConditionedDenoiser
 from ..proposer import aligned_log_proba
 from ..reranking.allocation import Race
@@ -118,6 +118,6 @@ def _calibrated(proposer: Any, network: Any, data: TrainingData, n_images: int, 
         # tier 1 answers alone, so that its temperature may be fitted on all these images
         images, labels = data.some_held_out(data.fit_on)
         log_prior = aligned_log_proba(clf.proposer_, images, clf.classes_)
-        clf.fusion_ = clf.fusion_.tempered(log_prior, np.searchsorted(clf.classes_, labels))
+        clf.fusion_ = clf.fusion_.tempered(log_prior, class_numbers(labels, clf.classes_))
         clf.calibration_ = replace(clf.calibration_, fusion=clf.fusion_)
     return clf

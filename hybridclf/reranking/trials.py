@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import InvalidInputError
 
-__all__ = ["INFORMATIVE_TRIALS", "InformativeOrder", "TrialPlan", "even_order"]
+__all__ = ["INFORMATIVE_TRIALS", "InformativeOrder", "TrialPlan", "even_order", "nearest_trials"]
 
 INFORMATIVE_TRIALS = 64
 """Trials from which a fitted order takes the most informative ones; all of them are recorded to fit it."""
@@ -31,6 +31,31 @@ def even_order(n: int) -> np.ndarray:
         value += scale * (index % 2)
         index, scale = index // 2, scale / 2
     return np.argsort(np.argsort(value))
+
+
+def nearest_trials(n: int, t: np.ndarray) -> np.ndarray:
+    """Order recorded trials as they stand for those of an even plan of n: of each the one that is nearest in time.
+
+    A plan of one trial has it at t = 0.5, where the first of 64 recorded ones is at 0.008. With two planned, and four
+    recorded at t = (0.125, 0.625, 0.375, 0.875), the order is 0, 1, 2, 3: 0.25 is as near to the first as to the third.
+
+    Parameters
+    ----------
+    n : int
+        Planned trials; from as many as are recorded on, the recorded order stays.
+    t : float array `[T]`
+        Times of recorded trials, evenly spaced.
+
+    Returns
+    -------
+    int array `[T]`
+        Positions among the recorded trials; what stands for no planned one comes last.
+    """
+    if n >= len(t):
+        return np.arange(len(t))
+    planned = (even_order(n) + 0.5) / n
+    first = np.abs(t[None] - planned[:, None]).argmin(axis=1)
+    return np.concatenate([first, np.setdiff1d(np.arange(len(t)), first)])
 
 
 class TrialPlan:

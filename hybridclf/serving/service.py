@@ -21,7 +21,6 @@ from ..errors import ClosedError, InvalidInputError
 from ..estimator import HybridClassifier
 from ..live.async_reranker import AsyncReranker
 from ..ports import Label
-from ..proposer import shortlist
 from ..reranking.evidence import TIER_1_ANSWERS, RerankResult
 from ..reranking.tasks import LOG_ZERO
 from .admission import Admission
@@ -274,7 +273,7 @@ class Service:
         # a request with a prior has chosen its candidates; else tier 1 shortlists them
         if log_prior is None:
             log_prior = self.labels.log_prior(labels, item)
-            candidates = shortlist(self._prior(log_prior)[None], self.clf.top_k)[0]
+            candidates = self.clf._shortlist(self._prior(log_prior)[None])[0]
         else:
             candidates = np.arange(len(labels))
         own = Items.of_one(item)

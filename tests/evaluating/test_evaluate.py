@@ -12,8 +12,10 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
 import hybridclf
+from hybridclf.data.arrays import Items
 from hybridclf.errors import InvalidInputError, InvalidTypeError
 from hybridclf.evaluating import Report, evaluate
+from hybridclf.evaluating.evaluate import _joined
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +127,18 @@ def test_what_is_no_classifier_to_evaluate(world: Any) -> None:
         evaluate(LogisticRegression(), world.images, world.labels)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="not fitted"):
         evaluate(clone(world.clf), world.images, world.labels)
+
+
+def test_images_to_calibrate_on_that_are_tested_on_are_left_out(world: Any) -> None:
+    X, y, half = world.images, world.labels, np.arange(120) < 60
+    report = evaluate(world.clf, X[half], y[half], trials=4, calibrate=(X[30:], y[30:]))
+    assert report.about["calibration_images"] == 60 and "30 images to calibrate on were left out" in str(report)
+    with pytest.raises(InvalidInputError, match="images to calibrate on"):
+        evaluate(world.clf, X, y, trials=4, calibrate=(X, y))
+
+
+def test_tables_keep_their_columns(world: Any) -> None:
+    pd = pytest.importorskip("pandas")
+    first, second = (Items(pd.DataFrame({"a": [1, n]}), np.array([[1.0], [float(n)]])) for n in (2, 3))
+    joined = _joined(first, second)
+    assert joined.given["a"].tolist() == [1, 2, 1, 3] and joined.images.ravel().tolist() == [1, 2, 1, 3]

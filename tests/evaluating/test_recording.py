@@ -47,8 +47,10 @@ def test_errors_are_those_of_the_reranker(
 def test_tier_1_is_asked_about_every_class(world: Any) -> None:
     made = recorded(world)
     own = world.clf.proposer_.predict_log_proba(world.images.reshape(120, -1))
-    own = world.clf.calibration_.drift(own, world.images)  # flatter for a few
     np.testing.assert_allclose(made.log_proba, own, rtol=1e-9)
+    flatter = world.clf.calibration_.drift(own, world.images)  # a few of them
+    np.testing.assert_allclose(made.log_prior, flatter, rtol=1e-9)
+    assert not np.allclose(own, flatter)
     np.testing.assert_array_equal(made.candidates, np.argsort(-own, axis=1)[:, :3])
     assert made.labels[made.y[7]] == world.labels[7] and len(made) == 120 and made.n_trials == 6
 

@@ -26,6 +26,7 @@ def test_the_worst_group_by_hand() -> None:
     found = worst_group(right, groups)
     assert found is not None and (found.group, found.n, found.accuracy.value) == ("b", 20, 0.5)
     assert worst_group(right[:9], groups[:9]) is None
+    assert found.accuracy == accuracy(right[10:30], 1 - 0.05 / 2)  # the lowest of two groups of enough images
 
 
 @pytest.fixture(scope="module")

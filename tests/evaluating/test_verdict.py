@@ -69,3 +69,13 @@ def test_the_verdict_follows_the_interval(found: Difference, chosen: Settings, p
     verdict = verdict_of(found, COST, chosen, 1000)
     assert verdict.pays is pays
     assert str(verdict).startswith(said)
+
+
+def test_few_images_without_a_change_tell_nothing() -> None:
+    """If one image in fifty were fixed, three samples of 40 in seven would not show it."""
+    unchanged = difference(0.0, 0.0, 0.0, 0, 0)
+    few = verdict_of(unchanged, COST, settings(), 40)
+    assert few.pays is None and "40 images cannot tell" in str(few)
+    assert verdict_of(unchanged, COST, settings(), 400).pays is False
+    off = verdict_of(unchanged, COST, settings(pays=False, own=True), 40)  # no image can be changed
+    assert off.pays is False and str(off).startswith("It adds nothing here")

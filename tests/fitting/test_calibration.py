@@ -286,3 +286,47 @@ def test_worth_on_unusual_images_is_kept_in_json() -> None:
     saved = json.loads(json.dumps(describe_calibration(fitted, np.dtype("<U1")), default=np.ndarray.tolist))
     restored = restore_calibration(saved)
     assert restored.worth == fitted.worth and restored.unusual_alone
+
+
+def test_a_replay_has_the_times_of_the_allocations_own_plan() -> None:
+    """One trial is at t = 0.5, where this denoiser tells nothing; the first recorded one is at 1/64, where it does."""
+    recording = make_recording(400)
+    telling = np.abs(recording.t - 0.5) > 0.4
+    errors = np.where(telling[None, :, None], recording.errors, 30.0).astype(np.float32)
+    recording = replace(recording, errors=errors)
+    settings = FixedTrials(1), None
+    parts = cross_fits(recording, *settings, uniform_weights, 0)
+    answers = cross_answers(recording, parts, settings, uniform_weights)
+    np.testing.assert_array_equal(answers.right[1], answers.right[0])  # tier 1's answers
+
+
+def test_images_of_one_group_are_in_one_part() -> None:
+    recording = replace(make_recording(60), all_groups=np.repeat(list("abcdefghijkl"), 5))
+    for part, *_ in cross_fits(recording, Race(), None, uniform_weights, 0):
+        assert set(part.reshape(12, 5).sum(axis=1)) <= {0, 5}
+    joined = Recording.join([recording, recording]).select(np.arange(120) >= 55)
+    assert joined.units.tolist() == [11] * 5 + np.repeat(np.arange(12), 5).tolist()
+
+
+def test_images_with_unusual_errors_keep_tier_1s_answer_in_replays() -> None:
+    recording = make_recording(200)
+    fitted = fit_calibration(recording, Race(), None, uniform_weights)
+    errors, ceilings = module.in_order(recording, fitted, Race(), uniform_weights)
+    assert ceilings is not None
+    far = errors.copy()
+    far[:3] *= 100
+    posterior, _ = replay(fitted.fusion, Race(max_trials=8), recording.log_prior, far, None, ceilings)
+    asked = replay(fitted.fusion, Race(max_trials=8), recording.log_prior, errors, None, ceilings)[0]
+    np.testing.assert_allclose(posterior[:3], np.exp(recording.log_prior[:3]), rtol=1e-6)
+    np.testing.assert_allclose(posterior[3:], asked[3:], rtol=1e-6)
+    assert not np.allclose(asked[:3], posterior[:3])
+
+
+def test_the_cost_of_images_whose_class_was_not_recorded_is_the_mean() -> None:
+    recording = make_recording(100)
+    at = np.arange(0, 100, 2)
+    half = replace(recording.select(np.arange(100) % 2 == 0), all_log_prior=recording.log_prior, all_y=recording.y)
+    half = replace(half, at=at)
+    settings = FixedTrials(4), 3
+    answers = cross_answers(half, cross_fits(half, *settings, uniform_weights, 0), settings, uniform_weights)
+    assert answers.evaluations.tolist() == [12.0] * 100

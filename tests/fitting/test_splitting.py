@@ -2,8 +2,16 @@
 
 import numpy as np
 import pytest
-from sklearn.model_selection import GroupKFold, KFold, PredefinedSplit, StratifiedKFold
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    PredefinedSplit,
+    RepeatedStratifiedKFold,
+    StratifiedKFold,
+    StratifiedShuffleSplit,
+)
 
+from hybridclf.errors import InvalidInputError
 from hybridclf.fitting.splitting import folds, hold_out
 
 Y = np.repeat([0, 1, 2], [40, 20, 10])
@@ -80,3 +88,9 @@ def test_more_classes_than_places() -> None:
     kept, out = hold_out(y, 0.1, seed=0)
     assert 1 <= len(out) <= 8
     assert set(y[kept]) == set(range(30))
+
+
+def test_an_image_that_is_held_out_twice_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"holds out image 0 5 times.*at most once"):
+        list(folds(Y, RepeatedStratifiedKFold(n_splits=2, n_repeats=5, random_state=0), 0))
+    assert len(list(folds(Y, StratifiedShuffleSplit(1, random_state=0), 0))) == 1

@@ -12,14 +12,15 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from hybridclf.data.arrays import Items
 from hybridclf.errors import InvalidInputError
-from hybridclf.fitting.tier_fitter import MIN_HELD_OUT, Sample, TierFitter
+from hybridclf.fitting.tier_fitter import MIN_HELD_OUT, Sample, TierFitter, weight_parameter
 from hybridclf.models import LateMLP, LateUNet
-from hybridclf.proposer import rows_of
+from hybridclf.proposer import default_proposer, rows_of
 from hybridclf.training.denoiser import TrainingConfig
 
 CLASSES = np.array(["ant", "bee", "cow"])
@@ -217,3 +218,19 @@ def test_channels_of_images_have_their_own(recipe: TierFitter) -> None:
     X = images(4, 4, 2) * [1.0, 100.0]
     _, denoiser, _ = recipe.fit(sample(X, Y), CLASSES, seed=0)
     np.testing.assert_allclose(denoiser.scale, X.std(axis=(0, 1, 2)))
+
+
+@pytest.mark.parametrize("steps", [(), (StandardScaler(),), (StandardScaler(), StandardScaler())])
+def test_a_pipelines_classifier_gets_the_weights(recipe: TierFitter, steps: tuple[Any, ...]) -> None:
+    """The default tier 1 is a pipeline, too."""
+    X, weight = images(5), np.where(Y == 1, 50.0, 1.0)
+    proposer = make_pipeline(*steps, LogisticRegression()) if steps else default_proposer()
+    fitter = replace(recipe, proposer=proposer, denoiser=object())
+    found = fitter.fit(replace(sample(X, Y), weight=weight), CLASSES, seed=0).proposer.predict_proba(X)
+    plain = fitter.fit(sample(X, Y), CLASSES, seed=0).proposer.predict_proba(X)
+    assert found[:, 1].mean() > plain[:, 1].mean() + 0.1
+
+
+def test_a_classifier_without_weights_is_fitted_without() -> None:
+    assert weight_parameter(KNeighborsClassifier()) == () == weight_parameter(make_pipeline("passthrough"))
+    assert weight_parameter(make_pipeline(make_pipeline(GaussianNB()))) == ("pipeline__gaussiannb__sample_weight",)

@@ -25,6 +25,7 @@ def answers(n: int, fixed: int, broken: int, gain: float, leader: np.ndarray | N
         loss=np.stack([loss, loss - gain - noise + noise.mean()]),
         evaluations=np.full(n, 3),
         weight=np.ones(n),
+        unit=np.arange(n),
     )
 
 
@@ -73,3 +74,19 @@ def test_a_class_is_harmed_if_significantly_more_is_broken_than_fixed() -> None:
     assert without.evaluations.sum() == 3 * 380
     np.testing.assert_array_equal(without.loss[:, leader == 1][0], without.loss[:, leader == 1][1])
     assert "It is off for cat" in str(Worth.of(without, ["cat"]))
+
+
+def test_images_of_one_group_count_once() -> None:
+    """Forty copies of five images: the interval is that of five."""
+    made = answers(200, 0, 0, 0.0)
+    few = np.array([0.2, -0.1, 0.3, 0.0, 0.1])
+    copies = made._replace(loss=np.stack([np.tile(few, 40), np.zeros(200)]), unit=np.tile(np.arange(5), 40))
+    found = Worth.of(copies).log_loss_gain
+    assert found.high - found.value == pytest.approx(1.96 * few.std() / np.sqrt(5))
+    broken = np.zeros((2, 10), dtype=bool)
+    broken[0] = True
+    scene = made.select(np.arange(200) < 10)._replace(right=broken)
+    assert harmed_classes(scene).tolist() == [0]
+    assert harmed_classes(scene._replace(unit=np.zeros(10, dtype=int))).tolist() == []  # ten frames of one scene
+    grouped = Worth.of(scene._replace(unit=np.arange(10) // 5)).accuracy_gain
+    assert grouped.value == pytest.approx(-1.0)

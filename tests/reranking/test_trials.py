@@ -5,7 +5,7 @@ import pytest
 
 from hybridclf.errors import InvalidInputError
 from hybridclf.reranking import trials
-from hybridclf.reranking.trials import InformativeOrder, TrialPlan, even_order
+from hybridclf.reranking.trials import InformativeOrder, TrialPlan, even_order, nearest_trials
 
 SIZES = [*range(1, 40), 100, 250, 256, 1000]
 
@@ -103,3 +103,15 @@ def test_telling_order_puts_telling_times_first_and_keeps_the_even_order_among_e
     assert order.tolist() == expected
     assert (np.diff(telling.at(times)) <= 0).all()
     assert np.array_equal(InformativeOrder(np.ones(4))(50), even_order(50))
+
+
+@pytest.mark.parametrize("recorded", [4, 32, 64])
+def test_recorded_trials_stand_for_those_of_a_shorter_plan(recorded: int) -> None:
+    """The first n are near the n planned ones, each within a recorded step of it; all others follow."""
+    t = (even_order(recorded) + 0.5) / recorded
+    for n in range(1, recorded + 1):
+        order = nearest_trials(n, t)
+        assert sorted(order) == list(range(recorded))
+        planned = TrialPlan(n, (2,)).timesteps(np.arange(n))
+        assert np.abs(t[order[:n]] - planned).max() <= 0.5 / recorded + 1e-6, n
+    np.testing.assert_array_equal(nearest_trials(recorded + 1, t), np.arange(recorded))

@@ -35,6 +35,7 @@ def make_study() -> Callable[..., Study]:
             classes=np.array([f"class {c}" for c in range(n_classes)]),
             y=y,
             log_proba=log_proba,
+            log_prior=log_proba,
             novel=np.zeros(N, bool),
             usual=np.zeros(N, bool),
             candidates=candidates,

@@ -138,6 +138,15 @@ def _portable_option(text: str, folder: Path) -> str:
     return f"{name}={_quoted(f'./{path.relative_to(folder.resolve())}' if inside else path)}"
 
 
+def options_of(spec: str) -> set[str]:
+    """Names of the options in a spec string.
+
+    >>> sorted(options_of("diffusers:FOLDER?variant=fp16&lora=A"))
+    ['lora', 'variant']
+    """
+    return {part.partition("=")[0] for part in _split(spec)[1].split("&") if part}
+
+
 def with_options(spec: str, options: Mapping[str, Any]) -> str:
     """Add options to a spec string.
 

@@ -275,6 +275,16 @@ class FeatureModel(Protocol):
         """
         ...
 
+    def check_head(self) -> None:
+        """Check, before anything is trained, that `save_with_head` will succeed.
+
+        Raises
+        ------
+        InvalidInputError
+            If it cannot; the error says why.
+        """
+        ...
+
     def save_with_head(self, weight: np.ndarray, bias: np.ndarray, classes: Sequence[str], folder: Path) -> str:
         """Write the network with a new classifier, features @ weight.T + bias, into a new folder.
 

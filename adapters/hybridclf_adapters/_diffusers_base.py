@@ -26,6 +26,9 @@ __all__ = ["DiffusersDenoiser", "call_default", "is_quantised", "keep_float32"]
 _UPCASTING = Lock()
 """Lock of all VAEs while one is cast to float32."""
 
+_SAMPLING = Lock()
+"""Lock of all pipelines while one samples."""
+
 
 class DiffusersDenoiser(ABC):
     """Denoiser port of a diffusers pipeline: one forward pass of its network per evaluation.
@@ -151,7 +154,8 @@ class DiffusersDenoiser(ABC):
             Seed of each image. Of several prompt templates it also chooses one.
         """
         generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
-        images: list[Image.Image] = self.pipe(**self.sampler_inputs(labels, seeds), generator=generators).images
+        with _casting(self.pipe):
+            images: list[Image.Image] = self.pipe(**self.sampler_inputs(labels, seeds), generator=generators).images
         return images
 
     def compile(self) -> None:
@@ -330,6 +334,26 @@ def keep_float32(pipe: Any, dtype: torch.dtype) -> None:
     vae = getattr(pipe, "vae", None)
     if vae is not None and vae.config.get("force_upcast"):
         vae.float()
+
+
+@contextmanager
+def _casting(pipe: Any) -> Iterator[None]:
+    """Cast latents to the VAE's type before they are decoded, in a `with` block: diffusers expects one type of all."""
+    vae = getattr(pipe, "vae", None)
+    if vae is None:
+        yield
+        return
+    decode = vae.decode
+
+    def cast(latents: torch.Tensor, *args: Any, **options: Any) -> Any:
+        return decode(latents.to(vae.dtype), *args, **options)
+
+    with _SAMPLING:
+        vae.decode = cast
+        try:
+            yield
+        finally:
+            del vae.decode
 
 
 @contextmanager

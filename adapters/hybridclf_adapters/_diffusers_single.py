@@ -1,5 +1,6 @@
 """Checkpoints in a single file, as diffusers' `from_single_file` reads them, with configurations of a local folder."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def load_single(
     InvalidInputError
         If diffusers reads no checkpoints of this family.
     SavedModelError
-        If a weight is in neither of the two.
+        If a weight is in neither of the two, or the checkpoint has some that diffusers would leave out or misread.
     """
     from diffusers.loaders.single_file_utils import SingleFileComponentError
 
@@ -85,6 +86,7 @@ def load_single(
     if not hasattr(pipeline, "from_single_file"):
         raise InvalidInputError(f"diffusers reads no {pipeline.__name__} from a single file; give the folder of one")
     file = Path(spec).expanduser()
+    _check_keys(spec, file, config)
     # diffusers takes what is not in the checkpoint from the folder only if it happens to know the name of its file
     others = {name: parts[name] for name in _not_in(file, parts)}
     check_files(spec, config, others, None)
@@ -94,7 +96,7 @@ def load_single(
             pipe = pipeline.from_single_file(
                 str(file), config=str(config), local_files_only=True, dtype=dtype, **networks, **without
             )
-    except SingleFileComponentError as error:
+    except (SingleFileComponentError, NotImplementedError) as error:  # the second of weights that are nowhere
         raise lacking(spec, str(error).partition("\n")[0], "give a checkpoint with all of it") from error
     for name, part in pipe.components.items():
         if isinstance(part, torch.nn.Module):
@@ -102,6 +104,32 @@ def load_single(
             if missing:
                 raise lacking(spec, f"it lacks {len(missing)} weights of the {name}, such as {missing[0]!r}")
     return pipe
+
+
+def _check_keys(spec: str, file: Path, config: Path) -> None:
+    """Check that a checkpoint has nothing that diffusers leaves out without a word.
+
+    Raises
+    ------
+    SavedModelError
+        For scaled weights, a LoRA, or a model of v beside a scheduler of another parametrisation.
+    """
+    with safe_open(file, framework="pt") as weights:
+        keys = set(weights.keys())
+    if "scaled_fp8" in keys or any(key.endswith(".scale_weight") for key in keys):
+        raise lacking(spec, "its weights are scaled, which diffusers does not undo", "give them in fp16 or bf16")
+    if leftover := next((key for key in keys if "lora_" in key), None):
+        raise lacking(spec, f"it holds a LoRA ({leftover})", "give the checkpoint, and the LoRA as ?lora=FILE")
+    scheduler = config / "scheduler" / "scheduler_config.json"
+    if "v_pred" in keys and scheduler.is_file():
+        predicts = json.loads(scheduler.read_text(encoding="utf-8")).get("prediction_type")
+        if predicts != "v_prediction":
+            raise lacking(
+                spec,
+                f"it predicts v, and the scheduler in {config} is for {predicts or 'epsilon'}",
+                'give a folder whose scheduler_config.json has "prediction_type": "v_prediction"'
+                + (' and "rescale_betas_zero_snr": true' if "ztsnr" in keys else ""),
+            )
 
 
 def _not_in(file: Path, parts: Mapping[str, Any]) -> list[str]:

@@ -27,6 +27,9 @@ __all__ = [
 
 HUB, LOCAL = "hf-hub:", "local-dir:"
 
+TOKENIZER_OPTIONS = frozenset({"clean", "language", "strip_sep_token"})
+"""Options that a model's configuration may give its tokenizer; transformers takes others, that run a folder's code."""
+
 
 def resolve(spec: str) -> tuple[str, str | None]:
     """Split a spec into open_clip's model name and pretrained tag, or path of a checkpoint, and check them."""
@@ -111,11 +114,23 @@ def fetched(name: str, pretrained: str | None, cache: str | None, revision: str 
 
 
 def tokenizer_of(name: str, source: str, cache: str | None, revision: str | None) -> Callable[..., Tensor]:
-    """Load the tokenizer of a model whose files are at `source`; on the hub, it may be another repository's."""
+    """Load the tokenizer of a model whose files are at `source`; on the hub, it may be another repository's.
+
+    Raises
+    ------
+    InvalidInputError
+        If the configuration gives the tokenizer an option that is not one of `TOKENIZER_OPTIONS`.
+    """
     import open_clip
     from open_clip.tokenizer import HFTokenizer
 
     text = open_clip.get_model_config(source)["text_cfg"]
+    options = text.get("tokenizer_kwargs") or {}
+    if unknown := sorted(options.keys() - TOKENIZER_OPTIONS):
+        raise InvalidInputError(
+            f"the open_clip_config.json of {name!r} gives its tokenizer the option {unknown[0]!r}, and only "
+            f"{choices(sorted(TOKENIZER_OPTIONS))} are taken: others may run code that comes with the model"
+        )
     repository = text.get("hf_tokenizer_name")
     if not name.startswith(HUB) or not repository:
         return open_clip.get_tokenizer(source, cache_dir=cache)
@@ -126,7 +141,7 @@ def tokenizer_of(name: str, source: str, cache: str | None, revision: str | None
         context_length=text.get("context_length", 77),
         cache_dir=cache,
         tokenizer_mode=text.get("tokenizer_mode"),
-        **text.get("tokenizer_kwargs", {}),
+        **options,
         **({"revision": revision} if own else {}),
     )
 

@@ -16,7 +16,7 @@ from hybridclf.errors import InvalidInputError, SavedModelError, UnknownLabelErr
 
 from ._image_proposer import ImageProposer, labels_of
 
-__all__ = ["OpenClipHeadProposer", "has_head", "load_head", "save_with_head"]
+__all__ = ["WHOLE_IMAGE", "OpenClipHeadProposer", "check_text_tower", "has_head", "load_head", "save_with_head"]
 
 HEAD, LABELS = "head.safetensors", "head.json"
 """Files of the classifier beside those of the model: its weights, and the names of its classes."""
@@ -69,6 +69,10 @@ class OpenClipHeadProposer(ImageProposer):
         return (features @ self.weight.T + self.bias)[:, self._columns]
 
 
+WHOLE_IMAGE = {"resize_mode": "squash"}
+"""Change of open_clip's preprocessing by which all of an image is seen, stretched to the model's size."""
+
+
 def has_head(folder: Path) -> bool:
     """Tell whether a model's folder has a classifier."""
     return (folder / HEAD).is_file()
@@ -94,6 +98,21 @@ def load_head(
     return OpenClipHeadProposer(model, transform, dtype, batch_size, weight, bias, names)
 
 
+def check_text_tower(config: dict[str, Any]) -> None:
+    """Check that a saved model can be loaded without the hub.
+
+    Raises
+    ------
+    InvalidInputError
+        If the model's text tower can only be made with the hub.
+    """
+    if config["text_cfg"].get("hf_model_name"):
+        raise InvalidInputError(
+            f"the text tower of this model is {config['text_cfg']['hf_model_name']!r} on the hub, without which the "
+            "trained folder could not be loaded; choose a model with a tower of open_clip's own, such as ViT-B-32"
+        )
+
+
 def save_with_head(
     model: Any, config: dict[str, Any], weight: np.ndarray, bias: np.ndarray, classes: Sequence[str], folder: Path
 ) -> None:
@@ -113,15 +132,12 @@ def save_with_head(
     Raises
     ------
     InvalidInputError
-        If the model's text tower can only be made with the hub.
+        As `check_text_tower` does.
     """
-    if config["text_cfg"].get("hf_model_name"):
-        raise InvalidInputError(
-            f"the text tower of this model is {config['text_cfg']['hf_model_name']!r} on the hub, without which the "
-            "trained folder could not be loaded; choose a model with a tower of open_clip's own, such as ViT-B-32"
-        )
+    check_text_tower(config)
     folder.mkdir(parents=True)
-    described = {"model_cfg": config, "preprocess_cfg": dict(model.visual.preprocess_cfg)}
+    # as the features are computed: of the whole image
+    described = {"model_cfg": config, "preprocess_cfg": dict(model.visual.preprocess_cfg) | WHOLE_IMAGE}
     (folder / "open_clip_config.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
     state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")

@@ -80,7 +80,7 @@ def _check_outputs(spec: str, name: str, registered: Any, n_outputs: int) -> Non
     if registered and n_outputs == registered.num_classes and not is_labelled(name):
         raise InvalidInputError(
             f"the {n_outputs} outputs of {spec!r} are an embedding of the image, no classes; {_labelled(name)}, or for "
-            "any classes by their names an open_clip model, such as 'open_clip:ViT-B-32/openai'"
+            "any classes by their names an open_clip model, such as 'open_clip:ViT-B-32-quickgelu/openai'"
         )
 
 

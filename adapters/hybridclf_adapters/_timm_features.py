@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hybridclf.data.arrays import as_pil, convert
 from hybridclf.errors import InvalidInputError
 
-__all__ = ["FeatureExtractor", "model_arguments", "save_with_head"]
+__all__ = ["FeatureExtractor", "check_head", "model_arguments", "save_with_head"]
 
 WHOLE_IMAGE: dict[str, Any] = {
     "crop_mode": "squash",
@@ -84,20 +84,54 @@ def save_with_head(
     InvalidInputError
         If the model's classifier is no single linear layer of these features.
     """
-    plain = copy.deepcopy(model).float().cpu().to(memory_format=torch.contiguous_format)
-    plain.reset_classifier(len(classes))
-    layer = plain.get_classifier()
-    if not isinstance(layer, nn.Linear) or layer.weight.shape != weight.shape:
-        raise InvalidInputError(
-            f"the classifier of {model.pretrained_cfg.get('architecture')!r} is no linear layer of its "
-            f"{weight.shape[1]} features, as a new one needs; choose another model, such as resnet18.a1_in1k"
-        )
+    plain, layer = _with_new_classifier(model, *weight.shape)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weight))
         layer.bias.copy_(torch.from_numpy(bias))
     plain.pretrained_cfg = plain.pretrained_cfg | WHOLE_IMAGE
     config = {"num_classes": len(classes), "label_names": list(classes)}
     save_for_hf(plain, str(folder), config, arguments, safe_serialization=True)
+
+
+def check_head(model: Any, n_features: int) -> None:
+    """Check that a model with a new linear classifier of its features answers by that alone.
+
+    Raises
+    ------
+    InvalidInputError
+        As `save_with_head` does, and if more than this layer makes up the answer.
+    """
+    plain, layer = _with_new_classifier(model, 2, n_features)
+    config = resolve_model_data_config(plain)
+    pixels = torch.randn(1, *config["input_size"], generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        features = plain.forward_head(plain.forward_features(pixels), pre_logits=True)
+        difference = (plain(pixels) - layer(features)).abs().max()
+    if difference > 1e-3:
+        raise _unusable(model, n_features)
+
+
+def _with_new_classifier(model: Any, n_classes: int, n_features: int) -> tuple[Any, nn.Linear]:
+    """A copy of a model with another classifier, and that layer.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is no single linear layer of so many features.
+    """
+    plain = copy.deepcopy(model).float().cpu().to(memory_format=torch.contiguous_format)
+    plain.reset_classifier(n_classes)
+    layer = plain.get_classifier()
+    if not isinstance(layer, nn.Linear) or layer.weight.shape != (n_classes, n_features):
+        raise _unusable(model, n_features)
+    return plain, layer
+
+
+def _unusable(model: Any, n_features: int) -> InvalidInputError:
+    return InvalidInputError(
+        f"the classifier of {model.pretrained_cfg.get('architecture')!r} is no linear layer of its {n_features} "
+        "features, as a new one needs; choose another model, such as resnet18.a1_in1k"
+    )
 
 
 def model_arguments(spec: str) -> dict[str, Any]:

@@ -193,7 +193,9 @@ def from_pipeline(
     other = next((RELATED[name] for name in names if name in RELATED), None)
     if other is not None and hasattr(pipe, "components"):
         with quiet():
-            pipe = getattr(_import_diffusers(), other).from_pipe(pipe)
+            # by hand: from_pipe would cast all parts to one type, and they are the user's
+            kind, own = getattr(_import_diffusers(), other), dict(pipe.config) | pipe.components
+            pipe = kind(**{name: own[name] for name in signature(kind.__init__).parameters if name in own})
         names = [other]
     family = next((FAMILIES[name] for name in names if name in FAMILIES), None)
     if family is None:

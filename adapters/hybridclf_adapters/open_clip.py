@@ -8,8 +8,9 @@
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -42,7 +43,14 @@ from ._open_clip_files import (
     resolve,
     tokenizer_of,
 )
-from ._open_clip_head import OpenClipHeadProposer, has_head, load_head, save_with_head
+from ._open_clip_head import (
+    WHOLE_IMAGE,
+    OpenClipHeadProposer,
+    check_text_tower,
+    has_head,
+    load_head,
+    save_with_head,
+)
 from ._open_clip_images import check_image_options
 
 __all__ = ["OpenClipProposer", "load"]
@@ -245,8 +253,20 @@ class OpenClipProposer(ImageProposer):
         return torch.cat(parts).numpy()
 
     def _image_features(self, images: Any) -> Tensor:
-        pixels = torch.stack([self.transform(convert(as_pil(image), self.mode)) for image in images])
+        pixels = torch.stack([self._whole_image(convert(as_pil(image), self.mode)) for image in images])
         return normalize(self.model.encode_image(pixels.to(self.device, self.dtype)).float(), dim=-1).cpu()
+
+    @cached_property
+    def _whole_image(self) -> Callable[[Image.Image], Tensor]:
+        """Preprocessing of the model that stretches all of an image to its size."""
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
+        config = PreprocessCfg(**self.model.visual.preprocess_cfg | WHOLE_IMAGE)
+        return cast(Callable[[Image.Image], Tensor], image_transform_v2(config, is_train=False))
+
+    def check_head(self) -> None:
+        """Check that the model can be saved with a new classifier; see `FeatureModel`."""
+        check_text_tower(self.config)
 
     def save_with_head(self, weight: np.ndarray, bias: np.ndarray, classes: Sequence[str], folder: Path) -> str:
         """Write the model with a linear classifier of its image features into a folder; see `FeatureModel`."""

@@ -52,7 +52,7 @@ from ._image_proposer import (
 from ._imagenet import imagenet, named
 from ._timm_checks import check_classifier, check_name
 from ._timm_convnet import ConvNet as ConvNet  # its import registers it, for saved pairs
-from ._timm_features import FeatureExtractor, model_arguments, save_with_head
+from ._timm_features import FeatureExtractor, check_head, model_arguments, save_with_head
 from ._timm_models import HybridModel
 from ._timm_registry import register
 
@@ -201,6 +201,11 @@ class TimmProposer(ImageProposer):
         """Compute the features that the model's last layer sees, of whole images; see `FeatureModel`."""
         parts = self.batches(lambda start, n: self._extractor(images[start : start + n], self.dtype), len(images))
         return torch.cat(list(parts)).numpy()
+
+    def check_head(self) -> None:
+        """Check that the model can be saved with a new classifier; see `FeatureModel`."""
+        side = self.feature_side
+        check_head(self.model, self.features([Image.new(self.mode, (side, side))]).shape[1])
 
     def save_with_head(self, weight: np.ndarray, bias: np.ndarray, classes: Sequence[str], folder: Path) -> str:
         """Write the model with a new linear classifier into a folder; see `FeatureModel`."""

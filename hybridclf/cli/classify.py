@@ -71,6 +71,7 @@ def classify(
         answers: Iterable[FileAnswer] = errors_of_missing(files)  # before a model is loaded
         if explain is not None:
             require_matplotlib()
+            explain.mkdir(parents=True, exist_ok=True)
         if not answers:
             clf = choose_classifier(model, names, template, proposer, denoiser, top_k, device)
             if counterfactual:
@@ -97,7 +98,6 @@ def _explain(
     from ..demo.explanations import draw_explanation
     from ..utils.progress import progress_bar
 
-    folder.mkdir(parents=True, exist_ok=True)
     clf.set_params(verbose=False)
     read = [answer for answer in answers if answer.error is None]
     for i, answer in enumerate(progress_bar(read, desc="explain", unit="image", show=progress)):

@@ -57,11 +57,16 @@ def tune(
     A LoRA, by the denoising loss and a term that tells look-alikes apart. OUT refers to the model and has a few MB.
     """
     with running(quiet, lambda: _how_to_go_on(out)):
+        from ..pair_training.run import TrainingRun
+        from ..tuning.settings import TuneSettings
         from ..tuning.tune import tune as tune_classifier
 
         options = {"rank": rank, "words": words, "minutes": minutes, "wrong_class_weight": wrong_class_weight}
         options |= {"validation_fraction": val, "seed": seed}
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        TuneSettings(**given)  # and OUT, before models are loaded and images read
+        if not resume:
+            TrainingRun.check_free(out.resolve())
         tiers = {"model": model, "proposer": proposer, "denoiser": denoiser, "template": template, "device": device}
         read = _read_captions if data.lower().endswith(".jsonl") else _read_images
         clf, inputs = read(data, tiers, group, progress=not quiet)
@@ -95,8 +100,12 @@ def _classifier(tiers: dict[str, Any], classes: list[str] | None) -> "HybridClas
             "is to propose: --model OUT of hybridclf train"
         )
     if model is not None and denoiser is not None:
-        clf = choose_classifier(model, None, tiers["template"], None, None, None, device)
-        return with_denoiser(clf, denoiser)
+        clf = choose_classifier(model, None, None, None, None, None, device)
+        # how many candidates and trials, was chosen for the model's own denoiser
+        changed: dict[str, Any] = {"allocation": None, "top_k": None}
+        if tiers["template"] is not None:
+            changed["prompts"] = tiers["template"]
+        return with_denoiser(clf, denoiser, **changed)
     labels = classes if model is None else None
     return choose_classifier(model, labels, tiers["template"], tiers["proposer"], denoiser, None, device)
 

@@ -17,7 +17,7 @@ from ..errors import InvalidInputError, UnknownLabelError, choices
 from ..ports import Label
 from ..utils.progress import progress_bar
 
-__all__ = ["Sample", "calibration_share", "notes_on", "read_sample", "stratified", "without"]
+__all__ = ["Sample", "calibration_share", "joined_copies", "notes_on", "read_sample", "stratified", "without"]
 
 SIDE = 32
 """Pixels a side in which images are compared for copies."""
@@ -214,7 +214,7 @@ def calibration_share(
     """
     small = _small(images)
     digest = digests(small)
-    equal = join_groups(groups, np.unique(digest, return_inverse=True)[1])
+    equal = joined_copies(images, groups)
     names = list(map(str, classes))
     if small.ndim == 2:  # vectors have no copies but equal ones
         return _split(y, equal, digest, share, seed, names)
@@ -222,6 +222,11 @@ def calibration_share(
         return _split(y, join_groups(groups, duplicate_groups(small, mirror)), digest, share, seed, names)
     except InvalidInputError:  # all pictures of a place or thing may look like copies
         return _split(y, equal, digest, share, seed, names)
+
+
+def joined_copies(images: Any, groups: np.ndarray) -> np.ndarray:
+    """Group numbers `[n]` of n images or vectors in which equal ones are of one group, too."""
+    return join_groups(groups, np.unique(digests(_small(images)), return_inverse=True)[1])
 
 
 def _split(

@@ -132,6 +132,8 @@ def choose(spec: str, side: int, device: str) -> Chosen:
             f"{spec!r} has no features that a classifier of your classes could be fitted on; give 'timm:NAME' of a "
             f"pretrained network, 'sklearn:NAME', {choices(FROM_SCRATCH)} for a new network, or 'auto'"
         )
+    if isinstance(model, FeatureModel):
+        model.check_head()
     kind = "a linear classifier on the features of" if isinstance(model, FeatureModel) else "scikit-learn's"
     return Chosen((spec,), model, f"tier 1 is {kind} {spec}")
 

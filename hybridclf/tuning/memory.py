@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -64,9 +65,14 @@ def _saved_bytes(loss: Callable[[Tensor], Tensor]) -> int:
 
 
 def _free_bytes(device: torch.device) -> float:
-    """Free memory of a device; infinite where the system does not say."""
+    """Free memory of a device, what the system would give back included; infinite where the system does not say."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(device)[0]
+    information = Path("/proc/meminfo")
+    if information.exists():  # free pages alone are few after gigabytes of weights were read
+        lines = dict(line.split(":", 1) for line in information.read_text(encoding="ascii").splitlines())
+        return 1024.0 * int(lines["MemAvailable"].split()[0])
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):

@@ -20,7 +20,7 @@ from .. import plugins
 from ..data.datasets import numbered
 from ..errors import InvalidInputError, InvalidTypeError
 from ..estimator import HybridClassifier
-from ..evaluating.sample import calibration_share
+from ..evaluating.sample import calibration_share, joined_copies
 from ..pair_training.checkpoint import load_tensors, save_tensors, writing
 from ..pair_training.finish import publish
 from ..pair_training.provenance import constants, versions
@@ -52,6 +52,9 @@ ENCODED = 16
 
 NAME = "tuned"
 """Name of the new parameters: of their training, and of their folder in a saved model."""
+
+TUNED = ("lora", "words")
+"""Options of a denoiser's spec string that name new parameters."""
 
 
 def tune(
@@ -120,6 +123,8 @@ def tune(
     Appendix D of arXiv 2303.16203 tunes Stable Diffusion on two breeds of cats: from 45 to 85 %.
     """
     chosen, out = TuneSettings(**settings), Path(out).resolve()
+    if not resume:
+        TrainingRun.check_free(out)  # before minutes of reading
     clf = _tunable(clf)
     spec = clf.denoiser
     questions = Questions.of_classes(clf, X, y) if captions is None else Questions.of_captions(clf, X, captions)
@@ -136,9 +141,11 @@ def tune(
         files = _train(run, questions, split, chosen, folder / NAME, progress)
         options = {name: folder / NAME / file for name, file in files.items()}
         tuned = with_denoiser(clf, plugins.with_options(spec, options))
-        if questions.y is not None:
-            tuned.calibrate(questions.select(split[1])[0], questions.y[split[1]])
-        run.log["validation"] = measure(clf, tuned, questions, split[2], progress)
+        before = copy.copy(clf)
+        if questions.y is not None:  # both, as a fusion alone may gain more than tuning
+            for one in (before, tuned):
+                one.calibrate(questions.select(split[1])[0], questions.y[split[1]])
+        run.log["validation"] = measure(before, tuned, questions, split[2], progress)
         with writing(folder):
             tuned.save(folder)
         run.write()
@@ -157,6 +164,11 @@ def _tunable(clf: HybridClassifier) -> HybridClassifier:
         raise InvalidTypeError(
             f"a {type(clf.denoiser_).__name__} cannot be tuned; tuned is a pretrained diffusion model by its spec "
             'string, denoiser="diffusers:NAME"; a pair of your own is trained on by: hybridclf train --from MODEL'
+        )
+    if has := plugins.options_of(clf.denoiser) & set(TUNED):
+        raise InvalidInputError(
+            f"the denoiser {clf.denoiser!r} has {' and '.join(sorted(has))} already, and takes one alone; tune the "
+            "model that it was made of, on all of your images"
         )
     if clf.denoiser_.dtype != torch.float16:
         return clf
@@ -181,6 +193,8 @@ def _split(questions: Questions, groups: Any, settings: TuneSettings) -> tuple[n
     share, seed = settings.validation_fraction, settings.seed
     out = calibration_share(questions.images, y, kinds, share, seed, names, mirror=False)
     held_out = np.flatnonzero(out)
+    # copies are on one side here, too
+    kinds = joined_copies(questions.images, kinds)
     half = np.random.default_rng(seed).permutation(np.unique(kinds[held_out]))
     measured = np.isin(kinds[held_out], half[: len(half) // 2])
     if not measured.any() or measured.all():
@@ -275,9 +289,9 @@ def _in_use(parameters: nn.Module, average: nn.Module) -> Iterator[None]:
         parameters.load_state_dict(trained)
 
 
-def with_denoiser(clf: HybridClassifier, spec: str) -> HybridClassifier:
-    """A classifier with another denoiser, not calibrated."""
-    parameters = clf.get_params(deep=False) | {"denoiser": spec}
+def with_denoiser(clf: HybridClassifier, spec: str, **changed: Any) -> HybridClassifier:
+    """A classifier with another denoiser, and with other parameters if any are given; not calibrated."""
+    parameters = clf.get_params(deep=False) | {"denoiser": spec} | changed
     if not isinstance(clf.proposer, str):
         is_estimator = isinstance(clf.proposer_, BaseEstimator)
         parameters["proposer"] = FrozenEstimator(clf.proposer_) if is_estimator else clf.proposer_

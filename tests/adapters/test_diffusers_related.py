@@ -234,6 +234,17 @@ def test_its_denoiser_is_that_of_the_same_parts(name: str, tmp_path: Path) -> No
             assert torch.equal(*answers)
 
 
+def test_a_related_pipelines_parts_keep_their_types() -> None:
+    """They are the user's: from_pipe would cast them to float32 in place."""
+    import diffusers
+
+    parts = stable_diffusion().components
+    pipe = diffusers.StableDiffusionImg2ImgPipeline(**parts, requires_safety_checker=False).to(torch.bfloat16)
+    it = from_pipeline(pipe, prompts=PROMPT)
+    assert it.dtype == pipe.unet.dtype == pipe.vae.dtype == pipe.text_encoder.dtype == torch.bfloat16
+    assert it.network is pipe.unet
+
+
 def test_an_inpainting_network_that_is_told_the_mask(tmp_path: Path) -> None:
     import diffusers
 

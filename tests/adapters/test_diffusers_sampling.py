@@ -108,3 +108,18 @@ def test_another_resolution(root: Path) -> None:
     half, loaded = whole.at_resolution(8), load(str(saved(root, "sd-epsilon")), device="cpu", resolution=8)
     assert half.shape == loaded.shape == (4, 4, 4) and whole.shape == (4, 8, 8)
     torch.testing.assert_close(half.encode(images), loaded.encode(images))
+
+
+@NUMPY_2
+@pytest.mark.parametrize(
+    "name", ["sd-epsilon", "dit", *(pytest.param(n, marks=pytest.mark.slow) for n in ("sdxl", "sd3"))]
+)
+def test_images_are_generated_in_half_precision(root: Path, name: str) -> None:
+    """The VAE stays in float32 there, as it may overflow."""
+    half = load(str(saved(root, name)), device="cpu", precision="fp16")
+    assert half.vae.dtype == torch.float32 != half.network.dtype
+    (image,) = half.generate([1] if name == "dit" else ["cat"], [3])
+    (whole,) = load(str(saved(root, name)), device="cpu").generate([1] if name == "dit" else ["cat"], [3])
+    difference = np.asarray(image).astype(int) - np.asarray(whole).astype(int)
+    assert np.abs(difference).mean() < 8 < np.asarray(image).std()
+    assert "decode" not in vars(half.vae)

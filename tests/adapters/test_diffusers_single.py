@@ -154,3 +154,18 @@ def test_what_is_no_embedding_of_this_pipeline(folder: Path, tmp_path: Path) -> 
         load(str(folder), embedding=tmp_path / "absent.safetensors")
     with pytest.raises(InvalidInputError, match="a PixArtAlphaPipeline takes no textual inversion"):
         load(str(save(PIPELINES["pixart"], tmp_path / "pixart")), embedding=wide)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("scaled_fp8", "its weights are scaled.*fp16 or bf16"),
+        ("model.diffusion_model.out.2.scale_weight", "its weights are scaled"),
+        ("model.diffusion_model.out.2.lora_down.weight", r"it holds a LoRA \(model.*lora=FILE"),
+        ("v_pred", 'it predicts v, .* is for epsilon; .*"prediction_type": "v_prediction"'),
+    ],
+)
+def test_what_diffusers_would_leave_out(file: Path, configs: Path, tmp_path: Path, key: str, said: str) -> None:
+    save_file(load_file(file) | {key: torch.ones(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(SavedModelError, match=said):
+        load(str(tmp_path / "other.safetensors"), config=configs, device="cpu")

@@ -699,4 +699,39 @@ def test_a_text_tower_of_the_hub_is_refused(proposer: OpenClipProposer, tmp_path
     other.config = CONFIG | {"text_cfg": {"hf_model_name": "roberta-base"}}
     with pytest.raises(InvalidInputError, match="'roberta-base' on the hub, without which"):
         other.save_with_head(np.zeros((2, 16)), np.zeros(2), ["a", "b"], tmp_path / "x")
+    with pytest.raises(InvalidInputError, match="'roberta-base' on the hub"):
+        other.check_head()
     assert not (tmp_path / "x").exists()
+
+
+def test_a_configuration_cannot_have_code_run(folder: Path, tmp_path: Path) -> None:
+    """transformers would run a folder's Python, if a configuration could tell it to trust it."""
+    copied = Path(shutil.copytree(folder, tmp_path / "model"))
+    config = json.loads((copied / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"] |= {
+        "hf_tokenizer_name": str(copied),
+        "tokenizer_kwargs": {"clean": "whitespace", "trust_remote_code": True},
+    }
+    (copied / "open_clip_config.json").write_text(json.dumps(config))
+    code = f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom transformers import BertTokenizer as Evil\n"
+    (copied / "evil.py").write_text(code)
+    tokenizer = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
+    (copied / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(InvalidInputError, match="gives its tokenizer the option 'trust_remote_code', and only 'clean'"):
+        load(f"local-dir:{copied}")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_whole_image_is_seen_by_a_new_classifier(proposer: OpenClipProposer, tmp_path: Path) -> None:
+    """Stretched to the model's size, also where the folder is used by itself."""
+    pixels = np.zeros((32, 96, 3), dtype=np.uint8)
+    pixels[:, :32] = 255  # what a crop of the middle leaves out
+    left = Image.fromarray(pixels)
+    features = proposer.features([left])
+    np.testing.assert_allclose(
+        features, proposer.features([left.resize((32, 32), Image.Resampling.BICUBIC)]), atol=1e-5
+    )
+    weight = np.random.default_rng(0).normal(0, 9, (2, features.shape[1]))
+    spec = proposer.save_with_head(weight, np.zeros(2), ["a", "b"], tmp_path / "model").removeprefix("open_clip:")
+    expected = torch.from_numpy(features @ weight.T).log_softmax(dim=1)
+    np.testing.assert_allclose(load(spec).predict_log_proba([left]), expected, atol=1e-4)

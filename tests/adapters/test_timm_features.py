@@ -75,5 +75,15 @@ def test_a_classifier_of_two_layers_is_refused(images: list[Image.Image], tmp_pa
     proposer = load(saved(tmp_path / "net", "deit_tiny_distilled_patch16_224", depth=1, embed_dim=12, num_heads=2))
     n_features = proposer.features(images[:1]).shape[1]
     with pytest.raises(InvalidInputError, match="is no linear layer of its"):
+        proposer.check_head()
+    with pytest.raises(InvalidInputError, match="is no linear layer of its"):
         proposer.save_with_head(np.zeros((2, n_features)), np.zeros(2), ["a", "b"], tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_network_that_answers_by_more_than_its_classifier_is_refused(tmp_path: Path) -> None:
+    """A VOLO adds what an auxiliary classifier says of its tokens."""
+    proposer = load(saved(tmp_path / "net", "volo_d1_224", img_size=64))
+    with pytest.raises(InvalidInputError, match="is no linear layer of its"):
+        proposer.check_head()
+    load(saved(tmp_path / "other", "test_vit")).check_head()

@@ -166,6 +166,20 @@ def test_a_network_of_features_alone_is_refused(data: Path, tmp_path: Path) -> N
         train_pair(data, tmp_path / "out", proposer=f"timm:local-dir:{folder}")
 
 
+def test_a_classifier_that_cannot_be_replaced_is_refused_before_training(data: Path, tmp_path: Path) -> None:
+    network = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=3, depth=1, embed_dim=12, num_heads=2)
+    save_for_hf(
+        network,
+        str(tmp_path / "net"),
+        {"num_classes": 3},
+        {"depth": 1, "embed_dim": 12, "num_heads": 2},
+        safe_serialization=True,
+    )
+    with pytest.raises(InvalidInputError, match="is no linear layer of its"):
+        train_pair(data, tmp_path / "out", proposer=f"timm:local-dir:{tmp_path / 'net'}")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_proposer_without_features_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hybridclf.plugins.offer", lambda *_: FunctionProposer(len))
     with pytest.raises(InvalidInputError, match="'other:x' has no features that a classifier of your classes"):

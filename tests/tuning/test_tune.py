@@ -1,5 +1,6 @@
 """Tuning a text-to-image model: it learns, is saved as a few files, goes on when interrupted, and does no harm."""
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -15,9 +16,12 @@ from typer.testing import CliRunner
 
 from hybridclf import FixedTrials, HybridClassifier, InvalidInputError, InvalidTypeError, Reranker, TrainingError, tune
 from hybridclf.cli import app
+from hybridclf.cli.tune import _classifier
 from hybridclf.pair_training import run as training_run
 from hybridclf.training.trainer import Trainer
-from hybridclf.tuning.tune import with_denoiser
+from hybridclf.tuning.questions import Questions
+from hybridclf.tuning.settings import TuneSettings
+from hybridclf.tuning.tune import _split, with_denoiser
 from tests.adapters.tiny_pair import specs_of
 
 LABELS = ["dark", "bright", "striped"]
@@ -214,6 +218,32 @@ def test_float16_is_refused_where_it_is_named(clf: HybridClassifier, text_pair: 
         tune(half, *pictures(2), out=tmp_path / "out")
 
 
+def test_a_tuned_model_is_not_tuned_on_top(tuned: Callable[..., Any], tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"has lora already.*tune the model that it was made of"):
+        tune(tuned(LORA)[0], *pictures(2), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_with_another_denoiser_has_its_defaults(
+    clf: HybridClassifier, text_pair: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = copy.copy(clf).set_params(top_k=2)
+    monkeypatch.setattr("hybridclf.cli.classifier.choose_classifier", lambda *_: pair)
+    tiers = {"model": "pair", "denoiser": specs_of(text_pair)[1], "device": None, "proposer": None}
+    model = _classifier({**tiers, "template": "a {} wall"}, None)
+    assert (model.allocation, model.top_k) == (None, None) and model.denoiser_.templates == ("a {} wall",)
+    assert _classifier({**tiers, "template": None}, None).prompts == pair.prompts
+
+
+def test_copies_are_on_one_side_of_the_measurement() -> None:
+    X = np.repeat(np.random.default_rng(0).uniform(0, 255, (20, 8, 8, 3)).astype(np.uint8), 2, axis=0)
+    labels = [LABELS[i // 2 % 3] for i in range(40)]
+    questions = Questions(X, LABELS, [[LABELS.index(label), 0] for label in labels], [], np.array(labels), None)
+    training, fit, measured = _split(questions, None, TuneSettings(validation_fraction=0.5))
+    sides = [set(own // 2) for own in (training, fit, measured)]
+    assert all(sides) and not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+
+
 def test_an_image_with_one_caption_is_refused(clf: HybridClassifier, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="image 1 has one caption; give at least two, the right one first"):
         tune(clf, pictures(2)[0][:2], captions=[["a", "b"], ["c"]], out=tmp_path / "out")
@@ -285,7 +315,8 @@ def test_what_does_not_lower_the_held_out_loss_changes_nothing_and_the_command_s
     assert "Nothing lowered the held-out loss" in done.output
     log = json.loads((tmp_path / "out" / "training" / "log.json").read_text())
     assert min(entry["held_out"] for entry in log["losses"]["tuned"]) > log["before"]["tuned"]
-    assert log["validation"]["gain"]["tier 2"]["value"] == 0
+    gains = log["validation"]["gain"]
+    assert gains["tier 2"]["value"] == gains["hybrid"]["value"] == 0  # calibrated alike, before and after
     model = HybridClassifier.load(tmp_path / "out")
     np.testing.assert_array_equal(errors(model.denoiser_, X[:4], LABELS), errors(clf.denoiser_, X[:4], LABELS))
 

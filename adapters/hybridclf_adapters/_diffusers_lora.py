@@ -1,9 +1,11 @@
 """LoRAs of diffusers pipelines: read from safetensors, checked, and fused into the weights."""
 
 import hashlib
+import inspect
 import json
 import re
 import warnings
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,10 @@ PEFT_FILE, PEFT_PREFIX = "adapter_model.safetensors", "base_model.model."
 """File name of a LoRA in peft's own form, and the prefix of its weights' names."""
 
 BASE = "hybridclf_base"
+
+LEVELS = ("beta", "prediction_type", "shift", "sigma", "snr", "train_timesteps")
+"""Parts of the names of a scheduler's settings that decide its noise levels, and what the network predicts."""
+
 """Key in the metadata of files that `hybridclf tune` writes."""
 
 _FIRST_MATRIX = re.compile(r"lora_A\.|lora_down\.|lora\.down\.")
@@ -86,11 +92,23 @@ def fuse_lora(pipe: Any, lora: str | Path, scale: float) -> None:
 
 
 def describe_base(pipe: Any) -> dict[str, str]:
-    """Metadata of a file of new parameters: a hash of the configurations that they were trained with."""
-    parts = (pipe.unet if hasattr(pipe, "unet") else pipe.transformer, pipe.scheduler)
-    configs = [{k: v for k, v in part.config.items() if not k.startswith("_")} for part in parts]
-    text = json.dumps(configs, sort_keys=True, default=str)
+    """Metadata of a file of new parameters: a hash of the configurations that they were trained with.
+
+    Of the scheduler its noise levels count and what is predicted, not how it samples. What is the class's default is
+    left out, as other versions of diffusers may have more of that.
+    """
+    network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+    levels = {k: v for k, v in _not_default(pipe.scheduler).items() if any(word in k for word in LEVELS)}
+    text = json.dumps([_not_default(network), levels], sort_keys=True, default=str)
     return {BASE: hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}
+
+
+def _not_default(part: Any) -> dict[str, Any]:
+    """Entries of a part's configuration that are not the defaults of its class."""
+    defaults = {name: one.default for name, one in inspect.signature(type(part).__init__).parameters.items()}
+    said = partial(json.dumps, default=str)  # a list in a file is a tuple in the code
+    own = {k: v for k, v in part.config.items() if not k.startswith("_")}
+    return {k: v for k, v in own.items() if k not in defaults or said(v) != said(defaults[k])}
 
 
 def check_base(pipe: Any, file: Path) -> None:

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Self
 import torch
 
 from hybridclf.ports import Condition, Label
-from hybridclf.utils.names import name_of
 
 from ._checks import check_templates, fill
 from ._diffusers_base import DiffusersDenoiser
@@ -19,6 +18,9 @@ from ._diffusers_text import Embeddings, Reading
 from ._diffusers_tuning import Adaptation
 
 __all__ = ["TextDenoiser"]
+
+OTHER_LABEL = "#"
+"""Stands for another label in a prompt, to find a label's own tokens."""
 
 _READING = Lock()
 """Lock of all tokenizers, which are not thread-safe. A denoiser with a lock of its own could not be copied."""
@@ -59,10 +61,16 @@ class TextDenoiser(DiffusersDenoiser):
                 self.replace_embeddings(known)
 
     def rows_of(self, table: str, labels: Sequence[Label]) -> list[int]:
-        """Tokens of labels in a text encoder's table, without the marks of beginning and end, sorted."""
+        """Tokens of labels in a text encoder's table, as the prompts have them, sorted.
+
+        They are those by which a prompt differs from the same one of another label: many tokenizers read a word behind
+        a space otherwise than by itself, and some pipelines read small letters alone.
+        """
         tokenizer = getattr(self.pipe, table.replace("text_encoder", "tokenizer"))
-        found = tokenizer([name_of(label) for label in labels], add_special_tokens=False)["input_ids"]
-        return sorted({token for ids in found for token in ids} - set(tokenizer.all_special_ids))
+        prompts = [self.as_read(fill(self.templates, names)) for names in (labels, [OTHER_LABEL] * len(labels))]
+        own, other = (tokenizer(one, add_special_tokens=False)["input_ids"] for one in prompts)
+        found = {token for ids, others in zip(own, other, strict=True) for token in _between(ids, others)}
+        return sorted(found - set(tokenizer.all_special_ids))
 
     def encode_labels(self, labels: Sequence[Label]) -> Condition:
         """Encode labels as `condition` does, but anew and with gradients."""
@@ -118,3 +126,15 @@ class TextDenoiser(DiffusersDenoiser):
             embedded = self.embed(prompts)
         # masks stay integers
         return {k: v.to(self.dtype) if v.is_floating_point() else v for k, v in embedded.items()}
+
+
+def _between(own: Sequence[int], other: Sequence[int]) -> Sequence[int]:
+    """Tokens of one list that are behind the beginning and before the end which it shares with another.
+
+    >>> _between([7, 1, 2, 9, 8], [7, 3, 9, 8])
+    [1, 2]
+    """
+    n = min(len(own), len(other))
+    start = next((i for i in range(n) if own[i] != other[i]), n)
+    end = next((i for i in range(n - start) if own[-1 - i] != other[-1 - i]), n - start)
+    return own[start : len(own) - end]

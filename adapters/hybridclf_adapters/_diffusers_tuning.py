@@ -113,21 +113,67 @@ def adapted(denoiser: "DiffusersDenoiser", rank: int, words_of: Sequence[Label],
     MissingDependencyError
         If a LoRA is wanted and peft is not installed.
     InvalidInputError
-        If a LoRA is wanted and the network has no layers for it.
+        If a LoRA is wanted and the network has no layers for it, or words that cannot be trained.
     """
     tables = _embedding_tables(denoiser.pipe) if words_of else {}
-    words = {name: TunedRows(table.module, denoiser.rows_of(name, words_of)) for name, table in tables.items()}
+    words = _tuned_rows(denoiser, tables, words_of)
     lora = _add_lora(denoiser.network, _targets(denoiser), rank, seed) if rank else []
-    for name, table in tables.items():
-        table.put(words[name])
     try:
-        yield Adaptation(denoiser, lora, words)
+        for name, table in tables.items():
+            table.put(words[name])
+        adaptation = Adaptation(denoiser, lora, words)
+        if adaptation.encodes_anew:
+            _check_gradients(adaptation, words_of)
+        yield adaptation
     finally:
         for table in tables.values():
             table.put(table.module)
         denoiser.network.disable_gradient_checkpointing()
         if lora:
             remove_lora(denoiser.network)
+
+
+def _tuned_rows(
+    denoiser: "DiffusersDenoiser", tables: "dict[str, _Table]", words_of: Sequence[Label]
+) -> "dict[str, TunedRows]":
+    """Trainable rows of some labels in each embedding table.
+
+    Raises
+    ------
+    InvalidInputError
+        If the pipeline's tokenizers are not told texts, or its tables cannot be replaced.
+    """
+    try:
+        words = {name: TunedRows(table.module, denoiser.rows_of(name, words_of)) for name, table in tables.items()}
+        for table in tables.values():
+            table.put(table.module)
+    except (AttributeError, IndexError, NotImplementedError, TypeError, ValueError) as error:
+        raise _untrainable(denoiser) from error
+    return words
+
+
+def _check_gradients(adaptation: Adaptation, labels: Sequence[Label]) -> None:
+    """Check that new embeddings of words reach the condition.
+
+    Raises
+    ------
+    InvalidInputError
+        If they do not: the pipeline encodes prompts without gradients, or has other tokens for these words.
+    """
+    with torch.enable_grad():
+        encoded = [value for value in adaptation.condition(labels[:1]).values() if value.requires_grad]
+        # any weighted sum; of squares, a layer norm would make one constant
+        some = sum((torch.sin(torch.arange(v.numel(), device=v.device)) * v.float().flatten()).sum() for v in encoded)
+    changes = list(adaptation.parameters["words"].parameters())
+    found = torch.autograd.grad(some, changes, allow_unused=True) if isinstance(some, Tensor) else [None]
+    if not any(own is not None and own.abs().sum() > 0 for own in found):
+        raise _untrainable(adaptation.denoiser)
+
+
+def _untrainable(denoiser: "DiffusersDenoiser") -> InvalidInputError:
+    return InvalidInputError(
+        f"embeddings of words cannot be trained in a {type(denoiser.pipe).__name__}; tune a LoRA alone, without words"
+    )
 
 
 def load_words(pipe: Any, path: Path) -> None:

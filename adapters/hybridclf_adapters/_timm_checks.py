@@ -18,8 +18,8 @@ More outputs are classes without names in timm, such as Bamboo's 115,217.
 """
 
 
-def check_name(spec: str, needs_weights: bool) -> None:
-    """Check before any download that timm has the model and, if needed, classifier weights for it."""
+def check_name(spec: str, needs_weights: bool, features_only: bool = False) -> None:
+    """Check before any download that timm has the model and, if needed, weights for it, of a classifier as a rule."""
     try:
         source, name = parse_model_name(spec)
         known = source is None and timm.is_model(name)
@@ -34,7 +34,8 @@ def check_name(spec: str, needs_weights: bool) -> None:
         return
     if config is None or not is_model_pretrained(name):
         raise UnknownSpecError(f"timm has no weights for {name!r}. {_with_weights(name)}")
-    _check_outputs(spec, name, config, config.num_classes)
+    if not features_only:
+        _check_outputs(spec, name, config, config.num_classes)
 
 
 def _with_weights(name: str) -> str:

@@ -66,7 +66,9 @@ _ADVICE = (
 )
 
 
-def load(spec: str, *, device: str = "auto", precision: str = "fp32", batch_size: int = 64) -> "TimmProposer":
+def load(
+    spec: str, *, device: str = "auto", precision: str = "fp32", batch_size: int = 64, features_only: bool = False
+) -> "TimmProposer":
     """Load a timm classifier as a proposer.
 
     Images are resized and cropped as timm recommends for tests, which may be larger than in training.
@@ -84,6 +86,8 @@ def load(spec: str, *, device: str = "auto", precision: str = "fp32", batch_size
         Type of the computation.
     batch_size : int
         Images per pass, at least 1.
+    features_only : bool
+        Take a network without a classifier, too, such as a DINOv2, for its features alone.
 
     Returns
     -------
@@ -104,7 +108,7 @@ def load(spec: str, *, device: str = "auto", precision: str = "fp32", batch_size
     """
     dtype = check_options(precision, batch_size)
     name, checkpoint = _split(spec)
-    check_name(name, needs_weights=checkpoint is None)
+    check_name(name, needs_weights=checkpoint is None, features_only=features_only)
     try:
         here = checkpoint is not None or spec.startswith("local-dir:")
         with refusing_pickles(spec), nullcontext() if here else asking_hub(spec, _ADVICE):
@@ -113,7 +117,8 @@ def load(spec: str, *, device: str = "auto", precision: str = "fp32", batch_size
         raise
     except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
         raise _unloadable(spec, error) from error
-    check_classifier(spec, model)
+    if not features_only:
+        check_classifier(spec, model)
     config = _data_config(model)
     channels = config["input_size"][0]
     if channels not in _MODES:

@@ -66,7 +66,7 @@ def tune(
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         TuneSettings(**given)  # and OUT, before models are loaded and images read
         if not resume:
-            TrainingRun.check_free(out.resolve())
+            TrainingRun.check_free(out.resolve(), data)
         tiers = {"model": model, "proposer": proposer, "denoiser": denoiser, "template": template, "device": device}
         read = _read_captions if data.lower().endswith(".jsonl") else _read_images
         clf, inputs = read(data, tiers, group, progress=not quiet)

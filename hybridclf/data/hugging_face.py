@@ -30,7 +30,7 @@ class ImageDataset:
     values : list of C labels
         Value of each class in the label column.
     local : bool
-        True for a folder of the user's, whose images may be files by name; those of a repository never are.
+        True for a folder of the user's, whose images may be files by name; those of a repository are in the cache.
     """
 
     data: Any
@@ -50,7 +50,9 @@ class ImageDataset:
         for row in self.data:
             image = row[self.image] or {}
             group = row[self.group] if self.group else None
-            yield image.get("bytes") or (image.get("path") if self.local else None), number[row[self.label]], group
+            path = image.get("path")
+            readable = self.local or (path is not None and _is_cached(path))
+            yield image.get("bytes") or (path if readable else None), number[row[self.label]], group
 
 
 def find(source: str, group: str | None = None) -> ImageDataset:
@@ -103,6 +105,15 @@ def find(source: str, group: str | None = None) -> ImageDataset:
     return ImageDataset(
         data.cast_column(image, datasets.Image(decode=False)), image, label, groups, names, values, folder.is_dir()
     )
+
+
+def _is_cached(path: str) -> bool:
+    """Tell whether a file that a repository names is one of those downloaded from it."""
+    from datasets import config  # type: ignore[import-untyped]
+    from huggingface_hub import constants
+
+    folders = (config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE)
+    return any(Path(path).resolve().is_relative_to(Path(folder).resolve()) for folder in folders)
 
 
 def _split(source: str, found: Any, split: str) -> Any:

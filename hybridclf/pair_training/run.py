@@ -97,14 +97,18 @@ class TrainingRun:
         return run
 
     @staticmethod
-    def check_free(out: Path) -> None:
-        """Check that a training can start in a folder.
+    def check_free(out: Path, source: str | Path | None = None) -> None:
+        """Check that a training can start in a folder, if given on the images of a source.
 
         Raises
         ------
         TrainingError
-            If the folder is not empty, or nothing can be written there.
+            If the folder is not empty, is inside the folder of images, or nothing can be written there.
         """
+        if source is not None and Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
+            raise TrainingError(
+                f"{out} is inside {source}, where it would be taken for a class of images; give a folder elsewhere"
+            )
         if (out / "training" / "log.json").exists() and not (out / "model.json").exists():
             raise TrainingError(f"{out} holds a training that is not finished; resume it, or give another folder")
         if out.exists() and not _is_blank(out):

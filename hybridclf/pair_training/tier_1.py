@@ -126,7 +126,7 @@ def choose(spec: str, side: int, device: str) -> Chosen:
         return Chosen(PROPOSERS if spec == NEW else (spec,), None, "tier 1 is a small network, trained from scratch")
     if spec == AUTO:
         return _automatic(side, device)
-    model = plugins.offer("proposer", spec, {"device": device})
+    model = plugins.offer("proposer", spec, {"device": device, "features_only": True})
     if not isinstance(model, FeatureModel) and is_trained(model):
         raise InvalidInputError(
             f"{spec!r} has no features that a classifier of your classes could be fitted on; give 'timm:NAME' of a "

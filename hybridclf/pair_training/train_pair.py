@@ -94,7 +94,7 @@ def train_pair(
         given["start_from"] = str(model_folder(given["start_from"]).resolve())
     run = TrainingRun.resume(out, {k: v for k, v in given.items() if v not in (AUTO, NEW)}) if resume else None
     if run is None:
-        TrainingRun.check_free(out)  # before minutes of decoding
+        TrainingRun.check_free(out, source)  # before minutes of decoding
     own = {"image_size": 8} if source == DIGITS else {}
     chosen = PairSettings(**own | given) if run is None else stored_settings(run.log)
     where = as_device(device)

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from hybridclf import FixedTrials, HybridClassifier, plugins
 from hybridclf.errors import InvalidInputError, SavedModelError, UnknownSpecError
+from hybridclf_adapters._diffusers_lora import describe_base
 from hybridclf_adapters.diffusers import load
 from tests.adapters import tiny_classes
-from tests.adapters.tiny_diffusers import PIPELINES, save
+from tests.adapters.tiny_diffusers import PIPELINES, save, stable_diffusion
 
 pytestmark = pytest.mark.skipif(find_spec("peft") is None, reason="no peft here")
 
@@ -195,3 +196,16 @@ def test_what_is_no_lora(folder: Callable[[str], Path], tmp_path: Path) -> None:
         load(str(folder("ddpm")), lora=tmp_path / "a.safetensors", device="cpu")
     with pytest.raises(InvalidInputError, match="lora_scale must be a finite number, got nan"):
         load(str(folder("ddpm")), lora=tmp_path / "a.safetensors", lora_scale=float("nan"), device="cpu")
+
+
+def test_a_base_model_is_told_by_what_was_chosen_not_by_defaults() -> None:
+    """Another diffusers may know more settings, and sampling in other steps changes nothing."""
+    pipe = stable_diffusion()
+    before = describe_base(pipe)
+    pipe.scheduler.register_to_config(timestep_spacing="trailing")
+    pipe.unet.register_to_config(class_embed_type=None, dropout=0.0)
+    assert describe_base(pipe) == before
+    for part, changed in ((pipe.scheduler, {"prediction_type": "v_prediction"}), (pipe.unet, {"layers_per_block": 3})):
+        part.register_to_config(**changed)
+        assert describe_base(pipe) != before
+        before = describe_base(pipe)

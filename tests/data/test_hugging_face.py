@@ -116,3 +116,24 @@ def test_bad_sources(pictures: list[Image.Image], tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingDependencyError, match="pip install"):
         list_labelled(f"datasets:{tmp_path / 'b'}")
+
+
+def test_files_of_a_repository_are_read_from_the_cache_alone(
+    pictures: list[Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repository of image files has a table of their paths, as `load_dataset` makes it."""
+    paths = []
+    for i, picture in enumerate(pictures):
+        folder = tmp_path / ("cache" if i else "elsewhere")
+        folder.mkdir(exist_ok=True)
+        picture.save(folder / f"{i}.png")
+        paths.append({"bytes": None, "path": str(folder / f"{i}.png")})
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=CLASSES)})
+    made = datasets.Dataset.from_dict({"image": paths, "label": [0, 1, 2, 2, 1, 0]}, features=features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: made)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    outside, *inside = list_labelled("datasets:somebody/photos").items
+    with pytest.raises(InvalidInputError):
+        outside.open()
+    for item, picture in zip(inside, pictures[1:], strict=True):
+        np.testing.assert_array_equal(np.asarray(item.open()), np.asarray(picture))

@@ -13,12 +13,13 @@ from PIL import Image
 from timm.models import save_for_hf
 from typer.testing import CliRunner
 
-from hybridclf import HybridClassifier, train_pair
+from hybridclf import HybridClassifier, plugins, train_pair
 from hybridclf.cli import app
 from hybridclf.data.image_files import open_image
 from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
 from hybridclf.pair_training import tier_1
 from hybridclf.pair_training.networks import PROPOSERS
+from hybridclf.ports import FeatureModel
 from hybridclf.proposer import FunctionProposer
 from hybridclf.training.trainer import Trainer
 
@@ -157,13 +158,27 @@ def test_weights_that_cannot_be_had(data: Path, tmp_path: Path, monkeypatch: pyt
     assert not (tmp_path / "out").exists()
 
 
-def test_a_network_of_features_alone_is_refused(data: Path, tmp_path: Path) -> None:
+def test_a_network_of_features_alone_will_do(data: Path, tmp_path: Path) -> None:
+    """Such as a DINOv2. As a proposer by itself it is of no use."""
     folder = tmp_path / "net"
     save_for_hf(
         timm.create_model("test_resnet", num_classes=0), str(folder), {"num_classes": 0}, safe_serialization=True
     )
+    spec = f"timm:local-dir:{folder}"
+    chosen = tier_1.choose(spec, SIDE, "cpu")
+    assert chosen.side > 0 and "a linear classifier on the features of" in chosen.note
+    assert isinstance(chosen.model, FeatureModel)
+    n_features = chosen.model.features([Image.new("RGB", (40, 30))]).shape[1]
+    saved = chosen.model.save_with_head(np.eye(3, n_features), np.zeros(3), ["a", "b", "c"], tmp_path / "headed")
+    assert plugins.load("proposer", saved).fit(None).classes_.tolist() == ["a", "b", "c"]
     with pytest.raises(InvalidInputError, match="has no classifier, only features"):
-        train_pair(data, tmp_path / "out", proposer=f"timm:local-dir:{folder}")
+        plugins.load("proposer", spec)
+
+
+def test_out_inside_the_images_is_refused(data: Path) -> None:
+    with pytest.raises(TrainingError, match=r"is inside .*where it would be taken for a class"):
+        train_pair(data, data / "model")
+    assert not (data / "model").exists()
 
 
 def test_a_classifier_that_cannot_be_replaced_is_refused_before_training(data: Path, tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 DATA = "Folder with a subfolder of images per class, Parquet file, CSV of path and label, or JSONL of captions."
 
+SIDE = 768
+"""Shorter edge in pixels from which images are averaged down: a thousand photographs of a camera take 4 GiB so."""
+
 PRINTED = ("validation", "n_steps", "before", "losses", "micro_batch_size")
 """Entries of the log that --json prints."""
 
@@ -118,7 +121,7 @@ def _read_images(
     from ..evaluating.sample import notes_on, read_sample
 
     clf = _classifier(tiers, list_labelled(data, group).classes)
-    sample = read_sample(data, clf.classes_.tolist(), clf.image_shape_, group=group, progress=progress)
+    sample = read_sample(data, clf.classes_.tolist(), clf.image_shape_, group=group, side=SIDE, progress=progress)
     for note in notes_on(sample, data):
         typer.echo(note, err=True)
     return clf, {"X": sample.images, "y": sample.y, "groups": sample.groups}
@@ -128,6 +131,7 @@ def _read_captions(
     data: str, tiers: dict[str, Any], group: str | None, progress: bool
 ) -> "tuple[HybridClassifier, dict[str, Any]]":
     """Read images with captions, as arguments of `tune`."""
+    from ..data.decoding import shrunk
     from ..data.image_files import try_image
     from ..evaluating.caption_lines import read_lines
 
@@ -143,7 +147,7 @@ def _read_captions(
             if isinstance(image, InvalidInputError):
                 notes.append(f"line {line.line}: {image}")
                 continue
-            images.append(image)
+            images.append(shrunk(image.convert("RGB"), SIDE))
             captions.append([right, *(caption for caption in line.captions if caption != right)])
             groups.append(line.line)
     for note in notes:

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from ..data.datasets import MAX_BYTES, MAX_UNREADABLE, numbered
+from ..data.decoding import shrunk, stretched
 from ..data.duplicates import duplicate_groups
 from ..data.holding_out import digests, join_groups, split
-from ..data.image_files import stretched
 from ..data.listing import list_labelled
 from ..errors import InvalidInputError, UnknownLabelError, choices
 from ..ports import Label
@@ -61,6 +61,7 @@ def read_sample(
     *,
     n_images: int | None = None,
     group: str | None = None,
+    side: int | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Sample:
@@ -78,6 +79,8 @@ def read_sample(
         Images to read at most. Default: all.
     group : str, optional
         Column by which images belong together.
+    side : int, optional
+        Shorter edge in pixels from which images of any size are averaged down, to no less than this. Default: none are.
     seed : int
         Decides the sample.
     progress : bool
@@ -103,7 +106,7 @@ def read_sample(
     with progress_bar(total=int(chosen.sum()), desc="read images", unit="image", leave=None, show=progress) as bar:
         for item in (item for item, wanted in zip(listing.items, chosen, strict=True) if wanted):
             try:
-                images.append(stretched(item.open(), shape))
+                images.append(shrunk(stretched(item.open(), shape), side))
                 found.append((own[listing.classes[item.y]], item.group))
                 n_bytes += images[-1].width * images[-1].height * len(images[-1].getbands())
             except InvalidInputError as error:
@@ -111,7 +114,7 @@ def read_sample(
             if n_bytes > MAX_BYTES:
                 raise InvalidInputError(
                     f"the images take more than the {MAX_BYTES / 2**30:.0f} GiB that are held in memory at most; "
-                    f"evaluate on {len(images)} images or fewer"
+                    f"give {len(images)} images or fewer, or smaller ones"
                 )
             bar.update()
     if len(unreadable) > MAX_UNREADABLE * chosen.sum():

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..denoising.batch_size import Batches
 from ..ports import Adaptation, Condition, Denoiser, Label, n_prompts, take
 from .examples import TuningExamples
 
@@ -147,7 +148,16 @@ def _errors(denoiser: Denoiser, x0: Tensor, t: Tensor, condition: Condition, k: 
     noise = torch.randn(x0.shape, generator=rng).to(device)
     t, x0 = t.to(device), x0.to(device, torch.float32)
     alpha, sigma = (level.view(-1, *(1,) * (x0.ndim - 1)) for level in denoiser.noise_levels(t))
-    # with k = 2, rows are 0, 0, 1, 1, …
-    row = torch.arange(len(x0), device=device).repeat_interleave(k)
-    predicted = denoiser.predict(alpha * x0 + sigma * noise, t, row, condition).float()
-    return (predicted - noise[row]).square().flatten(1).sum(1).view(len(x0), k)
+    x_t = alpha * x0 + sigma * noise
+
+    def errors(start: int, size: int) -> Tensor:
+        """Errors `[b, k]` of the b images from a position on."""
+        part = slice(start, start + size)
+        n = len(t[part])
+        # with k = 2, rows are 0, 0, 1, 1, …
+        row = torch.arange(n, device=device).repeat_interleave(k)
+        own = take(condition, torch.arange(start * k, (start + n) * k))
+        predicted = denoiser.predict(x_t[part], t[part], row, own).float()
+        return (predicted - noise[part][row]).square().flatten(1).sum(1).view(n, k)
+
+    return torch.cat(Batches(len(x0))(errors, len(x0)))

@@ -164,3 +164,11 @@ def test_images_that_a_model_was_trained_on_are_left_out(folder: Path) -> None:
     rest = without(found, digests(PICTURES[5:15]))
     assert (len(rest.images), len(rest.y), len(rest.groups), rest.trained_on) == (30, 30, 30, 10)
     assert notes_on(rest, "DATA") == ["10 images in DATA were left out: the model was trained on them."]
+
+
+def test_large_images_of_any_size_are_averaged_down(tmp_path: Path) -> None:
+    for name, size in (("cat", (90, 70)), ("dog", (90, 30))):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", size).save(tmp_path / name / "0.png")
+    found = read_sample(tmp_path, ["cat", "dog"], None, side=20)
+    assert [image.size for image in found.images] == [(30, 24), (90, 30)]

@@ -96,3 +96,20 @@ def test_as_many_images_as_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(TrainingError, match=r"GiB of activations.*lower resolution"):
         choose_micro_batch(loss, 64, torch.device("cpu"), lambda: saved.append(1))
     assert saved == [1]
+
+
+def test_a_pass_that_does_not_fit_is_split(examples: TuningExamples, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is known of the memory that a step takes, and with the same result."""
+    rows: list[int] = []
+
+    class Small(Shrinking):
+        def predict(self, x_t: Tensor, t: Tensor, row: Tensor, condition: dict[str, Tensor]) -> Tensor:
+            if len(row) > 4:
+                raise torch.OutOfMemoryError("no")
+            rows.append(len(row))
+            return super().predict(x_t, t, row, condition)
+
+    conditions = Conditions(Shrinking(), [0.2, 0.5, 0.9])  # type: ignore[arg-type]
+    found, whole = (measure_profile(d, conditions, examples, 2) for d in (Small(), Shrinking()))  # type: ignore[arg-type]
+    torch.testing.assert_close(found.scale, whole.scale)
+    assert max(rows) <= 4

@@ -1,5 +1,6 @@
 """`hybridclf.evaluate`: from a classifier and labelled images to a report."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -224,11 +225,10 @@ def _joined(first: Items, second: Items) -> Items:
         images = np.concatenate([first.images, second.images])
         if first.given is first.images:
             return Items(images, images)
-        if hasattr(first.given, "iloc"):  # a data frame
-            import pandas as pd  # type: ignore[import-untyped]
-
-            return Items(pd.concat([first.given, second.given], ignore_index=True), images)
-        return Items(np.concatenate([first.given, second.given]), images)
+        # of data frames by their own library, pandas or polars, which is imported as there are some
+        library = sys.modules[type(first.given).__module__.partition(".")[0]]
+        join = getattr(library, "concat", np.concatenate)
+        return Items(join([first.given, second.given]), images)
     both = [*first.images, *second.images]
     return Items(both, both)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..estimator import HybridClassifier
+from ..fitting.worth import FEWEST
 from ..metrics import accuracy
 from ..proposer import aligned_log_proba
 from ..reranking.allocation import FixedTrials
@@ -88,6 +89,11 @@ def advice(clf: HybridClassifier, too_short: str) -> str:
     """
     if clf.worth_ is None or clf.fusion_.pays:
         return too_short
+    if clf.worth_.n_images < FEWEST:
+        return (
+            f"tier 2 is off: {clf.worth_.n_images} held-out images do not tell whether it adds anything. Give more images, "
+            f"or a larger --val, so that there are {FEWEST}."
+        )
     off = "tier 2 adds nothing here: it is off, and the answers are tier 1's, at tier 1's cost."
     more = "To change that, train longer (--minutes), give more images, or a larger --image-size."
     return f"{off} {f'There were {too_short}.' if too_short else more}"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from hybridclf.fitting.worth import ALPHA, Answers, Worth, harmed_classes
+from hybridclf.fitting.worth import ALPHA, FEWEST, Answers, Worth, harmed_classes
 
 
 def answers(n: int, fixed: int, broken: int, gain: float, leader: np.ndarray | None = None) -> Answers:
@@ -90,3 +90,13 @@ def test_images_of_one_group_count_once() -> None:
     assert harmed_classes(scene._replace(unit=np.zeros(10, dtype=int))).tolist() == []  # ten frames of one scene
     grouped = Worth.of(scene._replace(unit=np.arange(10) // 5)).accuracy_gain
     assert grouped.value == pytest.approx(-1.0)
+
+
+def test_few_images_turn_tier_2_off() -> None:
+    """However much it gains on them; groups count as one image."""
+    gaining = answers(FEWEST, 6, 0, 0.5)
+    assert Worth.of(gaining).pays
+    few = Worth.of(gaining.select(np.arange(FEWEST) > 0))
+    assert not few.pays and few.accuracy_gain.value > 0.2
+    assert str(few).startswith("Re-ranking is not known to pay, which takes 20 held-out images, and is off")
+    assert not Worth.of(gaining._replace(unit=np.arange(FEWEST) // 2)).pays

@@ -91,8 +91,8 @@ def advice(clf: HybridClassifier, too_short: str) -> str:
         return too_short
     if clf.worth_.n_images < FEWEST:
         return (
-            f"tier 2 is off: {clf.worth_.n_images} held-out images do not tell whether it adds anything. Give more images, "
-            f"or a larger --val, so that there are {FEWEST}."
+            f"tier 2 is off: {clf.worth_.n_images} held-out images do not tell whether it adds anything. Give more "
+            f"images, or a larger --val, so that there are {FEWEST}."
         )
     off = "tier 2 adds nothing here: it is off, and the answers are tier 1's, at tier 1's cost."
     more = "To change that, train longer (--minutes), give more images, or a larger --image-size."

@@ -76,8 +76,10 @@ def test_a_folder_becomes_a_report(model: Path, data: Path, tmp_path: Path) -> N
 def test_a_sample_with_other_images_to_calibrate_on(model: Path, data: Path, tmp_path: Path) -> None:
     arguments = ("--model", model, "--out", tmp_path, "--images", "60", "--calibrate", data, "--json", *SHORT)
     found = json.loads(invoke("digits", *arguments).stdout)
-    assert (found["about"]["test_images"], found["about"]["calibration_images"]) == (60, 60)
-    assert found["about"]["notes"][0] == "A sample of 60 of the 1,797 images in digits, every class in proportion."
+    assert (found["about"]["test_images"], found["about"]["calibration_images"]) == (60, 58)
+    sampled, copies = found["about"]["notes"][0], found["about"]["notes"][-1]
+    assert sampled == "A sample of 60 of the 1,797 images in digits, every class in proportion."
+    assert copies == "2 images to calibrate on were left out: they are test images, too."
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from hybridclf.evaluating import Report, evaluate, settings
 from hybridclf.evaluating.guarantee import Bound, bounded
 from hybridclf.evaluating.methods import replay, run
 from hybridclf.evaluating.recording import Recording, record
-from hybridclf.fitting import guarantee
+from hybridclf.fitting import guarantee, worth
 from hybridclf.fitting.validation import class_numbers
 
 BOUND = Bound(0.2, 0.2)
@@ -23,8 +23,9 @@ BOUND = Bound(0.2, 0.2)
 
 @pytest.fixture(scope="module", autouse=True)
 def few_settings() -> Iterator[None]:
-    """Few settings to try, so that the tests are quick."""
+    """Few settings to try, so that the tests are quick, and a tier 2 that few images can turn on."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worth, "FEWEST", 5)
         patch.setattr(guarantee, "CONFIDENCE", (0.9, 0.999))
         patch.setattr(guarantee, "TRIALS", (1, 4, 16))
         patch.setattr(settings, "TRIALS", (1, 4))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hybridclf.data.image_files import open_image
 from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
 from hybridclf.pair_training import tier_1
 from hybridclf.pair_training.networks import PROPOSERS
+from hybridclf.pair_training.result import advice
 from hybridclf.ports import FeatureModel
 from hybridclf.proposer import FunctionProposer
 from hybridclf.training.trainer import Trainer
@@ -253,7 +255,10 @@ def test_the_command_prints_what_came_out(data: Path, backbone: str, tmp_path: P
 def test_where_tier_2_adds_nothing_the_answer_is_tier_1s(trained: Path, data: Path) -> None:
     clf, log = HybridClassifier.load(trained), log_of(trained)
     assert not clf.fusion_.pays  # as few steps teach it nothing that tier 1 does not know
-    assert "tier 2 adds nothing here: it is off" in log["advice"]
+    assert log["advice"].startswith("tier 2 is off: 9 held-out images do not tell")
+    clf.worth_ = replace(clf.worth_, n_images=50)
+    assert advice(clf, "").startswith("tier 2 adds nothing here: it is off")
+    assert advice(clf, "too few steps").endswith("There were too few steps.")
     images = [open_image(path) for path in sorted(data.glob("*/2*.png"))]
     posterior, results = clf.decide(images)
     assert all(result.evaluations == 0 for result in results)

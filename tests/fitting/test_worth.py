@@ -92,6 +92,14 @@ def test_images_of_one_group_count_once() -> None:
     assert grouped.value == pytest.approx(-1.0)
 
 
+@pytest.mark.parametrize(("errors", "pays"), [(1.2, False), (2.0, True)])
+def test_a_gain_of_log_loss_is_told_from_chance(errors: float, pays: bool) -> None:
+    gain = np.random.default_rng(0).standard_normal(400)
+    gain += errors / 20 * gain.std() - gain.mean()  # so many standard errors above zero
+    made = answers(400, 3, 3, 0.0)
+    assert Worth.of(made._replace(loss=np.stack([gain, np.zeros(400)]))).pays is pays
+
+
 def test_few_images_turn_tier_2_off() -> None:
     """However much it gains on them; groups count as one image."""
     gaining = answers(FEWEST, 6, 0, 0.5)

@@ -33,12 +33,12 @@ from hybridclf.pair_training.checkpoint import save_json
 RESULTS = Path(__file__).parent / "results"
 
 
-def answered(row: Row, contenders: Contenders, asked: Questions) -> dict[str, np.ndarray]:
+def answered(row: Row, contenders: Contenders, asked: Questions, photos: np.ndarray | None) -> dict[str, np.ndarray]:
     """Answers to one row, which are kept in the contenders' folder."""
     path = contenders.folder / f"{row.kind}-{row.test.stem}-{len(asked.y)}.npz"
     if not path.exists():
         whole = path.with_suffix(".part.npz")
-        np.savez(whole, **contenders.answers(asked.pixels))
+        np.savez(whole, **contenders.answers(asked.pixels, photos))
         whole.replace(path)
     with np.load(path) as answers:
         return dict(answers)
@@ -68,9 +68,11 @@ def main(arguments: list[str] | None = None) -> None:
         if contenders is None or contenders.folder != folder:
             contenders = Contenders(row, folder, args.minutes, args.pretrained)
         asked = questions(row, contenders.side, args.images, contenders.pair.classes_)
-        found[row.name] = {"kind": row.kind} | summary(answered(row, contenders, asked), asked)
+        side = contenders.photo_side
+        photos = None if side is None else questions(row, side, args.images, contenders.pair.classes_).pixels
+        found[row.name] = {"kind": row.kind} | summary(answered(row, contenders, asked, photos), asked)
         if row.training not in costs:
-            costs[row.training] = contenders.costs(asked.pixels)
+            costs[row.training] = contenders.costs(asked.pixels, photos)
         report = {"machine": machine(as_device("auto")), "minutes": args.minutes, "verdict": verdict(found)}
         save_json(args.out / "worth.json", report | {"costs": costs, "rows": found})
     picture(found).savefig(args.out / "worth.png")

@@ -90,33 +90,41 @@ class Contenders:
         _ = self.pair  # trained first: its log has the side
         return int(self.log("pair")["settings"]["side"])
 
+    @property
+    def photo_side(self) -> int | None:
+        """Side of the images that the pair behind features takes, some times that of the other; None without one."""
+        return None if self.behind is None else int(self.behind.image_shape_[0])
+
     def log(self, name: str) -> dict[str, Any]:
         """Log of a training."""
         return json.loads((self.folder / name / "training" / "log.json").read_text(encoding="utf-8"))
 
-    def answers(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """Posteriors `[n, C]` by method, and as "evaluations" how many the hybrid made `[n]`."""
+    def answers(self, pixels: np.ndarray, photos: np.ndarray | None) -> dict[str, np.ndarray]:
+        """Posteriors `[n, C]` by method, and as "evaluations" how many the hybrid made `[n]`.
+
+        Photos are the same images for the pair behind features, None without one.
+        """
         found = self._of_pair(self.pair, pixels)
         network, cascade = self.rival
         first, second = (aligned_log_proba(p, pixels, self.pair.classes_) for p in (self.pair.proposer_, network))
         found["rival"] = cascade(found["tier 1"], first, second, found["evaluations"] > 0)
         if self.behind is not None:
-            behind = self._of_pair(self.behind, pixels, alone=False)
+            behind = self._of_pair(self.behind, photos, alone=False)
             found |= {"features": behind["tier 1"], "features, hybrid": behind["hybrid"]}
         return found
 
-    def costs(self, pixels: np.ndarray) -> dict[str, dict[str, float]]:
-        """Minutes of training, and FLOPs per image, by method."""
+    def costs(self, pixels: np.ndarray, photos: np.ndarray | None) -> dict[str, dict[str, float]]:
+        """Minutes of training, and FLOPs per image, by method; images as for `answers`."""
         some, spent, (rival, _) = pixels[:TIMED], self.log("pair")["seconds"], self.rival
         calls: dict[str, tuple[float, Callable[[], Any]]] = {
             "tier 1": (spent["tier_1"], lambda: aligned_log_proba(self.pair.proposer_, some, self.pair.classes_)),
             "hybrid": (sum(spent.values()), lambda: self.pair.decide(some)),
             "rival": (spent["tier_2"], lambda: aligned_log_proba(rival, some, self.pair.classes_)),
         }
-        if (behind := self.behind) is not None:
-            spent = self.log("features")["seconds"]
-            calls["features"] = (spent["tier_1"], lambda: aligned_log_proba(behind.proposer_, some, behind.classes_))
-            calls["features, hybrid"] = (sum(spent.values()), lambda: behind.decide(some))
+        if (behind := self.behind) is not None and photos is not None:
+            spent, large = self.log("features")["seconds"], photos[:TIMED]
+            calls["features"] = (spent["tier_1"], lambda: aligned_log_proba(behind.proposer_, large, behind.classes_))
+            calls["features, hybrid"] = (sum(spent.values()), lambda: behind.decide(large))
         return {
             name: {"minutes": seconds / 60, "flops": flops(call) / len(some)} for name, (seconds, call) in calls.items()
         }
@@ -144,7 +152,7 @@ class Contenders:
         return plugins.load("proposer", f"timm:local-dir:{out / 'model'}").fit(None, data.classes.tolist())
 
     @staticmethod
-    def _of_pair(clf: HybridClassifier, pixels: np.ndarray, alone: bool = True) -> dict[str, np.ndarray]:
+    def _of_pair(clf: HybridClassifier, pixels: Any, alone: bool = True) -> dict[str, np.ndarray]:
         """Posteriors of a pair's tiers and of both."""
         posterior, results = clf.decide(pixels)
         found = {

@@ -121,6 +121,7 @@ def _with_new_classifier(model: Any, n_classes: int, n_features: int) -> tuple[A
     """
     plain = copy.deepcopy(model).float().cpu().to(memory_format=torch.contiguous_format)
     plain.reset_classifier(n_classes)
+    plain.eval()  # the new layers, too
     layer = plain.get_classifier()
     if not isinstance(layer, nn.Linear) or layer.weight.shape != (n_classes, n_features):
         raise _unusable(model, n_features)

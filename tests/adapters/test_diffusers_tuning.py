@@ -24,7 +24,9 @@ def denoiser(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     return loaded
 
 
-@pytest.mark.parametrize("name", ["sd-epsilon", "sdxl", "sd3", "pixart"])
+@pytest.mark.parametrize(
+    "name", ["sd-epsilon", "pixart", *(pytest.param(n, marks=pytest.mark.slow) for n in ("sdxl", "sd3"))]
+)
 def test_the_words_are_tokens_of_the_prompts(name: str, denoiser: Callable[[str], Any]) -> None:
     """PixArt reads small letters alone."""
     it = denoiser(name)

@@ -3,9 +3,8 @@
 import copy
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from threading import Lock
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -18,16 +17,11 @@ from hybridclf.errors import InvalidInputError, UnknownSpecError
 from hybridclf.ports import Condition, Label
 
 from ._diffusers_images import pixels
+from ._diffusers_precision import casting_latents, keep_float32, upcast
 from ._diffusers_schedule import Schedule, diffusion_schedule
 from ._diffusers_tuning import Adaptation, adapted
 
-__all__ = ["DiffusersDenoiser", "call_default", "is_quantised", "keep_float32"]
-
-_UPCASTING = Lock()
-"""Lock of all VAEs while one is cast to float32."""
-
-_SAMPLING = Lock()
-"""Lock of all pipelines while one samples."""
+__all__ = ["DiffusersDenoiser", "call_default"]
 
 
 class DiffusersDenoiser(ABC):
@@ -154,7 +148,7 @@ class DiffusersDenoiser(ABC):
             Seed of each image. Of several prompt templates it also chooses one.
         """
         generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
-        with _casting(self.pipe):
+        with casting_latents(self.pipe):
             images: list[Image.Image] = self.pipe(**self.sampler_inputs(labels, seeds), generator=generators).images
         return images
 
@@ -221,7 +215,7 @@ class DiffusersDenoiser(ABC):
             For anything but PIL images and uint8 arrays.
         """
         x0 = torch.empty(len(images), *self.shape, dtype=self.dtype, device=self.device)
-        with _upcast(self.vae):
+        with upcast(self.vae):
             for i, image in enumerate(pixels(images, self.resolution, self.mode)):
                 x0[i] = self._encode(send(image[None], self.device))[0]
         return x0
@@ -229,7 +223,7 @@ class DiffusersDenoiser(ABC):
     @torch.no_grad()
     def decode(self, x0: Tensor) -> np.ndarray:
         """Decode x0 `[n, *shape]` one by one to uint8 images `[n, S, S, 3]`, or `[n, S, S]` in grey."""
-        with _upcast(self.vae):
+        with upcast(self.vae):
             images = torch.cat([self._decode(latents[None]).float().cpu() for latents in x0])
         eight_bit = ((images / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
         return eight_bit[:, 0].numpy() if self.mode == "L" else eight_bit.permute(0, 2, 3, 1).numpy()
@@ -314,60 +308,3 @@ def _check_channels(pipe: Any, config: Mapping[str, Any]) -> None:
 def call_default(pipe: Any, name: str) -> Any:
     """Default of a parameter of a pipeline's call."""
     return inspect.signature(type(pipe).__call__).parameters[name].default
-
-
-def is_quantised(part: nn.Module) -> bool:
-    """Tell whether a network's weights are quantised, as its config then says."""
-    return getattr(getattr(part, "config", None), "quantization_config", None) is not None
-
-
-def keep_float32(pipe: Any, dtype: torch.dtype) -> None:
-    """Cast to float32 the modules that overflow in float16: some layers of T5, and a VAE with `force_upcast`."""
-    if dtype != torch.float16:
-        return
-    for part in pipe.components.values():
-        # transformers and diffusers list such modules by name
-        for name in getattr(part, "_keep_in_fp32_modules", None) or ():
-            for path, layer in part.named_modules():
-                if name in path.split("."):
-                    layer.float()
-    vae = getattr(pipe, "vae", None)
-    if vae is not None and vae.config.get("force_upcast"):
-        vae.float()
-
-
-@contextmanager
-def _casting(pipe: Any) -> Iterator[None]:
-    """Cast latents to the VAE's type before they are decoded, in a `with` block: diffusers expects one type of all."""
-    vae = getattr(pipe, "vae", None)
-    if vae is None:
-        yield
-        return
-    decode = vae.decode
-
-    def cast(latents: torch.Tensor, *args: Any, **options: Any) -> Any:
-        return decode(latents.to(vae.dtype), *args, **options)
-
-    with _SAMPLING:
-        vae.decode = cast
-        try:
-            yield
-        finally:
-            del vae.decode
-
-
-@contextmanager
-def _upcast(vae: Any) -> Iterator[None]:
-    """Cast a float16 VAE that overflows to float32 in a `with` block, as diffusers does, and back afterwards.
-
-    Threads wait for each other.
-    """
-    if vae is None or vae.dtype != torch.float16 or not vae.config.get("force_upcast"):
-        yield
-        return
-    with _UPCASTING:
-        vae.float()
-        try:
-            yield
-        finally:
-            vae.half()

@@ -27,11 +27,12 @@ from hybridclf.errors import (
 from hybridclf.utils.installing import pip_install, require
 
 from ._checks import as_dtype, check_templates
-from ._diffusers_base import DiffusersDenoiser, is_quantised, keep_float32
+from ._diffusers_base import DiffusersDenoiser
 from ._diffusers_families import FAMILIES, RELATED
 from ._diffusers_files import INDEX, check_files, check_kind, lacking, load_networks, unreadable
 from ._diffusers_logging import quiet
 from ._diffusers_lora import fuse_lora
+from ._diffusers_precision import is_quantised, keep_float32
 from ._diffusers_prompts import TextDenoiser
 from ._diffusers_single import check_single, load_single
 from ._diffusers_tokens import load_embedding

@@ -25,14 +25,14 @@ TINY = {
     ),
     "loop-share": loop_share.Sizes({"cpu": {"digits MLP": 2}}, 2, 1, {"cpu": 64}),
     "tiers": tiers.Sizes(8, 1, 1, {"nothing over nothing": ("pass", "pass")}),
-    "tuning": tuning_cost.Sizes({"cpu": ("small SD",)}, 1),
 }
+TUNING = {"tuning": tuning_cost.Sizes({"cpu": ("small SD",)}, 1)}
 
 
 @pytest.fixture
 def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the figures of tiny sizes go."""
-    for name, sizes in TINY.items():
+    for name, sizes in (TINY | TUNING).items():
         monkeypatch.setitem(speed.FIGURES[name].SIZES, "small", sizes)
     return tmp_path
 
@@ -83,9 +83,6 @@ def test_every_figure_is_written_and_the_table_printed(out: Path, capsys: pytest
         assert lines and all(f"| {name} | {line.what} | {line.measured} |" in printed for line in lines)
     check_side_by_side(json.loads((out / "side-by-side.json").read_text("utf-8")))
     check_frontier(json.loads((out / "frontier.json").read_text("utf-8")))
-    (tuned,) = json.loads((out / "tuning.json").read_text("utf-8"))["layouts"].values()
-    assert 0 < tuned["tuned"] < tuned["weights"] / 100 and tuned["micro_batch_size"] == 16
-    assert tuned["training_bytes"] >= tuned["forward_bytes"] > 4 * tuned["weights"]
 
 
 def check_side_by_side(report: dict[str, Any]) -> None:
@@ -124,6 +121,15 @@ def test_growth_asks_for_tier_1s_ten_or_sifts_every_class() -> None:
         results = growth.call(growth.Point(12, 3, 5, tier_1, keeps=True), CPU)()
         assert [r.evaluations for _, r in results] == [evaluations] * 3
     assert growth.call(growth.Point(12, 3, 2), CPU)() == []
+
+
+@pytest.mark.slow
+def test_the_cost_of_tuning_is_written(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    speed.main(["tuning", "--device", "cpu", "--out", str(out)])
+    (tuned,) = json.loads((out / "tuning.json").read_text("utf-8"))["layouts"].values()
+    assert 0 < tuned["tuned"] < tuned["weights"] / 100 and tuned["micro_batch_size"] == 16
+    assert tuned["training_bytes"] >= tuned["forward_bytes"] > 4 * tuned["weights"]
+    assert "| tuning | a step of a LoRA over its forward passes, small SD |" in capsys.readouterr().out
 
 
 @pytest.mark.slow

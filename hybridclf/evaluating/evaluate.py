@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from .methods import TIER_1
 from .recording import record
 from .report import Report, pairs
 from .robustness import BaselineResult
-from .sample import calibration_share
+from .sample import calibration_share, joined_copies
 from .scores import by_class, compare
 from .shift import ShiftRow, shift_rows
 from .shifted import Shifted
@@ -201,22 +200,15 @@ def _split(
     """
     if isinstance(calibrate, tuple):
         more, of_more = _read(clf, *calibrate)
-        tested = {_hash_of(image) for image in items.images}
-        kept = np.flatnonzero([_hash_of(image) not in tested for image in more.images])
-        calibrating = np.repeat([False, True], [len(y), len(kept)])
-        numbers = np.concatenate([y, of_more[kept]])
-        return _joined(items, more.select(kept)), numbers, calibrating, len(of_more) - len(kept)
+        every, numbers = _joined(items, more), np.concatenate([y, of_more])
+        calibrating, unit = np.arange(len(every)) >= len(y), joined_copies(every.images, np.arange(len(every)))
+        kept = np.flatnonzero(~calibrating | ~np.isin(unit, unit[: len(y)]))
+        return every.select(kept), numbers[kept], calibrating[kept], len(every) - len(kept)
     check_number("calibrate", calibrate, above=0, below=1)
     kinds = np.arange(len(items)) if groups is None else numbered(column_or_1d(groups).tolist())
     check_consistent_length(items.images, kinds)
     mirror = bool(getattr(clf.denoiser_, "mirror", False))
     return items, y, calibration_share(items.images, y, kinds, calibrate, seed, clf.classes_.tolist(), mirror), 0
-
-
-def _hash_of(image: Any) -> bytes:
-    """Hash of an image's pixels, or of a vector's numbers."""
-    pixels = np.ascontiguousarray(image)
-    return sha256(repr((pixels.shape, pixels.dtype.str)).encode() + pixels.tobytes()).digest()
 
 
 def _joined(first: Items, second: Items) -> Items:

@@ -17,7 +17,15 @@ from ..errors import InvalidInputError, UnknownLabelError, choices
 from ..ports import Label
 from ..utils.progress import progress_bar
 
-__all__ = ["Sample", "calibration_share", "joined_copies", "notes_on", "read_sample", "stratified", "without"]
+__all__ = [
+    "Sample",
+    "calibration_share",
+    "joined_copies",
+    "notes_on",
+    "read_sample",
+    "stratified",
+    "without",
+]
 
 SIDE = 32
 """Pixels a side in which images are compared for copies."""

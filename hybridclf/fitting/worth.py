@@ -14,7 +14,7 @@ from ..ports import Label
 __all__ = ["FEWEST", "Answers", "Worth", "harmed_classes"]
 
 FEWEST = 20
-"""Images without which tier 2 is off: one of five that it fixed by chance cost 2.6 points of 500 others."""
+"""Images without which tier 2 is off: turned on by one of five, its calibration error was 0.35 for tier 1's 0.14."""
 
 ALPHA = 0.05
 """Probability that any class is wrongly taken for harmed, over all classes together."""

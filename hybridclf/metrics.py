@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import norm
 from sklearn.utils import check_consistent_length
 
 from .errors import InvalidInputError
@@ -15,6 +15,7 @@ __all__ = [
     "accuracy_difference",
     "equal_count_bins",
     "expected_calibration_error",
+    "mean_interval",
     "reliability_bins",
 ]
 
@@ -57,8 +58,11 @@ class Bins:
     accuracy: np.ndarray
 
 
-def accuracy(right: np.ndarray, confidence_level: float = 0.95) -> Interval:
+def accuracy(right: np.ndarray, confidence_level: float = 0.95, groups: np.ndarray | None = None) -> Interval:
     """Compute the share of right answers with its Wilson score interval.
+
+    Answers of one group may go together. Then the interval is that of as many independent answers as have the same
+    standard error (an effective sample size).
 
     Parameters
     ----------
@@ -66,6 +70,8 @@ def accuracy(right: np.ndarray, confidence_level: float = 0.95) -> Interval:
         True for each right answer.
     confidence_level : float
         Coverage of the interval, in (0, 1).
+    groups : array `[n]`, optional
+        Groups of images that belong together, such as the frames of a film. Default: each image is alone.
 
     Returns
     -------
@@ -76,15 +82,32 @@ def accuracy(right: np.ndarray, confidence_level: float = 0.95) -> Interval:
     ------
     InvalidInputError
         If there are no answers.
+    ValueError
+        If the lengths differ.
 
     Examples
     --------
     >>> accuracy(np.array([True] * 9 + [False]))
-    Interval(value=0.9, low=0.5958499732047615, high=0.9821237869049271)
+    Interval(value=0.9, low=0.5958499732047616, high=0.9821237869049271)
     """
-    hits, n = int(np.sum(_answers(right))), len(right)
-    interval = binomtest(hits, n).proportion_ci(confidence_level, method="wilson")
-    return Interval(hits / n, float(interval.low), float(interval.high))
+    p, n = float(np.mean(_answers(right))), float(len(right))
+    if groups is not None:
+        n = _effective_size(np.asarray(right, dtype=bool), groups)
+    z = float(norm.ppf((1 + confidence_level) / 2))
+    centre, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    low, high = ((centre + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
+    return Interval(p, float(low) if p > 0 else 0.0, float(high) if p < 1 else 1.0)  # without rounding at the ends
+
+
+def _effective_size(right: np.ndarray, groups: np.ndarray) -> float:
+    """Number of independent answers whose share of right ones has the same standard error, at most n."""
+    units, (p, n) = _units(groups, len(right)), (right.mean(), len(right))
+    if p in (0, 1):  # nothing tells how far answers of a group go together: each group counts as one
+        return float(units.max() + 1)
+    # the sums of different groups are independent: groups (1, 1), (0, 0) have the sums 1, -1 about p = 1/2, and the
+    # variance (1 + 1) / 4² = 1/8, that of p (1 - p) / (1/8) = 2 answers
+    variance = np.square(np.bincount(units, right - p)).sum() / n**2
+    return float(min(n, p * (1 - p) / variance)) if variance else float(n)
 
 
 def accuracy_difference(
@@ -94,8 +117,11 @@ def accuracy_difference(
     confidence_level: float = 0.95,
     n_resamples: int = 10_000,
     seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> Interval:
     """Compute accuracy minus a baseline's on the same images, with its paired bootstrap (percentile) interval.
+
+    Whole groups are drawn, where images belong together.
 
     Parameters
     ----------
@@ -107,6 +133,8 @@ def accuracy_difference(
         Number of bootstrap resamples.
     seed : int
         Seed of the resamples.
+    groups : array `[n]`, optional
+        As for `accuracy`.
 
     Returns
     -------
@@ -122,13 +150,45 @@ def accuracy_difference(
     """
     check_consistent_length(right, baseline)
     difference = _answers(right).astype(int) - _answers(baseline).astype(int)
-    # Differences are -1, 0 or 1, so a resample of n images is one multinomial draw of how often each occurs.
-    # Differences (1, 0, 0, -1) have frequencies (1/4, 1/2, 1/4); a draw (0, 3, 1) is a mean of 1/4.
-    values = np.array([-1, 0, 1])
-    frequencies = (difference[:, None] == values).mean(axis=0)
-    means = np.random.default_rng(seed).multinomial(len(right), frequencies, size=n_resamples) @ values / len(right)
+    units = _units(groups, len(right))
+    # A group of b images counts with the sum a of their differences. So a resample of G groups is one multinomial draw
+    # of how often each pair (a, b) occurs. Single images with differences (1, 0, 0, -1) have the pairs (-1, 1), (0, 1)
+    # and (1, 1), with frequencies (1/4, 1/2, 1/4); of a draw (0, 3, 1) the mean is (0 + 0 + 1) / 4.
+    sums, sizes = np.bincount(units, difference).astype(int), np.bincount(units)
+    pairs, count = np.unique(np.stack([sums, sizes]), axis=1, return_counts=True)
+    draws = np.random.default_rng(seed).multinomial(len(sums), count / len(sums), size=n_resamples)
+    means = (draws @ pairs[0]) / (draws @ pairs[1])
     low, high = np.quantile(means, [(1 - confidence_level) / 2, (1 + confidence_level) / 2])
     return Interval(float(difference.mean()), float(low), float(high))
+
+
+def mean_interval(values: np.ndarray, weight: np.ndarray | None = None, groups: np.ndarray | None = None) -> Interval:
+    """Compute a weighted mean with its normal 95 % interval.
+
+    Parameters
+    ----------
+    values : float array `[n]`
+        Values.
+    weight : float array `[n]`, optional
+        Their weights, not negative. Default: all count alike.
+    groups : array `[n]`, optional
+        As for `accuracy`.
+    """
+    weight = np.ones(len(values)) if weight is None else weight
+    share = weight / weight.sum()
+    mean = float(share @ values)
+    # sums by group are independent; of equal weights and single values: the standard deviation over sqrt(n)
+    error = float(np.sqrt(np.square(np.bincount(_units(groups, len(values)), share * (values - mean))).sum()))
+    return Interval(mean, mean - 1.96 * error, mean + 1.96 * error)
+
+
+def _units(groups: np.ndarray | None, n: int) -> np.ndarray:
+    """Group numbers `[n]` from 0 on."""
+    if groups is None:
+        return np.arange(n)
+    if len(groups) != n:
+        raise ValueError(f"there are {n} answers and {len(groups)} groups")
+    return np.unique(groups, return_inverse=True)[1].ravel()
 
 
 def reliability_bins(confidence: np.ndarray, right: np.ndarray, n_bins: int = N_BINS) -> Bins:

@@ -1,5 +1,7 @@
 """Metrics against scipy, scikit-learn and brute force."""
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 from scipy.stats import bootstrap, norm
@@ -11,6 +13,7 @@ from hybridclf.metrics import (
     accuracy_difference,
     equal_count_bins,
     expected_calibration_error,
+    mean_interval,
     reliability_bins,
 )
 
@@ -31,6 +34,37 @@ def test_accuracy_has_the_wilson_interval(hits: int, n: int) -> None:
     measured = accuracy(np.arange(n) < hits)
     assert measured.value == share
     assert (measured.low, measured.high) == pytest.approx((max(centre - half, 0), min(centre + half, 1)), abs=1e-12)
+
+
+def test_copies_in_groups_say_no_more_than_one_of_each() -> None:
+    rng = np.random.default_rng(0)
+    right, before, values, weight = rng.random(200) < 0.8, rng.random(200) < 0.7, rng.random(200), rng.random(200) + 0.1
+    four, films = (lambda a: np.repeat(a, 4)), np.repeat(np.array([f"film {i}" for i in range(200)]), 4)
+    copies, alone = accuracy(four(right), groups=films), np.arange(800)
+    assert astuple(copies) == pytest.approx(astuple(accuracy(right)))
+    assert astuple(accuracy(four(right), groups=alone)) == pytest.approx(astuple(accuracy(four(right))))
+    assert accuracy(four(right)).low > copies.low
+    assert accuracy_difference(four(right), four(before), groups=films) == accuracy_difference(right, before)
+    grouped = mean_interval(four(values), four(weight), films)
+    assert astuple(grouped) == pytest.approx(astuple(mean_interval(values, weight)))
+    assert mean_interval(four(values), four(weight)).low > grouped.low
+    assert astuple(accuracy(np.ones(800, bool), groups=films)) == astuple(accuracy(np.ones(200, bool)))
+    with pytest.raises(ValueError, match="800 answers and 200 groups"):
+        accuracy(four(right), groups=films[:200])
+
+
+def test_an_interval_by_groups_covers_the_truth_as_often_as_it_says() -> None:
+    """100 films of 1 to 10 frames, whose frames are right or wrong together with probability 1/2."""
+    rng = np.random.default_rng(0)
+    covered = {"by group": 0, "by image": 0}
+    for _ in range(500):
+        films = np.repeat(np.arange(100), rng.integers(1, 11, 100))
+        right = np.where(rng.random(100) < 0.5, rng.random(100) < 0.8, -1)[films]
+        right = np.where(right < 0, rng.random(len(films)) < 0.8, right).astype(bool)
+        intervals = {"by group": accuracy(right, groups=films), "by image": accuracy(right)}
+        for name, interval in intervals.items():
+            covered[name] += interval.low <= 0.8 <= interval.high
+    assert covered["by group"] > 500 * 0.92 > covered["by image"]
 
 
 def test_a_wider_interval_for_more_confidence() -> None:

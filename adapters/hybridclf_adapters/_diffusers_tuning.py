@@ -191,8 +191,8 @@ def load_words(pipe: Any, path: Path) -> None:
         raise SavedModelError(f"the words {str(path)!r} cannot be read: {error}") from error
     for name in {key.rpartition(".")[0] for key in tensors}:
         weight = tables[name].module.weight if name in tables else torch.empty(0, 0)
-        ids, rows = tensors[f"{name}.ids"], tensors[f"{name}.rows"]
-        if len(weight) <= int(ids.max()) or weight.shape[1] != rows.shape[1]:
+        ids, rows = (tensors.get(f"{name}.{part}", torch.empty(0, 0)) for part in ("ids", "rows"))
+        if not ids.numel() or len(weight) <= int(ids.max()) or rows.shape != (len(ids), weight.shape[1]):
             raise SavedModelError(f"{path} has words of another {name}; give those tuned with this pipeline")
         with torch.no_grad():
             weight[ids.to(weight.device)] = rows.to(weight)

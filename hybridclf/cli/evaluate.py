@@ -178,11 +178,12 @@ def _read(
     notes += [note for distribution in distributions for note in distribution.notes]
     options: dict[str, Any] = {}
     if calibrate is not None:
-        options["calibrate"] = (samples[1][1].images, samples[1][1].y)
+        other = samples[1][1]
+        options["calibrate"] = (other.images, other.y, other.given_groups)
     return options | {
         "X": sample.images,
         "y": sample.y,
-        "groups": sample.groups,
+        "groups": sample.given_groups,
         "shifted": distributions,
         "notes": notes,
     }

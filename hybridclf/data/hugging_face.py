@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from ..errors import InvalidInputError
 from ..utils.installing import require
@@ -11,6 +12,9 @@ from ..utils.installing import require
 __all__ = ["PREFIX", "ImageDataset", "find"]
 
 PREFIX = "datasets:"
+
+OPTIONS = ("split", "config", "image", "label")
+"""What may follow a "?": a split, a configuration of a repository, and names of the columns of images and labels."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ def find(source: str, group: str | None = None) -> ImageDataset:
     Parameters
     ----------
     source : str
-        "datasets:NAME", followed by "?split=test" if there are several splits.
+        "datasets:NAME", followed by "?split=test" if there are several splits, or other `OPTIONS`:
+        "datasets:NAME?split=test&label=fine_label".
     group : str, optional
         Column of groups. Default: "group", if there is one.
 
@@ -70,22 +75,25 @@ def find(source: str, group: str | None = None) -> ImageDataset:
     MissingDependencyError
         If the package is not installed.
     InvalidInputError
-        If there is no such data set, split or column, or not one column of images and one of classes.
+        If there is no such data set, split or column, or if it is not clear which column has the images or labels.
     """
     datasets = require("datasets", f"{source} needs", "datasets")
-    name, _, split = source.removeprefix(PREFIX).partition("?split=")
-    folder = Path(name).expanduser()
+    name, _, query = source.removeprefix(PREFIX).partition("?")
+    options, folder = _options(source, query), Path(name).expanduser()
     try:
-        found = datasets.load_from_disk(folder) if folder.is_dir() else datasets.load_dataset(name)
+        # a repository without configurations has the one that None stands for
+        found = datasets.load_from_disk(folder) if folder.is_dir() else datasets.load_dataset(name, options["config"])
     except Exception as error:  # of many kinds, by what the hub answers
         raise InvalidInputError(
             f"{source} cannot be opened: {error}; give the name of a data set on the hub, or a folder of save_to_disk"
         ) from error
-    data = _split(source, found, split) if isinstance(found, dict) else found
-    image = _one(source, data, "images", [n for n, kind in data.features.items() if isinstance(kind, datasets.Image)])
+    data = _split(source, found, options["split"] or "") if isinstance(found, dict) else found
+    images = [n for n, kind in data.features.items() if isinstance(kind, datasets.Image)]
+    image = _column(source, data, "image", images, options["image"])
     classes = {n: kind for n, kind in data.features.items() if isinstance(kind, datasets.ClassLabel)}
     known = [n for n in ("label", "labels") if n in data.features]
-    label = _one(source, data, "labels", [n for n in known if n in classes] or list(classes) or known)
+    likely = [n for n in known if n in classes] or list(classes) or known
+    label = _column(source, data, "label", likely, options["label"])
     groups = group or ("group" if "group" in data.features else None)
     if groups is not None and groups not in data.features:
         raise InvalidInputError(f"{source} has no column {groups!r}; it has {', '.join(data.features)}")
@@ -107,6 +115,14 @@ def find(source: str, group: str | None = None) -> ImageDataset:
     )
 
 
+def _options(source: str, query: str) -> dict[str, str | None]:
+    """The value of each of `OPTIONS`; None for those that are not given."""
+    given = parse_qsl(query, keep_blank_values=True)
+    if query and (not given or not {name for name, _ in given} <= set(OPTIONS)):
+        raise InvalidInputError(f"{source} has {query!r} after the question mark; accepted are {', '.join(OPTIONS)}")
+    return dict.fromkeys(OPTIONS) | dict(given)
+
+
 def _is_cached(path: str) -> bool:
     """Tell whether a file that a repository names is one of those downloaded from it."""
     from datasets import config  # type: ignore[import-untyped]
@@ -126,9 +142,13 @@ def _split(source: str, found: Any, split: str) -> Any:
     return found[split]
 
 
-def _one(source: str, data: Any, what: str, columns: list[str]) -> str:
-    if len(columns) != 1:
+def _column(source: str, data: Any, what: str, likely: list[str], asked: str | None) -> str:
+    """The column that was asked for, or the only likely one."""
+    if asked is not None and asked not in data.features:
+        raise InvalidInputError(f"{source} has no column {asked!r}; it has {', '.join(data.features)}")
+    if asked is None and len(likely) != 1:
         raise InvalidInputError(
-            f"{source} must have one column of {what}, and has {len(columns)} among {', '.join(data.features)}"
+            f"{source} has {len(likely) or 'no'} columns that may be its {what}s, among {', '.join(data.features)}; "
+            f"name one, as in {PREFIX}NAME?{what}=COLUMN"
         )
-    return columns[0]
+    return asked or likely[0]

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
 from ..denoising.weighting import resolve_weighting
@@ -15,11 +16,10 @@ from ..devices import as_device
 from ..errors import InvalidInputError, UncalibratedWarning
 from ..fitting.calibration import Calibration, calibrate, worth_with
 from ..fitting.cross_fit import CrossFit, pixel_span
-from ..fitting.guarantee import FIT_SHARE, Guarantee, Replays, check_enough, find_guarantee
+from ..fitting.guarantee import Guarantee, Replays, check_enough, find_guarantee, fit_and_test
 from ..fitting.recording import Recording
 from ..fitting.resolve_tiers import for_labels, resolve_tiers
 from ..fitting.routing import metadata_of
-from ..fitting.splitting import hold_out
 from ..fitting.tier_fitter import FittedTiers, Sample, TierFitter
 from ..fitting.validation import check_classes, check_labels, check_parameters, class_numbers
 from ..fitting.worth import Worth
@@ -119,7 +119,7 @@ class FitsTiers(ReadsItems):
             self.fusion_ = Fusion(pays=False)
         return self
 
-    def calibrate(self, X: Any, y: Any, max_loss: float | None = None, delta: float = 0.05) -> Self:
+    def calibrate(self, X: Any, y: Any, max_loss: float | None = None, delta: float = 0.05, groups: Any = None) -> Self:
         """Fit the fusion alone, on images that neither tier was trained on; with `max_loss`, also bound early stopping.
 
         A bound is for images of the same distribution, and holds for accuracy against that of all trials of all
@@ -135,6 +135,9 @@ class FitsTiers(ReadsItems):
             Accuracy that stopping early may cost at most, in (0, 1): 0.005 is half a point. Default: no bound.
         delta : float
             Probability that it costs more, in (0, 1).
+        groups : array `[n]`, optional
+            Groups of images that belong together, such as the frames of a film: they are on one side of every split,
+            and one of each tests the bound. Default: each is alone.
 
         Returns
         -------
@@ -148,7 +151,10 @@ class FitsTiers(ReadsItems):
         check_is_fitted(self)
         check_parameters(self)
         items, y = self._read_labelled(X, y)
-        sample = Sample(items, class_numbers(y, self.classes_))
+        if groups is not None:
+            groups = column_or_1d(groups)
+            check_consistent_length(y, groups)
+        sample = Sample(items, class_numbers(y, self.classes_), None, groups)
         tiers = FittedTiers(self.proposer_, self.denoiser_, None)
         cross = self._cross_fit(*tiers[:2], items.images)
         if max_loss is None:
@@ -156,7 +162,7 @@ class FitsTiers(ReadsItems):
             return self
         check_number("max_loss", max_loss, above=0, below=1)
         check_number("delta", delta, above=0, below=1)
-        kept, out = hold_out(sample.y, 1 - FIT_SHARE, self._seed)
+        kept, out = fit_and_test(sample.y, self._seed, sample.groups)
         check_enough(len(out), max_loss, delta)
         ordering = cross.record(tiers, sample.select(kept), progress=self.verbose)
         self._calibrate(ordering)

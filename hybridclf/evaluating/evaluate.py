@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ def evaluate(
     X: Any,
     y: Any,
     *,
-    calibrate: float | tuple[Any, Any] = 0.3,
+    calibrate: float | tuple[Any, Any] | tuple[Any, Any, Any] = 0.3,
     groups: Any = None,
     trials: int = INFORMATIVE_TRIALS,
     top_k: int | None = None,
@@ -78,11 +78,12 @@ def evaluate(
         n images.
     y : array `[n]`
         Their labels, all of them known to the classifier, of at least two classes.
-    calibrate : float or (X, y)
+    calibrate : float, (X, y) or (X, y, groups)
         The share of the images to choose settings and calibrate on, in (0, 1), or other labelled images for that.
         Copies of one picture, and images of one group, are on one side.
     groups : array `[n]`, optional
-        Groups of images that belong together, such as the film that a frame is from.
+        Groups of images that belong together, such as the film that a frame is from; None for an image without one.
+        Intervals and tests allow for them, and a bound is tested on one image of each.
     trials : int
         Trials to record, at least 2. With the default what is replayed for a fitted classifier is what it answers.
     top_k : int, optional
@@ -153,19 +154,23 @@ def evaluate(
     for own in shifted:
         class_numbers(np.asarray(own.y), clf.classes_)  # refuses unknown labels before minutes are spent
     seed = draw_seed(random_state)
-    items, numbers, calibrating, n_copies = _split(clf, *_read(clf, X, y), calibrate, groups, seed)
-    if n_copies:
-        notes = [*notes, f"{n_copies:,} images to calibrate on were left out: they are test images, too."]
+    (items, numbers, units), calibrating, n_left = _split(clf, _read(clf, X, y, groups), calibrate, seed)
+    if n_left:
+        notes = [
+            *notes,
+            f"{n_left:,} images to calibrate on were left out: they, or others of their group, are tested on.",
+        ]
     _check_enough(numbers, calibrating)
     bound = None if max_loss is None else Bound(max_loss, delta)
     if bound is not None:
-        check_bound(clf, numbers[calibrating], bound)
+        check_bound(clf, numbers[calibrating], units[calibrating], bound)
     recording = record(
         clf,
         items,
         numbers,
         trials=trials,
         top_k=min(top_k or TOP_K, len(clf.classes_)),
+        groups=units,
         folder=None if folder is None else Path(folder),
         progress=progress,
     )
@@ -183,32 +188,43 @@ def evaluate(
     return report
 
 
-def _read(clf: HybridClassifier, X: Any, y: Any) -> tuple[Items, np.ndarray]:
-    """Images as the classifier reads them, and their class numbers."""
+class _Labelled(NamedTuple):
+    """n images as a classifier reads them, their class numbers `[n]`, and their groups `[n]` as given or by number."""
+
+    items: Items
+    y: np.ndarray
+    groups: np.ndarray
+
+
+def _read(clf: HybridClassifier, X: Any, y: Any, groups: Any = None) -> _Labelled:
+    """The images with their groups as given; None for those of no group."""
     items = clf._read(X)
     y = column_or_1d(y)
-    check_consistent_length(items.images, y)
-    return items, class_numbers(y, clf.classes_)
+    groups = np.full(len(y), None) if groups is None else column_or_1d(groups)
+    check_consistent_length(items.images, y, groups)
+    return _Labelled(items, class_numbers(y, clf.classes_), groups)
 
 
 def _split(
-    clf: HybridClassifier, items: Items, y: np.ndarray, calibrate: float | tuple[Any, Any], groups: Any, seed: int
-) -> tuple[Items, np.ndarray, np.ndarray, int]:
-    """All images with class numbers, the mask of those to calibrate on, bool `[n]`, and how many copies were left out.
+    clf: HybridClassifier, tested: _Labelled, calibrate: float | tuple[Any, ...], seed: int
+) -> tuple[_Labelled, np.ndarray, int]:
+    """All images with group numbers, the mask of those to calibrate on, bool `[n]`, and how many were left out.
 
-    Left out of other images to calibrate on are copies of those that are reported on.
+    Left out of other images to calibrate on are copies of those that are tested on, and images of their groups.
     """
     if isinstance(calibrate, tuple):
-        more, of_more = _read(clf, *calibrate)
-        every, numbers = _joined(items, more), np.concatenate([y, of_more])
-        calibrating, unit = np.arange(len(every)) >= len(y), joined_copies(every.images, np.arange(len(every)))
-        kept = np.flatnonzero(~calibrating | ~np.isin(unit, unit[: len(y)]))
-        return every.select(kept), numbers[kept], calibrating[kept], len(every) - len(kept)
+        more = _read(clf, *calibrate)
+        items, y = _joined(tested.items, more.items), np.concatenate([tested.y, more.y])
+        groups = numbered([*tested.groups.tolist(), *more.groups.tolist()])
+        calibrating, unit = np.arange(len(items)) >= len(tested.y), joined_copies(items.images, groups)
+        kept = np.flatnonzero(~calibrating | ~np.isin(unit, unit[: len(tested.y)]))
+        own = _Labelled(items.select(kept), y[kept], groups[kept])
+        return own, calibrating[kept], len(items) - len(kept)
     check_number("calibrate", calibrate, above=0, below=1)
-    kinds = np.arange(len(items)) if groups is None else numbered(column_or_1d(groups).tolist())
-    check_consistent_length(items.images, kinds)
+    (items, y), groups = tested[:2], numbered(tested.groups.tolist())
     mirror = bool(getattr(clf.denoiser_, "mirror", False))
-    return items, y, calibration_share(items.images, y, kinds, calibrate, seed, clf.classes_.tolist(), mirror), 0
+    calibrating = calibration_share(items.images, y, groups, calibrate, seed, clf.classes_.tolist(), mirror)
+    return _Labelled(items, y, groups), calibrating, 0
 
 
 def _joined(first: Items, second: Items) -> Items:
@@ -242,8 +258,9 @@ def _check_enough(y: np.ndarray, calibrating: np.ndarray) -> None:
 
 def _report(study: Study, figures: Sequence[str], notes: Sequence[str], shifts: list[ShiftRow]) -> Report:
     """All that is computed from a study."""
-    y, names, hybrid, answers = study.test.y, list(study.scores), study.hybrid, study.answers
-    differences = [compare((a, b), answers[a], answers[b], y) for a, b in pairs(names, hybrid)]
+    y, groups, hybrid, answers = study.test.y, study.test.groups, study.hybrid, study.answers
+    compared = pairs(list(study.scores), hybrid)
+    differences = [compare((a, b), answers[a], answers[b], y, groups) for a, b in compared]
     denoiser = study.clf.denoiser_
     about = {
         "model": f"{type(study.clf.proposer_).__name__} and {type(denoiser).__name__}",
@@ -263,7 +280,7 @@ def _report(study: Study, figures: Sequence[str], notes: Sequence[str], shifts: 
         methods=list(study.scores.values()),
         costs=list(study.costs.values()),
         differences=differences,
-        classes=by_class(answers[hybrid], answers[TIER_1], y, study.test.labels),
+        classes=by_class(answers[hybrid], answers[TIER_1], y, study.test.labels, groups),
         figures=[make_figure(name, study) for name in figures],
         examples=examples_of(study),
         about=about,

@@ -8,8 +8,7 @@ import numpy as np
 from ..denoising.weighting import resolve_weighting
 from ..estimator import HybridClassifier
 from ..fitting.calibration import calibrate
-from ..fitting.guarantee import FIT_SHARE, Guarantee, Replays, check_enough, find_guarantee
-from ..fitting.splitting import hold_out
+from ..fitting.guarantee import Guarantee, Replays, check_enough, find_guarantee, fit_and_test
 from ..reranking.allocation import FixedTrials, Race
 from ..reranking.trials import INFORMATIVE_TRIALS
 from .methods import Method, calibrated
@@ -69,15 +68,15 @@ class HeldToIt:
         )
 
 
-def check_bound(clf: HybridClassifier, y: np.ndarray, bound: Bound) -> None:
-    """Check that the images to calibrate on, of classes y `[n]`, could show a bound at all.
+def check_bound(clf: HybridClassifier, y: np.ndarray, groups: np.ndarray, bound: Bound) -> None:
+    """Check that the images to calibrate on, of classes y `[n]` and groups `[n]`, could show a bound at all.
 
     Raises
     ------
     InvalidInputError
         If they are too few; the error says how many would do.
     """
-    check_enough(len(_parts(clf, y)[1]), *bound)
+    check_enough(len(fit_and_test(y, clf._seed, groups)[1]), *bound)
 
 
 def bounded(
@@ -92,7 +91,8 @@ def bounded(
     clf : HybridClassifier
         Both tiers; it is not changed.
     calibration : Recording
-        Labelled images that neither tier was trained on: a third fits the fusion, the others test the settings.
+        Labelled images that neither tier was trained on: a third fits the fusion, the others test the settings, one of
+        each group.
     bound : Bound
         What is asked for.
     progress : bool
@@ -111,7 +111,8 @@ def bounded(
         If there is no image to fit or to test on with its right class among the candidates.
     """
     calibration, weighting = calibration.first(INFORMATIVE_TRIALS), resolve_weighting(clf._weighting)
-    ordering, testing = (calibration.select(part).for_fitting(clf._objective) for part in _parts(clf, calibration.y))
+    parts = fit_and_test(calibration.y, clf._seed, calibration.groups)
+    ordering, testing = (calibration.select(part).for_fitting(clf._objective) for part in parts)
     allocation = Race() if clf.allocation is None else clf.allocation
     fitted = calibrate(ordering, clf.classes_, allocation, clf.top_k, weighting, clf._seed)
     order_on, test_on = (Replays.of(part, fitted, clf.classes_, weighting) for part in (ordering, testing))
@@ -123,8 +124,3 @@ def bounded(
     }
     methods = [calibrated(name, fitted, *own, clf._objective, clf._weighting) for name, own in settings.items()]
     return found, [replace(method, fusion=fitted.fusion) for method in methods]  # off where tier 2 does not pay
-
-
-def _parts(clf: HybridClassifier, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the images that the fusion is fitted on, and of those that test the settings."""
-    return hold_out(y, 1 - FIT_SHARE, clf._seed)

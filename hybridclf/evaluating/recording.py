@@ -83,6 +83,8 @@ class Recording:
         Prompts of each class: the evaluations that one error stands for.
     cost_unit : "row" or "pair"
         What the denoiser's cost is counted in: rows, or evaluations.
+    groups : int array `[n]` or None
+        Numbers of the groups of images that belong together; None if each is alone.
     """
 
     classes: np.ndarray
@@ -99,6 +101,7 @@ class Recording:
     seed: int
     n_prompts: int = 1
     cost_unit: str = "row"
+    groups: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -120,7 +123,8 @@ class Recording:
 
     def select(self, images: np.ndarray) -> "Recording":
         """The recording of some of the images, by bool `[n]` or position."""
-        own = {name: getattr(self, name)[images] for name in ("y", "usual", "log_prior", *_PLAIN)}
+        names = ("y", "usual", "log_prior", *_PLAIN, *(["groups"] if self.groups is not None else []))
+        own = {name: getattr(self, name)[images] for name in names}
         return replace(self, **own, errors={name: table[images] for name, table in self.errors.items()})
 
     def first(self, n_trials: int) -> "Recording":
@@ -153,6 +157,7 @@ class Recording:
             all_log_prior=self.log_proba,
             all_y=self.y,
             at=np.flatnonzero(usable),
+            all_groups=self.groups,
         )
 
 
@@ -164,6 +169,7 @@ def record(
     trials: int,
     top_k: int,
     objectives: Sequence[str] | None = None,
+    groups: np.ndarray | None = None,
     folder: Path | None = None,
     progress: bool = False,
 ) -> Recording:
@@ -181,6 +187,8 @@ def record(
         Trials T, and candidates k, of every image.
     objectives : sequence of str, optional
         Errors to record. Default: all that the denoiser can be asked for; they share its predictions.
+    groups : int array `[n]`, optional
+        Numbers of the groups of images that belong together. Default: each is alone.
     folder : path, optional
         A new folder, or one in which the same recording was begun. Default: nothing is kept.
     progress : bool
@@ -219,7 +227,7 @@ def record(
                     store.save(number, found.arrays)
             chunks.append(found)
             bar.update(len(index))
-    recording = _joined(chunks, clf, items, y, stage, ask)
+    recording = replace(_joined(chunks, clf, items, y, stage, ask), groups=groups)
     if not recording.hit.any():
         raise InvalidInputError(
             f"no image has its right class among tier 1's first {k}: tier 2 cannot mend any; raise top_k, or check "

@@ -12,7 +12,7 @@ from ..metrics import Bins, Interval
 from ..ports import Label
 from .methods import Answers
 
-__all__ = ["ClassChange", "Difference", "Score", "by_class", "compare", "mean_interval", "score"]
+__all__ = ["ClassChange", "Difference", "Score", "by_class", "compare", "score"]
 
 N_BINS = 15
 """Bins of a reliability diagram; fewer where there are fewer than `PER_BIN` images for each."""
@@ -77,7 +77,8 @@ class Difference:
     fixed, broken : int
         Images that it alone gets right, and images that the baseline alone gets right.
     p : float
-        Of McNemar's exact test: the chance of so uneven a split of these, were both methods equally good.
+        Of McNemar's exact test: the chance of so uneven a split of these, were both methods equally good. Images of one
+        group have one vote.
     """
 
     method: str
@@ -116,13 +117,13 @@ class ClassChange:
     broken: int
 
 
-def score(method: str, answers: Answers, y: np.ndarray) -> Score:
-    """Scores of a method's answers to n images of these classes `[n]`."""
+def score(method: str, answers: Answers, y: np.ndarray, groups: np.ndarray | None = None) -> Score:
+    """Scores of a method's answers to n images of these classes `[n]`, and group numbers `[n]`."""
     p, right, n_classes = answers.posterior, answers.label == y, answers.posterior.shape[1]
     of_right = p[np.arange(len(y)), y]
     return Score(
         method=method,
-        accuracy=metrics.accuracy(right),
+        accuracy=metrics.accuracy(right, groups=groups),
         mean_per_class=float(recall_score(y, answers.label, labels=np.unique(y), average="macro", zero_division=0)),
         top_5=float(top_k_accuracy_score(y, p, k=5, labels=np.arange(n_classes))) if n_classes > 5 else None,
         log_loss=float(losses(answers, y).mean()),
@@ -140,33 +141,37 @@ def losses(answers: Answers, y: np.ndarray) -> np.ndarray:
     return -np.log(np.maximum(answers.posterior[np.arange(len(y)), y], SMALLEST))
 
 
-def compare(names: tuple[str, str], answers: Answers, baseline: Answers, y: np.ndarray) -> Difference:
-    """The paired difference of two methods of these names."""
+def compare(
+    names: tuple[str, str], answers: Answers, baseline: Answers, y: np.ndarray, groups: np.ndarray | None = None
+) -> Difference:
+    """The paired difference of two methods of these names; classes and groups as for `score`."""
     right, before = answers.label == y, baseline.label == y
-    fixed, broken = int((right & ~before).sum()), int((before & ~right).sum())
     return Difference(
         *names,
-        accuracy=metrics.accuracy_difference(right, before),
-        log_loss=mean_interval(losses(baseline, y) - losses(answers, y)),
-        fixed=fixed,
-        broken=broken,
-        p=float(binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0,
+        accuracy=metrics.accuracy_difference(right, before, groups=groups),
+        log_loss=metrics.mean_interval(losses(baseline, y) - losses(answers, y), groups=groups),
+        fixed=int((right & ~before).sum()),
+        broken=int((before & ~right).sum()),
+        p=_sign_test(right, before, groups),
     )
 
 
-def by_class(answers: Answers, baseline: Answers, y: np.ndarray, classes: Sequence[Label]) -> list[ClassChange]:
-    """Changes by class, the greatest gain first; classes without an image are left out."""
+def _sign_test(right: np.ndarray, before: np.ndarray, groups: np.ndarray | None) -> float:
+    """P-value of McNemar's exact test; images of one group have one vote."""
+    net = np.bincount(np.arange(len(right)) if groups is None else groups, right.astype(float) - before)
+    better, worse = int((net > 0).sum()), int((net < 0).sum())
+    return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
+
+
+def by_class(
+    answers: Answers, baseline: Answers, y: np.ndarray, classes: Sequence[Label], groups: np.ndarray | None = None
+) -> list[ClassChange]:
+    """Changes by class, the greatest gain first; classes without an image are left out. Groups as for `score`."""
     right, before = answers.label == y, baseline.label == y
     changes = []
     for c in np.unique(y):
         new, old = right[y == c], before[y == c]
-        gain = metrics.accuracy_difference(new, old)
+        gain = metrics.accuracy_difference(new, old, groups=None if groups is None else groups[y == c])
         fixed, broken = int((new & ~old).sum()), int((old & ~new).sum())
         changes.append(ClassChange(classes[c], len(new), float(old.mean()), float(new.mean()), gain, fixed, broken))
     return sorted(changes, key=lambda change: -change.gain.value)
-
-
-def mean_interval(values: np.ndarray) -> Interval:
-    """Mean of n values `[n]` with its normal 95 % interval."""
-    mean, error = float(values.mean()), float(values.std() / np.sqrt(len(values)))
-    return Interval(mean, mean - 1.96 * error, mean + 1.96 * error)

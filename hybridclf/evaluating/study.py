@@ -103,7 +103,7 @@ class Study:
     @cached_property
     def scores(self) -> dict[str, Score]:
         """Their scores."""
-        return {name: score(name, answers, self.test.y) for name, answers in self.answers.items()}
+        return {name: score(name, answers, self.test.y, self.test.groups) for name, answers in self.answers.items()}
 
     @cached_property
     def costs(self) -> dict[str, Cost]:
@@ -120,7 +120,8 @@ class Study:
         if guarantee is None:
             return None
         exhaustive, early = (method.name for method in methods)
-        difference = compare((early, exhaustive), self.answers[early], self.answers[exhaustive], self.test.y)
+        answers, test = self.answers, self.test
+        difference = compare((early, exhaustive), answers[early], answers[exhaustive], test.y, test.groups)
         return HeldToIt.of(guarantee, difference, self.scores[early], self.scores[exhaustive])
 
     def examples(self, images: np.ndarray, n: int) -> Sequence[int]:

@@ -22,8 +22,18 @@ from ..reranking.fusion import Fusion
 from .calibration import Calibration, in_order
 from .recording import Recording
 from .replay import replay
+from .splitting import hold_out
 
-__all__ = ["FIT_SHARE", "Guarantee", "Replays", "Setting", "check_enough", "find_guarantee", "p_value", "settings_of"]
+__all__ = [
+    "Guarantee",
+    "Replays",
+    "Setting",
+    "check_enough",
+    "find_guarantee",
+    "fit_and_test",
+    "p_value",
+    "settings_of",
+]
 
 FIT_SHARE = 1 / 3
 """Share of the images that the fusion is fitted on and settings are ordered on; the others test them."""
@@ -180,6 +190,18 @@ class Replays:
             broken, fixed = (int((self.asked & m).sum()) for m in (reference & ~right, right & ~reference))
             costs.append(Cost(broken, fixed, float(evaluations.mean())))
         return costs
+
+
+def fit_and_test(y: np.ndarray, seed: int, groups: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Split images of classes y `[n]`: positions of the third to fit the fusion on, and of those to test settings on.
+
+    Tests take independent images: of those of one group `[n]` there is one by chance, the first as the seed says.
+    """
+    fitted, tested = hold_out(y, 1 - FIT_SHARE, seed, groups)
+    if groups is None:
+        return fitted, tested
+    order = np.random.default_rng(seed).permutation(tested)
+    return fitted, np.sort(order[np.unique(groups[order], return_index=True)[1]])
 
 
 def check_enough(n: int, max_loss: float, delta: float) -> None:

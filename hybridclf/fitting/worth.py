@@ -68,7 +68,7 @@ class Answers(NamedTuple):
 class Worth:
     """Tier 1 alone against both tiers on held-out images, with 95 % intervals.
 
-    The gains' intervals allow for groups of images that belong together; those of an accuracy alone do not.
+    Intervals allow for groups of images that belong together.
 
     Attributes
     ----------
@@ -117,18 +117,18 @@ class Worth:
         """Compare the answers to m images, m ≥ 1."""
         (before, after), (loss, new_loss), weight = answers.right, answers.loss, answers.weight
         unit = answers.unit
-        gain = _mean(loss - new_loss, weight, unit)
+        gain = metrics.mean_interval(loss - new_loss, weight, unit)
         fixed, broken = int((after & ~before).sum()), int((before & ~after).sum())
         share = weight / weight.sum()
         net = float(share @ (after.astype(float) - before))
-        accuracy_gain = _accuracy_gain(after, before, unit)
+        accuracy_gain = metrics.accuracy_difference(after, before, groups=unit)
         return cls(
             n_images=len(weight),
-            tier_1_accuracy=metrics.accuracy(before),
-            hybrid_accuracy=metrics.accuracy(after),
+            tier_1_accuracy=metrics.accuracy(before, groups=unit),
+            hybrid_accuracy=metrics.accuracy(after, groups=unit),
             accuracy_gain=accuracy_gain,
-            tier_1_log_loss=_mean(loss, weight, unit),
-            hybrid_log_loss=_mean(new_loss, weight, unit),
+            tier_1_log_loss=metrics.mean_interval(loss, weight, unit),
+            hybrid_log_loss=metrics.mean_interval(new_loss, weight, unit),
             log_loss_gain=gain,
             fixed=fixed,
             broken=broken,
@@ -195,19 +195,3 @@ def _pays(log_loss_gain: Interval, accuracy_gain: Interval, net: float, n_fixed_
     gains_log_loss = log_loss_gain.value > MIN_Z * error
     gains_accuracy = accuracy_gain.low > 0 and log_loss_gain.value > -WITHIN * error
     return bool(net >= 0 and n_fixed_more >= 0 and (gains_log_loss or gains_accuracy))
-
-
-def _accuracy_gain(after: np.ndarray, before: np.ndarray, unit: np.ndarray) -> Interval:
-    """Paired difference in accuracy: its bootstrap interval, or where units have several images, a normal one."""
-    if len(np.unique(unit)) == len(unit):
-        return metrics.accuracy_difference(after, before)
-    return _mean(after.astype(float) - before, np.ones(len(unit)), unit)
-
-
-def _mean(values: np.ndarray, weight: np.ndarray, unit: np.ndarray) -> Interval:
-    """Weighted mean of m values with its normal 95 % interval, where values of one unit may go together."""
-    share = weight / weight.sum()
-    mean = float(share @ values)
-    # sums by unit are independent; of equal weights and units of one value: the standard deviation over sqrt(m)
-    error = float(np.sqrt(np.square(np.bincount(unit, share * (values - mean))).sum()))
-    return Interval(mean, mean - 1.96 * error, mean + 1.96 * error)

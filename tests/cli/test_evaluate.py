@@ -79,7 +79,7 @@ def test_a_sample_with_other_images_to_calibrate_on(model: Path, data: Path, tmp
     assert (found["about"]["test_images"], found["about"]["calibration_images"]) == (60, 58)
     sampled, copies = found["about"]["notes"][0], found["about"]["notes"][-1]
     assert sampled == "A sample of 60 of the 1,797 images in digits, every class in proportion."
-    assert copies == "2 images to calibrate on were left out: they are test images, too."
+    assert copies == "2 images to calibrate on were left out: they, or others of their group, are tested on."
 
 
 @pytest.mark.slow

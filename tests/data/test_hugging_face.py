@@ -66,6 +66,42 @@ def test_labels_without_class_names_and_files_by_name(pictures: list[Image.Image
     np.testing.assert_array_equal(np.asarray(next(iter(found.items)).open()), np.asarray(pictures[0]))
 
 
+def test_columns_that_are_named(pictures: list[Image.Image], tmp_path: Path) -> None:
+    kinds = {"fine_label": CLASSES, "coarse_label": ["x", "y"]}
+    features = {"image": datasets.Image(), "thumbnail": datasets.Image()}
+    features |= {name: datasets.ClassLabel(names=names) for name, names in kinds.items()}
+    data = {
+        "image": pictures,
+        "thumbnail": pictures[::-1],
+        "fine_label": [0, 1, 2, 2, 1, 0],
+        "coarse_label": [0, 1] * 3,
+    }
+    two = datasets.Dataset.from_dict(data, features=datasets.Features(features))
+    two.save_to_disk(tmp_path / "saved")
+    source = f"datasets:{tmp_path / 'saved'}"
+    with pytest.raises(InvalidInputError, match=r"2 columns that may be its images, among image, thumbnail"):
+        list_labelled(source)
+    with pytest.raises(InvalidInputError, match=r"2 columns that may be its labels.*as in datasets:NAME\?label=COLUMN"):
+        list_labelled(f"{source}?image=image")
+    found = list_labelled(f"{source}?image=thumbnail&label=coarse_label")
+    items = list(found.items)
+    assert found.classes == ["x", "y"] and [item.y for item in items] == [0, 1] * 3
+    np.testing.assert_array_equal(np.asarray(items[0].open()), np.asarray(pictures[-1]))
+    with pytest.raises(InvalidInputError, match="no column 'kind'; it has image, thumbnail"):
+        list_labelled(f"{source}?image=image&label=kind")
+    for wrong in ("subset=a", "train", "split=a&lable=b"):
+        with pytest.raises(InvalidInputError, match="accepted are split, config, image, label"):
+            list_labelled(f"{source}?{wrong}")
+
+
+def test_a_configuration_of_a_repository(pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda *names: asked.append(names) or {"test": table(pictures)})
+    for source in ("datasets:somebody/photos?config=small&split=test", "datasets:somebody/photos"):
+        assert list_labelled(source).n == 6
+    assert asked == [("somebody/photos", "small"), ("somebody/photos", None)]
+
+
 def test_a_damaged_image_costs_only_itself(pictures: list[Image.Image], tmp_path: Path) -> None:
     file = BytesIO()
     pictures[0].save(file, "png")
@@ -98,7 +134,7 @@ def test_a_repository_names_no_files_of_ours(
     pictures[0].save(tmp_path / "private.png")
     made = datasets.Dataset.from_dict({"image": [str(tmp_path / "private.png")] * 2, "label": list("ab")})
     made = made.cast_column("image", datasets.Image())
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: made)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: made)
     first = next(iter(list_labelled("datasets:somebody/something").items))
     with pytest.raises(InvalidInputError, match="files that a table only names are not followed"):
         first.open()
@@ -108,7 +144,10 @@ def test_bad_sources(pictures: list[Image.Image], tmp_path: Path, monkeypatch: p
     with pytest.raises(InvalidInputError, match="cannot be opened"):
         list_labelled(f"datasets:{tmp_path}")
     table(pictures).rename_column("label", "kind").remove_columns("kind").save_to_disk(tmp_path / "a")
-    with pytest.raises(InvalidInputError, match="one column of labels, and has 0"):
+    with pytest.raises(
+        InvalidInputError,
+        match=r"has no columns that may be its labels, among image; name one, as in datasets:NAME\?label=COLUMN",
+    ):
         list_labelled(f"datasets:{tmp_path / 'a'}")
     table(pictures).save_to_disk(tmp_path / "b")
     with pytest.raises(InvalidInputError, match="no column 'track'; it has image, label"):
@@ -130,7 +169,7 @@ def test_files_of_a_repository_are_read_from_the_cache_alone(
         paths.append({"bytes": None, "path": str(folder / f"{i}.png")})
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=CLASSES)})
     made = datasets.Dataset.from_dict({"image": paths, "label": [0, 1, 2, 2, 1, 0]}, features=features)
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: made)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: made)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     outside, *inside = list_labelled("datasets:somebody/photos").items
     with pytest.raises(InvalidInputError):

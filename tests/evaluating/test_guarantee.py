@@ -58,6 +58,18 @@ def test_it_is_the_guarantee_of_calibrate(world: Any, recording: Recording) -> N
     np.testing.assert_allclose(mine, posterior, atol=2e-3)
 
 
+def test_one_image_of_each_group_tests_it(world: Any) -> None:
+    X, y = np.repeat(world.images[:40], 2, axis=0), np.repeat(world.labels[:40], 2)
+    films, clf = np.repeat(np.arange(40), 2), copy.deepcopy(world.clf)
+    both = record(clf, clf._read(X), class_numbers(y, clf.classes_), groups=films, trials=64, top_k=6)
+    found, _ = bounded(clf, both, BOUND)
+    kept, out = guarantee.fit_and_test(both.y, clf._seed, films)
+    assert len(out) == len(set(films[out])) == found.n_images and set(films[kept]) == set(films) - set(films[out])
+    assert clf.calibrate(X, y, *BOUND, groups=films).guarantee_.n_images == found.n_images < 30
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        clf.calibrate(X, y, groups=films[:3])
+
+
 def test_replayed_is_run(world: Any, recording: Recording) -> None:
     items = world.clf._read(world.images[:40])
     for method in bounded(world.clf, recording, BOUND)[1]:

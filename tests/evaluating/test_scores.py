@@ -48,6 +48,20 @@ def test_a_paired_difference_counts_what_is_fixed_and_broken() -> None:
     assert compare(("a", "a"), good, good, Y).p == 1
 
 
+def test_copies_in_groups_count_once() -> None:
+    good, bad, films = answers(2.5, 2), answers(1.0, 3), np.repeat(np.arange(300), 3)
+    posteriors = [np.repeat(one.posterior, 3, axis=0) for one in (good, bad)]
+    copies = [Answers(p, np.zeros(900, int), np.zeros(900, int), [""] * 900) for p in posteriors]
+    y, once = np.repeat(Y, 3), compare(("good", "bad"), good, bad, Y)
+    found = compare(("good", "bad"), *copies, y, films)
+    assert found.accuracy == once.accuracy and found.p == once.p > compare(("good", "bad"), *copies, y).p
+    assert found.log_loss.low == pytest.approx(once.log_loss.low)
+    assert (found.fixed, found.broken) == (3 * once.fixed, 3 * once.broken)
+    assert score("", copies[0], y, films).accuracy.low == pytest.approx(score("", good, Y).accuracy.low)
+    parts = zip(by_class(*copies, y, list("abcdefg"), films), by_class(good, bad, Y, list("abcdefg")), strict=True)
+    assert all(several.gain == one.gain for several, one in parts)
+
+
 def test_classes_add_up_to_the_whole() -> None:
     good, bad = answers(2.5, 2), answers(1.0, 3)
     whole, parts = compare(("good", "bad"), good, bad, Y), by_class(good, bad, Y, list("abcdefg"))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from hybridclf import FixedTrials, HybridClassifier, InvalidInputError, InvalidTypeError, SavedModelError, tune
 from hybridclf.pair_training import run as training_run
@@ -121,6 +122,18 @@ def test_words_of_another_network(folder: Callable[[str], Path], tmp_path: Path)
         adaptation.save(tmp_path)
     with pytest.raises(SavedModelError, match="another configuration"):
         load(str(folder("dit")), words=tmp_path / "words.safetensors", device="cpu")
+
+
+@pytest.mark.parametrize("lost", ["ids", "rows"])
+def test_words_without_a_part(folder: Callable[[str], Path], tmp_path: Path, lost: str) -> None:
+    with load(str(folder("ddpm")), device="cpu").adapted(0, LABELS, 0) as adaptation:
+        adaptation.save(tmp_path)
+    words = tmp_path / "words.safetensors"
+    with safe_open(words, "pt") as file:
+        kept = {name: file.get_tensor(name) for name in file.keys() if not name.endswith(lost)}  # noqa: SIM118
+        save_file(kept, words, file.metadata())
+    with pytest.raises(SavedModelError, match="has words of another"):
+        load(str(folder("ddpm")), words=words, device="cpu")
 
 
 def test_captions_are_for_models_of_text(folder: Callable[[str], Path], text_pair: Path, tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...demo.style import BLUE, GREY, new_figure
+from ...metrics import mean_interval
 from ..recording import Recording
-from ..scores import mean_interval
 from ..study import Study
 from .drawing import Figure, drawn
 from .tier_2 import right_by_error

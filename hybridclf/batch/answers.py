@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 from sklearn.utils import gen_batches
 
-from ..data.image_files import check_image_shape, image_paths, stretched, try_image
+from ..data.decoding import shrunk, stretched
+from ..data.image_files import check_image_shape, image_paths, try_image
 from ..errors import InvalidInputError
 from ..estimator import HybridClassifier
 from ..ports import Label
@@ -19,6 +20,9 @@ __all__ = ["FileAnswer", "LabelProbability", "answer_images", "classify_files", 
 
 BATCH = 256
 """Files in memory at a time."""
+
+Decision = tuple[np.ndarray, RerankResult]
+"""Posterior `[C]` of an image, and the result behind it."""
 
 
 @dataclass(frozen=True)
@@ -118,24 +122,52 @@ def answer_images(
     list of FileAnswer `[n]`
     """
     read = [_small(clf, image) for image in images]
-    items = [item for item in read if not isinstance(item, InvalidInputError)]
-    decided = zip(*clf.decide(items), strict=True) if items else iter(())  # in step with the images among `read`
+    decided = iter(_decide(clf, [item for item in read if not isinstance(item, InvalidInputError)]))
+    # the answers are in step with the images among `read`
+    outcomes = [item if isinstance(item, InvalidInputError) else next(decided) for item in read]
     return [
-        FileAnswer(path, error=str(item))
-        if isinstance(item, InvalidInputError)
-        else _answer(path, *next(decided), clf, top)
-        for path, item in zip(paths, read, strict=True)
+        FileAnswer(path, error=str(outcome) or type(outcome).__name__)
+        if isinstance(outcome, Exception)
+        else _answer(path, *outcome, clf, top)
+        for path, outcome in zip(paths, outcomes, strict=True)
     ]
 
 
 def _small(clf: "HybridClassifier", image: Image.Image | InvalidInputError) -> Image.Image | InvalidInputError:
-    """Stretch an image to the model's size; an error is handed on."""
+    """Stretch an image to the model's size, or average it down to what its tiers need; an error is handed on."""
     if isinstance(image, InvalidInputError):
         return image
     try:
-        return stretched(image, clf.image_shape_)
+        return shrunk(stretched(image, clf.image_shape_), clf._least_side)
     except InvalidInputError as error:
         return error
+
+
+def _decide(clf: "HybridClassifier", items: list[Image.Image]) -> list[Decision | Exception]:
+    """Posterior `[C]` and result of each image. If a tier raises, each is asked by itself, and may give its own error.
+
+    Raises
+    ------
+    Exception
+        Whatever a tier raises on every image: the fault is not theirs.
+    """
+    if not items:
+        return []
+    try:
+        return list(zip(*clf.decide(items), strict=True))
+    except Exception:
+        alone = [_try_to_decide(clf, item) for item in items]
+        if all(isinstance(outcome, Exception) for outcome in alone):
+            raise
+        return alone
+
+
+def _try_to_decide(clf: "HybridClassifier", item: Image.Image) -> Decision | Exception:
+    try:
+        (posterior,), (result,) = clf.decide([item])
+    except Exception as error:
+        return error
+    return posterior, result
 
 
 def _answer(path: str, posterior: np.ndarray, result: RerankResult, clf: HybridClassifier, top: int) -> FileAnswer:

@@ -100,8 +100,22 @@ class LocalFolder:
         return (self.path / name).read_bytes()
 
     def image(self, name: str) -> bytes | Path:
-        """Path of an image."""
-        return self.path / name
+        """Path of an image.
+
+        Raises
+        ------
+        OSError
+            If the system cannot look at it, or it is missing as the whole folder is, like that of a lost mount.
+        """
+        file = self.path / name
+        try:
+            file.stat()
+        except PermissionError:
+            return file  # the decoder says so
+        except FileNotFoundError:
+            if not (self.path.is_dir() and any(self.path.iterdir())):
+                raise
+        return file
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file under another name, wait until it is on the disk, and rename it."""

@@ -4,10 +4,11 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from errno import EINVAL
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +33,9 @@ CONTAINERS = (".parquet", ".tar")
 
 READERS = 8
 """Images read from a store at a time."""
+
+BUFFER = 2**20
+"""Bytes of a Parquet file that are read at a time."""
 
 Decode = Callable[[bytes | Path], Image.Image]
 """Function that decodes a file's content or path, or raises InvalidInputError."""
@@ -208,7 +212,7 @@ def read(folder: Folder, part: Part, decode: Decode) -> Iterator[Image.Image | I
     Raises
     ------
     InvalidInputError
-        If the folder's store fails, which says nothing about the image.
+        If the folder or its store fails, which says nothing about the image.
     """
     if part.rows is not None:
         return _read_rows(folder, part.files[0], part.rows, decode)
@@ -233,7 +237,7 @@ def _try_content(folder: Folder, name: str) -> bytes | Path | InvalidInputError:
     except InvalidInputError as error:
         return error
     except OSError as error:
-        raise InvalidInputError(f"{folder}/{name} cannot be read: {error}; {GO_ON}") from error
+        raise _lost(folder, name, error) from error
 
 
 def _try(decode: Decode, source: bytes | Path) -> Image.Image | InvalidInputError:
@@ -247,13 +251,29 @@ def _read_rows(folder: Folder, name: str, rows: range, decode: Decode) -> Iterat
     """Read rows of a Parquet file; from a damaged place on, every row gives the error."""
     n_read = 0
     try:
-        with folder.open(name) as source, pq.ParquetFile(source) as file:
+        # row by row, not whole row groups, which may be the whole file
+        with _opened(folder, name) as source, pq.ParquetFile(source, buffer_size=BUFFER, pre_buffer=False) as file:
             for cell in _cells(file, image_column(file.schema_arrow, name), rows):
                 yield _try_cell(cell, decode)
                 n_read += 1
     except (OSError, pa.ArrowException) as error:
+        # an error of the system; an invalid argument comes from offsets in the file
+        if isinstance(error, OSError) and error.errno not in (None, EINVAL):
+            raise _lost(folder, name, error) from error
         damage = InvalidInputError(f"the Parquet file cannot be read here: {error}")
         yield from [damage] * (len(rows) - n_read)
+
+
+def _opened(folder: Folder, name: str) -> IO[bytes]:
+    try:
+        return folder.open(name)
+    except OSError as error:
+        raise _lost(folder, name, error) from error
+
+
+def _lost(folder: Folder, name: str, error: OSError) -> InvalidInputError:
+    """The error that ends a run where a file cannot be read for a reason that is not its own."""
+    return InvalidInputError(f"{folder}/{name} cannot be read: {error}; {GO_ON}")
 
 
 def _cells(file: pq.ParquetFile, column: str, rows: range) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -48,9 +49,9 @@ ATTEMPTS = 3
 
 
 def fingerprint(folder: str | Path) -> dict[str, str]:
-    """Hash each file of a saved model by SHA-256; keys are paths within the folder."""
-    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
+    """Hash each file of a saved model by SHA-256; keys are paths within the folder. Hidden files are none of it."""
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+    return {name: _sha256(path) for name, path in files.items() if not re.search(r"(^|/)\.", name)}
 
 
 def _sha256(path: Path) -> str:

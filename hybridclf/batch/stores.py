@@ -83,7 +83,8 @@ class RemoteFolder:
             system.invalidate_cache()  # another process may have written since
             with suppress(FileNotFoundError):
                 found = system.find(root, detail=True, **options)
-                return {path.removeprefix(root).lstrip("/"): info for path, info in found.items()}
+                # one slash only: an object store may have both a//b.png and a/b.png
+                return {path.removeprefix(root).removeprefix("/"): info for path, info in found.items()}
         return {}
 
     def size(self, name: str) -> int | None:
@@ -118,6 +119,10 @@ class RemoteFolder:
             content = self._ask("cat_file", name, start=0, end=MAX_BYTES + 1)
         except (FileNotFoundError, PermissionError) as error:
             raise InvalidInputError(f"it cannot be read: {error}") from error
+        except OSError:  # of an empty object, a store has no range
+            if self.size(name) != 0:
+                raise
+            return b""
         if len(content) > MAX_BYTES:
             raise InvalidInputError(f"it has more than {MAX_BYTES:,} bytes; save it smaller")
         return content

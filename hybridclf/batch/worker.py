@@ -9,12 +9,13 @@ from pathlib import Path
 from PIL import Image
 
 from ..data.decoders import DECODE_SECONDS, Decoders
-from ..errors import SavedModelError
+from ..errors import HybridClfError, SavedModelError
 from ..estimator import HybridClassifier
+from ..fitting.outliers import check_novel_label
 from .answers import answer_images
-from .folders import Folder
+from .folders import GO_ON, Folder
 from .inputs import Part, read
-from .output import fingerprint, write_part
+from .output import fingerprint, part_name, write_part
 
 __all__ = ["TOP", "Done", "Engine", "Job", "Worker", "local"]
 
@@ -75,6 +76,8 @@ class Worker:
     ------
     SavedModelError
         If the model has changed since the job began, or cannot be loaded.
+    InvalidInputError
+        For a `novel_label` of another kind than the classes.
     """
 
     def __init__(self, job: Job) -> None:
@@ -83,13 +86,28 @@ class Worker:
             raise SavedModelError(f"{job.model} is not what it was when the batch began; put it back and start again")
         self.job = job
         self.clf = HybridClassifier.load(job.model, device=job.device)
+        if self.clf.reject is not None:
+            check_novel_label(self.clf.novel_label, self.clf.classes_)
         decoders = Decoders(1, job.decode_seconds, Image.MAX_IMAGE_PIXELS or sys.maxsize)
-        self._decode = partial(decoders.decode, shape=self.clf.image_shape_)
+        self._decode = partial(decoders.decode, shape=self.clf.image_shape_, side=self.clf._least_side)
 
     def __call__(self, part: Part) -> Done:
-        """Read, classify and write a part; a repeated call writes the same rows again."""
+        """Read, classify and write a part; a repeated call writes the same rows again.
+
+        Raises
+        ------
+        HybridClfError
+            If the input or the output fails, or a tier does on every image.
+        """
         paths = [path for path, _ in part.sources()]
-        answers = answer_images(self.clf, paths, read(self.job.source, part, self._decode), TOP)
+        try:
+            answers = answer_images(self.clf, paths, read(self.job.source, part, self._decode), TOP)
+        except HybridClfError:
+            raise
+        except Exception as error:
+            raise HybridClfError(
+                f"no image of {part_name(part.number)} is answered: {type(error).__name__}: {error}; {GO_ON}"
+            ) from error
         write_part(self.job.output, part, answers, self.clf.classes_)
         costs = [answer.evaluations for answer in answers if answer.evaluations is not None]
         return Done(len(costs), len(part) - len(costs), sum(costs))

@@ -11,7 +11,7 @@ from ..captions import CaptionScores, check_captions, different_texts, score_cap
 from ..data.arrays import Items
 from ..denoising.weighting import resolve_weighting
 from ..fitting.drift import looks_of
-from ..fitting.outliers import lowest_errors, name_novel, novelty_test, reject_novel, traits_of
+from ..fitting.outliers import check_novel_label, lowest_errors, name_novel, novelty_test, reject_novel, traits_of
 from ..fitting.recording import RECORDED_CLASSES
 from ..fitting.validation import check_parameters
 from ..ports import Label
@@ -89,7 +89,10 @@ class Predicts(FitsTiers):
         """The labels with the highest posterior, `[n]`; with `reject`, `novel_label` for images of no class."""
         posterior, results = self.decide(X)
         labels = self.classes_[posterior.argmax(axis=1)]
-        return labels if self.reject is None else name_novel(labels, results, self.novel_label)
+        if self.reject is None:
+            return labels
+        check_novel_label(self.novel_label, self.classes_)
+        return name_novel(labels, results, self.novel_label)
 
     def novelty(self, X: Any) -> np.ndarray:
         """Conformal p-values `[n]` of images against the calibration images: low for what is none of the classes.

@@ -16,6 +16,9 @@ from .parameters import HasParameters
 
 __all__ = ["ReadsItems"]
 
+GAP = 3
+"""Times the side that tiers resize images to, which images of any size keep on arrival."""
+
 
 class ReadsItems(HasParameters):
     """Reading part of `HybridClassifier`: `fit` learns shape, range and columns, and later inputs are held to them."""
@@ -23,6 +26,9 @@ class ReadsItems(HasParameters):
     image_shape_: tuple[int, ...] | None
     pixel_range_: tuple[float, float] | None
     n_features_in_: int
+
+    proposer_: Any
+    denoiser_: Any
 
     _takes_arrays: bool
     _table: TableEncoder | None
@@ -51,6 +57,16 @@ class ReadsItems(HasParameters):
         elif (images.ndim == 4 or not table) and self.pixel_range_ and not reset:  # in a table 255 is a number
             images = in_range(images, self.pixel_range_)
         return Items(given if table and images.ndim == 2 and hasattr(given, "shape") else images, images)
+
+    @property
+    def _least_side(self) -> int | None:
+        """Shorter edge that images may be averaged down to on arrival: `GAP` times what the larger tier resizes to.
+
+        None for a model of a fixed size, or whose tiers do not say theirs.
+        """
+        sides = [getattr(self.proposer_, "feature_side", None), getattr(self.denoiser_, "resolution", None)]
+        known = [side for side in sides if isinstance(side, int)]
+        return GAP * max(known) if self.image_shape_ is None and len(known) == len(sides) else None
 
     def _needs_encoder(self, X: Any) -> bool:
         """Tell whether a table may have gaps, or has columns that are no numbers."""

@@ -18,6 +18,7 @@ from .validation import check_parameters
 __all__ = [
     "FEWEST_IMAGES",
     "NoveltyTest",
+    "check_novel_label",
     "lowest_errors",
     "name_novel",
     "novelty_test",
@@ -27,6 +28,9 @@ __all__ = [
 
 FEWEST_IMAGES = 60
 """Calibration images that a test needs: half of them say what is usual, the others how unusual they are beside it."""
+
+_FITTING = {"U": "U", "b": "b", "i": "iu", "u": "iu", "f": "iuf"}
+"""Kinds of numpy types that a column of each kind can hold."""
 
 
 def traits_of(looks: np.ndarray, lowest_error: np.ndarray) -> np.ndarray:
@@ -135,17 +139,22 @@ def reject_novel(
     ]
 
 
-def name_novel(labels: np.ndarray, results: Sequence[RerankResult], novel_label: Label) -> np.ndarray:
-    """Labels `[n]` with `novel_label` for the images that were rejected.
+def check_novel_label(novel_label: Label | None, classes: np.ndarray) -> None:
+    """Check that a `novel_label` is of the kind of the classes `[C]`, so that a column of labels can hold it.
 
     Raises
     ------
     InvalidInputError
-        For a `novel_label` of another kind than the labels: text among numbers, or a number among texts.
+        For text among numbers, a number among texts, or a fraction among whole numbers.
     """
-    rejected, name = np.array([result.rejected for result in results], dtype=bool), np.asarray(novel_label)
-    if novel_label is not None and labels.dtype.kind != "O" and (name.dtype.kind == "U") != (labels.dtype.kind in "US"):
+    kind, own = (np.asarray(values).dtype.kind for values in (classes.tolist(), novel_label))
+    if novel_label is not None and own not in _FITTING.get(kind, own):
         raise InvalidInputError(
-            f"novel_label is {novel_label!r} and the classes are {labels.dtype}; give one of their kind, or None"
+            f"novel_label is {novel_label!r} and the classes are {classes.dtype}; give one of their kind, or None"
         )
-    return np.where(rejected, name, labels)
+
+
+def name_novel(labels: np.ndarray, results: Sequence[RerankResult], novel_label: Label | None) -> np.ndarray:
+    """Labels `[n]` with `novel_label` for the images that were rejected."""
+    rejected = np.array([result.rejected for result in results], dtype=bool)
+    return np.where(rejected, np.asarray(novel_label), labels)

@@ -8,8 +8,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from hybridclf import HybridClassifier
-from hybridclf.batch.answers import BATCH, FileAnswer, classify_files
+from hybridclf.batch.answers import BATCH, FileAnswer, answer_images, classify_files
 from hybridclf.errors import InvalidInputError
+from tests.adapters.tiny_pair import specs_of
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,17 @@ def test_labels_are_plain_and_as_many_as_asked(clf: HybridClassifier, folder: Pa
     answer = next(classify_files(clf, [folder], top=2))
     assert type(answer.label) is int
     assert len(answer.posterior) == 2
+
+
+def test_large_images_are_averaged_down_before_they_are_held(text_pair: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (400, 600)).save(tmp_path / "a.png")
+    clf = HybridClassifier(*specs_of(text_pair)).fit(None, ["cat", "dog"])
+    side, sizes, decide = clf._least_side, [], clf.decide
+    assert side is not None and 2 * side < 400 and clf.image_shape_ is None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clf, "decide", lambda items: sizes.append(items[0].size) or decide(items))
+        (answer,) = answer_images(clf, ["a.png"], [Image.open(tmp_path / "a.png")], 1)
+    assert answer.error is None and side <= min(sizes[0]) < 400 and sizes[0][1] * 2 == sizes[0][0] * 3
 
 
 def test_a_classifier_of_vectors_is_refused(folder: Path) -> None:

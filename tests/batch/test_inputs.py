@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from hybridclf.batch import inputs
+from hybridclf.batch.folders import LocalFolder
 from hybridclf.batch.inputs import list_input, read
 from hybridclf.data.decoders import Decoders
 from hybridclf.errors import InvalidInputError
@@ -115,6 +116,25 @@ def test_a_part_reads_no_other_row_group(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
     assert values(tmp_path) == list(range(20))
     assert asked == [[0], [0, 1], [1, 2], [2, 3], [3]]
+
+
+def test_a_part_does_not_read_its_whole_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = [np.random.default_rng(i).bytes(20_000) for i in range(400)]
+    pages: dict[str, Any] = {"data_page_size": 2**16, "write_batch_size": 4, "use_dictionary": False}
+    save_parquet(tmp_path / "a.parquet", [{"bytes": content, "path": None} for content in noise], **pages)
+    n_read = 0
+
+    class Counting(io.FileIO):
+        def read(self, *args: Any) -> Any:
+            nonlocal n_read
+            n_read += len(content := super().read(*args))
+            return content
+
+    monkeypatch.setattr(LocalFolder, "open", lambda self, name: Counting(self.path / name))
+    listing = list_input(tmp_path)
+    n_read = 0
+    contents = list(read(listing.folder, listing.parts[0], lambda content: content))  # type: ignore[arg-type,return-value]
+    assert contents == noise[:4] and n_read < 400 * 20_000 / 3
 
 
 def test_one_parquet_file_with_any_name_for_its_column(tmp_path: Path) -> None:

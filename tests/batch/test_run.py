@@ -2,10 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from hybridclf import HybridClassifier, batch
 from hybridclf.batch import Done, Job, Part, Worker, folders, inputs, output
 from hybridclf.batch.folders import LocalFolder
 from hybridclf.cli import app
-from hybridclf.errors import InvalidInputError, SavedModelError
+from hybridclf.errors import HybridClfError, InvalidInputError, SavedModelError
 from tests.data.hostile import many_scans
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,6 +110,82 @@ def run_once(source: Path, tmp_path: Path) -> Path:
 def test_a_time_limit_must_be_one(few: tuple[Path, Check], tmp_path: Path, seconds: Any) -> None:
     with pytest.raises(InvalidInputError, match="decode_seconds must be a finite number above 0"):
         batch.run(few[0], tmp_path / "out", "digits", decode_seconds=seconds)
+
+
+def test_an_input_that_goes_away_ends_the_run_and_costs_no_image(few: tuple[Path, Check], tmp_path: Path) -> None:
+    folder, check = few
+    away, seen = tmp_path / "away", tmp_path / "in"
+    shutil.copytree(folder, seen)
+
+    def losing(leave: bool) -> batch.Engine:
+        def engine(job: Job, parts: Sequence[Part]) -> Iterator[Done]:
+            for i, done in enumerate(batch.local(job, parts)):
+                yield done
+                if i == 0:
+                    seen.rename(away)
+                    if leave:  # as a mount point is when nothing is mounted
+                        seen.mkdir()
+
+        return engine
+
+    for leave in (False, True):
+        out = tmp_path / f"out-{leave}"
+        with pytest.raises(InvalidInputError, match=r"cannot be read.*repeat the command to go on"):
+            batch.run(seen, out, "digits", losing(leave))
+        shutil.rmtree(seen, ignore_errors=True)
+        away.rename(seen)
+        assert batch.run(seen, out, "digits").done_before == 256
+        check(out)
+
+
+def test_a_table_that_goes_away_ends_the_run(few: tuple[Path, Check], tmp_path: Path) -> None:
+    file = tmp_path / "in.parquet"
+    images = [{"bytes": image.read_bytes(), "path": image.name} for image in sorted(few[0].iterdir())]
+    pq.write_table(pa.table({"image": images}), file)
+
+    def engine(job: Job, parts: Sequence[Part]) -> Iterator[Done]:
+        file.unlink()
+        yield from batch.local(job, parts)
+
+    with pytest.raises(InvalidInputError, match=r"in.parquet cannot be read: .*No such file.*to go on"):
+        batch.run(file, tmp_path / "out", "digits", engine)
+
+
+def test_an_image_that_a_tier_fails_on_costs_itself(
+    few: tuple[Path, Check], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide, rejected = HybridClassifier.decide, 5
+
+    def failing(clf: HybridClassifier, X: Any) -> Any:
+        if any(np.asarray(x).sum() == total for x in X):
+            raise RuntimeError("out of memory")
+        return decide(clf, X)
+
+    names = sorted(path.name for path in few[0].iterdir())
+    with Image.open(few[0] / names[rejected]) as image:
+        total = np.asarray(image).sum()
+    plain, failed = tmp_path / "plain", tmp_path / "failed"
+    batch.run(few[0], plain, "digits")
+    monkeypatch.setattr(HybridClassifier, "decide", failing)
+    batch.run(few[0], failed, "digits")
+    before, after = (pq.read_table(out).to_pylist() for out in (plain, failed))
+    differing = [row["path"] for row, own in zip(after, before, strict=True) if row["error"] != own["error"]]
+    assert names[rejected] in differing and len(differing) < 5
+    assert {row["error"] for row in after if row["path"] in differing} == {"out of memory"}
+    monkeypatch.setattr(HybridClassifier, "decide", lambda clf, X: {}["key"])
+    with pytest.raises(HybridClfError, match=r"no image of part-000000.parquet is answered: KeyError: 'key'; mend"):
+        batch.run(few[0], tmp_path / "none", "digits")
+
+
+def test_a_name_for_rejected_images_that_no_column_can_hold(few: tuple[Path, Check], tmp_path: Path) -> None:
+    clf = HybridClassifier.from_pretrained("digits")
+    for wrong in ("unknown", 1.5):
+        clf.set_params(reject=0.05, novel_label=wrong).save(tmp_path / "model")
+        with pytest.raises(InvalidInputError, match="give one of their kind, or None"):
+            batch.run(few[0], tmp_path / "out", tmp_path / "model")
+        shutil.rmtree(tmp_path / "out")
+    clf.set_params(novel_label=-1).save(tmp_path / "model")
+    batch.run(few[0], tmp_path / "out", tmp_path / "model")
 
 
 def test_names_that_are_no_unicode_are_written_out(few: tuple[Path, Check], tmp_path: Path) -> None:
@@ -368,6 +445,11 @@ def test_another_model_is_refused_with_the_files_that_differ(begun: Callable[...
         begun()
     assert "safetensors" not in str(caught.value)
     assert parts(tmp_path / "out")[0].read_bytes() == before
+
+
+def test_hidden_files_are_no_part_of_a_model(begun: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "model" / ".DS_Store").write_bytes(b"x")
+    assert begun().done_before == 5
 
 
 def test_another_input_is_refused(begun: Callable[..., Any], tmp_path: Path) -> None:

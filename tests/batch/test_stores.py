@@ -134,6 +134,31 @@ def quick_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "LEASE", 1.0)
 
 
+def test_an_empty_object_is_a_row_with_an_error(
+    uploaded: tuple[Path, Check], store: MemoryFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 has no range of an object without bytes, and says so by an error."""
+    cat_file = MemoryFileSystem.cat_file
+
+    def ranged(self: MemoryFileSystem, path: str, start: Any = None, end: Any = None, **options: Any) -> bytes:
+        if start is not None and self.size(path) == 0:
+            raise OSError(22, "The requested range is not satisfiable")
+        return cat_file(self, path, start, end, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", ranged)
+    name = sorted(path.name for path in uploaded[0].iterdir())[3]
+    store.pipe_file(f"/in/{name}", b"")
+    summary = batch.run("memory://in", "memory://out", "digits")
+    rows = pq.read_table(download(store, tmp_path / "out")).to_pylist()
+    assert summary.images == 24 and "not an image in one of the formats" in rows[3]["error"]
+
+
+def test_keys_that_differ_by_a_slash_are_two_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {path: {"size": 1} for path in ("/in/a.png", "/in//a.png", "/in/b/c.png")}
+    monkeypatch.setattr(MemoryFileSystem, "find", lambda *_, **__: found)
+    assert set(RemoteFolder("memory://in").sizes([".png"])) == {"a.png", "/a.png", "b/c.png"}
+
+
 def test_a_second_run_into_a_store_is_refused(store: MemoryFileSystem, quick_beats: None) -> None:
     with output.exclusive(RemoteFolder("memory://out")):
         with (

@@ -5,7 +5,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["in_utf8", "make_folder", "sync_folder", "sync_tree", "write_together", "write_whole"]
+__all__ = ["PART", "in_utf8", "make_folder", "sync_folder", "sync_tree", "write_together", "write_whole"]
+
+PART = ".part"
+"""Ending of files that `write_together` has not put in place yet."""
 
 
 def in_utf8(text: str) -> str:
@@ -58,7 +61,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
     """
     *_, marker = contents
     # all contents are written before the first old file is touched: a full disk leaves the old set as it was
-    parts = {name: folder / f"{name}.part" for name, content in contents.items() if content}
+    parts = {name: folder / f"{name}{PART}" for name, content in contents.items() if content}
     try:
         for name, part in parts.items():
             _write(part, lambda file, content=contents[name]: file.write(content))  # type: ignore[misc]

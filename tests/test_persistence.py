@@ -1,11 +1,14 @@
 """What is saved comes back to the last bit, and what cannot be trusted or understood is refused."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -25,13 +28,14 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
-from sklearn.svm import SVC
+from sklearn.svm import SVC, SVR, NuSVC, OneClassSVM
 
 from hybridclf import FixedTrials, HybridClassifier, PairedTTest, Race, Staged
 from hybridclf.errors import InvalidInputError, SavedModelError, UnknownSpecError
 from hybridclf.fitting import calibration, recording
 from hybridclf.models import LateUNet
 from hybridclf.persistence import FORMAT_VERSION
+from hybridclf.persistence.compiled_estimators import check_indices
 from hybridclf.persistence.proposers import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
 from hybridclf.pretrained.catalog import pretrained_folder
 from hybridclf.proposer import default_proposer
@@ -353,6 +357,54 @@ def test_a_ball_tree_that_leads_out_of_itself_is_refused(place: int, tmp_path: P
         load_skops(tmp_path, (), None)
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("_n_support", lambda counts: counts + np.array([2 * 10**9, -(2 * 10**9), 0])),
+        ("_n_support", lambda counts: counts + 1),
+        ("_dual_coef_", lambda coefficients: coefficients[:1]),
+        ("_intercept_", lambda intercept: intercept[:1]),
+    ],
+)
+def test_a_support_vector_machine_that_leads_out_of_itself_is_refused(
+    name: str, change: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    machine = SVC().fit(X, NUMBER)
+    array = getattr(machine, name)
+    setattr(
+        machine, name, np.ascontiguousarray(change(array.astype(int) if name == "_n_support" else array), array.dtype)
+    )
+    (tmp_path / SKOPS).write_bytes(dump_skops(machine))
+    with pytest.raises(SavedModelError, match="SVC leads out of it"):
+        load_skops(tmp_path, (), None)
+
+
+@pytest.mark.parametrize("machine", [NuSVC(), OneClassSVM(), SVR()], ids=lambda machine: type(machine).__name__)
+def test_other_support_vector_machines_are_sound(machine: Any) -> None:
+    check_indices(machine.fit(X, NUMBER))
+
+
+def test_attributes_of_attributes_need_trust(tmp_path: Path) -> None:
+    """An array's ctypes lead to the module os, if a file may name attributes (CVE-2025-54413)."""
+    step = FunctionTransformer(kw_args={"a": np.zeros(2)})
+    with ZipFile(BytesIO(dump_skops(step))) as file:
+        contents = {name: file.read(name) for name in file.namelist()}
+    schema = json.loads(contents.pop("schema.json"))
+    inner = schema["content"]["content"]
+    leading = inner["kw_args"]["content"]["a"]
+    for i, name in enumerate(("ctypes", "_ctypes", "_os", "system")):
+        leading = {
+            **{"__class__": "FunctionTransformer", "__module__": "sklearn.preprocessing._function_transformer"},
+            **{"__loader__": "MethodNode", "__id__": 10**6 + i, "content": {"obj": leading, "func": name}},
+        }
+    inner["func"] = leading
+    with ZipFile(tmp_path / SKOPS, "w") as file:
+        for name, content in (*contents.items(), ("schema.json", json.dumps(schema))):
+            file.writestr(name, content)
+    with pytest.raises(SavedModelError):
+        load_skops(tmp_path, (), None)
+
+
 def test_the_default_proposer_is_kept_as_arrays_of_public_attributes(saved: Path, model: HybridClassifier) -> None:
     from safetensors.numpy import load_file
 
@@ -441,6 +493,28 @@ def test_saving_makes_the_folder_and_its_parents(model: HybridClassifier, tmp_pa
 
 def test_a_saved_model_may_be_replaced(copied: Path) -> None:
     other = fitted(GaussianNB(), y=NUMBER)
+    other.save(copied)
+    np.testing.assert_array_equal(HybridClassifier.load(copied).predict_proba(X), other.predict_proba(X))
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_what_a_killed_save_left_may_be_replaced(place: int, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace, done = Path.replace, []
+
+    def killed(self: Path, target: Any) -> Any:
+        done.append(target)
+        if len(done) == place:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    other = fitted(GaussianNB(), y=NUMBER)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", killed)
+        patch.setattr(
+            Path, "unlink", lambda self, missing_ok=False: None if self.suffix == ".part" else os.unlink(self)
+        )
+        other.save(copied)
+    assert not (copied / "model.json").exists() and list(copied.glob("*.part"))
     other.save(copied)
     np.testing.assert_array_equal(HybridClassifier.load(copied).predict_proba(X), other.predict_proba(X))
 

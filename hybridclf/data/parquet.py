@@ -88,7 +88,8 @@ def find(path: Path, group: str | None = None) -> ImageTable:
     Raises
     ------
     InvalidInputError
-        If the file is no Parquet, the image or label column is missing or ambiguous, or the group column is missing.
+        If the file is no Parquet, the image or label column is missing or ambiguous, the group column is missing, or
+        parts differ in these columns or in the names of the classes.
     """
     files = [path] if path.is_file() else _parts(path)
     schemas, counts = zip(*map(_described, files), strict=True)
@@ -99,6 +100,11 @@ def find(path: Path, group: str | None = None) -> ImageTable:
     names = _names(schema, label)
     values = list(range(len(names))) if names else _values(files, label)
     group = _group(schema, group, files[0])
+    for path, other in zip(files[1:], schemas[1:], strict=True):
+        if not {image, label, group} - {None} <= set(other.names) or _names(other, label) != names:
+            raise InvalidInputError(
+                f"{path} has other columns or classes than {files[0]}; give one table, or parts of the same one"
+            )
     return ImageTable(files, image, label, group, names or list(map(str, values)), values, sum(counts))
 
 

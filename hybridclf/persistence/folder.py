@@ -25,7 +25,7 @@ from safetensors.numpy import save as dump_tensors
 from sklearn.base import BaseEstimator
 
 from .. import __version__, plugins
-from ..atomic import make_folder, write_together
+from ..atomic import PART, make_folder, write_together
 from ..data.tables import TableEncoder
 from ..devices import as_device
 from ..errors import InvalidInputError, SavedModelError
@@ -118,12 +118,13 @@ def finding_damage(folder: str | Path) -> Iterator[None]:
 
 
 def _check_target(folder: Path, description: dict[str, Any]) -> None:
-    """Check that the folder is new, empty, a saved model, or holds tiers of this one and nothing else."""
+    """Check that the folder is new, empty, a saved model (or what a killed `save` left), or holds tiers of this one."""
     if not folder.exists() or (folder / "model.json").exists():
         return
     specs = [description[tier] for tier in ("proposer", "denoiser")]
     # tiers, and files that options name: "diffusers:./sd?lora=./tuned/lora.safetensors" has sd and tuned
     parts = {part for spec in specs if isinstance(spec, str) for part in re.findall(r"[:=]\./([^/?&]+)", spec)}
+    parts |= {name + end for name in FILES for end in ("", PART)}
     if not folder.is_dir() or not parts.issuperset(path.name for path in folder.iterdir()):
         raise SavedModelError(f"{folder} exists and is not a saved model; give a new or empty folder")
 

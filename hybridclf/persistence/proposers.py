@@ -21,7 +21,7 @@ from sklearn.pipeline import Pipeline
 
 from ..errors import SavedModelError
 from ..proposer import default_proposer
-from .decision_trees import check_trees
+from .compiled_estimators import check_indices
 from .labels import describe_labels, restore_labels
 
 __all__ = ["ARRAYS", "SKOPS", "dump_arrays", "dump_skops", "load_arrays", "load_skops"]
@@ -170,7 +170,7 @@ def load_skops(folder: Path, trusted: Sequence[str], version: str | None) -> Any
         own = set(filter(_is_sklearns, unknown))
         if unknown == own:
             proposer = skops.io.load(path, trusted=[*trusted, *own])
-            check_trees(proposer)
+            check_indices(proposer)
             return proposer
     except _DAMAGE as error:
         raise _unreadable(path, error, version) from error

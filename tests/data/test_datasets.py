@@ -146,6 +146,9 @@ def test_the_parts_of_a_split_are_one_table(tmp_path: Path) -> None:
     for i in range(2):
         table(tmp_path / f"train-0000{i}-of-00002.parquet", [0, 1], of_class(["a", "b"]))
     assert load_labelled(tmp_path, 16).y.tolist() == [0, 1, 0, 1]
+    table(tmp_path / "train-00001-of-00002.parquet", [0, 1], of_class(["b", "a"]))
+    with pytest.raises(InvalidInputError, match=r"train-00001.* other columns or classes than .*train-00000"):
+        load_labelled(tmp_path, 16)
     table(tmp_path / "test-00000-of-00001.parquet", [0, 1])
     with pytest.raises(InvalidInputError, match="several tables: test, train; give one file"):
         load_labelled(tmp_path, 16)

@@ -1,7 +1,7 @@
-"""Checks of scikit-learn's trees from untrusted files.
+"""Checks of scikit-learn's trees and support vector machines from untrusted files.
 
-scikit-learn follows the indices in a tree without checking bounds. A malicious file could so make a prediction read
-memory outside the tree.
+Their compiled code follows indices and counts without checking bounds. A malicious file could so make a prediction read
+memory outside the arrays.
 """
 
 import gc
@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["check_trees"]
+__all__ = ["check_indices"]
 
 
-def check_trees(estimator: Any) -> None:
-    """Check every tree anywhere in an estimator.
+def check_indices(estimator: Any) -> None:
+    """Check every tree and support vector machine anywhere in an estimator.
 
     Raises
     ------
     ValueError
-        If an index in a tree leads out of it.
+        If an index in one leads out of it.
     """
     # one case per compiled class of scikit-learn that reads indices from its arrays
     for part in _parts(estimator):
@@ -29,6 +29,8 @@ def check_trees(estimator: Any) -> None:
             _check(_is_sound_tree(part), name)
         elif name.startswith("sklearn.neighbors.") and hasattr(part, "get_arrays"):
             _check(_is_sound_ball(*part.get_arrays()), name)
+        elif hasattr(part, "_n_support"):
+            _check(_is_sound_svm(part), name)
         elif hasattr(part, "_predictors"):  # histogram boosting
             for predictor in _parts(part._predictors):
                 if hasattr(predictor, "raw_left_cat_bitsets"):
@@ -107,4 +109,22 @@ def _is_sound_ball(data: Any, index: Any, nodes: Any, bounds: Any) -> bool:
         and (nodes["idx_end"] <= len(index)).all()
         and (second_child[inner] < len(nodes)).all()
         and bounds.shape[1:] == (len(nodes), data.shape[1])
+    )
+
+
+def _is_sound_svm(svm: Any) -> bool:
+    """Tell whether the arrays of a support vector machine are as large as its counts of support vectors say."""
+    counts, n = svm._n_support.astype(int), svm.support_vectors_.shape[0]
+    if hasattr(svm, "classes_"):
+        n_classes = len(svm.classes_)
+        total, n_pairs = counts.sum(), n_classes * (n_classes - 1) // 2
+    else:  # one-class and regression count the same vectors twice
+        n_classes, total, n_pairs = 2, counts[0], 1
+    return bool(
+        len(counts) == n_classes
+        and (counts >= 0).all()
+        and total == n
+        and svm._dual_coef_.shape == (n_classes - 1, n)
+        and svm._intercept_.size == n_pairs
+        and all(array.size in (0, n_pairs) for array in (svm._probA, svm._probB))
     )

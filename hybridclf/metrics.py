@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import norm, t
 from sklearn.utils import check_consistent_length
 
 from .errors import InvalidInputError
@@ -62,7 +62,7 @@ def accuracy(right: np.ndarray, confidence_level: float = 0.95, groups: np.ndarr
     """Compute the share of right answers with its Wilson score interval.
 
     Answers of one group may go together. Then the interval is that of as many independent answers as have the same
-    standard error (an effective sample size).
+    standard error (an effective sample size), with Student's t for the number of groups.
 
     Parameters
     ----------
@@ -90,24 +90,23 @@ def accuracy(right: np.ndarray, confidence_level: float = 0.95, groups: np.ndarr
     >>> accuracy(np.array([True] * 9 + [False]))
     Interval(value=0.9, low=0.5958499732047616, high=0.9821237869049271)
     """
-    p, n = float(np.mean(_answers(right))), float(len(right))
-    if groups is not None:
-        n = _effective_size(np.asarray(right, dtype=bool), groups)
-    z = float(norm.ppf((1 + confidence_level) / 2))
+    p, n, z = float(np.mean(_answers(right))), float(len(right)), float(norm.ppf((1 + confidence_level) / 2))
+    if (units := _units(groups, len(right))) is not None:
+        n, z = _effective_size(np.asarray(right, dtype=bool), units), _quantile(confidence_level, units)
+    if not np.isfinite(z):  # of a single group nothing is known
+        return Interval(p, 0.0, 1.0)
     centre, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     low, high = ((centre + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
     return Interval(p, float(low) if p > 0 else 0.0, float(high) if p < 1 else 1.0)  # without rounding at the ends
 
 
-def _effective_size(right: np.ndarray, groups: np.ndarray) -> float:
+def _effective_size(right: np.ndarray, units: np.ndarray) -> float:
     """Number of independent answers whose share of right ones has the same standard error, at most n."""
-    units, (p, n) = _units(groups, len(right)), (right.mean(), len(right))
+    p, n = right.mean(), len(right)
     if p in (0, 1):  # nothing tells how far answers of a group go together: each group counts as one
         return float(units.max() + 1)
-    # the sums of different groups are independent: groups (1, 1), (0, 0) have the sums 1, -1 about p = 1/2, and the
-    # variance (1 + 1) / 4² = 1/8, that of p (1 - p) / (1/8) = 2 answers
-    variance = np.square(np.bincount(units, right - p)).sum() / n**2
-    return float(min(n, p * (1 - p) / variance)) if variance else float(n)
+    error = _error(right - p, np.full(n, 1 / n), units)
+    return float(min(n, p * (1 - p) / error**2)) if error else float(n)
 
 
 def accuracy_difference(
@@ -121,7 +120,7 @@ def accuracy_difference(
 ) -> Interval:
     """Compute accuracy minus a baseline's on the same images, with its paired bootstrap (percentile) interval.
 
-    Whole groups are drawn, where images belong together.
+    Where groups have several images, the interval is that of `mean_interval`.
 
     Parameters
     ----------
@@ -150,20 +149,25 @@ def accuracy_difference(
     """
     check_consistent_length(right, baseline)
     difference = _answers(right).astype(int) - _answers(baseline).astype(int)
-    units = _units(groups, len(right))
-    # A group of b images counts with the sum a of their differences. So a resample of G groups is one multinomial draw
-    # of how often each pair (a, b) occurs. Single images with differences (1, 0, 0, -1) have the pairs (-1, 1), (0, 1)
-    # and (1, 1), with frequencies (1/4, 1/2, 1/4); of a draw (0, 3, 1) the mean is (0 + 0 + 1) / 4.
-    sums, sizes = np.bincount(units, difference).astype(int), np.bincount(units)
-    pairs, count = np.unique(np.stack([sums, sizes]), axis=1, return_counts=True)
-    draws = np.random.default_rng(seed).multinomial(len(sums), count / len(sums), size=n_resamples)
-    means = (draws @ pairs[0]) / (draws @ pairs[1])
+    if _units(groups, len(right)) is not None:
+        mean = mean_interval(difference, groups=groups, confidence_level=confidence_level)
+        return Interval(mean.value, max(mean.low, -1.0), min(mean.high, 1.0))
+    # Differences are -1, 0 or 1, so a resample of n images is one multinomial draw of how often each occurs.
+    # Differences (1, 0, 0, -1) have frequencies (1/4, 1/2, 1/4); a draw (0, 3, 1) is a mean of 1/4.
+    values = np.array([-1, 0, 1])
+    frequencies = (difference[:, None] == values).mean(axis=0)
+    means = np.random.default_rng(seed).multinomial(len(right), frequencies, size=n_resamples) @ values / len(right)
     low, high = np.quantile(means, [(1 - confidence_level) / 2, (1 + confidence_level) / 2])
     return Interval(float(difference.mean()), float(low), float(high))
 
 
-def mean_interval(values: np.ndarray, weight: np.ndarray | None = None, groups: np.ndarray | None = None) -> Interval:
-    """Compute a weighted mean with its normal 95 % interval.
+def mean_interval(
+    values: np.ndarray,
+    weight: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    confidence_level: float = 0.95,
+) -> Interval:
+    """Compute a weighted mean with its normal interval; where groups have several values, with Student's t.
 
     Parameters
     ----------
@@ -172,23 +176,41 @@ def mean_interval(values: np.ndarray, weight: np.ndarray | None = None, groups: 
     weight : float array `[n]`, optional
         Their weights, not negative. Default: all count alike.
     groups : array `[n]`, optional
-        As for `accuracy`.
+        As for `accuracy`. Of a single group the interval is infinite.
+    confidence_level : float
+        Coverage of the interval, in (0, 1).
     """
     weight = np.ones(len(values)) if weight is None else weight
-    share = weight / weight.sum()
-    mean = float(share @ values)
-    # sums by group are independent; of equal weights and single values: the standard deviation over sqrt(n)
-    error = float(np.sqrt(np.square(np.bincount(_units(groups, len(values)), share * (values - mean))).sum()))
-    return Interval(mean, mean - 1.96 * error, mean + 1.96 * error)
+    share, units = weight / weight.sum(), _units(groups, len(values))
+    mean, z = float(share @ values), float(norm.ppf((1 + confidence_level) / 2))
+    if units is not None:
+        z = _quantile(confidence_level, units)
+    half = z * _error(values - mean, share, units) if np.isfinite(z) else np.inf
+    return Interval(mean, mean - half, mean + half)
 
 
-def _units(groups: np.ndarray | None, n: int) -> np.ndarray:
-    """Group numbers `[n]` from 0 on."""
+def _error(residuals: np.ndarray, share: np.ndarray, units: np.ndarray | None) -> float:
+    """Standard error of a mean, from residuals `[n]`, their shares `[n]` of the weight, and group numbers `[n]`."""
+    if units is None:  # of equal weights, the standard deviation over sqrt(n)
+        return float(np.sqrt(np.square(share * residuals).sum()))
+    # sums by group are independent; of G groups they lose one degree of freedom to the mean
+    sums = np.bincount(units, share * residuals)
+    return float(np.sqrt(np.square(sums).sum() * len(sums) / max(len(sums) - 1, 1)))
+
+
+def _quantile(confidence_level: float, units: np.ndarray) -> float:
+    """Quantile of Student's t with one degree of freedom less than there are groups; infinite for a single one."""
+    return float(t.ppf((1 + confidence_level) / 2, units.max())) if units.max() else np.inf
+
+
+def _units(groups: np.ndarray | None, n: int) -> np.ndarray | None:
+    """Group numbers `[n]` from 0 on; None if each image is alone."""
     if groups is None:
-        return np.arange(n)
+        return None
     if len(groups) != n:
         raise ValueError(f"there are {n} answers and {len(groups)} groups")
-    return np.unique(groups, return_inverse=True)[1].ravel()
+    units = np.unique(groups, return_inverse=True)[1].ravel()
+    return units if units.max(initial=0) < n - 1 else None
 
 
 def reliability_bins(confidence: np.ndarray, right: np.ndarray, n_bins: int = N_BINS) -> Bins:

@@ -6,6 +6,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from scipy.special import log_softmax, logsumexp
+from sklearn import get_config
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -45,8 +46,11 @@ _METHODS = ("predict_log_proba", "predict_proba", "decision_function")
 
 
 def default_proposer() -> BaseEstimator:
-    """Make the default proposer, logistic regression on standardised features."""
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    """Make the default proposer, logistic regression on standardised features; weights are for the regression."""
+    scaler, regression = StandardScaler(), LogisticRegression(max_iter=1000)
+    if get_config()["enable_metadata_routing"]:
+        scaler.set_fit_request(sample_weight=False), regression.set_fit_request(sample_weight=True)
+    return make_pipeline(scaler, regression)
 
 
 def resolve_proposer(proposer: Any, options: Mapping[str, Any] | None = None) -> Any:
@@ -205,7 +209,7 @@ def log_proba(proposer: Any, X: Any) -> np.ndarray:
     Raises
     ------
     InvalidInputError
-        If a probability is not a number.
+        If a probability is not a number, or the columns are not those of the classes.
     """
     if hasattr(proposer, "predict_log_proba"):
         with np.errstate(divide="ignore"):
@@ -215,8 +219,21 @@ def log_proba(proposer: Any, X: Any) -> np.ndarray:
             values = np.log(np.asarray(proposer.predict_proba(X), dtype=float))
     else:
         margin = np.asarray(proposer.decision_function(X), dtype=float)
+        last = proposer.estimator if isinstance(proposer, FrozenEstimator) else proposer
+        last = last[-1] if isinstance(last, Pipeline) else last
+        if getattr(last, "decision_function_shape", "ovr") != "ovr":
+            raise InvalidInputError(
+                f"tier 1 ({type(proposer).__name__}) gives a margin for each pair of classes; set its "
+                "decision_function_shape='ovr'"
+            )
         # with two classes scikit-learn gives one margin m `[n]`; logits (-m/2, m/2) make it the log-odds
         values = log_softmax(np.stack([-margin, margin], axis=1) / 2 if margin.ndim == 1 else margin, axis=1)
+    n_classes = len(getattr(proposer, "classes_", values.T))
+    if values.ndim != 2 or values.shape[1] != n_classes:
+        raise InvalidInputError(
+            f"tier 1 ({type(proposer).__name__}) answers in the shape {values.shape}; one column for each of its "
+            f"{n_classes} classes_ is wanted"
+        )
     if (bad := np.isnan(values).any(axis=-1)).any():
         raise InvalidInputError(
             f"tier 1 ({type(proposer).__name__}) gives probabilities that are not numbers for {bad.sum()} of "

@@ -9,18 +9,23 @@ import pandas as pd
 import pytest
 import sklearn
 import torch
+from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_digits
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.model_selection import GridSearchCV, GroupKFold, PredefinedSplit
 from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.svm import SVC
 
 from hybridclf import FixedTrials, HybridClassifier, InvalidInputError, InvalidTypeError, Race, UncalibratedWarning
 from hybridclf.fitting import calibration, recording
+from hybridclf.proposer import default_proposer
 
 QUICK = Race(max_trials=4)
 RNG = np.random.default_rng(0)
@@ -125,6 +130,112 @@ def test_metadata_go_through_a_grid_search(noting: Noting, denoiser: Any, routin
     assert all(extra["sample_weight"] is not None for kind, _, extra in noting.notes if kind == "fit")
 
 
+def test_routing_without_metadata(denoiser: Any, routing: None) -> None:
+    assert quick(GaussianNB(), denoiser).fit(X, Y).score(X, Y) > 0.5
+    assert quick(None, denoiser, cv=GroupKFold(2)).fit(X, Y, groups=np.arange(N) // 3).calibration_ is not None
+
+
+def test_weights_go_to_tier_1_where_it_requests_them(noting: Noting, denoiser: Any, routing: None) -> None:
+    weight = np.where(Y == 0, 100.0, 1.0)
+    clf = quick(noting.set_fit_request(sample_weight=False), denoiser).set_fit_request(sample_weight=True)
+    with pytest.warns(UserWarning, match="Noting does not take sample_weight"):
+        clf.fit(X, Y, sample_weight=weight)
+    assert all(extra["sample_weight"] is None for kind, _, extra in noting.notes if kind == "fit")
+    default = quick(None, denoiser).set_fit_request(sample_weight=True).fit(X, Y, sample_weight=weight)
+    expected = default_proposer().fit(X, Y, sample_weight=weight).predict_proba(X)
+    np.testing.assert_allclose(default.proposer_.predict_proba(X), expected)
+
+
+def test_a_tier_1_without_weights_is_warned_of(denoiser: Any) -> None:
+    with pytest.warns(UserWarning, match="KNeighborsClassifier does not take sample_weight"):
+        quick(KNeighborsClassifier(), denoiser, class_weight="balanced").fit(X, Y)
+
+
+def test_splits_that_were_given_keep_their_rows_beside_weights_of_0(noting: Noting, denoiser: Any) -> None:
+    weight, half = np.where(np.arange(N) < 15, 0.0, 1.0), np.arange(N) // 45
+    for cv in ([(np.arange(45, N), np.arange(45)), (np.arange(45), np.arange(45, N))], PredefinedSplit(half)):
+        noting.notes.clear()
+        quick(noting, denoiser, cv=cv).fit(X, Y, sample_weight=weight)
+        fits = [rows for kind, rows, _ in noting.notes if kind == "fit"]
+        for rows, expected in zip(fits, (X[45:], X[15:45], X[15:]), strict=True):
+            np.testing.assert_array_equal(rows, expected)
+
+
+def test_nothing_is_learned_from_what_weighs_nothing(denoiser: Any) -> None:
+    images = np.clip(RNG.random((N, 6, 6)), 0, 1)
+    white = np.concatenate([images, np.full((2, 6, 6), 255.0)])
+    labels, weight = np.append(Y, [0, 1]), np.append(np.ones(N), [0, 0])
+    with_them = quick(GaussianNB()).fit(white, labels, sample_weight=weight)
+    without = quick(GaussianNB()).fit(images, Y)
+    assert with_them.pixel_range_ == without.pixel_range_
+    np.testing.assert_array_equal(with_them.predict_proba(images), without.predict_proba(images))
+
+
+def test_arguments_that_nothing_takes(denoiser: Any) -> None:
+    frozen = FrozenEstimator(GaussianNB().fit(X, Y))
+    with pytest.raises(InvalidTypeError, match="fit got sample_weights, gruops, which nothing takes"):
+        quick(frozen, denoiser).fit(X, Y, sample_weights=np.ones(N), gruops="x")
+    with pytest.raises(InvalidTypeError, match="fit got colour"):
+        quick(frozen, denoiser).fit(None, [0, 1, 2], colour="red")
+
+
+def test_class_weights_count_in_calibrate(denoiser: Any) -> None:
+    frozen, weights = FrozenEstimator(GaussianNB().fit(X, Y)), {0: 50.0, 1: 1.0, 2: 1.0}
+    fitted = [quick(frozen, denoiser, class_weight=w).fit(X, Y) for w in (weights, None)]
+    again = [clf.fusion_ for clf in fitted]
+    for clf, before in zip(fitted, again, strict=True):
+        assert clf.calibrate(X, Y).fusion_.error_weight == pytest.approx(before.error_weight)
+    assert again[0].error_weight != pytest.approx(again[1].error_weight)
+
+
+def test_a_calibration_that_is_interrupted_leaves_the_one_before(
+    denoiser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clf = quick(GaussianNB(), denoiser).fit(X, Y)
+    before = dict(vars(clf))
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hybridclf.estimator.fit.calibrate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        clf.calibrate(X, Y)
+    assert vars(clf) == before
+
+
+def test_rejected_images_score_as_wrong() -> None:
+    digits = load_digits()
+    clf = HybridClassifier.from_pretrained("digits").set_params(reject=0.05)
+    X, y = digits.images[:40], digits.target[:40]
+    results = clf.rerank(np.concatenate([X[:39], np.full((1, 8, 8), 16.0)]))
+    assert results[-1].rejected
+    mixed = np.concatenate([X[:39], np.full((1, 8, 8), 16.0)])
+    accepted = [not result.rejected for result in results]
+    right = clf.set_params(reject=None).predict(mixed) == y
+    assert clf.set_params(reject=0.05).score(mixed, y) == pytest.approx(np.mean(right & accepted))
+    weight = np.arange(40.0)
+    assert clf.score(mixed, y, weight) == pytest.approx(np.average(right & accepted, weights=weight))
+    alone = clf.predict(mixed[accepted])
+    assert alone.dtype == y.dtype  # no label is None
+
+
+@pytest.mark.parametrize("steps", [(), (FunctionTransformer(),)])
+def test_margins_of_pairs_of_classes_are_refused(steps: tuple[Any, ...], denoiser: Any) -> None:
+    pairs = SVC(decision_function_shape="ovo")
+    frozen = FrozenEstimator((make_pipeline(*steps, pairs) if steps else pairs).fit(X, Y))
+    with pytest.raises(InvalidInputError, match="a margin for each pair of classes; set its decision_function_shape"):
+        quick(frozen, denoiser).fit(X, Y)
+
+
+def test_too_few_columns_are_refused(denoiser: Any) -> None:
+    class Short(GaussianNB):
+        def predict_log_proba(self, X: Any) -> np.ndarray:
+            return super().predict_log_proba(X)[:, :2]
+
+    with pytest.raises(InvalidInputError, match=r"in the shape \(90, 2\); one column for each of its 3 classes_"):
+        quick(FrozenEstimator(Short().fit(X, Y)), denoiser).fit(X, Y)
+
+
 @pytest.mark.parametrize("weight", [-np.ones(N), np.zeros(N), np.full(N, np.nan), ["heavy"] * N, np.ones((N, 2))])
 def test_weights_that_cannot_be_used(weight: Any, denoiser: Any) -> None:
     with pytest.raises(InvalidInputError, match="sample_weight must be one number"):
@@ -171,6 +282,23 @@ def test_gaps_reach_a_proposer_that_takes_them(noting: Noting) -> None:
         quick(LogisticRegression()).fit(gappy, Y)
     with pytest.raises(ValueError, match="contains NaN"):
         quick().fit(X, Y).predict(gappy)
+
+
+@pytest.mark.parametrize(
+    "proposer", [None, LogisticRegression(), make_pipeline(StandardScaler(), LogisticRegression())]
+)
+def test_input_that_is_no_table_is_refused_as_scikit_learn_does(proposer: Any, denoiser: Any) -> None:
+    """Also where tier 1 may take gaps, as a pipeline may, so that tables are read in another way."""
+    clf = quick(proposer, denoiser).fit(X, Y)
+    for method in (lambda bad: clone(clf).fit(bad, Y), clf.predict):
+        with pytest.raises(TypeError, match="Sparse data was passed"):
+            method(csr_matrix(X))
+        with pytest.raises(ValueError, match="Complex data not supported"):
+            method(X + 1j)
+    with pytest.raises(ValueError, match="Expected 2D array, got 1D array instead"):
+        clf.predict(X[0])
+    with pytest.raises(ValueError, match="X has 4 features, but HybridClassifier is expecting 5"):
+        clf.predict(X[:, :4])
 
 
 # --- proposers that are no BaseEstimator ------------------------------------------------------------------------------
@@ -407,6 +535,9 @@ def test_parameters_can_be_set_again_and_as_they_are() -> None:
     same = HybridClassifier()
     same.set_params(**same.get_params())
     assert same.proposer is None and same.allocation is None
+    own = HybridClassifier(make_pipeline(StandardScaler(), LogisticRegression()))
+    own.set_params(**own.get_params()).set_params(proposer__verbose=True, proposer__logisticregression=SVC())
+    assert own.proposer.verbose and isinstance(own.proposer[-1], SVC)
 
 
 def test_a_calibrated_classifier_compares_as_many_classes_as_it_was_calibrated_with(denoiser: Any) -> None:

@@ -28,8 +28,8 @@ class HybridClassifier(Explains):
         "sklearn:SVC" for an installed adapter, or None for logistic regression. What has `fit` and `get_params` is
         cloned and fitted on X as the user gave it, column names, types and gaps included; what is wrapped in
         `sklearn.frozen.FrozenEstimator` or is no estimator is used as it is. That may be a function from n images to
-        log-probabilities `[n, C]`, whose columns are the labels of
-        `fit(None, labels)`, or else those in y, sorted.
+        log-probabilities `[n, C]`. Its columns are the labels of `fit(None, labels)`, or those that the denoiser knows,
+        or else those in y, sorted.
     denoiser : Denoiser, str or None
         Tier 2. An object with the methods of `hybridclf.Denoiser`, a string for an adapter, or None to train a
         late-conditioned one in `fit`. Clones of the classifier share the object.

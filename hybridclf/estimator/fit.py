@@ -8,9 +8,10 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import _safe_indexing, check_consistent_length, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
+from ..data.arrays import Items
 from ..denoising.weighting import resolve_weighting
 from ..devices import as_device
 from ..errors import InvalidInputError, UncalibratedWarning
@@ -19,7 +20,8 @@ from ..fitting.cross_fit import CrossFit, pixel_span
 from ..fitting.guarantee import Guarantee, Replays, check_enough, find_guarantee, fit_and_test
 from ..fitting.recording import Recording
 from ..fitting.resolve_tiers import for_labels, resolve_tiers
-from ..fitting.routing import metadata_of
+from ..fitting.routing import Metadata, check_taken, metadata_of, weights_of
+from ..fitting.splitting import splits_among
 from ..fitting.tier_fitter import FittedTiers, Sample, TierFitter
 from ..fitting.validation import check_classes, check_labels, check_parameters, class_numbers
 from ..fitting.worth import Worth
@@ -42,7 +44,7 @@ class FitsTiers(ReadsItems):
 
     _usual: UsualValues | None
 
-    def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None, **params: Any) -> Self:
         """Fit both tiers and the fusion; see the table in the class's notes.
 
         A fit that fails or is interrupted leaves the classifier as it was.
@@ -57,9 +59,13 @@ class FitsTiers(ReadsItems):
         y : array `[n]`
             Labels; with X=None the label names themselves. A name that repeats stands for as many classes, which models
             of text cannot tell apart; their labels have their position behind the name, such as "crane (#517)".
+        sample_weight : array `[n]`, optional
+            Weights, not negative, for both tiers and the fusion; an image of weight 0 is as if not given.
+        groups : array `[n]`, optional
+            Groups of images that are held out together, such as the frames of a film.
         **params
-            `sample_weight` `[n]` for both tiers and the fusion; `groups` `[n]`, which are held out together; anything
-            else goes to the proposer's `fit`. With scikit-learn's metadata routing, all goes where it is requested.
+            Further arguments of the proposer's `fit`. With scikit-learn's metadata routing, all goes where it is
+            requested.
 
         Returns
         -------
@@ -69,11 +75,14 @@ class FitsTiers(ReadsItems):
         ------
         InvalidInputError
             For parameters out of range, unusable images or labels, or X=None where a part would have to be trained.
+        InvalidTypeError
+            For further arguments where the proposer is not fitted.
         UnknownSpecError
             For a string that no adapter answers to.
         """
         with torch.inference_mode(False), torch.enable_grad():
-            fitted = self._without_fit()._fit(X, y, params)
+            own = {"sample_weight": sample_weight, "groups": groups}
+            fitted = self._without_fit()._fit(X, y, own | params)
         self.__dict__ = fitted.__dict__  # at once, now that all has succeeded
         return self
 
@@ -94,30 +103,38 @@ class FitsTiers(ReadsItems):
         proposer, denoiser = resolve_tiers(self)
         self._objective, self._weighting = self.objective, self.weighting
         if X is None:
+            check_taken(proposer, Metadata(None, None, {k: v for k, v in params.items() if v is not None}))
             return self._fit_labels(proposer, denoiser, y)
         of_one_size = denoiser is None or isinstance(denoiser, LateConditionedDenoiser)
         self._takes_arrays = of_one_size or not getattr(proposer, "takes_images", False)
         items, y = self._read_labelled(X, y, reset=True)
-        metadata = metadata_of(self, params, y)
-        if metadata.weight is not None and not metadata.weight.all():  # what weighs nothing is not there
-            kept = np.flatnonzero(metadata.weight)
-            items, y, metadata = items.select(kept), y[kept], metadata.select(kept, len(y))
-            if len(np.unique(y)) < 2:
-                raise InvalidInputError(
-                    f"sample_weight is above 0 for the one class {y.tolist()[0]!r}; give weight to at least 2 classes"
-                )
+        metadata, cv = metadata_of(self, params, y), self.cv
+        check_taken(proposer, metadata)
+        if metadata.weight is not None and not metadata.weight.all():
+            items, y, metadata, cv = self._weighing(X, y, metadata)
         self._usual = UsualValues.fit(items.images) if np.ndim(items.images) == 2 else None
         self.classes_ = self._classes(proposer, denoiser, y)
         numbers = class_numbers(y, self.classes_)
         check_classes(self.classes_, numbers, trains=denoiser is None)
         self._seed = draw_seed(self.random_state)
         sample = Sample(items, numbers, metadata.weight, metadata.groups)
-        tiers, recording = self._cross_fit(proposer, denoiser, items.images, metadata.proposer).fit(sample, self.cv)
+        tiers, recording = self._cross_fit(proposer, denoiser, items.images, metadata.proposer).fit(sample, cv)
         self._keep(tiers)
         self._calibrate(recording)
         if recording is None:  # nothing says that tier 2 is better
             self.fusion_ = Fusion(pays=False)
         return self
+
+    def _weighing(self, X: Any, y: np.ndarray, metadata: Metadata) -> tuple[Items, np.ndarray, Metadata, Any]:
+        """Items with a weight above 0, their labels, metadata and splits: nothing is learned from the others."""
+        assert metadata.weight is not None
+        kept = np.flatnonzero(metadata.weight)
+        if len(np.unique(y[kept])) < 2:
+            raise InvalidInputError(
+                f"sample_weight is above 0 for the one class {y[kept].tolist()[0]!r}; give weight to at least 2 classes"
+            )
+        items, own = self._read_labelled(_safe_indexing(X, kept), y[kept], reset=True)
+        return items, own, metadata.select(kept, len(y)), splits_among(kept, self.cv, y, metadata.groups)
 
     def calibrate(self, X: Any, y: Any, max_loss: float | None = None, delta: float = 0.05, groups: Any = None) -> Self:
         """Fit the fusion alone, on images that neither tier was trained on; with `max_loss`, also bound early stopping.
@@ -126,6 +143,8 @@ class FitsTiers(ReadsItems):
         candidates (tier 1's first twenty at most). Two thirds of the images test it; `allocation` and `top_k` become
         the cheapest that pass, and `guarantee_` says what was found. `worth_` is then measured with these settings, on
         the other third; tier 2 stays on or off as it was for the bound.
+
+        `class_weight` counts as in `fit`. A call that fails or is interrupted leaves the classifier as it was.
 
         Parameters
         ----------
@@ -154,14 +173,21 @@ class FitsTiers(ReadsItems):
         if groups is not None:
             groups = column_or_1d(groups)
             check_consistent_length(y, groups)
-        sample = Sample(items, class_numbers(y, self.classes_), None, groups)
+        sample = Sample(items, class_numbers(y, self.classes_), weights_of(None, self.class_weight, y), groups)
+        if max_loss is not None:
+            check_number("max_loss", max_loss, above=0, below=1)
+            check_number("delta", delta, above=0, below=1)
+        calibrated = copy.copy(self)
+        calibrated._calibrate_on(sample, max_loss, delta)
+        self.__dict__ = calibrated.__dict__  # at once, now that all has succeeded
+        return self
+
+    def _calibrate_on(self, sample: Sample, max_loss: float | None, delta: float) -> None:
         tiers = FittedTiers(self.proposer_, self.denoiser_, None)
-        cross = self._cross_fit(*tiers[:2], items.images)
+        cross = self._cross_fit(*tiers[:2], sample.items.images)
         if max_loss is None:
             self._calibrate(cross.record(tiers, sample, progress=self.verbose))
-            return self
-        check_number("max_loss", max_loss, above=0, below=1)
-        check_number("delta", delta, above=0, below=1)
+            return
         kept, out = fit_and_test(sample.y, self._seed, sample.groups)
         check_enough(len(out), max_loss, delta)
         ordering = cross.record(tiers, sample.select(kept), progress=self.verbose)
@@ -174,7 +200,6 @@ class FitsTiers(ReadsItems):
             )
             guarantee = find_guarantee(order_on, test_on, max_loss, delta, self.verbose)
             self._adopt(guarantee, ordering)
-        return self
 
     def _adopt(self, guarantee: Guarantee, recording: Recording) -> None:
         """Take a guarantee's settings, and measure with them what tier 2 is worth."""

@@ -119,8 +119,10 @@ class HasParameters(ClassifierMixin, BaseEstimator):
                 self.allocation = race
         if of_default:
             proposer = default_proposer() if self.proposer is None else self.proposer
+            # short names are the classifier's; of a pipeline that was given, its own names go first
+            own = {} if self.proposer is None else proposer.get_params()
             for key, value in of_default.items():
-                (proposer if "__" in key else proposer[-1]).set_params(**{key: value})
+                (proposer if "__" in key or key in own else proposer[-1]).set_params(**{key: value})
             if repr(proposer) != repr(default_proposer()):
                 self.proposer = proposer
         if hasattr(self, "guarantee_") and (of_race or {"allocation", "top_k"} & params.keys()):

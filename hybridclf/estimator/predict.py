@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
 from ..captions import CaptionScores, check_captions, different_texts, score_captions, without_template
@@ -84,6 +85,16 @@ class Predicts(FitsTiers):
         """Log-posterior `[n, C]`; with two classes the log-odds `[n]` of the second."""
         scores = self.predict_log_proba(X)
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Share of right answers; an image that is rejected counts as wrong."""
+        if self.reject is None:
+            return float(super().score(X, y, sample_weight))
+        posterior, results = self.decide(X)
+        y, rejected = column_or_1d(y), np.array([result.rejected for result in results], dtype=bool)
+        check_consistent_length(posterior, y, sample_weight)
+        right = (self.classes_[posterior.argmax(axis=1)] == y) & ~rejected
+        return float(np.average(right, weights=sample_weight))
 
     def predict(self, X: Any) -> np.ndarray:
         """The labels with the highest posterior, `[n]`; with `reject`, `novel_label` for images of no class."""

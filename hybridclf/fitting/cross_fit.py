@@ -117,15 +117,15 @@ class CrossFit:
 
         def fold(i: int, kept: np.ndarray, out: np.ndarray) -> tuple[FittedTiers, Recording]:
             bar.set_description(f"fold {i + 1} of {len(splits)}")
-            done = bar.n
             tiers = self._fit_tiers(sample, seed=self.seed + 1 + i, index=kept, bar=bar)
-            if tiers.log is not None and self.n_jobs in (None, 1):
-                bar.update(self.fitter.training.max_iter - (bar.n - done))  # what early stopping saved
             return tiers, self.record(tiers, sample.select(out), limit)
 
-        made = Parallel(n_jobs=self.n_jobs, prefer="threads")(
-            delayed(fold)(i, kept, out) for i, (kept, out) in enumerate(splits)
-        )
+        made = []
+        parallel = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")
+        for done in parallel(delayed(fold)(i, kept, out) for i, (kept, out) in enumerate(splits)):
+            made.append(done)
+            if done[0].log is not None:  # what early stopping saved, and all of a fold in another process
+                bar.update(max(0, len(made) * self.fitter.training.max_iter - bar.n))
         n_iters = [tiers.log.n_iter for tiers, _ in made if tiers.log]
         for tiers, _ in made[:1]:
             self._check_converged(tiers)

@@ -157,4 +157,6 @@ def check_novel_label(novel_label: Label | None, classes: np.ndarray) -> None:
 def name_novel(labels: np.ndarray, results: Sequence[RerankResult], novel_label: Label | None) -> np.ndarray:
     """Labels `[n]` with `novel_label` for the images that were rejected."""
     rejected = np.array([result.rejected for result in results], dtype=bool)
+    if not rejected.any():  # the labels keep their type
+        return labels
     return np.where(rejected, np.asarray(novel_label), labels)

@@ -1,5 +1,6 @@
 """Metadata of `HybridClassifier.fit`: weights, groups, and further arguments of the proposer and the splitter."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,9 +9,11 @@ from sklearn.utils import compute_sample_weight
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.validation import _check_method_params, check_consistent_length
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, InvalidTypeError
+from ..proposer import is_trained
+from .tier_fitter import weight_parameter
 
-__all__ = ["Metadata", "metadata_of", "router_of"]
+__all__ = ["Metadata", "check_taken", "metadata_of", "router_of", "weights_of"]
 
 
 class Metadata(NamedTuple):
@@ -62,7 +65,8 @@ def metadata_of(clf: Any, params: dict[str, Any], y: np.ndarray) -> Metadata:
     params = {name: value for name, value in params.items() if value is not None}
     given, groups = params.get("sample_weight"), params.get("groups")
     if get_config()["enable_metadata_routing"]:
-        routed = process_routing(clf, "fit", **params)
+        # with no metadata at all scikit-learn gives no mapping
+        routed = process_routing(clf, "fit", **params) if params else {}
         proposer = dict(routed["proposer"]["fit"]) if "proposer" in routed else {}
         groups = routed["splitter"]["split"].get("groups", groups) if "splitter" in routed else groups
     else:
@@ -70,10 +74,32 @@ def metadata_of(clf: Any, params: dict[str, Any], y: np.ndarray) -> Metadata:
     if groups is not None:
         groups = np.asarray(groups)
         check_consistent_length(y, groups)
-    return Metadata(_weights(given, clf.class_weight, y), groups, proposer)
+    return Metadata(weights_of(given, clf.class_weight, y), groups, proposer)
 
 
-def _weights(given: Any, class_weight: Any, y: np.ndarray) -> np.ndarray | None:
+def check_taken(proposer: Any, metadata: Metadata) -> None:
+    """Check that something takes the arguments of `fit`, and warn of weights that the proposer does not take.
+
+    Raises
+    ------
+    InvalidTypeError
+        For arguments of a proposer that is not fitted.
+    """
+    if is_trained(proposer):
+        if metadata.proposer:
+            raise InvalidTypeError(
+                f"fit got {', '.join(metadata.proposer)}, which nothing takes, since the proposer is trained already; "
+                "sample_weight and groups are taken"
+            )
+    elif metadata.weight is not None and not weight_parameter(proposer):
+        warnings.warn(
+            f"{type(proposer).__name__} does not take sample_weight (or does not request it): weights and class_weight "
+            "count for tier 2 and the fusion alone",
+            stacklevel=5,
+        )
+
+
+def weights_of(given: Any, class_weight: Any, y: np.ndarray) -> np.ndarray | None:
     """Weights `[n]` of the items; None if all count alike."""
     if given is None and class_weight is None:
         return None
@@ -83,5 +109,5 @@ def _weights(given: Any, class_weight: Any, y: np.ndarray) -> np.ndarray | None:
         raise InvalidInputError(f"sample_weight must be one number per item, got {given!r}") from error
     check_consistent_length(y, weight)
     if weight.ndim != 1 or not np.isfinite(weight).all() or (weight < 0).any() or not weight.any():
-        raise InvalidInputError("sample_weight must be one number >= 0 per item, not all of them 0")
+        raise InvalidInputError("sample_weight must be one number per item, of at least zero, not all of them zero")
     return weight if class_weight is None else weight * compute_sample_weight(class_weight, y)

@@ -9,7 +9,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check
 
 from ..errors import InvalidInputError
 
-__all__ = ["folds", "hold_out"]
+__all__ = ["folds", "hold_out", "splits_among"]
 
 Split = tuple[np.ndarray, np.ndarray]
 """Positions of the images to train on, and of the images held out."""
@@ -60,6 +60,20 @@ def folds(y: np.ndarray, cv: Any, seed: int, groups: np.ndarray | None = None) -
         kept, out = _keeping_classes(np.asarray(kept), np.asarray(out), y)
         if len(out):
             yield kept, out
+
+
+def splits_among(kept: np.ndarray, cv: Any, y: np.ndarray, groups: np.ndarray | None) -> Any:
+    """A `cv` for the images at the positions `kept` that splits them as the given one splits all images.
+
+    A number stays as it is. Of other splits, (0, 1, 2) and (3, 4) are (0, 1) and (2,) among the images 0, 2 and 4.
+    """
+    if isinstance(cv, int | float | np.number):
+        return cv
+    position = np.full(len(y), -1)
+    position[kept] = np.arange(len(kept))
+    splits = check_cv(cv, y, classifier=True).split(np.zeros((len(y), 1)), y, groups)
+    among = [[position[np.asarray(side)] for side in split] for split in splits]
+    return [tuple(side[side >= 0] for side in split) for split in among]
 
 
 def hold_out(y: np.ndarray, share: float, seed: int, groups: np.ndarray | None = None) -> Split:

@@ -11,6 +11,7 @@ from sklearn import get_config
 from sklearn.base import BaseEstimator, clone
 from sklearn.metrics import pairwise_distances
 from sklearn.pipeline import Pipeline
+from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import _check_method_params, has_fit_parameter
 from tqdm.std import tqdm
 
@@ -144,7 +145,7 @@ class TierFitter:
         if not is_trained(proposer):
             params = _check_method_params(sample.items.images, dict(self.proposer_params), index)
             if chosen.weight is not None:
-                params = {name: chosen.weight for name in weight_parameter(proposer)} | params
+                params |= {name: chosen.weight for name in weight_parameter(proposer)}
             proposer = _seeded(clone(proposer), seed).fit(rows_of(chosen.items.given), classes[chosen.y], **params)
         if self.denoiser is not None:
             return FittedTiers(proposer, self.denoiser, None)
@@ -195,11 +196,13 @@ class TierFitter:
 def weight_parameter(proposer: Any) -> tuple[str, ...]:
     """Name of the argument of a proposer's `fit` that takes weights, in a pipeline that of its last step; or nothing.
 
-    Where scikit-learn routes metadata, a pipeline's step gets what it requests and nothing else.
+    Where scikit-learn routes metadata, that is for those alone that request it.
     """
+    if get_config()["enable_metadata_routing"]:
+        return tuple(get_routing_for_object(proposer).consumes("fit", ["sample_weight"]))
     if has_fit_parameter(proposer, "sample_weight"):
         return ("sample_weight",)
-    if isinstance(proposer, Pipeline) and not get_config()["enable_metadata_routing"]:
+    if isinstance(proposer, Pipeline):
         name, last = proposer.steps[-1]
         return tuple(f"{name}__{own}" for own in weight_parameter(last))
     return ()

@@ -50,7 +50,7 @@ class LateConditionedDenoiser:
         Show the network the image and its noise mirrored at about half of all times, evenly scattered. Only for images
         whose class does not change by it, and a network trained on both.
     shrink : int
-        Times that a side of the images is a side of the network's; they are averaged down by it.
+        Factor by which images are averaged down to the network's side.
 
     Attributes
     ----------

@@ -9,6 +9,9 @@ __all__ = ["UsualErrors", "UsualValues"]
 QUANTILE = 0.99
 """Share of the calibration images whose level of errors counts as usual."""
 
+HALF_WIDTH = 0.5
+"""Widths of a column's range beyond it up to which its values are usual in any case."""
+
 VECTOR_SLACK, IMAGE_SLACK = 1.25, 12.0
 """Factors on that level up to which vectors and images still count as usual.
 
@@ -85,8 +88,10 @@ class UsualErrors:
 class UsualValues:
     """Ranges of the numbers in the vectors that a pair was fitted on; beyond them a vector is novel.
 
-    A range reaches from the second lowest to the second highest value of a column, and half its width further: what a
-    single row had is not usual.
+    A range reaches from the second lowest to the second highest value of a column, and some widths further: what a
+    single row had is not usual. It is half a width, or as many as leave at most 1 % of the vectors outside, where each
+    half of them is held against the ranges of the other. So many columns, heavy tails and rare values make no more
+    vectors novel than few columns do.
 
     Parameters
     ----------
@@ -100,12 +105,31 @@ class UsualValues:
     @classmethod
     def fit(cls, vectors: np.ndarray) -> "UsualValues":
         """Learn the ranges of vectors `[n, d]`."""
-        second = min(1, len(vectors) - 1)  # a single vector is its own second one
         vectors = vectors.astype(float)
-        low, high = np.partition(vectors, second, axis=0)[second], -np.partition(-vectors, second, axis=0)[second]
-        half = np.maximum(high - low, 0) / 2
-        return cls(low - half, high + half)
+        beyond = HALF_WIDTH
+        if len(vectors) > 1:
+            parts = vectors[::2], vectors[1::2]
+            found = [_excess(own, *_range(other)) for own, other in (parts, parts[::-1])]
+            beyond = max(beyond, float(np.quantile(np.concatenate(found), QUANTILE, method="higher")))
+        low, high, width = _range(vectors)
+        return cls(low - beyond * width, high + beyond * width)
 
     def novel(self, vectors: np.ndarray) -> np.ndarray:
         """Tell which of the vectors `[m, d]` have a number out of its range, bool `[m]`."""
         return np.any((vectors < self.low) | (vectors > self.high), axis=1)
+
+
+def _range(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Second lowest and second highest value of each column of `[n, d]`, and what counts as its width, `[d]` each."""
+    second = min(1, len(vectors) - 1)  # a single vector is its own second one
+    low, high = np.partition(vectors, second, axis=0)[second], -np.partition(-vectors, second, axis=0)[second]
+    low, high = np.minimum(low, high), np.maximum(low, high)
+    # a column whose values are all the same but for one has no width: its spread stands for it, of a constant one 1
+    spread = vectors.max(axis=0) - vectors.min(axis=0)
+    width = np.where(high > low, high - low, np.where(spread > 0, spread, 1.0))
+    return low, high, width
+
+
+def _excess(vectors: np.ndarray, low: np.ndarray, high: np.ndarray, width: np.ndarray) -> np.ndarray:
+    """Largest distance of a number of each vector `[n, d]` from its column's range, in widths, `[n]`."""
+    return (np.maximum(low - vectors, vectors - high) / width).max(axis=1)

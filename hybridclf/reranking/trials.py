@@ -34,7 +34,7 @@ def even_order(n: int) -> np.ndarray:
 
 
 def nearest_trials(n: int, t: np.ndarray) -> np.ndarray:
-    """Order recorded trials as they stand for those of an even plan of n: of each the one that is nearest in time.
+    """Permutation of the recorded trials whose first n are the nearest in time to those of an even plan of n.
 
     A plan of one trial has it at t = 0.5, where the first of 64 recorded ones is at 0.008. With two planned, and four
     recorded at t = (0.125, 0.625, 0.375, 0.875), the order is 0, 1, 2, 3: 0.25 is as near to the first as to the third.

@@ -54,7 +54,7 @@ class Window:
     alive : bool array `[S, K]`
         Candidates not dropped yet.
     frozen : float array `[S, K]`
-        Posterior of the others when they were dropped.
+        Posterior that dropped candidates keep.
     errors : float32 array `[S, T, K]`
         Weighted errors; nan where nothing was evaluated.
     """

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from joblib import parallel_config
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
@@ -238,6 +239,21 @@ def test_threads_change_no_bit(recipe: TierFitter) -> None:
     )
     assert one[1] is not None and two[1] is not None
     np.testing.assert_array_equal(one[1].errors, two[1].errors)
+
+
+@pytest.mark.slow
+def test_processes_change_nothing_and_move_the_bar(
+    recipe: TierFitter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.undo()  # the processes would know nothing of it
+    training = TrainingConfig(max_iter=2)
+    shown = replace(cross_fit(replace(recipe, denoiser=None, training=training)), progress=True, n_jobs=2)
+    one = shown.fit(sample(X, Y), 3)
+    with parallel_config("loky"):
+        two = shown.fit(sample(X, Y), 3)
+    assert one[1] is not None and two[1] is not None
+    np.testing.assert_allclose(one[1].errors, two[1].errors, rtol=1e-5)
+    assert capsys.readouterr().err.count("8/8") == 2
 
 
 def test_recordings_are_bounded_in_all(recipe: TierFitter, monkeypatch: pytest.MonkeyPatch) -> None:

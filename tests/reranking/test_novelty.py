@@ -55,6 +55,22 @@ def test_a_fusion_with_it_goes_through_json(errors: np.ndarray) -> None:
     assert Fusion(**json.loads(json.dumps(asdict(fusion)))) == fusion
 
 
+@pytest.mark.parametrize("kind", ["rare", "heavy", "normal"])
+def test_few_vectors_of_the_same_kind_are_novel_however_many_columns_there_are(kind: str) -> None:
+    rng = np.random.default_rng(3)
+    rate = rng.uniform(0.002, 0.05, 300)
+
+    def draw(n: int) -> np.ndarray:
+        if kind == "rare":
+            return (rng.random((n, 300)) < rate).astype(float)
+        return rng.lognormal(size=(n, 500)) if kind == "heavy" else rng.standard_normal((n, 50))
+
+    usual, new = UsualValues.fit(draw(300)), draw(1000)
+    assert usual.novel(new).mean() < 0.02
+    new[:, 7] = 1e6
+    assert usual.novel(new).all()
+
+
 def test_values_beyond_the_second_extreme_and_half_the_width_are_novel() -> None:
     rng = np.random.default_rng(2)
     vectors = np.column_stack([rng.uniform(0, 10, 200), np.arange(200) == 7, rng.standard_normal(200)])

@@ -89,9 +89,10 @@ class UsualValues:
     """Ranges of the numbers in the vectors that a pair was fitted on; beyond them a vector is novel.
 
     A range reaches from the second lowest to the second highest value of a column, and some widths further: what a
-    single row had is not usual. It is half a width, or as many as leave at most 1 % of the vectors outside, where each
-    half of them is held against the ranges of the other. So many columns, heavy tails and rare values make no more
-    vectors novel than few columns do.
+    single row had is not usual. These are half a width, or as many as leave about 1 % of the vectors outside, one of
+    them at least, where each half of them is held against the ranges of the other. So many columns, heavy tails and
+    rare values make hardly more vectors novel than few columns do. Columns in which a single row differs have widths of
+    their own.
 
     Parameters
     ----------
@@ -106,12 +107,15 @@ class UsualValues:
     def fit(cls, vectors: np.ndarray) -> "UsualValues":
         """Learn the ranges of vectors `[n, d]`."""
         vectors = vectors.astype(float)
-        beyond = HALF_WIDTH
-        if len(vectors) > 1:
-            parts = vectors[::2], vectors[1::2]
-            found = [_excess(own, *_range(other)) for own, other in (parts, parts[::-1])]
-            beyond = max(beyond, float(np.quantile(np.concatenate(found), QUANTILE, method="higher")))
         low, high, width = _range(vectors)
+        beyond, is_rare = np.full(len(low), HALF_WIDTH), low == high
+        parts = vectors[::2], vectors[1::2]
+        # apart, so that heavy tails of some columns do not hide a value that is rare in another
+        for columns in (is_rare, ~is_rare):
+            if columns.any() and len(vectors) > 1:
+                ranges = [_range(part[:, columns]) for part in parts]
+                found = [_excess(part[:, columns], *own) for part, own in zip(parts, ranges[::-1], strict=True)]
+                beyond[columns] = max(HALF_WIDTH, np.quantile(np.concatenate(found), QUANTILE, method="lower"))
         return cls(low - beyond * width, high + beyond * width)
 
     def novel(self, vectors: np.ndarray) -> np.ndarray:

@@ -1,17 +1,18 @@
 # The HTTP server, on a processor, as an ordinary user:
 #   docker build -t hybridclf .
 #   docker run --rm -p 8000:8000 -v "$PWD/my-model:/model:ro" hybridclf --model /model
-# For a GPU, install torch with CUDA in place of its CPU build: --build-arg TORCH=cu128
+# For a GPU, install torch with CUDA in place of its CPU build: --build-arg TORCH=cu132, as in constraints.txt
 FROM python:3.12-slim AS build
 ARG TORCH=cpu
 WORKDIR /src
 RUN pip install --no-cache-dir uv
-COPY pyproject.toml README.md LICENSE MANIFEST.in ./
+COPY pyproject.toml README.md LICENSE MANIFEST.in constraints.txt ./
 COPY hybridclf hybridclf
 COPY adapters adapters
 COPY models models
 RUN uv venv /opt/hybridclf && \
-    uv pip install --no-cache --python /opt/hybridclf/bin/python --torch-backend "$TORCH" ".[server]" ./models
+    uv pip install --no-cache --python /opt/hybridclf/bin/python --torch-backend "$TORCH" \
+        -c constraints.txt ".[server]" ./models
 
 FROM python:3.12-slim
 RUN useradd --create-home --uid 10001 server

@@ -6,6 +6,7 @@
 """
 
 import logging
+import os
 import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -162,7 +163,7 @@ def deployment(model: str | Path, *, limits: Any = None, api_keys: Sequence[str]
     """
     serve = _require("ray.serve").serve
     serving = import_module("hybridclf.serving")  # a missing package is an error here, not on the replicas
-    folder, name = model_folder(model).absolute(), Path(model).name
+    folder, name = model_folder(model).absolute(), os.path.basename(os.path.abspath(model))  # of "." too
 
     def build() -> Any:
         """Create the application on a replica."""

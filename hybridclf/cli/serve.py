@@ -1,12 +1,20 @@
 """`hybridclf serve`."""
 
+import os
 import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from .shared import Device, Quiet, running
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from ..estimator import HybridClassifier
 
 
 def serve(
@@ -15,6 +23,13 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
     uds: Annotated[Path | None, typer.Option(help="Unix socket to listen on, in place of host and port.")] = None,
     root_path: Annotated[str, typer.Option(help="Path below which a proxy shows this server.")] = "",
+    trusted_proxies: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS,…",
+            help="Proxies, or networks of them, whose X-Forwarded-For is the client's address; default: none.",
+        ),
+    ] = "",
     ssl_certfile: Annotated[Path | None, typer.Option(help="PEM file of a certificate: HTTPS.")] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(help="PEM file of its key, unless that is in the first.")] = None,
     api_key_file: Annotated[
@@ -57,9 +72,8 @@ def serve(
 
     POST /v1/rerank and /v1/classify, GET /healthz, /readyz and /metrics; /docs has examples.
     """
-    with running(quiet):
+    with _Hangups() as hangups, running(quiet):
         from .. import serving
-        from ..estimator import HybridClassifier
 
         limits = serving.Limits(
             queue=max_queue,
@@ -79,19 +93,11 @@ def serve(
         serving.check_private(private, keys)
         serving.check_address(host, port, socket)
         serving.check_certificate(certificate, key)
-
-        def load() -> HybridClassifier:
-            clf = HybridClassifier.from_pretrained(model, device=device)
-            clf.batch_size = batch_size or clf.batch_size
-            return clf
-
-        def on_hangup() -> None:
-            if api_key_file is not None:
-                serving.reload_keys(application, api_key_file)
-            if reload_model:
-                serving.reload_model(application, load)
-
-        application = serving.create_app(load(), limits, name=Path(model).name, api_keys=keys, private=private)
+        serving.server.check_proxies(trusted_proxies)
+        load = partial(_load, model, device, batch_size)
+        name = os.path.basename(os.path.abspath(model))  # of "." too; links are names of their own
+        application = serving.create_app(load(), limits, name=name, api_keys=keys, private=private)
+        hangups.begin(partial(_read_anew, application, api_key_file, load if reload_model else None))
         ended_by = serving.run(
             application,
             host,
@@ -101,11 +107,60 @@ def serve(
             header_seconds=header_seconds,
             connections=max_connections,
             json_log=log_format == "json",
-            on_hangup=on_hangup,
+            on_hangup=hangups,
             uds=socket,
             root_path=root_path,
+            trusted_proxies=trusted_proxies,
             ssl_certfile=certificate,
             ssl_keyfile=key,
         )
         if ended_by == signal.SIGINT:
             raise KeyboardInterrupt
+
+
+class _Hangups:
+    """Handler of SIGHUP in a `with` block: by default the signal ends the process, and a model takes long to load."""
+
+    def __init__(self) -> None:
+        self._answer: Callable[[], None] | None = None
+        self._missed = False
+        self._before: Any = None
+
+    def begin(self, answer: Callable[[], None]) -> None:
+        """Call this function from now on, and at once if there was a signal already."""
+        self._answer = answer
+        if self._missed:
+            answer()
+
+    def __call__(self, *_: object) -> None:
+        if self._answer is None:
+            self._missed = True
+        else:
+            self._answer()
+
+    def __enter__(self) -> "_Hangups":
+        if hasattr(signal, "SIGHUP"):
+            self._before = signal.signal(signal.SIGHUP, self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, self._before or signal.SIG_DFL)  # None for a handler that is not Python's
+
+
+def _load(model: str, device: str | None, batch_size: int | None) -> "HybridClassifier":
+    from ..estimator import HybridClassifier
+
+    clf = HybridClassifier.from_pretrained(model, device=device)
+    clf.batch_size = batch_size or clf.batch_size
+    return clf
+
+
+def _read_anew(application: "FastAPI", keys: Path | None, load: "Callable[[], HybridClassifier] | None") -> None:
+    """Read the keys anew, if there are any, and the model, if it is to be."""
+    from .. import serving
+
+    if keys is not None:
+        serving.reload_keys(application, keys)
+    if load is not None:
+        serving.reload_model(application, load)

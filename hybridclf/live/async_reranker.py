@@ -118,7 +118,7 @@ class AsyncReranker:
         Parameters
         ----------
         image : image
-            Image in any form that the denoiser encodes.
+            Image in any form that the denoiser encodes. An array is copied, so its buffer may be used anew at once.
         candidates : sequence of k labels
             Classes to compare. Labels that the reranker has not encoded yet are encoded in this call.
         log_prior : float sequence `[k]`, optional
@@ -162,6 +162,8 @@ class AsyncReranker:
         if (settled := self._loop.settled(request.task)) is not None:
             resolve([(request, settled)], self.observer)
             return request.future
+        if isinstance(image, np.ndarray):  # the loop reads it later, when a camera's buffer may hold the next frame
+            request.image = image.copy()
         with self._changed:
             self._check_open()
             here = (other.task.turn for table in (self._waiting, self._under_way) for other in table.values())
@@ -208,7 +210,7 @@ class AsyncReranker:
         labels = tuple(candidates)
         if len(labels) > self.max_candidates:
             raise InvalidInputError(f"got {len(labels)} candidates, at most {self.max_candidates} are taken")
-        prior = uniform_prior(labels) if log_prior is None else as_log_prior(log_prior, "the image")
+        prior = uniform_prior(labels) if log_prior is None else as_log_prior(log_prior, "the image").copy()
         check_task(Task(-1, labels, prior, max_evaluations, aside=aside), "the image")
         condition = None
         if not self._known.issuperset(labels):
@@ -236,7 +238,12 @@ class AsyncReranker:
     @property
     def failing(self) -> bool:
         """True if the last several batches have all failed; images are still accepted, as one may succeed."""
-        return self._evaluate.failing
+        return self.failing_seconds is not None
+
+    @property
+    def failing_seconds(self) -> float | None:
+        """Seconds for which it has been `failing`; None if it is not."""
+        return self._evaluate.streak.seconds
 
     @property
     def busy_seconds(self) -> float:

@@ -1,15 +1,40 @@
 """Isolation of failures: an image on which the denoiser raises costs only itself."""
 
+from threading import Lock
+from time import monotonic
+
 import numpy as np
 
 from ..errors import InvalidInputError
 from ..reranking.batches import Batch, Evaluator, Pending
 from ..reranking.tasks import Task
 
-__all__ = ["FAILING", "FaultIsolation"]
+__all__ = ["FAILING", "FailureStreak", "FaultIsolation"]
 
 FAILING = 5
-"""Failed batches in a row after which the device, not the images, counts as broken."""
+"""Failures in a row after which the device, not the images, counts as broken."""
+
+
+class FailureStreak:
+    """Count of failures since the last success, for use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._in_a_row = 0
+        self._began = 0.0
+
+    def note(self, failed: bool) -> None:
+        """Take note of a failure or a success."""
+        with self._lock:
+            self._in_a_row = self._in_a_row + 1 if failed else 0
+            if self._in_a_row == FAILING:
+                self._began = monotonic()
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds since `FAILING` failures in a row; None unless there were so many."""
+        with self._lock:
+            return monotonic() - self._began if self._in_a_row >= FAILING else None
 
 
 class FaultIsolation:
@@ -24,19 +49,14 @@ class FaultIsolation:
     ----------
     failures : dict of int to Exception
         Exceptions by the image's number; the reader removes them.
-    lost_in_a_row : int
-        Batches since the last one with an image that was evaluated.
+    streak : FailureStreak
+        Batches lost whole, as on a broken device.
     """
 
     def __init__(self, evaluate: Evaluator) -> None:
         self.evaluate = evaluate
         self.failures: dict[int, Exception] = {}
-        self.lost_in_a_row = 0
-
-    @property
-    def failing(self) -> bool:
-        """True if batch after batch fails whole, as on a broken device."""
-        return self.lost_in_a_row >= FAILING
+        self.streak = FailureStreak()
 
     @property
     def n_prompts(self) -> int:
@@ -55,10 +75,8 @@ class FaultIsolation:
         """Compute the errors `[E]` of a batch's evaluations at once; nan for images that raised."""
         errors = self._errors(batch)
         failures = [self.failures.get(image) for image in set(batch.image.tolist())]
-        if None in failures:
-            self.lost_in_a_row = 0
-        elif not all(isinstance(failure, InvalidInputError) for failure in failures):  # bad images do not count
-            self.lost_in_a_row += 1
+        if not all(isinstance(failure, InvalidInputError) for failure in failures):  # bad images do not count
+            self.streak.note(failed=None not in failures)
         return lambda: errors
 
     def _errors(self, batch: Batch) -> np.ndarray:

@@ -1,10 +1,9 @@
 """HTTP endpoints: rerank and classify."""
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from threading import Lock
+from threading import Event, Lock
 from time import monotonic
 from uuid import uuid4
 
@@ -28,12 +27,17 @@ from .byte_budget import Hold
 from .errors import Refusal, as_refusal
 from .limits import Limits
 from .openapi import FORM, REFUSALS, body_of
+from .questions import Answer, Question
 from .quota import Quota
+from .reloading import POLL
 from .request_log import RequestLog, costs, note
 from .schemas import ClassifyRequest, ClassifyResponse, RankedText, RankedTexts, RerankRequest, RerankResponse
-from .service import Answer, Question, Service
+from .service import Service
 
 __all__ = ["create_app"]
+
+ROUNDING = 1e-3
+"""Highest logarithm of a probability: half precision may leave one above 0. The highest probability is far above."""
 
 
 def create_app(
@@ -46,7 +50,8 @@ def create_app(
 ) -> FastAPI:
     """Create the application that serves a fitted classifier, for any ASGI server.
 
-    Its `state.service` exists from start-up to shut-down. Shutting down answers accepted images first.
+    Its `state.service` exists from start-up to shut-down, and `state.services` has those with it that a reloaded model
+    has replaced and that still answer. Shutting down answers accepted images first.
 
     Parameters
     ----------
@@ -81,11 +86,15 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.service = Service(clf, limits or Limits())
-        app.state.loop, app.state.reloading = asyncio.get_running_loop(), Lock()
+        app.state.services = [app.state.service]
+        app.state.loop = asyncio.get_running_loop()
         await asyncio.to_thread(app.state.service.warm_up)
+        app.state.started.set()
         yield
         # in a thread: closing waits for the loop, which must not block the event loop
         await asyncio.to_thread(app.state.service.close)
+        while len(app.state.services) > 1:  # the threads of `reload_model` close the others
+            await asyncio.sleep(POLL)
         app.state.service.metrics.close()
 
     app = FastAPI(
@@ -100,6 +109,7 @@ def create_app(
         openapi_url=None,
     )
     app.state.name, app.state.keys = name, keys
+    app.state.services, app.state.started, app.state.reloading = [], Event(), Lock()
     app.state.quota = Quota((limits or Limits()).images_per_minute)
     app.add_middleware(RequestLog)
     app.include_router(_asked)
@@ -262,8 +272,8 @@ def _log_prior(values: list[float], n_labels: int) -> np.ndarray:
     if len(values) != n_labels:
         raise InvalidInputError(f"got {n_labels} documents and {len(values)} numbers in log_prior; send one for each")
     for i, value in enumerate(values):
-        if math.isnan(value) or value == math.inf:
-            raise InvalidInputError(f"log_prior[{i}] is {value}; send logarithms of probabilities, finite or -Infinity")
+        if not value <= ROUNDING:  # nan is neither
+            raise InvalidInputError(f"log_prior[{i}] is {value}; send logarithms of probabilities, from -Infinity to 0")
     return np.array(values)
 
 

@@ -6,7 +6,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from fastapi import Request
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartParser
 
 from ..errors import InvalidInputError
@@ -108,14 +108,9 @@ async def read_classify(request: Request, limits: Limits, hold: Hold) -> tuple[C
     # JSON is the default, as clients often send no content type
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         return await _off_the_loop(_parse_classify, body, limits)
-    fields, files = await _read_form(request, body)
-    if not files:
-        raise InvalidInputError("the form has no file; send the image as a file, curl -F image=@photo.png")
-    for file in files:
-        check_format(file)
-    # the schema wants texts for images; placeholders keep its other checks in force, those of misspelt names among them
-    options = {name: values if name == "labels" else values[-1] for name, values in fields.items() if name != "images"}
-    return ClassifyRequest.model_validate({"images": ["(file)"] * len(files), **options}), list(files)
+    if len(body) <= SMALL_BODY:
+        return await _parse_form(request.headers, body)
+    return await asyncio.to_thread(lambda: asyncio.run(_parse_form(request.headers, body)))
 
 
 def _parse_classify(body: bytes, limits: Limits) -> tuple[ClassifyRequest, list[bytes]]:
@@ -125,14 +120,25 @@ def _parse_classify(body: bytes, limits: Limits) -> tuple[ClassifyRequest, list[
     return asked, images
 
 
-async def _read_form(request: Request, body: bytes) -> tuple[dict[str, list[str]], list[bytes]]:
-    """Parse a multipart body into text fields, by name, and files."""
+async def _parse_form(headers: Headers, body: bytes) -> tuple[ClassifyRequest, list[bytes]]:
+    fields, files = await _read_form(headers, body)
+    if not files:
+        raise InvalidInputError("the form has no file; send the image as a file, curl -F image=@photo.png")
+    for file in files:
+        check_format(file)
+    # the schema wants texts for images; placeholders keep its other checks in force, those of misspelt names among them
+    options = {name: values if name == "labels" else values[-1] for name, values in fields.items() if name != "images"}
+    return ClassifyRequest.model_validate({"images": ["(file)"] * len(files), **options}), files
+
+
+async def _read_form(headers: Headers, body: bytes) -> tuple[dict[str, list[str]], list[bytes]]:
+    """Parse a multipart body into text fields, by name, and files; it never waits, but the parser is a coroutine."""
 
     async def stream() -> AsyncIterator[bytes]:
         yield body
 
     try:
-        parser = MultiPartParser(request.headers, stream())  # type: ignore[arg-type]
+        parser = MultiPartParser(headers, stream())  # type: ignore[arg-type]
         # all in memory, where the body is already: a read-only root has no place for files; the second name is older
         parser.spool_max_size = parser.max_file_size = len(body) + 1  # type: ignore[attr-defined]
         form = await parser.parse()

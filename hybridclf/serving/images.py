@@ -12,18 +12,13 @@ from ..data.image_files import as_item
 from ..errors import InvalidInputError
 from ..estimator import HybridClassifier
 
-__all__ = ["bytes_of", "check_format", "data_of", "least_side", "read_item"]
+__all__ = ["bytes_of", "check_format", "data_of", "read_item"]
 
 
-GAP = 3
-"""How much larger than a tier's own size an image stays: from there on the resizing that follows gives the same pixels.
-
-Pillow's `resize` says so of its own `reducing_gap`, which averages in the same way.
-"""
-
-
-_OF_URLS = str.maketrans("-_", "+/")
+_OF_URLS = bytes.maketrans(b"-_", b"+/")
 """Letters of base64 in addresses, which some clients send, and those of plain base64."""
+
+_WHITESPACE = b" \t\r\n"
 
 
 def data_of(uri: str) -> bytes:
@@ -34,15 +29,16 @@ def data_of(uri: str) -> bytes:
     InvalidInputError
         For anything else; a URL is not fetched.
     """
-    uri = uri if uri.isalnum() else "".join(uri.split())  # base64 is often wrapped
-    head, comma, data = uri.rpartition(",")
+    # base64 is often wrapped; one call, as Python's lock is held and 10 MB may be every other letter a space
+    text = uri.encode(errors="replace").translate(_OF_URLS, _WHITESPACE)
+    head, comma, data = text.rpartition(b",")
     # fetching an address would let clients reach the server's own network
-    if (comma or ":" in uri[:10]) and not (head[:5].lower() == "data:" and head[-7:].lower() == ";base64"):
+    if (comma or b":" in text[:10]) and not (head[:5].lower() == b"data:" and head[-7:].lower() == b";base64"):
         raise InvalidInputError(
             "the image must be a data URI, data:image/png;base64,…; an address is not fetched, send the image itself"
         )
     try:
-        decoded = base64.b64decode(data.translate(_OF_URLS), validate=True)
+        decoded = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:
         what = "the data URI of the image" if comma else "the image is no data URI, and"
         raise InvalidInputError(f"{what} is not valid base64: {error}") from error
@@ -71,20 +67,10 @@ def read_item(data: bytes, clf: HybridClassifier, decoders: Decoders) -> Any:
         If it is no image, is damaged, too large, or takes too long.
     """
     try:
-        image = decoders.decode(data, clf.image_shape_, least_side(clf))
+        image = decoders.decode(data, clf.image_shape_, clf._least_side)
         return as_item(image, clf.image_shape_, clf.pixel_range_)
     except InvalidInputError as error:
         raise InvalidInputError(f"the image is unusable: {error}") from error
-
-
-def least_side(clf: HybridClassifier) -> int | None:
-    """Shorter edge that images may be averaged down to on arrival: `GAP` times what the larger tier resizes them to.
-
-    None for a model of a fixed size, or whose tiers do not say theirs.
-    """
-    sides = [getattr(clf.proposer_, "feature_side", None), getattr(clf.denoiser_, "resolution", None)]
-    known = [side for side in sides if isinstance(side, int)]
-    return GAP * max(known) if clf.image_shape_ is None and len(known) == len(sides) else None
 
 
 def bytes_of(item: Any) -> int:

@@ -15,13 +15,16 @@ descriptions = APIRouter()
 """Metrics and documentation."""
 
 
-@probes.get("/healthz", responses={503: {"description": "A thread has died or hangs; restart the process."}})
+@probes.get(
+    "/healthz", responses={503: {"description": "Threads hang or have died, or all fails; restart the process."}}
+)
 @probes.head("/healthz", include_in_schema=False)
 @probes.get("/health", include_in_schema=False)
 @probes.head("/health", include_in_schema=False)
 async def healthz(request: Request) -> Response:
-    """Tell whether the process works; one whose threads have died or hang must be restarted."""
-    alive = request.app.state.service.alive
+    """Tell whether the process works; one must be restarted if threads have died or hang, or if all fails for long."""
+    state = request.app.state
+    alive = state.service.alive and not any(service.stuck for service in state.services)
     return JSONResponse({"status": "ok" if alive else "stuck"}, 200 if alive else 503)
 
 

@@ -29,7 +29,7 @@ def reload_model(app: FastAPI, load: Callable[[], HybridClassifier]) -> Thread:
     Parameters
     ----------
     app : FastAPI
-        Started application.
+        Application. Before its start the thread waits for that.
     load : function
         Function that loads the classifier.
 
@@ -44,6 +44,7 @@ def reload_model(app: FastAPI, load: Callable[[], HybridClassifier]) -> Thread:
 
 
 def _reload(app: FastAPI, load: Callable[[], HybridClassifier]) -> None:
+    app.state.started.wait()
     # one at a time: a signal that comes meanwhile may mean a newer model, so it waits
     with app.state.reloading:
         old: Service = app.state.service
@@ -53,10 +54,13 @@ def _reload(app: FastAPI, load: Callable[[], HybridClassifier]) -> None:
             _log.error("the model cannot be loaded anew: %s; the model so far stays", error)
             return
         asyncio.run_coroutine_threadsafe(_swap(app, new), app.state.loop).result()
-        _log.warning("the model was loaded anew")
-        while old.requests:
-            sleep(POLL)
+    _log.warning("the model was loaded anew; requests that the one before still answers: %d", old.requests)
+    while old.requests:
+        sleep(POLL)
+    try:
         old.close()
+    finally:
+        app.state.services.remove(old)
 
 
 def _warm_service(clf: HybridClassifier, old: Service) -> Service:
@@ -73,6 +77,8 @@ def _warm_service(clf: HybridClassifier, old: Service) -> Service:
 
 async def _swap(app: FastAPI, new: Service) -> None:
     """Put the new service in place, on the event loop, where no request is about to use the old one."""
-    new.gate.draining = app.state.service.gate.draining
+    old: Service = app.state.service
+    new.gate.draining = old.gate.draining
     app.state.service = new
+    app.state.services.append(new)
     new.metrics.watch(new)

@@ -8,6 +8,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from ipaddress import ip_network
 from pathlib import Path
 from types import FrameType
 
@@ -17,6 +18,7 @@ from uvicorn.config import LOGGING_CONFIG
 
 from ..errors import InvalidInputError
 from ..utils.bounds import check_number, check_whole
+from .admission import Admission
 from .connections import bounded_protocol
 from .request_log import log_config
 
@@ -63,6 +65,7 @@ def run(
     connections: int = 1000,
     on_hangup: Callable[[], None] | None = None,
     json_log: bool = False,
+    trusted_proxies: str = "",
     uds: str | None = None,
     root_path: str = "",
     ssl_certfile: str | None = None,
@@ -92,6 +95,9 @@ def run(
         the main thread's.
     json_log : bool
         Log JSON, a line each, and one for every request but those of probes.
+    trusted_proxies : str
+        Addresses and networks of proxies whose `X-Forwarded-For` tells the client's address, with commas between them.
+        Default: the address is the connection's, as a client can send any header.
     uds : str, optional
         Path of a Unix socket to listen on, in place of host and port. All of its clients are one to the limits.
     root_path : str
@@ -107,8 +113,9 @@ def run(
     Raises
     ------
     InvalidInputError
-        For bounds out of range.
+        For bounds out of range, or proxies that are no addresses.
     """
+    check_proxies(trusted_proxies)
     check_number("drain_seconds", drain_seconds, above=0)
     check_number("header_seconds", header_seconds, above=0)
     check_whole("connections", connections, 1)
@@ -123,6 +130,8 @@ def run(
         timeout_graceful_shutdown=GRACE,
         log_level=log_level,
         log_config=log_config(log_level) if json_log else LOGGING_CONFIG,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=trusted_proxies,
         uds=uds,
         root_path=root_path,
         ssl_certfile=ssl_certfile,
@@ -171,6 +180,24 @@ def check_certificate(certfile: str | None, keyfile: str | None) -> None:
         ) from error
 
 
+def check_proxies(trusted: str) -> None:
+    """Check that trusted proxies are addresses or networks with commas between them.
+
+    Raises
+    ------
+    InvalidInputError
+        If one is neither.
+    """
+    for proxy in trusted.split(",") if trusted else []:
+        try:
+            ip_network(proxy.strip())
+        except ValueError as error:
+            raise InvalidInputError(
+                f"trusted proxies: {error}; give addresses or networks with commas between them, such as "
+                "--trusted-proxies 10.0.0.1,10.1.0.0/16"
+            ) from error
+
+
 @contextmanager
 def _hangups(call: Callable[[], None] | None) -> Iterator[None]:
     """Answer SIGHUP by a callback in a `with` block on the main thread; without one, ignore it."""
@@ -203,8 +230,9 @@ class _DrainingServer(uvicorn.Server):
         self.ended_by: int | None = None
 
     @property
-    def _service(self) -> object:
-        return getattr(self.config.app.state, "service", None)  # type: ignore[union-attr]
+    def _gates(self) -> list[Admission]:
+        """Gates of the service and of those that a reloaded model has replaced; none before the start."""
+        return [service.gate for service in self.config.app.state.services]  # type: ignore[union-attr]
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.ended_by is not None:
@@ -212,13 +240,9 @@ class _DrainingServer(uvicorn.Server):
         self.ended_by = sig
         # a watchdog in C, which neither a hung thread nor a hung event loop keeps from ending the process
         faulthandler.dump_traceback_later(self.drain_seconds, exit=True)
-        gate = getattr(self._service, "gate", None)
-        if gate is None:  # not started yet: nothing to drain
-            self.should_exit = True
-        else:
+        for gate in self._gates:
             gate.draining = True
 
     async def on_tick(self, counter: int) -> bool:
-        gate = getattr(self._service, "gate", None)
-        # uvicorn exits when this is true
-        return await super().on_tick(counter) or (gate is not None and gate.draining and not gate.inside)
+        drained = self.ended_by is not None and not any(gate.inside for gate in self._gates)
+        return await super().on_tick(counter) or drained  # uvicorn exits when this is true

@@ -5,8 +5,8 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
+from threading import Event, Thread
 from time import monotonic
 from typing import Any
 
@@ -20,18 +20,20 @@ from ..data.image_files import as_item, check_image_shape
 from ..errors import ClosedError, InvalidInputError
 from ..estimator import HybridClassifier
 from ..live.async_reranker import AsyncReranker
-from ..ports import Label
+from ..live.fault_isolation import FailureStreak
+from ..ports import n_prompts
 from ..reranking.evidence import TIER_1_ANSWERS, RerankResult
 from ..reranking.tasks import LOG_ZERO
 from .admission import Admission
-from .byte_budget import ByteBudget, Hold
+from .byte_budget import ByteBudget
 from .fair_executor import FairExecutor
 from .images import bytes_of, read_item
 from .labels import RequestLabels
 from .limits import UNREADY, Limits
 from .prometheus import ServerMetrics
+from .questions import Answer, HandedIn, Question
 
-__all__ = ["Answer", "Question", "Service"]
+__all__ = ["Service"]
 
 QUICK_THREADS = 2
 """Threads for small images."""
@@ -39,86 +41,18 @@ QUICK_THREADS = 2
 TOLERANCE = 0.02
 """Seconds after the deadline from which an answer counts as late."""
 
+RETRY_SECONDS = 5.0
+"""Seconds between two trials of a model that fails."""
+
+HEADER_BYTES = 2**18
+"""Bytes of a file that are searched for its number of pixels.
+
+A JPEG has it behind its EXIF data, of at most 64 KiB, and its colour profile. Few profiles are larger than the rest,
+and such a file is queued by its bytes, which orders it as well. The search holds up all requests: 10 MB of 0xff would
+take a quarter of a second, so many bytes take 4 milliseconds.
+"""
+
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Question:
-    """Image to classify, with labels and bounds.
-
-    Attributes
-    ----------
-    image : bytes
-        Content of an image file.
-    labels : tuple of labels `[L]`
-        Labels to choose from.
-    log_prior : float array `[L]` or None
-        Tier 1's log-probabilities. None: the model's own proposer computes them and shortlists the labels.
-    deadline : float or None
-        Deadline by `time.monotonic`.
-    max_evaluations : int or None
-        Most evaluations.
-    client : str
-        Name of the client; clients take turns.
-    hold : Hold or None
-        Byte budget that the decoded image is taken from.
-    may_reject : bool
-        Whether the image may be none of the labels, which are then the model's own; if the model rejects any.
-    """
-
-    image: bytes
-    labels: tuple[Label, ...]
-    log_prior: np.ndarray | None = None
-    deadline: float | None = None
-    max_evaluations: int | None = None
-    client: str = ""
-    hold: Hold | None = None
-    may_reject: bool = False
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Seconds until the deadline, at least 0."""
-        return None if self.deadline is None else max(0.0, self.deadline - monotonic())
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Posterior of the labels `[L]`, cost in evaluations, reason why re-ranking stopped, p-value that it is novel."""
-
-    posterior: np.ndarray
-    evaluations: int
-    stopped_by: str
-    novelty: float | None = None
-
-    @property
-    def degraded(self) -> bool:
-        """True if a deadline or a failure cut the answer short."""
-        return self.stopped_by in ("deadline", "fallback")
-
-
-@dataclass(frozen=True)
-class _HandedIn:
-    """Image submitted to the loop.
-
-    Attributes
-    ----------
-    log_prior : float array `[L]`
-        Tier 1's log-probabilities of the labels.
-    candidates : int array `[k]`
-        Positions of the labels that tier 2 compares.
-    future : Future
-        Result to come.
-    novelty : float or None
-        P-value of the image, where it may be rejected.
-    evaluations : int
-        Cost of that.
-    """
-
-    log_prior: np.ndarray
-    candidates: np.ndarray
-    future: Future[RerankResult]
-    novelty: float | None
-    evaluations: int
 
 
 class Service:
@@ -161,25 +95,51 @@ class Service:
         # two pools, so that images of milliseconds never wait for those of seconds
         self._quick = FairExecutor(QUICK_THREADS, "hybridclf-quick")
         self._slow = FairExecutor(limits.decoders, "hybridclf-decode")
+        self._novelty_streak = FailureStreak()
+        self._closing = Event()
+        self._retrying = Thread(target=self._retry, name="hybridclf-retry", daemon=True)
+        self._retrying.start()
         if metrics is None:
             self.metrics.watch(self)
 
     def warm_up(self) -> None:
         """Ask both tiers about an empty image: the first request should not pay for what is built on first use."""
-        item = as_item(Image.new("RGB", (64, 64)), self.clf.image_shape_, self.clf.pixel_range_)
-        labels = tuple(self.clf.classes_[:2].tolist())
         self.stage.observer = None  # the metrics are those of requests
         with suppress(InvalidInputError):  # an empty image may be none to a model
-            self.labels.log_prior(labels, item)
-            self.stage.submit(item, labels, max_evaluations=len(labels)).result()
+            self._try_out()
         self.stage.observer = self.metrics
+
+    def _try_out(self) -> None:
+        """Ask all that requests ask, about an empty image and in a single trial."""
+        item = as_item(Image.new("RGB", (64, 64)), self.clf.image_shape_, self.clf.pixel_range_)
+        # the first label leads a uniform prior: one that tier 2 is asked about, if there is any
+        labels = sorted(self.clf.classes_.tolist(), key=lambda label: not self.clf.fusion_.asks(label))[:2]
+        self.labels.log_prior(tuple(labels), item)
+        self._novelty(item)
+        number, conditions = self.stage.reranker.condition(labels)
+        one_trial = len(labels) * n_prompts(conditions, len(number))
+        self.stage.submit(item, labels, max_evaluations=one_trial, aside="").result()
+
+    def _retry(self) -> None:
+        """Try out a model that fails until it works, on a thread: it gets no more requests that could show it."""
+        while not self._closing.wait(RETRY_SECONDS):
+            if self.failing_seconds is None:
+                continue
+            try:
+                self._try_out()
+            except Exception as error:
+                _log.warning("the model still fails: %s", error)
+            else:
+                _log.warning("the model works again")
 
     def close(self) -> None:
         """Answer accepted images, then end all threads and processes."""
+        self._closing.set()
         self._quick.shutdown()
         self._slow.shutdown()
         self.decoders.close()
         self.stage.close()
+        self._retrying.join()
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -198,15 +158,26 @@ class Service:
         return max(self.stage.busy_seconds, self._quick.oldest_seconds, self._slow.oldest_seconds)
 
     @property
+    def failing_seconds(self) -> float | None:
+        """Seconds for which the denoiser has failed whatever it was asked; None if it has not."""
+        streaks = (self.stage.failing_seconds, self._novelty_streak.seconds)
+        return max((seconds for seconds in streaks if seconds is not None), default=None)
+
+    @property
+    def stuck(self) -> bool:
+        """True if a thread hangs, which only a restart can mend."""
+        return self.oldest_seconds >= self.limits.stuck_seconds
+
+    @property
     def alive(self) -> bool:
-        """True unless a thread has died or is stuck, which only a restart can mend."""
-        return self.stage.alive and self.oldest_seconds < self.limits.stuck_seconds
+        """True unless a thread has died or hangs, or all has failed for long: a restart may mend it."""
+        return self.stage.alive and not self.stuck and (self.failing_seconds or 0) < self.limits.stuck_seconds
 
     @property
     def ready(self) -> bool:
         """True if requests should be sent here: nothing hangs, batches succeed, and the server is not draining."""
         hangs = self.oldest_seconds >= self.limits.stuck_seconds * UNREADY
-        return self.stage.alive and not (hangs or self.stage.failing or self.gate.draining)
+        return self.stage.alive and not (hangs or self.failing_seconds is not None or self.gate.draining)
 
     # --- answering ----------------------------------------------------------------------------------------------------
 
@@ -234,7 +205,7 @@ class Service:
 
     async def _answer(self, question: Question) -> Answer:
         executor = self._quick if is_quick(question.image) else self._slow
-        size = claimed_pixels(question.image) or len(question.image)
+        size = claimed_pixels(question.image[:HEADER_BYTES]) or len(question.image)
         job = executor.submit(question.client, size, partial(self._hand_in, question))
         try:
             async with asyncio.timeout(question.seconds_left):
@@ -263,36 +234,54 @@ class Service:
         posterior[handed_in.candidates] = result.posterior * posterior[handed_in.candidates].sum()
         return Answer(posterior / posterior.sum(), evaluations, result.stopped_by, handed_in.novelty)
 
-    def _hand_in(self, question: Question) -> _HandedIn:
+    def _hand_in(self, question: Question) -> HandedIn:
         """Decode the image, ask tier 1 and submit the image to tier 2, on a thread of a pool."""
         with self.metrics.decode_seconds.time():
             item = read_item(question.image, self.clf, self.decoders)
         if question.hold is not None:
             question.hold.reserve(bytes_of(item))
-        labels, log_prior = question.labels, question.log_prior
-        # a request with a prior has chosen its candidates; else tier 1 shortlists them
-        if log_prior is None:
-            log_prior = self.labels.log_prior(labels, item)
-            candidates = self.clf._shortlist(self._prior(log_prior)[None])[0]
-        else:
-            candidates = np.arange(len(labels))
-        own = Items.of_one(item)
-        novelty, evaluations = None, 0
-        if question.may_reject and self.clf.reject is not None:
-            p_values, costs = self.clf._p_values(own)
-            novelty, evaluations = float(p_values[0]), int(costs[0])
+        log_prior, candidates = self._proposed(question, item)
+        try:
+            novelty, evaluations = self._novelty(item) if question.may_reject else (None, 0)
+        except InvalidInputError:
+            raise
+        except Exception as error:  # as if tier 2 had failed, which asks the same denoiser
+            failed: Future[RerankResult] = Future()
+            failed.set_exception(error)
+            return HandedIn(log_prior, candidates, failed, None, 0)
         future = self.stage.submit(
             item,
-            [labels[i] for i in candidates],
+            [question.labels[i] for i in candidates],
             log_prior[candidates],
             deadline=question.seconds_left,
             max_evaluations=question.max_evaluations,
             client=question.client,
-            aside=self.clf._aside(own)[0],
+            aside=self.clf._aside(Items.of_one(item))[0],
         )
-        return _HandedIn(log_prior, candidates, future, novelty, evaluations)
+        return HandedIn(log_prior, candidates, future, novelty, evaluations)
 
-    def _tier_1(self, handed_in: _HandedIn, evaluations: int, stopped_by: str) -> Answer:
+    def _proposed(self, question: Question, item: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Tier 1's log-probabilities `[L]` of the labels, and the positions `[k]` of the candidates."""
+        if question.log_prior is not None:  # who sends a prior has chosen the candidates
+            return question.log_prior, np.arange(len(question.labels))
+        log_prior = self.labels.log_prior(question.labels, item)
+        return log_prior, self.clf._shortlist(self._prior(log_prior)[None])[0]
+
+    def _novelty(self, item: Any) -> tuple[float | None, int]:
+        """P-value that an image is one of the model's classes, and its cost in evaluations; None if it rejects none."""
+        if self.clf.reject is None:
+            return None, 0
+        try:
+            p_values, costs = self.clf._p_values(Items.of_one(item))
+        except InvalidInputError:  # of the image, not the denoiser
+            raise
+        except Exception:
+            self._novelty_streak.note(failed=True)
+            raise
+        self._novelty_streak.note(failed=False)
+        return float(p_values[0]), int(costs[0])
+
+    def _tier_1(self, handed_in: HandedIn, evaluations: int, stopped_by: str) -> Answer:
         log_prior = np.maximum(handed_in.log_prior, LOG_ZERO)[None]
         return Answer(self.clf.fusion_.tier_1(log_prior, stopped_by)[0], evaluations, stopped_by, handed_in.novelty)
 

@@ -140,6 +140,22 @@ def test_digits_are_answered_as_the_classifier_does() -> None:
         np.testing.assert_allclose(a.posterior, b.posterior, rtol=1e-9)
 
 
+def test_buffers_may_be_used_anew(gated: Gate, images: np.ndarray) -> None:
+    """One for all images and one for all priors, as a camera and a network have them."""
+    prior = np.log(np.random.default_rng(3).dirichlet(np.ones(5), 6))
+    stage = Reranker(gated.denoiser, allocation=FixedTrials(3), fusion=FUSED)
+    offline = stage.rerank(images[:6], [LABELS] * 6, prior)
+    image, log_prior, futures = np.empty_like(images[0]), np.empty(5), []
+    with AsyncReranker(Reranker(gated, allocation=FixedTrials(3), fusion=FUSED)) as live:
+        for i in range(6):
+            image[:], log_prior[:] = images[i], prior[i]
+            futures.append(live.submit(image, LABELS, log_prior))
+        image[:], log_prior[:] = np.nan, -1.0
+        gated.open()
+        for a, b in zip(results_of(futures), offline, strict=True):
+            same(a, b, rtol=1e-6)
+
+
 def test_without_a_prior_it_is_uniform(gaussian_denoiser: Callable[..., Any], means: dict[str, np.ndarray]) -> None:
     with AsyncReranker(Reranker(gaussian_denoiser(means), allocation=FixedTrials(4), fusion=FUSED)) as live:
         a = live.submit(means["cow"], LABELS).result(PATIENCE)

@@ -60,13 +60,13 @@ def test_it_is_failing_while_batch_after_batch_is_lost(error_table: Callable[...
             assert np.isnan(guarded(one_trial(1, 2, 3))()).all()
 
     lose(FAILING - 1)
-    assert not guarded.failing
+    assert guarded.streak.seconds is None
     lose(1)
-    assert guarded.failing
+    assert guarded.streak.seconds is not None
     assert np.isnan(guarded(one_trial(3, 4))()).tolist() == [True, False]  # one that succeeds is enough
-    assert not guarded.failing
+    assert guarded.streak.seconds is None
     lose(FAILING - 1)
-    assert not guarded.failing
+    assert guarded.streak.seconds is None
 
 
 def test_images_that_are_none_do_not_make_it_fail(error_table: Callable[..., np.ndarray]) -> None:
@@ -77,4 +77,4 @@ def test_images_that_are_none_do_not_make_it_fail(error_table: Callable[..., np.
     guarded = FaultIsolation(Refusing(error_table(12, 6, 5)))
     for _ in range(2 * FAILING):
         guarded(one_trial(0, 1))()
-    assert not guarded.failing
+    assert guarded.streak.seconds is None

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 
 from hybridclf import HybridClassifier
 from hybridclf.errors import InvalidInputError
-from hybridclf.serving import check_address, check_certificate, create_app
+from hybridclf.serving import Limits, check_address, check_certificate, create_app, run
 from hybridclf.serving.auth import ApiKeys, read_keys
 from tests.serving.processes import Server, picture, uri
 
@@ -97,6 +98,29 @@ def test_unknown_paths_and_methods_are_counted(clf: HybridClassifier) -> None:
     assert 'hybridclf_requests_total{endpoint="other",outcome="refused"} 2.0' in text
     assert 'hybridclf_request_seconds_count{endpoint="rerank"} 1.0' in text
     assert "process_cpu_seconds_total" in text or not Path("/proc/self/stat").exists()
+
+
+@pytest.mark.parametrize(
+    ("trusted", "clients"), [("", 1), ("10.0.0.1", 1), ("127.0.0.1", 3), ("10.0.0.1,127.0.0.0/8", 3)]
+)
+def test_a_proxy_tells_the_address_only_if_it_is_trusted(
+    clf: HybridClassifier, monkeypatch: pytest.MonkeyPatch, trusted: str, clients: int
+) -> None:
+    """Else every client could choose another with each request, and so the shares and limits of it."""
+    configs = list[uvicorn.Config]()
+    monkeypatch.setattr(uvicorn.Server, "run", lambda server: configs.append(server.config))
+    run(create_app(clf, Limits(images_per_minute=1)), trusted_proxies=trusted)
+    configs[0].load()
+    with TestClient(configs[0].loaded_app, client=("127.0.0.1", 50000)) as client:
+        headers = [{"X-Forwarded-For": f"evil, 192.0.2.{i}"} for i in range(3)]
+        statuses = [client.post("/v1/rerank", json=BODY, headers=header).status_code for header in headers]
+    assert statuses.count(200) == clients and set(statuses) <= {200, 429}
+
+
+@pytest.mark.parametrize("proxies", ["proxy.example", "*", "10.0.0.1,", "10.0.0.1/8"])
+def test_proxies_that_are_no_addresses_are_refused(proxies: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"trusted proxies: .*give addresses or networks with commas"):
+        run(None, trusted_proxies=proxies)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,9 @@ import signal
 import zlib
 from collections.abc import Iterator
 from copy import copy
+from dataclasses import replace
 from io import BytesIO
+from time import monotonic, sleep
 from typing import Any
 
 import httpx
@@ -18,9 +20,10 @@ from PIL import Image
 from hybridclf import HybridClassifier
 from hybridclf.data.image_files import as_item, read_image
 from hybridclf.errors import InvalidInputError
+from hybridclf.live import fault_isolation
 from hybridclf.live.fault_isolation import FAILING
-from hybridclf.serving import Limits, create_app
-from tests.serving.processes import Server, picture, uri
+from hybridclf.serving import Limits, create_app, service
+from tests.serving.processes import PATIENCE, Server, picture, uri
 
 TEXTS = list("0123456789")
 RERANK = ("/v1/rerank", "/v2/rerank", "/rerank")
@@ -103,7 +106,7 @@ def test_top_n_and_return_documents(client: httpx.Client) -> None:
 
 
 def test_a_prior_of_minus_infinity_is_a_prior(client: httpx.Client) -> None:
-    body = {"query": uri(picture(5)), "documents": ["5", "9"], "log_prior": [float("-inf"), 0.0]}
+    body = {"query": uri(picture(5)), "documents": ["5", "9"], "log_prior": [float("-inf"), 1e-7]}  # 0, rounded
     answer = client.post("/v1/rerank", content=json.dumps(body))
     assert answer.status_code == 200
     assert sum(r["relevance_score"] for r in answer.json()["results"]) == pytest.approx(1)
@@ -158,6 +161,8 @@ def test_a_server_has_a_deadline_of_its_own(clf: HybridClassifier, limits: Limit
         ({"log_prior": [-1.0]}, "got 2 documents and 1 numbers in log_prior"),
         ({"log_prior": [-1.0, float("nan")]}, r"log_prior\[1\] is nan"),
         ({"log_prior": [float("inf"), -1.0]}, r"log_prior\[0\] is inf"),
+        ({"log_prior": [0.6, 0.3]}, r"log_prior\[0\] is 0.6; send logarithms"),
+        ({"log_prior": [0.0, 1e308]}, r"log_prior\[1\] is 1e\+308"),
         ({"log_prior": [-1.0, "x"]}, r"log_prior\[1\]: .*number"),
         ({"deadline_ms": 0}, "deadline_ms: .*greater than 0"),
         ({"deadline_ms": float("nan")}, "deadline_ms: "),
@@ -301,20 +306,28 @@ class Device:
     """Around a denoiser: while it is broken, every batch raises."""
 
     def __init__(self, denoiser: Any) -> None:
-        self.denoiser, self.broken = denoiser, False
+        self.denoiser, self.broken, self.batches = denoiser, False, 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.denoiser, name)
 
     def predict(self, *arguments: Any) -> Any:
+        self.batches += 1
         if self.broken:
             raise RuntimeError("the device is lost")
         return self.denoiser.predict(*arguments)
 
 
-def test_a_server_whose_device_is_broken_is_not_ready() -> None:
-    clf = HybridClassifier.from_pretrained("digits")
-    device = clf.denoiser_ = Device(clf.denoiser_)
+def equipped(**parameters: Any) -> tuple[HybridClassifier, Device]:
+    """The digits pair on a device that can break."""
+    clf = HybridClassifier.from_pretrained("digits").set_params(**parameters)
+    clf.denoiser_ = Device(clf.denoiser_)
+    return clf, clf.denoiser_
+
+
+def test_a_server_whose_device_is_broken_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "RETRY_SECONDS", 1e6)
+    clf, device = equipped()
     body = {"query": uri(picture(undecided(clf))), "documents": TEXTS}
     with TestClient(create_app(clf)) as client:
 
@@ -330,6 +343,51 @@ def test_a_server_whose_device_is_broken_is_not_ready() -> None:
         assert readiness(broken=True) == [200] * FAILING + [503]
         assert readiness(broken=False) == [503] + [200] * FAILING
         assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("reject", [None, 0.05])
+def test_a_device_that_works_again_is_noticed_without_requests(
+    clf: HybridClassifier, monkeypatch: pytest.MonkeyPatch, reject: float | None
+) -> None:
+    """With `reject`, the test of an image asks the denoiser even where its prior is sure."""
+    monkeypatch.setattr(service, "RETRY_SECONDS", 0.02)
+    broken, device = equipped(reject=reject)
+    number = undecided(clf) if reject is None else 5
+    with TestClient(create_app(broken)) as client:
+        device.broken = True
+        for _ in range(FAILING):
+            (result,) = ask(client, "/v1/classify", images=uri(picture(number)))["results"]
+            assert (result["meta"]["stopped_by"], result["meta"]["degraded"]) == ("fallback", True)
+            assert "novelty" not in result and "rejected" not in result
+        assert (client.get("/readyz").status_code, client.get("/healthz").status_code) == (503, 200)
+        with monkeypatch.context() as later:
+            later.setattr(fault_isolation, "monotonic", lambda: monotonic() + Limits().stuck_seconds)
+            assert client.get("/healthz").status_code == 503
+        device.broken = False
+        until = monotonic() + PATIENCE
+        while client.get("/readyz").status_code != 200 and monotonic() < until:
+            sleep(0.02)
+        assert client.get("/readyz").status_code == client.get("/healthz").status_code == 200
+
+
+def test_images_that_a_test_of_novelty_refuses_do_not_count_as_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(items: Any) -> Any:
+        raise InvalidInputError("too dark")
+
+    clf, _ = equipped(reject=0.05)
+    with TestClient(create_app(clf)) as client:
+        monkeypatch.setattr(clf, "_p_values", refuse)
+        for _ in range(FAILING):
+            assert refused(client, "/v1/classify", images=uri(picture(5))) == "too dark"
+        assert client.get("/readyz").status_code == 200
+
+
+def test_warming_up_asks_the_denoiser_whatever_it_is_not_asked_about() -> None:
+    """Tier 1 answers images that it takes for a 0 by itself."""
+    clf, device = equipped()
+    clf.fusion_ = replace(clf.fusion_, harmed=frozenset([0]))
+    with TestClient(create_app(clf)):
+        assert device.batches == 1
 
 
 def test_fields_of_other_services_are_named_not_refused(client: httpx.Client) -> None:

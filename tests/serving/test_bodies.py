@@ -10,7 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from hybridclf import HybridClassifier
-from hybridclf.serving import Limits, bodies, create_app
+from hybridclf.data.decoding import claimed_pixels
+from hybridclf.serving import Limits, bodies, create_app, service
 from hybridclf.serving.bodies import check_json
 from hybridclf.serving.errors import Refusal
 from hybridclf.serving.schemas import ClassifyRequest, RerankRequest
@@ -95,6 +96,40 @@ def test_bodies_of_as_many_labels_as_are_taken_are_no_such() -> None:
     with pytest.raises(Refusal) as refused:
         check_json(b"[" + b"1," * 20_000 + b"1]", limits)
     assert refused.value.status == 413
+
+
+def test_a_large_form_is_parsed_on_another_thread(
+    http: TestClient, threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_form = bodies._read_form
+
+    async def read(*args: Any) -> Any:
+        threads.parsed.append(threading.get_ident())
+        return await read_form(*args)
+
+    monkeypatch.setattr(bodies, "_read_form", read)
+    for end in (bytes(2 * MIB), b""):
+        assert http.post("/v1/classify", files={"image": picture(3) + end}).status_code == 200
+    large, small = threads.parsed
+    assert large not in threads.loop and small in threads.loop
+
+
+def test_the_event_loop_looks_at_the_beginning_of_a_file_alone(
+    http: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A JPEG of markers without an end has its size nowhere; one with a large colour profile has it behind that."""
+    found = list[tuple[int, int | None]]()
+
+    def claimed(data: bytes) -> int | None:
+        found.append((len(data), claimed_pixels(data)))
+        return found[-1][1]
+
+    monkeypatch.setattr(service, "claimed_pixels", claimed)
+    assert http.post("/v1/classify", files={"image": b"\xff\xd8" + b"\xff" * 2 * MIB}).status_code == 400
+    data, profile = picture(3, "jpeg"), b"\xff\xe2\xff\xff" + bytes(2**16 - 3)
+    image = data[:2] + 3 * profile + data[2:]
+    assert http.post("/v1/classify", files={"image": image}).status_code == 200
+    assert found == [(service.HEADER_BYTES, None), (len(image), 64)]
 
 
 def test_a_large_file_of_a_form_needs_no_temporary_folder(

@@ -11,6 +11,7 @@ from hybridclf.cli.serve import serve
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
+IGNORED = ROOT / ".dockerignore"
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
@@ -31,6 +32,17 @@ def check_flags(arguments: list[str]) -> None:
     """Every flag is one of `hybridclf serve`."""
     flags = {f"--{name.replace('_', '-')}" for name in inspect.signature(serve).parameters}
     assert {argument for argument in arguments if argument.startswith("--")} <= flags
+
+
+@pytest.mark.skipif(not IGNORED.exists(), reason="a source distribution has no .dockerignore")
+def test_what_the_image_is_built_of_is_there_and_not_ignored() -> None:
+    """The versions that the tests ran with among it, so that an image built later is the same."""
+    copied = [line.split()[1:-1] for line in DOCKERFILE.splitlines() if line.startswith("COPY ")]
+    names = {name for names in copied for name in names if not names[0].startswith("--from=")}
+    ignored = IGNORED.read_text(encoding="utf-8").splitlines()
+    assert ignored[0] == "*" and {f"!{name}" for name in names} <= set(ignored)
+    assert all((ROOT / name).exists() for name in names)
+    assert "constraints.txt" in names and " -c constraints.txt " in DOCKERFILE
 
 
 def test_manifests_are_valid_to_kubernetes_own_schemas(manifests: dict[str, dict[str, Any]]) -> None:

@@ -13,7 +13,8 @@ from sklearn.datasets import load_digits
 from hybridclf import HybridClassifier, InvalidInputError, PairedTTest, UnknownLabelError
 from hybridclf.serving import Limits
 from hybridclf.serving.labels import RequestLabels
-from hybridclf.serving.service import Question, Service
+from hybridclf.serving.questions import Question
+from hybridclf.serving.service import Service
 from tests.adapters.tiny_pair import specs_of
 
 LABELS = ["cat", "dog", "red ball"]
@@ -89,6 +90,18 @@ def test_a_request_with_labels_of_its_own_is_the_zero_shot_classifier(
         posterior, (result,) = fresh.decide([image])
         np.testing.assert_allclose(answer.posterior, posterior[0], atol=1e-4)
         assert (answer.evaluations, answer.stopped_by) == (result.evaluations, result.stopped_by)
+
+
+def test_warming_up_asks_a_denoiser_of_several_prompts(text_pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = ["a photo of a {}", "a drawing of a {}", "{}"]
+    clf = HybridClassifier(*specs_of(text_pair), prompts=prompts, allocation=PairedTTest(0.01, 2, 3), random_state=0)
+    clf.fit(None, LABELS)
+    predict, rows = clf.denoiser_.predict, list[int]()
+    monkeypatch.setattr(clf.denoiser_, "predict", lambda x_t, *rest: rows.append(len(x_t)) or predict(x_t, *rest))
+    service = Service(clf, Limits())
+    service.warm_up()
+    service.close()
+    assert len(rows) >= 1
 
 
 def test_labels_that_read_the_same_are_refused(service: Service, image: Image.Image) -> None:

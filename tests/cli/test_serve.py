@@ -1,0 +1,73 @@
+"""`hybridclf serve` up to its start: the served model's name, and signals that come before."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from hybridclf import HybridClassifier, serving
+from hybridclf.cli import app
+
+
+class Served:
+    """What `serving.run` was called with, and what was read anew."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.names = list[str]()
+        self.read_anew = list[str]()
+        self.on_hangup: Any = None
+        monkeypatch.setattr(serving, "run", self._run)
+        monkeypatch.setattr(serving, "reload_model", lambda application, load: self.read_anew.append("model"))
+        monkeypatch.setattr(serving, "reload_keys", lambda application, path: self.read_anew.append("keys"))
+
+    def _run(self, application: Any, *_: Any, on_hangup: Any, **options: Any) -> None:
+        self.names.append(application.state.name)
+        self.on_hangup = on_hangup
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Served:
+    return Served(monkeypatch)
+
+
+def serve(*arguments: str) -> None:
+    result = CliRunner().invoke(app, ["serve", "--port", "0", *arguments])
+    assert result.exit_code == 0, result.output
+
+
+def test_a_model_in_a_folder_has_the_folders_own_name(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    HybridClassifier.from_pretrained("digits").save(tmp_path / "version-1")
+    (tmp_path / "current").symlink_to("version-1")
+    monkeypatch.chdir(tmp_path / "version-1")
+    for model in (".", "../version-1/", "../current", "digits"):
+        serve("--model", model)
+    assert served.names == ["version-1", "version-1", "current", "digits"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="has no SIGHUP")
+def test_sighup_while_the_model_loads_is_answered_once_it_has(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "keys").write_text("key\n")
+    escaped, load = list[int](), HybridClassifier.from_pretrained
+
+    def loading(*arguments: Any, **options: Any) -> Any:
+        signal.raise_signal(signal.SIGHUP)
+        assert served.read_anew == []
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(HybridClassifier, "from_pretrained", loading)
+    before = signal.signal(signal.SIGHUP, lambda number, _: escaped.append(number))
+    try:
+        serve("--reload-model", "--api-key-file", str(tmp_path / "keys"))
+        assert served.read_anew == ["keys", "model"] and escaped == []
+        served.on_hangup()
+        assert served.read_anew == ["keys", "model"] * 2
+        signal.raise_signal(signal.SIGHUP)
+        assert escaped == [signal.SIGHUP]
+    finally:
+        signal.signal(signal.SIGHUP, before)

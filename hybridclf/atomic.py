@@ -1,11 +1,12 @@
 """Atomic writing: files are complete and on the disk, or absent."""
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["PART", "in_utf8", "make_folder", "sync_folder", "sync_tree", "write_together", "write_whole"]
+__all__ = ["PART", "copy_tree", "in_utf8", "make_folder", "sync_folder", "sync_tree", "write_together", "write_whole"]
 
 PART = ".part"
 """Ending of files that `write_together` has not put in place yet."""
@@ -87,6 +88,15 @@ def make_folder(folder: Path) -> None:
     # the name of a new folder is in its parent
     for path in missing:
         sync_folder(path.parent)
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy a file or a folder, over what is there, and wait until it is on the disk."""
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+        sync_tree(target)
+    else:
+        write_whole(target, target.with_name(f"{target.name}{PART}"), lambda file: file.write(source.read_bytes()))
 
 
 def sync_tree(folder: Path) -> None:

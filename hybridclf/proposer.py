@@ -23,6 +23,7 @@ __all__ = [
     "FunctionProposer",
     "accepts_gaps",
     "aligned_log_proba",
+    "check_answers",
     "column_of",
     "default_proposer",
     "is_trained",
@@ -266,6 +267,28 @@ def aligned_log_proba(proposer: Any, items: Any, classes: np.ndarray) -> np.ndar
     items = items if isinstance(items, Items) else Items(items, items)
     X = items.images if getattr(proposer, "takes_images", False) else rows_of(items.given)
     return log_proba(proposer, X)[:, column_of(proposer, classes)]
+
+
+def check_answers(proposer: Any, items: Items, classes: np.ndarray) -> None:
+    """Check that a trained proposer answers for a user's images, by asking it about the first two.
+
+    Raises
+    ------
+    InvalidInputError
+        If it raises an error; ours says what it was given.
+    """
+    try:
+        aligned_log_proba(proposer, items.select(np.arange(min(2, len(items)))), classes)
+    except InvalidInputError:
+        raise
+    except Exception as error:
+        takes_images, shape = getattr(proposer, "takes_images", False), np.shape(items.images)[1:]
+        size = "images as they are" if len(shape) != 3 else "images of {}x{}x{}".format(*shape)
+        given = size if takes_images or len(shape) != 3 else f"the flat pixels of {size}"
+        raise InvalidInputError(
+            f"tier 1 ({type(proposer).__name__}) does not answer for these items: {error}; it is given {given}. Give "
+            "items, or image_shape, of the size that it was fitted on; or wrap it in an object with takes_images = True"
+        ) from error
 
 
 def rows_of(X: Any) -> Any:

@@ -25,6 +25,7 @@ from sklearn.svm import SVC
 
 from hybridclf import FixedTrials, HybridClassifier, InvalidInputError, InvalidTypeError, Race, UncalibratedWarning
 from hybridclf.fitting import calibration, recording
+from hybridclf.fitting.tier_fitter import TierFitter
 from hybridclf.proposer import default_proposer
 
 QUICK = Race(max_trials=4)
@@ -232,7 +233,7 @@ def test_too_few_columns_are_refused(denoiser: Any) -> None:
         def predict_log_proba(self, X: Any) -> np.ndarray:
             return super().predict_log_proba(X)[:, :2]
 
-    with pytest.raises(InvalidInputError, match=r"in the shape \(90, 2\); one column for each of its 3 classes_"):
+    with pytest.raises(InvalidInputError, match=r"in the shape \(2, 2\); one column for each of its 3 classes_"):
         quick(FrozenEstimator(Short().fit(X, Y)), denoiser).fit(X, Y)
 
 
@@ -364,6 +365,25 @@ def test_nested_parameters_of_the_defaults() -> None:
         HybridClassifier().set_params(proposer__alpha=3)
 
 
+def test_a_tier_that_is_set_after_fit_is_not_taken_for_a_fitted_one(denoiser: Any, tmp_path: Any) -> None:
+    clf = quick(GaussianNB(), denoiser).fit(X, Y)
+    clf.set_params(**clf.get_params()).calibrate(X, Y)
+    clf.set_params(proposer=FrozenEstimator(LogisticRegression().fit(X, Y)))
+    for use in (lambda: clf.calibrate(X, Y), lambda: clf.save(tmp_path / "model")):
+        with pytest.raises(
+            InvalidInputError, match="proposer was set after `fit`, but the tiers are still those of then"
+        ):
+            use()
+    clf.fit(X, Y).calibrate(X, Y)
+
+
+def test_a_trained_tier_1_is_asked_before_a_denoiser_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TierFitter, "_train", lambda *_: pytest.fail("trained"))
+    small = FrozenEstimator(GaussianNB().fit(RNG.random((N, 25)), Y))
+    with pytest.raises(InvalidInputError, match=r"25 features.*it is given the flat pixels of images of 6x6x1"):
+        quick(small).fit(RNG.random((N, 6, 6)), Y)
+
+
 def test_a_grid_over_the_defaults(denoiser: Any) -> None:
     grid = {"proposer__C": [0.01, 1.0], "allocation__confidence": [0.8, 0.99]}
     search = GridSearchCV(quick(None, denoiser, allocation=None), grid, cv=2).fit(X, Y)
@@ -377,6 +397,9 @@ def test_clones_share_a_given_denoiser(denoiser: Any) -> None:
     assert copy.denoiser is denoiser
     assert copy.proposer is not clf.proposer
     assert copy.get_params(deep=False).keys() == clf.get_params(deep=False).keys()
+    network = torch.nn.Linear(5, 3)
+    for proposer in (network, network.forward, None, "sklearn:GaussianNB"):
+        assert clone(quick(proposer, denoiser)).proposer is proposer
 
 
 def test_parameters_set_after_fit_are_checked_or_wait_for_the_next(denoiser: Any) -> None:

@@ -519,6 +519,18 @@ def test_what_a_killed_save_left_may_be_replaced(place: int, copied: Path, monke
     np.testing.assert_array_equal(HybridClassifier.load(copied).predict_proba(X), other.predict_proba(X))
 
 
+def test_tiers_that_lie_in_another_saved_model_come_along(text_pair: Path, tmp_path: Path) -> None:
+    first, second = shutil.copytree(text_pair, tmp_path / "first"), tmp_path / "second"
+    specs = f"open_clip:local-dir:{first}/clip", f"diffusers:{first}/sd"
+    HybridClassifier(*specs, device="cpu").fit(None, ["cat", "dog"]).save(first)
+    for _ in range(2):  # again, over what is there
+        HybridClassifier.load(first).save(second)
+    first.rename(tmp_path / "away")
+    loaded = HybridClassifier.load(second)
+    assert (loaded.proposer, loaded.denoiser) == (f"open_clip:local-dir:{second}/clip", f"diffusers:{second}/sd")
+    assert {path.name for path in second.iterdir()} == {"clip", "sd", "model.json"}
+
+
 def test_nothing_else_is_overwritten(model: HybridClassifier, tmp_path: Path) -> None:
     note = tmp_path / "note.txt"
     note.write_text("mine")

@@ -186,7 +186,8 @@ class HybridClassifier(Explains):
         """Write the fitted classifier into a folder, as JSON, safetensors and skops.
 
         A tier that is named by a spec string is saved as that string, relative to the folder if its path lies in there:
-        such a folder can be moved as a whole.
+        such a folder can be moved as a whole. A tier that lies in another saved model, from which the classifier was
+        loaded, is copied.
 
         Parameters
         ----------
@@ -198,8 +199,10 @@ class HybridClassifier(Explains):
         SavedModelError
             If the folder holds something else, or a part cannot be saved: a function, an allocation of your own, or a
             tier that is neither named by a spec string, nor scikit-learn's, nor trained by `fit` or `train_pair`.
+        InvalidInputError
+            If a tier was set after `fit`.
         """
-        check_is_fitted(self)
+        self._check_tiers()
         persistence.save(folder, self.get_params(deep=False), self._fitted())
 
     @classmethod

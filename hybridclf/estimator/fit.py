@@ -26,7 +26,7 @@ from ..fitting.tier_fitter import FittedTiers, Sample, TierFitter
 from ..fitting.validation import check_classes, check_labels, check_parameters, class_numbers
 from ..fitting.worth import Worth
 from ..models import LateConditionedDenoiser
-from ..proposer import is_trained
+from ..proposer import check_answers, is_trained
 from ..reranking.fusion import Fusion
 from ..reranking.novelty import UsualValues
 from ..training.denoiser import TrainingConfig
@@ -101,7 +101,7 @@ class FitsTiers(ReadsItems):
         if X is None:
             check_labels(y)  # before gigabytes are read
         proposer, denoiser = resolve_tiers(self)
-        self._objective, self._weighting = self.objective, self.weighting
+        self._objective, self._weighting, self._tiers_set = self.objective, self.weighting, frozenset()
         if X is None:
             check_taken(proposer, Metadata(None, None, {k: v for k, v in params.items() if v is not None}))
             return self._fit_labels(proposer, denoiser, y)
@@ -116,6 +116,8 @@ class FitsTiers(ReadsItems):
         self.classes_ = self._classes(proposer, denoiser, y)
         numbers = class_numbers(y, self.classes_)
         check_classes(self.classes_, numbers, trains=denoiser is None)
+        if is_trained(proposer):
+            check_answers(proposer, items, self.classes_)  # before a denoiser is trained for it
         self._seed = draw_seed(self.random_state)
         sample = Sample(items, numbers, metadata.weight, metadata.groups)
         tiers, recording = self._cross_fit(proposer, denoiser, items.images, metadata.proposer).fit(sample, cv)
@@ -165,9 +167,10 @@ class FitsTiers(ReadsItems):
         Raises
         ------
         InvalidInputError
-            For numbers out of range, or too few images for the bound; the error says how many would do.
+            For numbers out of range, too few images for the bound (the error says how many would do), or a tier that
+            was set after `fit`.
         """
-        check_is_fitted(self)
+        self._check_tiers()
         check_parameters(self)
         items, y = self._read_labelled(X, y)
         if groups is not None:
@@ -210,6 +213,15 @@ class FitsTiers(ReadsItems):
         weighting = resolve_weighting(self._weighting)
         self.worth_ = worth_with(recording, self.worth_, self.classes_, before, after, weighting, self._seed)
         self.calibration_ = replace(self.calibration_, worth=self.worth_)
+
+    def _check_tiers(self) -> None:
+        """Check that both tiers are fitted, and those that the parameters name."""
+        check_is_fitted(self)
+        if self._tiers_set:
+            raise InvalidInputError(
+                f"{' and '.join(sorted(self._tiers_set))} was set after `fit`, but the tiers are still those of then; "
+                "call fit(X, y), or make a HybridClassifier(proposer, denoiser) of the new ones"
+            )
 
     def _cross_fit(
         self, proposer: Any, denoiser: Any, images: Any, proposer_params: Mapping[str, Any] | None = None
@@ -290,5 +302,5 @@ class FitsTiers(ReadsItems):
         self.fusion_, self.worth_ = self.calibration_.fusion, self.calibration_.worth
 
 
-_FITTED = ("_seed", "_takes_arrays", "_table", "_usual", "_objective", "_weighting")
+_FITTED = ("_tiers_set", "_seed", "_takes_arrays", "_table", "_usual", "_objective", "_weighting")
 """Attributes that `fit` sets beside those whose names end in "_"."""

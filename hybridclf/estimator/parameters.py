@@ -25,6 +25,9 @@ class HasParameters(ClassifierMixin, BaseEstimator):
 
     guarantee_: Guarantee | None  # of `calibrate`; here, as `set_params` ends it
 
+    _tiers_set: frozenset[str] = frozenset()
+    """Tiers that `set_params` has changed since the last `fit`."""
+
     __metadata_request__fit: ClassVar[dict[str, bool | None]] = {"sample_weight": None, "groups": True}
 
     def __init__(
@@ -98,7 +101,7 @@ class HasParameters(ClassifierMixin, BaseEstimator):
         """Set parameters by name, also nested ones such as `allocation__confidence` and `proposer__C`.
 
         Of a fitted classifier `allocation`, `top_k`, `batch_size`, `reject`, `novel_label` and `verbose` take effect at
-        once, the others with the next `fit`.
+        once, the others with the next `fit`; until then a new tier can be neither calibrated nor saved.
 
         Raises
         ------
@@ -107,6 +110,7 @@ class HasParameters(ClassifierMixin, BaseEstimator):
         ValueError
             From scikit-learn, for any other name that there is not.
         """
+        before = self.proposer, self.denoiser
         of_race = _pop_nested(params, "allocation")
         of_default = _pop_nested(params, "proposer") if _is_default(params.get("proposer", self.proposer)) else {}
         super().set_params(**params)
@@ -125,6 +129,10 @@ class HasParameters(ClassifierMixin, BaseEstimator):
                 (proposer if "__" in key or key in own else proposer[-1]).set_params(**{key: value})
             if repr(proposer) != repr(default_proposer()):
                 self.proposer = proposer
+        if hasattr(self, "classes_"):
+            now = {"proposer": self.proposer, "denoiser": self.denoiser}
+            changed = {name for (name, tier), old in zip(now.items(), before, strict=True) if tier is not old}
+            self._tiers_set = self._tiers_set | changed
         if hasattr(self, "guarantee_") and (of_race or {"allocation", "top_k"} & params.keys()):
             self.guarantee_ = None  # it is one of other settings
         return self
@@ -134,10 +142,12 @@ class HasParameters(ClassifierMixin, BaseEstimator):
         return Race() if self.allocation is None else self.allocation
 
     def __sklearn_clone__(self) -> Self:
-        """An unfitted copy; a denoiser that was given is shared, as nothing changes it."""
+        """An unfitted copy; a denoiser or function that was given is shared, as nothing changes it."""
         params = super().get_params(deep=False)
-        denoiser = params.pop("denoiser")
-        other = type(self)(denoiser=denoiser, **{name: clone(value, safe=False) for name, value in params.items()})
+        shared = {"denoiser": params.pop("denoiser")}
+        if not any(hasattr(self.proposer, name) for name in ("fit", "get_params", "__sklearn_clone__")):
+            shared["proposer"] = params.pop("proposer")
+        other = type(self)(**shared, **{name: clone(value, safe=False) for name, value in params.items()})
         if hasattr(self, "_metadata_request"):
             other._metadata_request = copy.deepcopy(self._metadata_request)
         return other

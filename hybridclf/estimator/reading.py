@@ -17,7 +17,10 @@ from .parameters import HasParameters
 __all__ = ["ReadsItems"]
 
 GAP = 3
-"""Times the side that tiers resize images to, which images of any size keep on arrival."""
+"""Factor by which an image of any size stays larger than the tiers resize it to: then that gives the same pixels.
+
+Pillow's `resize` says so of its own `reducing_gap`, which averages in the same way.
+"""
 
 
 class ReadsItems(HasParameters):
@@ -74,8 +77,11 @@ class ReadsItems(HasParameters):
 
     def _read_mixed(self, X: Any, reset: bool) -> Items:
         """A table with gaps or text: as it is for tier 1, as numbers for tier 2."""
-        validate_data(self, X, skip_check_array=True, reset=reset)
-        given = X if hasattr(X, "shape") else np.asarray(X)
+        if hasattr(X, "columns"):  # a data frame, whose columns may be of types that make no array
+            validate_data(self, X, skip_check_array=True, reset=reset)
+            given = X
+        else:
+            given = validate_data(self, X, reset=reset, dtype=None, ensure_all_finite=False)
         if reset:
             self._table = TableEncoder().fit(given)
         assert self._table is not None

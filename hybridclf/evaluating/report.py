@@ -79,8 +79,9 @@ class Report:
 
     @property
     def advises(self) -> bool:
-        """True if other settings than the classifier's own are worth a try."""
-        return self.verdict.pays is not False and not self.recommended.own
+        """True if other settings than the classifier's own are worth a try: the verdict does not say to use tier 1."""
+        pays = self.recommended.pays if self.verdict.pays is None else self.verdict.pays
+        return pays and not self.recommended.own
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, without pictures; what is not a number (a bin without images) is None."""

@@ -53,7 +53,7 @@ class Settings:
     own : bool
         Whether the classifier is best left as it is.
     pays : bool
-        Whether re-ranking pays on the images for calibration.
+        Whether re-ranking pays on the images for calibration; the report's verdict is of the test images.
     line : str
         Python that makes it so; X and y are images with their labels that neither tier was trained on.
     """
@@ -221,7 +221,7 @@ def _suffices(own: _Option, chosen: _Option) -> bool:
 
 def _settings(clf: HybridClassifier, chosen: _Option, pays: bool) -> Settings:
     confidence, max_trials = getattr(chosen.allocation, "confidence", None), chosen.allocation.max_trials
-    line = "clf" if chosen.own else _line(clf, chosen, f"Race({confidence:g}, {max_trials})")
+    line = "clf  # as it is" if chosen.own else _line(clf, chosen, f"Race({confidence:g}, {max_trials})")
     return Settings(chosen.top_k, confidence, max_trials, chosen.objective, chosen.own, pays, line)
 
 

@@ -96,6 +96,8 @@ def _advice(settings: Settings) -> str:
 def _more(difference: Difference, n_images: int) -> str:
     """Number of images that would tell such a gain from zero, if the share of changed answers stays."""
     gain, changed = abs(difference.accuracy.value), (difference.fixed + difference.broken) / n_images
+    if not changed:
+        return "no answer is another one so far"
     if gain * n_images < 1:
         return "fixed and broken images cancel out so far"
     needed = ceil((1.96 / gain) ** 2 * (changed - gain**2))  # the variance of a difference of -1, 0 or 1

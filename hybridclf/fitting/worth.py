@@ -157,7 +157,9 @@ class Worth:
             why = "does not pay here" if self.n_images >= FEWEST else few
             return f"Re-ranking {why} and is off, use tier 1: {figures}."
         off = f" It is off for {', '.join(map(str, self.harmed))}, which it would harm." if self.harmed else ""
-        return f"Re-ranking pays: {figures}.{off}"
+        # of log loss, held-out images tell sooner
+        by = "" if self.accuracy_gain.low > 0 else " by log loss, while they cannot tell of accuracy"
+        return f"Re-ranking pays{by}: {figures}.{off}"
 
     def _figures(self, images: str) -> str:
         gain = self.accuracy_gain

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from safetensors.numpy import save as dump_tensors
 from sklearn.base import BaseEstimator
 
 from .. import __version__, plugins
-from ..atomic import PART, make_folder, write_together
+from ..atomic import PART, copy_tree, make_folder, write_together
 from ..data.tables import TableEncoder
 from ..devices import as_device
 from ..errors import InvalidInputError, SavedModelError
@@ -59,7 +60,9 @@ _PLAIN = ("n_iter_", "n_features_in_", "feature_names_in_")
 def save(folder: str | Path, parameters: Mapping[str, Any], fitted: Mapping[str, Any]) -> None:
     """Write a classifier's parameters and fitted attributes into a folder; see `HybridClassifier.save`."""
     folder = Path(folder)
-    description = _describe(parameters, fitted, folder)
+    specs = {tier: parameters[tier] for tier in ("proposer", "denoiser") if isinstance(parameters[tier], str)}
+    portable, parts = zip(*(_portable(spec, folder) for spec in specs.values()), strict=True) if specs else ((), ())
+    description = _describe({**parameters, **dict(zip(specs, portable, strict=True))}, fitted)
     _check_target(folder, description)
     arrays = skops = b""
     if description["fitted_proposer"]:
@@ -69,6 +72,8 @@ def save(folder: str | Path, parameters: Mapping[str, Any], fitted: Mapping[str,
     text = json.dumps(description, indent=1, default=_plain)
     denoiser = b"" if isinstance(description["denoiser"], str) else dump_tensors(denoiser_weights(fitted["denoiser_"]))
     make_folder(folder)
+    for part in chain(*parts):
+        copy_tree(part, folder / part.name)
     write_together(folder, dict(zip(FILES, (denoiser, arrays, skops, f"{text}\n".encode()), strict=True)))
 
 
@@ -122,18 +127,39 @@ def _check_target(folder: Path, description: dict[str, Any]) -> None:
     if not folder.exists() or (folder / "model.json").exists():
         return
     specs = [description[tier] for tier in ("proposer", "denoiser")]
-    # tiers, and files that options name: "diffusers:./sd?lora=./tuned/lora.safetensors" has sd and tuned
-    parts = {part for spec in specs if isinstance(spec, str) for part in re.findall(r"[:=]\./([^/?&]+)", spec)}
+    parts = {part for spec in specs if isinstance(spec, str) for part in _parts(spec)}
     parts |= {name + end for name in FILES for end in ("", PART)}
     if not folder.is_dir() or not parts.issuperset(path.name for path in folder.iterdir()):
         raise SavedModelError(f"{folder} exists and is not a saved model; give a new or empty folder")
 
 
-def _describe(parameters: Mapping[str, Any], fitted: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """All of a classifier that goes into JSON, for that folder."""
+def _parts(spec: str) -> list[str]:
+    """Names of what a saved spec string has in its model's folder.
+
+    >>> _parts("diffusers:./sd?lora=./tuned/lora.safetensors")
+    ['sd', 'tuned']
+    """
+    return re.findall(r"[:=]\./([^/?&]+)", spec)
+
+
+def _portable(spec: str, folder: Path) -> tuple[str, list[Path]]:
+    """Make a spec string portable for saving, and list the parts of another saved model that have to come along.
+
+    A classifier that was loaded from one folder and is saved in another so keeps the tiers that lie in the first.
+    """
+    own = plugins.portable(spec, folder)
+    for path in map(Path, re.findall(r"[:=](/[^?&]+)", own)):
+        homes = [parent for parent in path.parents if (parent / "model.json").exists()]
+        if homes and read_description(homes[0]):
+            own = plugins.portable(spec, homes[0])
+            return own, [homes[0] / part for part in _parts(own)]
+    return own, []
+
+
+def _describe(parameters: Mapping[str, Any], fitted: Mapping[str, Any]) -> dict[str, Any]:
+    """All of a classifier that goes into JSON."""
     parameters = dict(parameters)
-    tiers = (parameters.pop(name) for name in ("proposer", "denoiser"))
-    proposer, denoiser = (plugins.portable(tier, folder) if isinstance(tier, str) else tier for tier in tiers)
+    proposer, denoiser = (parameters.pop(name) for name in ("proposer", "denoiser"))
     fitted_proposer = isinstance(fitted["proposer_"], BaseEstimator)
     if not isinstance(denoiser, str) and not isinstance(fitted["denoiser_"], LateConditionedDenoiser):
         raise _unsaveable("denoiser", fitted["denoiser_"])

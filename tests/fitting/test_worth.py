@@ -60,6 +60,7 @@ def test_it_pays_if_both_accuracy_and_log_loss_say_so(fixed: int, broken: int, g
     assert worth.pays is pays
     sentence = str(worth)
     assert sentence.startswith("Re-ranking pays" if pays else "Re-ranking does not pay here and is off, use tier 1")
+    assert ("by log loss" in sentence) is (pays and worth.accuracy_gain.low <= 0)
     assert f"{fixed} fixed, {broken} broken" in sentence
 
 

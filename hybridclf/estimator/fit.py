@@ -101,7 +101,7 @@ class FitsTiers(ReadsItems):
         if X is None:
             check_labels(y)  # before gigabytes are read
         proposer, denoiser = resolve_tiers(self)
-        self._objective, self._weighting, self._tiers_set = self.objective, self.weighting, frozenset()
+        self._objective, self._weighting = self.objective, self.weighting
         if X is None:
             check_taken(proposer, Metadata(None, None, {k: v for k, v in params.items() if v is not None}))
             return self._fit_labels(proposer, denoiser, y)

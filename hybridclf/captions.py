@@ -64,11 +64,18 @@ def check_captions(captions: Any, n_images: int) -> list[tuple[str, ...]]:
     Raises
     ------
     InvalidInputError
-        For another number of sequences than images, an image without captions, or a caption that is empty, there twice
-        or no text.
+        For a text in place of a sequence of them, another number of sequences than images, an image without captions,
+        or a caption that is empty, there twice or no text.
     """
-    same = isinstance(captions, Sequence) and all(isinstance(caption, str) for caption in captions)
-    listed = [tuple(captions)] * n_images if same else [tuple(own) for own in captions]
+    if isinstance(captions, str):  # a sequence, too: of letters
+        raise InvalidInputError(f"captions must be lists of texts, got the text {captions!r}; give [{captions!r}]")
+    given = list(captions)
+    texts = [own for own in given if isinstance(own, str)]
+    if texts and len(texts) < len(given):
+        raise InvalidInputError(
+            f"some captions are lists and some are texts, such as {texts[0]!r}; give one list per image: [{texts[0]!r}]"
+        )
+    listed = [tuple(given)] * n_images if texts else [tuple(own) for own in given]
     if len(listed) != n_images:
         raise InvalidInputError(f"got {n_images} images and {len(listed)} lists of captions; give one list per image")
     for i, own in enumerate(listed):

@@ -13,7 +13,7 @@ from .denoising.objectives import BOUNDS, OBJECTIVES, resolve_objective
 from .errors import InvalidInputError
 from .ports import Label, n_prompts, take
 from .reranker import Reranker
-from .reranking.evidence import TIER_1_ANSWERS
+from .reranking.evidence import TIER_1_ANSWERS, RerankResult
 
 __all__ = ["Explanation", "explain"]
 
@@ -41,8 +41,8 @@ class Explanation:
     gaps : float array `[T]`
         The same difference of errors in each trial, summed over the image: positive where a trial speaks for a.
     asked : bool
-        False if tier 1 answers alone (`stopped_by` "off", "novel" or "fallback"): `map` and
-        `gaps` are then what tier 2 would say, and count for nothing.
+        False if tier 1 answers alone: its prior settles the image without a trial, or `stopped_by` is "off", "novel" or
+        "fallback". `map` and `gaps` are then what tier 2 would say, and count for nothing.
     """
 
     a: Label
@@ -78,7 +78,7 @@ def explain(
     labels: tuple[Label, Label],
     log_prior: np.ndarray,
     objective: str,
-    stopped_by: str,
+    result: RerankResult,
 ) -> Explanation:
     """Ask a denoiser about one image under two classes, and keep the errors by pixel.
 
@@ -96,8 +96,8 @@ def explain(
         Tier 1's log-probabilities of them.
     objective : str
         Error between noise and predicted noise.
-    stopped_by : str
-        Why the image's re-ranking ended: tier 1 may have answered alone.
+    result : RerankResult
+        Outcome of the image's re-ranking: tier 1 may have answered alone.
 
     Raises
     ------
@@ -129,8 +129,9 @@ def explain(
         )
     sums, trials = np.array([[-gaps.sum() / 2, gaps.sum() / 2]]), np.array([n_trials])
     together, alone = (stage.fusion.scores(prior[None], sums, trials)[0] for prior in (log_prior, np.zeros(2)))
-    evidence, asked = float(alone[0] - alone[1]), stopped_by not in TIER_1_ANSWERS
-    tier_1 = np.log(stage.fusion.tier_1(log_prior[None], stopped_by)[0])
+    evidence = float(alone[0] - alone[1])
+    asked = result.rows > 0 and result.stopped_by not in TIER_1_ANSWERS
+    tier_1 = np.log(stage.fusion.tier_1(log_prior[None], result.stopped_by)[0])
     return Explanation(
         a=labels[0],
         b=labels[1],

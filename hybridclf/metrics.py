@@ -22,6 +22,9 @@ __all__ = [
 N_BINS = 15
 """Number of equal-width bins of a calibration error, as in the literature."""
 
+ROUNDING = 1e-6
+"""How far a confidence in single precision may be above 1 or below 0."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -236,13 +239,11 @@ def reliability_bins(confidence: np.ndarray, right: np.ndarray, n_bins: int = N_
     ValueError
         If the lengths differ.
     """
-    check_consistent_length(confidence, right)
-    if not np.all((confidence >= -1e-9) & (confidence <= 1 + 1e-9)):
-        raise InvalidInputError(f"confidence must lie in [0, 1], got {np.min(confidence)} to {np.max(confidence)}")
+    confidence, right = _confidences(confidence, right)
     edges = np.linspace(0, 1, n_bins + 1)
-    number = np.searchsorted(edges[1:-1], np.clip(confidence, 0, 1))
+    number = np.searchsorted(edges[1:-1], confidence)
     # per bin: how many answers, the sum of their confidences, and how many are right
-    count, *sums = (np.bincount(number, w, n_bins) for w in (None, confidence, _answers(right)))
+    count, *sums = (np.bincount(number, w, n_bins) for w in (None, confidence, right))
     with np.errstate(invalid="ignore"):  # 0 / 0 in empty bins
         return Bins(edges, count, sums[0] / count, sums[1] / count)
 
@@ -263,17 +264,25 @@ def equal_count_bins(confidence: np.ndarray, right: np.ndarray, n_bins: int = 10
     Raises
     ------
     InvalidInputError
-        For no answers.
+        As for `reliability_bins`.
     ValueError
         If lengths differ.
     """
-    check_consistent_length(confidence, right)
-    right = _answers(right)
+    confidence, right = _confidences(confidence, right)
     edges = np.unique(np.quantile(confidence, np.arange(1, n_bins) / n_bins, method="lower"))
     edges = np.array([0.0, *edges[(edges > 0) & (edges < np.max(confidence))], 1.0])
     number = np.searchsorted(edges[1:-1], confidence)
     count, *sums = (np.bincount(number, w, len(edges) - 1) for w in (None, confidence, right))
     return Bins(edges, count, sums[0] / count, sums[1] / count)
+
+
+def _confidences(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Confidences, float `[n]` in [0, 1] without rounding, and right answers, bool `[n]`."""
+    check_consistent_length(confidence, right)
+    right, confidence = _answers(right), np.asarray(confidence, dtype=float)
+    if not np.all((confidence >= -ROUNDING) & (confidence <= 1 + ROUNDING)):  # nan is neither
+        raise InvalidInputError(f"confidence must lie in [0, 1], got {confidence.min()} to {confidence.max()}")
+    return np.clip(confidence, 0, 1), right
 
 
 def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, n_bins: int = N_BINS) -> float:

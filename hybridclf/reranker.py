@@ -41,7 +41,8 @@ class Reranker:
         Decides which candidates get the next trial, and when to stop. Default: `Race` if the fusion is calibrated, else
         `PairedTTest`.
     fusion : Fusion, optional
-        Turns prior and evidence into a posterior. Default: unfitted; evidence alone decides.
+        Turns prior and evidence into a posterior; a fitted one goes with the `weighting` and `order` that it was fitted
+        for, as `HybridClassifier.reranker` puts them together. Default: unfitted; evidence alone decides.
     objective : "l2", "l1", "huber", "vlb" or "l2+vlb"
         The error between noise and predicted noise; the last two are for a denoiser that has learned its variance.
     weighting : Weighting, optional
@@ -131,7 +132,7 @@ class Reranker:
         Raises
         ------
         InvalidInputError
-            If lengths do not match or a prior is not a number.
+            If lengths do not match, a candidate list is a text, or a prior is not a number.
         UnknownLabelError
             If the denoiser does not know a label.
         """
@@ -201,6 +202,12 @@ class Reranker:
                 f"got {len(images)} images, {len(candidates)} candidate lists and {len(log_prior)} log priors; "
                 "give one of each per image"
             )
+        for i, labels in enumerate(candidates):
+            if isinstance(labels, str):  # a sequence, too: of letters
+                raise InvalidInputError(
+                    f"image {i} needs a list of candidates, got the text {labels!r}; give [{labels!r}], or the same "
+                    f"list for every image: [[{labels!r}, …]] * {len(images)}"
+                )
         if aside is None:
             aside = self.sets_aside(images) if self.sets_aside else [""] * len(candidates)
         if len(aside) != len(candidates):

@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 from hybridclf import FixedTrials, Fusion, HybridClassifier, InvalidInputError, PairedTTest
+from hybridclf.captions import check_captions
 from hybridclf.errors import InvalidTypeError
 from hybridclf.ports import TextModel
 from tests.adapters.tiny_pair import specs_of
@@ -81,6 +83,8 @@ def test_scores_do_not_depend_on_what_else_is_asked(clf: HybridClassifier, pictu
         ([["a cat"], [" "]], "image 1 needs captions that are texts and not empty"),
         ([["a cat"], [3]], "image 1 needs captions that are texts and not empty"),
         ([["a cat", "a dog", "a cat"], ["a dog"]], "image 0 has a caption twice"),
+        ("a cat", r"got the text 'a cat'; give \['a cat'\]"),
+        ([["a cat"], "a dog"], r"some are texts, such as 'a dog'; give one list per image: \['a dog'\]"),
         ([["a cat"], ["A CAT"]], "'a cat' and 'A CAT' read the same to the model"),
     ],
 )
@@ -89,6 +93,12 @@ def test_captions_that_cannot_be_scored(
 ) -> None:
     with pytest.raises(InvalidInputError, match=said):
         clf.score_captions(pictures[:2], captions)
+
+
+@pytest.mark.parametrize("form", [list, tuple, np.array, pd.Series, iter])
+def test_one_list_of_texts_is_for_all_images(form: Any) -> None:
+    assert check_captions(form(["ab", "cd"]), 2) == [("ab", "cd")] * 2
+    assert check_captions(np.array([["ab", "cd"], ["ef", "gh"]]), 2) == [("ab", "cd"), ("ef", "gh")]
 
 
 def test_trials_are_a_whole_number(clf: HybridClassifier, pictures: list[Image.Image]) -> None:

@@ -45,8 +45,9 @@ def test_the_map_sums_to_the_mean_gap(clf: HybridClassifier) -> None:
 
 
 def test_the_other_way_round(clf: HybridClassifier) -> None:
-    image = load_digits().images[8]
-    there, back = clf.explain(image, 8, 3, trials=4), clf.explain(image, 3, 8, trials=4)
+    image = load_digits().images[9]
+    there, back = clf.explain(image, 9, 8, trials=4), clf.explain(image, 8, 9, trials=4)
+    assert there.asked and there.evidence > 0
     assert there.prior == pytest.approx(-back.prior) and there.evidence == pytest.approx(-back.evidence, rel=1e-4)
     np.testing.assert_allclose(there.map, -back.map, atol=1e-4)
 
@@ -85,6 +86,20 @@ def test_where_tier_2_is_not_asked(clf: HybridClassifier) -> None:
     assert "from tier 1 alone" in str(found)
     pytest.importorskip("matplotlib")
     assert "answers alone" in draw_explanation(found, image).get_suptitle()
+
+
+def test_where_the_prior_settles_it(clf: HybridClassifier) -> None:
+    """Of an image that takes no trial, tier 2 gets no credit; of one that takes some, it does."""
+    settled, raced = load_digits().images[[0, 2]]
+    assert [(result.rows > 0, result.stopped_by) for result in clf.rerank([settled, raced])] == [
+        (False, "confident"),
+        (True, "confident"),
+    ]
+    found, posterior = clf.explain(settled, 0, 7, trials=2), clf.predict_proba(settled[None])[0]
+    assert not found.asked and found.evidence == 0.0 and found.gaps.any()
+    assert found.log_odds == pytest.approx(np.log(posterior[0] / posterior[7]), rel=1e-6)
+    assert "from tier 1 alone" in str(found)
+    assert clf.explain(raced, trials=2).asked
 
 
 def test_bad_input(clf: HybridClassifier) -> None:

@@ -1,6 +1,7 @@
 """Metrics against scipy, scikit-learn and brute force."""
 
 from dataclasses import astuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,6 +133,19 @@ def test_equal_confidences_are_in_one_bin() -> None:
     assert same.count.tolist() == [100] and same.accuracy.tolist() == [0.8]
     assert equal_count_bins(np.array([0.2, 0.4, 0.4, 0.9]), np.ones(4, dtype=bool), 2).count.tolist() == [3, 1]
     assert equal_count_bins(np.array([0.9, 0.6]), np.array([True, False])).count.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("bins_of", [reliability_bins, equal_count_bins])
+def test_confidences_are_read_alike(bins_of: Any) -> None:
+    """As a list, and where single precision has rounded them above 1."""
+    made = bins_of([0.21, 0.41, 0.91, 1.0], [False, True, False, True])
+    single = np.array([0.21, 0.41, 0.91, 1.0000001], dtype=np.float32)
+    rounded = bins_of(single, np.array([False, True, False, True]))
+    assert made.count.sum() == 4 and rounded.count.tolist() == made.count.tolist()
+    np.testing.assert_allclose(rounded.confidence, made.confidence, atol=1e-6)
+    for confidence in (np.nan, 1.001, -0.001):
+        with pytest.raises(InvalidInputError, match=r"confidence must lie in \[0, 1\]"):
+            bins_of(np.array([0.5, confidence]), np.array([True, True]))
 
 
 def test_perfect_confidence_has_no_error() -> None:

@@ -509,6 +509,8 @@ def test_nothing_to_rerank(gaussian_denoiser: Callable[..., Denoiser], means: di
         ({"log_prior": [[0, 0], ["a", "b"], [0, 0]]}, InvalidInputError, "image 1: a log prior must be one number per"),
         ({"candidates": [["ant", "bee"], [], ["ant"]]}, InvalidInputError, "image 1 has no candidates"),
         ({"candidates": [["ant", "ant"]] * 3}, InvalidInputError, "image 0 lists a candidate twice"),
+        ({"candidates": ["ant", "bee", "ant"]}, InvalidInputError, r"got the text 'ant'; give \['ant'\], or the same"),
+        ({"candidates": [["ant"], ["ant"], "bee"]}, InvalidInputError, "image 2 needs a list of candidates"),
         ({"candidates": [["ant", "yak"]] * 3}, UnknownLabelError, "yak"),
     ],
 )
@@ -552,17 +554,17 @@ def test_a_fusion_of_another_tier_1_is_said(gaussian_denoiser: Callable[..., Any
     denoiser = gaussian_denoiser(dict(zip("ab", np.eye(2), strict=True)))
     fusion = Fusion(1.0, 0.5, 0.2, calibrated=True, top_log_prior=float(np.log(0.9)))
     stage, images = Reranker(denoiser, allocation=FixedTrials(1), fusion=fusion), np.zeros((40, 2))
-    stage.rerank(images, ["ab"] * 40, np.log([[0.8, 0.2]] * 40))
-    stage.rerank(images, ["ab"] * 40)  # no tier 1 at all
+    stage.rerank(images, [["a", "b"]] * 40, np.log([[0.8, 0.2]] * 40))
+    stage.rerank(images, [["a", "b"]] * 40)  # no tier 1 at all
     with pytest.warns(UncalibratedWarning, match=r"probability 0.50 .* it had 0.90: that was another tier 1"):
-        stage.rerank(images, ["ab"] * 40, np.log([[0.5, 0.5]] * 40))
-    stage.rerank(images[:5], ["ab"] * 5, np.log([[0.5, 0.5]] * 5))  # too few to tell
+        stage.rerank(images, [["a", "b"]] * 40, np.log([[0.5, 0.5]] * 40))
+    stage.rerank(images[:5], [["a", "b"]] * 5, np.log([[0.5, 0.5]] * 5))  # too few to tell
 
 
 def test_a_model_that_overflows_is_warned_of_once(gaussian_denoiser: Callable[..., Any]) -> None:
     broken = gaussian_denoiser(dict(zip("ab", np.eye(2), strict=True)), dtype=torch.float16)
     broken.predict = lambda x_t, t, row, condition: torch.full((len(row), 2), torch.inf, dtype=torch.float16)
     with pytest.warns(FallbackWarning, match=r'40 of 40 images.*float16 overflows.*precision="bf16"') as caught:
-        results = Reranker(broken, allocation=FixedTrials(1)).rerank(np.zeros((40, 2)), ["ab"] * 40)
+        results = Reranker(broken, allocation=FixedTrials(1)).rerank(np.zeros((40, 2)), [["a", "b"]] * 40)
     assert len(caught) == 1
     assert {r.stopped_by for r in results} == {"fallback"}

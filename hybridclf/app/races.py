@@ -155,7 +155,7 @@ def _explanation(
     a, b = clf.classes_[pair].tolist()
     stage, size = clf.reranker(Race(max_trials=EXPLAINED_TRIALS)), (image.height, image.width)
     try:
-        return explain(stage, items, size, (a, b), own[pair], clf._objective, result.stopped_by)
+        return explain(stage, items, size, (a, b), own[pair], clf._objective, result)
     except InvalidInputError:
         return None
 

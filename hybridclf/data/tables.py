@@ -59,20 +59,35 @@ def _columns(table: Any) -> list[np.ndarray]:
     return list(np.asarray(table).T)
 
 
+def _gaps(column: np.ndarray) -> np.ndarray:
+    """Mask of the gaps in a column `[n]`: None, nan, and pandas' NaT and NA."""
+    return np.array([_is_gap(value) for value in column], dtype=bool)
+
+
+def _is_gap(value: Any) -> bool:
+    try:
+        return value is None or bool(value != value)  # nan and NaT differ from themselves
+    except TypeError:  # NA compared with itself is NA, which is neither true nor false
+        return True
+
+
 def _as_numbers(column: np.ndarray) -> np.ndarray | None:
     """Convert a column to float, gaps to nan; None if it holds anything else."""
     if column.dtype.kind in "biuf":
         return column.astype(float)
-    if column.dtype.kind != "O" or not all(v is None or isinstance(v, int | float | np.number) for v in column):
+    known = ~_gaps(column)
+    if column.dtype.kind != "O" or not all(isinstance(v, int | float | np.number | np.bool) for v in column[known]):
         return None
-    return np.array([np.nan if v is None else v for v in column], dtype=float)
+    numbers = np.full(len(column), np.nan)
+    numbers[known] = column[known].astype(float)
+    return numbers
 
 
 def _learn(column: np.ndarray) -> Any:
     """Median of a column of numbers, or the `MAX_VALUES` most frequent values of another, sorted."""
     numbers = _as_numbers(column)
     if numbers is None:
-        values, counts = np.unique(_as_text(column), return_counts=True)
+        values, counts = np.unique(_as_text(column[~_gaps(column)]), return_counts=True)
         return sorted(values[np.argsort(-counts, kind="stable")][:MAX_VALUES].tolist())
     known = numbers[np.isfinite(numbers)]
     return float(np.median(known)) if len(known) else 0.0
@@ -82,7 +97,8 @@ def _encode(column: np.ndarray, known: Any) -> np.ndarray:
     """Encode a column by its median, float `[n]`, or by its values, float `[n, len(known)]`."""
     if isinstance(known, list):
         # ["a", "c", "b"] against known ["a", "b"] gives [[1, 0], [0, 0], [0, 1]]
-        return (_as_text(column)[:, None] == np.array(known)).astype(float)
+        equal = _as_text(column)[:, None] == np.array(known, dtype=str)
+        return (equal & ~_gaps(column)[:, None]).astype(float)
     numbers = _as_numbers(column)
     if numbers is None:
         numbers = np.full(len(column), np.nan)  # text in a column that held numbers in `fit`: as unknown as a gap
@@ -90,4 +106,6 @@ def _encode(column: np.ndarray, known: Any) -> np.ndarray:
 
 
 def _as_text(column: np.ndarray) -> np.ndarray:
-    return np.array([str(value) for value in column])
+    """Texts of a column's values, str `[n]`: 1.0 is "1", as numbers come as floats where no text is among them."""
+    floats = (float, np.floating)
+    return np.array([str(int(v) if isinstance(v, floats) and v.is_integer() else v) for v in column], dtype=str)

@@ -60,7 +60,7 @@ class Explains(Predicts):
         chosen = log_prior[[self.classes_.tolist().index(label) for label in pair]]
         stage = self.reranker(Race(max_trials=trials))
         size = _size_of(items.images[0])
-        return explain(stage, items.images, size, pair, chosen, self._objective, result.stopped_by)
+        return explain(stage, items.images, size, pair, chosen, self._objective, result)
 
     def counterfactual(
         self, image: Any, a: Label = None, b: Label = None, *, steps: int = 50, strength: float = 0.8

@@ -98,7 +98,8 @@ def hold_out(y: np.ndarray, share: float, seed: int, groups: np.ndarray | None =
         return np.arange(len(y)), np.arange(0)
     enough = min(share, 1 - share) * len(common) >= len(np.unique(kinds[common]))
     strata = kinds[common] if enough else None  # with fewer places than classes, chance decides
-    _, chosen = train_test_split(common, test_size=share, random_state=seed, stratify=strata)
+    n_out = min(int(np.ceil(share * len(common))), len(common) - 1)  # something is left to train on
+    _, chosen = train_test_split(common, test_size=n_out, random_state=seed, stratify=strata)
     held = np.isin(unit, chosen)
     return _keeping_classes(np.flatnonzero(~held), np.flatnonzero(held), y)
 

@@ -217,7 +217,8 @@ def _levels(shape: tuple[int, ...]) -> int:
         levels, height, width = levels + 1, height // 2, width // 2
     if levels < 2:
         raise InvalidInputError(
-            f"a U-Net needs even sides of at least 8 pixels, got {shape[0]}x{shape[1]}; resize the images"
+            f"a U-Net needs even sides of at least 8 pixels, got {shape[0]}x{shape[1]}; resize the images, or give "
+            'architecture="mlp"'
         )
     return levels
 
@@ -228,8 +229,9 @@ def _standard(images: np.ndarray, is_of_one_unit: bool) -> tuple[np.ndarray, np.
     mean, scale = images.mean(axis=axes, dtype=float), images.std(axis=axes, dtype=float)
     if is_of_one_unit:
         scale = np.full_like(scale, np.sqrt(np.square(scale).mean()))
-    # a feature that is the same in all images would divide by zero
-    return mean, np.where(scale > 1e-12, scale, 1.0)
+    # a feature that is the same in all images would divide by zero, or by what rounding makes of it
+    rounding = images.size / mean.size * np.finfo(float).eps * np.abs(mean)
+    return mean, np.where(scale > rounding, scale, 1.0)
 
 
 def _is_of_one_unit(sample: Sample) -> bool:

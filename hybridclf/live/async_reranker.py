@@ -207,6 +207,8 @@ class AsyncReranker:
 
     def _task(self, candidates: Sequence[Label], log_prior: Any, max_evaluations: int | None, aside: str) -> Task:
         """Make a checked task of the arguments, with the condition of labels that the loop may not know."""
+        if isinstance(candidates, str):  # a sequence, too: of letters
+            raise InvalidInputError(f"candidates must be a list of labels, got the text {candidates!r}")
         labels = tuple(candidates)
         if len(labels) > self.max_candidates:
             raise InvalidInputError(f"got {len(labels)} candidates, at most {self.max_candidates} are taken")

@@ -20,6 +20,7 @@ from ..utils.progress import progress_bar
 from .best_weights import BestWeights
 from .checkpoint import load_tensors, save_json, save_tensors, writing
 from .interrupts import interrupts_noted
+from .time_budget import TimeBudget
 from .timing import steps_in
 
 __all__ = ["N_CHECKS", "TrainingRun"]
@@ -47,10 +48,16 @@ class TrainingRun:
     log : dict
         The log so far: "settings"; "recipe", constants and versions by name; "configs", "n_steps" and "losses" by the
         network's name; and further entries.
+
+    Attributes
+    ----------
+    budget : TimeBudget or None
+        Time whose seconds are counted whenever the log, which holds them, is written.
     """
 
     def __init__(self, out: Path, log: dict[str, Any]) -> None:
         self.out, self.folder, self.log = out, out / "training", log
+        self.budget: TimeBudget | None = None
 
     @classmethod
     def start(
@@ -192,6 +199,8 @@ class TrainingRun:
 
     def write(self) -> None:
         """Write the log."""
+        if self.budget is not None:
+            self.budget.count()
         save_json(self.folder / "log.json", self.log)
 
     def train(

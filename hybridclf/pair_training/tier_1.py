@@ -221,6 +221,7 @@ class HeadTier1:
         path = run.checkpoint("features")
         if not path.exists():
             save_tensors(path, {"features": torch.from_numpy(self._features(progress))})
+            run.write()  # their seconds, which a resumed training does not spend again
         features = load_tensors(path)["features"].numpy()
         self.head = fit_linear_head(features, self.data.y.cpu().numpy(), self.data.groups, self.data.settings.seed)
         run.log["head"] = {"C": self.head.C, "n_features": features.shape[1]}

@@ -41,15 +41,24 @@ class TimeBudget:
 
     def __init__(self, minutes: float, spent: dict[str, float]) -> None:
         self.minutes, self.spent = minutes, spent
+        self._part, self._since = "", 0.0  # of the block under way; "" for none
 
     @contextmanager
     def spending(self, part: str) -> Iterator[None]:
         """Count the seconds of a `with` block."""
-        begin = time.monotonic()
+        self._part, self._since = part, time.monotonic()
         try:
             yield
         finally:
-            self.spent[part] = self.spent.get(part, 0.0) + time.monotonic() - begin
+            self.count()
+            self._part = ""
+
+    def count(self) -> None:
+        """Count the seconds of the `with` block under way that were not counted yet."""
+        if self._part:
+            now = time.monotonic()
+            self.spent[self._part] = self.spent.get(self._part, 0.0) + now - self._since
+            self._since = now
 
     @property
     def left(self) -> float:

@@ -2,7 +2,7 @@
 
 import hashlib
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +15,7 @@ from ..data.datasets import DIGITS, LabelledImages, largest_multiple, load_label
 from ..data.holding_out import pack, unpack
 from ..denoising import objectives, weighting
 from ..devices import as_device, has_bf16
+from ..errors import TrainingError
 from ..estimator import HybridClassifier
 from ..fitting import calibration, corruptions, cross_fit, drift, outliers, recording, tier_fitter, worth
 from ..pretrained.catalog import model_folder
@@ -116,7 +117,8 @@ def train_pair(
         more |= {"seconds": budget.spent, "plan": asdict(plan), "tier_1": read.tier_1.note}
         run = TrainingRun.start(out, asdict(data.settings) | facts, first, **more)
     run.require(facts)
-    run.log |= {"unreadable": list(read.unreadable), "conflicts": list(data.conflicts)}
+    run.log |= {"unreadable": list(read.unreadable), "conflicts": list(data.conflicts), "seconds": budget.spent}
+    run.budget = budget
     _train(run, data, tiers.tier_1, second, budget, plan, progress)
     return HybridClassifier.load(out)
 
@@ -222,10 +224,15 @@ def _train(
     progress: bool,
 ) -> None:
     """Train both tiers one after the other, from their checkpoints, then fit the fusion and save."""
-    with budget.spending("tier_1"):
-        tier_1.train(run, plan.tier_1, progress)
-    with budget.spending("tier_2"):
-        # what tier 1 really took is known now; a training that has begun keeps its number of steps
-        seconds = max(0.0, budget.left - plan.finishing)
-        network = run.train(job.name, job.trainer, seconds, job.held_out, progress, job.loss, PATIENCE)
-    finish.finish(run, data, tier_1, network, budget, plan.too_short, progress)
+    try:
+        with budget.spending("tier_1"):
+            tier_1.train(run, plan.tier_1, progress)
+        with budget.spending("tier_2"):
+            # what tier 1 really took is known now; a training that has begun keeps its number of steps
+            seconds = max(0.0, budget.left - plan.finishing)
+            network = run.train(job.name, job.trainer, seconds, job.held_out, progress, job.loss, PATIENCE)
+        finish.finish(run, data, tier_1, network, budget, plan.too_short, progress)
+    except BaseException:
+        with suppress(TrainingError):  # a full disk may be why the training ends
+            run.write()  # the seconds since the last checkpoint are spent, too
+        raise

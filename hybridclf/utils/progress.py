@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 from typing import Any, TextIO
 
 from tqdm.asyncio import tqdm_asyncio
@@ -25,11 +26,18 @@ def progress_bar(*args: Any, show: bool, **options: Any) -> tqdm:
     """
     # tqdm reads TQDM_DISABLE itself, but an explicit `disable` would override it
     if not show or os.environ.get("TQDM_DISABLE", "0") not in ("", "0"):
-        return tqdm(*args, **options, disable=True)
+        return _Bar(*args, **options, disable=True)
     in_notebook = tqdm is not tqdm_asyncio  # tqdm.auto has already chosen
     if in_notebook or sys.stderr.isatty():
-        return tqdm(*args, **options, disable=False)
-    return tqdm(*args, **options, disable=False, file=_Lines(sys.stderr), mininterval=SECONDS_PER_LINE)
+        return _Bar(*args, **options, disable=False)
+    return _Bar(*args, **options, disable=False, file=_Lines(sys.stderr), mininterval=SECONDS_PER_LINE)
+
+
+class _Bar(tqdm):
+    """Bar of one process: another one, which cannot draw it, gets a hidden bar in its place."""
+
+    def __reduce__(self) -> Any:
+        return partial(tqdm, disable=True), ()
 
 
 class _Lines:

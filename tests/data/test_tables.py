@@ -1,5 +1,7 @@
 """Tables with gaps and text as numbers."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +23,8 @@ TABLE = pd.DataFrame(
 def test_numbers_are_scikit_learns() -> None:
     made = TableEncoder().fit(TABLE).transform(TABLE)
     age = SimpleImputer(strategy="median").fit_transform(TABLE[["age"]])
-    kind = OneHotEncoder(sparse_output=False).fit_transform(TABLE[["kind"]].astype(str))
+    encoder = OneHotEncoder(sparse_output=False, handle_unknown="ignore").fit(TABLE[["kind"]].dropna())
+    kind = encoder.transform(TABLE[["kind"]])
     np.testing.assert_array_equal(made[:, :1], age)
     np.testing.assert_array_equal(made[:, 1], [1, 2, 2, 4])
     np.testing.assert_array_equal(made[:, 2:-1], kind)
@@ -34,6 +37,29 @@ def test_values_that_were_not_seen_are_none_of_the_known() -> None:
     made = encoder.transform(other)
     assert not made[:, 2:-1].any()
     assert (made[:, 0] == 3.0).all()  # the median, as of a gap
+
+
+@pytest.mark.parametrize("gap", [None, np.nan, pd.NA, pd.NaT])
+def test_a_gap_in_text_is_no_value(gap: Any) -> None:
+    encoder = TableEncoder().fit(pd.DataFrame({"kind": pd.Series(["cat", gap, "dog", "None"], dtype=object)}))
+    assert encoder.columns == [["None", "cat", "dog"]]
+    asked = pd.Series(["dog", None, np.nan, pd.NA, pd.NaT, "None"], dtype=object)
+    made = encoder.transform(pd.DataFrame({"kind": asked}))
+    np.testing.assert_array_equal(made, np.array([[0, 0, 1], *[[0, 0, 0]] * 4, [1, 0, 0]]))
+
+
+@pytest.mark.parametrize("gap", [None, np.nan, pd.NA])
+def test_numbers_as_objects_are_numbers(gap: Any) -> None:
+    table = pd.DataFrame({"n": pd.Series([1, gap, 4.0, True], dtype=object)})
+    assert is_numeric(table)
+    np.testing.assert_array_equal(TableEncoder().fit(table).transform(table), [[1.0], [1.0], [4.0], [1.0]])
+
+
+def test_numbers_among_text_are_the_same_as_floats() -> None:
+    encoder = TableEncoder().fit(pd.DataFrame({"size": pd.Series([1, 2, "L", 2.5], dtype=object)}))
+    assert encoder.columns == [["1", "2", "2.5", "L"]]
+    made = encoder.transform(pd.DataFrame({"size": [1.0, 2.0, 2.5, 3.0]}))
+    np.testing.assert_array_equal(made, np.eye(4)[[0, 1, 2, 3]] * [[1], [1], [1], [0]])
 
 
 def test_arrays_with_gaps() -> None:

@@ -94,3 +94,11 @@ def test_an_image_that_is_held_out_twice_is_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"holds out image 0 5 times.*at most once"):
         list(folds(Y, RepeatedStratifiedKFold(n_splits=2, n_repeats=5, random_state=0), 0))
     assert len(list(folds(Y, StratifiedShuffleSplit(1, random_state=0), 0))) == 1
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(12) // 2])
+def test_a_large_share_of_few_images_leaves_some_to_train_on(groups: np.ndarray | None) -> None:
+    y = np.arange(12) // 4
+    kept, out = hold_out(y, 0.97, seed=0, groups=groups)
+    assert sorted([*kept, *out]) == list(range(12)) and len(out)
+    assert set(y[kept]) == {0, 1, 2}

@@ -155,6 +155,20 @@ def test_images_are_standardised_by_feature_or_channel(recipe: TierFitter, shape
     np.testing.assert_allclose(x0.std(0, correction=0), [0, *[1] * (shape[-1] - 1)], atol=1e-9)
 
 
+@pytest.mark.parametrize("unit", [1e-30, 1e-13, 1e13])
+def test_the_unit_of_the_features_changes_nothing(recipe: TierFitter, unit: float) -> None:
+    X = images(4)
+    X[:, 0] = 0.1  # whose mean is rounded
+    one, other = (recipe.fit(sample(u * X, Y), CLASSES, seed=0).denoiser.encode(u * X) for u in (1.0, unit))
+    np.testing.assert_allclose(other, one, atol=1e-9)
+    assert one[:, 1:].std(0, correction=0).numpy() == pytest.approx(1.0)
+
+
+def test_images_that_an_mlp_alone_takes_are_said(recipe: TierFitter) -> None:
+    with pytest.raises(InvalidInputError, match='got 17x17; resize the images, or give architecture="mlp"'):
+        recipe.fit(sample(images(17, 17, 1), Y), CLASSES, seed=0)
+
+
 def test_early_stopping_needs_images_to_look_at(recipe: TierFitter) -> None:
     few = replace(recipe, training=TrainingConfig(max_iter=10), validation_fraction=(MIN_HELD_OUT - 1) / 30)
     assert few.fit(sample(images(5), Y), CLASSES, seed=0).log.held_out == []

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 
 from hybridclf.errors import TrainingError
 from hybridclf.pair_training import run as training_run
-from hybridclf.pair_training import timing
+from hybridclf.pair_training import time_budget, timing
 from hybridclf.pair_training.checkpoint import load_tensors, save_tensors
 from hybridclf.pair_training.run import TrainingRun
+from hybridclf.pair_training.time_budget import TimeBudget
 from hybridclf.pair_training.timing import steps_in
 from hybridclf.training.trainer import Trainer, TrainerConfig
 
@@ -166,6 +168,33 @@ def test_a_finished_part_is_not_trained_again(tmp_path: Path) -> None:
     expected = run.train("part", trainer(), 60, no_check).state_dict()
     again = TrainingRun.resume(tmp_path, {}).train("part", interrupted_at(30), 60, no_check).state_dict()
     assert all(torch.equal(again[name], value) for name, value in expected.items())
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_seconds_of_an_interrupted_part_are_those_of_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed and resumed, it has spent as much as without the interruption, at a second a step."""
+    clock = [100.0]
+    monkeypatch.setattr(time_budget, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def spend(run: TrainingRun, ticking: Trainer) -> float:
+        run.budget, sound = TimeBudget(1.0, run.log.setdefault("seconds", {})), ticking.loss
+
+        def loss(*arguments: Any) -> Tensor:
+            clock[0] += 1.0
+            return sound(*arguments)
+
+        ticking.loss = loss
+        with run.budget.spending("part"):
+            run.train("part", ticking, 60, no_check)
+        return run.budget.spent["part"]
+
+    with pytest.raises(Interrupted):
+        spend(TrainingRun.start(tmp_path, SETTINGS), interrupted_at(12))
+    killed = TrainingRun.resume(tmp_path, SETTINGS)
+    assert killed.log["seconds"] == {"part": 10.0} and int(load_tensors(killed.checkpoint("part"))["step"]) == 10
+    assert spend(killed, trainer()) == 30.0
 
 
 def test_a_timing_leaves_the_trainer_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

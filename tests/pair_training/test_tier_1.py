@@ -1,9 +1,11 @@
 """Tier 1 of a trained pair: pretrained features with a linear classifier, scikit-learn's, or what can be had."""
 
+import itertools
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,12 @@ from hybridclf import HybridClassifier, plugins, train_pair
 from hybridclf.cli import app
 from hybridclf.data.image_files import open_image
 from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
-from hybridclf.pair_training import tier_1
+from hybridclf.pair_training import tier_1, time_budget
 from hybridclf.pair_training.networks import PROPOSERS
 from hybridclf.pair_training.result import advice
+from hybridclf.pair_training.run import TrainingRun
+from hybridclf.pair_training.tier_1 import HeadTier1
+from hybridclf.pair_training.time_budget import TimeBudget
 from hybridclf.ports import FeatureModel
 from hybridclf.proposer import FunctionProposer
 from hybridclf.training.trainer import Trainer
@@ -125,6 +130,21 @@ def test_resumed_equals_uninterrupted(
     train_pair(data, tmp_path / "out", resume=True)
     for name in ("model.json", "denoiser.safetensors", "proposer/model.safetensors", "proposer/config.json"):
         assert (tmp_path / "out" / name).read_bytes() == (trained / name).read_bytes()
+
+
+def test_the_seconds_of_the_features_are_written_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed training, resumed, has the features and knows what they took."""
+    monkeypatch.setattr(time_budget, "time", SimpleNamespace(monotonic=itertools.count().__next__))
+    monkeypatch.setattr(tier_1, "fit_linear_head", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    model: Any = SimpleNamespace(features=lambda photos: np.zeros((len(photos), 2), np.float32))
+    nothing = SimpleNamespace(seed=0)
+    data: Any = SimpleNamespace(photos=np.zeros((3, 8, 8, 3)), y=torch.zeros(3), groups=None, settings=nothing)
+    run = TrainingRun.start(tmp_path, {}, seconds={})
+    run.budget = TimeBudget(1.0, run.log["seconds"])
+    with pytest.raises(KeyboardInterrupt), run.budget.spending("tier_1"):
+        HeadTier1(model, data).train(run, 1.0, progress=False)
+    assert TrainingRun.resume(tmp_path, {}).log["seconds"] == {"tier_1": 1}
+    assert run.checkpoint("features").exists()
 
 
 def test_a_training_starts_from_a_pair_with_such_a_tier_1(

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from hybridclf.data.datasets import load_labelled
 from hybridclf.data.holding_out import digests, unpack
 from hybridclf.data.image_files import open_image
 from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
-from hybridclf.pair_training import networks, recipe
+from hybridclf.pair_training import networks, recipe, time_budget
 from hybridclf.pair_training import run as training_run
 from hybridclf.pair_training.finish import RACE, TOP_K
 from hybridclf.pair_training.networks import new_unet
@@ -305,10 +306,19 @@ def test_interrupted_and_resumed_equals_uninterrupted(
         return advance(self)
 
     monkeypatch.setattr(Trainer, "_advance", advance_or_stop)
+    monkeypatch.setattr(time_budget, "time", SimpleNamespace(monotonic=itertools.count().__next__))
     monkeypatch.chdir(tmp_path)
+
+    def spent() -> dict[str, float]:
+        found: dict[str, float] = json.loads((tmp_path / "out" / "training" / "log.json").read_text())["seconds"]
+        return found
+
     first = invoke(data, "out", "--minutes", MINUTES, "--image-size", "8", "--val", "0.2")
     assert first.exit_code not in (0, 2) and not (tmp_path / "out" / "model.json").exists()
+    before = spent()
+    assert before.keys() == {"reading", "tier_1"}
     assert invoke(data, "out", "--resume").exit_code == first.exit_code  # interrupted once more
+    assert spent()["tier_1"] > before["tier_1"]
     done = invoke(data, "out", "--resume", "--image-size", "8")
     assert done.exit_code == 0, done.output
     for name in ("model.json", "denoiser.safetensors", "proposer/model.safetensors", "proposer/config.json"):

@@ -1,6 +1,7 @@
 """Progress for a terminal, for a file and for nobody."""
 
 import io
+import pickle
 import sys
 
 import pytest
@@ -50,3 +51,12 @@ def test_nothing_is_shown_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
     list(progress_bar(range(3), show=False))
     assert sys.stderr.getvalue() == ""  # type: ignore[attr-defined]
+
+
+def test_another_process_gets_a_hidden_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with progress_bar(total=2, show=True) as bar:
+        before, sent = sys.stderr.getvalue(), pickle.loads(pickle.dumps(bar))  # type: ignore[attr-defined]
+        sent.set_description("elsewhere")
+        sent.update()
+        assert sys.stderr.getvalue() == before and bar.n == 0  # type: ignore[attr-defined]

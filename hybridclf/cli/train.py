@@ -62,6 +62,8 @@ def train(
     Interrupt it when you like: --resume goes on as if nothing had happened. Losses and a picture are in OUT/training.
     """
     with running(quiet, lambda: _how_to_go_on(data, out, device)):
+        if not quiet:
+            typer.echo("Preparing: loading libraries, choosing tier 1, reading images and timing steps.", err=True)
         from ..pair_training.train_pair import train_pair
 
         _check_name(out)
@@ -85,7 +87,9 @@ def train(
         _print_files("Left out, as unreadable", log["unreadable"])
         _print_files("Nearly the same picture under two labels; look whether one is wrong", log["conflicts"])
     _print_result(log["validation"])
-    for sentence in filter(None, (str(clf.worth_ or ""), log["advice"])):
+    # the table is of other images
+    worth = clf.worth_ and f"On the images for the fusion, which the training was stopped by, too: {clf.worth_}"
+    for sentence in filter(None, (worth, log["advice"])):
         console().print(text(sentence), soft_wrap=True)
     if not quiet:
         spent = sum(log["seconds"].values()) / 60

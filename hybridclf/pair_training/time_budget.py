@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import TrainingError
 from ..fitting.recording import RECORDED_TRIALS
+from ..fitting.worth import FEWEST
 
 __all__ = ["FINISHING_SHARE", "MIN_STEPS", "HeldOutUse", "TimeBudget", "TimePlan"]
 
@@ -170,6 +171,16 @@ class TimePlan:
         return (
             f"too few steps: {self.minutes:g} minutes leave {' and '.join(short)}; about {_rounded(self.needed)} "
             "minutes are needed here"
+        )
+
+    @property
+    def too_few(self) -> str:
+        """Sentence on held-out images that are too few for tier 2 to be used at all; "" if there are enough."""
+        if self.usage.n_fusion >= FEWEST:
+            return ""
+        return (
+            f"tier 2 will be off: {self.usage.n_fusion} held-out images cannot tell whether it adds anything, which "
+            f"takes {FEWEST}; give more images, or a larger --val"
         )
 
     def check(self) -> None:

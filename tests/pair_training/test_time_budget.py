@@ -3,7 +3,7 @@
 import re
 import time
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,6 +63,11 @@ def test_enough_time_is_not_remarked_on() -> None:
     enough = plan(tier_2=MIN_STEPS)
     enough.check()
     assert enough.too_short == "" and "1:00 reading (done)" in str(enough) and "(200 steps)" in str(enough)
+
+
+def test_held_out_images_that_turn_nothing_on_are_said_before_the_first_step() -> None:
+    few, enough = (replace(plan(60), usage=HeldOutUse(n, 10, 8)) for n in (19, 20))
+    assert few.too_few.startswith("tier 2 will be off: 19 held-out images cannot tell") and enough.too_few == ""
 
 
 @pytest.mark.parametrize(("tier_2", "tier_1"), [(MIN_STEPS - 2.0, 60.0), (MIN_STEPS + 100.0, 29.0)])

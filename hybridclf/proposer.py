@@ -282,7 +282,7 @@ def check_answers(proposer: Any, items: Items, classes: np.ndarray) -> None:
     except InvalidInputError:
         raise
     except Exception as error:
-        takes_images, shape = getattr(proposer, "takes_images", False), np.shape(items.images)[1:]
+        takes_images, shape = getattr(proposer, "takes_images", False), getattr(items.images, "shape", (0,))[1:]
         size = "images as they are" if len(shape) != 3 else "images of {}x{}x{}".format(*shape)
         given = size if takes_images or len(shape) != 3 else f"the flat pixels of {size}"
         raise InvalidInputError(

@@ -48,6 +48,13 @@ def assert_close(answer: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> 
     assert [entry["score"] for entry in answer] == pytest.approx([entry["score"] for entry in wanted], rel=1e-4)
 
 
+def test_images_of_several_sizes_are_fitted_on(text_pair: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 256, (20 + i, 30, 3), dtype=np.uint8)) for i in range(6)]
+    clf = HybridClassifier(*specs_of(text_pair), allocation=PairedTTest(min_trials=2, max_trials=2), random_state=0)
+    assert clf.fit(images, ["cat", "dog"] * 3).predict_proba(images).shape == (6, 2)
+
+
 def test_an_answer_per_image_best_label_first(
     folder: Path, pictures: list[Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,7 +33,8 @@ print(f"forest: {forest.score(X[1500:].reshape(-1, 64), y[1500:]):.3f}, both: {c
 
 # %%
 # The second tier is a stage of its own, too: candidates and log-probabilities go in, one result per image comes out.
+# ``ranking`` is best first, ``posterior`` in the order of the candidates.
 
 candidates, log_prior = clf.propose(X[1500:1503])
 for result in clf.reranker().rerank(X[1500:1503], candidates, log_prior):
-    print(result.ranking, result.posterior.round(3), result.stopped_by)
+    print(result.ranking[0], result.posterior.max().round(3), result.stopped_by)

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import InvalidInputError
-from .shared import ENDLESS, AsJson, Device, Quiet, console, running, text
+from .shared import ENDLESS, OFF, Device, Quiet, console, running, text
 
 if TYPE_CHECKING:
     from ..batch.answers import FileAnswer
@@ -49,7 +49,9 @@ def classify(
     ] = False,
     device: Device = None,
     quiet: Quiet = False,
-    as_json: AsJson = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON Lines instead of a table: one object per image, each on a line.")
+    ] = False,
 ) -> None:
     """Classify image files, one line per image; exit code 1 if a file could not be read.
 
@@ -78,6 +80,8 @@ def classify(
                 decoding(clf.denoiser_)  # before the images are asked about
             if model is proposer is None and not (quiet or as_json):
                 _print_limits(clf, reject)
+            if not (quiet or clf.fusion_.pays):
+                typer.echo(OFF, err=True)
             if reject is not None:
                 novelty_test(clf.set_params(reject=reject))
             clf.set_params(verbose=not quiet)

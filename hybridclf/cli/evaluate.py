@@ -31,7 +31,11 @@ def evaluate(
     proposer: Annotated[str | None, typer.Option(metavar="SPEC", help="Tier 1 by name, beside --denoiser.")] = None,
     denoiser: Annotated[str | None, typer.Option(metavar="SPEC", help="Tier 2 by name, beside --proposer.")] = None,
     labels: Annotated[
-        str | None, typer.Option(metavar="A,B,…", help="Labels to tell apart; default: the model's, or DATA's classes.")
+        str | None,
+        typer.Option(
+            metavar="A,B,…",
+            help="Labels to tell apart; DATA with images of other classes is refused. Default: the model's, or DATA's.",
+        ),
     ] = None,
     template: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Makes a prompt of a label, which goes where {} is.")
@@ -58,7 +62,12 @@ def evaluate(
     ] = None,
     delta: Annotated[float, typer.Option(help="Probability that it costs more than --max-loss.")] = 0.05,
     group: Annotated[
-        str | None, typer.Option(help="Column of what belongs on one side; default: group, if there is one.")
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Column that names images that belong together, such as the frames of one film: all of them are "
+            "calibrated on, or all tested on. Default: the column group, if there is one.",
+        ),
     ] = None,
     figure: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Figure of the papers to add (repeatable), or all of them.")

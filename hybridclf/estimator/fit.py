@@ -112,7 +112,8 @@ class FitsTiers(ReadsItems):
         check_taken(proposer, metadata)
         if metadata.weight is not None and not metadata.weight.all():
             items, y, metadata, cv = self._weighing(X, y, metadata)
-        self._usual = UsualValues.fit(items.images) if np.ndim(items.images) == 2 else None
+        is_table = isinstance(items.images, np.ndarray) and items.images.ndim == 2
+        self._usual = UsualValues.fit(items.images) if is_table else None
         self.classes_ = self._classes(proposer, denoiser, y)
         numbers = class_numbers(y, self.classes_)
         check_classes(self.classes_, numbers, trains=denoiser is None)

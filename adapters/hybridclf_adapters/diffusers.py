@@ -232,13 +232,15 @@ def _model_index(spec: str, source: Mapping[str, Any]) -> dict[str, Any]:
     from huggingface_hub import hf_hub_download
 
     folder, name = Path(spec).expanduser(), INDEX
+    neither = f"{spec!r} is neither the folder of a saved diffusers pipeline nor a repository on the hub"
+    if not folder.is_dir() and (spec.count("/") != 1 or spec.startswith((".", "/", "~"))):
+        # no repository is called so, and the hub's client would ask for it again and again
+        raise UnknownSpecError(f"{neither}, which is OWNER/NAME: there is no such folder")
     try:
         path = folder / name if folder.is_dir() else Path(hf_hub_download(spec, name, **source))
         index = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise UnknownSpecError(
-            f"{spec!r} is neither the folder of a saved diffusers pipeline nor a repository on the hub: {error}"
-        ) from error
+        raise UnknownSpecError(f"{neither}: {error}") from error
     name = index.get("_class_name")
     return index | {"_class_name": RELATED.get(name, name) if isinstance(name, str) else name}
 

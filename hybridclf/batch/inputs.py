@@ -31,6 +31,8 @@ PART = 256
 CONTAINERS = (".parquet", ".tar")
 """Endings of files that hold many images."""
 
+INPUTS = "a folder of images, a .parquet file or a .tar archive"
+
 READERS = 8
 """Images read from a store at a time."""
 
@@ -121,7 +123,7 @@ def list_input(source: str | Path) -> Listing:
         folder, sizes = _find(source)
     except NotADirectoryError as error:
         raise InvalidInputError(
-            f"{source} is neither a folder nor a Parquet file nor a tar archive; give one of these as INPUT"
+            f"{source} is neither a folder nor a Parquet file nor a tar archive; give {INPUTS} as INPUT"
         ) from error
     except OSError as error:
         raise InvalidInputError(f"{source} cannot be read: {error}; {GO_ON}") from error
@@ -154,7 +156,12 @@ def _find(source: str | Path) -> tuple[Folder, dict[str, int]]:
     parent, name = folder.split()
     if _is_container(name) and (size := parent.size(name)) is not None:
         return parent, {name: size}
-    return folder, folder.sizes((*PICTURES, *CONTAINERS))
+    try:
+        return folder, folder.sizes((*PICTURES, *CONTAINERS))
+    except NotADirectoryError:
+        if parent.size(name) is None:
+            raise InvalidInputError(f"there is no {source}; give {INPUTS} as INPUT") from None
+        raise
 
 
 def _images(names: Sequence[str]) -> Iterator[Part]:

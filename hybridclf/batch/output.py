@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ..atomic import in_utf8
 from ..errors import InvalidInputError
-from ..utils.manifests import differences, parse_manifest
+from ..utils.manifests import in_words, parse_manifest
 from .answers import FileAnswer
 from .checksums import SEAL, is_intact, seal
 from .folders import GO_ON, LOCK, Folder
@@ -75,11 +75,9 @@ def claim(output: Folder, manifest: Mapping[str, Any]) -> None:
         then = output.read(MANIFEST) if MANIFEST in names else None
     # the manifest is written first, so a folder without one was not begun by a batch
     if then is not None:
-        changes = list(differences(parse_manifest(then, f"{output}/{MANIFEST}"), manifest))
-        if changes:
+        if changes := in_words(parse_manifest(then, f"{output}/{MANIFEST}"), manifest):
             raise InvalidInputError(
-                f"{output} was begun with something else: {'; '.join(changes)}. "
-                "Repeat the command that began it, or give another OUTPUT"
+                f"{output} was begun with {changes}. Repeat the command that began it, or give another OUTPUT"
             )
         return
     if any(name != LOCK and not _is_leftover(name) for name in names):

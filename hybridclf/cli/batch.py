@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..errors import InvalidInputError
-from .shared import AsJson, Device, Quiet, console, running, short, text
+from .shared import OFF, AsJson, Device, Quiet, console, running, short, text
 
 if TYPE_CHECKING:
     from ..batch import Engine, Summary
@@ -51,11 +51,15 @@ def batch(
     """
     with running(quiet, lambda: "interrupted; what is done is kept: repeat the command to go on"):
         from .. import batch as batches
+        from ..persistence import read_description
+        from ..pretrained.catalog import model_folder
 
         with redirect_stdout(sys.stderr):  # Ray prints notes of its machines, which would break --json
             summary = batches.run(
                 source, output, model, _engine(engine, address, actors), not quiet, device, decode_seconds
             )
+        if not (quiet or read_description(model_folder(model)).get("asks_tier_2", True)):
+            typer.echo(OFF, err=True)
     if as_json:
         typer.echo(json.dumps(asdict(summary)))
     else:

@@ -13,7 +13,13 @@ from rich.text import Text
 
 from ..errors import HybridClfError
 
-__all__ = ["ENDLESS", "AsJson", "Device", "Quiet", "console", "running", "short", "text"]
+__all__ = ["ENDLESS", "OFF", "AsJson", "Device", "Quiet", "console", "running", "short", "text"]
+
+OFF = (
+    "Re-ranking is off in this model, and tier 1 answers alone: no held-out images have shown that it pays (in Python: "
+    "print(clf.worth_))."
+)
+"""Note on a classifier that does not ask tier 2."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: the model's own.")]

@@ -94,7 +94,10 @@ def _unfold(array: np.ndarray, wanted: tuple[int, ...]) -> np.ndarray:
     if array.ndim == 4 and len(wanted) == 1 and np.prod(array.shape[1:]) == wanted[0]:  # [n, 8, 8, 1] -> [n, 64]
         return array.reshape(-1, *wanted)
     if array.shape[1:] != wanted:
-        raise InvalidInputError(f"expected {describe(wanted)}, got {describe(array.shape[1:])}; resize them first")
+        advice = "resize them first"
+        if len(wanted) == 3 and array.shape[1:] == (wanted[2], *wanted[:2]):
+            advice = "channels come last: X.permute(0, 2, 3, 1) of a tensor, X.transpose(0, 2, 3, 1) of an array"
+        raise InvalidInputError(f"expected {describe(wanted)}, got {describe(array.shape[1:])}; {advice}")
     return array
 
 

@@ -53,6 +53,7 @@ def split(
     seed: int,
     classes: Sequence[str],
     seen: np.ndarray | None = None,
+    uses: tuple[str, str] = ("train on", "hold out"),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split images into training and held-out ones: whole groups, about a share of every class and at least one image.
 
@@ -73,6 +74,8 @@ def split(
         Names of the classes, for messages.
     seen : uint32 array, optional
         Digests of images that an earlier training saw. Their whole groups stay in training.
+    uses : (str, str)
+        Words for what the images that are kept are for, and those held out, for messages.
 
     Returns
     -------
@@ -88,21 +91,22 @@ def split(
     wanted = np.where(counts, np.maximum(1, np.round(share * counts)), 0).astype(int)
     for number in np.flatnonzero(counts == 1).tolist():
         raise InvalidInputError(
-            f"class {classes[number]!r} has one image, and at least 2 are needed: one to train on and one to hold out; "
-            "add another picture (no copy of this one), or take the class out"
+            f"class {classes[number]!r} has one image, and at least 2 are needed: one to {uses[0]} and one to "
+            f"{uses[1]}; add another picture (no copy of this one), take the class out, or mend its name if that is a "
+            "slip"
         )
     for number in np.flatnonzero((wanted >= counts) & (counts > 0)).tolist():
         raise InvalidInputError(
             f"class {classes[number]!r} has {counts[number]} image(s), of which {wanted[number]} would be held out and "
-            "none left to train on; add images, or hold out a smaller share"
+            f"none left to {uses[0]}; add images, or hold out a smaller share"
         )
     key = _keys(groups, digest, seed)
     chosen = spread(y, groups, key, wanted, counts - 1)
     for number in np.setdiff1d(y, y[chosen]).tolist():
         raise InvalidInputError(
             f"class {classes[number]!r} has {counts[number]} images in {len(np.unique(groups[y == number]))} group(s), "
-            "of which none can be held out and leave every class something to train on; copies of one picture are one "
-            "group: add other images"
+            f"of which none can be held out and leave every class something to {uses[0]}; copies of one picture are "
+            "one group: add other images"
         )
     if seen is not None:
         # split once more, without the groups that were seen, to compare with the split that nothing bars

@@ -17,6 +17,9 @@ OPTIONS = ("split", "config", "image", "label")
 """What may follow a "?": a split, a configuration of a repository, and names of the columns of images and labels."""
 
 
+_NAMES = "the name of a data set on the hub, or a folder of save_to_disk"
+
+
 @dataclass(frozen=True)
 class ImageDataset:
     """One split of a data set, with its images as bytes or file names, not decoded.
@@ -80,13 +83,14 @@ def find(source: str, group: str | None = None) -> ImageDataset:
     datasets = require("datasets", f"{source} needs", "datasets")
     name, _, query = source.removeprefix(PREFIX).partition("?")
     options, folder = _options(source, query), Path(name).expanduser()
+    if not folder.exists() and (name.startswith((".", "~")) or folder.is_absolute() or name.count("/") > 1):
+        # no repository is called so, and the hub would be asked again and again
+        raise InvalidInputError(f"{source} names no folder that is there; give {_NAMES}")
     try:
         # a repository without configurations has the one that None stands for
         found = datasets.load_from_disk(folder) if folder.is_dir() else datasets.load_dataset(name, options["config"])
     except Exception as error:  # of many kinds, by what the hub answers
-        raise InvalidInputError(
-            f"{source} cannot be opened: {error}; give the name of a data set on the hub, or a folder of save_to_disk"
-        ) from error
+        raise InvalidInputError(f"{source} cannot be opened: {error}; give {_NAMES}") from error
     data = _split(source, found, options["split"] or "") if isinstance(found, dict) else found
     images = [n for n, kind in data.features.items() if isinstance(kind, datasets.Image)]
     image = _column(source, data, "image", images, options["image"])

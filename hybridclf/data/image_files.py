@@ -178,12 +178,16 @@ def read_pictures(X: Any, shape: Sequence[int] | None) -> Any:
     Raises
     ------
     InvalidInputError
-        For a file that cannot be read, an image that cannot be used, or a single image outside a list. The message
-        names the file or the position.
+        For a file that cannot be read or an image that cannot be used, by its name or position; for a single image
+        outside a list, an iterator, and bytes.
     """
     if isinstance(X, str | PathLike | Image.Image):
         raise InvalidInputError("X is one image; give a list of images: [image]")
+    if isinstance(X, Iterator):
+        raise InvalidInputError("X can be read only once; give a list of images: list(X)")
     items = list(X) if isinstance(X, list | tuple) or getattr(X, "ndim", None) == 1 else []
+    if any(isinstance(item, bytes) for item in items):
+        raise InvalidInputError("X holds bytes; give paths or images: PIL.Image.open(io.BytesIO(content))")
     if not any(isinstance(item, str | PathLike | Image.Image) for item in items):
         return X
     if shape is not None and len(shape) > 1:

@@ -1,7 +1,9 @@
 """Labelled images listed, not decoded yet: a folder per class, Parquet, CSV, datasets, or scikit-learn's digits."""
 
 import csv
+import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -67,7 +69,8 @@ def list_labelled(source: str | Path, group: str | None = None) -> Listing:
     Raises
     ------
     InvalidInputError
-        If there are fewer than two classes or two of one name, the source is none of these, or the column is missing.
+        If there are fewer than two classes or two of one name, the source is none of these, the column is missing, or
+        none of the files that a CSV file names is there.
     """
     found = _find(source, group)
     _check_classes(source, found)
@@ -85,6 +88,7 @@ def _find(source: str | Path, group: str | None) -> Listing:
     if path.suffix.lower() == ".csv" and path.is_file():
         return _in_csv(path, group)
     if source != DIGITS and (path.is_file() or any(path.glob("*.parquet"))):
+        _check_parquet(path)
         table = parquet.find(path, group)
         return Listing(_Rows(table.name, table), table.n_rows, table.classes)
     if group is not None:
@@ -92,6 +96,18 @@ def _find(source: str | Path, group: str | None) -> Listing:
     if source == DIGITS:
         return _digits()
     return _in_folders(path)
+
+
+def _check_parquet(path: Path) -> None:
+    """Refuse a file that is no Parquet by its ending, nor by its first bytes: it is another kind, and not damaged."""
+    if path.suffix.lower() == ".parquet":
+        return
+    with suppress(OSError), path.open("rb") as file:  # its error comes when it is read
+        if file.read(4) != b"PAR1":
+            captions = ", or captions in .jsonl to evaluate" if path.suffix.lower().startswith(".json") else ""
+            raise InvalidInputError(
+                f"{path} is neither a folder, nor .parquet, nor .csv (with commas); give {_LAYOUT}{captions}"
+            )
 
 
 def _digits() -> Listing:
@@ -144,22 +160,29 @@ def _in_csv(path: Path, group: str | None) -> Listing:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="")
-            columns, rows = list(reader.fieldnames or ()), list(reader)
+            columns, rows = list(reader.fieldnames or ()), [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InvalidInputError(f"{path} cannot be read as CSV in UTF-8: {error}") from error
     wanted = ["path", "label", *([group] if group else [])]
     if missing := [name for name in wanted if name not in columns]:
         raise InvalidInputError(
-            f"{path} has no column {missing[0]!r}; its first line must name {', '.join(map(repr, wanted))}, and it has "
-            f"{', '.join(map(repr, columns)) or 'no line'}"
+            f"{path} has no column {missing[0]!r}; its first line must name {', '.join(map(repr, wanted))}, separated "
+            f"by commas, and it has {', '.join(map(repr, columns)) or 'no line'}"
         )
-    classes = sorted({row["label"] for row in rows})
-    if "" in classes:
-        raise InvalidInputError(f"{path} has a row without a label; give every image one")
+    for line, row in rows:
+        if not row["label"]:
+            raise InvalidInputError(f"{path}, line {line}: {row['path']!r} has no label; give every image one")
+    if rows and not any(os.path.exists(path.parent / row["path"]) for _, row in rows):
+        first = rows[0][1]["path"]
+        raise InvalidInputError(
+            f"none of the files that {path} names is there: paths start at its own folder, so that {first!r} is "
+            f"{path.parent.resolve() / first}; move the CSV, or write other paths"
+        )
+    classes = sorted({row["label"] for _, row in rows})
     number = {name: i for i, name in enumerate(classes)}
     items = [
         Item(file, partial(open_image, path.parent / file), number[row["label"]], row.get(group or "group") or None)
-        for row in rows
+        for _, row in rows
         for file in [row["path"]]
     ]
     return Listing(items, len(items), classes)

@@ -173,6 +173,12 @@ def image_column(schema: pa.Schema, path: str | Path) -> str:
             f"{path} has several images in a row, in {lists[0]!r}; write a row for each, as with "
             f"pandas.read_parquet(…).explode({lists[0]!r})"
         )
+    plain = [name for name, kind in kinds.items() if _holds_bytes(kind)]
+    if plain and not structs:
+        raise InvalidInputError(
+            f"{path} should have one column of images, such as 'image'; it has none among {', '.join(kinds)}, and a "
+            f"column of plain bytes is one if it is called {', '.join(BYTES[:-1])} or {BYTES[-1]}: rename {plain[0]!r}"
+        )
     return _pick(path, "images", schema, _holds_structs, ("image", "img"))
 
 

@@ -1,7 +1,8 @@
 """`hybridclf.evaluate`: from a classifier and labelled images to a report."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,7 +111,7 @@ def evaluate(
     known_baselines : sequence of BaselineResult
         Accuracies of further baselines, from elsewhere.
     notes : sequence of str
-        Sentences that the report is to repeat.
+        Sentences that the report is to repeat, and an error for too few images.
     random_state : int, RandomState or None
         Decides which images are calibrated on, and what is left to chance.
     progress : bool
@@ -134,36 +135,21 @@ def evaluate(
     >>> print(hybridclf.evaluate(clf, images, labels).verdict)  # doctest: +SKIP
     Re-ranking adds 4.7 points (4.0 to 5.5) for 12 times tier 1's time: stop at 95 %, compare 5 classes.
     """
-    if not isinstance(clf, HybridClassifier):
-        raise InvalidTypeError(f"evaluate takes a fitted HybridClassifier, got a {type(clf).__name__}")
-    check_is_fitted(clf)
-    names = figure_names(figures, clf.denoiser_)
-    n_baselines = len(baselines or {}) + len(known_baselines)
-    if n_baselines and not (shifted or corrupt):
-        raise InvalidInputError("baselines are compared under shift: give shifted images or corrupt as well")
-    if n_baselines == 1:
-        raise InvalidInputError("a line takes at least two baselines, and one is given; name more of them")
-    if corrupt:
-        require_kornia()  # before minutes are spent
-    check_whole("trials", trials, 2)
-    if top_k is not None:
-        check_whole("top_k", top_k, 2)
-    if max_loss is not None:
-        check_number("max_loss", max_loss, above=0, below=1)
-        check_number("delta", delta, above=0, below=1)
-    for own in shifted:
-        class_numbers(np.asarray(own.y), clf.classes_)  # refuses unknown labels before minutes are spent
+    _check_classifier(clf, shifted)
+    names, n_baselines = figure_names(figures, clf.denoiser_), len(baselines or {}) + len(known_baselines)
+    _check_comparison(n_baselines, bool(shifted), corrupt)
+    bound = _checked_bound(trials, top_k, max_loss, delta)
     seed = draw_seed(random_state)
-    (items, numbers, units), calibrating, n_left = _split(clf, _read(clf, X, y, groups), calibrate, seed)
-    if n_left:
-        notes = [
-            *notes,
-            f"{n_left:,} images to calibrate on were left out: they, or others of their group, are tested on.",
-        ]
-    _check_enough(numbers, calibrating)
-    bound = None if max_loss is None else Bound(max_loss, delta)
-    if bound is not None:
-        check_bound(clf, numbers[calibrating], units[calibrating], bound)
+    notes = list(notes)
+    with _explained_by(notes):
+        (items, numbers, units), calibrating, n_left = _split(clf, _read(clf, X, y, groups), calibrate, seed)
+        if n_left:
+            notes.append(
+                f"{n_left:,} images to calibrate on were left out: they, or others of their group, are tested on."
+            )
+        _check_enough(numbers, units, calibrating)
+        if bound is not None:
+            check_bound(clf, numbers[calibrating], units[calibrating], bound)
     recording = record(
         clf,
         items,
@@ -186,6 +172,46 @@ def evaluate(
             "All baselines have the same accuracy as given: no line can be drawn through them."
         )
     return report
+
+
+def _check_classifier(clf: Any, shifted: Sequence[Shifted]) -> None:
+    """Check that it is a fitted one, which knows the labels of all shifted images."""
+    if not isinstance(clf, HybridClassifier):
+        raise InvalidTypeError(f"evaluate takes a fitted HybridClassifier, got a {type(clf).__name__}")
+    check_is_fitted(clf)
+    for own in shifted:
+        class_numbers(np.asarray(own.y), clf.classes_)
+
+
+def _check_comparison(n_baselines: int, is_shifted: bool, corrupt: bool) -> None:
+    """Check that so many baselines can be compared, and images corrupted, before minutes are spent."""
+    if n_baselines and not (is_shifted or corrupt):
+        raise InvalidInputError("baselines are compared under shift: give shifted images or corrupt as well")
+    if n_baselines == 1:
+        raise InvalidInputError("a line takes at least two baselines, and one is given; name more of them")
+    if corrupt:
+        require_kornia()
+
+
+def _checked_bound(trials: int, top_k: int | None, max_loss: float | None, delta: float) -> Bound | None:
+    """The bound that is asked for, if any; all of these numbers are in their ranges."""
+    check_whole("trials", trials, 2)
+    if top_k is not None:
+        check_whole("top_k", top_k, 2)
+    if max_loss is None:
+        return None
+    check_number("max_loss", max_loss, above=0, below=1)
+    check_number("delta", delta, above=0, below=1)
+    return Bound(max_loss, delta)
+
+
+@contextmanager
+def _explained_by(notes: Sequence[str]) -> Iterator[None]:
+    """Add the notes to an error in a `with` block: images that were left out may be why there are too few."""
+    try:
+        yield
+    except InvalidInputError as error:
+        raise type(error)(f"{error}. {' '.join(notes)}" if notes else str(error)) from error
 
 
 class _Labelled(NamedTuple):
@@ -241,9 +267,12 @@ def _joined(first: Items, second: Items) -> Items:
     return Items(both, both)
 
 
-def _check_enough(y: np.ndarray, calibrating: np.ndarray) -> None:
-    """Check that there are images of two classes on both sides, and enough of them."""
-    for name, own in (("to test on", y[~calibrating]), ("to calibrate on", y[calibrating])):
+def _check_enough(y: np.ndarray, groups: np.ndarray, calibrating: np.ndarray) -> None:
+    """Check that there are images of two classes and two groups on both sides, and enough of them."""
+    for name, side in (("to test on", ~calibrating), ("to calibrate on", calibrating)):
+        own = y[side]
+        if len(np.unique(groups[side])) == 1 < len(own):
+            raise InvalidInputError(f"all {len(own)} images {name} are of one group; give images of at least 2 groups")
         if len(np.unique(own)) < 2:
             raise InvalidInputError(
                 f"all {len(own)} images {name} are of one class, of which nothing can be learned; give images of "

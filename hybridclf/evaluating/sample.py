@@ -246,7 +246,8 @@ def _split(
     # the only image of a class cannot be on both sides: it is reported on, unless its group is on the other
     several = np.flatnonzero(np.bincount(y)[y] > 1)
     several = several if len(several) else np.arange(len(y))
-    out = split(y[several], groups[several], digest[several], share, seed, names)[1]
+    uses = ("test on", "choose settings on")
+    out = split(y[several], groups[several], digest[several], share, seed, names, uses=uses)[1]
     return np.isin(groups, groups[several[out]])
 
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save
 from .. import __version__
 from ..atomic import make_folder, write_whole
 from ..errors import InvalidInputError
-from ..utils.manifests import differences, read_manifest
+from ..utils.manifests import in_words, read_manifest
 
 __all__ = ["CHUNK", "Arrays", "RecordingFolder", "digest_of"]
 
@@ -21,6 +21,9 @@ CHUNK = 32
 """Images in a chunk: what an interruption costs at most."""
 
 MANIFEST = "manifest.json"
+
+ANOTHER = "give another folder: --out ANOTHER on the command line"
+"""Way out where a folder holds another recording."""
 
 TOLERANCE = 1e-3
 """Relative difference up to which answers are one model's: another device rounds differently."""
@@ -60,10 +63,9 @@ class RecordingFolder:
         wanted = {"format": "hybridclf recording", "hybridclf": __version__} | dict(description)
         path = folder / MANIFEST
         if path.exists():
-            if changes := list(differences(read_manifest(path), wanted)):
+            if changes := in_words(read_manifest(path), wanted):
                 raise InvalidInputError(
-                    f"{folder} holds the recording of something else: {'; '.join(changes)}. Repeat the command "
-                    "that made it, or give another folder"
+                    f"{folder} holds the recording of {changes}. Repeat the command that made it, or {ANOTHER}"
                 )
         elif folder.exists() and any(path.suffix != ".part" for path in folder.iterdir()):
             raise InvalidInputError(f"{folder} is not empty and holds no recording; give a new folder")
@@ -104,7 +106,7 @@ class RecordingFolder:
         if other:
             raise InvalidInputError(
                 f"{self.folder} holds the recording of another model: {' and '.join(other)} answered the first item "
-                "otherwise. Evaluate the model that was recorded, or give another folder"
+                f"otherwise. Evaluate the model that was recorded, or {ANOTHER}"
             )
 
     def _path(self, number: int) -> Path:

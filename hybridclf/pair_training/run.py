@@ -117,7 +117,10 @@ class TrainingRun:
                 f"{out} is inside {source}, where it would be taken for a class of images; give a folder elsewhere"
             )
         if (out / "training" / "log.json").exists() and not (out / "model.json").exists():
-            raise TrainingError(f"{out} holds a training that is not finished; resume it, or give another folder")
+            raise TrainingError(
+                f"{out} holds a training that is not finished; resume it (--resume, or train_pair(resume=True) in "
+                "Python), or give another folder"
+            )
         if out.exists() and not _is_blank(out):
             raise TrainingError(f"{out} exists and is not empty; give a new or empty folder")
         # a file that goes again, in the nearest folder that is there: permissions alone do not say it of every disk

@@ -62,9 +62,15 @@ def test_a_folder_that_is_no_pipeline_and_a_name_that_is_nothing(tmp_path: Path)
     (tmp_path / "model_index.json").write_text("{")
     with pytest.raises(UnknownSpecError, match="neither the folder"):
         load(str(tmp_path))
-    for name in ("nobody/nothing", "./no/such/folder"):
-        with pytest.raises(UnknownSpecError, match="neither the folder"):
-            load(name)
+    with pytest.raises(UnknownSpecError, match="neither the folder"):
+        load("nobody/nothing")
+
+
+@pytest.mark.parametrize("name", ["nofolder", "./folder", "~/nofolder", "/no/folder", "no/such/folder"])
+def test_a_missing_folder_is_not_sought_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: pytest.fail("the hub was asked"))
+    with pytest.raises(UnknownSpecError, match="which is OWNER/NAME: there is no such folder"):
+        load(name)
 
 
 def unsafe(folder: Path, part: str) -> None:

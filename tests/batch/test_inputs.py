@@ -169,8 +169,12 @@ def test_damage_within_a_parquet_file_costs_the_rows_behind_it(tmp_path: Path) -
 
 
 def test_nothing_to_classify_is_refused(tmp_path: Path) -> None:
+    for name in ("missing", "missing.parquet"):
+        with pytest.raises(InvalidInputError, match=f"there is no .*{name}; give a folder of images"):
+            list_input(tmp_path / name)
+    (tmp_path / "notes.txt").touch()
     with pytest.raises(InvalidInputError, match="neither a folder nor a Parquet file"):
-        list_input(tmp_path / "missing")
+        list_input(tmp_path / "notes.txt")
     with pytest.raises(InvalidInputError, match=r"no image in it: no file ends in \.bmp"):
         list_input(tmp_path)
     save_parquet(tmp_path / "a.parquet", [])
@@ -215,7 +219,7 @@ def test_a_column_of_plain_bytes(tmp_path: Path) -> None:
     first, second, third = values(tmp_path)
     assert (first, third) == (1, 3) and "the row holds no image bytes" in str(second)
     pq.write_table(table.drop_columns("jpg"), tmp_path / "a.parquet")
-    with pytest.raises(InvalidInputError, match="it has none among key, sha"):
+    with pytest.raises(InvalidInputError, match=r"none among key, sha, and a column of plain .*: rename 'sha'"):
         list_input(tmp_path)
 
 

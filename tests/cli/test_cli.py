@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -341,6 +342,20 @@ def test_a_model_that_nobody_chose_says_what_it_knows(images: Path) -> None:
     assert "cifar10 answers: it knows airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck" in note
     for options in (["--quiet"], ["--json"], ["--model", "cifar10"]):
         assert "No --model" not in invoke("classify", images, *options).stderr
+
+
+def test_re_ranking_that_is_off_is_said(model: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    clf, folder = HybridClassifier.load(model), tmp_path_factory.mktemp("off")
+    assert clf.calibration_ is not None
+    for pays in (True, False):
+        fusion = replace(clf.fusion_, pays=pays)
+        clf.fusion_, clf.calibration_ = fusion, replace(clf.calibration_, fusion=fusion)
+        clf.save(folder / f"{pays}")
+        for command in (("classify", images), ("batch", images, folder / f"{pays}-out")):
+            shown = invoke(*command, "--model", folder / f"{pays}")
+            assert shown.exit_code == 0, shown.output
+            assert shown.stderr.count("Re-ranking is off in this model") == (not pays)
+            assert "is off" not in invoke(*command, "--model", folder / f"{pays}", "--quiet").output
 
 
 def test_quiet_shows_the_answers_alone(model: Path, images: Path, tmp_path: Path) -> None:

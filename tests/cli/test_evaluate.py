@@ -70,7 +70,8 @@ def test_a_folder_becomes_a_report(model: Path, data: Path, tmp_path: Path) -> N
     again = invoke(data, "--model", model, "--out", out, "--json", *SHORT)
     assert json.loads(again.stdout)["methods"][0] | {"seconds": 0} == report["methods"][0] | {"seconds": 0}
     refused = invoke(data, "--model", model, "--out", out, "--trials", "5", "--quiet")
-    assert refused.exit_code == 2 and "settings/trials was 4, is 5" in refused.output
+    assert refused.exit_code == 2 and "of other settings (settings/trials was 4, is 5)" in refused.output
+    assert "--out ANOTHER" in refused.output
 
 
 def test_a_sample_with_other_images_to_calibrate_on(model: Path, data: Path, tmp_path: Path) -> None:

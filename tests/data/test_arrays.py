@@ -88,6 +88,7 @@ def test_pil_images_of_one_bit_and_with_a_palette() -> None:
         ([Image.new("L", (4, 4)), np.zeros((4, 4))], None, "one kind"),
         ([Image.new("F", (4, 4))], None, "32-bit numbers.*convert the image to 8 bits"),
         (GREY, (4, 4, 1), "expected images of 4x4x1, got images of 4x6x1"),
+        (COLOUR.transpose(0, 3, 1, 2), (4, 6, 3), r"got images of 3x4x6; channels come last: X\.permute\(0, 2, 3, 1\)"),
         (GREY, (4, 6, 3), "expected images of 4x6x3, got images of 4x6x1"),
         (np.zeros((3, 23)), (4, 6), "expected images of 4x6x1, got vectors of 23 numbers"),
         (GREY, (25,), "expected vectors of 25 numbers"),

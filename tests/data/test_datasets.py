@@ -116,6 +116,14 @@ def test_what_a_folder_must_hold(tmp_path: Path) -> None:
         load_labelled(folder(tmp_path / "splits", train=1, test=1), 16)
 
 
+@pytest.mark.parametrize("name", ["x.tsv", "x.zip", "gray.png", "captions.json", "x"])
+def test_a_file_of_another_kind_is_not_called_damaged(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("PK")
+    with pytest.raises(InvalidInputError, match=rf"{name} is neither a folder, nor \.parquet, nor .*; give") as got:
+        load_labelled(tmp_path / name, 16)
+    assert ("captions in .jsonl" in str(got.value)) == name.endswith(".json")
+
+
 def test_more_than_memory_holds_is_refused_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +142,10 @@ def test_parquet_with_names(tmp_path: Path) -> None:
     found = load_labelled(path, 16)
     np.testing.assert_array_equal(found.pixels, PICTURES[:4])
     assert (found.classes, found.y.tolist()) == (["zebra", "ant"], [1, 0, 1, 0])
+
+
+def test_parquet_by_any_name(tmp_path: Path) -> None:
+    assert load_labelled(table(tmp_path / "0123abc", [0, 1]), 16).y.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("labels", [[7, 3, 7, 3], ["7", "3", "7", "3"]])

@@ -157,6 +157,13 @@ def test_bad_sources(pictures: list[Image.Image], tmp_path: Path, monkeypatch: p
         list_labelled(f"datasets:{tmp_path / 'b'}")
 
 
+@pytest.mark.parametrize("name", ["./nope", "~/nope", "/nope", "no/such/folder"])
+def test_a_missing_folder_is_not_sought_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: pytest.fail("the hub was asked"))
+    with pytest.raises(InvalidInputError, match=f"datasets:{name} names no folder that is there; give the name"):
+        list_labelled(f"datasets:{name}")
+
+
 def test_files_of_a_repository_are_read_from_the_cache_alone(
     pictures: list[Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,6 +122,16 @@ def test_what_cannot_be_evaluated(world: Any, options: dict[str, Any], said: str
         evaluate(world.clf, options.pop("X"), options.pop("y"), **options)
 
 
+def test_too_few_images_are_explained_by_those_that_were_left_out(world: Any) -> None:
+    notes = ["180 images in good.csv were left out: the model was trained on them."]
+    with pytest.raises(InvalidInputError, match=r"at least 20 are needed; .*\. 180 images in good.csv were left out"):
+        evaluate(world.clf, world.images[:30], world.labels[:30], notes=notes)
+    with pytest.raises(InvalidInputError, match=r"has one image.*\. 180 images in good.csv were left out"):
+        evaluate(world.clf, world.images[:2], world.labels[:2], notes=notes)
+    with pytest.raises(InvalidInputError, match=r"larger max_loss or delta\. 180 images in good.csv were left out"):
+        evaluate(world.clf, world.images[:80], world.labels[:80], notes=notes, max_loss=0.001)
+
+
 def test_what_is_no_classifier_to_evaluate(world: Any) -> None:
     with pytest.raises(InvalidTypeError, match="takes a fitted HybridClassifier, got a LogisticRegression"):
         evaluate(LogisticRegression(), world.images, world.labels)  # type: ignore[arg-type]
@@ -151,6 +161,8 @@ def test_images_of_one_group_are_on_one_side_and_count_as_one(world: Any) -> Non
     assert report.about["calibration_images"] == 60
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         evaluate(world.clf, X, y, trials=4, groups=films[:50])
+    with pytest.raises(InvalidInputError, match=r"images to .* are of one group; give images of at least 2 groups"):
+        evaluate(world.clf, X[::2], y[::2], trials=4, groups=np.arange(60) < 30)
 
 
 def test_tables_keep_their_columns(world: Any) -> None:

@@ -123,13 +123,13 @@ def test_a_recording_of_something_else_is_refused(tmp_path: Path, world: Any, ga
         ({"trials": 8}, "settings/trials was 6, is 8"),
         ({"top_k": 4}, "settings/candidates was 3, is 4"),
     ):
-        with pytest.raises(InvalidInputError, match=f"of something else: {said}"):
+        with pytest.raises(InvalidInputError, match=rf"the recording of other settings \({said}"):
             recorded(world, folder=tmp_path, **options)
-    with pytest.raises(InvalidInputError, match=r"data/pixels was \w+, is \w+\. Repeat the command"):
+    with pytest.raises(InvalidInputError, match=r"of other images \(data/pixels changed\)\. Repeat .*--out ANOTHER"):
         recorded(world._replace(images=world.images + 0.1), folder=tmp_path)
-    with pytest.raises(InvalidInputError, match=r"data/right labels was"):
+    with pytest.raises(InvalidInputError, match=r"of other labels \(data/right labels changed\)"):
         recorded(world._replace(labels=np.roll(world.labels, 1)), folder=tmp_path)
-    with pytest.raises(InvalidInputError, match="another model: tier 2 answered the first item otherwise"):
+    with pytest.raises(InvalidInputError, match=r"another model: tier 2 answered the first .*--out ANOTHER"):
         recorded(world._replace(clf=other_tier_2), folder=tmp_path)
     assert (tmp_path / "manifest.json").read_bytes() == manifest
     other = tmp_path / "other"

@@ -103,15 +103,18 @@ def test_csv_and_parquet_with_groups(tmp_path: Path, folder: Path) -> None:
     [
         (
             "file,label\na.png,cat\n",
-            "has no column 'path'; its first line must name 'path', 'label', and it has 'file', 'label'",
+            "has no column 'path'; its first line must name 'path', 'label', separated by commas, and it has 'file'",
         ),
+        ("path;label\na.png;cat\n", "separated by commas, and it has 'path;label'"),
         ("", "and it has no line"),
-        ("path,label\na.png,cat\nb.png,\n", "a row without a label"),
+        ("path,label\na.png,cat\nb.png,\n", r"table\.csv, line 3: 'b\.png' has no label"),
+        ("path,label\nb.png,cat\nc.png,dog\n", r"none of the files .* is there: paths start .*'b\.png' is /.*/b\.png"),
         ("path,label\na.png,cat\nb.png,cat\n", "holds 'cat'; a classifier needs at least 2 classes"),
     ],
 )
 def test_a_csv_that_cannot_be_used(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "table.csv").write_text(text)
+    (tmp_path / "a.png").touch()
     with pytest.raises(InvalidInputError, match=said):
         read_sample(tmp_path / "table.csv", ["cat", "dog"], None)
 
@@ -137,7 +140,7 @@ def test_the_only_image_of_a_class_is_reported_on() -> None:
     other = np.flatnonzero(chosen)[0]
     together = share(PICTURES, y, np.where(np.arange(40) == other, 0, np.arange(40)))  # a group of the first and that
     assert together[0] == together[other]
-    with pytest.raises(InvalidInputError, match="has one image"):
+    with pytest.raises(InvalidInputError, match="one to test on and one to choose settings on; add another"):
         share(PICTURES[:2], np.array([0, 1]))
 
 

@@ -562,7 +562,9 @@ def test_images_that_cannot_be_trained_on_write_nothing(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     result = invoke(tmp_path / "data", tmp_path / "out")
     assert result.exit_code == 2 and "no subfolders" in result.stderr
-    assert len(result.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
+    assert result.stderr.startswith("Preparing: ") and len(result.stderr.splitlines()) == 2
+    assert len(invoke(tmp_path / "data", tmp_path / "out", "--quiet").stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_digits_are_small_and_not_mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ DOCUMENTED = (
 """Modules of which every public name is in the API reference."""
 
 
-TRAINS_FOR_A_MINUTE = {"docs/guide/photographs.md"}
+TAKES_LONG = {"docs/guide/photographs.md", "docs/guide/denoiser.md", "docs/guide/guarantee.md"}
 """Pages whose blocks take as long as they say."""
 
 
@@ -72,7 +72,7 @@ def test_readme_starts_with_ten_lines() -> None:
 
 
 RUNNING = [
-    pytest.param(page, id=NAMES[page], marks=[pytest.mark.slow] if NAMES[page] in TRAINS_FOR_A_MINUTE else [])
+    pytest.param(page, id=NAMES[page], marks=[pytest.mark.slow] if NAMES[page] in TAKES_LONG else [])
     for page in PAGES
     if python_blocks(page)
 ]

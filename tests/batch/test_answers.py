@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from hybridclf import HybridClassifier
+from hybridclf import FixedTrials, HybridClassifier
 from hybridclf.batch.answers import BATCH, FileAnswer, answer_images, classify_files
 from hybridclf.errors import InvalidInputError
 from tests.adapters.tiny_pair import specs_of
@@ -80,7 +80,7 @@ def test_labels_are_plain_and_as_many_as_asked(clf: HybridClassifier, folder: Pa
 
 def test_large_images_are_averaged_down_before_they_are_held(text_pair: Path, tmp_path: Path) -> None:
     Image.new("RGB", (400, 600)).save(tmp_path / "a.png")
-    clf = HybridClassifier(*specs_of(text_pair)).fit(None, ["cat", "dog"])
+    clf = HybridClassifier(*specs_of(text_pair), allocation=FixedTrials(1)).fit(None, ["cat", "dog"])
     side, sizes, decide = clf._least_side, [], clf.decide
     assert side is not None and 2 * side < 400 and clf.image_shape_ is None
     with pytest.MonkeyPatch.context() as patch:

@@ -72,6 +72,7 @@ def test_lines_say_what_was_wanted() -> None:
     )
 
 
+@pytest.mark.slow
 def test_every_figure_is_written_and_the_table_printed(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     speed.main([*TINY, "--device", "cpu", "--out", str(out)])
     printed = capsys.readouterr().out

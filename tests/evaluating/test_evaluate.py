@@ -150,14 +150,14 @@ def test_images_to_calibrate_on_that_are_tested_on_are_left_out(world: Any) -> N
 def test_images_of_one_group_are_on_one_side_and_count_as_one(world: Any) -> None:
     X, y = np.repeat(world.images[:60], 2, axis=0), np.repeat(world.labels[:60], 2)
     films = np.repeat(np.arange(60), 2)
-    grouped = evaluate(world.clf, X, y, trials=4, groups=films)
-    alone = evaluate(world.clf, X, y, trials=4)
+    grouped = evaluate(world.clf, X, y, trials=2, groups=films)
+    alone = evaluate(world.clf, X, y, trials=2)
     assert grouped.about["test_images"] == alone.about["test_images"]  # copies are on one side as they are
     widths = [report.methods[0].accuracy.high - report.methods[0].accuracy.low for report in (grouped, alone)]
     assert widths[0] > 1.2 * widths[1]
     names = np.where(films < 30, "test", None)
     names[::2] = [f"film {i // 2}" for i in range(0, 120, 2)]
-    report = evaluate(world.clf, X[:60], y[:60], trials=4, calibrate=(X, y, names), groups=names[:60])
+    report = evaluate(world.clf, X[:60], y[:60], trials=2, calibrate=(X, y, names), groups=names[:60])
     assert report.about["calibration_images"] == 60
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         evaluate(world.clf, X, y, trials=4, groups=films[:50])

@@ -92,7 +92,7 @@ def errors(denoiser: Any, images: list[Image.Image], labels: list[str]) -> np.nd
     return np.stack([result.evidence for result in stage.rerank(images, [labels] * len(images))])
 
 
-@pytest.mark.parametrize("options", [LORA, BOTH, pytest.param(WORDS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("options", [BOTH, *(pytest.param(one, marks=pytest.mark.slow) for one in (LORA, WORDS))])
 def test_it_learns_and_is_saved_with_a_few_files(
     clf: HybridClassifier, tmp_path: Path, options: dict[str, Any], tuned: Callable[..., Any]
 ) -> None:
@@ -203,6 +203,7 @@ def test_a_denoiser_of_classes_is_not_tuned(tmp_path: Path) -> None:
         tune(HybridClassifier.from_pretrained("digits"), *pictures(2), out=tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_float16_by_default_is_tuned_in_bfloat16(text_pair: Path, tmp_path: Path) -> None:
     """A denoiser that names no precision is in float16 on a GPU."""

@@ -7,6 +7,7 @@ import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -111,7 +112,11 @@ def test_a_proxy_tells_the_address_only_if_it_is_trusted(
     monkeypatch.setattr(uvicorn.Server, "run", lambda server: configs.append(server.config))
     run(create_app(clf, Limits(images_per_minute=1)), trusted_proxies=trusted)
     configs[0].load()
-    with TestClient(configs[0].loaded_app, client=("127.0.0.1", 50000)) as client:
+
+    async def from_here(scope: Any, receive: Any, send: Any) -> None:
+        await configs[0].loaded_app({**scope, "client": ("127.0.0.1", 50000)}, receive, send)
+
+    with TestClient(from_here) as client:
         headers = [{"X-Forwarded-For": f"evil, 192.0.2.{i}"} for i in range(3)]
         statuses = [client.post("/v1/rerank", json=BODY, headers=header).status_code for header in headers]
     assert statuses.count(200) == clients and set(statuses) <= {200, 429}

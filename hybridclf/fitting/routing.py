@@ -89,7 +89,7 @@ def check_taken(proposer: Any, metadata: Metadata) -> None:
         if metadata.proposer:
             raise InvalidTypeError(
                 f"fit got {', '.join(metadata.proposer)}, which nothing takes, since the proposer is trained already; "
-                "sample_weight and groups are taken"
+                "leave that out, or mend its name if it is a slip"
             )
     elif metadata.weight is not None and not weight_parameter(proposer):
         warnings.warn(

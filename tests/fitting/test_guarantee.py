@@ -89,6 +89,7 @@ def test_a_bound_that_nothing_meets_leaves_all_trials(replays: list[Replays], mo
     assert "gets all 32 trials" in str(found)
 
 
+@pytest.mark.slow
 def test_a_classifier_keeps_its_guarantee_until_its_settings_change(tmp_path: Path) -> None:
     images, y = load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8)

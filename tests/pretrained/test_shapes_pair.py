@@ -115,6 +115,7 @@ def test_tier_2_knows_what_words_mean_together(clf: HybridClassifier) -> None:
     assert np.mean([r.posterior[0] > r.posterior[1] for r in results]) >= 0.8
 
 
+@pytest.mark.slow
 def test_its_figures_are_those_of_its_card(clf: HybridClassifier, folder: Path) -> None:
     """Single things that training may have seen, within 12 points: two standard errors of 60 pictures."""
     drawn = scenes(60, random_state=SEED, things=(1,))

@@ -322,6 +322,7 @@ def test_what_does_not_lower_the_held_out_loss_changes_nothing_and_the_command_s
     np.testing.assert_array_equal(errors(model.denoiser_, X[:4], LABELS), errors(clf.denoiser_, X[:4], LABELS))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_the_command_tunes_on_captions(invoke: Callable[..., Any], tmp_path: Path, text_pair: Path) -> None:
     lines = []

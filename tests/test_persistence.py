@@ -36,6 +36,7 @@ from hybridclf.fitting import calibration, recording
 from hybridclf.models import LateUNet
 from hybridclf.persistence import FORMAT_VERSION
 from hybridclf.persistence.compiled_estimators import check_indices
+from hybridclf.persistence.folder import _portable
 from hybridclf.persistence.proposers import ARRAYS, SKOPS, dump_arrays, dump_skops, load_arrays, load_skops
 from hybridclf.pretrained.catalog import pretrained_folder
 from hybridclf.proposer import default_proposer
@@ -529,6 +530,20 @@ def test_tiers_that_lie_in_another_saved_model_come_along(text_pair: Path, tmp_p
     loaded = HybridClassifier.load(second)
     assert (loaded.proposer, loaded.denoiser) == (f"open_clip:local-dir:{second}/clip", f"diffusers:{second}/sd")
     assert {path.name for path in second.iterdir()} == {"clip", "sd", "model.json"}
+
+
+def test_a_tuned_model_names_the_model_that_it_was_tuned_from(copied: Path, tmp_path: Path) -> None:
+    """Its folder has the LoRA; the base, which may take gigabytes, stays where it is."""
+    base, out = copied.resolve() / "sd", tmp_path / "tuned"
+    base.mkdir()
+    out.mkdir()
+    (out / "lora.safetensors").touch()
+    specs = {"proposer": f"timm:local-dir:{base}", "denoiser": f"diffusers:{base}?lora={out}/lora.safetensors"}
+    portable, parts = _portable(specs, out)
+    assert portable == {**specs, "denoiser": f"diffusers:{base}?lora=./lora.safetensors"} and parts == []
+    elsewhere, parts = _portable(specs, tmp_path / "elsewhere")
+    assert elsewhere["denoiser"] == specs["denoiser"] and elsewhere["proposer"] == "timm:local-dir:./sd"
+    assert parts == [base]
 
 
 def test_nothing_else_is_overwritten(model: HybridClassifier, tmp_path: Path) -> None:

@@ -12,9 +12,8 @@ whose path (the part after its last colon) starts with "./" names a tier in the 
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +60,8 @@ def save(folder: str | Path, parameters: Mapping[str, Any], fitted: Mapping[str,
     """Write a classifier's parameters and fitted attributes into a folder; see `HybridClassifier.save`."""
     folder = Path(folder)
     specs = {tier: parameters[tier] for tier in ("proposer", "denoiser") if isinstance(parameters[tier], str)}
-    portable, parts = zip(*(_portable(spec, folder) for spec in specs.values()), strict=True) if specs else ((), ())
-    description = _describe({**parameters, **dict(zip(specs, portable, strict=True))}, fitted)
+    portable, parts = _portable(specs, folder)
+    description = _describe({**parameters, **portable}, fitted)
     _check_target(folder, description)
     arrays = skops = b""
     if description["fitted_proposer"]:
@@ -72,7 +71,7 @@ def save(folder: str | Path, parameters: Mapping[str, Any], fitted: Mapping[str,
     text = json.dumps(description, indent=1, default=_plain)
     denoiser = b"" if isinstance(description["denoiser"], str) else dump_tensors(denoiser_weights(fitted["denoiser_"]))
     make_folder(folder)
-    for part in chain(*parts):
+    for part in parts:
         copy_tree(part, folder / part.name)
     write_together(folder, dict(zip(FILES, (denoiser, arrays, skops, f"{text}\n".encode()), strict=True)))
 
@@ -142,18 +141,32 @@ def _parts(spec: str) -> list[str]:
     return re.findall(r"[:=]\./([^/?&]+)", spec)
 
 
-def _portable(spec: str, folder: Path) -> tuple[str, list[Path]]:
-    """Make a spec string portable for saving, and list the parts of another saved model that have to come along.
+def _portable(specs: Mapping[str, str], folder: Path) -> tuple[dict[str, str], list[Path]]:
+    """Make the tiers' spec strings portable for saving, and list the parts of another saved model that come along.
 
-    A classifier that was loaded from one folder and is saved in another so keeps the tiers that lie in the first.
+    A classifier that was loaded from one folder and is saved in another so keeps the tiers that lie in the first. Where
+    one lies in the folder already, as of a tuned model, the others are named by their whole paths.
     """
-    own = plugins.portable(spec, folder)
-    for path in map(Path, re.findall(r"[:=](/[^?&]+)", own)):
-        homes = [parent for parent in path.parents if (parent / "model.json").exists()]
-        if homes and read_description(homes[0]):
-            own = plugins.portable(spec, homes[0])
-            return own, [homes[0] / part for part in _parts(own)]
-    return own, []
+    portable = {tier: plugins.portable(spec, folder) for tier, spec in specs.items()}
+    parts: list[Path] = []
+    if any(map(_parts, portable.values())):
+        return portable, parts
+    for tier, spec in portable.items():
+        homes = {_home(Path(path)) for path in re.findall(r"[:=](/[^?&]+)", spec)}
+        home = homes.pop() if len(homes) == 1 else None
+        if home is not None:
+            portable[tier] = plugins.portable(spec, home)
+            parts += [home / part for part in _parts(portable[tier])]
+    return portable, parts
+
+
+def _home(path: Path) -> Path | None:
+    """Folder of the saved model that a path lies in; None if there is none."""
+    for parent in path.parents:
+        with suppress(SavedModelError):
+            read_description(parent)
+            return parent
+    return None
 
 
 def _describe(parameters: Mapping[str, Any], fitted: Mapping[str, Any]) -> dict[str, Any]:

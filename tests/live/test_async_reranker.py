@@ -539,6 +539,7 @@ def test_a_program_that_forgets_to_close_ends() -> None:
     [
         ({"candidates": []}, InvalidInputError, "the image has no candidates"),
         ({"candidates": ["ant", "ant"]}, InvalidInputError, "lists a candidate twice"),
+        ({"candidates": "ant"}, InvalidInputError, "must be a list of labels, got the text 'ant'"),
         ({"candidates": ["ant", "yak"]}, UnknownLabelError, "yak"),
         ({"candidates": LABELS * 30}, InvalidInputError, "got 150 candidates, at most 100 are taken"),
         ({"log_prior": [0.0, np.nan]}, InvalidInputError, "finite number or -inf"),

@@ -2,22 +2,17 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cifar.rival import Cascade
 from timing import flops
 
-from hybridclf import HybridClassifier, plugins, train_pair
+from hybridclf import HybridClassifier, train_pair
 from hybridclf.data.datasets import load_labelled
 from hybridclf.devices import as_device
-from hybridclf.pair_training.networks import PROPOSERS
-from hybridclf.pair_training.planning import new_proposer
-from hybridclf.pair_training.recipe import PATIENCE, classifier_job
-from hybridclf.pair_training.run import TrainingRun
 from hybridclf.pair_training.settings import stored_settings
 from hybridclf.pair_training.tier_1 import NEW
 from hybridclf.pair_training.training_data import TrainingData
@@ -25,6 +20,7 @@ from hybridclf.proposer import aligned_log_proba
 from hybridclf.reranking.allocation import FixedTrials
 from hybridclf.reranking.fusion import Fusion
 
+from .rival import Cascade, trained
 from .sets import Row
 
 __all__ = ["METHODS", "Contenders"]
@@ -76,10 +72,8 @@ class Contenders:
         log = self.log("pair")
         settings = stored_settings(log)
         images = load_labelled(self.row.train, log["settings"]["side"], True, settings.group)
-        # another seed: as a second opinion, the same network once more would be worth nothing
         data = TrainingData.of(images, as_device("auto"), True, settings)
-        data = replace(data, settings=replace(settings, seed=settings.seed + 1))
-        network = self._rival(data, log["seconds"]["tier_2"])
+        network = trained(data, self.folder / "rival", log["seconds"]["tier_2"])
         held_out, labels = data.some_held_out(data.fit_on[: log["usage"]["n_fusion"]])
         first, second = (aligned_log_proba(p, held_out, self.pair.classes_) for p in (self.pair.proposer_, network))
         return network, Cascade(first, second, np.searchsorted(self.pair.classes_, labels))
@@ -136,20 +130,6 @@ class Contenders:
             resume = (out / "training" / "log.json").exists()
             train_pair(self.row.train, out, resume=resume, progress=True, **settings)
         return HybridClassifier.load(out).set_params(verbose=True)
-
-    def _rival(self, data: TrainingData, seconds: float) -> Any:
-        """Train it, or read it where an earlier run left it."""
-        out = self.folder / "rival"
-        if not (out / "model").exists():
-            resumes = (out / "training" / "log.json").exists()
-            run = TrainingRun.resume(out, {}) if resumes else TrainingRun.start(out, {"seconds": seconds})
-            specs = (run.log["spec"],) if "spec" in run.log else PROPOSERS
-            run.log["spec"], trainable = new_proposer(specs, data, seconds)
-            job = classifier_job("rival", seconds / 60, data, trainable.network)
-            trained = run.train(job.name, job.trainer, job.seconds, job.held_out, True, job.loss, PATIENCE)
-            trainable.save(trained, out / "model.part")
-            (out / "model.part").rename(out / "model")
-        return plugins.load("proposer", f"timm:local-dir:{out / 'model'}").fit(None, data.classes.tolist())
 
     @staticmethod
     def _of_pair(clf: HybridClassifier, pixels: Any, alone: bool = True) -> dict[str, np.ndarray]:

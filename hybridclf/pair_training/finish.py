@@ -1,11 +1,13 @@
 """End of a training: the fusion is fitted, the pair measured, and the folder completed."""
 
 import shutil
+import time
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,6 +18,7 @@ from ..fitting.validation import class_numbers
 from ..models import LateConditionedDenoiser
 from ..proposer import aligned_log_proba
 from ..reranking.allocation import Race
+from ..reranking.fusion import Fusion
 from .checkpoint import writing
 from .loss_plot import plot_losses
 from .planning import use_held_out
@@ -26,6 +29,9 @@ from .time_budget import RACE_TRIALS, TimeBudget
 from .training_data import TrainingData
 
 __all__ = ["RACE", "TOP_K", "finish", "publish"]
+
+TEMPERED, AT_ONCE, TEMPERING_SHARE = 2000, 250, 0.03
+"""Most images for the temperature of a tier 1 that answers alone, images per call, and share of the time."""
 
 TOP_K, RACE = 5, Race(confidence=0.95, max_trials=RACE_TRIALS)
 """Number of candidates and allocation with which a pair is saved.
@@ -67,6 +73,9 @@ def finish(
                 proposer = tier_1.save(folder / "proposer")
             clf = _calibrated(proposer, network, data, usage.n_fusion, progress)
             run.log["validation"] = measure(clf, data, usage)
+            if clf.calibration_ is not None and not clf.fusion_.pays:
+                clf.fusion_ = _tempered(clf, data, TEMPERING_SHARE * 60 * budget.minutes)
+                clf.calibration_ = replace(clf.calibration_, fusion=clf.fusion_)
         if clf.worth_ is not None:
             run.log["worth"] = asdict(clf.worth_) | {"sentence": str(clf.worth_)}
         run.log["advice"] = advice(clf, too_short)
@@ -113,11 +122,24 @@ def _calibrated(proposer: Any, network: Any, data: TrainingData, n_images: int, 
         verbose=progress,
         random_state=data.settings.seed,
     )
-    clf.fit(*data.some_held_out(data.fit_on[:n_images]))
-    if clf.calibration_ is not None and not clf.fusion_.pays and n_images < len(data.fit_on):
-        # tier 1 answers alone, so that its temperature may be fitted on all these images
-        images, labels = data.some_held_out(data.fit_on)
-        log_prior = aligned_log_proba(clf.proposer_, images, clf.classes_)
-        clf.fusion_ = clf.fusion_.tempered(log_prior, class_numbers(labels, clf.classes_))
-        clf.calibration_ = replace(clf.calibration_, fusion=clf.fusion_)
-    return clf
+    return clf.fit(*data.some_held_out(data.fit_on[:n_images]))
+
+
+def _tempered(clf: HybridClassifier, data: TrainingData, seconds: float) -> Fusion:
+    """Fit the temperature of a tier 1 that answers alone on as many held-out images as it answers in that time.
+
+    These are at least all that are there for the fusion. Those that the result was measured on may be among them, since
+    a temperature changes no answer.
+    """
+    end = time.monotonic() + seconds
+    others = np.setdiff1d(np.arange(len(data.held_out_photos)), np.union1d(data.fit_on, data.measure_on))
+    more = np.concatenate([data.measure_on, others])[: max(0, TEMPERED - len(data.fit_on))]
+    log_prior: list[np.ndarray] = []
+    y: list[np.ndarray] = []
+    for chosen in (data.fit_on, *(more[i : i + AT_ONCE] for i in range(0, len(more), AT_ONCE))):
+        if log_prior and time.monotonic() > end:
+            break
+        images, labels = data.some_held_out(chosen)
+        log_prior.append(aligned_log_proba(clf.proposer_, images, clf.classes_))
+        y.append(class_numbers(labels, clf.classes_))
+    return clf.fusion_.tempered(np.concatenate(log_prior), np.concatenate(y))

@@ -17,7 +17,7 @@ def test_figures_are_those_of_the_answers() -> None:
     labels[::3] = clf.proposer_.predict(images)[::3]  # where the tiers differ, each is right about some
     figures = row(found := answered(clf, images, labels))
     right = clf.classes_[posterior.argmax(axis=1)] == labels
-    np.testing.assert_array_equal(found["right"][1], right)
+    np.testing.assert_array_equal(found["right"]["hybrid"], right)
     assert figures["hybrid"][0] == right.mean()
     assert figures["tier 1"][0] == (clf.proposer_.predict(images) == labels).mean() < 1
     assert figures["difference"][0] == pytest.approx(figures["hybrid"][0] - figures["tier 1"][0])

@@ -1,16 +1,17 @@
-"""The CIFAR-10 benchmark: the cascade is as said, and all of it runs and resumes."""
+"""The CIFAR-10 benchmarks: a rival's cascade is as said, and all of them run and resume."""
 
 import io
 import json
 from pathlib import Path
 
+import as_shipped
 import cifar10
 import cifar10_recipe
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from cifar.rival import Cascade
+from contenders.rival import Cascade
 from PIL import Image
 from scipy.special import log_softmax
 
@@ -49,37 +50,68 @@ def blobs(path: Path, n: int, seed: int) -> None:
     pq.write_table(pa.Table.from_pylist(rows), path)
 
 
-@pytest.mark.slow
-def test_the_whole_benchmark_runs_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a pair that is trained for a moment, with a rival, small sizes, and an interruption in the middle."""
-    corruptions = {"noise": ("Gaussian noise",), "digital": ("contrast",)}
+@pytest.fixture
+def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of images, and in it a pair that was trained on them for a moment."""
     monkeypatch.setattr(planning, "WIDTHS", (16,))
     monkeypatch.setattr(run, "steps_in", lambda trainer, seconds: 12)
+    blobs(tmp_path / "cifar10-train.parquet", 160, 0)
+    blobs(tmp_path / "cifar10-test.parquet", 40, 1)
+    train_pair(tmp_path / "cifar10-train.parquet", tmp_path / "pair", minutes=10, validation_fraction=0.3)
+    return tmp_path / "pair"
+
+
+@pytest.mark.slow
+def test_the_whole_benchmark_runs_and_resumes(pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With small sizes, and an interruption in the middle."""
+    corruptions = {"noise": ("Gaussian noise",), "digital": ("contrast",)}
     monkeypatch.setattr(cifar10, "FAMILIES", corruptions)
     monkeypatch.setattr(cifar10.pictures, "FAMILIES", corruptions)
     monkeypatch.setattr(cifar10, "SHIFTED_TRIALS", 3)
     monkeypatch.setattr(cifar10, "RESULTS", tmp_path / "out")
-    blobs(tmp_path / "cifar10-train.parquet", 160, 0)
-    blobs(tmp_path / "cifar10-test.parquet", 40, 1)
-    train_pair(tmp_path / "cifar10-train.parquet", tmp_path / "pair", minutes=10, validation_fraction=0.3)
-    arguments = [str(tmp_path), str(tmp_path / "work"), "--model", str(tmp_path / "pair"), "--rival", "0.2"]
+    arguments = [str(tmp_path), str(tmp_path / "work"), "--model", str(pair)]
     arguments += ["--images", "40", "--shifted", "21", "--trials", "4"]
 
-    rivalry = cifar10.Benchmark.rivalry
-    monkeypatch.setattr(cifar10.Benchmark, "rivalry", lambda self, conditions: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        cifar10.main(arguments)
+    with monkeypatch.context() as patch:
+        patch.setattr(cifar10, "robustness", lambda rows: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            cifar10.main(arguments)
     chunks = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.safetensors")}
-    monkeypatch.setattr(cifar10.Benchmark, "rivalry", rivalry)
     cifar10.main(arguments)
     assert len(chunks) > 12 and all(path.stat().st_mtime_ns == time for path, time in chunks.items())
 
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [method["method"] for method in report["clean"]["methods"]][:2] == ["tier 1", "tier 2: 4 trials"]
     assert len(report["shifted"]) == 3 * (1 + 2 * 5) and len(report["robustness"]) == 3
-    conditions = {f"{name} {severity}" for names in corruptions.values() for name in names for severity in range(1, 6)}
-    assert set(report["rival"]) == {"seen", "as given"} | conditions
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.json", "report.html", "shift.png"}
+
+
+@pytest.mark.slow
+def test_a_pair_as_it_is_beside_a_rival(
+    pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(as_shipped, "STRENGTHS", {"Gaussian noise": None, "contrast": None})
+    out = tmp_path / "out.json"
+    arguments = [str(tmp_path), "--model", str(pair), "--rival", str(tmp_path / "rival"), "--out", str(out)]
+    arguments += ["--images", "40", "--alone", "20", "--shifted", "21"]
+    as_shipped.main(arguments)
+    report = json.loads(out.read_text())
+    rivals = {"rival", "rival, always", "rival, alone"}
+    assert set(report["clean"]["hybrid minus"]) == rivals and len(report["shifted"]["rows"]) == 2 * 5
+    assert set(report["shifted"]["hybrid minus"]) == rivals | {"tier 1"}
+    log = json.loads((tmp_path / "rival" / "training" / "log.json").read_text())
+    own = json.loads((pair / "training" / "log.json").read_text())
+    assert log["spec"] == own["settings"]["proposer"] and log["n_steps"]["rival"] == own["n_steps"]["proposer"]
+    for row in (report["clean"], *report["shifted"]["rows"].values()):
+        for name in rivals:  # all answers are for the same images
+            assert row["hybrid minus"][name][0] == pytest.approx(row["hybrid"][0] - row[name][0])
+    differences = [row["hybrid minus"]["rival"][0] for row in report["shifted"]["rows"].values()]
+    assert report["shifted"]["hybrid minus"]["rival"][0] == pytest.approx(np.mean(differences))
+    assert "| rival, alone |" in capsys.readouterr().out
+    (tmp_path / "rival" / "training" / "log.json").unlink()  # nothing is trained again
+    as_shipped.main(arguments)
+    again = json.loads(out.read_text())
+    assert again["clean"]["rival"] == report["clean"]["rival"]
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
-"""The end of a training: where tier 2 is off, tier 1 has the temperature of all images that there are to fit on."""
+"""The end of a training: where tier 2 is off, tier 1 has the temperature of all held-out images."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from sklearn.naive_bayes import GaussianNB
 
 from hybridclf import HybridClassifier
 from hybridclf.data.datasets import DIGITS, load_labelled
-from hybridclf.pair_training.finish import _calibrated
+from hybridclf.pair_training.finish import _calibrated, _tempered
 from hybridclf.pair_training.networks import new_unet
 from hybridclf.pair_training.settings import PairSettings
 from hybridclf.pair_training.tier_1 import SklearnTier1
@@ -28,12 +29,20 @@ def test_a_tier_1_that_answers_alone_has_the_temperature_of_all_images(tmp_path:
     proposer = tier_1.save(tmp_path)
     clf = _calibrated(proposer, new_unet(data, 16), data, 30, False)  # a network that knows nothing
     assert clf.worth_ is not None and not clf.worth_.pays
-    images, labels = data.some_held_out(data.fit_on)
+    assert clf.calibration_ is not None
+    clf.fusion_ = _tempered(clf, data, 60.0)
+    clf.calibration_ = replace(clf.calibration_, fusion=clf.fusion_)
+    images, labels = data.some_held_out(np.arange(len(data.held_out)))
     y, log_prior = np.searchsorted(clf.classes_, labels), aligned_log_proba(clf.proposer_, images, clf.classes_)
-    assert len(y) > 200
+    assert len(y) > 500
     assert clf.fusion_.prior_alone == pytest.approx(Fusion().tempered(log_prior, y).prior_alone, rel=1e-6)
+    whole = clf.fusion_.prior_alone
     few = Fusion().tempered(log_prior[:30], y[:30]).prior_alone
-    assert abs(np.log(few / clf.fusion_.prior_alone)) > 0.01
+    assert abs(np.log(few / whole)) > 0.01
     clf.save(tmp_path / "model")
     loaded = HybridClassifier.load(tmp_path / "model")
     np.testing.assert_allclose(loaded.predict_proba(images[:9]), clf.fusion_.prior(log_prior[:9]))
+
+    own = Fusion().tempered(log_prior[data.fit_on], y[data.fit_on]).prior_alone
+    hurried = _tempered(clf, data, 0.0)  # no time: the images for the fusion alone
+    assert hurried.prior_alone == pytest.approx(own, rel=1e-6) and own != whole

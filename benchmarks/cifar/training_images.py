@@ -1,0 +1,39 @@
+"""Images of the embedded pair's training, split as they were."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from hybridclf.data.datasets import load_labelled
+from hybridclf.devices import as_device
+from hybridclf.pair_training.settings import stored_settings
+from hybridclf.pair_training.start_from import trained_on
+from hybridclf.pair_training.training_data import TrainingData
+
+__all__ = ["training_images"]
+
+
+def training_images(source: Path, folder: Path) -> tuple[TrainingData, np.ndarray]:
+    """Split images as a pair's training did.
+
+    Parameters
+    ----------
+    source : Path
+        All images, those that were held out, too.
+    folder : Path
+        The pair.
+
+    Returns
+    -------
+    data : TrainingData
+        Images, on the device "auto".
+    fusion : int array
+        Positions among the held-out images on which the pair's fusion was fitted.
+    """
+    log = json.loads((folder / "training" / "log.json").read_text(encoding="utf-8"))
+    settings = stored_settings(log)
+    images = load_labelled(source, settings.image_size, progress=True)
+    data = TrainingData.of(images, as_device("auto"), True, settings, seen=trained_on(folder))
+    others = np.setdiff1d(np.arange(len(data.held_out)), np.union1d(data.fit_on, data.measure_on))
+    return data, np.concatenate([data.fit_on, others])[: log["usage"]["n_fusion"]]

@@ -166,3 +166,22 @@ def test_uint8_after_uint8_is_as_before() -> None:
     np.testing.assert_array_equal(clf.predict_proba(PIXELS), clf.predict_proba(PIXELS.astype(float)))
     dark = PIXELS // 64
     np.testing.assert_array_equal(clf.predict_proba(dark), clf.predict_proba(list(map(Image.fromarray, dark))))
+
+
+def test_tier_1_sees_images_that_are_larger_than_the_denoiser() -> None:
+    """By four times here: tier 2 sees their averages, and answers as for images of its own size."""
+    digits, denoiser = load_digits(), HybridClassifier.from_pretrained("digits").denoiser_
+    large, y, seen = digits.images.repeat(4, axis=1).repeat(4, axis=2), digits.target, set()
+
+    def tier_1(images: np.ndarray) -> np.ndarray:
+        seen.add(images.shape[1:])
+        return np.log(np.full((len(images), 10), 0.1))
+
+    clf = HybridClassifier(tier_1, denoiser, random_state=0).fit(large[:60], y[:60])
+    assert seen == {(32, 32, 1)} and clf.image_shape_ == (32, 32, 1)
+    small = HybridClassifier(tier_1, denoiser, random_state=0).fit(digits.images[:60], y[:60])
+    np.testing.assert_allclose(clf.predict_proba(large[60:80]), small.predict_proba(digits.images[60:80]), atol=1e-6)
+    zero_shot = HybridClassifier(tier_1, denoiser, image_shape=(16, 16), random_state=0).fit(None, list(range(10)))
+    assert zero_shot.denoiser_.shape == (1, 8, 8) and zero_shot.denoiser_.shrink == 2
+    with pytest.raises(InvalidInputError, match="expected images of 8x8x1, got images of 20x20x1"):
+        HybridClassifier(tier_1, denoiser).fit(large[:60, :20, :20], y[:60])

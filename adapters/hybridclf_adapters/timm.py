@@ -67,7 +67,13 @@ _ADVICE = (
 
 
 def load(
-    spec: str, *, device: str = "auto", precision: str = "fp32", batch_size: int = 64, features_only: bool = False
+    spec: str,
+    *,
+    device: str = "auto",
+    precision: str = "fp32",
+    batch_size: int = 64,
+    features_only: bool = False,
+    label_names: str | None = None,
 ) -> "TimmProposer":
     """Load a timm classifier as a proposer.
 
@@ -88,6 +94,10 @@ def load(
         Images per pass, at least 1.
     features_only : bool
         Take a network without a classifier, too, such as a DINOv2, for its features alone.
+    label_names : str, optional
+        Names of the classes in the order of the outputs, with commas between them, or a text file of one name per line
+        ("names.txt"). Default: the model's own; see `class_names`. Training by torchvision's `ImageFolder` or timm has
+        the sorted names of the folders.
 
     Returns
     -------
@@ -98,7 +108,8 @@ def load(
     UnknownSpecError
         For an unknown model or checkpoint, or a model without weights in timm.
     InvalidInputError
-        For a model without a classifier, a model of images that are neither grey nor RGB, or options out of range.
+        For a model without a classifier, a model of images that are neither grey nor RGB, options out of range, or
+        other than one name per class.
     SavedModelError
         For pickled objects instead of weights, or weights that are damaged or do not fit the model.
 
@@ -112,13 +123,15 @@ def load(
     try:
         here = checkpoint is not None or spec.startswith("local-dir:")
         with refusing_pickles(spec), nullcontext() if here else asking_hub(spec, _ADVICE):
-            model = _created(name, checkpoint)
+            model: Any = _created(name, checkpoint)
     except HybridClfError:
         raise
     except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
         raise _unloadable(spec, error) from error
     if not features_only:
         check_classifier(spec, model)
+    if label_names is not None:
+        model.pretrained_cfg["label_names"] = _names(label_names, model.num_classes)
     config = _data_config(model)
     channels = config["input_size"][0]
     if channels not in _MODES:
@@ -286,6 +299,27 @@ def _created(name: str, path: str | None) -> nn.Module:
     # not needed any more, and as large as the model
     model.pretrained_cfg.pop("state_dict", None)
     return model
+
+
+def _names(given: str, n_classes: int) -> list[str]:
+    """Read names of all classes, from a text file or with commas between them.
+
+    Raises
+    ------
+    InvalidInputError
+        If the file cannot be read, a name repeats or is empty, or there are more or fewer than classes.
+    """
+    try:
+        text = Path(given).read_text(encoding="utf-8").strip("\n") if given.endswith(".txt") else given
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"label_names={given!r} cannot be read as a text file: {error}") from error
+    names = [name.strip() for name in (text.split("\n") if given.endswith(".txt") else text.split(","))]
+    if len(names) != n_classes or len(set(names)) < len(names) or not all(names):
+        raise InvalidInputError(
+            f"label_names must be {n_classes} different names, one for each output in its order, got {len(names)}: "
+            f"{choices(names)}"
+        )
+    return names
 
 
 def _head(weights: Mapping[str, Tensor], config: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from .. import __version__
 from .app import show_page
 from .batch import batch
+from .calibrate import calibrate
 from .classify import classify
 from .demo import demo
 from .evaluate import evaluate
@@ -57,6 +58,6 @@ def main(
     """A fast classifier proposes, a diffusion classifier settles what it leaves open."""
 
 
-for command in (demo, classify, train, tune, evaluate, synthesize, batch, serve, models):
+for command in (demo, classify, train, tune, evaluate, calibrate, synthesize, batch, serve, models):
     app.command()(command)
 app.command("app")(show_page)

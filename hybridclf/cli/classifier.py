@@ -2,12 +2,21 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, SavedModelError
 from ..estimator import HybridClassifier
-from ..pretrained.catalog import DEFAULT_MODEL
+from ..evaluating.sample import TrainedOn
+from ..models import LateConditionedDenoiser
+from ..pair_training.start_from import trained_on
+from ..persistence import read_description
+from ..pretrained.catalog import DEFAULT_MODEL, model_folder
+from ..proposer import resolve_proposer
 
-__all__ = ["choose_classifier"]
+__all__ = ["behind", "choose_classifier", "images_trained_on"]
+
+BYTES = (0.0, 255.0)
+"""Range of the values of photographs."""
 
 
 def choose_classifier(
@@ -65,3 +74,53 @@ def choose_classifier(
     # the classifier's own labels may be numbers, typed as text
     known = {str(label): label for label in clf.classes_.tolist()}
     return clf.with_labels([known.get(label, label) for label in labels])
+
+
+def behind(
+    proposer: str,
+    model: str | Path | None = None,
+    labels: Sequence[str] | None = None,
+    template: str | None = None,
+    device: str | None = None,
+) -> HybridClassifier:
+    """Put a model's denoiser behind another tier 1; its fusion is not fitted.
+
+    A denoiser of this package averages images down from the size that tier 1 takes, or the next multiple of its own.
+
+    Parameters
+    ----------
+    proposer : str
+        Spec string of the tier 1.
+    model, labels, template, device
+        As for `choose_classifier`.
+
+    Raises
+    ------
+    InvalidInputError
+        For a model of numbers that are no photographs, and anything `HybridClassifier` refuses.
+    """
+    pair = choose_classifier(model, labels, device=device)
+    if pair.pixel_range_ not in (None, BYTES):
+        raise InvalidInputError(
+            f"{model} takes values of {pair.pixel_range_[0]:g} to {pair.pixel_range_[1]:g}, and a tier 1 by name takes "
+            "photographs; give a model of photographs"
+        )
+    parameters: dict[str, Any] = pair.get_params(deep=False) | {"proposer": proposer, "image_shape": pair.image_shape_}
+    if template is not None:
+        parameters["prompts"] = template
+    if not isinstance(pair.denoiser, str):
+        parameters["denoiser"] = pair.denoiser_
+    if isinstance(denoiser := pair.denoiser_, LateConditionedDenoiser):
+        wanted = getattr(resolve_proposer(proposer, {"device": "cpu"}), "feature_side", 0)
+        channels, *sides = denoiser.shape
+        parameters["image_shape"] = (*(max(1, -(-wanted // side)) * side for side in sides), channels)
+    return HybridClassifier(**parameters).fit(None, pair.classes_.tolist())
+
+
+def images_trained_on(model: str | Path | None) -> TrainedOn | None:
+    """The images that a model was trained on; None if it does not say which those are."""
+    folder = model_folder(model or DEFAULT_MODEL)
+    try:
+        return TrainedOn(trained_on(folder), read_description(folder)["image_shape"])
+    except SavedModelError:
+        return None

@@ -10,12 +10,11 @@ from ..errors import InvalidInputError
 from .shared import AsJson, Device, Quiet, console, running, text
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ..estimator import HybridClassifier
     from ..evaluating.caption_report import CaptionReport
     from ..evaluating.report import Report
     from ..evaluating.robustness import BaselineResult
+    from ..evaluating.sample import TrainedOn
 
 DATA = (
     "Folder with a subfolder of images per class, Parquet file, CSV of path and label, datasets:NAME?split=test, "
@@ -28,7 +27,9 @@ def evaluate(
     model: Annotated[
         str | None, typer.Option(metavar="NAME|DIR", help="Embedded or saved model; default: cifar10, photographs.")
     ] = None,
-    proposer: Annotated[str | None, typer.Option(metavar="SPEC", help="Tier 1 by name, beside --denoiser.")] = None,
+    proposer: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="Tier 1 by name, before the model's tier 2 or --denoiser.")
+    ] = None,
     denoiser: Annotated[str | None, typer.Option(metavar="SPEC", help="Tier 2 by name, beside --proposer.")] = None,
     labels: Annotated[
         str | None,
@@ -107,17 +108,19 @@ def evaluate(
         from ..evaluating import evaluate as evaluate_classifier
         from ..evaluating.figures import figure_names
         from ..evaluating.page import require_jinja2
-        from ..pretrained.catalog import DEFAULT_MODEL
-        from .classifier import choose_classifier
+        from .classifier import behind, choose_classifier, images_trained_on
 
         require_matplotlib(), require_jinja2(), figure_names(figure or ())  # before the minutes are spent
         names = None if labels is None else [name.strip() for name in labels.split(",")]
-        if names is None and proposer is not None and model is None:
+        if names is None and denoiser is not None and model is None:
             names = list_labelled(data, group).classes
-        clf = choose_classifier(model, names, template, proposer, denoiser, None, device)
+        if proposer is not None and denoiser is None:
+            clf = behind(proposer, model, names, template, device)
+        else:
+            clf = choose_classifier(model, names, template, proposer, denoiser, None, device)
         named, known = _baselines(baseline or (), clf, template, device)
-        trained = None if proposer is not None else model or DEFAULT_MODEL
-        inputs = _read(clf, data, calibrate, shifted or (), images, group, trained, progress=not quiet)
+        seen = None if denoiser is not None else images_trained_on(model)
+        inputs = _read(clf, data, calibrate, shifted or (), images, group, seen, progress=not quiet)
         if trials is not None:
             inputs["trials"] = trials
         report = evaluate_classifier(
@@ -168,19 +171,19 @@ def _read(
     shifted: Sequence[str],
     n_images: int | None,
     group: str | None,
-    trained: str | None,
+    seen: "TrainedOn | None",
     progress: bool,
 ) -> dict[str, Any]:
-    """Read all images, as arguments of `evaluating.evaluate`; without those that the model `trained` was trained on."""
-    from ..evaluating.sample import notes_on, read_sample, without
+    """Read all images, as arguments of `evaluating.evaluate`; without those that the model has seen in training."""
+    from ..evaluating.sample import notes_on, read_sample
     from ..evaluating.shifted import read_shifted
 
-    samples, seen = [], None if trained is None else _trained_on(trained)
-    for source in (data, calibrate):
-        if source is not None:
-            known, shape = clf.classes_.tolist(), clf.image_shape_
-            found = read_sample(source, known, shape, n_images=n_images, group=group, progress=progress)
-            samples.append((source, found if seen is None else without(found, seen)))
+    known, shape = clf.classes_.tolist(), clf.image_shape_
+    samples = [
+        (source, read_sample(source, known, shape, n_images=n_images, group=group, seen=seen, progress=progress))
+        for source in (data, calibrate)
+        if source is not None
+    ]
     sample = samples[0][1]
     distributions = [read_shifted(source, clf, n_images, seen, progress) for source in shifted]
     notes = [note for source, found in samples for note in notes_on(found, source)]
@@ -208,15 +211,3 @@ def _show(report: "Report | CaptionReport", files: list[Path], quiet: bool, as_j
     if not quiet:
         for file in files:
             screen.print(text(f"Written: {file}"), soft_wrap=True)
-
-
-def _trained_on(model: str) -> "np.ndarray | None":
-    """Digests of the images that a trained pair was trained on; None if it does not say which those are."""
-    from ..errors import SavedModelError
-    from ..pair_training.train_pair import trained_on
-    from ..pretrained.catalog import model_folder
-
-    try:
-        return trained_on(model_folder(model))
-    except SavedModelError:
-        return None

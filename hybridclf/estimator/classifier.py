@@ -48,7 +48,8 @@ class HybridClassifier(Explains):
         Timestep weights; "learned" ones come with the calibration, and without it are those the denoiser was trained
         with.
     image_shape : tuple of int or None
-        (H, W) or (H, W, C) if X holds flattened images.
+        (H, W) or (H, W, C) if X holds flattened images, and the size to which PIL images and files are stretched. A
+        denoiser of this package takes any multiple of its own size, and averages down.
     architecture : "auto", "mlp" or "unet"
         Denoiser to train; "auto": an MLP for vectors and images of at most 256 numbers, else a U-Net.
     cv : int, float, splitter or iterable of splits

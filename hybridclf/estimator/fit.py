@@ -120,6 +120,8 @@ class FitsTiers(ReadsItems):
         if is_trained(proposer):
             check_answers(proposer, items, self.classes_)  # before a denoiser is trained for it
         self._seed = draw_seed(self.random_state)
+        if isinstance(denoiser, LateConditionedDenoiser) and self.image_shape_ is not None:
+            denoiser = denoiser.taking(self.image_shape_)
         sample = Sample(items, numbers, metadata.weight, metadata.groups)
         tiers, recording = self._cross_fit(proposer, denoiser, items.images, metadata.proposer).fit(sample, cv)
         self._keep(tiers)
@@ -265,6 +267,8 @@ class FitsTiers(ReadsItems):
         self._seed = draw_seed(self.random_state)
         shape = self.image_shape
         self.image_shape_ = None if shape is None else (*shape, 1)[:3]
+        if isinstance(denoiser, LateConditionedDenoiser) and self.image_shape_ is not None:
+            denoiser = denoiser.taking(self.image_shape_)
         self.pixel_range_ = self._table = self._usual = None
         self._keep(FittedTiers(proposer, denoiser, None))
         self._calibrate(None)

@@ -1,7 +1,7 @@
 """Labelled images to evaluate on: read, sampled by class, and split into a share to calibrate on and one to test on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,34 @@ from ..utils.progress import progress_bar
 
 __all__ = [
     "Sample",
+    "TrainedOn",
     "calibration_share",
     "joined_copies",
     "notes_on",
     "read_sample",
     "stratified",
-    "without",
 ]
 
 SIDE = 32
 """Pixels a side in which images are compared for copies."""
+
+
+class TrainedOn:
+    """Images that a model was trained on.
+
+    Parameters
+    ----------
+    known : uint32 array
+        Digests of the images, as `data.holding_out.digests` has them.
+    shape : (H, W, C) or None
+        Shape in which they were hashed.
+    """
+
+    def __init__(self, known: np.ndarray, shape: Sequence[int] | None) -> None:
+        self._known, self._shape = frozenset(known.tolist()), shape
+
+    def __contains__(self, image: Image.Image) -> bool:
+        return digests(np.asarray(stretched(image, self._shape))[None]).item() in self._known
 
 
 @dataclass(frozen=True)
@@ -70,10 +88,13 @@ def read_sample(
     n_images: int | None = None,
     group: str | None = None,
     side: int | None = None,
+    seen: TrainedOn | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Sample:
     """Read labelled images, or a sample of them that has every class in its proportion.
+
+    Images that the model was trained on are left out, if it is known which those are.
 
     Parameters
     ----------
@@ -89,6 +110,8 @@ def read_sample(
         Column by which images belong together.
     side : int, optional
         Shorter edge in pixels from which images of any size are averaged down, to no less than this. Default: none are.
+    seen : TrainedOn, optional
+        Images to leave out. Default: none.
     seed : int
         Decides the sample.
     progress : bool
@@ -99,8 +122,8 @@ def read_sample(
     UnknownLabelError
         For classes that the model does not know.
     InvalidInputError
-        If the source cannot be read, if more than `MAX_UNREADABLE` of the images are damaged, or if they take more than
-        `MAX_BYTES` of memory.
+        If the source cannot be read, if more than `MAX_UNREADABLE` of the images are damaged, if they take more than
+        `MAX_BYTES` of memory, or if none is left.
     """
     listing = list_labelled(source, group)
     y = np.array([item.y for item in listing.items], dtype=int)
@@ -110,13 +133,17 @@ def read_sample(
     images: list[Image.Image] = []
     found: list[tuple[Label, Any]] = []
     unreadable: list[str] = []
-    n_bytes = 0
+    n_bytes = trained_on = 0
     with progress_bar(total=int(chosen.sum()), desc="read images", unit="image", leave=None, show=progress) as bar:
         for item in (item for item, wanted in zip(listing.items, chosen, strict=True) if wanted):
             try:
-                images.append(shrunk(stretched(item.open(), shape), side))
-                found.append((own[listing.classes[item.y]], item.group))
-                n_bytes += images[-1].width * images[-1].height * len(images[-1].getbands())
+                image = item.open()
+                if seen is not None and image in seen:
+                    trained_on += 1
+                else:
+                    images.append(shrunk(stretched(image, shape), side))
+                    found.append((own[listing.classes[item.y]], item.group))
+                    n_bytes += images[-1].width * images[-1].height * len(images[-1].getbands())
             except InvalidInputError as error:
                 unreadable.append(f"{item.name}: {error}")
             if n_bytes > MAX_BYTES:
@@ -130,30 +157,10 @@ def read_sample(
             f"{len(unreadable)} of {chosen.sum()} images cannot be read, more than {MAX_UNREADABLE:.0%}; the first: "
             f"{'; '.join(unreadable[:3])}; repair or remove them"
         )
-    names, groups = zip(*found, strict=True)
-    return Sample(images, np.array(names), numbered(groups), len(y), tuple(unreadable), given_groups=groups)
-
-
-def without(sample: Sample, seen: np.ndarray) -> Sample:
-    """The sample without images that are among those with these digests, as `data.holding_out.digests` has them.
-
-    Raises
-    ------
-    InvalidInputError
-        If no image is left.
-    """
-    new = ~np.isin(digests(np.stack([np.asarray(image) for image in sample.images])), seen)
-    kept = np.flatnonzero(new)
-    if not len(kept):
+    if not images:
         raise InvalidInputError("the model was trained on all of these images, on which it is over-sure; give others")
-    return replace(
-        sample,
-        images=[sample.images[i] for i in kept],
-        y=sample.y[kept],
-        groups=sample.groups[kept],
-        given_groups=tuple(sample.given_groups[i] for i in kept),
-        trained_on=int((~new).sum()),
-    )
+    names, groups = zip(*found, strict=True)
+    return Sample(images, np.array(names), numbered(groups), len(y), tuple(unreadable), trained_on, groups)
 
 
 def notes_on(sample: Sample, source: str | Path) -> list[str]:

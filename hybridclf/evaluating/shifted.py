@@ -11,7 +11,7 @@ from ..data.listing import list_labelled
 from ..errors import InvalidInputError
 from ..estimator import HybridClassifier
 from ..ports import Label
-from .sample import Sample, notes_on, read_sample, without
+from .sample import Sample, TrainedOn, notes_on, read_sample
 
 __all__ = ["Shifted", "read_shifted"]
 
@@ -51,7 +51,7 @@ def read_shifted(
     source: str | Path,
     clf: HybridClassifier,
     n_images: int | None = None,
-    seen: np.ndarray | None = None,
+    seen: TrainedOn | None = None,
     progress: bool = False,
 ) -> Shifted:
     """Read images of the classifier's classes; their columns "group" and "texture", where there are such.
@@ -64,8 +64,8 @@ def read_shifted(
         Knows the classes.
     n_images : int, optional
         Images to read at most. Default: all.
-    seen : uint32 array, optional
-        Digests of the images that it was trained on, which are left out. Default: they are not known.
+    seen : TrainedOn, optional
+        Images that it was trained on, which are left out. Default: they are not known.
     progress : bool
         Show a progress bar.
 
@@ -79,8 +79,8 @@ def read_shifted(
 
     def read(group: str | None = None) -> Sample:
         labels, shape = clf.classes_.tolist(), clf.image_shape_
-        found = read_sample(source, labels, shape, n_images=n_images, group=group, progress=progress and group is None)
-        return found if seen is None else without(found, seen)
+        show = progress and group is None
+        return read_sample(source, labels, shape, n_images=n_images, group=group, seen=seen, progress=show)
 
     found = read()
     groups = found.given_groups if any(group is not None for group in found.given_groups) else None

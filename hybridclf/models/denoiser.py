@@ -1,5 +1,6 @@
 """A late-conditioned network behind the denoiser port."""
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Literal
@@ -94,6 +95,22 @@ class LateConditionedDenoiser:
         check_compiles(self.device)
         self.compiled = True
 
+    def taking(self, shape: Sequence[int]) -> "LateConditionedDenoiser":
+        """Make a denoiser of the same network for images (H, W, C) of a multiple of its size, which it averages down.
+
+        For any other shape it is the denoiser itself.
+        """
+        factor = shape[0] // self.shape[-1]
+        if factor in (0, self.shrink) or tuple(shape) != self._image_shape(factor):
+            return self
+        other = copy.copy(self)
+        other.shrink = factor
+        return other
+
+    def _image_shape(self, factor: int) -> tuple[int, ...]:
+        """Shape of an image that many times as large as the network's, or of a vector."""
+        return self.shape if len(self.shape) == 1 else (*(factor * s for s in self.shape[1:]), self.shape[0])
+
     def encode(self, images: Any) -> Tensor:
         """Standardise images to `[n, *shape]`, channels first.
 
@@ -107,8 +124,7 @@ class LateConditionedDenoiser:
         InvalidInputError
             If the images have another shape than the network, times `shrink`.
         """
-        shape = self.shape if len(self.shape) == 1 else (*(self.shrink * s for s in self.shape[1:]), self.shape[0])
-        array, mean, scale = as_array(images, shape), self.mean, self.scale
+        array, mean, scale = as_array(images, self._image_shape(self.shrink)), self.mean, self.scale
         if len(self.shape) > 1:  # channels are moved in uint8, before float64 makes the images eight times as large
             array = np.ascontiguousarray(np.moveaxis(shrunk(array, self.shrink), -1, 1))
             mean, scale = mean[:, None, None], scale[:, None, None]

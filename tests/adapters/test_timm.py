@@ -253,6 +253,32 @@ def test_a_checkpoint_of_imagenet_has_its_names(tmp_path: Path, monkeypatch: pyt
     assert proposer.names[1] == "goldfish, Carassius auratus"
 
 
+def test_names_for_the_outputs_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint(Path("own.pth"), n_classes=3)
+    (tmp_path / "names.txt").write_text("cat, domestic\ndog\nfrog\n")
+    for given, names in (("cat, dog,frog", ["cat", "dog", "frog"]), ("names.txt", ["cat, domestic", "dog", "frog"])):
+        proposer = plugins.load("proposer", f"timm:test_resnet/own.pth?label_names={given}").fit(None)
+        assert proposer.classes_.tolist() == proposer.names == names
+        assert proposer.fit(None, ["frog", names[0]])._columns == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("cat,dog", "3 different names, one for each output in its order, got 2: 'cat' and 'dog'|cat.*dog"),
+        ("cat,dog,cat", "3 different names"),
+        ("cat,,dog", "3 different names"),
+        ("nowhere.txt", "cannot be read as a text file"),
+    ],
+)
+def test_names_that_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint(Path("own.pth"), n_classes=3)
+    with pytest.raises(InvalidInputError, match=message):
+        plugins.load("proposer", f"timm:test_resnet/own.pth?label_names={given}")
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

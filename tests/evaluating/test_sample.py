@@ -12,7 +12,7 @@ from PIL import Image
 from hybridclf.data.holding_out import digests
 from hybridclf.errors import InvalidInputError, UnknownLabelError
 from hybridclf.evaluating import sample as module
-from hybridclf.evaluating.sample import calibration_share, notes_on, read_sample, stratified, without
+from hybridclf.evaluating.sample import TrainedOn, calibration_share, notes_on, read_sample, stratified
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
@@ -163,10 +163,14 @@ def test_copies_and_groups_are_on_one_side() -> None:
 
 
 def test_images_that_a_model_was_trained_on_are_left_out(folder: Path) -> None:
-    found = read_sample(folder, ["cat", "dog"], (16, 16, 3))
-    rest = without(found, digests(PICTURES[5:15]))
+    seen = TrainedOn(digests(PICTURES[5:15]), (16, 16, 3))
+    rest = read_sample(folder, ["cat", "dog"], (16, 16, 3), seen=seen)
     assert (len(rest.images), len(rest.y), len(rest.groups), rest.trained_on) == (30, 30, 30, 10)
     assert notes_on(rest, "DATA") == ["10 images in DATA were left out: the model was trained on them."]
+    larger = read_sample(folder, ["cat", "dog"], (32, 32, 3), seen=seen)
+    assert {image.size for image in larger.images} == {(32, 32)} and larger.trained_on == 10
+    with pytest.raises(InvalidInputError, match="trained on all of these"):
+        read_sample(folder, ["cat", "dog"], (32, 32, 3), seen=TrainedOn(digests(PICTURES), (16, 16, 3)))
 
 
 def test_large_images_of_any_size_are_averaged_down(tmp_path: Path) -> None:

@@ -316,3 +316,17 @@ def test_larger_images_are_averaged_down() -> None:
     np.testing.assert_array_equal(denoiser.encode(large)[:, 0].numpy(), expected)
     with pytest.raises(InvalidInputError, match="expected images of 24x24x1, got images of 8x8x1"):
         denoiser.encode(large[:, :8, :8])
+
+
+def test_a_denoiser_takes_any_multiple_of_its_size() -> None:
+    denoiser = LateConditionedDenoiser(make("unet"), range(5), np.zeros(1), np.ones(1), torch.float64)
+    larger = denoiser.taking((24, 24, 1))
+    assert (larger.shrink, denoiser.shrink) == (3, 1) and larger.network is denoiser.network
+    large = np.random.default_rng(0).integers(0, 256, (2, 24, 24, 1), dtype=np.uint8)
+    averaged = large.reshape(2, 8, 3, 8, 3, 1).astype(float).mean(axis=(2, 4)).round()
+    torch.testing.assert_close(larger.encode(large), denoiser.encode(averaged))
+    assert larger.taking((8, 8, 1)).shrink == 1
+    for other in ((8, 8, 1), (24, 16, 1), (20, 20, 1), (24, 24, 3), (4, 4, 1), (64,)):
+        assert denoiser.taking(other) is denoiser
+    vectors = LateConditionedDenoiser(make("mlp of vectors"), range(5), np.zeros(12), np.ones(12))
+    assert vectors.taking((24, 24, 1)) is vectors

@@ -51,10 +51,10 @@ def calibrate(
         from .classifier import behind, choose_classifier, images_trained_on
 
         TrainingRun.check_free(out.resolve(), data)
-        if proposer is not None:
+        if proposer is not None and model is not None:
             clf = behind(proposer, model, None, template, device)
         else:
-            clf = choose_classifier(model, template=template, device=device)
+            clf = choose_classifier(model, template=template, proposer=proposer, device=device)
         race = {"confidence": confidence, "max_trials": max_trials}
         changed: dict[str, Any] = {name: value for name, value in race.items() if value is not None}
         if changed:

@@ -60,7 +60,8 @@ def choose_classifier(
     if proposer is not None or denoiser is not None:
         if proposer is None or denoiser is None or labels is None or model is not None:
             raise InvalidInputError(
-                "tiers by name come as a pair, with labels and without a model: give proposer, denoiser and labels"
+                "tiers by name come as a pair, with labels and without a model: give proposer, denoiser and labels; "
+                "only evaluate and calibrate put a proposer before a model's denoiser, for a proposer and model"
             )
         clf = HybridClassifier(proposer, denoiser, prompts=template, top_k=top_k, random_state=0)
         return clf.set_params(device=device or "auto").fit(None, labels)
@@ -78,7 +79,7 @@ def choose_classifier(
 
 def behind(
     proposer: str,
-    model: str | Path | None = None,
+    model: str | Path,
     labels: Sequence[str] | None = None,
     template: str | None = None,
     device: str | None = None,

@@ -86,38 +86,23 @@ def evaluate(
     Of a .jsonl file of images and captions: which caption belongs to which image? OUT then gets captions.html.
     """
     with running(quiet, lambda: "interrupted; what is recorded is kept: repeat the command to go on"):
+        tiers = {"model": model, "proposer": proposer, "denoiser": denoiser, "device": device}
         if data.lower().endswith(".jsonl"):
-            from .captions import match_captions
+            others: dict[str, Any] = {"labels": labels, "template": template, "top-k": top_k, "group": group}
+            others |= {"shifted": shifted or None, "corrupt": corrupt or None, "figure": figure or None}
+            others |= {"baseline": baseline or None, "max-loss": max_loss}
+            used: dict[str, Any] = {"calibrate": calibrate, "images": images, "trials": trials}
+            return _match_captions(data, tiers, others, out, quiet, as_json, **used)
 
-            matched = match_captions(
-                data,
-                {"model": model, "proposer": proposer, "denoiser": denoiser, "device": device},
-                {"labels": labels, "template": template, "top-k": top_k, "group": group}
-                | {"shifted": shifted or None, "corrupt": corrupt or None, "figure": figure or None}
-                | {"baseline": baseline or None, "max-loss": max_loss},
-                calibrate=calibrate,
-                images=images,
-                trials=trials,
-                folder=out / "recording",
-                progress=not quiet,
-            )
-            return _show(matched, matched.write(out), quiet, as_json)
-
-        from ..data.listing import list_labelled
         from ..demo.style import require_matplotlib
         from ..evaluating import evaluate as evaluate_classifier
         from ..evaluating.figures import figure_names
         from ..evaluating.page import require_jinja2
-        from .classifier import behind, choose_classifier, images_trained_on
+        from .classifier import images_trained_on
 
         require_matplotlib(), require_jinja2(), figure_names(figure or ())  # before the minutes are spent
         names = None if labels is None else [name.strip() for name in labels.split(",")]
-        if names is None and denoiser is not None and model is None:
-            names = list_labelled(data, group).classes
-        if proposer is not None and denoiser is None:
-            clf = behind(proposer, model, names, template, device)
-        else:
-            clf = choose_classifier(model, names, template, proposer, denoiser, None, device)
+        clf = _classifier(data, group, names, template, tiers)
         named, known = _baselines(baseline or (), clf, template, device)
         seen = None if denoiser is not None else images_trained_on(model)
         inputs = _read(clf, data, calibrate, shifted or (), images, group, seen, progress=not quiet)
@@ -137,6 +122,31 @@ def evaluate(
             progress=not quiet,
         )
         _show(report, report.write(out), quiet, as_json)
+
+
+def _match_captions(
+    data: str, tiers: dict[str, Any], others: dict[str, Any], out: Path, quiet: bool, as_json: bool, **options: Any
+) -> None:
+    """Report on a file of captions, for which the other options have no meaning."""
+    from .captions import match_captions
+
+    matched = match_captions(data, tiers, others, folder=out / "recording", progress=not quiet, **options)
+    _show(matched, matched.write(out), quiet, as_json)
+
+
+def _classifier(
+    data: str, group: str | None, labels: list[str] | None, template: str | None, tiers: dict[str, Any]
+) -> "HybridClassifier":
+    """Make the classifier: a model, a model's tier 2 behind a tier 1 by name, or two tiers by name."""
+    from ..data.listing import list_labelled
+    from .classifier import behind, choose_classifier
+
+    model, proposer, denoiser, device = (tiers[name] for name in ("model", "proposer", "denoiser", "device"))
+    if proposer is not None and denoiser is None and model is not None:
+        return behind(proposer, model, labels, template, device)
+    if labels is None and denoiser is not None and model is None:
+        labels = list_labelled(data, group).classes
+    return choose_classifier(model, labels, template, proposer, denoiser, None, device)
 
 
 def _baselines(

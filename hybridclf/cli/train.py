@@ -15,7 +15,12 @@ from .shared import AsJson, Quiet, console, running, text
 LISTED = 5
 """Most files, classes and confusions on the screen; all of them are in the log."""
 
-PRINTED = ("validation", "worth", "advice", "conflicts", "unreadable", "seconds", "plan", "tier_1")
+OVERLAP = (
+    "Held-out images that overlap images trained on, so that the figures flatter; name what belongs together by --group"
+)
+"""Title of crops of one picture that are on both sides."""
+
+PRINTED = ("validation", "worth", "advice", "conflicts", "overlaps", "unreadable", "seconds", "plan", "tier_1")
 """Entries of the log that --json prints."""
 
 
@@ -86,6 +91,7 @@ def train(
     if not quiet:
         _print_files("Left out, as unreadable", log["unreadable"])
         _print_files("Nearly the same picture under two labels; look whether one is wrong", log["conflicts"])
+        _print_files(OVERLAP, log.get("overlaps", []))
     _print_result(log["validation"])
     # the table is of other images
     worth = clf.worth_ and f"On the images for the fusion, which the training was stopped by, too: {clf.worth_}"

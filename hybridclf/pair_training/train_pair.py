@@ -117,7 +117,8 @@ def train_pair(
         more |= {"seconds": budget.spent, "plan": asdict(plan), "tier_1": read.tier_1.note}
         run = TrainingRun.start(out, asdict(data.settings) | facts, first, **more)
     run.require(facts)
-    run.log |= {"unreadable": list(read.unreadable), "conflicts": list(data.conflicts), "seconds": budget.spent}
+    run.log |= {"unreadable": list(read.unreadable), "seconds": budget.spent}
+    run.log |= {"conflicts": list(data.conflicts), "overlaps": list(data.overlaps)}
     run.budget = budget
     _train(run, data, tiers.tier_1, second, budget, plan, progress)
     return HybridClassifier.load(out)

@@ -11,13 +11,17 @@ from ..data.arrays import shrunk
 from ..data.datasets import LabelledImages, channel_statistics
 from ..data.duplicates import duplicate_groups
 from ..data.holding_out import digests, join_groups, split, spread
+from ..data.overlaps import overlapping
 from ..errors import InvalidInputError
 from .settings import PairSettings
 
-__all__ = ["TrainingData", "conflicts"]
+__all__ = ["TrainingData", "conflicts", "overlaps"]
 
 HELD_OUT = 500
 """Most held-out images to fit the fusion on, and most others to measure the result on."""
+
+LOOKED_AT = (300, 5000)
+"""Most held-out images, and most training images, that are searched for overlapping crops."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class TrainingData:
         Settings of the training.
     conflicts : tuple of str
         Nearly equal pictures under two labels, a sentence each.
+    overlaps : tuple of str
+        Held-out images that show a part of a training image, a sentence each.
     """
 
     pixels: Tensor
@@ -69,6 +75,7 @@ class TrainingData:
     compiles: bool
     settings: PairSettings
     conflicts: tuple[str, ...] = ()
+    overlaps: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -109,14 +116,15 @@ class TrainingData:
         # copies, for which `largest_multiple` leaves room
         photos, held_out_photos = images.pixels[kept], images.pixels[out]
         factor = images.pixels.shape[1] // settings.image_size
-        pixels = shrunk(photos, factor)
+        pixels, held_out = shrunk(photos, factor), shrunk(held_out_photos, factor)
+        names = np.array(images.names)
         mean, scale = channel_statistics(pixels)
         return cls(
             pixels=torch.from_numpy(pixels).to(device),
             y=torch.from_numpy(images.y[kept]).to(device),
             digests=digest[kept],
             groups=groups[kept],
-            held_out=torch.from_numpy(shrunk(held_out_photos, factor)).to(device),
+            held_out=torch.from_numpy(held_out).to(device),
             held_out_y=torch.from_numpy(images.y[out]).to(device),
             photos=photos,
             held_out_photos=held_out_photos,
@@ -129,6 +137,7 @@ class TrainingData:
             compiles=compiles,
             settings=settings,
             conflicts=conflicts(images, copies),
+            overlaps=overlaps(held_out, pixels, names[out], names[kept], settings.seed),
         )
 
     @property
@@ -210,3 +219,20 @@ def _half(y: np.ndarray, groups: np.ndarray) -> np.ndarray:
     chosen = spread(y, groups, first[group], wanted.astype(int), counts)
     one_each = np.unique(y[chosen], return_index=True)[1]
     return np.concatenate([chosen[one_each], np.delete(chosen, one_each)])
+
+
+def overlaps(
+    held_out: np.ndarray, trained_on: np.ndarray, names: np.ndarray, trained_names: np.ndarray, seed: int
+) -> tuple[str, ...]:
+    """Held-out images `[m, S, S, C]` that overlap training images `[n, S, S, C]`, a sentence each.
+
+    Figures of such images flatter, since a part of them was trained on. Of many images some are looked at.
+    """
+    rng = np.random.default_rng(seed)
+    some, others = (
+        np.sort(rng.permutation(len(images))[:most])
+        for images, most in zip((held_out, trained_on), LOOKED_AT, strict=True)
+    )
+    pairs = overlapping(held_out[some], trained_on[others])
+    _, first = np.unique(pairs[:, 0], return_index=True)
+    return tuple(f"{names[some[i]]} (held out) and {trained_names[others[j]]}" for i, j in pairs[first])

@@ -110,6 +110,7 @@ def test_evaluation_behind_another_tier_1(model: Path, data: Path, network: str,
     [
         (("--proposer", "timm:test_resnet", "--model", "digits"), "takes values of 0 to 16"),
         (("--proposer", "sklearn:GaussianNB", "--model", "cifar10"), "needs two tiers that are trained already"),
+        (("--proposer", "timm:test_resnet"), "for a proposer and model"),
         (("--confidence", "2"), "confidence"),
     ],
 )

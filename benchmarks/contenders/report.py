@@ -32,7 +32,7 @@ def summary(answers: Mapping[str, np.ndarray], asked: Questions) -> dict[str, An
     dict
         "n"; "methods", with accuracy, its interval, calibration error, what that is by chance, and worst part of each;
         "hybrid minus", by method, with a 95 % interval; "harm p" and "gain p", one-sided against the better tier (exact
-        McNemar).
+        McNemar); with features, "features harm p" and "features gain p" of the pair behind them against these alone.
     """
     right = {name: answers[name].argmax(axis=1) == asked.y for name in METHODS if name in answers}
     better = max(("tier 1", "tier 2"), key=lambda name: right[name].mean())
@@ -48,7 +48,16 @@ def summary(answers: Mapping[str, np.ndarray], asked: Questions) -> dict[str, An
         },
         "harm p": _p(broken, fixed),
         "gain p": _p(fixed, broken),
-    }
+    } | _behind_features(right)
+
+
+def _behind_features(right: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """One-sided p-values of the pair behind features against the features' own classifier; empty without one."""
+    if "features" not in right:
+        return {}
+    alone, both = right["features"], right["features, hybrid"]
+    fixed, broken = int((both & ~alone).sum()), int((alone & ~both).sum())
+    return {"features harm p": _p(broken, fixed), "features gain p": _p(fixed, broken)}
 
 
 def _method(posterior: np.ndarray, right: np.ndarray, parts: np.ndarray | None) -> dict[str, Any]:
@@ -84,12 +93,15 @@ def verdict(rows: Mapping[str, Any]) -> dict[str, Any]:
 
     With few images a calibrated method has an error of more than 0.02 by chance; "ece above chance" leaves these out.
     """
+    p = {
+        key: {name: row[f"{key} p"] for name, row in rows.items() if f"{key} p" in row}
+        for key in ("gain", "harm", "features gain", "features harm")
+    }
     clean = {name: row["methods"]["hybrid"] for name, row in rows.items() if row["kind"] == "clean"}
     above = [name for name, hybrid in clean.items() if hybrid["ece"] > 0.02]
     return {
         "rows": len(rows),
-        "gain": _significant({name: row["gain p"] for name, row in rows.items()}),
-        "harm": _significant({name: row["harm p"] for name, row in rows.items()}),
+        **{key: _significant(values) for key, values in p.items() if values},
         "ece above 0.02": above,
         "ece above chance": [name for name in above if clean[name]["ece"] > clean[name]["ece by chance"][1]],
     }

@@ -121,8 +121,11 @@ def portable(spec: str, folder: Path) -> str:
     """
     spec, query = _split(spec)
     head, colon, path = spec.rpartition(":")
+    model, slash, file = path.partition("/")
     if _is_path(head, path):
         spec = f"{head}{colon}{Path(path).resolve()}"
+    elif slash and _is_file(file):  # MODEL/CHECKPOINT
+        spec = f"{head}{colon}{model}/{Path(file).resolve()}"
     head, inside, path = spec.partition(f":{folder.resolve()}/")
     query = "&".join(_portable_option(part, folder) for part in query.split("&"))
     return _without_parents(_joined(f"{head}:./{path}" if inside else spec, query), folder)
@@ -131,7 +134,7 @@ def portable(spec: str, folder: Path) -> str:
 def _portable_option(text: str, folder: Path) -> str:
     """Make an option "NAME=VALUE" portable if its value is the path of a file or folder."""
     name, _, value = text.partition("=")
-    if "/" not in value or not Path(unquote(value)).exists():
+    if not (("/" in value and Path(unquote(value)).exists()) or _is_file(unquote(value))):
         return text
     path = Path(unquote(value)).resolve()
     inside = path.is_relative_to(folder.resolve())
@@ -208,6 +211,11 @@ def _is_path(head: str, path: str) -> bool:
     if head.endswith(":local-dir") or path.startswith(("/", "./", "../")):
         return True
     return ":" not in head and "/" in path and Path(path).is_dir()
+
+
+def _is_file(text: str) -> bool:
+    """Tell whether a text names a file that is here, with an ending, as a tag of weights has none."""
+    return bool(Path(text).suffix) and Path(text).is_file()
 
 
 def _without_parents(spec: str, folder: Path) -> str:

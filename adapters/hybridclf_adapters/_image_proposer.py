@@ -67,6 +67,12 @@ class ImageProposer(ABC):
         """Device of the model."""
         return next(self.model.parameters()).device
 
+    @property
+    def resize_side(self) -> int | None:
+        """Side in pixels to which images are resized, before they are cropped; None if the transform does not say."""
+        steps = getattr(self.transform, "transforms", ())
+        return next((int(np.max(step.size)) for step in steps if hasattr(step, "size")), None)
+
     @abstractmethod
     def fit(self, X: Any, y: Any = None) -> Self:
         """Choose the classes named in y; nothing is trained."""

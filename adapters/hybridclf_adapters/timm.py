@@ -7,6 +7,7 @@ The import registers every embedded pair: `timm.create_model("hybridclf_digits",
 import runpy
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from difflib import get_close_matches
@@ -96,8 +97,7 @@ def load(
         Take a network without a classifier, too, such as a DINOv2, for its features alone.
     label_names : str, optional
         Names of the classes in the order of the outputs, with commas between them, or a text file of one name per line
-        ("names.txt"). Default: the model's own; see `class_names`. Training by torchvision's `ImageFolder` or timm has
-        the sorted names of the folders.
+        ("names.txt"). Default: the model's own; see `class_names`.
 
     Returns
     -------
@@ -239,6 +239,8 @@ class TimmProposer(ImageProposer):
             raise UnknownLabelError(f"{label!r} is the name of several classes; type one of: {names}")
         near = get_close_matches(str(label), [name for name in self._columns_of if isinstance(name, str)], n=3)
         hint = f"did you mean {choices(near)}?" if near else f"it has {choices(self.names)}"
+        if isinstance(self.names[0], int):
+            hint += "; name them in the order of the outputs, by ?label_names=cat,dog,… or a text file of one a line"
         raise UnknownLabelError(f"the model has no class {label!r}; {hint}")
 
     def _logits(self, pixels: Tensor) -> Tensor:
@@ -309,15 +311,17 @@ def _names(given: str, n_classes: int) -> list[str]:
     InvalidInputError
         If the file cannot be read, a name repeats or is empty, or there are more or fewer than classes.
     """
+    is_file = given.lower().endswith(".txt")
     try:
-        text = Path(given).read_text(encoding="utf-8").strip("\n") if given.endswith(".txt") else given
+        text = Path(given).read_text(encoding="utf-8-sig").strip("\n") if is_file else given
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"label_names={given!r} cannot be read as a text file: {error}") from error
-    names = [name.strip() for name in (text.split("\n") if given.endswith(".txt") else text.split(","))]
-    if len(names) != n_classes or len(set(names)) < len(names) or not all(names):
+    names = [name.strip() for name in text.split("\n" if is_file else ",")]
+    wrong = [repr(name) for name, n in Counter(names).items() if n > 1 or not name]
+    if len(names) != n_classes or wrong:
+        found = f"{wrong[0]} more than once, or empty" if wrong else f"{len(names)} names"
         raise InvalidInputError(
-            f"label_names must be {n_classes} different names, one for each output in its order, got {len(names)}: "
-            f"{choices(names)}"
+            f"label_names must be {n_classes} different names, one for each output in its order, got {found}"
         )
     return names
 

@@ -3,11 +3,18 @@
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import InvalidInputError
 from .shared import AsJson, Device, Quiet, console, running, text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..estimator import HybridClassifier
+    from ..evaluating.sample import Sample, TrainedOn
 
 DATA = "Folder with a subfolder of images per class, Parquet file, CSV of path and label, or datasets:NAME?split=test."
 
@@ -24,14 +31,22 @@ def calibrate(
     template: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Makes a prompt of a label, which goes where {} is.")
     ] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Candidates that tier 1 hands over.")] = None,
-    confidence: Annotated[float | None, typer.Option(help="Posterior at which a race ends; default: 0.95.")] = None,
-    max_trials: Annotated[int | None, typer.Option(min=1, help="Trials of a candidate at most.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=2, help="Candidates that tier 1 hands over.")] = None,
+    confidence: Annotated[
+        float | None, typer.Option(help="Posterior at which a race ends; default: the model's own.")
+    ] = None,
+    max_trials: Annotated[
+        int | None, typer.Option(min=1, help="Trials of a candidate at most; default: the model's own.")
+    ] = None,
     max_loss: Annotated[
         float | None, typer.Option(help="Accuracy that stopping early may cost at most: 0.005 is half a point.")
     ] = None,
-    delta: Annotated[float, typer.Option(help="Probability that it costs more than --max-loss.")] = 0.05,
-    images: Annotated[int | None, typer.Option(min=40, help="Images at most, every class in its proportion.")] = None,
+    delta: Annotated[
+        float | None, typer.Option(help="Probability that it costs more than --max-loss; default: 0.05.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=40, help="Images at most; default: 2,000, and all with --max-loss.")
+    ] = None,
     group: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Column of what belongs together; default: group, if any.")
     ] = None,
@@ -46,31 +61,27 @@ def calibrate(
     """
     with running(quiet, lambda: "interrupted; nothing is kept"):
         from ..evaluating.sample import notes_on, read_sample
+        from ..fitting.cross_fit import MAX_RECORDED_IMAGES
         from ..pair_training.run import TrainingRun
-        from ..reranking.allocation import Race
-        from .classifier import behind, choose_classifier, images_trained_on
+        from ..plugins import portable
+        from .classifier import images_trained_on
 
+        _check(proposer, model, max_loss, delta)
         TrainingRun.check_free(out.resolve(), data)
-        if proposer is not None and model is not None:
-            clf = behind(proposer, model, None, template, device)
-        else:
-            clf = choose_classifier(model, template=template, proposer=proposer, device=device)
+        if proposer is not None:
+            portable(proposer, out.resolve())  # what cannot be saved is refused now
+        clf = _classifier(data, model, proposer, template, device)
         race = {"confidence": confidence, "max_trials": max_trials}
-        changed: dict[str, Any] = {name: value for name, value in race.items() if value is not None}
-        if changed:
-            clf.set_params(
-                allocation=replace(clf.allocation if isinstance(clf.allocation, Race) else Race(), **changed)
-            )
-        if top_k is not None:
-            clf.set_params(top_k=top_k)
-        known, seen = clf.classes_.tolist(), images_trained_on(model)
-        options: dict[str, Any] = {"n_images": images, "group": group, "seen": seen, "progress": not quiet}
-        sample = read_sample(data, known, clf.image_shape_, **options)
+        _set(clf, {name: value for name, value in race.items() if value is not None}, top_k)
+        seen = images_trained_on(model)
+        most = images if images is not None or max_loss is not None else MAX_RECORDED_IMAGES
+        options: dict[str, Any] = {"n_images": most, "group": group, "seen": seen, "progress": not quiet}
+        sample = read_sample(data, clf.classes_.tolist(), clf.image_shape_, **options)
         notes = notes_on(sample, data)
         clf.set_params(verbose=not quiet)
-        together = any(group is not None for group in sample.given_groups)
-        clf.calibrate(sample.images, sample.y, max_loss, delta, groups=sample.groups if together else None)
+        clf.calibrate(sample.images, sample.y, max_loss, 0.05 if delta is None else delta, groups=_groups(sample))
         clf.set_params(verbose=False).save(out)
+        _keep_digests(out, seen, sample)
     worth, bound = clf.worth_, clf.guarantee_
     if as_json:
         found = {"model": str(out), "n_images": len(sample.y), "notes": notes, "asks_tier_2": clf.fusion_.pays}
@@ -81,3 +92,57 @@ def calibrate(
     sentences = [*(() if quiet else notes), *(str(one) for one in (worth, bound) if one is not None)]
     for sentence in sentences if quiet else [*sentences, f"Written: {out}"]:
         console().print(text(sentence), soft_wrap=True)
+
+
+def _check(proposer: str | None, model: str | None, max_loss: float | None, delta: float | None) -> None:
+    """Check options that would be refused, or have no effect, once all images are read."""
+    from ..utils.bounds import check_number
+
+    if proposer is not None and model is None:
+        raise InvalidInputError("--proposer needs a model whose tier 2 it is put before: give --model NAME or DIR, too")
+    if delta is not None and max_loss is None:
+        raise InvalidInputError("--delta is the probability of losing more than --max-loss: give that, too")
+    if max_loss is not None:
+        check_number("--max-loss", max_loss, above=0, below=1)
+        check_number("--delta", 0.05 if delta is None else delta, above=0, below=1)
+
+
+def _classifier(
+    data: str, model: str | None, proposer: str | None, template: str | None, device: str | None
+) -> "HybridClassifier":
+    """Load the model, or put its tier 2 behind another tier 1."""
+    from .classifier import behind, choose_classifier
+
+    if proposer is not None and model is not None:
+        return behind(proposer, model, data, None, template, device)
+    return choose_classifier(model, template=template, device=device)
+
+
+def _set(clf: "HybridClassifier", race: dict[str, Any], top_k: int | None) -> None:
+    """Change what was given of a race's settings, and the number of candidates; all else is the model's."""
+    from ..reranking.allocation import Race
+
+    if race:
+        clf.set_params(allocation=replace(clf.allocation if isinstance(clf.allocation, Race) else Race(), **race))
+    if top_k is not None:
+        clf.set_params(top_k=top_k)
+
+
+def _groups(sample: "Sample") -> "np.ndarray | None":
+    """Groups of images that belong together, copies, too; None if each is alone."""
+    from ..evaluating.sample import joined_copies
+
+    groups = joined_copies(sample.images, sample.groups)
+    return groups if len(set(groups.tolist())) < len(groups) else None
+
+
+def _keep_digests(out: Path, seen: "TrainedOn", sample: "Sample") -> None:
+    """Write down which images the model was trained and calibrated on, so that no figure is of these."""
+    import numpy as np
+
+    from ..data.holding_out import pack
+    from ..pair_training.checkpoint import save_json
+
+    (out / "training").mkdir()
+    known = np.array(sorted({*seen.known, *sample.digests}), dtype=np.uint32)
+    save_json(out / "training" / "log.json", {"trained_on": pack(known), "hashed_shape": seen.shape})

@@ -1,9 +1,12 @@
 """Choice of the classifier by a command's options."""
 
+import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.datasets import DIGITS, typical_side
 from ..errors import InvalidInputError, SavedModelError
 from ..estimator import HybridClassifier
 from ..evaluating.sample import TrainedOn
@@ -60,8 +63,7 @@ def choose_classifier(
     if proposer is not None or denoiser is not None:
         if proposer is None or denoiser is None or labels is None or model is not None:
             raise InvalidInputError(
-                "tiers by name come as a pair, with labels and without a model: give proposer, denoiser and labels; "
-                "only evaluate and calibrate put a proposer before a model's denoiser, for a proposer and model"
+                "tiers by name come as a pair, with labels and without a model: give proposer, denoiser and labels"
             )
         clf = HybridClassifier(proposer, denoiser, prompts=template, top_k=top_k, random_state=0)
         return clf.set_params(device=device or "auto").fit(None, labels)
@@ -80,18 +82,22 @@ def choose_classifier(
 def behind(
     proposer: str,
     model: str | Path,
+    source: str | Path,
     labels: Sequence[str] | None = None,
     template: str | None = None,
     device: str | None = None,
 ) -> HybridClassifier:
     """Put a model's denoiser behind another tier 1; its fusion is not fitted.
 
-    A denoiser of this package averages images down from the size that tier 1 takes, or the next multiple of its own.
+    A denoiser of this package averages images down from the size to which tier 1 resizes them, as far as the images of
+    a source have that many pixels.
 
     Parameters
     ----------
     proposer : str
         Spec string of the tier 1.
+    source : path
+        Labelled images, as for `data.listing.list_labelled`.
     model, labels, template, device
         As for `choose_classifier`.
 
@@ -101,27 +107,47 @@ def behind(
         For a model of numbers that are no photographs, and anything `HybridClassifier` refuses.
     """
     pair = choose_classifier(model, labels, device=device)
-    if pair.pixel_range_ not in (None, BYTES):
+    denoiser = pair.denoiser_
+    if pair.pixel_range_ not in (None, BYTES) or len(denoiser.shape) == 1:
         raise InvalidInputError(
-            f"{model} takes values of {pair.pixel_range_[0]:g} to {pair.pixel_range_[1]:g}, and a tier 1 by name takes "
-            "photographs; give a model of photographs"
+            f"{model} is no model of photographs, with values of 0 to 255, as a tier 1 by name takes; give one that is"
         )
-    parameters: dict[str, Any] = pair.get_params(deep=False) | {"proposer": proposer, "image_shape": pair.image_shape_}
+    parameters: dict[str, Any] = pair.get_params(deep=False) | {"proposer": proposer, "random_state": pair._seed}
+    parameters["image_shape"] = pair.image_shape_
     if template is not None:
         parameters["prompts"] = template
     if not isinstance(pair.denoiser, str):
-        parameters["denoiser"] = pair.denoiser_
-    if isinstance(denoiser := pair.denoiser_, LateConditionedDenoiser):
-        wanted = getattr(resolve_proposer(proposer, {"device": "cpu"}), "feature_side", 0)
-        channels, *sides = denoiser.shape
-        parameters["image_shape"] = (*(max(1, -(-wanted // side)) * side for side in sides), channels)
+        parameters["denoiser"] = denoiser
+    if isinstance(denoiser, LateConditionedDenoiser):
+        parameters["image_shape"] = _shape_for(proposer, denoiser, source)
     return HybridClassifier(**parameters).fit(None, pair.classes_.tolist())
 
 
-def images_trained_on(model: str | Path | None) -> TrainedOn | None:
-    """The images that a model was trained on; None if it does not say which those are."""
+def _shape_for(proposer: str, denoiser: LateConditionedDenoiser, source: str | Path) -> tuple[int, ...]:
+    """Shape (H, W, C) of the images for both tiers: the multiple of the denoiser's size that serves tier 1."""
+    wanted = getattr(resolve_proposer(proposer, {"device": "cpu"}), "resize_side", None)
+    channels, *sides = denoiser.shape
+    if wanted is None:
+        warnings.warn(
+            f"{proposer!r} does not say which size it takes (attribute resize_side), and sees images of "
+            f"{'x'.join(map(str, sides))} pixels, as tier 2 does",
+            stacklevel=2,
+        )
+        return (*sides, channels)
+    # more pixels than the images have would only blur what tier 2 sees
+    typical = 0 if source == DIGITS else typical_side(source)
+    factor = max(1, min(-(-wanted // min(sides)), typical // min(sides)))
+    return (*(factor * side for side in sides), channels)
+
+
+def images_trained_on(model: str | Path | None) -> TrainedOn:
+    """The images that a model was trained or calibrated on, as far as it says which those are."""
     folder = model_folder(model or DEFAULT_MODEL)
+    shape = read_description(folder)["image_shape"]
     try:
-        return TrainedOn(trained_on(folder), read_description(folder)["image_shape"])
+        known = frozenset(trained_on(folder).tolist())
+        log = json.loads((folder / "training" / "log.json").read_text(encoding="utf-8"))
     except SavedModelError:
-        return None
+        return TrainedOn(frozenset(), None if shape is None else tuple(shape))
+    shape = log.get("hashed_shape", shape)
+    return TrainedOn(known, None if shape is None else tuple(shape))

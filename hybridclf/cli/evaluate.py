@@ -143,7 +143,7 @@ def _classifier(
 
     model, proposer, denoiser, device = (tiers[name] for name in ("model", "proposer", "denoiser", "device"))
     if proposer is not None and denoiser is None and model is not None:
-        return behind(proposer, model, labels, template, device)
+        return behind(proposer, model, data, labels, template, device)
     if labels is None and denoiser is not None and model is None:
         labels = list_labelled(data, group).classes
     return choose_classifier(model, labels, template, proposer, denoiser, None, device)

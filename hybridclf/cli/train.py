@@ -16,7 +16,8 @@ LISTED = 5
 """Most files, classes and confusions on the screen; all of them are in the log."""
 
 OVERLAP = (
-    "Held-out images that overlap images trained on, so that the figures flatter; name what belongs together by --group"
+    "Held-out images that overlap images trained on, so that the figures flatter; list the files in a CSV of path, "
+    "label and group, the picture that each is from"
 )
 """Title of crops of one picture that are on both sides."""
 

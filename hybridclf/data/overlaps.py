@@ -47,7 +47,8 @@ def overlapping(images: np.ndarray, others: np.ndarray) -> np.ndarray:
 
     Striking points (extrema of a difference of Gaussians) are matched by their surroundings. Where some of two images
     agree on a shift, the common part is compared. Of two crops that share half of their area it finds a third to two
-    thirds, if they have any detail. Not found are crops of different sizes that were stretched to one.
+    thirds, if they have any detail. Not found are crops of different sizes that were stretched to one. Textures that
+    repeat themselves look as if they overlapped.
 
     Parameters
     ----------
@@ -97,7 +98,7 @@ def _points_of(images: np.ndarray, start: int) -> _Points:
     inside = np.zeros(grey.shape[1:], dtype=bool)
     inside[RADIUS:-RADIUS, RADIUS:-RADIUS] = True
     flat = (strength * inside).reshape(len(grey), -1)
-    best = np.argsort(-flat, axis=1, kind="stable")[:, :POINTS]
+    best = np.argpartition(-flat, min(POINTS, flat.shape[1]) - 1, axis=1)[:, :POINTS]
     image, rank = np.nonzero(np.take_along_axis(flat, best, axis=1) > FAINT)
     place = np.stack(np.divmod(best[image, rank], grey.shape[2]), axis=1)
     rows, columns = np.mgrid[-RADIUS : RADIUS + 1, -RADIUS : RADIUS + 1].reshape(2, -1)

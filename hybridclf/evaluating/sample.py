@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -31,22 +31,19 @@ SIDE = 32
 """Pixels a side in which images are compared for copies."""
 
 
-class TrainedOn:
-    """Images that a model was trained on.
+class TrainedOn(NamedTuple):
+    """Images that a model was trained or calibrated on.
 
-    Parameters
+    Attributes
     ----------
-    known : uint32 array
-        Digests of the images, as `data.holding_out.digests` has them.
+    known : frozenset of int
+        Digests of the images, as `data.holding_out.digests` has them; empty if they are not known.
     shape : (H, W, C) or None
-        Shape in which they were hashed.
+        Shape in which images are hashed; None for their own.
     """
 
-    def __init__(self, known: np.ndarray, shape: Sequence[int] | None) -> None:
-        self._known, self._shape = frozenset(known.tolist()), shape
-
-    def __contains__(self, image: Image.Image) -> bool:
-        return digests(np.asarray(stretched(image, self._shape))[None]).item() in self._known
+    known: frozenset[int]
+    shape: tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
@@ -69,6 +66,8 @@ class Sample:
         Images that were left out because the model was trained on them.
     given_groups : tuple of n values
         The groups as the source has them; None for an image without one.
+    digests : tuple of n int
+        Digests of the images; empty if there was nothing to leave out.
     """
 
     images: list[Image.Image]
@@ -78,6 +77,7 @@ class Sample:
     unreadable: tuple[str, ...] = ()
     trained_on: int = 0
     given_groups: tuple[Any, ...] = ()
+    digests: tuple[int, ...] = ()
 
 
 def read_sample(
@@ -133,34 +133,50 @@ def read_sample(
     images: list[Image.Image] = []
     found: list[tuple[Label, Any]] = []
     unreadable: list[str] = []
+    hashed: list[int] = []
     n_bytes = trained_on = 0
     with progress_bar(total=int(chosen.sum()), desc="read images", unit="image", leave=None, show=progress) as bar:
         for item in (item for item, wanted in zip(listing.items, chosen, strict=True) if wanted):
+            bar.update()
             try:
                 image = item.open()
-                if seen is not None and image in seen:
-                    trained_on += 1
-                else:
-                    images.append(shrunk(stretched(image, shape), side))
-                    found.append((own[listing.classes[item.y]], item.group))
-                    n_bytes += images[-1].width * images[-1].height * len(images[-1].getbands())
+                taken = stretched(image, shape)
+                if seen is not None:
+                    # the same pixels as in training
+                    same = seen.shape == (None if shape is None else tuple(shape))
+                    number = _digest(taken if same else stretched(image, seen.shape))
+                    if number in seen.known:
+                        trained_on += 1
+                        continue
+                    hashed.append(number)
             except InvalidInputError as error:
                 unreadable.append(f"{item.name}: {error}")
+                continue
+            images.append(shrunk(taken, side))
+            found.append((own[listing.classes[item.y]], item.group))
+            n_bytes += images[-1].width * images[-1].height * len(images[-1].getbands())
             if n_bytes > MAX_BYTES:
                 raise InvalidInputError(
                     f"the images take more than the {MAX_BYTES / 2**30:.0f} GiB that are held in memory at most; "
                     f"give {len(images)} images or fewer, or smaller ones"
                 )
-            bar.update()
     if len(unreadable) > MAX_UNREADABLE * chosen.sum():
         raise InvalidInputError(
             f"{len(unreadable)} of {chosen.sum()} images cannot be read, more than {MAX_UNREADABLE:.0%}; the first: "
             f"{'; '.join(unreadable[:3])}; repair or remove them"
         )
     if not images:
-        raise InvalidInputError("the model was trained on all of these images, on which it is over-sure; give others")
+        raise InvalidInputError(
+            "the model was trained or calibrated on all of these images, on which it is over-sure; give others"
+        )
     names, groups = zip(*found, strict=True)
-    return Sample(images, np.array(names), numbered(groups), len(y), tuple(unreadable), trained_on, groups)
+    return Sample(
+        images, np.array(names), numbered(groups), len(y), tuple(unreadable), trained_on, groups, tuple(hashed)
+    )
+
+
+def _digest(image: Image.Image) -> int:
+    return int(digests(np.asarray(image)[None])[0])
 
 
 def notes_on(sample: Sample, source: str | Path) -> list[str]:
@@ -172,7 +188,8 @@ def notes_on(sample: Sample, source: str | Path) -> list[str]:
             f"A sample of {n_read:,} of the {sample.n_listed:,} images in {source}, every class in proportion."
         )
     if sample.trained_on:
-        notes.append(f"{sample.trained_on:,} images in {source} were left out: the model was trained on them.")
+        left_out = f"{sample.trained_on:,} images in {source} were left out"
+        notes.append(f"{left_out}: the model was trained or calibrated on them.")
     if sample.unreadable:
         first = "; ".join(sample.unreadable[:3])
         notes.append(f"{len(sample.unreadable):,} images in {source} were left out, as unreadable: {first}.")

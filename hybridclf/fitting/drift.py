@@ -26,6 +26,9 @@ USUAL = 0.97
 STEEPEST = 12.0
 """Upper bound of an exponent."""
 
+AT_ONCE = 64
+"""Images whose looks are measured at a time: large ones take 4 MB each."""
+
 SMOOTHEST, LEAST = 0.1, 0.01
 """Share of the blocks that are ground; differences of a hundredth of the range count as none."""
 
@@ -45,6 +48,11 @@ def looks_of(images: np.ndarray, low: float, high: float) -> np.ndarray:
     low, high : float
         Pixel values of black and white.
     """
+    parts = [_looks_of(images[i : i + AT_ONCE], low, high) for i in range(0, max(1, len(images)), AT_ONCE)]
+    return np.concatenate(parts)
+
+
+def _looks_of(images: np.ndarray, low: float, high: float) -> np.ndarray:
     x = (images.astype(np.float32) - low) / (high - low)
     across = np.diff(x, axis=2)
     blocks = np.diff(across, axis=1)
@@ -106,13 +114,17 @@ class DriftSample:
             Decides strengths and noise.
         """
         rng, chosen, right = np.random.default_rng(seed), images[:MOST], y[:MOST]
-        copies = [corrupt(chosen, kind, *pixel_range, rng) for kind in CORRUPTIONS]
+        looks, answers = [], []
+        for kind in CORRUPTIONS:  # one after the other, as copies of large images take gigabytes
+            copies = corrupt(chosen, kind, *pixel_range, rng)
+            looks.append(looks_of(copies, *pixel_range))
+            answers.append(log_proba(copies))
         return cls(
             looks_of(images, *pixel_range),
-            np.concatenate([looks_of(copy, *pixel_range) for copy in copies]),
-            np.concatenate([log_proba(copy) for copy in copies]),
-            np.tile(right, len(copies)),
-            np.tile(np.arange(len(right)), len(copies)),
+            np.concatenate(looks),
+            np.concatenate(answers),
+            np.tile(right, len(CORRUPTIONS)),
+            np.tile(np.arange(len(right)), len(CORRUPTIONS)),
             pixel_range,
         )
 

@@ -1,7 +1,6 @@
 """End of a training: the fusion is fitted, the pair measured, and the folder completed."""
 
 import shutil
-import time
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,14 +23,14 @@ from .loss_plot import plot_losses
 from .planning import use_held_out
 from .result import advice, measure
 from .run import TrainingRun
-from .tier_1 import Tier1
+from .tier_1 import NetworkTier1, Tier1
 from .time_budget import RACE_TRIALS, TimeBudget
 from .training_data import TrainingData
 
 __all__ = ["RACE", "TOP_K", "finish", "publish"]
 
-TEMPERED, AT_ONCE, TEMPERING_SHARE = 2000, 250, 0.03
-"""Most images for the temperature of a tier 1 that answers alone, images per call, and share of the time."""
+TEMPERED = 2000
+"""Most images for the temperature of a tier 1 that answers alone, a new network."""
 
 TOP_K, RACE = 5, Race(confidence=0.95, max_trials=RACE_TRIALS)
 """Number of candidates and allocation with which a pair is saved.
@@ -74,7 +73,7 @@ def finish(
             clf = _calibrated(proposer, network, data, usage.n_fusion, progress)
             run.log["validation"] = measure(clf, data, usage)
             if clf.calibration_ is not None and not clf.fusion_.pays:
-                clf.fusion_ = _tempered(clf, data, TEMPERING_SHARE * 60 * budget.minutes)
+                clf.fusion_ = _tempered(clf, data, TEMPERED if isinstance(tier_1, NetworkTier1) else 0)
                 clf.calibration_ = replace(clf.calibration_, fusion=clf.fusion_)
         if clf.worth_ is not None:
             run.log["worth"] = asdict(clf.worth_) | {"sentence": str(clf.worth_)}
@@ -125,21 +124,14 @@ def _calibrated(proposer: Any, network: Any, data: TrainingData, n_images: int, 
     return clf.fit(*data.some_held_out(data.fit_on[:n_images]))
 
 
-def _tempered(clf: HybridClassifier, data: TrainingData, seconds: float) -> Fusion:
-    """Fit the temperature of a tier 1 that answers alone on as many held-out images as it answers in that time.
+def _tempered(clf: HybridClassifier, data: TrainingData, most: int) -> Fusion:
+    """Fit the temperature of a tier 1 that answers alone.
 
-    These are at least all that are there for the fusion. Those that the result was measured on may be among them, since
-    a temperature changes no answer.
+    It is fitted on all images that are there for the fusion, and on more held-out ones up to so many. Those that the
+    result was measured on are among them, since a temperature changes no answer.
     """
-    end = time.monotonic() + seconds
     others = np.setdiff1d(np.arange(len(data.held_out_photos)), np.union1d(data.fit_on, data.measure_on))
-    more = np.concatenate([data.measure_on, others])[: max(0, TEMPERED - len(data.fit_on))]
-    log_prior: list[np.ndarray] = []
-    y: list[np.ndarray] = []
-    for chosen in (data.fit_on, *(more[i : i + AT_ONCE] for i in range(0, len(more), AT_ONCE))):
-        if log_prior and time.monotonic() > end:
-            break
-        images, labels = data.some_held_out(chosen)
-        log_prior.append(aligned_log_proba(clf.proposer_, images, clf.classes_))
-        y.append(class_numbers(labels, clf.classes_))
-    return clf.fusion_.tempered(np.concatenate(log_prior), np.concatenate(y))
+    more = np.concatenate([data.measure_on, others])[: max(0, most - len(data.fit_on))]
+    images, labels = data.some_held_out(np.concatenate([data.fit_on, more]))
+    log_prior = aligned_log_proba(clf.proposer_, images, clf.classes_)
+    return clf.fusion_.tempered(log_prior, class_numbers(labels, clf.classes_))

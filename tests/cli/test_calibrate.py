@@ -1,6 +1,7 @@
 """`hybridclf calibrate`, and a model's tier 2 behind another tier 1."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from typer.testing import CliRunner
 
 from hybridclf import HybridClassifier, Race
 from hybridclf.cli import app
+from hybridclf.cli.calibrate import _groups
 from hybridclf.cli.classifier import behind, images_trained_on
 from hybridclf.data.image_files import image_paths
+from hybridclf.evaluating.sample import TrainedOn, read_sample
 from hybridclf.models import LateConditionedDenoiser
 
 
@@ -44,7 +47,7 @@ def data(photographs: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> P
     for i in range(300, 360):
         path = folder / str(load_digits().target[i]) / f"{i}.png"
         path.parent.mkdir(exist_ok=True)
-        Image.fromarray(photographs[i]).save(path)
+        Image.fromarray(photographs[i]).resize((64, 64), Image.Resampling.NEAREST).save(path)
     return folder
 
 
@@ -108,9 +111,13 @@ def test_evaluation_behind_another_tier_1(model: Path, data: Path, network: str,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--proposer", "timm:test_resnet", "--model", "digits"), "takes values of 0 to 16"),
+        (("--proposer", "timm:test_resnet", "--model", "digits"), "no model of photographs"),
         (("--proposer", "sklearn:GaussianNB", "--model", "cifar10"), "needs two tiers that are trained already"),
-        (("--proposer", "timm:test_resnet"), "for a proposer and model"),
+        (("--proposer", "timm:test_resnet"), "give --model NAME or DIR"),
+        (("--proposer", "timm:test_resnet/../own.pth", "--model", "cifar10"), "leads out of that folder"),
+        (("--delta", "0.1"), "give that, too"),
+        (("--max-loss", "3"), "--max-loss must be"),
+        (("--top-k", "1"), "--top-k"),
         (("--confidence", "2"), "confidence"),
     ],
 )
@@ -125,12 +132,64 @@ def test_out_is_looked_at_first(data: Path, model: Path) -> None:
     assert result.exit_code == 2 and "exists and is not empty" in result.output
 
 
-def test_the_images_that_a_model_was_trained_on(model: Path) -> None:
-    assert images_trained_on(model) is None  # `fit` keeps no list
-    seen = images_trained_on("cifar10")
-    assert seen is not None and Image.new("RGB", (32, 32), "red") not in seen
+def test_images_calibrated_on_are_left_out_later(model: Path, data: Path, tmp_path: Path) -> None:
+    """Of a model whose training is not known (`fit` keeps no list), by the size that it had, whatever comes after."""
+    assert images_trained_on(model) == TrainedOn(frozenset(), (8, 8, 3))
+    assert len(images_trained_on("cifar10").known) > 40_000
+    out = tmp_path / "out"
+    invoke("calibrate", data, out, "--model", model, "--images", "40", "--max-trials", "1")
+    seen = images_trained_on(out)
+    assert len(seen.known) == 40 and seen.shape == (8, 8, 3)
+    again = invoke("calibrate", data, tmp_path / "again", "--model", out, "--max-trials", "1", "--json")
+    report = json.loads(again.stdout)
+    assert report["n_images"] == 20 and "40 images" in report["notes"][0] and "calibrated on them" in report["notes"][0]
+    assert len(images_trained_on(tmp_path / "again").known) == 60
+    none = invoke("calibrate", data, tmp_path / "none", "--model", tmp_path / "again")
+    assert none.exit_code == 2 and "calibrated on all of these images" in none.output
+    assert not (tmp_path / "none").exists()
 
 
-def test_labels_and_prompts_of_the_model_stay(model: Path, network: str) -> None:
-    clf = behind(network, model, ["3", "8"])
-    assert clf.classes_.tolist() == [3, 8] and clf.image_shape_ == (64, 64, 3)
+def test_a_copy_is_on_one_side(model: Path, data: Path, tmp_path: Path) -> None:
+    twice = tmp_path / "twice"
+    shutil.copytree(data, twice)
+    for path in list(twice.rglob("*.png")):
+        shutil.copy(path, path.with_name(f"{path.stem} again.png"))
+    sample = read_sample(twice, list(range(10)), (8, 8, 3))
+    groups = _groups(sample)
+    assert groups is not None and sorted(np.unique(groups, return_counts=True)[1].tolist())[0] >= 2
+    assert _groups(read_sample(data, list(range(10)), (8, 8, 3))) is None
+
+
+def test_behind_a_tier_1_the_same_images_give_the_same_answers(model: Path, data: Path, network: str) -> None:
+    """Also if the model was fitted without a seed: an evaluation that goes on has to find its own recording."""
+    first, second = (behind(network, model, data, ["3", "8"]) for _ in range(2))
+    assert first.classes_.tolist() == [3, 8] and first._seed == second._seed
+
+
+def test_images_are_as_large_as_tier_1_takes_them_if_they_have_the_pixels(
+    model: Path, network: str, photographs: np.ndarray, tmp_path: Path
+) -> None:
+    for size, side in ((8, 8), (40, 40), (64, 64), (500, 64)):
+        folder = tmp_path / str(size)
+        for label in "38":
+            (folder / label).mkdir(parents=True)
+            Image.fromarray(photographs[0]).resize((size, size)).save(folder / label / "0.png")
+        assert behind(network, model, folder).image_shape_ == (side, side, 3)
+
+
+def test_a_checkpoint_and_its_names_are_found_from_elsewhere(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_resnet", num_classes=10).state_dict(), "own.pth")
+    Path("names.txt").write_text("".join(f"{9 - i}\n" for i in range(10)))
+    spec = "timm:test_resnet/own.pth?label_names=names.txt"
+    result = invoke("calibrate", data, "out", "--model", model, "--proposer", spec, "--images", "40")
+    assert result.exit_code == 0, result.output
+    paths = image_paths([data])[:5]
+    expected = HybridClassifier.load("out").predict_proba(paths)
+    monkeypatch.chdir(tmp_path)
+    Path("names.txt").write_text("".join(f"{i}\n" for i in range(10)))  # another file of that name
+    np.testing.assert_array_equal(HybridClassifier.load("here/out").predict_proba(paths), expected)

@@ -22,7 +22,7 @@ from hybridclf.fitting.calibration import (
 from hybridclf.fitting.drift import DriftSample
 from hybridclf.fitting.recording import Copies, Recording, record
 from hybridclf.fitting.replay import replay
-from hybridclf.fitting.worth import FEWEST
+from hybridclf.fitting.worth import FEWEST_UNUSUAL
 from hybridclf.persistence.calibrations import describe_calibration, restore_calibration
 from hybridclf.reranker import Reranker
 from hybridclf.reranking.allocation import FixedTrials, PairedTTest, Race, Staged
@@ -263,7 +263,7 @@ def test_tier_2_is_on_for_unusual_images_alone_where_it_pays_on_these_alone() ->
 def test_a_few_unusual_copies_say_nothing() -> None:
     recording = with_copies(200, True)
     assert recording.copies is not None
-    few = replace(recording, copies=recording.copies.select(np.arange(200) < FEWEST - 1))
+    few = replace(recording, copies=recording.copies.select(np.arange(200) < FEWEST_UNUSUAL - 1))
     fitted = calibrate(few, np.array(list("abcdef")), Race(), None, uniform_weights)
     assert fitted.worth is not None and fitted.worth.unusual is None and not fitted.fusion.pays
 

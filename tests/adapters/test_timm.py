@@ -266,7 +266,7 @@ def test_names_for_the_outputs_of_a_checkpoint(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("cat,dog", "3 different names, one for each output in its order, got 2: 'cat' and 'dog'|cat.*dog"),
+        ("cat,dog", "3 different names, one for each output in its order, got 2 names"),
         ("cat,dog,cat", "3 different names"),
         ("cat,,dog", "3 different names"),
         ("nowhere.txt", "cannot be read as a text file"),

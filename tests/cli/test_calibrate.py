@@ -144,6 +144,8 @@ def test_images_calibrated_on_are_left_out_later(model: Path, data: Path, tmp_pa
     report = json.loads(again.stdout)
     assert report["n_images"] == 20 and "40 images" in report["notes"][0] and "calibrated on them" in report["notes"][0]
     assert len(images_trained_on(tmp_path / "again").known) == 60
+    further = invoke("train", data, tmp_path / "further", "--from", out, "--image-size", "8", "--minutes", "1")
+    assert further.exit_code == 2 and "it was calibrated, and not trained" in further.output
     none = invoke("calibrate", data, tmp_path / "none", "--model", tmp_path / "again")
     assert none.exit_code == 2 and "calibrated on all of these images" in none.output
     assert not (tmp_path / "none").exists()

@@ -51,13 +51,14 @@ def seen_images(chosen: PairSettings, classes: list[str]) -> str | None:
     folder = Path(chosen.start_from)
     with _a_pair_to_start_from(folder, chosen):
         known = read_description(folder)["classes"]["values"]
-        if "hashed_shape" in json.loads((folder / "training" / "log.json").read_text(encoding="utf-8")):
-            raise SavedModelError("it was calibrated, and not trained; its training started elsewhere")
         if known != classes:
             raise InvalidInputError(
                 f"{folder} has the classes {known}, not {classes}; give a pair for the same classes"
             )
-        return pack(trained_on(folder))
+        seen = trained_on(folder)
+        if "hashed_shape" in json.loads((folder / "training" / "log.json").read_text(encoding="utf-8")):
+            raise InvalidInputError(f"{folder} was calibrated, and not trained; give the pair that was")
+        return pack(seen)
 
 
 @contextmanager

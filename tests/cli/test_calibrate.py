@@ -19,8 +19,11 @@ from hybridclf.cli import app
 from hybridclf.cli.calibrate import _groups
 from hybridclf.cli.classifier import behind, images_trained_on
 from hybridclf.data.image_files import image_paths
+from hybridclf.errors import InvalidInputError
 from hybridclf.evaluating.sample import TrainedOn, read_sample
 from hybridclf.models import LateConditionedDenoiser
+from hybridclf.pair_training.settings import PairSettings
+from hybridclf.pair_training.start_from import seen_images
 
 
 def invoke(*arguments: str | Path) -> Result:
@@ -144,8 +147,8 @@ def test_images_calibrated_on_are_left_out_later(model: Path, data: Path, tmp_pa
     report = json.loads(again.stdout)
     assert report["n_images"] == 20 and "40 images" in report["notes"][0] and "calibrated on them" in report["notes"][0]
     assert len(images_trained_on(tmp_path / "again").known) == 60
-    further = invoke("train", data, tmp_path / "further", "--from", out, "--image-size", "8", "--minutes", "1")
-    assert further.exit_code == 2 and "it was calibrated, and not trained" in further.output
+    with pytest.raises(InvalidInputError, match="was calibrated, and not trained"):
+        seen_images(PairSettings(start_from=str(out), image_size=8), HybridClassifier.load(out).classes_.tolist())
     none = invoke("calibrate", data, tmp_path / "none", "--model", tmp_path / "again")
     assert none.exit_code == 2 and "calibrated on all of these images" in none.output
     assert not (tmp_path / "none").exists()
@@ -179,6 +182,7 @@ def test_images_are_as_large_as_tier_1_takes_them_if_they_have_the_pixels(
         assert behind(network, model, folder).image_shape_ == (side, side, 3)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_and_its_names_are_found_from_elsewhere(
     model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 from hybridclf import HybridClassifier
 from hybridclf.data.holding_out import digests
 from hybridclf.errors import InvalidInputError
+from hybridclf.evaluating.sample import TrainedOn
 from hybridclf.evaluating.shifted import read_shifted
 
 
@@ -27,15 +28,15 @@ def test_columns_of_a_table(tmp_path: Path, world: Any) -> None:
     assert list(found.groups) == ["dark"] * 12 + [None] * 12
     assert found.textures == ["bee", "bee", *["bee", "ant"] * 11]
     seen = digests(np.stack([np.full((4, 4, 3), (10 * i, 0, 0), np.uint8) for i in (0, 1, 23)]))
-    unseen = read_shifted(tmp_path / "data.csv", clf, seen=seen)
+    unseen = read_shifted(tmp_path / "data.csv", clf, seen=TrainedOn(frozenset(seen.tolist()), (4, 4, 3)))
     assert (
         unseen.y.tolist() == ["ant", "bee"] * 10 + ["ant"] and list(unseen.groups or ()) == ["dark"] * 10 + [None] * 11
     )
     assert unseen.textures == [*["bee", "ant"] * 10, "bee"]
-    assert "3 images in" in unseen.notes[0] and "the model was trained on them" in unseen.notes[0]
+    assert "3 images in" in unseen.notes[0] and "the model was trained or calibrated on them" in unseen.notes[0]
     everything = digests(np.stack([np.full((4, 4, 3), (10 * i, 0, 0), np.uint8) for i in range(24)]))
-    with pytest.raises(InvalidInputError, match="the model was trained on all of these images"):
-        read_shifted(tmp_path / "data.csv", clf, seen=everything)
+    with pytest.raises(InvalidInputError, match="trained or calibrated on all of these images"):
+        read_shifted(tmp_path / "data.csv", clf, seen=TrainedOn(frozenset(everything.tolist()), (4, 4, 3)))
     (tmp_path / "plain.csv").write_text("\n".join(",".join(line.split(",")[:2]) for line in lines))
     plain = read_shifted(tmp_path / "plain.csv", clf, n_images=12)
     assert plain.groups is None and plain.textures is None and "A sample of 12 of the 24" in plain.notes[0]

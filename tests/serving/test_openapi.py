@@ -15,7 +15,7 @@ CONFIG = {"checks": {"negative_data_rejection": {"expected-statuses": [400, 413]
 """413 is for bodies that are too large, and for those of too many values."""
 
 
-@pytest.mark.parametrize("mode", ["positive", "negative"])
+@pytest.mark.parametrize("mode", [pytest.param("positive", marks=pytest.mark.slow), "negative"])
 def test_the_server_does_what_its_description_says(server: Server, client: httpx.Client, mode: str) -> None:
     import schemathesis  # with hypothesis: slow to import, and no other file needs them
     from hypothesis import HealthCheck, Phase, given, settings

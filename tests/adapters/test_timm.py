@@ -599,6 +599,7 @@ def test_training_mode_changes_no_answer(tmp_path: Path) -> None:
     torch.testing.assert_close(model.state_dict(), state, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"backend": "eager"}, {}, {"backend": "eager", "fullgraph": True}])
 def test_compiled_it_answers_as_it_is(model: HybridModel, batch: torch.Tensor, options: dict[str, Any]) -> None:
     expected = model(batch)

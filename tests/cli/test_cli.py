@@ -214,6 +214,7 @@ def test_classify_prints_one_line_per_image(model: Path, images: Path) -> None:
     assert "rerank: 100%" in result.stderr and "evaluations=" in result.stderr
 
 
+@pytest.mark.slow
 def test_classify_draws_why(model: Path, images: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     (images / "9.png").write_text("no image")

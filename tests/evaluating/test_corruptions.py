@@ -80,6 +80,7 @@ class _Test:
         return len(self.y)
 
 
+@pytest.mark.slow
 def test_a_report_by_severity() -> None:
     digits = load_digits()
     clf = HybridClassifier.from_pretrained("digits")

@@ -523,6 +523,7 @@ def test_a_callback_may_close(gated: Gate, images: np.ndarray) -> None:
     live._thread.join(PATIENCE)
 
 
+@pytest.mark.slow
 def test_a_program_that_forgets_to_close_ends() -> None:
     code = (
         "from sklearn.datasets import load_digits; from hybridclf import *;"

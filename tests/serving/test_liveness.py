@@ -47,6 +47,7 @@ def hung() -> Iterator[Server]:
     server.stop()
 
 
+@pytest.mark.slow
 def test_a_hung_denoiser_is_not_ready_then_not_alive_and_the_process_ends(hung: Server) -> None:
     with hung.client() as client:
         assert client.get("/readyz").status_code == client.get("/healthz").status_code == 200
@@ -77,6 +78,7 @@ def test_a_second_signal_ends_a_hung_server_at_once(hung: Server) -> None:
     thread.join(PATIENCE)
 
 
+@pytest.mark.slow
 def test_decodings_that_hang_neither_stop_others_nor_the_end() -> None:
     """Two images that would take minutes; small ones are answered meanwhile, SIGTERM is obeyed meanwhile."""
     hostile = {**BODY, "query": uri(many_scans(95), "jpeg")}

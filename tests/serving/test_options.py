@@ -45,6 +45,7 @@ def http(equipped: Server) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.mark.slow
 def test_the_official_client_works_unmodified(equipped: Server) -> None:
     with cohere.ClientV2(api_key="second-key", base_url=equipped.url) as client:
         answer = client.rerank(model="digits", query=uri(picture(1000)), documents=["1", "4", "7"], top_n=2)

@@ -117,6 +117,7 @@ def test_it_learns_and_is_saved_with_a_few_files(
     shutil.move(tmp_path / "elsewhere", out)  # where others look for it
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_an_ordinary_lora_of_diffusers(tuned: Callable[..., Any], text_pair: Path) -> None:
     from diffusers import StableDiffusionPipeline
 
@@ -131,6 +132,7 @@ def test_what_is_saved_is_an_ordinary_lora_of_diffusers(tuned: Callable[..., Any
     np.testing.assert_allclose(errors(model.denoiser_, X[:4], LABELS), expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_interrupted_and_resumed_equals_uninterrupted(
     clf: HybridClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tuned: Callable[..., Any]
@@ -278,6 +280,7 @@ def invoke() -> Callable[..., Any]:
     return lambda *args: CliRunner().invoke(app, list(map(str, args)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_the_command_tunes_on_a_folder(invoke: Callable[..., Any], tmp_path: Path, text_pair: Path) -> None:
     for image, label, i in zip(*pictures(4), range(12), strict=True):

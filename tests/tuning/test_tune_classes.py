@@ -71,6 +71,7 @@ def test_only_the_classes_that_are_tuned_change(name: str, folder: Callable[[str
     torch.testing.assert_close(predicted(again, [0, 1, 2]), changed)
 
 
+@pytest.mark.slow
 def test_a_tuned_network_tells_classes_apart_and_is_saved(
     folder: Callable[[str], Path], text_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,22 +139,18 @@ def read_sample(
         for item in (item for item, wanted in zip(listing.items, chosen, strict=True) if wanted):
             bar.update()
             try:
-                image = item.open()
-                taken = stretched(image, shape)
-                if seen is not None:
-                    # the same pixels as in training
-                    same = seen.shape == (None if shape is None else tuple(shape))
-                    number = _digest(taken if same else stretched(image, seen.shape))
-                    if number in seen.known:
-                        trained_on += 1
-                        continue
-                    hashed.append(number)
+                image, number = _taken(item.open(), shape, side, seen)
             except InvalidInputError as error:
                 unreadable.append(f"{item.name}: {error}")
                 continue
-            images.append(shrunk(taken, side))
+            if seen is not None:
+                if number in seen.known:
+                    trained_on += 1
+                    continue
+                hashed.append(number)
+            images.append(image)
             found.append((own[listing.classes[item.y]], item.group))
-            n_bytes += images[-1].width * images[-1].height * len(images[-1].getbands())
+            n_bytes += image.width * image.height * len(image.getbands())
             if n_bytes > MAX_BYTES:
                 raise InvalidInputError(
                     f"the images take more than the {MAX_BYTES / 2**30:.0f} GiB that are held in memory at most; "
@@ -175,8 +171,16 @@ def read_sample(
     )
 
 
-def _digest(image: Image.Image) -> int:
-    return int(digests(np.asarray(image)[None])[0])
+def _taken(
+    image: Image.Image, shape: Sequence[int] | None, side: int | None, seen: TrainedOn | None
+) -> tuple[Image.Image, int]:
+    """Bring an image to what the model takes, and hash it in the shape of `seen`; 0 without that."""
+    taken = stretched(image, shape)
+    if seen is None:
+        return shrunk(taken, side), 0
+    same = seen.shape == (None if shape is None else tuple(shape))
+    hashed = taken if same else stretched(image, seen.shape)
+    return shrunk(taken, side), int(digests(np.asarray(hashed)[None])[0])
 
 
 def notes_on(sample: Sample, source: str | Path) -> list[str]:

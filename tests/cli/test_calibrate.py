@@ -47,7 +47,7 @@ def model(photographs: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def data(photographs: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits")
-    for i in range(300, 360):
+    for i in range(300, 370):
         path = folder / str(load_digits().target[i]) / f"{i}.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(photographs[i]).resize((64, 64), Image.Resampling.NEAREST).save(path)
@@ -81,7 +81,7 @@ def test_a_model_is_calibrated_as_in_python(model: Path, data: Path, tmp_path: P
     more = json.loads(
         invoke("calibrate", data, tmp_path / "more", "--model", model, "--json", "--max-trials", "1").stdout
     )
-    assert (more["n_images"], more["model"], more["guarantee"]) == (60, str(tmp_path / "more"), None)
+    assert (more["n_images"], more["model"], more["guarantee"]) == (70, str(tmp_path / "more"), None)
     again = HybridClassifier.load(more["model"])
     assert again.allocation == Race(0.95, 1) and again.top_k == 5  # the rest is the model's own
     assert more["worth"]["sentence"] == str(again.worth_) and more["asks_tier_2"] == again.fusion_.pays
@@ -145,8 +145,8 @@ def test_images_calibrated_on_are_left_out_later(model: Path, data: Path, tmp_pa
     assert len(seen.known) == 40 and seen.shape == (8, 8, 3)
     again = invoke("calibrate", data, tmp_path / "again", "--model", out, "--max-trials", "1", "--json")
     report = json.loads(again.stdout)
-    assert report["n_images"] == 20 and "40 images" in report["notes"][0] and "calibrated on them" in report["notes"][0]
-    assert len(images_trained_on(tmp_path / "again").known) == 60
+    assert report["n_images"] == 30 and "40 images" in report["notes"][0] and "calibrated on them" in report["notes"][0]
+    assert len(images_trained_on(tmp_path / "again").known) == 70
     with pytest.raises(InvalidInputError, match="was calibrated, and not trained"):
         seen_images(PairSettings(start_from=str(out), image_size=8), HybridClassifier.load(out).classes_.tolist())
     none = invoke("calibrate", data, tmp_path / "none", "--model", tmp_path / "again")

@@ -64,13 +64,16 @@ def calibrate(
         from ..fitting.cross_fit import MAX_RECORDED_IMAGES
         from ..pair_training.run import TrainingRun
         from ..plugins import portable
-        from .classifier import images_trained_on
+        from .classifier import behind, choose_classifier, images_trained_on
 
         _check(proposer, model, max_loss, delta)
         TrainingRun.check_free(out.resolve(), data)
         if proposer is not None:
             portable(proposer, out.resolve())  # what cannot be saved is refused now
-        clf = _classifier(data, model, proposer, template, device)
+        if proposer is not None and model is not None:
+            clf = behind(proposer, model, data, None, template, device)
+        else:
+            clf = choose_classifier(model, template=template, device=device)
         race = {"confidence": confidence, "max_trials": max_trials}
         _set(clf, {name: value for name, value in race.items() if value is not None}, top_k)
         seen = images_trained_on(model)
@@ -105,17 +108,6 @@ def _check(proposer: str | None, model: str | None, max_loss: float | None, delt
     if max_loss is not None:
         check_number("--max-loss", max_loss, above=0, below=1)
         check_number("--delta", 0.05 if delta is None else delta, above=0, below=1)
-
-
-def _classifier(
-    data: str, model: str | None, proposer: str | None, template: str | None, device: str | None
-) -> "HybridClassifier":
-    """Load the model, or put its tier 2 behind another tier 1."""
-    from .classifier import behind, choose_classifier
-
-    if proposer is not None and model is not None:
-        return behind(proposer, model, data, None, template, device)
-    return choose_classifier(model, template=template, device=device)
 
 
 def _set(clf: "HybridClassifier", race: dict[str, Any], top_k: int | None) -> None:

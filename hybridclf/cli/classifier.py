@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.datasets import DIGITS, typical_side
+from ..data.holding_out import unpack
 from ..errors import InvalidInputError, SavedModelError
 from ..estimator import HybridClassifier
 from ..evaluating.sample import TrainedOn
@@ -145,9 +146,11 @@ def images_trained_on(model: str | Path | None) -> TrainedOn:
     folder = model_folder(model or DEFAULT_MODEL)
     shape = read_description(folder)["image_shape"]
     try:
-        known = frozenset(trained_on(folder).tolist())
+        known = set(trained_on(folder).tolist())
         log = json.loads((folder / "training" / "log.json").read_text(encoding="utf-8"))
     except SavedModelError:
         return TrainedOn(frozenset(), None if shape is None else tuple(shape))
     shape = log.get("hashed_shape", shape)
-    return TrainedOn(known, None if shape is None else tuple(shape))
+    return TrainedOn(
+        frozenset(known.union(unpack(log.get("fitted_on", "")).tolist())), None if shape is None else tuple(shape)
+    )

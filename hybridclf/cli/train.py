@@ -145,6 +145,11 @@ def _print_result(found: dict[str, Any]) -> None:
     for key, name in names.items():
         table.add_row(name, f"{100 * found[key]:.1f}", _interval(found["intervals"][key]))
     screen.print(table)
+    if used["measured_classes"] < used["classes"]:
+        screen.print(
+            f"These images are of {used['measured_classes']} of {used['classes']} classes; the others may be harder. "
+            "With more images or groups of them, or a larger --val, they are measured, too."
+        )
     _print_weakest(found["classes"])
     confused = [f"{each['class']} as {each['answer']} ({each['n']})" for each in found["confusions"][:LISTED]]
     if confused:

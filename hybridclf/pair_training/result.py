@@ -36,6 +36,7 @@ def measure(clf: HybridClassifier, data: TrainingData, usage: HeldOutUse) -> dic
     images, labels = data.some_held_out(data.measure_on)
     n_all = len(data.held_out_photos)
     used = {"trained_on": len(data.photos), "all": n_all, "fusion": usage.n_fusion, "measured": len(labels)}
+    used |= {"classes": len(data.classes), "measured_classes": len(np.unique(labels))}
     if not len(labels):  # few held-out images, all needed for the fusion
         return {"n": 0, "held_out": used}
     # tier 2 alone: all classes, no prior

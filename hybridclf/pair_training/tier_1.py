@@ -1,10 +1,8 @@
 """Tier 1 of a pair: a new network, a linear classifier on a pretrained network's features, or scikit-learn's."""
 
-import time
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
@@ -14,8 +12,8 @@ from .. import plugins
 from ..errors import HybridClfError, InvalidInputError, choices
 from ..ports import FeatureModel, Trainable
 from ..proposer import is_trained, rows_of
-from ..utils.progress import progress_bar
 from .checkpoint import load_tensors, save_tensors
+from .features import features_of, seconds_per_image
 from .linear_head import fit_linear_head
 from .networks import PROPOSERS
 from .recipe import PATIENCE, PROPOSER_SHARE, Job
@@ -40,13 +38,6 @@ FROM_SCRATCH = (NEW, *PROPOSERS, "timm:small")
 
 SMALLEST = 48
 """Side in pixels of images below which "auto" trains a new network: a pretrained one is for photographs."""
-
-BATCH, TIMED = 16, 16
-"""Images per call of a feature model, and images that its speed is measured on.
-
-Batches of 64 took a quarter longer on a CPU: maps of more than 32 MB are allocated anew by every layer.
-"""
-
 
 MIN_PASSES = 4
 """Fewest passes over the images that are worth a new network's time.
@@ -202,11 +193,7 @@ class HeadTier1:
 
     def shortest(self) -> float:
         """Time of all features, by that of a few."""
-        some = self.data.photos[:TIMED]
-        self.model.features(some)  # the first call allocates memory
-        begin = time.perf_counter()
-        self.model.features(some)
-        return (time.perf_counter() - begin) / len(some) * len(self.data.photos)
+        return seconds_per_image(self.model, self.data.photos) * len(self.data.photos)
 
     def share(self, left: float, shortest: float) -> float:
         """Time of all features: it cannot be cut short, and more does not help."""
@@ -220,20 +207,12 @@ class HeadTier1:
         """Compute the features, or read them where an earlier run left them, and fit the classifier."""
         path = run.checkpoint("features")
         if not path.exists():
-            save_tensors(path, {"features": torch.from_numpy(self._features(progress))})
+            features = features_of(self.model, self.data.photos, progress)
+            save_tensors(path, {"features": torch.from_numpy(features)})
             run.write()  # their seconds, which a resumed training does not spend again
         features = load_tensors(path)["features"].numpy()
         self.head = fit_linear_head(features, self.data.y.cpu().numpy(), self.data.groups, self.data.settings.seed)
         run.log["head"] = {"C": self.head.C, "n_features": features.shape[1]}
-
-    def _features(self, progress: bool) -> np.ndarray:
-        """Features of all training images, float32 `[n, d]`."""
-        photos, parts = self.data.photos, []
-        with progress_bar(total=len(photos), desc="features", unit="image", show=progress) as bar:
-            for i in range(0, len(photos), BATCH):
-                parts.append(self.model.features(photos[i : i + BATCH]))
-                bar.update(len(parts[-1]))
-        return np.concatenate(parts)
 
     def save(self, folder: Path) -> str:
         """Write the network with its new classifier."""

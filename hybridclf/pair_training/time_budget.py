@@ -200,7 +200,7 @@ class TimePlan:
 
     def __str__(self) -> str:
         return (
-            f"{self.minutes:g} minutes: {_clock(self.reading)} reading (done), about {_clock(self.tier_1)} tier 1, "
+            f"{self.minutes:g} minutes: {_clock(self.reading)} preparing (done), about {_clock(self.tier_1)} tier 1, "
             f"{_clock(self.tier_2)} tier 2 ({self.n_steps} steps), {_clock(self.finishing)} fusion and measurement"
         )
 

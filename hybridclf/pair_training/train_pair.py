@@ -18,11 +18,13 @@ from ..devices import as_device, has_bf16
 from ..errors import TrainingError
 from ..estimator import HybridClassifier
 from ..fitting import calibration, corruptions, cross_fit, drift, outliers, recording, tier_fitter, worth
+from ..ports import FeatureModel
 from ..pretrained.catalog import model_folder
 from ..reranking import fusion, novelty
 from ..training import augmentation, losses, optimizer, trainer
 from ..training import denoiser as denoiser_training
 from . import finish, linear_head, networks, provenance, recipe, time_budget, training_data
+from .comparison import compare
 from .networks import same_unet
 from .planning import new_denoiser, new_proposer, plan_time
 from .recipe import DENOISER_SHARE, PATIENCE, PROPOSER_SHARE, Job, denoiser_job, proposer_job, worth_compiling
@@ -102,6 +104,9 @@ def train_pair(
     budget = TimeBudget(chosen.minutes, {} if run is None else run.log.get("seconds", {}))
     with budget.spending("reading") if run is None else nullcontext():
         read = _read(source, chosen, where, run, progress)
+    if run is None and chosen.proposer == AUTO and chosen.start_from is None:
+        with budget.spending("reading"):
+            read = _compared(read, source, where, budget, progress)
     with budget.spending("reading") if run is None else nullcontext():
         tiers = _make_tiers(read, chosen.start_from, budget, run)
     data, second = tiers.data, tiers.jobs[0]
@@ -114,6 +119,7 @@ def train_pair(
     if run is None:  # every check has passed, so that a refused training leaves no folder
         first = {job.name: job.trainer for job in tiers.jobs if chosen.start_from is not None}
         more = {"recipe": read.recipe, "trained_on": pack(data.digests)} | ({"seen": read.seen} if read.seen else {})
+        more |= {"fitted_on": pack(holding_out.digests(data.held_out_photos[data.fit_on]))}
         more |= {"seconds": budget.spent, "plan": asdict(plan), "tier_1": read.tier_1.note}
         run = TrainingRun.start(out, asdict(data.settings) | facts, first, **more)
     run.require(facts)
@@ -151,6 +157,16 @@ def _read(
     before = None if seen is None else unpack(seen)
     data = TrainingData.of(images, device, source != DIGITS, settings, compiles, before)
     return _Read(tier_1, data, digest, decided, seen, images.unreadable)
+
+
+def _compared(read: _Read, source: str | Path, device: torch.device, budget: TimeBudget, progress: bool) -> _Read:
+    """Read the images anew for a new network, where it is the better tier 1 than a pretrained one's features."""
+    if not isinstance(read.tier_1.model, FeatureModel):
+        return read
+    found = compare(read.tier_1.model, read.data, budget.left, progress)
+    if found.new_is_better:
+        read = _read(source, replace(read.data.settings, proposer=NEW), device, None, progress)
+    return read._replace(tier_1=read.tier_1._replace(note=f"{read.tier_1.note}: {found.reason}"))
 
 
 class _Tiers(NamedTuple):

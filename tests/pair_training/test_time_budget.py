@@ -62,7 +62,7 @@ def test_what_is_spent_is_not_left() -> None:
 def test_enough_time_is_not_remarked_on() -> None:
     enough = plan(tier_2=MIN_STEPS)
     enough.check()
-    assert enough.too_short == "" and "1:00 reading (done)" in str(enough) and "(200 steps)" in str(enough)
+    assert enough.too_short == "" and "1:00 preparing (done)" in str(enough) and "(200 steps)" in str(enough)
 
 
 def test_held_out_images_that_turn_nothing_on_are_said_before_the_first_step() -> None:

@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 from hybridclf import HybridClassifier, __version__, train_pair
 from hybridclf.cli import app
+from hybridclf.cli.classifier import images_trained_on
 from hybridclf.data.datasets import load_labelled
 from hybridclf.data.holding_out import digests, unpack
 from hybridclf.data.image_files import open_image
@@ -214,6 +215,12 @@ def test_what_a_pair_was_trained_on_is_not_held_out(trained: tuple[Path, Result]
     ):
         train_pair(data, tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_images_that_its_fusion_was_fitted_on_are_left_out_of_evaluations(trained: tuple[Path, Result]) -> None:
+    """Half of the 24 that were held out; the result was measured on the others."""
+    known = images_trained_on(trained[0]).known
+    assert known > set(trained_on(trained[0]).tolist()) and len(known) == 96 + 12
 
 
 def renumbered(data: Path) -> None:

@@ -118,6 +118,22 @@ def copied(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "copy"))
 
 
+def test_another_dtype(tmp_path: Path) -> None:
+    """It is the loaded model's own, in a copy as well; answers differ by rounding."""
+    images = load_digits().images[:100]
+    exact, rounded = (HybridClassifier.from_pretrained("digits", dtype=name) for name in (None, "bfloat16"))
+    assert (exact.denoiser_.dtype, rounded.denoiser_.dtype) == (torch.float64, torch.bfloat16)
+    answers = rounded.predict_proba(images)
+    assert 0 < np.abs(answers - exact.predict_proba(images)).max() < 0.05
+    rounded.save(tmp_path / "copy")
+    np.testing.assert_array_equal(HybridClassifier.load(tmp_path / "copy").predict_proba(images), answers)
+
+
+def test_a_dtype_that_is_none(saved: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r'dtype must be None, "float64", .* got \'half\''):
+        HybridClassifier.load(saved, dtype="half")
+
+
 def test_arrays_of_the_default_proposer_that_are_views_are_saved_as_they_read(tmp_path: Path) -> None:
     """Some versions of scikit-learn keep coefficients and intercepts as columns of one array."""
     clf = fitted()

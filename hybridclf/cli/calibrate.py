@@ -62,12 +62,12 @@ def calibrate(
     with running(quiet, lambda: "interrupted; nothing is kept"):
         from ..evaluating.sample import notes_on, read_sample
         from ..fitting.cross_fit import MAX_RECORDED_IMAGES
-        from ..pair_training.run import TrainingRun
+        from ..pair_training.out_folder import check_free
         from ..plugins import portable
         from .classifier import behind, choose_classifier, images_trained_on
 
         _check(proposer, model, max_loss, delta)
-        TrainingRun.check_free(out.resolve(), data)
+        check_free(out.resolve(), data)
         if proposer is not None:
             portable(proposer, out.resolve())  # what cannot be saved is refused now
         if proposer is not None and model is not None:

@@ -151,6 +151,5 @@ def images_trained_on(model: str | Path | None) -> TrainedOn:
     except SavedModelError:
         return TrainedOn(frozenset(), None if shape is None else tuple(shape))
     shape = log.get("hashed_shape", shape)
-    return TrainedOn(
-        frozenset(known.union(unpack(log.get("fitted_on", "")).tolist())), None if shape is None else tuple(shape)
-    )
+    known |= set(unpack(log.get("fitted_on", "")).tolist())
+    return TrainedOn(frozenset(known), None if shape is None else tuple(shape))

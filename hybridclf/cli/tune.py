@@ -60,7 +60,7 @@ def tune(
     A LoRA, by the denoising loss and a term that tells look-alikes apart. OUT refers to the model and has a few MB.
     """
     with running(quiet, lambda: _how_to_go_on(out)):
-        from ..pair_training.run import TrainingRun
+        from ..pair_training.out_folder import check_free
         from ..tuning.settings import TuneSettings
         from ..tuning.tune import tune as tune_classifier
 
@@ -69,7 +69,7 @@ def tune(
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         TuneSettings(**given)  # and OUT, before models are loaded and images read
         if not resume:
-            TrainingRun.check_free(out.resolve(), data)
+            check_free(out.resolve(), data)
         tiers = {"model": model, "proposer": proposer, "denoiser": denoiser, "template": template, "device": device}
         read = _read_captions if data.lower().endswith(".jsonl") else _read_images
         clf, inputs = read(data, tiers, group, progress=not quiet)

@@ -213,8 +213,9 @@ class HybridClassifier(Explains):
         trusted: Sequence[str] = (),
         prompts: Prompts | None = None,
         device: str | None = None,
+        dtype: str | None = None,
     ) -> Self:
-        """Read a classifier that `save` wrote; its predictions are exactly the same.
+        """Read a classifier that `save` wrote; its predictions are exactly the same, unless another `dtype` is given.
 
         Parameters
         ----------
@@ -226,29 +227,33 @@ class HybridClassifier(Explains):
             Templates to use in place of those that it was saved with.
         device : str, optional
             "auto" or what torch calls the device. Default: what it was saved with, if that is here, else "auto".
+        dtype : str, optional
+            Type that the tiers compute in, as for the class. Default: what it was saved with.
 
         Raises
         ------
         SavedModelError
             If the folder is no saved model, is damaged, of a newer version, or needs types to be trusted.
         InvalidInputError
-            For prompts that neither tier reads, or a device that is not here.
+            For prompts that neither tier reads, a device that is not here, or a dtype that the tiers do not compute in.
         """
-        parameters, fitted = persistence.load(folder, trusted, prompts, device)
+        parameters, fitted = persistence.load(folder, trusted, prompts, device, dtype)
         with persistence.finding_damage(folder):
             clf = cls(**parameters)
         clf.__dict__.update(fitted)
         return clf
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, prompts: Prompts | None = None, device: str | None = None) -> Self:
+    def from_pretrained(
+        cls, name: str | Path, prompts: Prompts | None = None, device: str | None = None, dtype: str | None = None
+    ) -> Self:
         """An embedded model by name, such as "digits", or else a saved one by its folder; nothing is downloaded.
 
         Parameters
         ----------
         name : str or path
             `hybridclf models` lists the names.
-        prompts, device
+        prompts, device, dtype
             As for `load`.
 
         Raises
@@ -258,4 +263,4 @@ class HybridClassifier(Explains):
         SavedModelError
             As for `load`.
         """
-        return cls.load(catalog.model_folder(name), prompts=prompts, device=device)
+        return cls.load(catalog.model_folder(name), prompts=prompts, device=device, dtype=dtype)

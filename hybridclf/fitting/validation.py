@@ -43,7 +43,7 @@ def check_parameters(clf: Any) -> None:
     if clf.n_jobs is not None and (not is_whole(abs(clf.n_jobs) if isinstance(clf.n_jobs, int) else clf.n_jobs, 1)):
         raise InvalidInputError(f"n_jobs must be None or a whole number other than 0, got {clf.n_jobs!r}")
     check_allocation(clf.allocation)
-    _check_dtype(clf.dtype, clf.denoiser)
+    check_dtype(clf.dtype, clf.denoiser)
     if clf.reject is not None:
         check_number("reject", clf.reject, above=0, below=1)
     if not isinstance(clf.novel_label, str | int | float | np.number | None):
@@ -72,7 +72,14 @@ def _check_class_weight(class_weight: Any) -> None:
         )
 
 
-def _check_dtype(dtype: Any, denoiser: Any) -> None:
+def check_dtype(dtype: Any, denoiser: Any) -> None:
+    """Check the type that a denoiser computes in, a trained one or one named by a spec string.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is none of the four, or one that a named denoiser does not compute in.
+    """
     if dtype not in (None, "float64", "float32", "bfloat16", "float16"):
         raise InvalidInputError(f'dtype must be None, "float64", "float32", "bfloat16" or "float16", got {dtype!r}')
     if dtype == "float64" and isinstance(denoiser, str):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryFile
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..utils.progress import progress_bar
 from .best_weights import BestWeights
 from .checkpoint import load_tensors, save_json, save_tensors, writing
 from .interrupts import interrupts_noted
+from .out_folder import check_free
 from .time_budget import TimeBudget
 from .timing import steps_in
 
@@ -85,7 +85,7 @@ class TrainingRun:
         TrainingError
             If the folder holds something, or nothing can be written there.
         """
-        cls.check_free(out)
+        check_free(out)
         is_new = not out.exists()
         run = cls(out, {"settings": dict(settings), "recipe": {}, "configs": {}, "n_steps": {}, "losses": {}} | more)
         try:
@@ -102,31 +102,6 @@ class TrainingRun:
                     folder.rmdir()
             raise
         return run
-
-    @staticmethod
-    def check_free(out: Path, source: str | Path | None = None) -> None:
-        """Check that a training can start in a folder, if given on the images of a source.
-
-        Raises
-        ------
-        TrainingError
-            If the folder is not empty, is inside the folder of images, or nothing can be written there.
-        """
-        if source is not None and Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
-            raise TrainingError(
-                f"{out} is inside {source}, where it would be taken for a class of images; give a folder elsewhere"
-            )
-        if (out / "training" / "log.json").exists() and not (out / "model.json").exists():
-            raise TrainingError(
-                f"{out} holds a training that is not finished; resume it (--resume, or train_pair(resume=True) in "
-                "Python), or give another folder"
-            )
-        if out.exists() and not _is_blank(out):
-            raise TrainingError(f"{out} exists and is not empty; give a new or empty folder")
-        # a file that goes again, in the nearest folder that is there: permissions alone do not say it of every disk
-        nearest = next(folder for folder in (out, *out.parents) if folder.exists())
-        with writing(out), TemporaryFile(dir=nearest):
-            pass
 
     @classmethod
     def resume(cls, out: Path, settings: Mapping[str, Any]) -> "TrainingRun":
@@ -357,9 +332,3 @@ def _restore(trainer: Trainer, checkpoint: Path) -> None:
         raise TrainingError(
             f"{checkpoint} is that of another training: {error}; start anew in another folder"
         ) from error
-
-
-def _is_blank(out: Path) -> bool:
-    """Tell whether a folder is empty, or holds only the remains of a training killed before its first log."""
-    begun = [out / "training"] if (out / "training").is_dir() else []
-    return out.is_dir() and [*out.iterdir()] == begun and all(p.suffix == ".part" for d in begun for p in d.iterdir())

@@ -26,6 +26,7 @@ from ..training import denoiser as denoiser_training
 from . import finish, linear_head, networks, provenance, recipe, time_budget, training_data
 from .comparison import compare
 from .networks import same_unet
+from .out_folder import check_free
 from .planning import new_denoiser, new_proposer, plan_time
 from .recipe import DENOISER_SHARE, PATIENCE, PROPOSER_SHARE, Job, denoiser_job, proposer_job, worth_compiling
 from .run import TrainingRun
@@ -97,7 +98,7 @@ def train_pair(
         given["start_from"] = str(model_folder(given["start_from"]).resolve())
     run = TrainingRun.resume(out, {k: v for k, v in given.items() if v not in (AUTO, NEW)}) if resume else None
     if run is None:
-        TrainingRun.check_free(out, source)  # before minutes of decoding
+        check_free(out, source)  # before minutes of decoding
     own = {"image_size": 8} if source == DIGITS else {}
     chosen = PairSettings(**own | given) if run is None else stored_settings(run.log)
     where = as_device(device)

@@ -31,7 +31,7 @@ from ..devices import as_device
 from ..errors import InvalidInputError, SavedModelError
 from ..fitting.guarantee import Guarantee
 from ..fitting.resolve_tiers import check_prompts_used, loader_options
-from ..fitting.validation import check_prompts
+from ..fitting.validation import check_dtype, check_prompts
 from ..models import LateConditionedDenoiser
 from ..proposer import FunctionProposer, with_labels
 from ..reranking.allocation import Allocation, FixedTrials, PairedTTest, Race, Staged
@@ -77,7 +77,11 @@ def save(folder: str | Path, parameters: Mapping[str, Any], fitted: Mapping[str,
 
 
 def load(
-    folder: str | Path, trusted: Sequence[str] = (), prompts: Prompts | None = None, device: str | None = None
+    folder: str | Path,
+    trusted: Sequence[str] = (),
+    prompts: Prompts | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The parameters and the fitted attributes that `save` wrote; see `HybridClassifier.load`."""
     folder = Path(folder)
@@ -85,13 +89,16 @@ def load(
     if device is not None:
         as_device(device)  # which checks it
     saved = read_description(folder)
+    check_dtype(dtype, saved.get("denoiser"))
     with finding_damage(folder):
         parameters = _parameters(folder, saved)
-        parameters["device"] = device or _here(parameters["device"])
+        parameters |= {"device": device or _here(parameters["device"]), "dtype": dtype or parameters["dtype"]}
     if prompts is not None:
         parameters["prompts"] = prompts
     named = _load_named(parameters, saved)
     with finding_damage(folder):
+        if dtype is not None and isinstance(saved["denoiser"], dict):
+            saved["denoiser"]["dtype"] = dtype
         fitted = _tiers(folder, saved, parameters, named, trusted) | _learned(saved, parameters)
     fitted["proposer_"] = with_labels(fitted["proposer_"], fitted["classes_"])
     if parameters["proposer"] is None and not saved["default_proposer"]:

@@ -23,6 +23,7 @@ from ..estimator import HybridClassifier
 from ..evaluating.sample import calibration_share, joined_copies
 from ..pair_training.checkpoint import load_tensors, save_tensors, writing
 from ..pair_training.finish import publish
+from ..pair_training.out_folder import check_free
 from ..pair_training.provenance import constants, versions
 from ..pair_training.run import TrainingRun
 from ..ports import Adaptation, TunableDenoiser
@@ -124,7 +125,7 @@ def tune(
     """
     chosen, out = TuneSettings(**settings), Path(out).resolve()
     if not resume:
-        TrainingRun.check_free(out)  # before minutes of reading
+        check_free(out)  # before minutes of reading
     clf = _tunable(clf)
     spec = clf.denoiser
     questions = Questions.of_classes(clf, X, y) if captions is None else Questions.of_captions(clf, X, captions)

@@ -10,7 +10,7 @@ from ..models import LateUNet
 from ..ports import Trainable
 from ..training.trainer import Trainer
 from .networks import WIDTHS, new_trainable, new_unet
-from .recipe import CHECKED, Job, denoiser_job, proposer_job
+from .recipe import CHECKED, MOST_SHARE, Job, denoiser_job, proposer_job
 from .run import LOG_EVERY, TrainingRun
 from .tier_1 import Tier1
 from .time_budget import FINISHING_SHARE, MIN_STEPS, HeldOutUse, TimeBudget, TimePlan
@@ -115,7 +115,7 @@ def plan_time(budget: TimeBudget, data: TrainingData, tier_1: Tier1, job: Job) -
         finishing=finishing,
         seconds_per_step=step,
         shortest=shortest,
-        least=tier_1.least(shortest, fewest),
+        least=max(shortest + fewest, shortest / MOST_SHARE),
         usage=usage,
     )
     plan.check()

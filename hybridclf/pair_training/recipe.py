@@ -24,6 +24,12 @@ PROPOSER_SHARE = 0.6
 It learns much faster than tier 2, and is the answer wherever tier 2 does not pay.
 """
 
+MOST_SHARE = 0.9
+"""Most of the training time for a proposer whose shortest worthwhile training takes more than `PROPOSER_SHARE` of it.
+
+In so little time it is the answer: tier 2 would not pay in four tenths of it either.
+"""
+
 DENOISER_SHARE = 1 - PROPOSER_SHARE
 """Share of the training time that tier 2 has at least, by which its width is chosen, and whether it is compiled."""
 

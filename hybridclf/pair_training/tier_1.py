@@ -16,7 +16,7 @@ from .checkpoint import load_tensors, save_tensors
 from .features import features_of, seconds_per_image
 from .linear_head import fit_linear_head
 from .networks import PROPOSERS
-from .recipe import PATIENCE, PROPOSER_SHARE, Job
+from .recipe import MOST_SHARE, PATIENCE, PROPOSER_SHARE, Job
 from .run import TrainingRun
 from .time_budget import MIN_STEPS
 from .timing import seconds_per_step
@@ -55,10 +55,6 @@ class Tier1(Protocol):
 
     def share(self, left: float, shortest: float) -> float:
         """Seconds of its training, of so many that are left for both tiers."""
-        ...
-
-    def least(self, shortest: float, tier_2: float) -> float:
-        """Fewest seconds for both tiers that leave tier 1 its shortest training and tier 2 that many."""
         ...
 
     def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
@@ -160,12 +156,11 @@ class NetworkTier1:
         return max(MIN_STEPS, MIN_PASSES * trainer.steps_per_pass) * seconds_per_step(trainer)
 
     def share(self, left: float, shortest: float) -> float:
-        """The most it may take; it ends once the held-out loss no longer falls."""
-        return PROPOSER_SHARE * left
+        """The most it may take: more than its usual share only where its shortest training takes more.
 
-    def least(self, shortest: float, tier_2: float) -> float:
-        """Sum of both, or more where the shortest training would be above its share."""
-        return max(shortest / PROPOSER_SHARE, shortest + tier_2)
+        It ends once the held-out loss no longer falls.
+        """
+        return max(PROPOSER_SHARE * left, min(shortest, MOST_SHARE * left))
 
     def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
         """Train the network, or go on from its checkpoint."""
@@ -198,10 +193,6 @@ class HeadTier1:
     def share(self, left: float, shortest: float) -> float:
         """Time of all features: it cannot be cut short, and more does not help."""
         return shortest
-
-    def least(self, shortest: float, tier_2: float) -> float:
-        """Sum of both."""
-        return shortest + tier_2
 
     def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
         """Compute the features, or read them where an earlier run left them, and fit the classifier."""
@@ -243,10 +234,6 @@ class SklearnTier1:
     def share(self, left: float, shortest: float) -> float:
         """Tier 1's share of the time: the least that it takes."""
         return shortest
-
-    def least(self, shortest: float, tier_2: float) -> float:
-        """Sum of both."""
-        return shortest + tier_2
 
     def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
         """Fit the classifier."""

@@ -123,13 +123,19 @@ def test_tier_1_leaves_tier_2_its_fewest_steps(
     monkeypatch.setattr(planning, "_usage", lambda *_: ALL)
     data: Any = SimpleNamespace(held_out=range(100))
     job: Any = SimpleNamespace(trainer=SimpleNamespace(network=None))
-    own: Any = SimpleNamespace(
-        shortest=lambda: shortest, share=lambda left, _: 0.4 * left, least=lambda first, second: first + second
-    )
+    own: Any = SimpleNamespace(shortest=lambda: shortest, share=lambda left, _: 0.4 * left)
     made = planning.plan_time(TimeBudget(1.0, {}), data, own, job)
     assert made.tier_1 == pytest.approx(tier_1)
     assert made.tier_2 == pytest.approx(60 - tier_1)
     assert made.least == shortest + MIN_STEPS * step
+
+
+@pytest.mark.parametrize(("shortest", "share"), [(50.0, 60.0), (80.0, 80.0), (500.0, 90.0)])
+def test_a_new_network_has_three_fifths_or_its_shortest_training(shortest: float, share: float) -> None:
+    """But tier 2 keeps a tenth."""
+    trainable: Any = None
+    job: Any = None
+    assert NetworkTier1(trainable, job).share(100.0, shortest) == pytest.approx(share)
 
 
 @pytest.mark.usefixtures("stopped_clock")

@@ -41,7 +41,7 @@ def train(
         typer.Option(
             metavar="SPEC",
             help="Tier 1: timm:NAME, timm:local-dir:FOLDER or open_clip:NAME (pretrained), sklearn:NAME, timm:convnet "
-            "(new), or auto.",
+            "(new), or auto: the better of a pretrained and a new one.",
         ),
     ] = None,
     start_from: Annotated[

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..data.datasets import DIGITS, typical_side
-from ..data.holding_out import unpack
 from ..errors import InvalidInputError, SavedModelError
 from ..estimator import HybridClassifier
 from ..evaluating.sample import TrainedOn
 from ..models import LateConditionedDenoiser
-from ..pair_training.start_from import trained_on
+from ..pair_training.start_from import known_images
 from ..persistence import read_description
 from ..pretrained.catalog import DEFAULT_MODEL, model_folder
 from ..proposer import resolve_proposer
@@ -146,10 +145,9 @@ def images_trained_on(model: str | Path | None) -> TrainedOn:
     folder = model_folder(model or DEFAULT_MODEL)
     shape = read_description(folder)["image_shape"]
     try:
-        known = set(trained_on(folder).tolist())
+        known = frozenset(known_images(folder).tolist())
         log = json.loads((folder / "training" / "log.json").read_text(encoding="utf-8"))
     except SavedModelError:
         return TrainedOn(frozenset(), None if shape is None else tuple(shape))
     shape = log.get("hashed_shape", shape)
-    known |= set(unpack(log.get("fitted_on", "")).tolist())
-    return TrainedOn(frozenset(known), None if shape is None else tuple(shape))
+    return TrainedOn(known, None if shape is None else tuple(shape))

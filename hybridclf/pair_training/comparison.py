@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 
+from ..metrics import accuracy_difference
 from ..ports import FeatureModel
 from ..utils.progress import progress_bar
 from .features import features_of, seconds_per_image
@@ -16,22 +16,25 @@ from .recipe import proposer_job
 from .timing import steps_in
 from .training_data import TrainingData
 
-__all__ = ["SHARE", "Comparison", "compare"]
+__all__ = ["Comparison", "compare"]
 
-SHARE = 0.05
-"""Share of a training's time that each kind is tried for."""
+SHARE, LONGEST = 0.05, 60.0
+"""Most of a training's time, and most seconds, that each kind is tried for."""
 
-MOST_FEATURES = 0.75
-"""Most of the time that the features of all images may take."""
+TOO_LONG = 0.95
+"""Share of the time that the features of all images may not take."""
 
-ASKED = 200
-"""Most held-out images that both are asked about."""
+ROOM = 0.9
+"""Share of the time that the features of all images and the comparison take at most."""
+
+TRIED_ON, ASKED = 2000, 200
+"""Most training images whose features are computed, and most held-out images that both are asked about."""
 
 ASKED_SHARE = 0.25
 """Most of the features that may be those of held-out images."""
 
-SIGNIFICANT = 0.05
-"""Level of the sign test by which a new network must be better: features are what suits most photographs."""
+FEWEST = 10
+"""Fewest held-out images of different groups by which a difference can be told from chance."""
 
 
 class Comparison(NamedTuple):
@@ -43,17 +46,20 @@ class Comparison(NamedTuple):
         A new network is the better tier 1.
     reason : str
         Reason, for the user.
+    asked : int array
+        Positions of the held-out images that both were asked about, among the held-out ones.
     """
 
     new_is_better: bool
     reason: str
+    asked: np.ndarray = np.empty(0, dtype=int)
 
 
 def compare(model: FeatureModel, data: TrainingData, left: float, progress: bool) -> Comparison:
     """Choose between a pretrained network's features and a new network by trying both, for about as long each.
 
-    A new network is taken if it is significantly better on held-out images, or if features would take too much of the
-    time. These images are among those that the fusion will be fitted on, never those that the result is measured on.
+    The new network is taken if it is significantly better on held-out images, which are among those that the fusion
+    will be fitted on, or if there is no time for the features of all images.
 
     Parameters
     ----------
@@ -67,36 +73,55 @@ def compare(model: FeatureModel, data: TrainingData, left: float, progress: bool
         Show progress bars.
     """
     speed = seconds_per_image(model, data.photos)
-    if speed * len(data.photos) > MOST_FEATURES * left:
-        return Comparison(True, f"features would take {speed * len(data.photos) / 60:.1f} of {left / 60:.1f} minutes")
-    n = int(SHARE * left / speed)
-    asked = data.fit_on[: min(ASKED, int(ASKED_SHARE * n))]
-    some = _some(data, n - len(asked))
-    if not len(asked) or len(some) < len(data.classes):
-        return Comparison(False, "too little time or too few held-out images to try a new network beside it")
-    y, truth = data.y.cpu().numpy()[some], data.held_out_y.cpu().numpy()[asked]
-    head = fit_linear_head(features_of(model, data.photos[some], progress), y, data.groups[some], data.settings.seed)
-    logits = features_of(model, data.held_out_photos[asked], False) @ head.weight.T + head.bias
-    answers, n_steps = _new_network(data, asked, SHARE * left, progress)
-    features, new = logits.argmax(1) == truth, answers == truth
-    gained, lost = int((new & ~features).sum()), int((features & ~new).sum())
-    better = gained > lost and binomtest(gained, gained + lost, alternative="greater").pvalue < SIGNIFICANT
-    return Comparison(
-        better,
+    whole = speed * len(data.photos)
+    if whole > TOO_LONG * left:
+        return Comparison(True, f"its features would take {whole / 60:.1f} of {left / 60:.1f} minutes")
+    seconds = min(LONGEST, SHARE * left, (ROOM * left - whole) / 2)
+    n = int(max(0.0, seconds) / speed)
+    asked = _asked(data, int(ASKED_SHARE * n))
+    some = _some(data, min(TRIED_ON, n - len(asked)))
+    if len(some) < len(data.classes) or ASKED_SHARE * n < FEWEST:
+        return Comparison(False, "there is no time to try a new network beside it")
+    if len(np.unique(data.held_out_groups[asked])) < FEWEST:
+        return Comparison(False, "too few images are held out to compare a new network with it")
+    truth = data.held_out_y.cpu().numpy()[asked]
+    features = _by_features(model, data, some, asked, progress) == truth
+    answers, n_steps = _by_new_network(data, asked, seconds, progress)
+    new = answers == truth
+    reason = (
         f"of {len(asked)} held-out images a linear classifier on the features of {len(some)} is right for "
-        f"{features.mean():.0%}, a new network after {n_steps} steps for {new.mean():.0%}",
+        f"{features.mean():.0%}, a new network after {n_steps} steps for {new.mean():.0%}"
     )
+    return Comparison(_is_better(new, features, data.held_out_groups[asked]), reason, asked)
+
+
+def _asked(data: TrainingData, n: int) -> np.ndarray:
+    """Positions of held-out images for the fusion, at most n and `ASKED`; all groups have one before any has two."""
+    groups = data.held_out_groups[data.fit_on]
+    # groups a, a, b, a have ranks 0, 1, 0, 2
+    rank = np.array([np.count_nonzero(groups[:i] == group) for i, group in enumerate(groups)])
+    return data.fit_on[np.argsort(rank, kind="stable")][: min(n, ASKED)]
 
 
 def _some(data: TrainingData, n: int) -> np.ndarray:
     """Positions of at most n training images in random order, one of each class first."""
     order = np.random.default_rng(data.settings.seed).permutation(len(data.y))
     first = np.unique(data.y.cpu().numpy()[order], return_index=True)[1]
-    return np.concatenate([order[first], np.delete(order, first)])[:n]
+    return np.concatenate([order[first], np.delete(order, first)])[: max(0, n)]
 
 
-def _new_network(data: TrainingData, asked: np.ndarray, seconds: float, progress: bool) -> tuple[np.ndarray, int]:
-    """Train the smallest new network, and return its answers `[m]` to held-out images with its number of steps."""
+def _by_features(
+    model: FeatureModel, data: TrainingData, some: np.ndarray, asked: np.ndarray, progress: bool
+) -> np.ndarray:
+    """Class numbers `[m]` of held-out images by a linear classifier on the features of some training images."""
+    features, y = features_of(model, data.photos[some], progress), data.y.cpu().numpy()[some]
+    head = fit_linear_head(features, y, data.groups[some], data.settings.seed)
+    logits = features_of(model, data.held_out_photos[asked], progress) @ head.weight.T + head.bias
+    return logits.argmax(axis=1)
+
+
+def _by_new_network(data: TrainingData, asked: np.ndarray, seconds: float, progress: bool) -> tuple[np.ndarray, int]:
+    """Class numbers `[m]` of held-out images by the smallest new network, trained on all images, and its steps."""
     network = new_trainable(data, PROPOSERS[0]).network
     trainer = proposer_job(replace(data, compiles=False), network).trainer
     trainer.n_steps = steps_in(trainer, seconds)
@@ -106,3 +131,8 @@ def _new_network(data: TrainingData, asked: np.ndarray, seconds: float, progress
     with torch.inference_mode():
         logits = trainer.average(data.encode(data.held_out[torch.from_numpy(asked)]))
     return logits.argmax(1).cpu().numpy(), trainer.step
+
+
+def _is_better(new: np.ndarray, features: np.ndarray, groups: np.ndarray) -> bool:
+    """Tell whether one is right for more images than another, by a one-sided test at 5 %; in doubt it is not."""
+    return accuracy_difference(new, features, confidence_level=0.9, groups=groups).low > 0

@@ -10,7 +10,7 @@ from ..models import LateUNet
 from ..ports import Trainable
 from ..training.trainer import Trainer
 from .networks import WIDTHS, new_trainable, new_unet
-from .recipe import CHECKED, MOST_SHARE, Job, denoiser_job, proposer_job
+from .recipe import CHECKED, Job, denoiser_job, proposer_job
 from .run import LOG_EVERY, TrainingRun
 from .tier_1 import Tier1
 from .time_budget import FINISHING_SHARE, MIN_STEPS, HeldOutUse, TimeBudget, TimePlan
@@ -28,6 +28,9 @@ The rest are the loop around it, tier 1's answers and the fit of the fusion: 2.8
 tier 1 on a core that others used too.
 """
 
+
+KEPT = 0.1
+"""Share of both tiers' time that tier 2 keeps at most where tier 1's shortest worthwhile training takes all."""
 
 ENOUGH_PASSES, ENOUGH_STEPS = 12, 400
 """Passes over the training images, and steps, with which a network has learned more than a smaller one in its time.
@@ -105,17 +108,18 @@ def plan_time(budget: TimeBudget, data: TrainingData, tier_1: Tier1, job: Job) -
     usage = _usage(data, max(0.0, room), row)
     finishing = OVERHEAD * row * usage.n_rows
     # within its share, tier 1 leaves tier 2 its fewest worthwhile steps, if it has its own
-    share, fewest = tier_1.share(budget.left - finishing, shortest), MIN_STEPS * step
-    seconds = max(min(share, budget.left - finishing - fewest), min(share, shortest))
+    both, fewest = budget.left - finishing, MIN_STEPS * step
+    share = tier_1.share(both - min(fewest, KEPT * both), shortest)
+    seconds = max(min(share, both - fewest), min(share, shortest))
     plan = TimePlan(
         minutes=budget.minutes,
         reading=60 * budget.minutes - budget.left,
         tier_1=seconds,
-        tier_2=budget.left - finishing - seconds,
+        tier_2=both - seconds,
         finishing=finishing,
         seconds_per_step=step,
         shortest=shortest,
-        least=max(shortest + fewest, shortest / MOST_SHARE),
+        least=shortest + fewest,
         usage=usage,
     )
     plan.check()

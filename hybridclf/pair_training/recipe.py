@@ -19,19 +19,16 @@ from .training_data import TrainingData
 __all__ = ["Job", "classifier_job", "denoiser_job", "proposer_job", "worth_compiling"]
 
 PROPOSER_SHARE = 0.6
-"""Most of the training time for the proposer; what it does not need is tier 2's.
+"""Most of the training time for the proposer, unless its shortest worthwhile training takes more; tier 2 has the rest.
 
 It learns much faster than tier 2, and is the answer wherever tier 2 does not pay.
 """
 
-MOST_SHARE = 0.9
-"""Most of the training time for a proposer whose shortest worthwhile training takes more than `PROPOSER_SHARE` of it.
-
-In so little time it is the answer: tier 2 would not pay in four tenths of it either.
-"""
-
 DENOISER_SHARE = 1 - PROPOSER_SHARE
-"""Share of the training time that tier 2 has at least, by which its width is chosen, and whether it is compiled."""
+"""Share of the training time by which tier 2's width is chosen, and whether it is compiled.
+
+It has more where tier 1 settles early, and less where tier 1's shortest worthwhile training takes most of the time.
+"""
 
 PATIENCE = 4
 """Checks without a lower held-out loss after which a tier has learned what it can."""

@@ -20,7 +20,7 @@ from .networks import same_unet
 from .settings import PairSettings
 from .training_data import TrainingData
 
-__all__ = ["earlier_settings", "seen_images", "take_over", "trained_on"]
+__all__ = ["earlier_settings", "known_images", "seen_images", "take_over", "trained_on"]
 
 FIRST_PROPOSER = "timm:small"
 """Tier 1 of pairs whose log does not name it."""
@@ -34,10 +34,26 @@ def trained_on(folder: Path) -> np.ndarray:
     SavedModelError
         If the log has none.
     """
+    return _logged(folder, "seen")
+
+
+def known_images(folder: Path) -> np.ndarray:
+    """Read the digests of all images that a pair in a folder, or its fusion, was fitted on.
+
+    Raises
+    ------
+    SavedModelError
+        If the log has none.
+    """
+    return _logged(folder, "seen", "fitted_on")
+
+
+def _logged(folder: Path, *more: str) -> np.ndarray:
+    """Digests of a pair's training images, and of further entries of its log, which it may lack."""
     path = folder / "training" / "log.json"
     try:
         log = json.loads(path.read_text(encoding="utf-8"))
-        return np.union1d(unpack(log["trained_on"]), unpack(log.get("seen", "")))
+        return np.unique(np.concatenate([unpack(log["trained_on"]), *(unpack(log.get(name, "")) for name in more)]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SavedModelError(
             f"{path} does not say which images it was trained on, that they may not be held out"

@@ -16,7 +16,7 @@ from .checkpoint import load_tensors, save_tensors
 from .features import features_of, seconds_per_image
 from .linear_head import fit_linear_head
 from .networks import PROPOSERS
-from .recipe import MOST_SHARE, PATIENCE, PROPOSER_SHARE, Job
+from .recipe import PATIENCE, PROPOSER_SHARE, Job
 from .run import TrainingRun
 from .time_budget import MIN_STEPS
 from .timing import seconds_per_step
@@ -160,7 +160,7 @@ class NetworkTier1:
 
         It ends once the held-out loss no longer falls.
         """
-        return max(PROPOSER_SHARE * left, min(shortest, MOST_SHARE * left))
+        return max(PROPOSER_SHARE * left, min(shortest, left))
 
     def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
         """Train the network, or go on from its checkpoint."""

@@ -118,7 +118,7 @@ class TimePlan:
     minutes : float
         Time that was asked for.
     reading : float
-        Spent on reading images and networks.
+        Spent on reading images and networks, and on choosing tier 1.
     tier_1, tier_2 : float
         Training of the tiers; tier 2's may be negative, if there is no time for it.
     finishing : float
@@ -193,8 +193,8 @@ class TimePlan:
         """
         if self.n_steps < 1:
             raise TrainingError(
-                f"{self.minutes:g} minutes are too few for anything: reading took {_clock(self.reading)}, tier 1 takes "
-                f"about {_clock(self.shortest)}, and fusion and measurement {_clock(self.finishing)}; about "
+                f"{self.minutes:g} minutes are too few for anything: preparing took {_clock(self.reading)}, tier 1 "
+                f"takes about {_clock(self.shortest)}, and fusion and measurement {_clock(self.finishing)}; about "
                 f"{_rounded(self.needed)} minutes are needed here"
             )
 

@@ -8,14 +8,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from ..data import duplicates, holding_out
 from ..data.datasets import DIGITS, LabelledImages, largest_multiple, load_labelled, typical_side
-from ..data.holding_out import pack, unpack
+from ..data.holding_out import digests, pack, unpack
 from ..denoising import objectives, weighting
 from ..devices import as_device, has_bf16
-from ..errors import TrainingError
+from ..errors import InvalidInputError, TrainingError
 from ..estimator import HybridClassifier
 from ..fitting import calibration, corruptions, cross_fit, drift, outliers, recording, tier_fitter, worth
 from ..ports import FeatureModel
@@ -104,11 +105,8 @@ def train_pair(
     where = as_device(device)
     budget = TimeBudget(chosen.minutes, {} if run is None else run.log.get("seconds", {}))
     with budget.spending("reading") if run is None else nullcontext():
-        read = _read(source, chosen, where, run, progress)
-    if run is None and chosen.proposer == AUTO and chosen.start_from is None:
-        with budget.spending("reading"):
-            read = _compared(read, source, where, budget, progress)
-    with budget.spending("reading") if run is None else nullcontext():
+        read = _prepared(source, chosen, where, run, budget, progress)
+        budget.count()  # the networks are as large as the time that is left allows
         tiers = _make_tiers(read, chosen.start_from, budget, run)
     data, second = tiers.data, tiers.jobs[0]
     network: Any = second.trainer.network
@@ -119,10 +117,8 @@ def train_pair(
         print(*filter(None, (read.tier_1.note, str(plan), plan.too_short, plan.too_few)), sep="\n", file=sys.stderr)
     if run is None:  # every check has passed, so that a refused training leaves no folder
         first = {job.name: job.trainer for job in tiers.jobs if chosen.start_from is not None}
-        more = {"recipe": read.recipe, "trained_on": pack(data.digests)} | ({"seen": read.seen} if read.seen else {})
-        more |= {"fitted_on": pack(holding_out.digests(data.held_out_photos[data.fit_on]))}
-        more |= {"seconds": budget.spent, "plan": asdict(plan), "tier_1": read.tier_1.note}
-        run = TrainingRun.start(out, asdict(data.settings) | facts, first, **more)
+        more = {"seconds": budget.spent, "plan": asdict(plan)}
+        run = TrainingRun.start(out, asdict(data.settings) | facts, first, **more, **_provenance(read))
     run.require(facts)
     run.log |= {"unreadable": list(read.unreadable), "seconds": budget.spent}
     run.log |= {"conflicts": list(data.conflicts), "overlaps": list(data.overlaps)}
@@ -142,10 +138,56 @@ class _Read(NamedTuple):
     unreadable: tuple[str, ...]
 
 
-def _read(
-    source: str | Path, settings: PairSettings, device: torch.device, run: TrainingRun | None, progress: bool
+def _provenance(read: _Read) -> dict[str, Any]:
+    """Log entries on what decided a training, and on the images that it and its fusion saw."""
+    data = read.data
+    return {
+        "recipe": read.recipe,
+        "tier_1": read.tier_1.note,
+        "trained_on": pack(data.digests),
+        "fitted_on": pack(digests(data.held_out_photos[data.fit_on])),
+    } | ({"seen": read.seen} if read.seen else {})
+
+
+def _prepared(
+    source: str | Path,
+    settings: PairSettings,
+    device: torch.device,
+    run: TrainingRun | None,
+    budget: TimeBudget,
+    progress: bool,
 ) -> _Read:
-    """Choose tier 1, and read and split the images."""
+    """Choose tier 1 and read the images; where "auto" finds a pretrained network, a new one is tried beside it.
+
+    A new network sees images in tier 2's size. They are read again, and those that spoke for it are trained on then,
+    since the result may not be measured on them.
+    """
+    read = _read(source, settings, device, run, progress)
+    model, chooses = read.tier_1.model, run is None and settings.proposer == AUTO and settings.start_from is None
+    if not chooses or not isinstance(model, FeatureModel):
+        return read
+    budget.count()
+    found = compare(model, read.data, budget.left, progress)
+    note = f"{read.tier_1.note}: {found.reason}"
+    if found.new_is_better:
+        new, tried = replace(read.data.settings, proposer=NEW), read.data.held_out_at[found.asked]
+        try:
+            pretrained, read = read.tier_1.specs[0], _read(source, new, device, None, progress, tried)
+            note = f"{read.tier_1.note}, not {pretrained}: {found.reason}"
+        except InvalidInputError:
+            note += ", but without these images too few could be held out for it"
+    return read._replace(tier_1=read.tier_1._replace(note=note))
+
+
+def _read(
+    source: str | Path,
+    settings: PairSettings,
+    device: torch.device,
+    run: TrainingRun | None,
+    progress: bool,
+    tried: np.ndarray | None = None,
+) -> _Read:
+    """Choose tier 1, and read and split the images; those at the positions `tried` are not held out."""
     tier_1, side = _choose(source, settings, device, run)
     settings = replace(settings, proposer=tier_1.specs[0])
     images = load_labelled(source, side, progress, settings.group)
@@ -154,20 +196,12 @@ def _read(
         run.require({"images": digest})
         run.require_recipe(decided)
     seen = seen_images(settings, images.classes) if run is None else run.log.get("seen")
+    if tried is not None and len(tried):
+        seen = pack(digests(images.pixels[tried]))
     compiles = worth_compiling(settings.minutes, device)
     before = None if seen is None else unpack(seen)
     data = TrainingData.of(images, device, source != DIGITS, settings, compiles, before)
     return _Read(tier_1, data, digest, decided, seen, images.unreadable)
-
-
-def _compared(read: _Read, source: str | Path, device: torch.device, budget: TimeBudget, progress: bool) -> _Read:
-    """Read the images anew for a new network, where it is the better tier 1 than a pretrained one's features."""
-    if not isinstance(read.tier_1.model, FeatureModel):
-        return read
-    found = compare(read.tier_1.model, read.data, budget.left, progress)
-    if found.new_is_better:
-        read = _read(source, replace(read.data.settings, proposer=NEW), device, None, progress)
-    return read._replace(tier_1=read.tier_1._replace(note=f"{read.tier_1.note}: {found.reason}"))
 
 
 class _Tiers(NamedTuple):

@@ -38,6 +38,8 @@ class TrainingData:
         Hashes of the training images, and their groups.
     held_out, held_out_y : Tensor `[m, S, S, 3]` uint8, `[m]`
         Held-out images for tier 2, and their class numbers.
+    held_out_at, held_out_groups : int array `[m]`
+        Their positions among all images, and their groups.
     photos, held_out_photos : uint8 array `[n, kS, kS, 3]`, `[m, kS, kS, 3]`
         The same images for tier 1, k times as large.
     fit_on, measure_on : int array
@@ -64,6 +66,8 @@ class TrainingData:
     groups: np.ndarray
     held_out: Tensor
     held_out_y: Tensor
+    held_out_at: np.ndarray
+    held_out_groups: np.ndarray
     photos: np.ndarray
     held_out_photos: np.ndarray
     fit_on: np.ndarray
@@ -126,6 +130,8 @@ class TrainingData:
             groups=groups[kept],
             held_out=torch.from_numpy(held_out).to(device),
             held_out_y=torch.from_numpy(images.y[out]).to(device),
+            held_out_at=out,
+            held_out_groups=groups[out],
             photos=photos,
             held_out_photos=held_out_photos,
             fit_on=fit_on,

@@ -1,6 +1,7 @@
 """Comparison of a pretrained network's features with a new network, before a training."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ from timm.models import save_for_hf
 
 from hybridclf import train_pair
 from hybridclf.data.datasets import load_labelled
+from hybridclf.data.holding_out import unpack
 from hybridclf.pair_training import comparison, tier_1
 from hybridclf.pair_training.comparison import compare
 from hybridclf.pair_training.networks import PROPOSERS
 from hybridclf.pair_training.settings import PairSettings
 from hybridclf.pair_training.training_data import TrainingData
+from hybridclf.training.trainer import Trainer
 
 COLOURS = {"blue": (60, 60, 220), "green": (60, 220, 60), "red": (220, 60, 60)}
 SIDE, STEPS = 64, 40
-SETTINGS: dict[str, Any] = {"minutes": 0.4, "image_size": 16, "validation_fraction": 0.4}
+SETTINGS: dict[str, Any] = {"minutes": 0.2, "image_size": 16, "validation_fraction": 0.4}
 
 
 class Features:
@@ -60,7 +63,7 @@ def data(folder: Path) -> TrainingData:
 
 @pytest.fixture(autouse=True)
 def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second per 20 images, and a number of steps that no clock decides."""
+    """Twenty images a second, and a number of steps that no clock decides."""
     monkeypatch.setattr(comparison, "seconds_per_image", lambda *_: 0.05)
     monkeypatch.setattr(comparison, "steps_in", lambda *_: STEPS)
 
@@ -68,7 +71,7 @@ def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_new_network_is_better_than_features_that_tell_nothing(data: TrainingData) -> None:
     found = compare(Features(noise=True), data, 100.0, progress=False)
     assert found.new_is_better
-    # a twentieth of the seconds, of 20 images each, a quarter of these held out
+    # a twentieth of the seconds, of 20 images each, a quarter of these held out but 18 at most
     assert "of 18 held-out images a linear classifier on the features of 54 is right for" in found.reason
     assert f"a new network after {STEPS} steps for 100%" in found.reason
 
@@ -78,23 +81,53 @@ def test_features_that_tell_as_much_are_kept(data: TrainingData) -> None:
     assert not found.new_is_better and "the features of 54 is right for 100%, a new network" in found.reason
 
 
+def test_a_difference_that_may_be_chance_decides_nothing() -> None:
+    each, alone = np.arange(20), np.arange(20) == 0
+    nothing = np.zeros(20, dtype=bool)
+    assert not comparison._is_better(alone, nothing, each)
+    assert comparison._is_better(np.arange(20) < 5, nothing, each)
+    # five images of one group are one case
+    assert not comparison._is_better(np.arange(20) < 5, nothing, np.repeat(np.arange(4), 5))
+
+
 def test_images_that_the_result_is_measured_on_are_not_looked_at(data: TrainingData) -> None:
     model = Features(noise=False)
-    compare(model, data, 100.0, progress=False)
+    found = compare(model, data, 100.0, progress=False)
     seen = {photo.tobytes() for photo in model.asked}
     assert seen.isdisjoint({photo.tobytes() for photo in data.held_out_photos[data.measure_on]})
-    assert len(seen & {photo.tobytes() for photo in data.held_out_photos[data.fit_on]}) == 18
+    asked = {photo.tobytes() for photo in data.held_out_photos[found.asked]}
+    assert asked == seen & {photo.tobytes() for photo in data.held_out_photos[data.fit_on]} and len(asked) == 18
 
 
 @pytest.mark.parametrize(
     ("seconds", "is_new", "reason"),
-    [(3.0, True, "features would take 0.0 of 0.1 minutes"), (3.7, False, "too little time or too few held-out images")],
+    [
+        (2.8, True, "its features would take 0.0 of 0.0 minutes"),
+        (3.2, False, "there is no time to try a new network"),
+        (12.0, False, "there is no time to try a new network"),
+    ],
 )
 def test_without_time_nothing_is_tried(data: TrainingData, seconds: float, is_new: bool, reason: str) -> None:
-    """Features of 54 images take 2.7 seconds; a twentieth of 3.7 seconds is enough for three images."""
+    """Features of all 54 images take 2.7 seconds, those for a comparison two more."""
     model = Features(noise=True)
     found = compare(model, data, seconds, progress=False)
     assert (found.new_is_better, len(model.asked)) == (is_new, 0) and reason in found.reason
+
+
+def test_too_few_held_out_images_tell_nothing(data: TrainingData) -> None:
+    few = replace(data, fit_on=data.fit_on[: comparison.FEWEST - 1])
+    model = Features(noise=True)
+    found = compare(model, few, 100.0, progress=False)
+    assert not found.new_is_better and "too few images are held out" in found.reason and not model.asked
+
+
+def test_every_group_is_asked_about_before_any_is_twice(data: TrainingData) -> None:
+    films = replace(data, held_out_groups=np.arange(len(data.held_out_at)) // 5)
+    asked = comparison._asked(films, 9)
+    groups = films.held_out_groups[films.fit_on]
+    counts = np.bincount(films.held_out_groups[asked], minlength=groups.max() + 1)[np.unique(groups)]
+    assert len(set(asked.tolist())) == 9 and set(asked.tolist()) <= set(films.fit_on.tolist())
+    assert counts.max() - counts[np.bincount(groups)[np.unique(groups)] >= counts.max()].min() <= 1
 
 
 def test_some_images_have_all_classes_first(data: TrainingData) -> None:
@@ -110,6 +143,7 @@ def test_some_images_have_all_classes_first(data: TrainingData) -> None:
 @pytest.fixture
 def backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The pretrained network of "auto": small, of random weights, which is enough to tell colours."""
+    monkeypatch.setattr(comparison, "seconds_per_image", lambda *_: 0.0125)
     torch.manual_seed(0)
     network = timm.create_model("test_resnet", num_classes=7)
     save_for_hf(network, str(tmp_path / "net"), {"num_classes": 7}, safe_serialization=True)
@@ -128,7 +162,7 @@ def trained(folder: Path, out: Path) -> dict[str, Any]:
 def test_auto_takes_features_that_are_as_good(folder: Path, tmp_path: Path, backbone: str) -> None:
     log = trained(folder, tmp_path / "out")
     assert (log["settings"]["proposer"], log["settings"]["side"]) == (backbone, SIDE)
-    assert log["tier_1"].startswith("tier 1 is a linear classifier on the features of")
+    assert f"on the features of {backbone}: of 12 held-out images a linear classifier" in log["tier_1"]
 
 
 @pytest.mark.usefixtures("small")
@@ -138,5 +172,32 @@ def test_auto_takes_a_new_network_where_features_take_too_long(
     """The images are read again in its size."""
     monkeypatch.setattr(comparison, "seconds_per_image", lambda *_: 10.0)
     log = trained(folder, tmp_path / "out")
-    assert log["settings"]["proposer"] in PROPOSERS and log["settings"]["side"] == 16
-    assert "from scratch: features would take 9.0 of 0.4 minutes" in log["tier_1"]
+    assert log["settings"]["proposer"] in PROPOSERS and log["settings"]["side"] == 16 and "seen" not in log
+    assert f"from scratch, not {backbone}: its features would take 9.0 of 0.2 minutes" in log["tier_1"]
+
+
+@pytest.mark.usefixtures("small")
+def test_images_that_spoke_for_a_new_network_are_trained_on(
+    folder: Path, tmp_path: Path, backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result is not measured on them, although the images are split anew; a resumed training knows."""
+    monkeypatch.setattr(comparison, "_is_better", lambda *_: True)
+    advance = Trainer._advance
+
+    def stop(self: Trainer) -> torch.Tensor:
+        if self.step == 4 and self.n_steps != STEPS:
+            raise KeyboardInterrupt
+        return advance(self)
+
+    log = trained(folder, tmp_path / "out")
+    assert log["settings"]["proposer"] in PROPOSERS and f"not {backbone}: of 12 held-out" in log["tier_1"]
+    seen = unpack(log["seen"])
+    assert len(seen) == 12 and np.isin(seen, unpack(log["trained_on"])).all()
+    assert not np.isin(seen, unpack(log["fitted_on"])).any()
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_advance", stop)
+        with pytest.raises(KeyboardInterrupt):
+            trained(folder, tmp_path / "resumed")
+    train_pair(folder, tmp_path / "resumed", resume=True, proposer="auto")
+    for name in ("denoiser.safetensors", "proposer/model.safetensors"):
+        assert (tmp_path / "resumed" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()

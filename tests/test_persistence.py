@@ -130,6 +130,9 @@ def test_another_dtype(tmp_path: Path) -> None:
 
 
 def test_a_dtype_that_is_none(saved: Path) -> None:
+    """The embedded shapes pair has tiers that are named."""
+    with pytest.raises(InvalidInputError, match="dtype='float64' is for a denoiser that is trained here"):
+        HybridClassifier.from_pretrained("shapes", dtype="float64")
     with pytest.raises(InvalidInputError, match=r'dtype must be None, "float64", .* got \'half\''):
         HybridClassifier.load(saved, dtype="half")
 

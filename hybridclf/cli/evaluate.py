@@ -184,7 +184,7 @@ def _read(
     seen: "TrainedOn | None",
     progress: bool,
 ) -> dict[str, Any]:
-    """Read all images, as arguments of `evaluating.evaluate`; without those that the model has seen in training."""
+    """Read all images, as arguments of `evaluating.evaluate`, but those that the model was trained or calibrated on."""
     from ..evaluating.sample import notes_on, read_sample
     from ..evaluating.shifted import read_shifted
 

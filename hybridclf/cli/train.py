@@ -41,7 +41,7 @@ def train(
         typer.Option(
             metavar="SPEC",
             help="Tier 1: timm:NAME, timm:local-dir:FOLDER or open_clip:NAME (pretrained), sklearn:NAME, timm:convnet "
-            "(new), or auto: the better of a pretrained and a new one.",
+            "(new), or auto: pretrained, unless a short trial finds a new one clearly better.",
         ),
     ] = None,
     start_from: Annotated[
@@ -147,8 +147,8 @@ def _print_result(found: dict[str, Any]) -> None:
     screen.print(table)
     if used["measured_classes"] < used["classes"]:
         screen.print(
-            f"These images are of {used['measured_classes']} of {used['classes']} classes; the others may be harder. "
-            "With more images or groups of them, or a larger --val, they are measured, too."
+            f"These images are of {used['measured_classes']} of {used['classes']} classes; the others may be harder. A "
+            "class is measured from two held-out images of different groups on: add images, or give a larger --val."
         )
     _print_weakest(found["classes"])
     confused = [f"{each['class']} as {each['answer']} ({each['n']})" for each in found["confusions"][:LISTED]]

@@ -228,7 +228,8 @@ class HybridClassifier(Explains):
         device : str, optional
             "auto" or what torch calls the device. Default: what it was saved with, if that is here, else "auto".
         dtype : str, optional
-            Type that the tiers compute in, as for the class. Default: what it was saved with.
+            Type that the tiers compute in, as for the class. Default: what it was saved with. The weights are rounded
+            to it, and `save` writes the rounded ones.
 
         Raises
         ------

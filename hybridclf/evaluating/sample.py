@@ -63,7 +63,7 @@ class Sample:
     unreadable : tuple of str
         Files that were left out, each with what is wrong with it.
     trained_on : int
-        Images that were left out because the model was trained on them.
+        Images that were left out because the model was trained or calibrated on them.
     given_groups : tuple of n values
         The groups as the source has them; None for an image without one.
     digests : tuple of n int
@@ -94,7 +94,7 @@ def read_sample(
 ) -> Sample:
     """Read labelled images, or a sample of them that has every class in its proportion.
 
-    Images that the model was trained on are left out, if it is known which those are.
+    Images that the model was trained or calibrated on are left out, if it is known which those are.
 
     Parameters
     ----------

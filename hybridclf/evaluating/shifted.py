@@ -65,7 +65,7 @@ def read_shifted(
     n_images : int, optional
         Images to read at most. Default: all.
     seen : TrainedOn, optional
-        Images that it was trained on, which are left out. Default: they are not known.
+        Images that it was trained or calibrated on, which are left out. Default: they are not known.
     progress : bool
         Show a progress bar.
 

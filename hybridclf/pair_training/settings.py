@@ -20,8 +20,8 @@ class PairSettings:
         Time for everything, above 0: reading, both tiers, fusion and measurement.
     proposer : str
         Tier 1: spec string of a pretrained network with features, or of a scikit-learn classifier; "timm:convnet", a
-        new network as large as the time allows; or "auto", a pretrained one if one can be had and a new one is no
-        better.
+        new network as large as the time allows; or "auto", a pretrained one if one can be had, unless a short trial
+        finds a new one significantly better (`comparison.compare`).
     wrong_class_weight : float
         Weight of the wrong-class term in the denoiser's loss, at least 0; 0 leaves it out.
     image_size : int

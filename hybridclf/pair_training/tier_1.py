@@ -25,7 +25,7 @@ from .training_data import TrainingData
 __all__ = ["AUTO", "NEW", "Chosen", "HeadTier1", "NetworkTier1", "SklearnTier1", "Tier1", "choose", "fitted_tier_1"]
 
 AUTO = "auto"
-"""Spec of a pretrained network if one can be had and a new one is no better, else of a new one."""
+"""Spec of a pretrained network, if one can be had and a short trial finds a new one no better; else of a new one."""
 
 PRETRAINED = "timm:tf_efficientnet_lite0.in1k"
 """Pretrained network of "auto": 4.7 M parameters, and 17 images a second on one core."""

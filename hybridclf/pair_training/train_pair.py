@@ -59,9 +59,10 @@ def train_pair(
     slightly noisy, mirrored) and images of one `group` are held out together. The pictures and the seed decide the
     choice; other images, file names and order do not. Training images of the pair in `start_from` are never held out.
 
-    Images are decoded once and kept in memory, at most 4 GiB of them. In training they are shifted by up to an eighth
-    of a side, rotated and scaled slightly, partly blanked and, except for digits, mirrored; a new tier 1 sees half of
-    them with a little noise. A checkpoint is written about once a minute.
+    Images are decoded once, or twice where "auto" finds a new network better than a pretrained one, and kept in
+    memory, at most 4 GiB of them. In training they are shifted by up to an eighth of a side, rotated and scaled
+    slightly, partly blanked and, except for digits, mirrored; a new tier 1 sees half of them with a little noise. A
+    checkpoint is written about once a minute.
 
     Parameters
     ----------

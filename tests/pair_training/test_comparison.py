@@ -176,6 +176,7 @@ def test_auto_takes_a_new_network_where_features_take_too_long(
     assert f"from scratch, not {backbone}: its features would take 9.0 of 0.2 minutes" in log["tier_1"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_images_that_spoke_for_a_new_network_are_trained_on(
     folder: Path, tmp_path: Path, backbone: str, monkeypatch: pytest.MonkeyPatch

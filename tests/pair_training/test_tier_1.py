@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from hybridclf import HybridClassifier, plugins, train_pair
 from hybridclf.cli import app
+from hybridclf.cli.train import _print_result as print_result
 from hybridclf.data.image_files import open_image
 from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
 from hybridclf.pair_training import tier_1, time_budget
@@ -270,6 +271,15 @@ def test_the_command_prints_what_came_out(data: Path, backbone: str, tmp_path: P
     assert log_of(tmp_path / "out")["settings"]["seed"] == 3
     assert f"tier 1 is a linear classifier on the features of {backbone}" in result.stderr
     assert "0.4 minutes: " in result.stderr and "preparing (done)" in result.stderr
+
+
+def test_classes_without_a_measured_image_are_counted(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = log_of(trained)["validation"]
+    assert found["held_out"]["classes"] == found["held_out"]["measured_classes"] == len(COLOURS)
+    print_result(found)
+    assert "These images are of" not in capsys.readouterr().out
+    print_result(found | {"held_out": found["held_out"] | {"classes": 43}})
+    assert "These images are of 3 of 43 classes; the others may be harder." in capsys.readouterr().out
 
 
 def test_where_tier_2_adds_nothing_the_answer_is_tier_1s(trained: Path, data: Path) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
 from timm.models import save_for_hf
 
 from hybridclf import train_pair
@@ -21,9 +20,9 @@ from hybridclf.pair_training.networks import PROPOSERS
 from hybridclf.pair_training.settings import PairSettings
 from hybridclf.pair_training.training_data import TrainingData
 from hybridclf.training.trainer import Trainer
+from tests.pair_training.squares import SIDE, draw
 
-COLOURS = {"blue": (60, 60, 220), "green": (60, 220, 60), "red": (220, 60, 60)}
-SIDE, STEPS = 64, 40
+STEPS = 40
 SETTINGS: dict[str, Any] = {"minutes": 0.2, "image_size": 16, "validation_fraction": 0.4}
 
 
@@ -43,16 +42,8 @@ class Features:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noise with a square of one of three colours, a folder per colour."""
-    folder, rng = tmp_path_factory.mktemp("squares"), np.random.default_rng(0)
-    for name, colour in COLOURS.items():
-        (folder / name).mkdir()
-        for i in range(30):
-            picture = rng.integers(0, 120, (SIDE, SIDE, 3))
-            x, y = rng.integers(0, SIDE // 2, 2)
-            picture[y : y + SIDE // 2, x : x + SIDE // 2] = np.array(colour) - rng.integers(0, 60, 3)
-            Image.fromarray(picture.astype(np.uint8)).save(folder / name / f"{i}.png")
-    return folder
+    """Squares of three colours, a folder per colour."""
+    return draw(tmp_path_factory.mktemp("squares"))
 
 
 @pytest.fixture(scope="module")

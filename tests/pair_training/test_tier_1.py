@@ -30,9 +30,8 @@ from hybridclf.pair_training.time_budget import TimeBudget
 from hybridclf.ports import FeatureModel
 from hybridclf.proposer import FunctionProposer
 from hybridclf.training.trainer import Trainer
+from tests.pair_training.squares import COLOURS, SIDE, draw
 
-COLOURS = {"blue": (60, 60, 220), "green": (60, 220, 60), "red": (220, 60, 60)}
-SIDE = 64
 SETTINGS: dict[str, Any] = {"minutes": 0.4, "image_size": 16, "validation_fraction": 0.2}
 
 
@@ -43,16 +42,8 @@ def _small(small: None) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noise with a square of one of three colours, a folder per colour."""
-    folder, rng = tmp_path_factory.mktemp("squares"), np.random.default_rng(0)
-    for name, colour in COLOURS.items():
-        (folder / name).mkdir()
-        for i in range(30):
-            picture = rng.integers(0, 120, (SIDE, SIDE, 3))
-            x, y = rng.integers(0, SIDE // 2, 2)
-            picture[y : y + SIDE // 2, x : x + SIDE // 2] = np.array(colour) - rng.integers(0, 60, 3)
-            Image.fromarray(picture.astype(np.uint8)).save(folder / name / f"{i}.png")
-    return folder
+    """Squares of three colours, a folder per colour."""
+    return draw(tmp_path_factory.mktemp("squares"))
 
 
 def network_in(folder: Path, n_classes: int) -> str:

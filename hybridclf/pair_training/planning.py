@@ -109,7 +109,7 @@ def plan_time(budget: TimeBudget, data: TrainingData, tier_1: Tier1, job: Job) -
     finishing = OVERHEAD * row * usage.n_rows
     # within its share, tier 1 leaves tier 2 its fewest worthwhile steps, if it has its own
     both, fewest = budget.left - finishing, MIN_STEPS * step
-    share = tier_1.share(both - min(fewest, KEPT * both), shortest)
+    share = tier_1.share(both, shortest, both - min(fewest, KEPT * both))
     seconds = max(min(share, both - fewest), min(share, shortest))
     plan = TimePlan(
         minutes=budget.minutes,

@@ -53,8 +53,11 @@ class Tier1(Protocol):
         """Estimate the seconds of its shortest worthwhile training, by a few steps."""
         ...
 
-    def share(self, left: float, shortest: float) -> float:
-        """Seconds of its training, of so many that are left for both tiers."""
+    def share(self, left: float, shortest: float, most: float) -> float:
+        """Seconds of its training, of so many that are left for both tiers.
+
+        If it can be cut short, its shortest training gets at most `most` of them.
+        """
         ...
 
     def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
@@ -155,12 +158,12 @@ class NetworkTier1:
         trainer = self.job.trainer
         return max(MIN_STEPS, MIN_PASSES * trainer.steps_per_pass) * seconds_per_step(trainer)
 
-    def share(self, left: float, shortest: float) -> float:
+    def share(self, left: float, shortest: float, most: float) -> float:
         """The most it may take: more than its usual share only where its shortest training takes more.
 
         It ends once the held-out loss no longer falls.
         """
-        return max(PROPOSER_SHARE * left, min(shortest, left))
+        return max(PROPOSER_SHARE * left, min(shortest, most))
 
     def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
         """Train the network, or go on from its checkpoint."""
@@ -190,7 +193,7 @@ class HeadTier1:
         """Time of all features, by that of a few."""
         return seconds_per_image(self.model, self.data.photos) * len(self.data.photos)
 
-    def share(self, left: float, shortest: float) -> float:
+    def share(self, left: float, shortest: float, most: float) -> float:
         """Time of all features: it cannot be cut short, and more does not help."""
         return shortest
 
@@ -231,7 +234,7 @@ class SklearnTier1:
         """Unknown, and counted as nothing; what it takes is taken from tier 2's time."""
         return 0.0
 
-    def share(self, left: float, shortest: float) -> float:
+    def share(self, left: float, shortest: float, most: float) -> float:
         """Tier 1's share of the time: the least that it takes."""
         return shortest
 

@@ -103,7 +103,8 @@ def test_the_folder_is_all_that_it_needs(trained: Path, data: Path, tmp_path: Pa
         HybridClassifier.load(moved)
 
 
-@pytest.mark.parametrize("at", [pytest.param(0, marks=pytest.mark.slow), 11])
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [0, 11])
 def test_resumed_equals_uninterrupted(
     at: int, trained: Path, data: Path, backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -300,6 +300,7 @@ def test_the_command_tunes_on_a_folder(invoke: Callable[..., Any], tmp_path: Pat
     assert "exists and is not empty" in again.output
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_what_does_not_lower_the_held_out_loss_changes_nothing_and_the_command_says_so(
     clf: HybridClassifier,

@@ -6,8 +6,6 @@ The import registers every embedded pair: `timm.create_model("hybridclf_digits",
 
 import runpy
 import sys
-import textwrap
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from difflib import get_close_matches
@@ -17,29 +15,14 @@ from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
-import timm
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from timm.data import (
-    CustomDatasetInfo,
-    ImageNetInfo,
-    create_transform,
-    infer_imagenet_subset,
-    resolve_model_data_config,
-)
-from timm.models import get_pretrained_cfg, load_state_dict
+from timm.data import CustomDatasetInfo, ImageNetInfo, create_transform, infer_imagenet_subset
 from torch import Tensor, nn
 
 from hybridclf.devices import as_device
-from hybridclf.errors import (
-    HybridClfError,
-    InvalidInputError,
-    SavedModelError,
-    UnknownLabelError,
-    UnknownSpecError,
-    choices,
-)
+from hybridclf.errors import HybridClfError, InvalidInputError, UnknownLabelError, choices
 from hybridclf.ports import Label
 
 from ._checks import same_twice
@@ -54,6 +37,7 @@ from ._imagenet import imagenet, named
 from ._timm_checks import check_classifier, check_name
 from ._timm_convnet import ConvNet as ConvNet  # its import registers it, for saved pairs
 from ._timm_features import FeatureExtractor, check_head, model_arguments, save_with_head
+from ._timm_loading import create, data_config, loading_error, read_label_names, split_spec
 from ._timm_models import HybridModel
 from ._timm_registry import register
 
@@ -118,21 +102,21 @@ def load(
     >>> proposer = load("resnet18.a1_in1k").fit(None, ["beagle", "pug"])  # doctest: +SKIP
     """
     dtype = check_options(precision, batch_size)
-    name, checkpoint = _split(spec)
+    name, checkpoint = split_spec(spec)
     check_name(name, needs_weights=checkpoint is None, features_only=features_only)
     try:
         here = checkpoint is not None or spec.startswith("local-dir:")
         with refusing_pickles(spec), nullcontext() if here else asking_hub(spec, _ADVICE):
-            model: Any = _created(name, checkpoint)
+            model: Any = create(name, checkpoint)
     except HybridClfError:
         raise
     except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError, SafetensorError) as error:
-        raise _unloadable(spec, error) from error
+        raise loading_error(spec, error) from error
     if not features_only:
         check_classifier(spec, model)
     if label_names is not None:
-        model.pretrained_cfg["label_names"] = _names(label_names, model.num_classes)
-    config = _data_config(model)
+        model.pretrained_cfg["label_names"] = read_label_names(label_names, model.num_classes)
+    config = data_config(model)
     channels = config["input_size"][0]
     if channels not in _MODES:
         raise InvalidInputError(f"{spec!r} takes images of {channels} channels; supported are grey and RGB images")
@@ -275,97 +259,6 @@ def class_names(model: Any) -> tuple[list[Label], dict[Label, list[int]]]:
     else:
         return list(range(n_classes)), {}
     return list(names.values()), {**columns}
-
-
-def _split(spec: str) -> tuple[str, str | None]:
-    """Split a spec into the model, and the path of the checkpoint if it is "MODEL/CHECKPOINT"."""
-    name, slash, checkpoint = spec.partition("/")
-    return (name, checkpoint) if slash and ":" not in name and timm.is_model(name) else (spec, None)
-
-
-def _created(name: str, path: str | None) -> nn.Module:
-    """Create timm's model with its own weights, or with a file's, which timm converts like its own.
-
-    Raises
-    ------
-    UnknownSpecError
-        If there is no such file.
-    """
-    if path is None:
-        return timm.create_model(name, pretrained=True)
-    if not Path(path).is_file():
-        raise UnknownSpecError(f"there is no checkpoint {path!r}; give the path of a .safetensors or .pth file")
-    weights = load_state_dict(path, weights_only=True)
-    overlay = {"state_dict": weights, **_head(weights, get_pretrained_cfg(name))}
-    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
-    # not needed any more, and as large as the model
-    model.pretrained_cfg.pop("state_dict", None)
-    return model
-
-
-def _names(given: str, n_classes: int) -> list[str]:
-    """Read names of all classes, from a text file or with commas between them.
-
-    Raises
-    ------
-    InvalidInputError
-        If the file cannot be read, a name repeats or is empty, or there are more or fewer than classes.
-    """
-    is_file = given.lower().endswith(".txt")
-    try:
-        text = Path(given).read_text(encoding="utf-8-sig").strip("\n") if is_file else given
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"label_names={given!r} cannot be read as a text file: {error}") from error
-    names = [name.strip() for name in text.split("\n" if is_file else ",")]
-    wrong = [repr(name) for name, n in Counter(names).items() if n > 1 or not name]
-    if len(names) != n_classes or wrong:
-        found = f"{wrong[0]} more than once, or empty" if wrong else f"{len(names)} names"
-        raise InvalidInputError(
-            f"label_names must be {n_classes} different names, one for each output in its order, got {found}"
-        )
-    return names
-
-
-def _head(weights: Mapping[str, Tensor], config: Any) -> dict[str, Any]:
-    """Changes of timm's configuration for weights with another number of classes; empty if it is the same."""
-    layers = getattr(config, "classifier", None) or ()
-    layer = layers if isinstance(layers, str) else next(iter(layers), "")
-    if f"{layer}.weight" not in weights:
-        return {}
-    n_outputs = len(weights[f"{layer}.weight"])
-    # an offset of 1 is an extra background class in the weights
-    as_timms = n_outputs == config.num_classes + (config.label_offset or 0)
-    return {} if as_timms else {"num_classes": n_outputs, "label_offset": None, "label_names": None}
-
-
-def _data_config(model: Any) -> dict[str, Any]:
-    """Make timm's configuration of image preparation in tests."""
-    config = dict(model.pretrained_cfg)
-    if config.get("fixed_input_size"):  # a larger size for tests would not fit
-        config["test_input_size"] = None
-    if config.get("crop_mode") == "squash":  # `hybridclf train` saves it for the whole image; a test crop would cut it
-        config["test_crop_pct"] = None
-    for key in ("mean", "std"):  # a grey model may be saved with three values of the RGB model it was made from
-        values = config.get(key) or ()
-        if len(values) not in (0, 1, config["input_size"][0]):
-            config[key] = (sum(values) / len(values),)
-    return resolve_model_data_config(model, pretrained_cfg=config, use_test_size=True)
-
-
-def _unloadable(spec: str, error: Exception) -> HybridClfError:
-    """Convert an exception of timm's loading to ours."""
-    said = textwrap.shorten(str(error), 400, placeholder=" …")
-    if isinstance(error, FileNotFoundError) and spec.startswith("local-dir:"):
-        return UnknownSpecError(f"{spec!r} is no folder of a timm model: {said}")
-    if isinstance(error, KeyError):
-        return SavedModelError(
-            f"{spec!r} is no timm model: its config.json has no {said}; save one by timm.models.save_for_hf"
-        )
-    return SavedModelError(
-        f"{spec!r} cannot be loaded: {type(error).__name__}: {said}; copy or download it again if it is damaged, and "
-        "name the model that the weights were trained with (timm.models.save_for_hf keeps both, for "
-        "'timm:local-dir:FOLDER')"
-    )
 
 
 def main() -> None:

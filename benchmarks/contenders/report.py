@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from figures.common import colour_of, styled
 from matplotlib.figure import Figure
-from scipy.stats import binomtest
+from significance import better_than, significant
 
 from hybridclf.metrics import Interval, accuracy, accuracy_difference, expected_calibration_error
 
@@ -14,9 +14,6 @@ from .sets import Questions
 from .training import METHODS
 
 __all__ = ["picture", "summary", "table", "verdict"]
-
-LEVEL = 0.05
-"""Level of the tests over all rows together."""
 
 DRAWS = 200
 """Draws of the answers of a calibrated method."""
@@ -36,8 +33,6 @@ def summary(answers: Mapping[str, np.ndarray], asked: Questions) -> dict[str, An
     """
     right = {name: answers[name].argmax(axis=1) == asked.y for name in METHODS if name in answers}
     better = max(("tier 1", "tier 2"), key=lambda name: right[name].mean())
-    fixed = int((right["hybrid"] & ~right[better]).sum())
-    broken = int((right[better] & ~right["hybrid"]).sum())
     return {
         "n": len(asked.y),
         "methods": {name: _method(answers[name], hits, asked.parts) for name, hits in right.items()},
@@ -46,8 +41,8 @@ def summary(answers: Mapping[str, np.ndarray], asked: Questions) -> dict[str, An
         "hybrid minus": {
             name: _listed(accuracy_difference(right["hybrid"], right[name])) for name in AGAINST if name in right
         },
-        "harm p": _p(broken, fixed),
-        "gain p": _p(fixed, broken),
+        "harm p": better_than(right[better], right["hybrid"]),
+        "gain p": better_than(right["hybrid"], right[better]),
     } | _behind_features(right)
 
 
@@ -56,8 +51,7 @@ def _behind_features(right: Mapping[str, np.ndarray]) -> dict[str, float]:
     if "features" not in right:
         return {}
     alone, both = right["features"], right["features, hybrid"]
-    fixed, broken = int((both & ~alone).sum()), int((alone & ~both).sum())
-    return {"features harm p": _p(broken, fixed), "features gain p": _p(fixed, broken)}
+    return {"features harm p": better_than(alone, both), "features gain p": better_than(both, alone)}
 
 
 def _method(posterior: np.ndarray, right: np.ndarray, parts: np.ndarray | None) -> dict[str, Any]:
@@ -83,11 +77,6 @@ def _listed(interval: Interval) -> list[float]:
     return [interval.value, interval.low, interval.high]
 
 
-def _p(more: int, less: int) -> float:
-    """One-sided exact p-value of McNemar's test."""
-    return float(binomtest(more, more + less, alternative="greater").pvalue) if more + less else 1.0
-
-
 def verdict(rows: Mapping[str, Any]) -> dict[str, Any]:
     """Rows with significant gain or harm, by Holm's method over all rows, and clean rows that are badly calibrated.
 
@@ -101,20 +90,10 @@ def verdict(rows: Mapping[str, Any]) -> dict[str, Any]:
     above = [name for name, hybrid in clean.items() if hybrid["ece"] > 0.02]
     return {
         "rows": len(rows),
-        **{key: _significant(values) for key, values in p.items() if values},
+        **{key: significant(values) for key, values in p.items() if values},
         "ece above 0.02": above,
         "ece above chance": [name for name in above if clean[name]["ece"] > clean[name]["ece by chance"][1]],
     }
-
-
-def _significant(p: Mapping[str, float]) -> list[str]:
-    """Names of the hypotheses that Holm's method rejects."""
-    found = []
-    for i, name in enumerate(sorted(p, key=lambda name: p[name])):
-        if p[name] > LEVEL / (len(p) - i):
-            break
-        found.append(name)
-    return found
 
 
 def table(rows: Mapping[str, Any]) -> str:

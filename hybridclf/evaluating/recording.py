@@ -117,6 +117,13 @@ class Recording:
         return list(self.classes.tolist())
 
     @property
+    def units(self) -> np.ndarray:
+        """Numbers of the groups from 0 on, int `[n]`; an image without one is a group by itself."""
+        if self.groups is None:
+            return np.arange(len(self))
+        return np.unique(self.groups, return_inverse=True)[1].ravel()
+
+    @property
     def hit(self) -> np.ndarray:
         """True at the candidate that is the right class, bool `[n, k]`."""
         return self.candidates == self.y[:, None]

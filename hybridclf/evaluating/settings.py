@@ -8,7 +8,8 @@ import numpy as np
 
 from ..denoising.weighting import resolve_weighting
 from ..estimator import HybridClassifier
-from ..fitting.calibration import COMPARED_IN, ENOUGH, Calibration, fit_calibration
+from ..fitting.calibration import Calibration, fit_calibration
+from ..fitting.splitting import cross_fit_parts
 from ..fitting.worth import Answers as WorthAnswers
 from ..fitting.worth import Worth, harmed_classes
 from ..proposer import is_trained
@@ -128,13 +129,12 @@ def recommend(
 
 
 class _Search:
-    """Tries settings on images for calibration, each image with a fusion that was fitted on others."""
+    """Tries settings on images for calibration, each group of images with a fusion that was fitted on others."""
 
     def __init__(self, clf: HybridClassifier, calibration: Recording, seed: int, progress: bool) -> None:
         self.clf, self.calibration, self.progress = clf, calibration, progress
         self.n_candidates = calibration.candidates.shape[1]
-        n = len(calibration)  # few images are cut into more parts, as where a classifier is calibrated
-        self.folds = np.random.default_rng(seed).permutation(n) % min(COMPARED_IN[n > ENOUGH], n)
+        self.folds = cross_fit_parts(calibration.units, seed)
 
     def objective(self) -> tuple[_Option, str]:
         """Tier 1 at its fitted temperature, and the objective by which a few trials tell classes apart best."""
@@ -200,7 +200,7 @@ def _worth_answers(option: _Option, prior: _Option, calibration: Recording) -> W
         loss=np.stack([prior.losses, option.losses]),
         evaluations=option.answers.evaluations,
         weight=np.ones(len(calibration)),
-        unit=np.arange(len(calibration)),
+        unit=calibration.units,
     )
 
 

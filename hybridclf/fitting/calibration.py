@@ -17,6 +17,7 @@ from .drift import Drift
 from .outliers import NoveltyTest, traits_of
 from .recording import Copies, Recording
 from .replay import replay
+from .splitting import cross_fit_parts
 from .worth import FEWEST_UNUSUAL, Answers, Worth, harmed_classes
 
 __all__ = [
@@ -29,12 +30,6 @@ __all__ = [
     "in_order",
     "worth_with",
 ]
-
-COMPARED_IN, ENOUGH = (5, 2), 500
-"""Parts of the images for the comparison with tier 1, and of more images than these.
-
-Each part is answered with a calibration fitted on the others; half of many images is enough for one.
-"""
 
 Settings = tuple[Allocation, int | None]
 """Allocation, and number of candidates."""
@@ -174,10 +169,7 @@ def cross_fits(
 
     Images of one group are in one part.
     """
-    units, allocation = recording.units, within(allocation, recording.errors.shape[1])
-    n = int(units.max()) + 1
-    # 0, 1, … dealt out to the groups at random: parts of equally many, give or take one
-    number = (np.random.default_rng(seed).permutation(n) % min(COMPARED_IN[n > ENOUGH], n))[units]
+    allocation, number = within(allocation, recording.errors.shape[1]), cross_fit_parts(recording.units, seed)
     made = []
     for p in range(number.max() + 1):
         others = recording.select(number != p)

@@ -1,4 +1,4 @@
-"""Splits that hold images out: stratified by class, groups on one side, never the last image of a class."""
+"""Splits that hold images out: groups on one side, and, where a tier is trained, never the last image of a class."""
 
 import warnings
 from collections.abc import Iterator
@@ -9,10 +9,35 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check
 
 from ..errors import InvalidInputError
 
-__all__ = ["folds", "hold_out", "splits_among"]
+__all__ = ["cross_fit_parts", "folds", "hold_out", "splits_among"]
+
+MANY_GROUPS = 500
+"""Groups above which half of them are enough to fit a calibration to."""
 
 Split = tuple[np.ndarray, np.ndarray]
 """Positions of the images to train on, and of the images held out."""
+
+
+def cross_fit_parts(units: np.ndarray, seed: int) -> np.ndarray:
+    """Number the parts that calibrations are cross-fitted in: each answers one part, and is fitted on the others.
+
+    Groups are dealt out at random to five parts, more than 500 groups to two.
+
+    Parameters
+    ----------
+    units : int array `[n]`
+        Groups of the images, numbered from 0.
+    seed : int
+        Decides the parts.
+
+    Returns
+    -------
+    int array `[n]`
+        Parts, from 0 on; images of one group are in one part.
+    """
+    n = int(units.max()) + 1
+    n_parts = min(2 if n > MANY_GROUPS else 5, n)
+    return (np.random.default_rng(seed).permutation(n) % n_parts)[units]
 
 
 def folds(y: np.ndarray, cv: Any, seed: int, groups: np.ndarray | None = None) -> Iterator[Split]:

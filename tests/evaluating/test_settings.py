@@ -68,6 +68,13 @@ def test_errors_that_say_nothing_do_not_pay(recording: Recording, uncalibrated: 
     assert not settings.pays
 
 
+def test_images_of_one_group_count_as_one(recording: Recording, uncalibrated: HybridClassifier) -> None:
+    """Ten films are too few to say that it pays, however many frames they have."""
+    films = np.arange(len(recording)) % 10 + 5
+    settings, _ = recommend(uncalibrated, replace(recording, groups=films), 0)
+    assert not settings.pays
+
+
 def test_the_better_objective_is_chosen(recording: Recording, uncalibrated: HybridClassifier) -> None:
     rng = np.random.default_rng(0)
     noise = {"l2": 12 + rng.standard_normal(recording.errors["l2"].shape), "l1": recording.errors["l1"]}

@@ -12,7 +12,7 @@ from sklearn.model_selection import (
 )
 
 from hybridclf.errors import InvalidInputError
-from hybridclf.fitting.splitting import folds, hold_out
+from hybridclf.fitting.splitting import cross_fit_parts, folds, hold_out
 
 Y = np.repeat([0, 1, 2], [40, 20, 10])
 
@@ -102,3 +102,12 @@ def test_a_large_share_of_few_images_leaves_some_to_train_on(groups: np.ndarray 
     kept, out = hold_out(y, 0.97, seed=0, groups=groups)
     assert sorted([*kept, *out]) == list(range(12)) and len(out)
     assert set(y[kept]) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(("n", "parts"), [(3, 3), (40, 5), (501, 2)])
+def test_groups_are_dealt_out_whole_to_parts_of_one_size(n: int, parts: int) -> None:
+    units = np.repeat(np.arange(n), 2)
+    found = cross_fit_parts(units, 0)
+    assert np.array_equal(found[::2], found[1::2])
+    sizes = np.bincount(found)
+    assert len(sizes) == parts and sizes.max() - sizes.min() <= 2

@@ -56,7 +56,7 @@ class Explains(Predicts):
         items, a, b = self._one(image, a, b)
         posterior, (result,) = self._decide(items)
         pair = self._likeliest(posterior[0], a, b)
-        log_prior = self._propose(items)[2][0]
+        log_prior = self._log_prior(items)[0]
         chosen = log_prior[[self.classes_.tolist().index(label) for label in pair]]
         stage = self.reranker(Race(max_trials=trials))
         size = _size_of(items.images[0])

@@ -19,7 +19,7 @@ from ..ports import Label
 from ..proposer import aligned_log_proba, shortlist
 from ..reranker import Reranker
 from ..reranking.allocation import Allocation, FixedTrials, Race
-from ..reranking.evidence import TIER_1_ANSWERS, RerankResult
+from ..reranking.evidence import RerankResult
 from ..reranking.fusion import Fusion
 from ..reranking.loop import Step
 from .fit import FitsTiers
@@ -194,7 +194,7 @@ class Predicts(FitsTiers):
         return self._flattened(aligned_log_proba(self.proposer_, items, self.classes_), items)
 
     def _flattened(self, log_proba: np.ndarray, items: Items) -> np.ndarray:
-        """Tier 1's log-probabilities `[n, C]`, flatter for images that look unlike the calibration's."""
+        """The log-probabilities `[n, C]`, flatter for images that look unlike the calibration's."""
         drift = self.calibration_ and self.calibration_.drift
         return drift(log_proba, items.images) if drift else log_proba
 
@@ -233,23 +233,17 @@ class Predicts(FitsTiers):
         return np.where(self._novel(items), "novel", np.where(self._usual_looking(items), "off", "")).tolist()
 
     def _decide(self, items: Items) -> tuple[np.ndarray, list[RerankResult]]:
-        candidates, log_prior, own = self._propose(items)
+        candidates, log_prior, all_log_prior = self._propose(items)
         stage = self.reranker()
         stage.check_prior = False  # it is that of the tier 1 which the fusion was fitted for
         results = stage.rerank(items.images, candidates, log_prior, aside=self._aside(items), progress=self.verbose)
-        return self._posterior(own, results), results
+        return self._posterior(all_log_prior, results), results
 
-    def _posterior(self, own: np.ndarray, results: Sequence[RerankResult]) -> np.ndarray:
+    def _posterior(self, log_prior: np.ndarray, results: Sequence[RerankResult]) -> np.ndarray:
         """Posterior `[n, C]` of all classes from their log prior `[n, C]` and the results of some candidates."""
-        posterior = self.fusion_.prior(own)
         number = {label: i for i, label in enumerate(self.classes_.tolist())}
-        for row, log_p, result in zip(posterior, own, results, strict=True):
-            if result.stopped_by in TIER_1_ANSWERS:
-                row[:] = self.fusion_.tier_1(log_p[None], result.stopped_by)[0]
-                continue
-            columns = [number[label] for label in result.candidates]
-            row[columns] = result.posterior * row[columns].sum()
-        return posterior / posterior.sum(axis=1, keepdims=True)
+        columns = [[number[label] for label in result.candidates] for result in results]
+        return self.fusion_.over_all_classes(log_prior, columns, results)
 
     def _p_values(self, items: Items) -> tuple[np.ndarray, np.ndarray]:
         """P-values of images and what each cost in evaluations, `[n]` each."""

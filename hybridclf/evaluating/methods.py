@@ -14,7 +14,7 @@ from ..fitting.calibration import Calibration, fit_calibration
 from ..fitting.recording import RECORDED_CLASSES
 from ..proposer import aligned_log_proba, shortlist
 from ..reranker import Reranker
-from ..reranking.allocation import PRESETS, Allocation, FixedTrials, PairedTTest, Staged, within
+from ..reranking.allocation import PRESETS, Allocation, FixedTrials, PairedTTest, Staged
 from ..reranking.batches import Capacity, ReplayEvaluator
 from ..reranking.evidence import TIER_1_ANSWERS, RerankResult
 from ..reranking.fusion import Fusion
@@ -229,16 +229,16 @@ def _tasks(method: Method, recording: Recording, chosen: list[np.ndarray]) -> It
 
 def _answers(method: Method, classes: np.ndarray, log_prior: np.ndarray, results: list[RerankResult]) -> Answers:
     """Posteriors of all classes: those that were no candidates keep tier 1's share, or none where it is left out."""
-    posterior = np.zeros_like(log_prior) if method.blind else method.fusion.prior(log_prior)
     number = {label: i for i, label in enumerate(classes.tolist())}
-    for row, log_p, result in zip(posterior, log_prior, results, strict=True):
-        columns = [number[label] for label in result.candidates]
-        if result.stopped_by in TIER_1_ANSWERS:
-            row[:] = method.fusion.tier_1(log_p[None], result.stopped_by)[0]
-        else:
-            row[columns] = result.posterior * (1.0 if method.blind else row[columns].sum())
+    columns = [[number[label] for label in result.candidates] for result in results]
+    posterior = method.fusion.over_all_classes(log_prior, columns, results)
+    if method.blind:
+        for row, chosen, result in zip(posterior, columns, results, strict=True):
+            if result.stopped_by not in TIER_1_ANSWERS:
+                row[:] = 0.0
+                row[chosen] = result.posterior
     return Answers(
-        posterior / posterior.sum(axis=1, keepdims=True),
+        posterior,
         np.array([result.evaluations for result in results]),
         np.array([result.rows for result in results]),
         [result.stopped_by for result in results],
@@ -301,7 +301,7 @@ def hybrid_of(clf: HybridClassifier, n_trials: int, name: str = "hybrid, as it i
     stage, learned = clf.reranker(), clf.calibration_
     return Method(
         name,
-        within(stage.allocation, n_trials),
+        stage.allocation.limited_to(n_trials),
         stage.fusion,
         clf.top_k,
         objective=clf._objective,

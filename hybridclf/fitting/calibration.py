@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import log_softmax, logsumexp, softmax
 
 from ..denoising.weighting import BinnedWeights, Weighting, paired_gaps
-from ..reranking.allocation import Allocation, within
+from ..reranking.allocation import Allocation
 from ..reranking.fusion import Fusion
 from ..reranking.novelty import UsualErrors
 from ..reranking.trials import InformativeOrder, nearest_trials
@@ -169,7 +169,7 @@ def cross_fits(
 
     Images of one group are in one part.
     """
-    allocation, number = within(allocation, recording.errors.shape[1]), cross_fit_parts(recording.units, seed)
+    allocation, number = allocation.limited_to(recording.errors.shape[1]), cross_fit_parts(recording.units, seed)
     made = []
     for p in range(number.max() + 1):
         others = recording.select(number != p)
@@ -237,7 +237,7 @@ def _replays(
     An image with some looks `[r, 5]` is answered with what was not fitted on the one `[r]` that it is, or is a copy of.
     """
     r, (allocation, top_k) = len(recording.all_y), settings
-    allocation = within(allocation, recording.errors.shape[1])
+    allocation = allocation.limited_to(recording.errors.shape[1])
     posterior = softmax(recording.log_prior, axis=1)
     scale, flatness, evaluations = np.ones(r), np.ones(r), np.zeros(r)
     for part, fitted, drift in parts:

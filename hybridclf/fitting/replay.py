@@ -39,8 +39,7 @@ def replay(
     posterior : float array `[n, k]`
     evaluations : int array `[n]`
     """
-    posterior, evaluations = fusion.prior(log_prior), np.zeros(len(log_prior), dtype=int)
-    candidates = shortlist(posterior, top_k)
+    candidates = shortlist(fusion.prior(log_prior), top_k)
     # Tables by candidate, best first: candidates (2, 0) of three recorded ones take columns 2 and 0. A row's padding,
     # here a third column 0, is never asked for.
     index = np.zeros(log_prior.shape, dtype=int)
@@ -53,12 +52,7 @@ def replay(
     if ceilings is not None:
         ceilings = ceilings[: allocation.max_trials + 1]
     loop = Loop(allocation, fusion, ReplayEvaluator(table), capacity, window, ceilings=ceilings)
-    for step in loop.run(tasks):
-        for image, result in step.finished:
-            columns = list(result.candidates)
-            evaluations[image] = result.evaluations
-            if result.stopped_by == "novel":
-                posterior[image] = fusion.tier_1(log_prior[image][None], "novel")[0]
-            else:
-                posterior[image, columns] = result.posterior * posterior[image, columns].sum()
-    return posterior, evaluations
+    finished = dict(pair for step in loop.run(tasks) for pair in step.finished)
+    results = [finished[i] for i in range(len(tasks))]
+    posterior = fusion.over_all_classes(log_prior, [list(result.candidates) for result in results], results)
+    return posterior, np.array([result.evaluations for result in results], dtype=int)

@@ -17,7 +17,7 @@ from ..errors import InvalidInputError, InvalidTypeError
 from ..utils.bounds import check_number, check_whole
 from .evidence import Evidence
 
-__all__ = ["PRESETS", "Allocation", "FixedTrials", "PairedTTest", "Race", "Staged", "check_allocation", "within"]
+__all__ = ["PRESETS", "Allocation", "FixedTrials", "PairedTTest", "Race", "Staged", "check_allocation"]
 
 
 class Allocation(ABC):
@@ -45,6 +45,13 @@ class Allocation(ABC):
 
         The reranker keeps the leader of the posterior in any case: errors alone say nothing of the prior.
         """
+
+    def limited_to(self, n_trials: int) -> "Allocation":
+        """The same rule with no more than T trials, for errors of which so many were recorded.
+
+        A rule that does not say how it is limited becomes T trials of every candidate.
+        """
+        return self if self.max_trials <= n_trials else FixedTrials(n_trials)
 
 
 @dataclass(frozen=True)
@@ -188,6 +195,11 @@ class PairedTTest(Allocation):
         check_whole("min_trials", self.min_trials, 2)
         check_whole("max_trials", self.max_trials, self.min_trials)
 
+    def limited_to(self, n_trials: int) -> "PairedTTest":
+        """The same test within T trials."""
+        most = min(self.max_trials, n_trials)
+        return replace(self, min_trials=min(self.min_trials, most), max_trials=most)
+
     def next_decision(self, n_trials: np.ndarray) -> np.ndarray:
         """Number of trials at the next decision: `min_trials`, then one more each time."""
         return np.maximum(n_trials + 1, self.min_trials)
@@ -234,6 +246,10 @@ class Race(Allocation):
         check_number("confidence", self.confidence, above=0, below=1)
         check_whole("max_trials", self.max_trials, 1)
 
+    def limited_to(self, n_trials: int) -> "Race":
+        """The same race within T trials."""
+        return replace(self, max_trials=min(self.max_trials, n_trials))
+
     def next_decision(self, n_trials: np.ndarray) -> np.ndarray:
         """Number of trials at the next decision: one more each time."""
         return n_trials + 1
@@ -245,15 +261,6 @@ class Race(Allocation):
         # all that is dropped together holds less than the probability that the leader may be wrong
         matters = posterior >= (1 - self.confidence) / evidence.n_candidates[:, None]
         return evidence.alive & (evidence.leads | (matters & ~sure))
-
-
-def within(allocation: Allocation, n_trials: int) -> Allocation:
-    """The allocation, its `max_trials` no more than T."""
-    if allocation.max_trials <= n_trials:
-        return allocation
-    if isinstance(allocation, PairedTTest):
-        return replace(allocation, min_trials=min(allocation.min_trials, n_trials), max_trials=n_trials)
-    return replace(allocation, max_trials=n_trials) if isinstance(allocation, Race) else FixedTrials(n_trials)
 
 
 def check_allocation(allocation: Any) -> None:

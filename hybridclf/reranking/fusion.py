@@ -1,6 +1,6 @@
 """Prior and evidence become one posterior."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +9,7 @@ from scipy.special import log_softmax, softmax
 
 from ..ports import Label
 from ..utils.bounds import check_number
+from .evidence import TIER_1_ANSWERS, RerankResult
 from .novelty import UsualErrors
 
 __all__ = ["Fusion"]
@@ -121,6 +122,30 @@ class Fusion:
         own.
         """
         return softmax(log_prior, axis=1) if stopped_by == "novel" else self.prior(log_prior)
+
+    def over_all_classes(
+        self, log_prior: np.ndarray, columns: Iterable[Sequence[int] | np.ndarray], results: Iterable[RerankResult]
+    ) -> np.ndarray:
+        """Posterior `[n, C]` of all classes from the results for some candidates.
+
+        The candidates share their part of the prior anew, and all other classes keep tier 1's.
+
+        Parameters
+        ----------
+        log_prior : float array `[n, C]`
+            Tier 1's log-probabilities of all classes.
+        columns : n int sequences
+            Columns of each image's candidates, in the order of its result.
+        results : n RerankResult
+            Results of the images.
+        """
+        posterior = self.prior(log_prior)
+        for row, log_p, chosen, result in zip(posterior, log_prior, columns, results, strict=True):
+            if result.stopped_by in TIER_1_ANSWERS:
+                row[:] = self.tier_1(log_p[None], result.stopped_by)[0]
+            else:
+                row[chosen] = result.posterior * row[chosen].sum()
+        return posterior / posterior.sum(axis=1, keepdims=True)
 
     def sharpened(self, factor: float) -> "Fusion":
         """The same fusion with all log-scores that rest on evidence multiplied by a factor > 0."""

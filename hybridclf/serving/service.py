@@ -22,7 +22,7 @@ from ..estimator import HybridClassifier
 from ..live.async_reranker import AsyncReranker
 from ..live.fault_isolation import FailureStreak
 from ..ports import n_prompts
-from ..reranking.evidence import TIER_1_ANSWERS, RerankResult
+from ..reranking.evidence import RerankResult
 from ..reranking.tasks import LOG_ZERO
 from .admission import Admission
 from .byte_budget import ByteBudget
@@ -225,14 +225,12 @@ class Service:
             raise
         except Exception:
             _log.exception("the denoiser failed on an image; tier 1 answers")
-            return self._tier_1(handed_in, handed_in.evaluations, "fallback")
+            posterior = self._prior(handed_in.log_prior)
+            return Answer(posterior, handed_in.evaluations, "fallback", handed_in.novelty)
+        log_prior = np.maximum(handed_in.log_prior, LOG_ZERO)[None]
+        posterior = self.clf.fusion_.over_all_classes(log_prior, [handed_in.candidates], [result])[0]
         evaluations = result.evaluations + handed_in.evaluations
-        if result.stopped_by in TIER_1_ANSWERS:
-            return self._tier_1(handed_in, evaluations, result.stopped_by)
-        # the candidates share their part of the prior anew, and the other labels keep theirs
-        posterior = self._prior(handed_in.log_prior)
-        posterior[handed_in.candidates] = result.posterior * posterior[handed_in.candidates].sum()
-        return Answer(posterior / posterior.sum(), evaluations, result.stopped_by, handed_in.novelty)
+        return Answer(posterior, evaluations, result.stopped_by, handed_in.novelty)
 
     def _hand_in(self, question: Question) -> HandedIn:
         """Decode the image, ask tier 1 and submit the image to tier 2, on a thread of a pool."""
@@ -280,10 +278,6 @@ class Service:
             raise
         self._novelty_streak.note(failed=False)
         return float(p_values[0]), int(costs[0])
-
-    def _tier_1(self, handed_in: HandedIn, evaluations: int, stopped_by: str) -> Answer:
-        log_prior = np.maximum(handed_in.log_prior, LOG_ZERO)[None]
-        return Answer(self.clf.fusion_.tier_1(log_prior, stopped_by)[0], evaluations, stopped_by, handed_in.novelty)
 
     def _prior(self, log_prior: np.ndarray) -> np.ndarray:
         """Compute tier 1's probabilities `[L]` at the fusion's temperature."""

@@ -367,3 +367,20 @@ def test_numbers_from_numpy_are_numbers() -> None:
     assert FixedTrials(np.int64(3)).max_trials == 3
     assert Staged(np.array([5, 1]), np.array([2, 9])).max_trials == 9
     assert hash(Staged([5, 1], [2, 9])) == hash(Staged((5, 1), (2, 9)))
+
+
+@pytest.mark.parametrize(
+    ("allocation", "n_trials", "limited"),
+    [
+        (Race(0.9, 16), 8, Race(0.9, 8)),
+        (Race(0.9, 4), 8, Race(0.9, 4)),
+        (PairedTTest(0.01, 5, 64), 10, PairedTTest(0.01, 5, 10)),
+        (PairedTTest(0.01, 5, 64), 3, PairedTTest(0.01, 3, 3)),
+        (Staged((5, 1), (2, 10)), 10, Staged((5, 1), (2, 10))),
+        (Staged((5, 1), (2, 10)), 9, FixedTrials(9)),
+    ],
+)
+def test_rules_are_limited_to_the_trials_that_were_recorded(
+    allocation: Allocation, n_trials: int, limited: Allocation
+) -> None:
+    assert allocation.limited_to(n_trials) == limited

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def serve(
-    model: Annotated[str, typer.Option(metavar="NAME|DIR", help="An embedded model, or a saved one.")] = "digits",
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|DIR", help="Embedded or saved model; default: cifar10, photographs."),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
     uds: Annotated[Path | None, typer.Option(help="Unix socket to listen on, in place of host and port.")] = None,
@@ -74,6 +77,7 @@ def serve(
     """
     with _Hangups() as hangups, running(quiet):
         from .. import serving
+        from ..pretrained.catalog import DEFAULT_MODEL
 
         limits = serving.Limits(
             queue=max_queue,
@@ -93,9 +97,10 @@ def serve(
         serving.check_private(private, keys)
         serving.check_address(host, port, socket)
         serving.check_certificate(certificate, key)
-        serving.server.check_proxies(trusted_proxies)
-        load = partial(_load, model, device, batch_size)
-        name = os.path.basename(os.path.abspath(model))  # of "." too; links are names of their own
+        serving.check_proxies(trusted_proxies)
+        chosen = model or DEFAULT_MODEL
+        load = partial(_load, chosen, device, batch_size)
+        name = os.path.basename(os.path.abspath(chosen))  # of "." too; links are names of their own
         application = serving.create_app(load(), limits, name=name, api_keys=keys, private=private)
         hangups.begin(partial(_read_anew, application, api_key_file, load if reload_model else None))
         ended_by = serving.run(

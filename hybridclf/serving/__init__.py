@@ -19,13 +19,14 @@ from .app import create_app
 from .auth import check_private, read_keys, reload_keys
 from .limits import Limits
 from .reloading import reload_model
-from .server import check_address, check_certificate, run
+from .server import check_address, check_certificate, check_proxies, run
 
 __all__ = [
     "Limits",
     "check_address",
     "check_certificate",
     "check_private",
+    "check_proxies",
     "create_app",
     "read_keys",
     "reload_keys",

@@ -22,7 +22,7 @@ from .admission import Admission
 from .connections import bounded_protocol
 from .request_log import log_config
 
-__all__ = ["check_address", "check_certificate", "run"]
+__all__ = ["check_address", "check_certificate", "check_proxies", "run"]
 
 GRACE = 5
 """Seconds for connections without an accepted request, such as slow uploads, once all accepted ones are answered."""

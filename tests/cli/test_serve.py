@@ -33,7 +33,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Served:
 
 
 def serve(*arguments: str) -> None:
-    result = CliRunner().invoke(app, ["serve", "--port", "0", *arguments])
+    result = CliRunner().invoke(app, ["serve", "--port", "0", "--model", "digits", *arguments])
     assert result.exit_code == 0, result.output
 
 

@@ -34,7 +34,7 @@ class Server:
     """
 
     def __init__(self, arguments: Sequence[str] = (), script: str | None = None) -> None:
-        program = ["-c", "from hybridclf.cli import app; app()", "serve", "--port", "0"]
+        program = ["-c", "from hybridclf.cli import app; app()", "serve", "--port", "0", "--model", "digits"]
         if script is not None:
             program = ["-m", f"tests.serving.{script}"]
         self.process = subprocess.Popen(

@@ -51,6 +51,10 @@ class FileAnswer:
         Cost of the answer.
     stopped_by : str or None
         Reason why re-ranking stopped, as in `RerankResult`.
+    novelty : float or None
+        P-value that the image is of the model's classes; None for a model that rejects none.
+    rejected : bool or None
+        Whether that is so low that it is none of them; None for a model that rejects none.
     error : str or None
         Reason why there is no answer.
     """
@@ -62,6 +66,8 @@ class FileAnswer:
     evaluations: int | None = None
     rows: int | None = None
     stopped_by: str | None = None
+    novelty: float | None = None
+    rejected: bool | None = None
     error: str | None = None
 
 
@@ -182,4 +188,6 @@ def _answer(path: str, posterior: np.ndarray, result: RerankResult, clf: HybridC
         evaluations=result.evaluations,
         rows=result.rows,
         stopped_by=result.stopped_by,
+        novelty=result.novelty,
+        rejected=None if clf.reject is None else result.rejected,
     )

@@ -215,6 +215,8 @@ def _schema(classes: np.ndarray) -> pa.Schema:
             "top_posterior": pa.list_(pa.float64()),
             "evaluations": pa.int64(),
             "stopped_by": pa.string(),
+            "novelty": pa.float64(),
+            "rejected": pa.bool_(),
             "error": pa.string(),
         },
         {"content": SEAL},
@@ -231,6 +233,8 @@ def _row(row: int | None, answer: FileAnswer) -> dict[str, Any]:
         "top_posterior": posterior and [entry.probability for entry in posterior],
         "evaluations": answer.evaluations,
         "stopped_by": answer.stopped_by,
+        "novelty": answer.novelty,
+        "rejected": answer.rejected,
         "error": answer.error and in_utf8(answer.error),
     }
 

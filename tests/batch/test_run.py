@@ -186,6 +186,9 @@ def test_a_name_for_rejected_images_that_no_column_can_hold(few: tuple[Path, Che
         shutil.rmtree(tmp_path / "out")
     clf.set_params(novel_label=-1).save(tmp_path / "model")
     batch.run(few[0], tmp_path / "out", tmp_path / "model")
+    rows = [row for row in pq.read_table(tmp_path / "out").to_pylist() if row["error"] is None]
+    assert [row["rejected"] for row in rows] == [row["novelty"] <= 0.05 for row in rows]
+    assert [row["rejected"] for row in rows] == [row["label"] == -1 for row in rows]
 
 
 def test_names_that_are_no_unicode_are_written_out(few: tuple[Path, Check], tmp_path: Path) -> None:

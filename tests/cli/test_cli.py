@@ -250,6 +250,8 @@ def test_classify_prints_one_json_object_per_line(model: Path, images: Path) -> 
             "evaluations",
             "rows",
             "stopped_by",
+            "novelty",
+            "rejected",
             "error",
         ]
         assert answer["posterior"][0] == {"label": answer["label"], "probability": answer["probability"]}
@@ -313,6 +315,7 @@ def test_a_picture_of_no_class_is_none_of_these(tmp_path: Path) -> None:
     first, second = map(json.loads, lines)
     assert first["label"] == "cat" and first["probability"] == first["posterior"][0]["probability"]
     assert second["label"] is second["probability"] is None
+    assert second["novelty"] <= 0.01 < first["novelty"] and (first["rejected"], second["rejected"]) == (False, True)
     assert second["posterior"][0]["label"] == rejected[4]  # what it would be, if it had to be one of them
 
 

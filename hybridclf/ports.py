@@ -94,9 +94,9 @@ class Denoiser(Protocol):
         results still depend on their number pads them itself.
     device : torch.device
         Device of the tensors that `predict` takes.
-    cost_unit : "row" or "pair"
-        Unit of the batch size: "row" for late-conditioned models, whose evaluations are nearly free, and "pair" for
-        models that run one forward per evaluation.
+    cost_unit : "row" or "evaluation"
+        Unit of the batch size: "row" for late-conditioned models, whose evaluations are nearly free, and "evaluation"
+        for models that run one forward pass per evaluation.
     weighting : Weighting, optional
         Timestep weights of squared errors that the model was trained with, the default of the reranker. Without it the
         weights are uniform in ε.
@@ -105,7 +105,7 @@ class Denoiser(Protocol):
     shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
-    cost_unit: Literal["row", "pair"]
+    cost_unit: Literal["row", "evaluation"]
 
     def encode(self, images: Any) -> Tensor:
         """Encode images `[n, …]` to x0 `[n, *shape]` on `device`; called once per image."""
@@ -131,7 +131,7 @@ class Denoiser(Protocol):
         ...
 
     def predict(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> Tensor:
-        """Predict the noise of P evaluations.
+        """Predict the noise of E evaluations.
 
         Parameters
         ----------

@@ -34,7 +34,7 @@ def test_own_classifier_in_front_of_an_own_denoiser() -> None:
     class OneBlobPerClass:
         """A denoiser whose classes are round Gaussians: the mean of ε, given x_t and the class, is known."""
 
-        device, dtype, shape, cost_unit = torch.device("cpu"), torch.float64, (4,), "pair"
+        device, dtype, shape, cost_unit = torch.device("cpu"), torch.float64, (4,), "evaluation"
 
         def __init__(self, X: np.ndarray, y: np.ndarray, spread: float = 0.5) -> None:
             self.means = {label: torch.as_tensor(X[y == label].mean(axis=0)) for label in np.unique(y).tolist()}

@@ -90,7 +90,7 @@ def plain_errors(reranker: Reranker, image: Any, labels: list[str], objective: s
 
 
 @pytest.mark.parametrize("objective", LINES)
-@pytest.mark.parametrize(("dtype", "cost_unit"), [(torch.float64, "row"), (torch.float32, "pair")])
+@pytest.mark.parametrize(("dtype", "cost_unit"), [(torch.float64, "row"), (torch.float32, "evaluation")])
 def test_errors_equal_a_plain_loop(
     objective: str,
     dtype: torch.dtype,
@@ -189,7 +189,7 @@ def test_predictions_do_not_depend_on_their_companions(
     if model == "float32 U-Net":
         denoiser: Denoiser = unet
     elif model == "float32 pairs":
-        denoiser = gaussian_denoiser(means, dtype=torch.float32, cost_unit="pair")
+        denoiser = gaussian_denoiser(means, dtype=torch.float32, cost_unit="evaluation")
     else:
         denoiser = gaussian_denoiser(means)
     images = np.random.default_rng(4).standard_normal((23, 8, 8) if denoiser is unet else (23, 3, 4))
@@ -220,7 +220,7 @@ def test_batch_size_changes_nothing_in_float64(
         alike(a, c)
 
 
-@pytest.mark.parametrize("cost_unit", ["row", "pair"])
+@pytest.mark.parametrize("cost_unit", ["row", "evaluation"])
 def test_batches_of_float32_have_few_sizes_or_are_full(
     cost_unit: str,
     gaussian_denoiser: Callable[..., Any],
@@ -256,7 +256,12 @@ def test_float64_is_not_padded(gaussian_denoiser: Callable[..., Any], means: dic
 
 @pytest.mark.parametrize(
     ("dtype", "cost_unit", "batch_size"),
-    [(torch.float64, "row", 3), (torch.float64, "pair", 7), (torch.float32, "pair", 2), (torch.float32, "row", 1)],
+    [
+        (torch.float64, "row", 3),
+        (torch.float64, "evaluation", 7),
+        (torch.float32, "evaluation", 2),
+        (torch.float32, "row", 1),
+    ],
 )
 def test_errors_are_averaged_over_the_prompts_of_a_class(
     dtype: torch.dtype,
@@ -278,7 +283,7 @@ def test_errors_are_averaged_over_the_prompts_of_a_class(
 
         def predict(self, x_t: Any, t: Any, row: Any, condition: Any) -> torch.Tensor:
             nonlocal largest
-            largest = max(largest, len(row if cost_unit == "pair" else x_t))
+            largest = max(largest, len(row if cost_unit == "evaluation" else x_t))
             return super().predict(x_t, t, row, condition)
 
     options: dict[str, Any] = {"allocation": FixedTrials(4), "batch_size": batch_size}
@@ -330,7 +335,7 @@ def crowded(gaussian_denoiser: Callable[..., Any]) -> type[Any]:
     return Crowded
 
 
-@pytest.mark.parametrize("cost_unit", ["row", "pair"])
+@pytest.mark.parametrize("cost_unit", ["row", "evaluation"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_batches_halve_for_good_when_memory_runs_out(
     dtype: torch.dtype,

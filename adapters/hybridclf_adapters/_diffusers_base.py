@@ -41,7 +41,7 @@ class DiffusersDenoiser(ABC):
         Device of the network.
     """
 
-    cost_unit: Literal["row", "pair"] = "pair"
+    cost_unit: Literal["row", "evaluation"] = "evaluation"
     without: ClassVar[Mapping[str, Any]] = {}
     """Keywords of `from_pretrained` that leave out the parts for generation only."""
     optional: ClassVar[tuple[str, ...]] = ()

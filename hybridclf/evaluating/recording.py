@@ -81,7 +81,7 @@ class Recording:
         Decides the noise.
     n_prompts : int
         Prompts of each class: the evaluations that one error stands for.
-    cost_unit : "row" or "pair"
+    cost_unit : "row" or "evaluation"
         What the denoiser's cost is counted in: rows, or evaluations.
     groups : int array `[n]` or None
         Numbers of the groups of images that belong together; None if each is alone.

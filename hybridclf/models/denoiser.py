@@ -60,7 +60,7 @@ class LateConditionedDenoiser:
         under autocast or outside of inference mode. Set False to count or time single kernels.
     """
 
-    cost_unit: Literal["row", "pair"] = "row"
+    cost_unit: Literal["row", "evaluation"] = "row"
 
     def __init__(
         self,

@@ -183,7 +183,7 @@ def level(t: float) -> int:
 def test_it_is_a_denoiser_of_pairs(name: str, denoiser: Callable[[str], Any]) -> None:
     it = denoiser(name)
     assert isinstance(it, Denoiser)
-    assert it.cost_unit == "pair"
+    assert it.cost_unit == "evaluation"
     assert it.dtype == torch.float32
     assert it.device == torch.device("cpu")
     assert it.shape == {"i": (3, 16, 16), "3": (16, 8, 8)}.get("3" if "sd3" in name else name[0], (4, 8, 8))

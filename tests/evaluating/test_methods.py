@@ -41,7 +41,7 @@ def bounded_denoiser(gaussian_denoiser: type) -> type:
     return Bounded
 
 
-@pytest.mark.parametrize(("cost_unit", "trials"), [("row", 64), ("pair", 64), ("row", 24), ("row", 100)])
+@pytest.mark.parametrize(("cost_unit", "trials"), [("row", 64), ("evaluation", 64), ("row", 24), ("row", 100)])
 def test_every_method_is_replayed_as_it_is_run(
     make_world: Callable[..., Any], bounded_denoiser: type, cost_unit: str, trials: int
 ) -> None:

@@ -27,7 +27,7 @@ def recorded(world: Any, **options: Any) -> Recording:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("cost_unit", ["row", "pair"])
+@pytest.mark.parametrize("cost_unit", ["row", "evaluation"])
 def test_errors_are_those_of_the_reranker(
     make_world: Callable[..., Any], variance_denoiser: type, dtype: torch.dtype, cost_unit: str
 ) -> None:

@@ -112,7 +112,7 @@ def test_answers_are_the_offline_ones(
     priors: list[np.ndarray],
 ) -> None:
     """From four threads, in any order: but for rounding, as other images share their batches."""
-    cost_unit, rtol = ("pair", 1e-4) if dtype == torch.float32 else ("row", 1e-6)
+    cost_unit, rtol = ("evaluation", 1e-4) if dtype == torch.float32 else ("row", 1e-6)
 
     def stage() -> Reranker:
         denoiser = gaussian_denoiser(means, dtype=dtype, cost_unit=cost_unit)
@@ -192,7 +192,7 @@ def test_late_arrivals_join_the_running_batch(gated: Gate, images: np.ndarray) -
     assert sum(gated.rows) == a.rows + sum(r.rows for r in others)
 
 
-@pytest.mark.parametrize("cost_unit", ["row", "pair"])
+@pytest.mark.parametrize("cost_unit", ["row", "evaluation"])
 def test_clients_take_turns(
     cost_unit: str, gaussian_denoiser: Callable[..., Any], means: dict[str, np.ndarray], images: np.ndarray
 ) -> None:
@@ -323,7 +323,7 @@ def test_a_poisonous_image_costs_only_itself(
             return x0
 
     def stage() -> Reranker:
-        denoiser = Picky(means, dtype=torch.float32, cost_unit="pair")
+        denoiser = Picky(means, dtype=torch.float32, cost_unit="evaluation")
         return Reranker(denoiser, allocation=FixedTrials(4), fusion=FUSED, batch_size=16)
 
     log_prior = np.log([0.1, 0.3, 0.05, 0.35, 0.2])

@@ -15,7 +15,7 @@ from hybridclf.tuning.objective import Conditions, Objective, TimeProfile, measu
 class Shrinking:
     """Denoiser port whose predicted noise is x_t times the label's factor; α = 1 - t, σ = t."""
 
-    shape, dtype, device, cost_unit = (2, 3, 3), torch.float32, torch.device("cpu"), "pair"
+    shape, dtype, device, cost_unit = (2, 3, 3), torch.float32, torch.device("cpu"), "evaluation"
     encodes_anew, denoiser = False, None
 
     def condition(self, labels: list[float]) -> dict[str, Tensor]:

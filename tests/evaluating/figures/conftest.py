@@ -20,7 +20,7 @@ def make_study() -> Callable[..., Study]:
     telling `[T]` is by how much the wrong candidates' errors exceed the right one's, by time.
     """
 
-    def make(telling: np.ndarray | None = None, cost_unit: str = "pair", k: int = 3, n_classes: int = 4) -> Study:
+    def make(telling: np.ndarray | None = None, cost_unit: str = "evaluation", k: int = 3, n_classes: int = 4) -> Study:
         rng = np.random.default_rng(0)
         t = (even_order(T) + 0.5) / T
         log_proba = np.log(rng.dirichlet(np.ones(n_classes), N))

@@ -787,6 +787,10 @@ def test_a_wrong_number_of_features(given: HybridClassifier, trained: HybridClas
 
 
 def test_images_of_another_or_of_mixed_size(trained: HybridClassifier) -> None:
+    with pytest.raises(InvalidInputError, match=r"X is one image, give a list of images: \[X\]"):
+        trained.predict(np.zeros((8, 8, 1)))
+    with pytest.raises(InvalidInputError, match="got images of 8x8x3; give them 1 channels, or PIL images"):
+        trained.predict(np.zeros((2, 8, 8, 3)))
     with pytest.raises(InvalidInputError, match="expected images of 8x8x1, got images of 9x8x1; resize them first"):
         trained.predict(np.zeros((2, 9, 8)))
     with pytest.raises(InvalidInputError, match="expected images of 8x8x1, got images of 8x8x3"):
@@ -908,3 +912,13 @@ def test_nothing_is_predicted_before_fit(method: str, blobs: Any) -> None:
         getattr(HybridClassifier(), method)(blobs[0])
     with pytest.raises(NotFittedError, match="not fitted yet"):
         HybridClassifier().calibrate(*blobs)
+
+
+def test_images_of_another_scale_than_the_denoisers_are_noticed() -> None:
+    """All are one grey to the denoiser, and re-ranking would seem not to pay."""
+    digits, denoiser = load_digits(), HybridClassifier.from_pretrained("digits").denoiser_
+    X, y = digits.images[:200], digits.target[:200]
+    tier_1 = FrozenEstimator(GaussianNB().fit(X.reshape(200, -1) / 16, y))
+    with pytest.warns(UserWarning, match=r"vary 0\.06\d times as much as those that the denoiser was trained on"):
+        HybridClassifier(tier_1, denoiser, random_state=0).fit(X / 16, y)
+    HybridClassifier(tier_1, denoiser, random_state=0).fit(X, y)  # without a warning, which would be an error

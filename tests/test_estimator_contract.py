@@ -102,6 +102,30 @@ def test_balanced_weights_are_scikit_learns(noting: Noting, denoiser: Any) -> No
     np.testing.assert_allclose(extra["sample_weight"], expected)
 
 
+def test_balanced_weights_leave_out_items_of_weight_zero(denoiser: Any) -> None:
+    kept = np.arange(N) % 3 > 0
+    kept[Y == 0] &= np.arange(N)[Y == 0] < 40
+    frozen = FrozenEstimator(GaussianNB().fit(X, Y))
+    zero = quick(frozen, denoiser, class_weight="balanced").fit(X, Y, sample_weight=kept.astype(float))
+    alone = quick(frozen, denoiser, class_weight="balanced").fit(X[kept], Y[kept])
+    np.testing.assert_array_equal(zero.predict_proba(X), alone.predict_proba(X))
+    for weights in ({0: 0, 1: 0, 2: 0}, {0: -1.0, 1: 1.0, 2: 1.0}):
+        with pytest.raises(InvalidInputError, match="class_weight must"):
+            quick(frozen, denoiser, class_weight=weights).fit(X, Y)
+
+
+def test_gaps_among_groups_are_groups_of_their_own(denoiser: Any) -> None:
+    frozen = FrozenEstimator(GaussianNB().fit(X, Y))
+    numbers, *gaps = np.arange(N), np.full(N, None), np.full(N, np.nan)
+    alone = quick(frozen, denoiser).fit(X, Y, groups=numbers)
+    for groups in gaps:
+        clf = quick(frozen, denoiser).fit(X, Y, groups=groups)
+        assert clf.worth_ == alone.worth_
+        assert (
+            clf.calibrate(X, Y, groups=groups).worth_ == clone(alone).fit(X, Y).calibrate(X, Y, groups=numbers).worth_
+        )
+
+
 def test_a_rare_class_gains_by_balanced_weights(denoiser: Any) -> None:
     rare = (Y > 0) | (np.arange(N) < 12)
     plain, balanced = (
@@ -407,7 +431,7 @@ def test_parameters_set_after_fit_are_checked_or_wait_for_the_next(denoiser: Any
     before = clf.predict_proba(X)
     clf.set_params(objective="l1", weighting="uniform", class_weight="balanced", cv=3)
     np.testing.assert_array_equal(clf.predict_proba(X), before)
-    for name, value in {"top_k": 0, "allocation": "race", "batch_size": -1}.items():
+    for name, value in {"top_k": "5", "allocation": "race", "batch_size": -1}.items():
         with pytest.raises((InvalidInputError, InvalidTypeError), match=name):
             clone(clf).fit(X, Y).set_params(**{name: value}).predict(X)
 

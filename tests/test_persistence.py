@@ -1,5 +1,6 @@
 """What is saved comes back to the last bit, and what cannot be trusted or understood is refused."""
 
+import copy
 import json
 import os
 import shutil
@@ -175,6 +176,14 @@ def test_a_loaded_model_is_the_saved_one_to_the_last_bit(kind: str, tmp_path: Pa
     assert {k: v for k, v in settings.items() if k not in changed} == {
         k: v for k, v in wanted.items() if k not in changed
     }
+
+
+def test_parameters_for_the_next_fit_change_nothing_by_a_save(model: HybridClassifier, tmp_path: Path) -> None:
+    changed = copy.copy(model).set_params(objective="l1", weighting="uniform")
+    changed.save(tmp_path / "model")
+    loaded = HybridClassifier.load(tmp_path / "model")
+    assert (loaded.objective, loaded.weighting) == ("l1", "uniform")
+    np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
 
 
 def test_the_kinds_are_what_they_are_called() -> None:

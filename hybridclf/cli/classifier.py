@@ -14,7 +14,7 @@ from ..models import LateConditionedDenoiser
 from ..pair_training.start_from import known_images
 from ..persistence import read_description
 from ..pretrained.catalog import DEFAULT_MODEL, model_folder
-from ..proposer import resolve_proposer
+from ..proposer import is_trained, resolve_proposer
 
 __all__ = ["behind", "choose_classifier", "images_trained_on"]
 
@@ -112,6 +112,13 @@ def behind(
         raise InvalidInputError(
             f"{model} is no model of photographs, with values of 0 to 255, as a tier 1 by name takes; give one that is"
         )
+    tier_1 = resolve_proposer(proposer, {"device": "cpu"})
+    if not is_trained(tier_1):
+        raise InvalidInputError(
+            f"{proposer!r} is a classifier that is not trained; name a trained one (timm:…, open_clip:…), or put "
+            "your own before the model in Python, HybridClassifier(FrozenEstimator(own), clf.denoiser_).fit(X, y), "
+            "save that and give its folder as --model"
+        )
     parameters: dict[str, Any] = pair.get_params(deep=False) | {"proposer": proposer, "random_state": pair._seed}
     parameters["image_shape"] = pair.image_shape_
     if template is not None:
@@ -119,13 +126,17 @@ def behind(
     if not isinstance(pair.denoiser, str):
         parameters["denoiser"] = denoiser
     if isinstance(denoiser, LateConditionedDenoiser):
-        parameters["image_shape"] = _shape_for(proposer, denoiser, source)
+        parameters["image_shape"] = _shape_for(proposer, getattr(tier_1, "resize_side", None), denoiser, source)
     return HybridClassifier(**parameters).fit(None, pair.classes_.tolist())
 
 
-def _shape_for(proposer: str, denoiser: LateConditionedDenoiser, source: str | Path) -> tuple[int, ...]:
-    """Shape (H, W, C) of the images for both tiers: the multiple of the denoiser's size that serves tier 1."""
-    wanted = getattr(resolve_proposer(proposer, {"device": "cpu"}), "resize_side", None)
+def _shape_for(
+    proposer: str, wanted: int | None, denoiser: LateConditionedDenoiser, source: str | Path
+) -> tuple[int, ...]:
+    """Shape (H, W, C) of the images for both tiers: the multiple of the denoiser's size that serves tier 1.
+
+    Wanted is the side in pixels that tier 1 takes; None if it does not say.
+    """
     channels, *sides = denoiser.shape
     if wanted is None:
         warnings.warn(

@@ -97,6 +97,10 @@ def _unfold(array: np.ndarray, wanted: tuple[int, ...]) -> np.ndarray:
         advice = "resize them first"
         if len(wanted) == 3 and array.shape[1:] == (wanted[2], *wanted[:2]):
             advice = "channels come last: X.permute(0, 2, 3, 1) of a tensor, X.transpose(0, 2, 3, 1) of an array"
+        elif array.ndim == 4 and array.shape[:3] == wanted:  # its rows were taken for images
+            advice = "X is one image, give a list of images: [X]"
+        elif len(wanted) == 3 and array.shape[1:3] == wanted[:2]:
+            advice = f"give them {wanted[2]} channels, or PIL images, which are converted"
         raise InvalidInputError(f"expected {describe(wanted)}, got {describe(array.shape[1:])}; {advice}")
     return array
 

@@ -136,15 +136,20 @@ def largest_multiple(source: str | Path, unit: int, wanted: int, group: str | No
 
 
 def numbered(groups: Sequence[Any]) -> np.ndarray:
-    """Number groups from 0 in order of first appearance; each None is a group of its own.
+    """Number groups from 0 in order of first appearance; each gap (None, NaN) is a group of its own.
 
     >>> numbered(["b", None, "a", "b", None])
     array([0, 1, 2, 0, 3])
     """
     numbers: dict[Any, int] = {}
     # (i, None) equals no group that a table can hold
-    keys = [(i, None) if group is None else group for i, group in enumerate(groups)]
+    keys = [(i, None) if _is_missing(group) else group for i, group in enumerate(groups)]
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def _is_missing(group: Any) -> bool:
+    """Tell None, NaN, NaT and pandas' NA from all else."""
+    return group is None or type(group).__name__ == "NAType" or bool(group != group)
 
 
 def _bytes(n: int, size: int) -> int:

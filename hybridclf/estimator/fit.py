@@ -12,6 +12,7 @@ from sklearn.utils import _safe_indexing, check_consistent_length, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
 from ..data.arrays import Items
+from ..data.datasets import numbered
 from ..denoising.weighting import resolve_weighting
 from ..devices import as_device
 from ..errors import InvalidInputError, UncalibratedWarning
@@ -23,7 +24,7 @@ from ..fitting.resolve_tiers import for_labels, resolve_tiers
 from ..fitting.routing import Metadata, check_taken, metadata_of, weights_of
 from ..fitting.splitting import splits_among
 from ..fitting.tier_fitter import FittedTiers, Sample, TierFitter
-from ..fitting.validation import check_classes, check_labels, check_parameters, class_numbers
+from ..fitting.validation import check_classes, check_labels, check_parameters, class_numbers, warn_of_scale
 from ..fitting.worth import Worth
 from ..models import LateConditionedDenoiser
 from ..proposer import check_answers, is_trained
@@ -122,6 +123,7 @@ class FitsTiers(ReadsItems):
         self._seed = draw_seed(self.random_state)
         if isinstance(denoiser, LateConditionedDenoiser) and self.image_shape_ is not None:
             denoiser = denoiser.taking(self.image_shape_)
+            warn_of_scale(denoiser, items.images)
         sample = Sample(items, numbers, metadata.weight, metadata.groups)
         tiers, recording = self._cross_fit(proposer, denoiser, items.images, metadata.proposer).fit(sample, cv)
         self._keep(tiers)
@@ -177,8 +179,8 @@ class FitsTiers(ReadsItems):
         check_parameters(self)
         items, y = self._read_labelled(X, y)
         if groups is not None:
-            groups = column_or_1d(groups)
             check_consistent_length(y, groups)
+            groups = numbered(column_or_1d(groups).tolist())
         sample = Sample(items, class_numbers(y, self.classes_), weights_of(None, self.class_weight, y), groups)
         if max_loss is not None:
             check_number("max_loss", max_loss, above=0, below=1)
@@ -194,7 +196,7 @@ class FitsTiers(ReadsItems):
         if max_loss is None:
             self._calibrate(cross.record(tiers, sample, progress=self.verbose))
             return
-        kept, out = fit_and_test(sample.y, self._seed, sample.groups)
+        kept, out = fit_and_test(len(sample.y), self._seed, sample.groups)
         check_enough(len(out), max_loss, delta)
         ordering = cross.record(tiers, sample.select(kept), progress=self.verbose)
         self._calibrate(ordering)

@@ -233,8 +233,8 @@ class Predicts(FitsTiers):
         return np.where(self._novel(items), "novel", np.where(self._usual_looking(items), "off", "")).tolist()
 
     def _decide(self, items: Items) -> tuple[np.ndarray, list[RerankResult]]:
+        stage = self.reranker()  # first, as it checks the parameters
         candidates, log_prior, all_log_prior = self._propose(items)
-        stage = self.reranker()
         stage.check_prior = False  # it is that of the tier 1 which the fusion was fitted for
         results = stage.rerank(items.images, candidates, log_prior, aside=self._aside(items), progress=self.verbose)
         return self._posterior(all_log_prior, results), results

@@ -84,12 +84,13 @@ def corrupted_copies(study: Study) -> list[Shifted]:
         raise InvalidInputError(
             f"images of {images.shape[3]} channels cannot be corrupted, only of 1 or 3; leave `corrupt` out"
         )
+    units = None if study.test.groups is None else study.test.groups[chosen]
     names = [list(STRENGTHS)[i % len(STRENGTHS)] for i in range(len(chosen))]
     copies = []
     for severity in SEVERITIES:
         bent = [_copy(image, study, names[i], severity, i) for i, image in enumerate(images)]
         together = np.stack(bent) if isinstance(images, np.ndarray) else bent
-        copies.append(Shifted(f"corrupted, severity {severity}", together, y, names))
+        copies.append(Shifted(f"corrupted, severity {severity}", together, y, names, units=units))
     return copies
 
 

@@ -149,7 +149,7 @@ def evaluate(
             )
         _check_enough(numbers, units, calibrating)
         if bound is not None:
-            check_bound(clf, numbers[calibrating], units[calibrating], bound)
+            check_bound(clf, units[calibrating], bound)
     recording = record(
         clf,
         items,
@@ -280,8 +280,8 @@ def _check_enough(y: np.ndarray, groups: np.ndarray, calibrating: np.ndarray) ->
             )
         if len(own) < FEWEST:
             raise InvalidInputError(
-                f"there are {len(own)} images {name}, and at least {FEWEST} are needed; give more, or another share to "
-                "calibrate on"
+                f"there are {len(own)} images {name}, and at least {FEWEST} are needed; give more, or other images "
+                "to calibrate on (--calibrate DATA; in Python another share, too)"
             )
 
 

@@ -68,15 +68,15 @@ class HeldToIt:
         )
 
 
-def check_bound(clf: HybridClassifier, y: np.ndarray, groups: np.ndarray, bound: Bound) -> None:
-    """Check that the images to calibrate on, of classes y `[n]` and groups `[n]`, could show a bound at all.
+def check_bound(clf: HybridClassifier, groups: np.ndarray, bound: Bound) -> None:
+    """Check that the images to calibrate on, of groups `[n]`, could show a bound at all.
 
     Raises
     ------
     InvalidInputError
         If they are too few; the error says how many would do.
     """
-    check_enough(len(fit_and_test(y, clf._seed, groups)[1]), *bound)
+    check_enough(len(fit_and_test(len(groups), clf._seed, groups)[1]), *bound)
 
 
 def bounded(
@@ -111,7 +111,7 @@ def bounded(
         If there is no image to fit or to test on with its right class among the candidates.
     """
     calibration, weighting = calibration.first(INFORMATIVE_TRIALS), resolve_weighting(clf._weighting)
-    parts = fit_and_test(calibration.y, clf._seed, calibration.groups)
+    parts = fit_and_test(len(calibration), clf._seed, calibration.groups)
     ordering, testing = (calibration.select(part).for_fitting(clf._objective) for part in parts)
     allocation = Race() if clf.allocation is None else clf.allocation
     fitted = calibrate(ordering, clf.classes_, allocation, clf.top_k, weighting, clf._seed)

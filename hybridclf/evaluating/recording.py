@@ -22,8 +22,8 @@ from .storage import CHUNK, Arrays, RecordingFolder, digest_of
 __all__ = ["Recording", "record"]
 
 
-_PLAIN = ("log_proba", "novel", "candidates")
-"""Arrays of a recording by image, beside the errors."""
+_PLAIN = ("log_proba", "candidates")
+"""Arrays of a recording by image that are kept, beside the errors."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,6 @@ class _Chunk:
     """Recording of a few images, with the attributes of `Recording`."""
 
     log_proba: np.ndarray
-    novel: np.ndarray
     candidates: np.ndarray
     errors: dict[str, np.ndarray]
 
@@ -130,7 +129,7 @@ class Recording:
 
     def select(self, images: np.ndarray) -> "Recording":
         """The recording of some of the images, by bool `[n]` or position."""
-        names = ("y", "usual", "log_prior", *_PLAIN, *(["groups"] if self.groups is not None else []))
+        names = ("y", "novel", "usual", "log_prior", *_PLAIN, *(["groups"] if self.groups is not None else []))
         own = {name: getattr(self, name)[images] for name in names}
         return replace(self, **own, errors={name: table[images] for name, table in self.errors.items()})
 
@@ -216,7 +215,7 @@ def record(
         log_proba = aligned_log_proba(clf.proposer_, own, clf.classes_)
         candidates = np.argsort(-log_proba, axis=1, kind="stable")[:, :k]
         errors = dict(zip(ask.objectives, np.moveaxis(ask(own.images, candidates, trials), 3, 0), strict=True))
-        return _Chunk(log_proba, clf._novel(own), candidates, errors)
+        return _Chunk(log_proba, candidates, errors)
 
     store = None if folder is None else RecordingFolder(folder, _manifest(clf, items, y, ask, k))
     if store is not None and (known := _Chunk.of(store.load(0))) is not None:
@@ -252,7 +251,8 @@ def _joined(
     return Recording(
         classes=clf.classes_,
         y=y,
-        # two that are not kept, as another calibration of the same tiers says otherwise
+        # three that are not kept, as another fit or calibration of the same tiers says otherwise
+        novel=clf._novel(items),
         log_prior=clf._flattened(plain["log_proba"], items),
         usual=clf._usual_looking(items),
         **plain,

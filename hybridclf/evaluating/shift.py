@@ -129,21 +129,24 @@ def shift_rows(
     """
     names, others = [TIER_1, study.methods[1].name, study.hybrid], proposers or {}
     clean = [_row(AS_GIVEN, study.scores[name]) for name in names]
-    clean += [_baseline(study, AS_GIVEN, name, own, study.test_items, study.test.y) for name, own in others.items()]
+    test = (study.test_items, study.test.y, study.test.groups)
+    clean += [_baseline(study, AS_GIVEN, name, own, *test) for name, own in others.items()]
     rows = list(clean)
     for i, own in enumerate(shifted):
         found = _on(study, names, own, folder and folder / f"{i}")
         items, y = study.clf._read(own.images), class_numbers(np.asarray(own.y), study.clf.classes_)
-        found += [_baseline(study, own.name, name, other, items, y) for name, other in others.items()]
+        found += [_baseline(study, own.name, name, other, items, y, own.units) for name, other in others.items()]
         rows += _beyond_line(clean, found, known) if others or known else found
     return rows
 
 
-def _baseline(study: Study, source: str, name: str, proposer: Any, items: Items, y: np.ndarray) -> ShiftRow:
-    """A baseline's answers to some images."""
+def _baseline(
+    study: Study, source: str, name: str, proposer: Any, items: Items, y: np.ndarray, units: np.ndarray | None
+) -> ShiftRow:
+    """A baseline's answers to some images, of which those of one unit belong together."""
     posterior = softmax(aligned_log_proba(proposer, items, study.clf.classes_), axis=1)
     nothing = np.zeros(len(y), dtype=int)
-    row = _row(source, score(name, Answers(posterior, nothing, nothing, [""] * len(y)), y))
+    row = _row(source, score(name, Answers(posterior, nothing, nothing, [""] * len(y)), y, units))
     return replace(row, baseline=True)
 
 
@@ -186,7 +189,8 @@ def _on(study: Study, names: Sequence[str], shifted: Shifted, folder: Path | Non
     rows = []
     for method in (method for method in study.methods if method.name in names):
         answers = replay(method, recording)
-        row, labels = _row(shifted.name, score(method.name, answers, y)), study.clf.classes_[answers.label].tolist()
+        row = _row(shifted.name, score(method.name, answers, y, shifted.units))
+        labels = study.clf.classes_[answers.label].tolist()
         if shifted.groups is not None:
             row = replace(row, worst_group=worst_group(answers.label == y, shifted.groups))
         if shifted.textures is not None:

@@ -37,6 +37,9 @@ class Shifted:
         Labels of the textures, in a cue conflict.
     notes : tuple of str
         Sentences on what was not looked at.
+    units : int array `[n]` or None
+        Numbers of images that belong together, such as frames of a film, for which the intervals allow; None if each is
+        alone.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Shifted:
     groups: Sequence[Any] | None = None
     textures: Sequence[Label] | None = None
     notes: tuple[str, ...] = ()
+    units: np.ndarray | None = None
 
 
 def read_shifted(

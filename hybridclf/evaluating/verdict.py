@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from math import ceil
 
-from scipy.stats import binomtest
-
 from .cost import Cost
 from .scores import Difference
 from .settings import Settings
@@ -13,9 +11,6 @@ __all__ = ["Verdict", "verdict_of"]
 
 POINT = 0.01
 """A gain that is not above this can be taken for nothing, if its interval has zero in it."""
-
-FEW_FIXED = 10
-"""Fixed images below which the bootstrap's interval is too narrow: it does not know of any that it has not seen."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +57,12 @@ def verdict_of(difference: Difference, cost: Cost, settings: Settings, n_images:
         return Verdict(sentence, True, difference)
     if gain.high < 0:
         return Verdict(f"Re-ranking does harm here, {change}: use tier 1.", False, difference)
-    is_off = settings.own and not settings.pays
-    if gain.high <= POINT and (is_off or _most_gained(difference, n_images) <= POINT):
+    off = settings.own and not settings.pays and not difference.fixed and not difference.broken
+    if off or gain.high <= POINT:
         return Verdict(f"It adds nothing here: use tier 1. Re-ranking makes {change}.", False, difference)
     unknown = f"{n_images} images cannot tell whether re-ranking adds anything"
     advice = "" if settings.pays else "; until then use tier 1"
     return Verdict(f"{unknown}: {change} {price}; {_more(difference, n_images)}{advice}.", None, difference)
-
-
-def _most_gained(difference: Difference, n_images: int) -> float:
-    """Upper end of the gain: of few fixed images the exact bound of their share, less the share that is broken."""
-    if difference.fixed >= FEW_FIXED:
-        return difference.accuracy.high
-    share = binomtest(difference.fixed, n_images).proportion_ci(0.95, method="exact").high
-    return float(share) - difference.broken / n_images
 
 
 def _points(value: float, sign: bool = False) -> str:

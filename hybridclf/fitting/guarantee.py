@@ -22,7 +22,6 @@ from ..reranking.fusion import Fusion
 from .calibration import Calibration, in_order
 from .recording import Recording
 from .replay import replay
-from .splitting import hold_out
 
 __all__ = [
     "Guarantee",
@@ -192,16 +191,20 @@ class Replays:
         return costs
 
 
-def fit_and_test(y: np.ndarray, seed: int, groups: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Split images of classes y `[n]`: positions of the third to fit the fusion on, and of those to test settings on.
+def fit_and_test(n: int, seed: int, groups: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Split n images: positions of the third to fit the fusion on, and of those to test settings on.
 
-    Tests take independent images: of those of one group `[n]` there is one by chance, the first as the seed says.
+    Chance alone decides, so that what is tested is drawn as all images were: a split by class would never test the only
+    image of one. Tests take independent images: of those of one group `[n]` there is one, by chance.
     """
-    fitted, tested = hold_out(y, 1 - FIT_SHARE, seed, groups)
+    order = np.random.default_rng(seed).permutation(n)
     if groups is None:
-        return fitted, tested
-    order = np.random.default_rng(seed).permutation(tested)
-    return fitted, np.sort(order[np.unique(groups[order], return_index=True)[1]])
+        n_fitted = int(n * FIT_SHARE)
+        return np.sort(order[:n_fitted]), np.sort(order[n_fitted:])
+    names, first = np.unique(groups[order], return_index=True)
+    chosen = order[np.sort(first)]  # one image of each group, both in an order of chance
+    n_fitted = int(len(names) * FIT_SHARE)
+    return np.flatnonzero(np.isin(groups, groups[chosen[:n_fitted]])), np.sort(chosen[n_fitted:])
 
 
 def check_enough(n: int, max_loss: float, delta: float) -> None:

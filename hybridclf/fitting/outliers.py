@@ -105,8 +105,8 @@ def novelty_test(clf: Any) -> NoveltyTest:
     test: NoveltyTest | None = clf.calibration_ and clf.calibration_.novelty
     if not test:
         raise InvalidInputError(
-            "novelty needs a calibration on images of one size; call calibrate(X, y) with at least "
-            f"{FEWEST_IMAGES} of them that neither tier was trained on"
+            f"novelty needs a calibration on at least {FEWEST_IMAGES} images of one size that neither tier was trained "
+            "on; call calibrate(X, y), or type hybridclf calibrate DATA OUT --model MODEL"
         )
     if clf.reject is not None and clf.reject * (len(test.scores) + 1) < 1:
         raise InvalidInputError(

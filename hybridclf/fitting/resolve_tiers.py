@@ -71,6 +71,8 @@ def resolve_denoiser(denoiser: Any, options: Mapping[str, Any]) -> Any:
     """
     if isinstance(denoiser, str):
         return plugins.offer("denoiser", denoiser, options)
+    if hasattr(denoiser, "denoiser_"):
+        raise InvalidTypeError(f"denoiser is a {type(denoiser).__name__}; pass its tier 2, its attribute denoiser_")
     if denoiser is not None and not callable(getattr(denoiser, "predict", None)):
         raise InvalidTypeError(f"denoiser must have the methods of hybridclf.Denoiser, got {denoiser!r}")
     return denoiser

@@ -82,7 +82,7 @@ def folds(y: np.ndarray, cv: Any, seed: int, groups: np.ndarray | None = None) -
             "give a number of folds, or a splitter that holds each out at most once, such as StratifiedKFold"
         )
     for kept, out in splits:
-        kept, out = _keeping_classes(np.asarray(kept), np.asarray(out), y)
+        kept, out = _keeping_classes(np.asarray(kept), np.asarray(out), y, groups)
         if len(out):
             yield kept, out
 
@@ -126,10 +126,15 @@ def hold_out(y: np.ndarray, share: float, seed: int, groups: np.ndarray | None =
     n_out = min(int(np.ceil(share * len(common))), len(common) - 1)  # something is left to train on
     _, chosen = train_test_split(common, test_size=n_out, random_state=seed, stratify=strata)
     held = np.isin(unit, chosen)
-    return _keeping_classes(np.flatnonzero(~held), np.flatnonzero(held), y)
+    return _keeping_classes(np.flatnonzero(~held), np.flatnonzero(held), y, groups)
 
 
-def _keeping_classes(kept: np.ndarray, out: np.ndarray, y: np.ndarray) -> Split:
-    """The split with all images moved to `kept` whose class would have none there."""
+def _keeping_classes(kept: np.ndarray, out: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> Split:
+    """The split with all images moved to `kept` whose class would have none there, and their groups with them.
+
+    A group that a splitter has put on both sides already is not moved.
+    """
     lost = ~np.isin(y[out], y[kept])
+    if groups is not None:
+        lost |= np.isin(groups[out], groups[out[lost]]) & ~np.isin(groups[out], groups[kept])
     return np.concatenate([kept, out[lost]]), out[~lost]

@@ -1,5 +1,6 @@
 """Checks of the estimator's parameters and labels, each with one error that says what to do."""
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +14,10 @@ from ..reranking.allocation import check_allocation
 from ..utils.bounds import check_number, check_whole, is_whole
 from ..utils.names import told_apart
 
-__all__ = ["check_classes", "check_labels", "check_parameters", "check_prompts", "class_numbers"]
+__all__ = ["check_classes", "check_labels", "check_parameters", "check_prompts", "class_numbers", "warn_of_scale"]
+
+SPREAD, SCALE_IMAGES = 5.0, 200
+"""Times by which the spread of images may differ from that of a denoiser's, and images that tell."""
 
 
 def check_parameters(clf: Any) -> None:
@@ -40,7 +44,7 @@ def check_parameters(clf: Any) -> None:
     if clf.architecture not in ("auto", "mlp", "unet"):
         raise InvalidInputError(f'architecture must be "auto", "mlp" or "unet", got {clf.architecture!r}')
     _check_class_weight(clf.class_weight)
-    if clf.n_jobs is not None and (not is_whole(abs(clf.n_jobs) if isinstance(clf.n_jobs, int) else clf.n_jobs, 1)):
+    if clf.n_jobs is not None and not (is_whole(clf.n_jobs, 1) or is_whole(-clf.n_jobs, 1)):
         raise InvalidInputError(f"n_jobs must be None or a whole number other than 0, got {clf.n_jobs!r}")
     check_allocation(clf.allocation)
     check_dtype(clf.dtype, clf.denoiser)
@@ -159,4 +163,22 @@ def check_classes(classes: np.ndarray, numbers: np.ndarray, trains: bool) -> Non
     if trains and len(missing):
         raise InvalidInputError(
             f"no image of class {classes.tolist()[missing[0]]!r}: a denoiser cannot be trained for a class it never saw"
+        )
+
+
+def warn_of_scale(denoiser: Any, images: Any) -> None:
+    """Warn if images hold numbers of another scale than those that a late-conditioned denoiser was trained on.
+
+    Pixels of 0 to 1 are all one grey to a denoiser of 0 to 255, and re-ranking would seem not to pay.
+    """
+    if len(denoiser.shape) == 1:  # columns of a table may have any spread
+        return
+    times = float(denoiser.encode(images[:SCALE_IMAGES]).float().std())
+    if not 1 / SPREAD <= times <= SPREAD:
+        warnings.warn(
+            f"the images vary {times:.2g} times as much as those that the denoiser was trained on (their standard "
+            f"deviation was {float(np.mean(denoiser.scale)):.3g}); if that is another scale, such as 0 to 1 in place "
+            "of 0 to 255, give both tiers images in the denoiser's",
+            UserWarning,
+            stacklevel=4,
         )

@@ -165,7 +165,7 @@ class Worth:
             return f"Re-ranking {why} and is off, use tier 1: {figures}."
         off = f" It is off for {', '.join(map(str, self.harmed))}, which it would harm." if self.harmed else ""
         # of log loss, held-out images tell sooner
-        by = "" if self.accuracy_gain.low > 0 else " by log loss, while they cannot tell of accuracy"
+        by = "" if self.accuracy_gain.low > 0 else " by log loss (whether by accuracy, these images cannot tell)"
         return f"Re-ranking pays{by}: {figures}.{off}"
 
     def _figures(self, images: str) -> str:

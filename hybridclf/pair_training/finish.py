@@ -121,7 +121,8 @@ def _calibrated(proposer: Any, network: Any, data: TrainingData, n_images: int, 
         verbose=progress,
         random_state=data.settings.seed,
     )
-    return clf.fit(*data.some_held_out(data.fit_on[:n_images]))
+    chosen = data.fit_on[:n_images]
+    return clf.fit(*data.some_held_out(chosen), groups=data.held_out_groups[chosen])
 
 
 def _tempered(clf: HybridClassifier, data: TrainingData, most: int) -> Fusion:

@@ -34,6 +34,7 @@ def measure(clf: HybridClassifier, data: TrainingData, usage: HeldOutUse) -> dic
         the accuracy of each of `TIERS`, "intervals" of them (95 %), "classes", "confusions" and the cost.
     """
     images, labels = data.some_held_out(data.measure_on)
+    groups = data.held_out_groups[data.measure_on]
     n_all = len(data.held_out_photos)
     used = {"trained_on": len(data.photos), "all": n_all, "fusion": usage.n_fusion, "measured": len(labels)}
     used |= {"classes": len(data.classes), "measured_classes": len(np.unique(labels))}
@@ -52,22 +53,23 @@ def measure(clf: HybridClassifier, data: TrainingData, usage: HeldOutUse) -> dic
     return {
         "n": len(labels),
         **{name: float(hits.mean()) for name, hits in right.items()},
-        "intervals": {name: asdict(accuracy(hits)) for name, hits in right.items()},
+        "intervals": {name: asdict(accuracy(hits, groups=groups)) for name, hits in right.items()},
         "evaluations": float(np.mean([result.evaluations for result in results])),
         "tier_2_trials": usage.trials,
         "held_out": used,
-        "classes": _by_class(right, labels),
+        "classes": _by_class(right, labels, groups),
         "confusions": _confusions(answers["hybrid"], labels),
     }
 
 
-def _by_class(right: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, dict[str, Any]]:
+def _by_class(right: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray) -> dict[str, dict[str, Any]]:
     """Accuracies and the hybrid's interval by class."""
     found = {}
     for label in np.unique(labels).tolist():
         of = labels == label
         shares = {name: float(hits[of].mean()) for name, hits in right.items()}
-        found[str(label)] = {"n": int(of.sum()), **shares, "interval": asdict(accuracy(right["hybrid"][of]))}
+        interval = accuracy(right["hybrid"][of], groups=groups[of])
+        found[str(label)] = {"n": int(of.sum()), **shares, "interval": asdict(interval)}
     return found
 
 

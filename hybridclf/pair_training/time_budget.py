@@ -163,9 +163,9 @@ class TimePlan:
         """Sentence on a time that is too short for a tier to learn something; "" if it is long enough."""
         short = []
         if self.tier_1 < self.shortest:
-            short.append(f"{_clock(self.tier_1)} for tier 1 (at least {_clock(self.shortest)} is worth it)")
+            short.append(f"tier 1 a time of {_clock(self.tier_1)} (it takes at least {_clock(self.shortest)})")
         if self.n_steps < MIN_STEPS:
-            short.append(f"{self.n_steps} for tier 2 (at least {MIN_STEPS} are worth their time)")
+            short.append(f"tier 2 {self.n_steps} steps (it takes at least {MIN_STEPS})")
         if not short:
             return ""
         return (

@@ -204,6 +204,9 @@ def _describe(parameters: Mapping[str, Any], fitted: Mapping[str, Any]) -> dict[
         "table": None if table is None else table.columns,
         "usual_values": None if usual is None else {"low": usual.low, "high": usual.high},
         "seed": fitted["_seed"],
+        # as fitted: parameters that were set since are for the next `fit`
+        "objective": fitted["_objective"],
+        "weighting": fitted["_weighting"],
         "fitted": {name: fitted[name] for name in _PLAIN if name in fitted},
         "asks_tier_2": fitted["fusion_"].pays,
         "guarantee": asdict(fitted["guarantee_"]) if fitted.get("guarantee_") else None,
@@ -331,8 +334,8 @@ def _learned(saved: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any
         "_seed": saved["seed"],
         "_table": None if table is None else TableEncoder(table),
         "_usual": None if usual is None else UsualValues(**usual),
-        "_objective": parameters["objective"],
-        "_weighting": parameters["weighting"],
+        "_objective": saved.get("objective", parameters["objective"]),
+        "_weighting": saved.get("weighting", parameters["weighting"]),
     }
 
 

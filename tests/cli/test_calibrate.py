@@ -115,7 +115,7 @@ def test_evaluation_behind_another_tier_1(model: Path, data: Path, network: str,
     ("arguments", "message"),
     [
         (("--proposer", "timm:test_resnet", "--model", "digits"), "no model of photographs"),
-        (("--proposer", "sklearn:GaussianNB", "--model", "cifar10"), "needs two tiers that are trained already"),
+        (("--proposer", "sklearn:GaussianNB", "--model", "cifar10"), "is a classifier that is not trained"),
         (("--proposer", "timm:test_resnet"), "give --model NAME or DIR"),
         (("--proposer", "timm:test_resnet/../own.pth", "--model", "cifar10"), "leads out of that folder"),
         (("--delta", "0.1"), "give that, too"),

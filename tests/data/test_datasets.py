@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from hybridclf.data import datasets
-from hybridclf.data.datasets import channel_statistics, largest_multiple, load_labelled, typical_side
+from hybridclf.data.datasets import channel_statistics, largest_multiple, load_labelled, numbered, typical_side
 from hybridclf.errors import InvalidInputError
 
 RNG = np.random.default_rng(0)
@@ -265,3 +265,8 @@ def test_the_side_to_read_images_in(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [largest_multiple(data, 8, wanted) for wanted in (0, 8, 23, 24)] == [8, 8, 16, 24]
     monkeypatch.setattr(datasets, "MAX_BYTES", 2 * 5 * 3 * 16**2)  # five images, the damaged one too, twice
     assert largest_multiple(data, 8, 64) == 16
+
+
+def test_each_gap_among_groups_is_a_group_of_its_own() -> None:
+    groups = ["b", None, "a", float("nan"), "b", np.datetime64("NaT"), None]
+    assert numbered(groups).tolist() == [0, 1, 2, 3, 0, 4, 5]

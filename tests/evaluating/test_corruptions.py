@@ -74,7 +74,7 @@ def make_study() -> Any:
 
 class _Test:
     def __init__(self, y: np.ndarray) -> None:
-        self.y = y
+        self.y, self.groups = y, None
 
     def __len__(self) -> int:
         return len(self.y)

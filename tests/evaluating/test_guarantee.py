@@ -58,12 +58,20 @@ def test_it_is_the_guarantee_of_calibrate(world: Any, recording: Recording) -> N
     np.testing.assert_allclose(mine, posterior, atol=2e-3)
 
 
+def test_what_is_tested_is_drawn_by_chance_alone() -> None:
+    """The only image of a class is tested as often as any other: two times in three."""
+    tested = [0 in guarantee.fit_and_test(30, seed)[1] for seed in range(400)]
+    assert 0.6 < np.mean(tested) < 0.73
+    kept, out = guarantee.fit_and_test(30, 0)
+    assert sorted([*kept, *out]) == list(range(30)) and len(out) == 20
+
+
 def test_one_image_of_each_group_tests_it(world: Any) -> None:
     X, y = np.repeat(world.images[:40], 2, axis=0), np.repeat(world.labels[:40], 2)
     films, clf = np.repeat(np.arange(40), 2), copy.deepcopy(world.clf)
     both = record(clf, clf._read(X), class_numbers(y, clf.classes_), groups=films, trials=64, top_k=6)
     found, _ = bounded(clf, both, BOUND)
-    kept, out = guarantee.fit_and_test(both.y, clf._seed, films)
+    kept, out = guarantee.fit_and_test(len(both), clf._seed, films)
     assert len(out) == len(set(films[out])) == found.n_images and set(films[kept]) == set(films) - set(films[out])
     assert clf.calibrate(X, y, *BOUND, groups=films).guarantee_.n_images == found.n_images < 30
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
@@ -87,7 +95,7 @@ def test_a_tier_2_that_does_not_pay_stays_off(world: Any, recording: Recording) 
 
 def test_what_it_cost_and_saved_on_the_test_images(report: Report) -> None:
     held = report.guarantee
-    assert held is not None and held.guarantee.n_images == 21 and report.about["calibration_images"] == 30
+    assert held is not None and held.guarantee.n_images == 20 and report.about["calibration_images"] == 30
     exhaustive, early = report.methods[-2:]
     assert held.difference.accuracy.value == pytest.approx(early.accuracy.value - exhaustive.accuracy.value)
     assert (held.evaluations, held.exhaustive_evaluations) == (early.evaluations, exhaustive.evaluations) and exhaustive

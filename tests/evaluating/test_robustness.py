@@ -93,6 +93,20 @@ def test_a_report(world: Any) -> None:
     assert "beyond" in str(report)
 
 
+def test_intervals_of_baselines_and_of_corrupted_copies_allow_for_groups(world: Any) -> None:
+    """A baseline that answers as tier 1 has its interval, as given and, beside it, in the main table."""
+    twice, films = np.repeat(np.arange(60), 2), np.repeat(np.arange(60), 2)
+    X, y = world.images[twice], world.labels[twice]
+    named = {"own": world.clf.proposer_, "again": world.clf.proposer_}
+    shifted = [Shifted("same", X, y, units=films), Shifted("alone", X, y)]
+    report = evaluate(world.clf, X, y, trials=4, groups=films, shifted=shifted, baselines=named)
+    by_name = {(row.source, row.method): row.accuracy for row in report.shifts}
+    assert by_name[AS_GIVEN, "own"] == by_name[AS_GIVEN, "tier 1"]
+    together, alone = by_name["same", "tier 1"], by_name["alone", "tier 1"]
+    assert together.value == alone.value and together.high - together.low > alone.high - alone.low
+    assert by_name["same", "own"] == together
+
+
 def test_baselines_without_a_line(world: Any) -> None:
     """Refused before anything is asked, or, where only the answers tell, said in the report."""
     shifted = [Shifted("same", world.images, world.labels)]

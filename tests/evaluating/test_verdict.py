@@ -1,12 +1,13 @@
 """The verdict: one sentence that follows the interval."""
 
+import numpy as np
 import pytest
 
 from hybridclf.evaluating.cost import Cost
 from hybridclf.evaluating.scores import Difference
 from hybridclf.evaluating.settings import Settings
 from hybridclf.evaluating.verdict import verdict_of
-from hybridclf.metrics import Interval
+from hybridclf.metrics import Interval, accuracy_difference
 
 COST = Cost("hybrid", 10, 12.04, 80.0, 0.1)
 
@@ -73,9 +74,13 @@ def test_the_verdict_follows_the_interval(found: Difference, chosen: Settings, p
 
 def test_few_images_without_a_change_tell_nothing() -> None:
     """If one image in fifty were fixed, three samples of 40 in seven would not show it."""
-    unchanged = difference(0.0, 0.0, 0.0, 0, 0)
-    few = verdict_of(unchanged, COST, settings(), 40)
+
+    def unchanged(n: int) -> Difference:
+        gain = accuracy_difference(np.ones(n, dtype=bool), np.ones(n, dtype=bool))
+        return difference(gain.value, gain.low, gain.high, 0, 0)
+
+    few = verdict_of(unchanged(40), COST, settings(), 40)
     assert few.pays is None and "40 images cannot tell" in str(few)
-    assert verdict_of(unchanged, COST, settings(), 400).pays is False
-    off = verdict_of(unchanged, COST, settings(pays=False, own=True), 40)  # no image can be changed
+    assert verdict_of(unchanged(400), COST, settings(), 400).pays is False
+    off = verdict_of(unchanged(40), COST, settings(pays=False, own=True), 40)  # no image can be changed
     assert off.pays is False and str(off).startswith("It adds nothing here")

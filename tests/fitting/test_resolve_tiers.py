@@ -91,6 +91,11 @@ def test_prompts_must_reach_a_tier(proposer: Any, denoiser: Any, read: bool) -> 
     resolve_tiers(clf.set_params(prompts=None))
 
 
+def test_a_classifier_is_no_denoiser() -> None:
+    with pytest.raises(InvalidTypeError, match="pass its tier 2, its attribute denoiser_"):
+        resolve_denoiser(HybridClassifier.from_pretrained("digits"), {})
+
+
 def test_what_is_no_denoiser() -> None:
     with pytest.raises(InvalidTypeError, match=r"denoiser must have the methods of hybridclf\.Denoiser, got 3"):
         resolve_denoiser(3, {})

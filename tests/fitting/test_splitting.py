@@ -111,3 +111,13 @@ def test_groups_are_dealt_out_whole_to_parts_of_one_size(n: int, parts: int) -> 
     assert np.array_equal(found[::2], found[1::2])
     sizes = np.bincount(found)
     assert len(sizes) == parts and sizes.max() - sizes.min() <= 2
+
+
+def test_a_group_with_the_last_image_of_a_class_is_moved_as_a_whole() -> None:
+    """Its other images stay with it, though their classes have more."""
+    rng = np.random.default_rng(0)
+    for seed in range(50):
+        y, groups = np.append(rng.integers(0, 3, 30), [3, 4, 5]), np.append(np.arange(30) // 3, [0, 1, 2])
+        for kept, out in [hold_out(y, 0.4, seed, groups), *folds(y, 3, seed, groups)]:
+            assert not set(groups[kept]) & set(groups[out])
+            assert set(y[out]) <= set(y[kept])

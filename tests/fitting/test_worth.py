@@ -39,8 +39,8 @@ def test_figures_are_those_of_brute_force() -> None:
     assert worth.accuracy_gain.value == pytest.approx(7 / 200)
     assert worth.accuracy_gain.low < 7 / 200 < worth.accuracy_gain.high
     assert worth.log_loss_gain.value == pytest.approx(0.1)
-    error = (made.loss[0] - made.loss[1]).std() / np.sqrt(200)
-    assert worth.log_loss_gain.high - 0.1 == pytest.approx(1.96 * error, rel=1e-4)
+    error = (made.loss[0] - made.loss[1]).std(ddof=1) / np.sqrt(200)
+    assert worth.log_loss_gain.high - 0.1 == pytest.approx(t.ppf(0.975, 199) * error)
     assert asdict(worth)["pays"] is True
 
 

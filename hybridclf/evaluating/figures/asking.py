@@ -112,17 +112,18 @@ class Asking:
         what : str
             Stands before the baseline's name in the title.
         """
-        right = {key: self.right(table) for key, table in tables.items()}
+        right, groups = {key: self.right(table) for key, table in tables.items()}, self.recorded.groups
         rows = [
             {
                 name: key,
-                "accuracy": as_list(accuracy(own)),
-                "difference": as_list(accuracy_difference(own, right[baseline])),
+                "accuracy": as_list(accuracy(own, groups=groups)),
+                "difference": as_list(accuracy_difference(own, right[baseline], groups=groups)),
             }
             for key, own in right.items()
         ]
         first = f"{what}{baseline}, has {percent(right[baseline].mean())}"
-        title = f"{len(self.images)} images, {self.recorded.n_trials} trials; {first}; {against(baseline, right)}"
+        title = f"{len(self.images)} images, {self.recorded.n_trials} trials; {first}; "
+        title += against(baseline, right, groups)
         return Figure(name, title, reference, rows, drawn(lambda: _draw(name, rows)))
 
 

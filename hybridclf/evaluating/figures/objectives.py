@@ -27,9 +27,10 @@ def objectives(study: Study) -> Figure:
         name: {n: right_by_error(test, slice(n), own, objective) for n in trial_counts(test.n_trials)}
         for name, (objective, own) in asked.items()
     }
-    rows = scaling_rows("objective", right, "l2")
+    rows = scaling_rows("objective", right, "l2", test.groups)
     all_trials = {name: curve[test.n_trials] for name, curve in right.items()}
-    title = f"In {test.n_trials} trials l2 has {percent(all_trials['l2'].mean())}; {against('l2', all_trials)}"
+    title = f"In {test.n_trials} trials l2 has {percent(all_trials['l2'].mean())}; "
+    title += against("l2", all_trials, test.groups)
     return Figure("objectives", title, REFERENCE, rows, drawn(lambda: draw_scaling("objective", rows)))
 
 

@@ -40,8 +40,8 @@ def saving_rows(
         rows.append(
             {
                 **about,
-                "accuracy": as_list(accuracy(right)),
-                "difference": as_list(accuracy_difference(right, before)),
+                "accuracy": as_list(accuracy(right, groups=recording.groups)),
+                "difference": as_list(accuracy_difference(right, before, groups=recording.groups)),
                 "evaluations": float(answers.evaluations.mean()),
                 "rows": float(answers.rows.mean()),
                 "fewer_evaluations": float(dear.evaluations.mean() / max(answers.evaluations.mean(), 1e-9)),

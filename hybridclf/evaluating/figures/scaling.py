@@ -19,7 +19,7 @@ Curves = Mapping[str, Mapping[int, np.ndarray]]
 """Right answers, bool `[n]`, by name of a way and by number of trials."""
 
 
-def scaling_rows(kind: str, right: Curves, baseline: str) -> list[dict[str, Any]]:
+def scaling_rows(kind: str, right: Curves, baseline: str, groups: np.ndarray | None = None) -> list[dict[str, Any]]:
     """Accuracy of each way at each number of trials, and its paired difference from one of them.
 
     Parameters
@@ -30,13 +30,15 @@ def scaling_rows(kind: str, right: Curves, baseline: str) -> list[dict[str, Any]
         Right answers.
     baseline : str
         The way to compare with, the first.
+    groups : int array `[n]`, optional
+        Groups of the images, for which the intervals allow.
     """
     return [
         {
             kind: name,
             "trials": n_trials,
-            "accuracy": as_list(accuracy(own)),
-            "difference": as_list(accuracy_difference(own, right[baseline][n_trials])),
+            "accuracy": as_list(accuracy(own, groups=groups)),
+            "difference": as_list(accuracy_difference(own, right[baseline][n_trials], groups=groups)),
         }
         for name, curve in right.items()
         for n_trials, own in curve.items()

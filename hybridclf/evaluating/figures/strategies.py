@@ -37,7 +37,7 @@ def strategies(study: Study) -> Figure:
     """
     orders = _orders(study)
     right = _curves(study.test, study, orders)
-    rows = scaling_rows("strategy", right, EVEN)
+    rows = scaling_rows("strategy", right, EVEN, study.test.groups)
     n = max(1, study.recording.n_trials // 4)
     others = {name: orders[name][:n] for name in orders if name != EVEN and len(ANCHORS.get(name, ())) <= n}
     weights = _weights(study)
@@ -47,7 +47,7 @@ def strategies(study: Study) -> Figure:
     one, every = (percent(right[EVEN][m].mean()) for m in (1, study.recording.n_trials))
     title = (
         f"From one trial to {study.recording.n_trials} even timesteps go from {one} to {every}; with {n} (even: "
-        f"{percent(own[EVEN].mean())}) {against(EVEN, own)}"
+        f"{percent(own[EVEN].mean())}) {against(EVEN, own, study.test.groups)}"
     )
     picture = drawn(lambda: draw_scaling("strategy", rows))
     return Figure("strategies", title, "Figure 4 of arXiv 2303.16203", rows, picture)

@@ -35,14 +35,14 @@ def timesteps(study: Study) -> Figure:
         {
             "from": b / N_BINS,
             "to": (b + 1) / N_BINS,
-            "accuracy": as_list(mean_interval(share)),
+            "accuracy": as_list(mean_interval(share, groups=study.test.groups)),
             "calibration_accuracy": float(of_calibration[:, bins == b].mean()),
             "trials": sorted([float(t[j]), float(right[:, j].mean())] for j in np.flatnonzero(bins == b)),
         }
         for b, share in shares.items()
     ]
     best = int(np.argmax([row["calibration_accuracy"] for row in rows]))
-    title = _title(rows, list(shares.values()), best)
+    title = _title(rows, list(shares.values()), best, study.test.groups)
     return Figure("timesteps", title, "Figure 3 of arXiv 2303.16203", rows, drawn(lambda: _draw(rows)))
 
 
@@ -51,8 +51,8 @@ def _right(recording: Recording) -> np.ndarray:
     return np.stack([right_by_error(recording, np.array([j])) for j in range(recording.n_trials)], axis=1)
 
 
-def _title(rows: Sequence[Any], shares: Sequence[np.ndarray], best: int) -> str:
-    higher = [mean_interval(shares[best] - shares[end]).low > 0 for end in (0, -1)]
+def _title(rows: Sequence[Any], shares: Sequence[np.ndarray], best: int, groups: np.ndarray | None) -> str:
+    higher = [mean_interval(shares[best] - shares[end], groups=groups).low > 0 for end in (0, -1)]
     first, top, last = (percent(rows[i]["accuracy"][0]) for i in (0, best, -1))
     if all(higher):
         where = "mid-schedule"

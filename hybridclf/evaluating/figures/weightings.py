@@ -27,10 +27,10 @@ def weightings(study: Study) -> Figure:
         name: {n: right_by_error(test, slice(n), own) for n in trial_counts(test.n_trials)}
         for name, own in weights.items()
     }
-    rows = scaling_rows("weighting", right, "uniform")
+    rows = scaling_rows("weighting", right, "uniform", test.groups)
     all_trials = {name: curve[test.n_trials] for name, curve in right.items()}
     title = (
         f"In {test.n_trials} trials uniform weights have {percent(all_trials['uniform'].mean())}; "
-        f"{against('uniform', all_trials)}"
+        f"{against('uniform', all_trials, test.groups)}"
     )
     return Figure("weightings", title, REFERENCE, rows, drawn(lambda: draw_scaling("weighting", rows)))

@@ -25,9 +25,13 @@ def points(difference: Interval) -> str:
     return f"{value:+.1f} points ({low:.1f} to {high:.1f})"
 
 
-def against(baseline: str, right: Mapping[str, np.ndarray]) -> str:
-    """Sentence parts that compare every method's right answers, bool `[n]` by name, with those of the baseline."""
-    gains = {name: accuracy_difference(own, right[baseline]) for name, own in right.items() if name != baseline}
+def against(baseline: str, right: Mapping[str, np.ndarray], groups: np.ndarray | None = None) -> str:
+    """Sentence parts that compare every method's right answers, bool `[n]` by name, with those of the baseline.
+
+    The intervals allow for images of one group `[n]`.
+    """
+    others = {name: own for name, own in right.items() if name != baseline}
+    gains = {name: accuracy_difference(own, right[baseline], groups=groups) for name, own in others.items()}
     parts, alike = [], []
     for name, gain in gains.items():
         word = "better than" if gain.low > 0 else "worse than" if gain.high < 0 else "not told from"

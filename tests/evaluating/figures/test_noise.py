@@ -39,5 +39,5 @@ def test_the_denoiser_is_asked_again(world: Any, monkeypatch: pytest.MonkeyPatch
     best = test.errors["l2"][:, :8].sum(axis=1).argmin(axis=1)
     assert rows[SHARED]["accuracy"][0] == pytest.approx(test.hit[np.arange(len(test)), best].mean())
     assert rows["unchanged"] == rows[SHARED] | {"noise": "unchanged"}, "the recorded noise is the one that is changed"
-    assert rows[OWN]["difference"][2] < 0, "unpaired differences drown in the noise"
+    assert rows[OWN]["difference"][0] < -0.05, rows[OWN]  # unpaired differences drown in the noise
     assert figure.svg.startswith("<svg")

@@ -95,7 +95,8 @@ def advice(clf: HybridClassifier, too_short: str) -> str:
     if clf.worth_.n_images < FEWEST:
         return (
             f"tier 2 is off: {clf.worth_.n_images} held-out images do not tell whether it adds anything. Give more "
-            f"images, or a larger --val, so that there are {FEWEST}."
+            f"images, or a larger --val, so that there are {FEWEST}; or fit the fusion to other labelled images: "
+            "hybridclf calibrate DATA OUT --model DIR."
         )
     off = "tier 2 adds nothing here: it is off, and the answers are tier 1's, at tier 1's cost."
     more = "To change that, train longer (--minutes), give more images, or a larger --image-size."

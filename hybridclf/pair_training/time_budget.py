@@ -178,9 +178,11 @@ class TimePlan:
         """Sentence on held-out images that are too few for tier 2 to be used at all; "" if there are enough."""
         if self.usage.n_fusion >= FEWEST:
             return ""
+        n = self.usage.n_fusion
+        times = f"{FEWEST / n:.1f} times as many images, or a --val so many times as large" if n else "more images"
         return (
-            f"tier 2 will be off: {self.usage.n_fusion} held-out images cannot tell whether it adds anything, which "
-            f"takes {FEWEST}; give more images, or a larger --val"
+            f"tier 2 will be off: {n} held-out images cannot tell whether it adds anything, which takes {FEWEST}; give "
+            f"{times}"
         )
 
     def check(self) -> None:

@@ -75,7 +75,8 @@ def test_too_few_steps_are_said_with_what_is_needed(tier_2: float, tier_1: float
     short = plan(tier_2, tier_1)
     short.check()
     needed = (60 + 30 + 30 + MIN_STEPS) / 60  # reading, finishing, and the shortest of both tiers
-    own = f"{tier_2:g} for tier 2 (at least 200" if tier_2 < MIN_STEPS else "0:29 for tier 1 (at least 0:30"
+    of_tier_2 = f"tier 2 {tier_2:g} steps (it takes at least 200"
+    own = of_tier_2 if tier_2 < MIN_STEPS else "tier 1 a time of 0:29 (it takes at least 0:30"
     assert short.too_short.startswith(f"too few steps: 5 minutes leave {own}")
     assert f"about {needed + 0.05:.1f}" in short.too_short
 

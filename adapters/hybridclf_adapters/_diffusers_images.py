@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hybridclf.data.arrays import as_pil, convert
+from hybridclf.data.arrays import as_pil
+from hybridclf.data.decoding import convert
 
 __all__ = ["pixels", "shortest_edge_crop"]
 

@@ -13,7 +13,8 @@ from PIL import Image
 from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 
-from hybridclf.data.arrays import as_pil, convert
+from hybridclf.data.arrays import as_pil
+from hybridclf.data.decoding import convert
 from hybridclf.denoising.batch_size import Batches
 from hybridclf.errors import InvalidInputError, SavedModelError
 from hybridclf.utils.names import told_apart

@@ -13,7 +13,8 @@ from timm.data import create_transform, resolve_model_data_config
 from timm.models import save_for_hf
 from torch import Tensor, nn
 
-from hybridclf.data.arrays import as_pil, convert
+from hybridclf.data.arrays import as_pil
+from hybridclf.data.decoding import convert
 from hybridclf.errors import InvalidInputError
 
 __all__ = ["FeatureExtractor", "check_head", "model_arguments", "save_with_head"]

@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from hybridclf.data.arrays import as_pil, convert
+from hybridclf.data.arrays import as_pil
+from hybridclf.data.decoding import convert
 from hybridclf.devices import as_device
 from hybridclf.errors import HybridClfError, SavedModelError
 from hybridclf.ports import Label

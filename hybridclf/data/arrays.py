@@ -16,7 +16,7 @@ __all__ = [
     "Items",
     "as_array",
     "as_pil",
-    "convert",
+    "block_means",
     "describe",
     "in_range",
     "is_empty",
@@ -24,9 +24,7 @@ __all__ = [
     "is_pil_list",
     "scaled",
     "select",
-    "shrunk",
     "to_bytes",
-    "upright",
     "value_range",
 ]
 
@@ -214,7 +212,7 @@ def to_bytes(pixels: np.ndarray, pixel_range: tuple[float, float]) -> np.ndarray
     return ((pixels - low) * (255 / (high - low))).round().clip(0, 255).astype(np.uint8)
 
 
-def shrunk(images: np.ndarray, factor: int) -> np.ndarray:
+def block_means(images: np.ndarray, factor: int) -> np.ndarray:
     """Average images `[n, H, W, C]` in squares of `factor` pixels a side, to `[n, H/factor, W/factor, C]`.
 
     The type stays; whole numbers are rounded.

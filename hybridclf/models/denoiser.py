@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.arrays import as_array, shrunk
+from ..data.arrays import as_array, block_means
 from ..devices import check_compiles, send
 from ..errors import UnknownLabelError, choices
 from ..ports import Condition, Label
@@ -126,7 +126,7 @@ class LateConditionedDenoiser:
         """
         array, mean, scale = as_array(images, self._image_shape(self.shrink)), self.mean, self.scale
         if len(self.shape) > 1:  # channels are moved in uint8, before float64 makes the images eight times as large
-            array = np.ascontiguousarray(np.moveaxis(shrunk(array, self.shrink), -1, 1))
+            array = np.ascontiguousarray(np.moveaxis(block_means(array, self.shrink), -1, 1))
             mean, scale = mean[:, None, None], scale[:, None, None]
         x0 = array - mean
         x0 /= scale  # in place: one copy less

@@ -43,18 +43,21 @@ class LateConditioned(nn.Module, ABC):
         return common[row] + self.head(features[row], label)
 
 
+N_FREQUENCIES = 16
+"""Frequencies of the embedding of times."""
+
+
 class TimeEmbedding(nn.Module):
     """Embedding `[R, width]` of times in (0, 1), `[R]`: Fourier features and one layer."""
 
-    def __init__(self, width: int, n_frequencies: int = 16) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.n_frequencies = n_frequencies
-        self.layer = nn.Sequential(nn.Linear(2 * n_frequencies, width), nn.SiLU())
+        self.layer = nn.Sequential(nn.Linear(2 * N_FREQUENCIES, width), nn.SiLU())
 
     def forward(self, t: Tensor) -> Tensor:
         """Embed times `[R]` to `[R, width]`."""
         # computed in t's own type: the angle 2π · 8 · t has too few digits in bfloat16
-        frequencies = 2 * math.pi * torch.linspace(0.25, 8, self.n_frequencies, dtype=t.dtype, device=t.device)
+        frequencies = 2 * math.pi * torch.linspace(0.25, 8, N_FREQUENCIES, dtype=t.dtype, device=t.device)
         angle = t[:, None] * frequencies
         weight = next(self.layer.parameters())
         return self.layer(torch.cat([angle.sin(), angle.cos()], dim=1).to(weight.dtype))

@@ -42,12 +42,15 @@ class _Mixer(nn.Module):
         return h + self.widen(F.silu(self.narrow(h.flatten(1)))).view_as(h)
 
 
+ATTENTION_WIDTH = 32
+"""Channels of each head of the attention."""
+
+
 class _Attention(nn.Module):
     """Residual self-attention over positions, whose weights do not grow with the image."""
 
-    def __init__(self, width: int, head_width: int = 32) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.head_width = head_width
         self.norm = nn.GroupNorm(8, width)
         self.inlet = nn.Conv2d(width, 3 * width, 1)
         self.outlet = nn.Conv2d(width, width, 1)
@@ -56,8 +59,8 @@ class _Attention(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         n, width, *size = h.shape
         joint = self.inlet(self.norm(h)).flatten(2).transpose(1, 2)  # [R, H·W, 3·width]
-        query, key, value = joint.unflatten(2, (3, -1, self.head_width)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value)  # [R, heads, H·W, head_width]
+        query, key, value = joint.unflatten(2, (3, -1, ATTENTION_WIDTH)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value)  # [R, heads, H·W, ATTENTION_WIDTH]
         return h + self.outlet(mixed.transpose(2, 3).reshape(n, width, *size))
 
 

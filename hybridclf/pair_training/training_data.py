@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.arrays import shrunk
+from ..data.arrays import block_means
 from ..data.datasets import LabelledImages, channel_statistics
 from ..data.duplicates import duplicate_groups
 from ..data.holding_out import digests, join_groups, split, spread
@@ -120,7 +120,7 @@ class TrainingData:
         # copies, for which `largest_multiple` leaves room
         photos, held_out_photos = images.pixels[kept], images.pixels[out]
         factor = images.pixels.shape[1] // settings.image_size
-        pixels, held_out = shrunk(photos, factor), shrunk(held_out_photos, factor)
+        pixels, held_out = block_means(photos, factor), block_means(held_out_photos, factor)
         names = np.array(images.names, dtype=object)
         mean, scale = channel_statistics(pixels)
         return cls(

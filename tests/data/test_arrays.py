@@ -12,14 +12,13 @@ from PIL import Image
 from hybridclf.data.arrays import (
     as_array,
     as_pil,
-    convert,
+    block_means,
     describe,
     is_empty,
     is_image_list,
-    shrunk,
-    upright,
     value_range,
 )
+from hybridclf.data.decoding import convert, upright
 from hybridclf.errors import InvalidInputError
 
 GREY = np.random.default_rng(0).integers(0, 256, (5, 4, 6), dtype=np.uint8)
@@ -237,8 +236,8 @@ def test_an_image_much_longer_than_wide_is_refused() -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.float64])
 def test_shrunk_is_the_mean_of_squares(dtype: type) -> None:
     images = np.random.default_rng(0).integers(0, 256, (300, 6, 4, 3)).astype(dtype)  # more than one block
-    small = shrunk(images, 2)
+    small = block_means(images, 2)
     assert small.dtype == dtype and small.shape == (300, 3, 2, 3)
     mean = images[299, 2:4, 0:2].astype(float).mean(axis=(0, 1))
     np.testing.assert_allclose(small[299, 1, 0], mean.round() if dtype == np.uint8 else mean)
-    assert shrunk(images, 1) is images
+    assert block_means(images, 1) is images

@@ -23,7 +23,7 @@ class Row:
     accuracy : Interval
         Accuracy with its 95 % Wilson interval.
     hybrid_gain : Interval
-        The hybrid's accuracy minus this one's, with its 95 % paired bootstrap interval.
+        The hybrid's accuracy minus this one's, with its paired 95 % interval.
     calibration_error : float or None
         Expected calibration error in 15 bins; None for a method without calibrated probabilities.
     evaluations, rows : float

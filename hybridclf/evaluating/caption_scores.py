@@ -36,7 +36,7 @@ class CaptionRow:
     methods : dict of str to Interval
         Share of lines that are right, with its 95 % Wilson interval, by method.
     gains : dict of str to Interval
-        That share minus tier 1's, with its paired 95 % bootstrap interval, for the other methods.
+        That share minus tier 1's, with its paired 95 % interval, for the other methods.
     """
 
     kind: str

@@ -71,7 +71,7 @@ class Difference:
     method, baseline : str
         Names.
     accuracy : Interval
-        The method's accuracy minus the baseline's, with its paired 95 % bootstrap interval.
+        The method's accuracy minus the baseline's, with its paired 95 % interval.
     log_loss : Interval
         By how much its log loss is lower, with its paired 95 % interval.
     fixed, broken : int
@@ -103,7 +103,7 @@ class ClassChange:
     before, after : float
         Shares of them that tier 1, and the hybrid, answer right.
     gain : Interval
-        The difference, with its paired 95 % bootstrap interval.
+        The difference, with its paired 95 % interval.
     fixed, broken : int
         Images that only the hybrid, and only tier 1, gets right.
     """

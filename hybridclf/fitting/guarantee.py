@@ -115,11 +115,12 @@ class Guarantee:
                 f"No race passed the test on {self.n_images} images that it loses at most {100 * self.max_loss:g} "
                 f"points: every candidate of {self.top_k} gets all {self.max_trials} trials. More images would help."
             )
+        trials = "1 trial" if self.max_trials == 1 else f"{self.max_trials} trials"
         return (
             f"Stopping early costs at most {100 * self.max_loss:g} points of accuracy, with probability "
             f"{100 * (1 - self.delta):g} % (tested on {self.n_images} images: {self.broken} broken, {self.fixed} "
             f"fixed): {self.evaluations:.1f} evaluations each instead of {self.exhaustive_evaluations:.0f}, with "
-            f"confidence {self.confidence:g}, at most {self.max_trials} trials and {self.top_k} candidates."
+            f"confidence {self.confidence:g}, at most {trials} and {self.top_k} candidates."
         )
 
 

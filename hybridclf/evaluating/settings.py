@@ -39,7 +39,8 @@ PRIOR_ALONE = Race(confidence=1e-6, max_trials=1)
 
 HYBRID = "hybrid, calibrated here"
 
-OWN = "hybrid, as it is"
+OWN, UNCALIBRATED = "hybrid, as it is", "hybrid, not calibrated"
+"""The classifier as it is; without a fitted fusion evidence alone decides."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def recommend(
     options = search.races(objective)
     chosen = min(_good(options, prior), key=lambda option: option.cost)
     method = search.fitted(chosen, prior)
-    own = hybrid_of(clf, search.calibration.n_trials, OWN)
+    own = hybrid_of(clf, search.calibration.n_trials, OWN if clf.fusion_.calibrated else UNCALIBRATED)
     if clf.fusion_.calibrated:
         as_it_is = search.option(own.allocation, clf.top_k, clf._objective, replay(own, search.calibration))
         chosen = replace(as_it_is, own=True) if _suffices(as_it_is, chosen) else chosen

@@ -10,7 +10,7 @@ from hybridclf import HybridClassifier, Race
 from hybridclf.evaluating.methods import replay
 from hybridclf.evaluating.recording import Recording, record
 from hybridclf.evaluating.scores import losses
-from hybridclf.evaluating.settings import HYBRID, OWN, recommend
+from hybridclf.evaluating.settings import HYBRID, UNCALIBRATED, recommend
 from hybridclf.fitting.validation import class_numbers
 
 
@@ -33,7 +33,7 @@ def recommended(uncalibrated: HybridClassifier, recording: Recording) -> Any:
 
 def test_settings_that_are_worth_it(recording: Recording, recommended: Any) -> None:
     settings, (own, hybrid) = recommended
-    assert settings.pays and not settings.own and (own.name, hybrid.name) == (OWN, HYBRID)
+    assert settings.pays and not settings.own and (own.name, hybrid.name) == (UNCALIBRATED, HYBRID)
     assert hybrid.allocation == Race(settings.confidence, settings.max_trials)  # type: ignore[arg-type]
     assert (hybrid.top_k, hybrid.objective) == (settings.top_k, settings.objective)
     race = f"allocation=Race({settings.confidence:g}, {settings.max_trials})"

@@ -88,13 +88,8 @@ def rows_of(report: dict[str, Any], scenes: str) -> list[tuple[str, int, dict[st
     ]
     single = report[scenes]["single"]
     by_name = {method["method"]: method["accuracy"] for method in single["methods"]}
-    shares = dict(
-        zip(
-            METHODS,
-            (by_name[n] for n in ("tier 1", list(by_name)[1], next(n for n in by_name if n.startswith("hybrid")))),
-            strict=True,
-        )
-    )
+    hybrid = next(name for name in by_name if name.startswith("hybrid"))
+    shares = dict(zip(METHODS, (by_name[n] for n in ("tier 1", list(by_name)[1], hybrid)), strict=True))
     return [("single thing, 80 classes", single["about"]["test_images"], shares), *rows]
 
 

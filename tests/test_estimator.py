@@ -789,7 +789,7 @@ def test_a_wrong_number_of_features(given: HybridClassifier, trained: HybridClas
 def test_images_of_another_or_of_mixed_size(trained: HybridClassifier) -> None:
     with pytest.raises(InvalidInputError, match=r"X is one image, give a list of images: \[X\]"):
         trained.predict(np.zeros((8, 8, 1)))
-    with pytest.raises(InvalidInputError, match="got images of 8x8x3; give them 1 channels, or PIL images"):
+    with pytest.raises(InvalidInputError, match="got images of 8x8x3; give PIL images, which are converted"):
         trained.predict(np.zeros((2, 8, 8, 3)))
     with pytest.raises(InvalidInputError, match="expected images of 8x8x1, got images of 9x8x1; resize them first"):
         trained.predict(np.zeros((2, 9, 8)))

@@ -429,6 +429,8 @@ def test_parameters_set_after_fit_are_checked_or_wait_for_the_next(denoiser: Any
     before = clf.predict_proba(X)
     clf.set_params(objective="l1", weighting="uniform", class_weight="balanced", cv=3)
     np.testing.assert_array_equal(clf.predict_proba(X), before)
+    with pytest.raises(InvalidInputError, match="top_k"):
+        clone(clf).fit(X, Y).set_params(top_k=0).predict(X)
     for name, value in {"top_k": "5", "allocation": "race", "batch_size": -1}.items():
         with pytest.raises((InvalidInputError, InvalidTypeError), match=name):
             clone(clf).fit(X, Y).set_params(**{name: value}).predict(X)

@@ -172,7 +172,7 @@ class DiffusersDenoiser(ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """Compute the network's own output for P noised images `[P, *shape]`, timesteps `[P]`, conditions `[P, …]`."""
+        """Compute the network's own output for E noised images `[E, *shape]`, timesteps `[E]`, conditions `[E, …]`."""
 
     @property
     def vae(self) -> Any:
@@ -195,11 +195,11 @@ class DiffusersDenoiser(ABC):
         return self.network.config.in_channels
 
     def guidance_of(self, x: Tensor) -> Tensor | None:
-        """Guidance scale `[P]` for P noised images, float32; None for a network that takes none."""
+        """Guidance scale `[E]` for E noised images, float32; None for a network that takes none."""
         return None if self.guidance is None else torch.full((len(x),), self.guidance, device=x.device)
 
     def guidance_embedding(self, x: Tensor) -> Tensor | None:
-        """Embedding `[P, d]` of the guidance scale of a U-Net that has an input for it; None for another."""
+        """Embedding `[E, d]` of the guidance scale of a U-Net that has an input for it; None for another."""
         if self.guidance is None:
             return None
         above_one = torch.full((len(x),), self.guidance - 1)
@@ -234,11 +234,11 @@ class DiffusersDenoiser(ABC):
         return self.schedule.alpha[index], self.schedule.sigma[index]
 
     def predict(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> Tensor:
-        """Predict the noise `[P, *shape]`, converted from the network's own prediction."""
+        """Predict the noise `[E, *shape]`, converted from the network's own prediction."""
         return self._predict(x_t, t, row, condition)[0]
 
     def _predict(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Predict the noise `[P, C, H, W]` and, if the network learned it, the variance `[P, 0 or C, H, W]`."""
+        """Predict the noise `[E, C, H, W]` and, if the network learned it, the variance `[E, 0 or C, H, W]`."""
         x_t, index = x_t[row], self.schedule.index(t)[row]  # one row per evaluation, repeated for each class
         output = self.forward(x_t.to(self.dtype), self.schedule.timestep[index], condition)
         # channels beyond those of x0 are a learned variance; most networks have none

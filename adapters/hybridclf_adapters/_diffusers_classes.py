@@ -145,7 +145,7 @@ class VarianceDiT(DiT):
     """DiT that has learned its variance, as the published ones have."""
 
     def predict_variance(self, x_t: Tensor, t: Tensor, row: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """Predict the noise and the log-variance of p(x_{t-1} | x_t), each `[P, *shape]`; arguments as in `predict`.
+        """Predict the noise and the log-variance of p(x_{t-1} | x_t), each `[E, *shape]`; arguments as in `predict`.
 
         References
         ----------

@@ -38,14 +38,14 @@ class PackedDenoiser(FlowDenoiser):
         return self.pipe.default_sample_size * self.pipe.vae_scale_factor
 
     def _run(self, x: Tensor, timestep: Tensor, **inputs: Any) -> Tensor:
-        """Run the transformer, with times in [0, 1], on latents `[P, C, h, w]`, packed on the way in and out."""
+        """Run the transformer, with times in [0, 1], on latents `[E, C, h, w]`, packed on the way in and out."""
         tokens = pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2)
         output = self.network(hidden_states=tokens, timestep=timestep / 1000, return_dict=False, **inputs)[0]
         edge = x.shape[-1] // self.patch
         return pixel_shuffle(output.transpose(1, 2).unflatten(2, (edge, edge)), self.patch)
 
     def _positions(self, x: Tensor) -> Tensor:
-        """Positions (0, row, column) `[n_tokens, 3]` of the tokens of latents `[P, C, h, w]`."""
+        """Positions (0, row, column) `[n_tokens, 3]` of the tokens of latents `[E, C, h, w]`."""
         rows = torch.arange(x.shape[-1] // self.patch, device=x.device)
         return torch.cartesian_prod(rows[:1], rows, rows)
 

@@ -57,7 +57,7 @@ class Schedule:
         return (t.float() * n_levels + 1e-7 * n_levels).long().clamp(0, n_levels - 1)
 
     def noise(self, output: Tensor, x_t: Tensor, index: Tensor) -> Tensor:
-        """Convert the network's output for x_t at levels `index` `[P]` to ε̂; all `[P, …]`."""
+        """Convert the network's output for x_t at levels `index` `[E]` to ε̂; all `[E, …]`."""
         if self.prediction == "epsilon":
             return output
         # levels are float32, and so is a converted ε̂: in half precision α·x0 and x_t would cancel digits

@@ -135,7 +135,7 @@ def _shape_for(
 ) -> tuple[int, ...]:
     """Shape (H, W, C) of the images for both tiers: the multiple of the denoiser's size that serves tier 1.
 
-    Wanted is the side in pixels that tier 1 takes; None if it does not say.
+    The side `wanted` in pixels is what tier 1 takes; None if it does not say.
     """
     channels, *sides = denoiser.shape
     if wanted is None:

@@ -98,7 +98,7 @@ def _unfold(array: np.ndarray, wanted: tuple[int, ...]) -> np.ndarray:
         elif array.ndim == 4 and array.shape[:3] == wanted:  # its rows were taken for images
             advice = "X is one image, give a list of images: [X]"
         elif len(wanted) == 3 and array.shape[1:3] == wanted[:2]:
-            advice = f"give them {wanted[2]} channels, or PIL images, which are converted"
+            advice = "give PIL images, which are converted to the model's channels"
         raise InvalidInputError(f"expected {describe(wanted)}, got {describe(array.shape[1:])}; {advice}")
     return array
 

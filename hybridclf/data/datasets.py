@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.utils import column_or_1d
 
 from ..errors import InvalidInputError
 from ..utils.progress import progress_bar
@@ -145,6 +146,13 @@ def numbered(groups: Sequence[Any]) -> np.ndarray:
     # (i, None) equals no group that a table can hold
     keys = [(i, None) if _is_missing(group) else group for i, group in enumerate(groups)]
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def without_gaps(groups: Any) -> np.ndarray:
+    """Groups `[n]` as they were given; where some are missing, numbers in their place, each gap one of its own."""
+    # a list with texts and NaN would become texts, "nan" among them
+    values = column_or_1d(np.array(groups, dtype=object) if isinstance(groups, list | tuple) else groups).tolist()
+    return numbered(values) if any(map(_is_missing, values)) else np.asarray(values)
 
 
 def _is_missing(group: Any) -> bool:

@@ -8,11 +8,11 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.utils import _safe_indexing, check_consistent_length, column_or_1d
+from sklearn.utils import _safe_indexing, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from ..data.arrays import Items
-from ..data.datasets import numbered
+from ..data.datasets import without_gaps
 from ..denoising.weighting import resolve_weighting
 from ..devices import as_device
 from ..errors import InvalidInputError, UncalibratedWarning
@@ -180,7 +180,7 @@ class FitsTiers(ReadsItems):
         items, y = self._read_labelled(X, y)
         if groups is not None:
             check_consistent_length(y, groups)
-            groups = numbered(column_or_1d(groups).tolist())
+            groups = without_gaps(groups)
         sample = Sample(items, class_numbers(y, self.classes_), weights_of(None, self.class_weight, y), groups)
         if max_loss is not None:
             check_number("max_loss", max_loss, above=0, below=1)

@@ -204,7 +204,7 @@ def cross_answers(
 def _unusual_answers(
     copies: Copies, parts: Sequence[CrossFitted], settings: Settings, weighting: Weighting | None
 ) -> Answers | None:
-    """Answers to the copies that look unusual; None for fewer than `FEWEST_UNUSUAL`.
+    """Answers to the copies that look unusual; None for fewer than `FEWEST_UNUSUAL`, or of fewer groups.
 
     Tier 1 alone has the flattened prior, too, so that all that is gained is tier 2's. An allocation that takes more
     trials than the copies have is cut down to these: what it would gain beyond them is left out.
@@ -213,7 +213,7 @@ def _unusual_answers(
         copies.recording, copies.of, copies.looks, parts, settings, weighting
     )
     unusual = flatness < 1
-    if unusual.sum() < FEWEST_UNUSUAL:
+    if len(np.unique(copies.recording.units[unusual])) < FEWEST_UNUSUAL:
         return None
     return _answers(copies.recording, posterior, scale * flatness, np.ones(len(flatness)), evaluations).select(unusual)
 

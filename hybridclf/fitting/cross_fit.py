@@ -92,8 +92,8 @@ class CrossFit:
             splits = list(folds(sample.y, cv, self.seed, sample.groups))
         if not splits or not len(splits[0][1]):
             warnings.warn(
-                "no image can be held out, since every class has a single one, so nothing is calibrated and the answer "
-                "is tier 1's; give every class at least 2 images",
+                "no image can be held out, since every class has a single image or group, so nothing is calibrated and "
+                "the answer is tier 1's; give every class at least 2 images",
                 UncalibratedWarning,
                 stacklevel=4,
             )
@@ -207,20 +207,18 @@ class CrossFit:
             return None
         log_prior = self._log_proba(tiers.proposer, copies[of], images.dtype)
         exact = np.issubdtype(images.dtype, np.integer)
-        return Copies(
-            looks[of],
-            of,
-            record(
-                tiers.denoiser,
-                copies[of].round().astype(images.dtype) if exact else copies[of],
-                self.classes,
-                log_prior,
-                sample.y[of],
-                objective=self.objective,
-                batch_size=self.batch_size,
-                seed=self.seed,
-                weight=None if sample.weight is None else sample.weight[of],
-                trials=COPY_TRIALS,
-                progress=progress,
-            ),
+        recording = record(
+            tiers.denoiser,
+            copies[of].round().astype(images.dtype) if exact else copies[of],
+            self.classes,
+            log_prior,
+            sample.y[of],
+            objective=self.objective,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            weight=None if sample.weight is None else sample.weight[of],
+            trials=COPY_TRIALS,
+            progress=progress,
         )
+        groups = None if sample.groups is None else sample.groups[of]
+        return Copies(looks[of], of, replace(recording, all_groups=groups))

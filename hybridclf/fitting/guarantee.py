@@ -200,11 +200,11 @@ def fit_and_test(n: int, seed: int, groups: np.ndarray | None = None) -> tuple[n
     """
     order = np.random.default_rng(seed).permutation(n)
     if groups is None:
-        n_fitted = int(n * FIT_SHARE)
+        n_fitted = max(1, int(n * FIT_SHARE))
         return np.sort(order[:n_fitted]), np.sort(order[n_fitted:])
     names, first = np.unique(groups[order], return_index=True)
     chosen = order[np.sort(first)]  # one image of each group, both in an order of chance
-    n_fitted = int(len(names) * FIT_SHARE)
+    n_fitted = max(1, int(len(names) * FIT_SHARE))
     return np.flatnonzero(np.isin(groups, groups[chosen[:n_fitted]])), np.sort(chosen[n_fitted:])
 
 

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn import get_config
-from sklearn.utils import column_or_1d, compute_sample_weight
+from sklearn.utils import compute_sample_weight
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.validation import _check_method_params, check_consistent_length
 
-from ..data.datasets import numbered
+from ..data.datasets import without_gaps
 from ..errors import InvalidInputError, InvalidTypeError
 from ..proposer import is_trained
 from .tier_fitter import weight_parameter
@@ -74,7 +74,7 @@ def metadata_of(clf: Any, params: dict[str, Any], y: np.ndarray) -> Metadata:
         proposer = {name: value for name, value in params.items() if name not in ("sample_weight", "groups")}
     if groups is not None:
         check_consistent_length(y, groups)
-        groups = numbered(column_or_1d(groups).tolist())
+        groups = without_gaps(groups)
     return Metadata(weights_of(given, clf.class_weight, y), groups, proposer)
 
 
@@ -113,9 +113,10 @@ def weights_of(given: Any, class_weight: Any, y: np.ndarray) -> np.ndarray | Non
         raise InvalidInputError("sample_weight must be one number per item, of at least zero, not all of them zero")
     if class_weight is None:
         return weight
-    given_at_all = weight > 0  # an item of weight 0 does not count for its class either
-    balanced = np.zeros(len(y))
-    balanced[given_at_all] = compute_sample_weight(class_weight, y[given_at_all])
-    if not np.isfinite(balanced).all() or (balanced < 0).any() or not (weight * balanced).any():
+    of_class = np.zeros(len(y))
+    # an item of weight 0 does not count for its class either; a dict may name its class all the same
+    counted = weight > 0 if isinstance(class_weight, str) else np.ones(len(y), dtype=bool)
+    of_class[counted] = compute_sample_weight(class_weight, y[counted])
+    if not np.isfinite(of_class).all() or (of_class < 0).any() or not (weight * of_class).any():
         raise InvalidInputError(f"class_weight must have weights of at least zero, not all zero, got {class_weight!r}")
-    return weight * balanced
+    return weight * of_class

@@ -118,7 +118,10 @@ def hold_out(y: np.ndarray, share: float, seed: int, groups: np.ndarray | None =
     names = np.arange(len(y)) if groups is None else groups
     _, first, unit = np.unique(names, return_index=True, return_inverse=True)
     kinds = y[first]  # a group counts for the class of its first image
-    common = np.flatnonzero(np.bincount(kinds)[kinds] > 1)
+    # Groups that hold all images of a class are trained on. Classes (0, 0, 1) in groups (0, 1, 1): only group 1 has 1.
+    classes, holders = np.unique(np.stack([y, unit]), axis=1)
+    needed = np.isin(np.arange(len(first)), holders[np.bincount(classes)[classes] == 1])
+    common = np.flatnonzero(~needed & (np.bincount(kinds[~needed], minlength=y.max() + 1)[kinds] > 1))
     if not len(common):
         return np.arange(len(y)), np.arange(0)
     enough = min(share, 1 - share) * len(common) >= len(np.unique(kinds[common]))

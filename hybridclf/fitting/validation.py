@@ -16,8 +16,11 @@ from ..utils.names import told_apart
 
 __all__ = ["check_classes", "check_labels", "check_parameters", "check_prompts", "class_numbers", "warn_of_scale"]
 
-SPREAD, SCALE_IMAGES = 5.0, 200
-"""Times by which the spread of images may differ from that of a denoiser's, and images that tell."""
+SPREAD = 5.0
+"""Factor by which the standard deviation of images may differ from that of a denoiser's training images."""
+
+SCALE_IMAGES = 200
+"""Images that the standard deviation is taken of."""
 
 
 def check_parameters(clf: Any) -> None:
@@ -44,7 +47,7 @@ def check_parameters(clf: Any) -> None:
     if clf.architecture not in ("auto", "mlp", "unet"):
         raise InvalidInputError(f'architecture must be "auto", "mlp" or "unet", got {clf.architecture!r}')
     _check_class_weight(clf.class_weight)
-    if clf.n_jobs is not None and not (is_whole(clf.n_jobs, 1) or is_whole(-clf.n_jobs, 1)):
+    if clf.n_jobs is not None and not (is_whole(clf.n_jobs, -(2**31)) and clf.n_jobs):
         raise InvalidInputError(f"n_jobs must be None or a whole number other than 0, got {clf.n_jobs!r}")
     check_allocation(clf.allocation)
     check_dtype(clf.dtype, clf.denoiser)

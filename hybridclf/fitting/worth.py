@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from .. import metrics
 from ..metrics import Interval
@@ -98,6 +98,8 @@ class Worth:
     unusual : Worth or None
         Where it does not pay: the same for corrupted copies that look unlike the images, in 16 trials at most. Tier 1
         alone has the prior that is flattened for them.
+    n_groups : int or None
+        Groups of the images, each of which counts as one; None in models of earlier versions.
     """
 
     n_images: int
@@ -113,6 +115,12 @@ class Worth:
     pays: bool
     harmed: tuple[Label, ...] = ()
     unusual: "Worth | None" = None
+    n_groups: int | None = None
+
+    @property
+    def is_enough(self) -> bool:
+        """True if there are images, or groups of such, enough to tell whether it pays."""
+        return (self.n_images if self.n_groups is None else self.n_groups) >= FEWEST
 
     @property
     def unusual_alone(self) -> bool:
@@ -123,7 +131,7 @@ class Worth:
     def of(cls, answers: Answers, harmed: Sequence[Label] = ()) -> "Worth":
         """Compare the answers to m images, m ≥ 1."""
         (before, after), (loss, new_loss), weight = answers.right, answers.loss, answers.weight
-        unit = answers.unit
+        unit, n_groups = answers.unit, len(np.unique(answers.unit))
         gain = metrics.mean_interval(loss - new_loss, weight, unit)
         fixed, broken = int((after & ~before).sum()), int((before & ~after).sum())
         share = weight / weight.sum()
@@ -134,14 +142,15 @@ class Worth:
             tier_1_accuracy=metrics.accuracy(before, groups=unit),
             hybrid_accuracy=metrics.accuracy(after, groups=unit),
             accuracy_gain=accuracy_gain,
-            tier_1_log_loss=metrics.mean_interval(loss, weight, unit),
-            hybrid_log_loss=metrics.mean_interval(new_loss, weight, unit),
-            log_loss_gain=gain,
+            tier_1_log_loss=_finite(metrics.mean_interval(loss, weight, unit)),
+            hybrid_log_loss=_finite(metrics.mean_interval(new_loss, weight, unit)),
+            log_loss_gain=_finite(gain),
             fixed=fixed,
             broken=broken,
             evaluations=float(answers.evaluations.mean()),
-            pays=len(np.unique(unit)) >= FEWEST and _pays(gain, accuracy_gain, net, fixed - broken),
+            pays=n_groups >= FEWEST and _pays(gain, accuracy_gain, net, fixed - broken, n_groups),
             harmed=tuple(harmed),
+            n_groups=n_groups,
         )
 
     @classmethod
@@ -160,8 +169,9 @@ class Worth:
                 f"these alone: {self.unusual._figures('corrupted copies')}. On others it does not: {figures}."
             )
         if not self.pays:
-            few = f"is not known to pay, which takes {FEWEST} held-out images,"
-            why = "does not pay here" if self.n_images >= FEWEST else few
+            of = "" if self.n_groups in (self.n_images, None) else " of different groups"
+            few = f"is not known to pay, which takes {FEWEST} held-out images{of},"
+            why = "does not pay here" if self.is_enough else few
             return f"Re-ranking {why} and is off, use tier 1: {figures}."
         off = f" It is off for {', '.join(map(str, self.harmed))}, which it would harm." if self.harmed else ""
         # of log loss, held-out images tell sooner
@@ -197,10 +207,16 @@ def harmed_classes(answers: Answers) -> np.ndarray:
     return np.array(harmed, dtype=int)
 
 
-def _pays(log_loss_gain: Interval, accuracy_gain: Interval, net: float, n_fixed_more: int) -> bool:
+def _finite(interval: Interval) -> Interval:
+    """The interval with finite ends, as JSON has no others; that of a single group has none."""
+    most = float(np.finfo(float).max)
+    return Interval(interval.value, max(interval.low, -most), min(interval.high, most))
+
+
+def _pays(log_loss_gain: Interval, accuracy_gain: Interval, net: float, n_fixed_more: int, n_groups: int) -> bool:
     """Decide whether tier 2 is used; `net` is the weighted gain in accuracy."""
-    # the standard error, from the width of a normal 95 % interval
-    error = (log_loss_gain.high - log_loss_gain.low) / (2 * 1.96)
+    # the standard error, from the width of Student's 95 % interval
+    error = (log_loss_gain.high - log_loss_gain.low) / (2 * float(t.ppf(0.975, n_groups - 1)))
     gains_log_loss = log_loss_gain.value > MIN_Z * error
     gains_accuracy = accuracy_gain.low > 0 and log_loss_gain.value > -WITHIN * error
     return bool(net >= 0 and n_fixed_more >= 0 and (gains_log_loss or gains_accuracy))

@@ -92,9 +92,11 @@ def advice(clf: HybridClassifier, too_short: str) -> str:
     """
     if clf.worth_ is None or clf.fusion_.pays:
         return too_short
-    if clf.worth_.n_images < FEWEST:
+    if not clf.worth_.is_enough:
+        n, n_groups = clf.worth_.n_images, clf.worth_.n_groups
+        of = "" if n_groups in (n, None) else f" of {n_groups} groups"
         return (
-            f"tier 2 is off: {clf.worth_.n_images} held-out images do not tell whether it adds anything. Give more "
+            f"tier 2 is off: {n} held-out images{of} do not tell whether it adds anything. Give more "
             f"images, or a larger --val, so that there are {FEWEST}; or fit the fusion to other labelled images: "
             "hybridclf calibrate DATA OUT --model DIR."
         )

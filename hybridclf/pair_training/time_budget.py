@@ -179,7 +179,9 @@ class TimePlan:
         if self.usage.n_fusion >= FEWEST:
             return ""
         n = self.usage.n_fusion
-        times = f"{FEWEST / n:.1f} times as many images, or a --val so many times as large" if n else "more images"
+        times = (
+            f"{_rounded(FEWEST / n)} times as many images, or a --val so many times as large" if n else "more images"
+        )
         return (
             f"tier 2 will be off: {n} held-out images cannot tell whether it adds anything, which takes {FEWEST}; give "
             f"{times}"

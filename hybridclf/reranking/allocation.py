@@ -195,9 +195,11 @@ class PairedTTest(Allocation):
         check_whole("min_trials", self.min_trials, 2)
         check_whole("max_trials", self.max_trials, self.min_trials)
 
-    def limited_to(self, n_trials: int) -> "PairedTTest":
-        """The same test within T trials."""
+    def limited_to(self, n_trials: int) -> Allocation:
+        """The same test within T trials; with a single one there is nothing to test."""
         most = min(self.max_trials, n_trials)
+        if most < 2:
+            return FixedTrials(most)
         return replace(self, min_trials=min(self.min_trials, most), max_trials=most)
 
     def next_decision(self, n_trials: np.ndarray) -> np.ndarray:

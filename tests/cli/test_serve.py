@@ -48,6 +48,11 @@ def test_a_model_in_a_folder_has_the_folders_own_name(
     assert served.names == ["version-1", "version-1", "current", "digits"]
 
 
+def test_without_a_name_the_pair_for_photographs_is_served(served: Served) -> None:
+    result = CliRunner().invoke(app, ["serve", "--port", "0"])
+    assert result.exit_code == 0 and served.names == ["cifar10"], result.output
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="has no SIGHUP")
 def test_sighup_while_the_model_loads_is_answered_once_it_has(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -234,7 +234,7 @@ def test_an_image_much_longer_than_wide_is_refused() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float64])
-def test_shrunk_is_the_mean_of_squares(dtype: type) -> None:
+def test_block_means_is_the_mean_of_squares(dtype: type) -> None:
     images = np.random.default_rng(0).integers(0, 256, (300, 6, 4, 3)).astype(dtype)  # more than one block
     small = block_means(images, 2)
     assert small.dtype == dtype and small.shape == (300, 3, 2, 3)

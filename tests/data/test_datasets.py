@@ -13,7 +13,14 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from hybridclf.data import datasets
-from hybridclf.data.datasets import channel_statistics, largest_multiple, load_labelled, numbered, typical_side
+from hybridclf.data.datasets import (
+    channel_statistics,
+    largest_multiple,
+    load_labelled,
+    numbered,
+    typical_side,
+    without_gaps,
+)
 from hybridclf.errors import InvalidInputError
 
 RNG = np.random.default_rng(0)
@@ -270,3 +277,6 @@ def test_the_side_to_read_images_in(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_each_gap_among_groups_is_a_group_of_its_own() -> None:
     groups = ["b", None, "a", float("nan"), "b", np.datetime64("NaT"), None]
     assert numbered(groups).tolist() == [0, 1, 2, 3, 0, 4, 5]
+    assert without_gaps(["a", float("nan"), float("nan"), "b", "a"]).tolist() == [0, 1, 2, 3, 0]
+    assert without_gaps(["a", "b", "a"]).tolist() == ["a", "b", "a"]
+    assert without_gaps(np.array([3, 1, 3])).tolist() == [3, 1, 3]

@@ -62,6 +62,7 @@ def test_what_is_tested_is_drawn_by_chance_alone() -> None:
     """The only image of a class is tested as often as any other: two times in three."""
     tested = [0 in guarantee.fit_and_test(30, seed)[1] for seed in range(400)]
     assert 0.6 < np.mean(tested) < 0.73
+    assert [len(part) for part in guarantee.fit_and_test(2, 0)] == [1, 1]
     kept, out = guarantee.fit_and_test(30, 0)
     assert sorted([*kept, *out]) == list(range(30)) and len(out) == 20
 

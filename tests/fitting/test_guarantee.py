@@ -100,9 +100,9 @@ def test_a_classifier_keeps_its_guarantee_until_its_settings_change(tmp_path: Pa
     for wrong in ({"max_loss": 0.0}, {"max_loss": 1}, {"max_loss": 0.1, "delta": 1.0}):
         with pytest.raises(InvalidInputError, match="must be a finite number above 0"):
             clf.calibrate(images[out], y[out], **wrong)
-    clf.calibrate(images[out], y[out], max_loss=0.02, delta=0.1)
+    clf.calibrate(images[out], y[out], max_loss=0.03, delta=0.1)
     found = clf.guarantee_
-    assert found is not None and found.n_images in (300, 301) and found.saved > 0.9
+    assert found is not None and found.n_images == 300 and found.saved > 0.9
     assert clf.allocation == Race(found.confidence, found.max_trials) and clf.top_k == found.top_k
     assert clf.worth_ is not None and clf.worth_.evaluations <= found.max_trials * found.top_k
     some = clf.with_labels([3, 5, 8])

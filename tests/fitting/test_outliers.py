@@ -184,6 +184,6 @@ def test_what_was_calibrated_on_no_images_has_no_novelty() -> None:
     clf.calibration_ = None
     ask: list[Callable[[Any], Any]] = [clf.novelty, clf.set_params(reject=0.05).predict, clf.rerank]
     for method in ask:
-        with pytest.raises(InvalidInputError, match="novelty needs a calibration on images of one size"):
+        with pytest.raises(InvalidInputError, match="novelty needs a calibration on at least 60 images of one size"):
             method(np.zeros((1, 8, 8)))
     assert clf.predict_proba(np.zeros((1, 8, 8))).shape == (1, 10)

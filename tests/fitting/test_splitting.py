@@ -121,3 +121,10 @@ def test_a_group_with_the_last_image_of_a_class_is_moved_as_a_whole() -> None:
         for kept, out in [hold_out(y, 0.4, seed, groups), *folds(y, 3, seed, groups)]:
             assert not set(groups[kept]) & set(groups[out])
             assert set(y[out]) <= set(y[kept])
+
+
+def test_a_group_with_all_images_of_a_class_leaves_the_draw_to_the_others() -> None:
+    y, groups = np.array([0, 1, 0, 1, 0, 2]), np.array([0, 0, 1, 1, 2, 2])
+    for seed in range(10):
+        kept, out = hold_out(y, 0.3, seed, groups)
+        assert len(out) == 2 and set(groups[out]) < {0, 1} and set(y[kept]) == {0, 1, 2}

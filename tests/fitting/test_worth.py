@@ -1,5 +1,6 @@
 """Does tier 2 pay? The comparison against brute force, the decision, and the sentence."""
 
+import json
 from dataclasses import asdict
 
 import numpy as np
@@ -108,4 +109,12 @@ def test_few_images_turn_tier_2_off() -> None:
     few = Worth.of(gaining.select(np.arange(FEWEST) > 0))
     assert not few.pays and few.accuracy_gain.value > 0.2
     assert str(few).startswith("Re-ranking is not known to pay, which takes 20 held-out images, and is off")
-    assert not Worth.of(gaining._replace(unit=np.arange(FEWEST) // 2)).pays
+    films = Worth.of(gaining._replace(unit=np.arange(FEWEST) // 2))
+    assert not films.pays and films.n_groups == FEWEST // 2
+    assert "is not known to pay, which takes 20 held-out images of different groups, and is off" in str(films)
+
+
+def test_of_a_single_group_json_is_finite() -> None:
+    worth = Worth.of(answers(40, 5, 1, 0.1)._replace(unit=np.zeros(40, dtype=int)))
+    assert not worth.pays and "Infinity" not in json.dumps(asdict(worth))
+    assert Worth.from_dict(json.loads(json.dumps(asdict(worth)))) == worth

@@ -68,6 +68,7 @@ def test_enough_time_is_not_remarked_on() -> None:
 def test_held_out_images_that_turn_nothing_on_are_said_before_the_first_step() -> None:
     few, enough = (replace(plan(60), usage=HeldOutUse(n, 10, 8)) for n in (19, 20))
     assert few.too_few.startswith("tier 2 will be off: 19 held-out images cannot tell") and enough.too_few == ""
+    assert few.too_few.endswith("give 1.1 times as many images, or a --val so many times as large")
 
 
 @pytest.mark.parametrize(("tier_2", "tier_1"), [(MIN_STEPS - 2.0, 60.0), (MIN_STEPS + 100.0, 29.0)])

@@ -376,6 +376,7 @@ def test_numbers_from_numpy_are_numbers() -> None:
         (Race(0.9, 4), 8, Race(0.9, 4)),
         (PairedTTest(0.01, 5, 64), 10, PairedTTest(0.01, 5, 10)),
         (PairedTTest(0.01, 5, 64), 3, PairedTTest(0.01, 3, 3)),
+        (PairedTTest(0.01, 5, 64), 1, FixedTrials(1)),
         (Staged((5, 1), (2, 10)), 10, Staged((5, 1), (2, 10))),
         (Staged((5, 1), (2, 10)), 9, FixedTrials(9)),
     ],

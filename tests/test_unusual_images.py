@@ -169,3 +169,11 @@ def test_folds_of_single_images_have_no_more_copies_than_others(
     clf = HybridClassifier(GaussianNB(), max_iter=1, cv=LeaveOneOut(), random_state=0).fit(X, y)
     assert clf.worth_ is not None
     assert found[0] in copies
+
+
+def test_copies_of_few_films_turn_nothing_on() -> None:
+    """Ten films are not enough, whether their frames are as they were or corrupted."""
+    X, y = load_digits().images[1300:1400], load_digits().target[1300:1400]
+    clf = HybridClassifier.from_pretrained("digits").calibrate(X, y, groups=np.arange(100) % 10)
+    assert clf.worth_ is not None and clf.worth_.n_groups == 10
+    assert not clf.worth_.pays and clf.worth_.unusual is None and not clf.fusion_.pays

@@ -28,6 +28,7 @@ from hybridclf.data.datasets import load_labelled
 from hybridclf.data.holding_out import digests, unpack
 from hybridclf.data.image_files import open_image
 from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
+from hybridclf.metrics import accuracy
 from hybridclf.pair_training import networks, recipe, time_budget
 from hybridclf.pair_training import run as training_run
 from hybridclf.pair_training.finish import RACE, TOP_K
@@ -501,6 +502,17 @@ def test_groups_are_on_one_side(
     assert not kept & (fitted | measured) and not fitted & measured
     assert np.bincount(task.held_out_y).tolist() == [16, 16, 16]
     assert np.bincount(task.held_out_y[task.fit_on]).tolist() == [8, 8, 8]
+
+
+def test_frames_of_few_films_do_not_tell_whether_tier_2_pays(tmp_path: Path) -> None:
+    """Of each class a film of eight is for the fusion, and one for the measurement."""
+    path, out = grouped(tmp_path / "x.parquet", "group"), tmp_path / "out"
+    train_pair(path, out, minutes=MINUTES, image_size=8, validation_fraction=0.3)
+    log = json.loads((out / "training" / "log.json").read_text())
+    assert (log["worth"]["n_images"], log["worth"]["n_groups"], log["worth"]["pays"]) == (24, 3, False)
+    assert "24 held-out images of 3 groups do not tell whether it adds anything" in log["advice"]
+    right, interval = log["validation"]["hybrid"], log["validation"]["intervals"]["hybrid"]
+    assert log["validation"]["n"] == 24 and accuracy(np.arange(24) < 24 * right).low > interval["low"]
 
 
 def test_a_column_of_groups_is_named_at_the_command_line(tmp_path: Path) -> None:

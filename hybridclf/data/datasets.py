@@ -148,10 +148,14 @@ def numbered(groups: Sequence[Any]) -> np.ndarray:
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
 
+def as_groups(groups: Any) -> np.ndarray:
+    """Groups as an array `[n]` that keeps its gaps: a list with texts and NaN would become texts, "nan" among them."""
+    return column_or_1d(np.array(groups, dtype=object) if isinstance(groups, list | tuple) else groups)
+
+
 def without_gaps(groups: Any) -> np.ndarray:
     """Groups `[n]` as they were given; where some are missing, numbers in their place, each gap one of its own."""
-    # a list with texts and NaN would become texts, "nan" among them
-    values = column_or_1d(np.array(groups, dtype=object) if isinstance(groups, list | tuple) else groups).tolist()
+    values = as_groups(groups).tolist()
     return numbered(values) if any(map(_is_missing, values)) else np.asarray(values)
 
 

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .. import __version__
 from ..data.arrays import Items
-from ..data.datasets import numbered, without_gaps
+from ..data.datasets import as_groups, numbered
 from ..errors import InvalidInputError, InvalidTypeError
 from ..estimator import HybridClassifier
 from ..fitting.validation import class_numbers
@@ -226,7 +226,7 @@ def _read(clf: HybridClassifier, X: Any, y: Any, groups: Any = None) -> _Labelle
     """The images with their groups as given; None for those of no group."""
     items = clf._read(X)
     y = column_or_1d(y)
-    groups = np.full(len(y), None) if groups is None else without_gaps(groups)
+    groups = np.full(len(y), None) if groups is None else as_groups(groups)
     check_consistent_length(items.images, y, groups)
     return _Labelled(items, class_numbers(y, clf.classes_), groups)
 

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from .. import plugins
-from ..data.datasets import numbered, without_gaps
+from ..data.datasets import as_groups, numbered
 from ..errors import InvalidInputError, InvalidTypeError
 from ..estimator import HybridClassifier
 from ..evaluating.sample import calibration_share, joined_copies
@@ -186,7 +186,7 @@ def _tunable(clf: HybridClassifier) -> HybridClassifier:
 def _split(questions: Questions, groups: Any, settings: TuneSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Split images by copies and groups: positions to train on, to stop and fit on, and to measure on."""
     n = len(questions.candidates)
-    kinds = np.arange(n) if groups is None else numbered(without_gaps(groups).tolist())
+    kinds = np.arange(n) if groups is None else numbered(as_groups(groups).tolist())
     check_consistent_length(kinds, questions.candidates)
     # captions are no classes: every image counts alike
     y = np.array([own[0] for own in questions.candidates]) if questions.y is not None else np.zeros(n, dtype=int)

@@ -68,7 +68,7 @@ def test_without_its_weights_a_pair_has_random_ones_in_tier_1_too(tmp_path: Path
     classes = ["7", "a b", "cat"]
     made = new(size=8)
     spec = made.save(made.network, tmp_path / "pair" / "proposer")
-    denoiser = LateConditionedDenoiser(LateUNet((3, 8, 8), 3, width=16), classes, np.zeros(3), np.ones(3))
+    denoiser = LateConditionedDenoiser(LateUNet((3, 8, 8), 3, width=16), classes, np.full(3, 128.0), np.full(3, 74.0))
     X = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UncalibratedWarning)
@@ -84,7 +84,7 @@ def test_a_pair_of_trained_networks_knows_classes_that_no_image_for_calibration_
     classes = ["7", "a b", "cat"]
     made = new("convnet16", size=8)
     spec = made.save(made.network, tmp_path / "proposer")
-    denoiser = LateConditionedDenoiser(LateUNet((3, 8, 8), 3, width=16), classes, np.zeros(3), np.ones(3))
+    denoiser = LateConditionedDenoiser(LateUNet((3, 8, 8), 3, width=16), classes, np.full(3, 128.0), np.full(3, 74.0))
     X = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UncalibratedWarning)

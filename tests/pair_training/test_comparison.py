@@ -150,6 +150,7 @@ def trained(folder: Path, out: Path) -> dict[str, Any]:
     return log
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_auto_takes_features_that_are_as_good(folder: Path, tmp_path: Path, backbone: str) -> None:
     log = trained(folder, tmp_path / "out")

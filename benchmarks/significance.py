@@ -7,6 +7,9 @@ from scipy.stats import binomtest
 
 __all__ = ["better_than", "holm", "significant"]
 
+LEVEL = 0.05
+"""Level of the tests of all hypotheses together."""
+
 
 def better_than(right: np.ndarray, before: np.ndarray) -> float:
     """One-sided p-value of McNemar's exact test that one method is right more often than another.
@@ -27,7 +30,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return np.minimum(adjusted, 1.0)[np.argsort(order)].tolist()
 
 
-def significant(p: Mapping[str, float], level: float = 0.05) -> list[str]:
+def significant(p: Mapping[str, float]) -> list[str]:
     """Names of the hypotheses that Holm's method rejects, the surest first."""
     adjusted = dict(zip(p, holm(list(p.values())), strict=True))
-    return [name for name in sorted(p, key=lambda name: p[name]) if adjusted[name] <= level]
+    return [name for name in sorted(p, key=lambda name: p[name]) if adjusted[name] <= LEVEL]

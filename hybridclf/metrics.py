@@ -94,7 +94,7 @@ def accuracy(right: np.ndarray, confidence_level: float = 0.95, groups: np.ndarr
     Interval(value=0.9, low=0.5958499732047616, high=0.9821237869049271)
     """
     p, n, z = float(np.mean(_answers(right))), float(len(right)), float(norm.ppf((1 + confidence_level) / 2))
-    units = _units(groups, len(right))
+    units = group_numbers(groups, len(right))
     if units.max(initial=0) < n - 1:
         n, z = _effective_size(np.asarray(right, dtype=bool), units), _quantile(confidence_level, units)
     if not np.isfinite(z):  # of a single group nothing is known
@@ -149,7 +149,7 @@ def accuracy_difference(
     """
     check_consistent_length(right, baseline)
     difference = _answers(right).astype(int) - _answers(baseline).astype(int)
-    units, n = _units(groups, len(right)), len(right)
+    units, n = group_numbers(groups, len(right)), len(right)
     n_groups = int(units.max()) + 1
     weight = np.append(np.ones(n), np.full(2, n / n_groups))
     adjusted = mean_interval(
@@ -178,7 +178,7 @@ def mean_interval(
         Coverage of the interval, in (0, 1).
     """
     weight = np.ones(len(values)) if weight is None else weight
-    share, units = weight / weight.sum(), _units(groups, len(values))
+    share, units = weight / weight.sum(), group_numbers(groups, len(values))
     mean = float(share @ values)
     half = _quantile(confidence_level, units[share > 0]) * _error(values - mean, share, units)
     return Interval(mean, mean - half, mean + half)
@@ -202,8 +202,8 @@ def _quantile(confidence_level: float, units: np.ndarray) -> float:
     return float(t.ppf((1 + confidence_level) / 2, n_groups - 1)) if n_groups > 1 else np.inf
 
 
-def _units(groups: np.ndarray | None, n: int) -> np.ndarray:
-    """Group numbers `[n]` from 0 on; each image is a group by itself where there are none."""
+def group_numbers(groups: np.ndarray | None, n: int) -> np.ndarray:
+    """Number groups from 0 on, int `[n]`; where none are given each image is a group by itself."""
     if groups is None:
         return np.arange(n)
     if len(groups) != n:

@@ -11,6 +11,7 @@ from ..data.arrays import Items
 from ..errors import InvalidInputError
 from ..estimator import HybridClassifier
 from ..fitting import recording as labelled
+from ..metrics import group_numbers
 from ..ports import Label
 from ..proposer import aligned_log_proba
 from ..reranking.allocation import FixedTrials
@@ -118,9 +119,7 @@ class Recording:
     @property
     def units(self) -> np.ndarray:
         """Numbers of the groups from 0 on, int `[n]`; an image without one is a group by itself."""
-        if self.groups is None:
-            return np.arange(len(self))
-        return np.unique(self.groups, return_inverse=True)[1].ravel()
+        return group_numbers(self.groups, len(self))
 
     @property
     def hit(self) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..data.arrays import select
 from ..denoising.weighting import uniform_weights
+from ..metrics import group_numbers
 from ..ports import Denoiser, Label
 from ..reranker import Reranker
 from ..reranking.allocation import FixedTrials
@@ -79,9 +80,7 @@ class Recording:
     @property
     def units(self) -> np.ndarray:
         """Numbers of the groups of the m images, int `[m]`, from 0 on; an image without one is a group by itself."""
-        if self.all_groups is None:
-            return np.arange(len(self.all_y))
-        return np.unique(self.all_groups, return_inverse=True)[1].ravel()
+        return group_numbers(self.all_groups, len(self.all_y))
 
     @property
     def weight(self) -> np.ndarray | None:

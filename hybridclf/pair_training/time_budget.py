@@ -214,6 +214,6 @@ def _clock(seconds: float) -> str:
     return "{}:{:02}".format(*divmod(round(seconds), 60))
 
 
-def _rounded(minutes: float) -> str:
-    """Minutes, rounded up to a tenth below ten and to whole ones from there."""
-    return f"{-(-minutes * 10 // 1) / 10:g}" if minutes < 10 else f"{-(-minutes // 1):.0f}"
+def _rounded(needed: float) -> str:
+    """Write what is needed, rounded up to a tenth below ten and to a whole number from there."""
+    return f"{-(-needed * 10 // 1) / 10:g}" if needed < 10 else f"{-(-needed // 1):.0f}"

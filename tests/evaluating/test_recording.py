@@ -5,6 +5,7 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,16 @@ def test_tier_1_is_asked_about_every_class(world: Any) -> None:
     assert not np.allclose(own, flatter)
     np.testing.assert_array_equal(made.candidates, np.argsort(-own, axis=1)[:, :3])
     assert made.labels[made.y[7]] == world.labels[7] and len(made) == 120 and made.n_trials == 6
+
+
+def test_what_is_novel_is_the_classifiers_own_and_not_the_folders(world: Any, tmp_path: Path) -> None:
+    """Another fit of the same tiers may find novel what the one that was recorded knew."""
+    first = recorded(world, folder=tmp_path)
+    other = SimpleNamespace(clf=copy.copy(world.clf), images=world.images, labels=world.labels)
+    other.clf._usual = SimpleNamespace(novel=lambda images: np.arange(len(images)) % 2 == 1)
+    again = recorded(other, folder=tmp_path)
+    assert not first.novel.any() and again.novel.sum() == 60
+    assert again.select(again.novel).novel.all() and np.array_equal(again.errors["l2"], first.errors["l2"])
 
 
 def test_parts_of_a_recording(world: Any) -> None:

@@ -1,13 +1,24 @@
 """Devices: their names, abilities and transfers."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .errors import InvalidInputError, MissingDependencyError
 
-__all__ = ["as_device", "can_compile", "check_compiles", "has_bf16", "receive", "send"]
+__all__ = [
+    "as_device",
+    "can_compile",
+    "check_compiles",
+    "has_bf16",
+    "inference_dtype",
+    "mixed_precision",
+    "receive",
+    "send",
+]
 
 
 def as_device(device: str) -> torch.device:
@@ -36,6 +47,17 @@ def has_bf16(device: torch.device) -> bool:
     # older versions of torch cannot tell, and count as incapable
     able = torch.cpu.get_capabilities() if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities") else {}
     return any(able.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
+def inference_dtype(device: torch.device) -> torch.dtype:
+    """Type that networks predict in by default: bfloat16 on a processor that multiplies it natively, else float32."""
+    return torch.bfloat16 if device.type == "cpu" and has_bf16(device) else torch.float32
+
+
+def mixed_precision(values: Tensor, wanted: bool) -> AbstractContextManager[Any]:
+    """Multiply float32 values and weights in bfloat16, if `wanted` and where `inference_dtype` is that (autocast)."""
+    faster = wanted and values.dtype == torch.float32 and inference_dtype(values.device) == torch.bfloat16
+    return torch.autocast("cpu", torch.bfloat16) if faster else nullcontext()
 
 
 def can_compile(device: torch.device) -> bool:

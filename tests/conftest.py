@@ -5,7 +5,7 @@ No torch and no scikit-learn up here: the process that hands the tests to others
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,24 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_native_bfloat16() -> Iterator[None]:
+    """Networks compute in float32 on whatever processor; tests of bfloat16 say that it has it, which works anywhere."""
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+        yield
+
+
+@pytest.fixture
+def native_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This processor counts as one that multiplies bfloat16 natively."""
+    import torch
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
 
 
 @pytest.fixture(scope="session")

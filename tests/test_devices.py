@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hybridclf.denoising.batch_size import Batches
-from hybridclf.devices import as_device, receive, send
+from hybridclf.devices import as_device, inference_dtype, mixed_precision, receive, send
 from hybridclf.errors import HybridClfError
 
 
@@ -43,6 +43,21 @@ def test_one_item_that_is_too_much_is_one_clear_error() -> None:
 def test_devices_by_name() -> None:
     assert as_device("cpu") == torch.device("cpu")
     assert as_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_mixed_precision_is_for_float32_on_a_processor_that_multiplies_bfloat16(request: pytest.FixtureRequest) -> None:
+    a = torch.full((2, 2), 1 + 2**-12)  # bfloat16 has eight bits
+
+    def product(values: torch.Tensor, wanted: bool = True) -> torch.Tensor:
+        with mixed_precision(values, wanted):
+            return values @ values
+
+    assert inference_dtype(torch.device("cpu")) == product(a).dtype == torch.float32
+    request.getfixturevalue("native_bfloat16")
+    assert inference_dtype(torch.device("cpu")) == product(a).dtype == torch.bfloat16
+    assert product(a).tolist() == [[2, 2], [2, 2]]
+    assert product(a, wanted=False).dtype == torch.float32 and product(a.double()).dtype == torch.float64
+    assert inference_dtype(torch.device("cuda")) == torch.float32  # the default of a GPU stays
 
 
 DEVICES = [

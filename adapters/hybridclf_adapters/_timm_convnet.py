@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from hybridclf.devices import mixed_precision
+
 __all__ = ["ConvNet", "whitened_convnet"]
 
 default_cfgs = generate_default_cfgs(
@@ -41,6 +43,11 @@ class ConvNet(nn.Module):
     mirrored : bool
         In evaluation, the logits are means over the image and its mirrored view.
 
+    Attributes
+    ----------
+    mixed : bool
+        In evaluation, multiply in bfloat16 on a processor that does so natively, if weights and images are in float32.
+
     References
     ----------
     K. Jordan, arXiv 2404.00498: the whitening stem, the groups, their identity initialisation, the mirrored view.
@@ -55,7 +62,7 @@ class ConvNet(nn.Module):
         **_: Any,  # timm hands on what other networks take, such as global_pool
     ) -> None:
         super().__init__()
-        self.num_classes, self.in_chans, self.mirrored = num_classes, in_chans, mirrored
+        self.num_classes, self.in_chans, self.mirrored, self.mixed = num_classes, in_chans, mirrored, False
         self.num_features = self.head_hidden_size = widths[-1]
         stem_width = 2 * in_chans * PATCH**2  # every pattern of a patch, and its opposite
         self.stem = nn.Conv2d(in_chans, stem_width, PATCH)
@@ -90,10 +97,11 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute logits `[B, num_classes]` of images `[B, C, H, W]`."""
-        logits = self.forward_head(self.forward_features(x))
-        if self.training or not self.mirrored:
-            return logits
-        return (logits + self.forward_head(self.forward_features(x.flip(-1)))) / 2
+        views = [x] if self.training or not self.mirrored else [x, x.flip(-1)]
+        with mixed_precision(x, self.mixed and not self.training):
+            features = [self.forward_features(view) for view in views]
+        # the head in the image's type: two classes may be closer than bfloat16 can tell
+        return torch.stack([self.forward_head(f.to(x.dtype)) for f in features]).mean(dim=0)
 
     def get_classifier(self) -> nn.Module:
         """The head, as timm's networks have it."""

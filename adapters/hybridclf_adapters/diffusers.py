@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from hybridclf.devices import as_device
+from hybridclf.devices import as_device, inference_dtype
 from hybridclf.errors import (
     HybridClfError,
     InvalidInputError,
@@ -84,8 +84,8 @@ def load(
         Guidance scale that a network distilled from guided predictions, such as FLUX.1 dev's, is asked with. Default:
         that of the pipeline's sampler. At 1 it predicts as one without guidance.
     precision : "fp32", "fp16" or "bf16", optional
-        Type of the computation. Default: fp32 on a CPU. On a GPU it is fp16, as in Appendix F.1 of arXiv 2303.16203, or
-        bf16 for families whose text encoders or networks overflow in fp16.
+        Type of the computation. Default on a CPU: bf16 if it multiplies that natively, else fp32. On a GPU it is fp16,
+        as in Appendix F.1 of arXiv 2303.16203, or bf16 for families whose text encoders or networks overflow in fp16.
     device : str
         "auto" (a GPU if there is one), or torch's name of the device.
     revision, variant, cache_dir : optional
@@ -149,7 +149,7 @@ def load(
     if issubclass(family, TextDenoiser):
         check_templates(prompts)  # before gigabytes are read
     _check_parts(spec, family, _parts_of(index))
-    dtype = asked or (family.half if where.type == "cuda" else torch.float32)
+    dtype = asked or (family.half if where.type == "cuda" else inference_dtype(where))
     pipe = _loaded(spec, family, index, config, variant, source, dtype)
     if embedding is not None:
         load_embedding(pipe, Path(embedding))

@@ -55,7 +55,7 @@ def load(
     spec: str,
     *,
     device: str = "auto",
-    precision: str = "fp32",
+    precision: str | None = None,
     batch_size: int = 64,
     features_only: bool = False,
     label_names: str | None = None,
@@ -73,8 +73,9 @@ def load(
         save a folder by `timm.models.save_for_hf`.
     device : str
         "auto" (a GPU if there is one), or torch's name of the device.
-    precision : "fp32", "fp16" or "bf16"
-        Type of the computation.
+    precision : "fp32", "fp16" or "bf16", optional
+        Type of the computation. Default: fp32; a network that `hybridclf train` made multiplies in bf16 on a processor
+        that does so natively.
     batch_size : int
         Images per pass, at least 1.
     features_only : bool
@@ -101,7 +102,7 @@ def load(
     --------
     >>> proposer = load("resnet18.a1_in1k").fit(None, ["beagle", "pug"])  # doctest: +SKIP
     """
-    dtype = check_options(precision, batch_size)
+    dtype = check_options(precision or "fp32", batch_size)
     name, checkpoint = split_spec(spec)
     check_name(name, needs_weights=checkpoint is None, features_only=features_only)
     try:
@@ -121,6 +122,8 @@ def load(
     if channels not in _MODES:
         raise InvalidInputError(f"{spec!r} takes images of {channels} channels; supported are grey and RGB images")
     model = model.to(as_device(device), dtype)
+    if isinstance(model, ConvNet):
+        model.mixed = precision is None
     arguments = model_arguments(name)
     return TimmProposer(model, create_transform(**config), dtype, batch_size, _MODES[channels], arguments)
 

@@ -110,7 +110,14 @@ def _calibrated(proposer: Any, network: Any, data: TrainingData, n_images: int, 
     # rounded to float16 as in the saved file, so that the fusion fits the weights that will be loaded
     network = network.to(memory_format=torch.contiguous_format).half().float()
     denoiser = LateConditionedDenoiser(
-        network, data.classes, data.mean, data.scale, device=data.device, mirror=data.mirror, shrink=data.shrink
+        network,
+        data.classes,
+        data.mean,
+        data.scale,
+        device=data.device,
+        mirror=data.mirror,
+        shrink=data.shrink,
+        mixed=True,
     )
     clf = HybridClassifier(
         proposer,

@@ -20,6 +20,7 @@ def describe_denoiser(denoiser: LateConditionedDenoiser) -> dict[str, Any]:
         "dtype": str(denoiser.dtype).removeprefix("torch."),
         "mirror": denoiser.mirror,
         "shrink": denoiser.shrink,
+        "mixed": denoiser.mixed,
         "classes": describe_labels(denoiser.classes),
     }
 
@@ -44,5 +45,5 @@ def restore_denoiser(folder: Path, saved: dict[str, Any], device: torch.device) 
     network = build(saved["network"])
     dtype = getattr(torch, saved["dtype"])
     network.to(dtype).load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
-    views = {"mirror": saved.get("mirror", False), "shrink": saved.get("shrink", 1)}
+    views = {"mirror": saved.get("mirror", False), "shrink": saved.get("shrink", 1), "mixed": saved.get("mixed", False)}
     return LateConditionedDenoiser(network, classes, mean, scale, dtype, device, **views)

@@ -98,7 +98,7 @@ def load(
     named = _load_named(parameters, saved)
     with finding_damage(folder):
         if dtype is not None and isinstance(saved["denoiser"], dict):
-            saved["denoiser"]["dtype"] = dtype
+            saved["denoiser"] |= {"dtype": dtype, "mixed": False}
         fitted = _tiers(folder, saved, parameters, named, trusted) | _learned(saved, parameters)
     fitted["proposer_"] = with_labels(fitted["proposer_"], fitted["classes_"])
     if parameters["proposer"] is None and not saved["default_proposer"]:

@@ -466,6 +466,11 @@ def test_half_precision(name: str, dtype: str, fresh: Callable[..., Any], denois
     torch.testing.assert_close(predicted[0].float(), predicted[1], rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.usefixtures("native_bfloat16")
+def test_bfloat16_is_the_default_of_a_processor_that_multiplies_it(fresh: Callable[..., Any]) -> None:
+    assert (fresh("sd-epsilon").dtype, fresh("sd-epsilon", precision="fp32").dtype) == (torch.bfloat16, torch.float32)
+
+
 @pytest.mark.parametrize("name", PIPELINES)
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_cast_later_is_loaded_so(name: str, precision: str, fresh: Callable[..., Any]) -> None:

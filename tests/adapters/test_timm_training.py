@@ -59,6 +59,25 @@ def test_small_is_small() -> None:
     assert sum(p.numel() for p in new(classes=tuple("abcdefghij")).network.parameters()) < 500_000
 
 
+@pytest.mark.usefixtures("native_bfloat16")
+def test_a_network_of_ours_multiplies_in_bfloat16_where_that_is_native(tmp_path: Path) -> None:
+    made, photos = new("convnet16"), np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)
+    spec = made.save(made.network, tmp_path / "proposer")
+    mixed, exact, cast = (
+        plugins.load("proposer", f"{spec}{option}", device="cpu").fit(None)
+        for option in ("", "?precision=fp32", "?precision=bf16")
+    )
+    assert [next(p.model.parameters()).dtype for p in (mixed, exact, cast)] == [*[torch.float32] * 2, torch.bfloat16]
+    wanted = exact.logits(photos)
+    spread = wanted.std()
+    assert 0 < abs(mixed.logits(photos) - wanted).max() < 0.03 * spread
+    assert len(np.unique(mixed.logits(photos))) == mixed.logits(photos).size  # no ties by rounding
+    other = new("small")
+    spec = other.save(other.network, tmp_path / "other")
+    both = [plugins.load("proposer", f"{spec}{option}", device="cpu").fit(None) for option in ("", "?precision=fp32")]
+    np.testing.assert_array_equal(*(proposer.logits(photos) for proposer in both))
+
+
 def test_it_is_found_by_its_entry_point() -> None:
     made = plugins.load("trainable", "timm:small", classes=["a", "b"], image_size=8, mean=MEAN, scale=SCALE)
     assert made.network(torch.zeros(2, 3, 8, 8)).shape == (2, 2)

@@ -94,6 +94,26 @@ def test_float32_equals_float64(name: str, n_pairs: int) -> None:
 
 
 @each_network
+def test_mixed_precision_multiplies_in_bfloat16_where_that_is_native(name: str, request: pytest.FixtureRequest) -> None:
+    options = range(N_CLASSES), np.zeros(1), np.ones(1)
+    plain, mixed = (
+        LateConditionedDenoiser(make(name), *options),
+        LateConditionedDenoiser(make(name), *options, mixed=True),
+    )
+    x_t, t, row, label = work(plain.network, 9, 150)
+    exact = plain.predict(x_t, t, row, {"label": label})
+    torch.testing.assert_close(mixed.predict(x_t, t, row, {"label": label}), exact, rtol=0, atol=0)
+    request.getfixturevalue("native_bfloat16")
+    torch.testing.assert_close(plain.predict(x_t, t, row, {"label": label}), exact, rtol=0, atol=0)
+    rounded = mixed.predict(x_t, t, row, {"label": label})
+    assert rounded.dtype == mixed.dtype == next(mixed.network.parameters()).dtype == torch.float32
+    assert 1e-4 < (rounded - exact).norm() / exact.norm() < 0.03
+    in_double = LateConditionedDenoiser(make(name), *options, torch.float64, mixed=True)
+    x_t, t, row, label = work(in_double.network, 9, 150)
+    assert in_double.predict(x_t, t, row, {"label": label}).dtype == torch.float64
+
+
+@each_network
 def test_evaluations_do_not_depend_on_others_but_for_rounding(name: str) -> None:
     denoiser = LateConditionedDenoiser(make(name), range(N_CLASSES), np.zeros(1), np.ones(1))
     x_t, t, row, label = work(make(name, torch.float32), 9, 150)

@@ -19,7 +19,7 @@ from torch import nn
 from hybridclf import HybridClassifier
 from hybridclf.data.datasets import load_labelled
 from hybridclf.data.holding_out import pack
-from hybridclf.devices import as_device
+from hybridclf.devices import as_device, has_bf16
 from hybridclf.pair_training.finish import finish
 from hybridclf.pair_training.networks import new_trainable
 from hybridclf.pair_training.provenance import versions
@@ -72,7 +72,8 @@ def main() -> None:
     data = training_data(args.source, folder, before)
     trainable = new_trainable(data, PROPOSER)
     tier_1 = NetworkTier1(trainable, proposer_job(data, trainable.network))
-    earlier, own = before["settings"], {"minutes": args.minutes, "device": "cpu", "bf16": False, "compiles": False}
+    earlier = before["settings"]
+    own = {"minutes": args.minutes, "device": "cpu", "bf16": has_bf16(data.device), "compiles": False}
     # how tier 2 was trained stays beside how tier 1 is
     settings = earlier | asdict(data.settings) | own
     settings["tier_2"] = earlier.get("tier_2", {name: earlier[name] for name in own})

@@ -31,6 +31,8 @@ class Summary:
         Path or address of the folder.
     parts, images, errors : int
         Number of parts, of rows, and of rows with an error.
+    first_errors : list of str
+        The first three of these, each behind its image.
     evaluations : float or None
         Mean evaluations per answered image; None if no image was answered.
     done_before : int
@@ -45,6 +47,7 @@ class Summary:
     parts: int
     images: int
     errors: int
+    first_errors: list[str]
     evaluations: float | None
     done_before: int
     seconds: float
@@ -145,13 +148,14 @@ def _work(job: Job, missing: list[Part], n_images: int, engine: Engine, progress
 
 
 def _summarise(output: Folder, listing: Listing, n_done: int, seconds: float) -> Summary:
-    images, errors, evaluations = totals(output, listing.parts)
+    images, errors, evaluations, first_errors = totals(output, listing.parts)
     remove_leftovers(output)
     return Summary(
         output=str(output),
         parts=len(listing.parts),
         images=images,
         errors=errors,
+        first_errors=first_errors,
         evaluations=evaluations / (images - errors) if images > errors else None,
         done_before=images - n_done,
         seconds=seconds,

@@ -7,12 +7,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import chain
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..atomic import in_utf8
@@ -43,6 +45,9 @@ MANIFEST = "_manifest.json"
 
 READERS = 8
 """Parts read at a time."""
+
+NAMED = 3
+"""Errors that a summary names."""
 
 ATTEMPTS = 3
 """Workers that may die on a part before the run ends."""
@@ -239,8 +244,17 @@ def _row(row: int | None, answer: FileAnswer) -> dict[str, Any]:
     }
 
 
-def totals(output: Folder, parts: Sequence[Part]) -> tuple[int, int, int]:
-    """Count the rows, the rows with an error and the evaluations of all parts.
+class Totals(NamedTuple):
+    """Rows, rows with an error and evaluations of some parts, and the first few errors, each behind its image."""
+
+    images: int
+    errors: int
+    evaluations: int
+    first_errors: list[str]
+
+
+def totals(output: Folder, parts: Sequence[Part]) -> Totals:
+    """Add up all parts.
 
     Raises
     ------
@@ -249,19 +263,24 @@ def totals(output: Folder, parts: Sequence[Part]) -> tuple[int, int, int]:
     """
     with ThreadPool(READERS) as pool:
         figures = list(pool.imap(partial(_figures, output), parts))
-    rows, errors, evaluations = map(sum, zip(*figures, strict=True))
-    return rows, errors, evaluations
+    images, errors, evaluations, first = zip(*figures, strict=True)
+    return Totals(sum(images), sum(errors), sum(evaluations), list(chain.from_iterable(first))[:NAMED])
 
 
-def _figures(output: Folder, part: Part) -> tuple[int, int, int]:
-    """Rows, rows with an error and evaluations of a part."""
+def _figures(output: Folder, part: Part) -> Totals:
+    """Totals of a part."""
     if (content := _content(output, part)) is None:
         raise InvalidInputError(
             f"{output}/{part_name(part.number)} is missing or damaged; is OUTPUT one folder that all machines share?"
         )
-    # two columns alone: labels and posteriors are most of a part
-    table = pq.read_table(content, columns=["evaluations", "error"])
-    return len(table), len(table) - table["error"].null_count, sum(filter(None, table["evaluations"].to_pylist()))
+    # without labels and posteriors, which are most of a part
+    table = pq.read_table(content, columns=["path", "row", "evaluations", "error"])
+    failed = table.filter(pc.is_valid(table["error"]))
+    first = [
+        ": ".join([row["path"], *([] if row["row"] is None else [f"row {row['row']}"]), row["error"]])
+        for row in failed.slice(0, NAMED).to_pylist()
+    ]
+    return Totals(len(table), len(failed), sum(filter(None, table["evaluations"].to_pylist())), first)
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

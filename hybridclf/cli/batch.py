@@ -64,6 +64,10 @@ def batch(
         typer.echo(json.dumps(asdict(summary)))
     else:
         console().print(text(_summary_line(summary)))
+        for line in summary.first_errors:
+            console().print(text(f"  {line}"), soft_wrap=True)
+        if summary.errors > len(summary.first_errors):
+            console().print(text("  and more: every row with an error has it in the column error"), soft_wrap=True)
     # a batch of which nothing was answered is a failure, whatever was allowed
     if summary.errors > (summary.images - 1 if max_errors is None else min(max_errors, summary.images - 1)):
         typer.echo(f"hybridclf: {summary.errors:,} of {summary.images:,} images have an error", err=True)

@@ -420,6 +420,7 @@ def test_batch_writes_parts_and_prints_json(
     assert again.exit_code == 0
     assert again.stdout.startswith(f"5 images in {out}, 1 with an error, ")
     assert "; 0 of them in this run" in again.stdout
+    assert again.stdout.splitlines()[1:] == [f"  {rows[2]['path']}: {rows[2]['error']}"]
 
 
 def test_batch_takes_names_that_are_no_utf_8(

@@ -1,6 +1,7 @@
 """Image files, opened safely and converted to the items that a fitted classifier takes."""
 
 import os
+import re
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -118,6 +119,9 @@ def open_image(source: str | Path | BinaryIO) -> Image.Image:
     """
     if isinstance(source, str | Path) and Path(source).is_dir():
         raise InvalidInputError(f"a folder with no image in it: no file ends in {', '.join(ENDINGS)}")
+    # pathlib has made one slash of two
+    if isinstance(source, str | Path) and re.match(r"(https?|s3|gs|ftp):/", str(source)):
+        raise InvalidInputError("an address, and images are read from disk alone; download it and give the file")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on damaged metadata
         return read_image(source, Image.MAX_IMAGE_PIXELS)

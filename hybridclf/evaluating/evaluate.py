@@ -16,6 +16,7 @@ from ..data.arrays import Items
 from ..data.datasets import as_groups, numbered
 from ..errors import InvalidInputError, InvalidTypeError
 from ..estimator import HybridClassifier
+from ..fitting.cross_fit import record_drift
 from ..fitting.validation import class_numbers
 from ..reranking.trials import INFORMATIVE_TRIALS
 from ..utils.bounds import check_number, check_whole, draw_seed
@@ -25,7 +26,7 @@ from .figures.robustness import robustness
 from .gallery import examples_of
 from .guarantee import Bound, check_bound
 from .methods import TIER_1
-from .recording import record
+from .recording import pixel_range, record
 from .report import Report, pairs
 from .robustness import BaselineResult
 from .sample import calibration_share, joined_copies
@@ -160,7 +161,10 @@ def evaluate(
         folder=None if folder is None else Path(folder),
         progress=progress,
     )
-    study = Study(clf, items, recording, calibrating, seed, progress, bound)
+    own = items.select(np.flatnonzero(calibrating)).images
+    span = pixel_range(clf, items.images)
+    drift = record_drift(clf.proposer_, clf.classes_, own, numbers[calibrating], span, clf._seed)
+    study = Study(clf, items, recording, calibrating, seed, progress, bound, drift)
     others = [*shifted, *(corrupted_copies(study) if corrupt else ())]
     kept = None if folder is None else Path(f"{folder}-shifted")
     shifts = shift_rows(study, others, kept, baselines, known_baselines) if others else []

@@ -11,6 +11,7 @@ from ..data.arrays import Items
 from ..denoising.weighting import Weighting, resolve_weighting, uniform_weights
 from ..estimator import HybridClassifier
 from ..fitting.calibration import Calibration, fit_calibration
+from ..fitting.drift import Drift, looks_of
 from ..fitting.recording import RECORDED_CLASSES
 from ..proposer import aligned_log_proba, shortlist
 from ..reranker import Reranker
@@ -61,6 +62,8 @@ class Method:
         Fitted order of the trials; None: the even one.
     unusual_alone : bool
         Whether tier 2 is asked about unusual images alone.
+    drift : Drift or None
+        What flattens tier 1's prior for unusual images, and tells them.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Method:
     weighting: Weighting = uniform_weights
     order: InformativeOrder | None = None
     unusual_alone: bool = False
+    drift: Drift | None = None
 
     def trials(self, t: np.ndarray) -> np.ndarray:
         """Positions, among recorded trials at times t `[T]`, of those that the method uses, in its order.
@@ -83,9 +87,16 @@ class Method:
             return nearest_trials(len(t) if self.allocation is None else self.allocation.max_trials, t)
         return np.argsort(-self.order.at(t[:INFORMATIVE_TRIALS]), kind="stable")
 
-    def aside(self, novel: np.ndarray, usual: np.ndarray) -> list[str]:
-        """Reasons why tier 1 answers, "" for images to ask tier 2 about, from bool `[n]` as in `Recording`."""
-        return np.where(novel, "novel", np.where(usual & self.unusual_alone, "off", "")).tolist()
+    def prior(self, log_proba: np.ndarray, looks: np.ndarray | None) -> np.ndarray:
+        """Log prior `[n, C]` that both tiers start from, of tier 1's log-probabilities and of looks `[n, 5]`."""
+        return log_proba if self.drift is None or looks is None else self.drift.flattened(log_proba, looks)
+
+    def aside(self, novel: np.ndarray, looks: np.ndarray | None) -> list[str]:
+        """Reasons why tier 1 answers, "" for images to ask tier 2 about, of novel vectors, bool `[n]`, and looks."""
+        asked = np.ones(len(novel), dtype=bool)
+        if self.unusual_alone and self.drift is not None and looks is not None:
+            asked = self.drift.unusual(looks)
+        return np.where(novel, "novel", np.where(asked, "", "off")).tolist()
 
 
 @dataclass(frozen=True)
@@ -150,8 +161,9 @@ def replay(method: Method, recording: Recording) -> Answers:
     # Column of each class among an image's candidates; -1: not recorded. Candidates (2, 0) of three: (1, -1, 0).
     column = np.full(recording.log_proba.shape, -1)
     np.put_along_axis(column, recording.candidates, np.arange(n_candidates)[None], axis=1)
-    chosen = [c[column[i, c] >= 0] for i, c in enumerate(_candidates(method, recording.log_prior))]
-    tasks = list(_tasks(method, recording, chosen))
+    log_prior = method.prior(recording.log_proba, recording.looks)
+    chosen = [c[column[i, c] >= 0] for i, c in enumerate(_candidates(method, log_prior))]
+    tasks = list(_tasks(method, recording, log_prior, chosen))
     index = np.zeros(recording.candidates.shape, dtype=int)  # what pads is never asked for
     for i, c in enumerate(chosen):
         index[i, : len(c)] = column[i, c]
@@ -165,7 +177,7 @@ def replay(method: Method, recording: Recording) -> Answers:
     for step in loop.run(tasks):
         for image, result in step.finished:
             results[image] = result
-    return _answers(method, recording.classes, recording.log_prior, results)
+    return _answers(method, recording.classes, log_prior, results)
 
 
 def run(method: Method, clf: HybridClassifier, items: Items, n_trials: int) -> Answers:
@@ -185,7 +197,8 @@ def run(method: Method, clf: HybridClassifier, items: Items, n_trials: int) -> A
     log_proba = aligned_log_proba(clf.proposer_, items, clf.classes_)
     if method.allocation is None:
         return _tier_1(log_proba)
-    log_prior = clf._flattened(log_proba, items)
+    looks = None if method.drift is None else looks_of(items.images, *method.drift.pixel_range)
+    log_prior = method.prior(log_proba, looks)
     stage = clf.reranker(method.allocation, method.fusion)
     if method.objective != clf._objective:
         stage = Reranker(
@@ -204,9 +217,7 @@ def run(method: Method, clf: HybridClassifier, items: Items, n_trials: int) -> A
     chosen = _candidates(method, log_prior)
     labels = [clf.classes_[c].tolist() for c in chosen]
     priors = None if method.blind else [p[c] for p, c in zip(log_prior, chosen, strict=True)]
-    results = stage.rerank(
-        items.images, labels, priors, aside=method.aside(clf._novel(items), clf._usual_looking(items))
-    )
+    results = stage.rerank(items.images, labels, priors, aside=method.aside(clf._novel(items), looks))
     return _answers(method, clf.classes_, log_prior, results)
 
 
@@ -220,10 +231,10 @@ def _candidates(method: Method, log_prior: np.ndarray) -> list[np.ndarray]:
     return shortlist(method.fusion.prior(log_prior), method.top_k, RECORDED_CLASSES)
 
 
-def _tasks(method: Method, recording: Recording, chosen: list[np.ndarray]) -> Iterator[Task]:
-    aside = method.aside(recording.novel, recording.usual)
+def _tasks(method: Method, recording: Recording, log_prior: np.ndarray, chosen: list[np.ndarray]) -> Iterator[Task]:
+    aside = method.aside(recording.novel, recording.looks)
     for i, c in enumerate(chosen):
-        prior = uniform_prior(c.tolist()) if method.blind else recording.log_prior[i, c]
+        prior = uniform_prior(c.tolist()) if method.blind else log_prior[i, c]
         yield Task(i, tuple(recording.classes[c].tolist()), prior, aside=aside[i])
 
 
@@ -308,6 +319,7 @@ def hybrid_of(clf: HybridClassifier, n_trials: int, name: str = "hybrid, as it i
         weighting=stage.weighting,
         order=learned.order if learned else None,
         unusual_alone=learned is not None and learned.unusual_alone,
+        drift=learned.drift if learned else None,
     )
 
 
@@ -318,4 +330,5 @@ def calibrated(
     weights = resolve_weighting(weighting) or fitted.weighting
     assert weights is not None  # given or learned
     fusion = replace(fitted.fusion, pays=True)
-    return Method(name, allocation, fusion, top_k, objective=objective, weighting=weights, order=fitted.order)
+    learned: dict[str, Any] = {"weighting": weights, "order": fitted.order, "drift": fitted.drift}
+    return Method(name, allocation, fusion, top_k, objective=objective, **learned)

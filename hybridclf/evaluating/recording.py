@@ -11,6 +11,8 @@ from ..data.arrays import Items
 from ..errors import InvalidInputError
 from ..estimator import HybridClassifier
 from ..fitting import recording as labelled
+from ..fitting.cross_fit import pixel_span
+from ..fitting.drift import DriftSample, looks_of
 from ..metrics import group_numbers
 from ..ports import Label
 from ..proposer import aligned_log_proba
@@ -20,7 +22,7 @@ from ..utils.progress import progress_bar
 from .errors_by_objective import AllErrors, objectives_of
 from .storage import CHUNK, Arrays, RecordingFolder, digest_of
 
-__all__ = ["Recording", "record"]
+__all__ = ["Recording", "pixel_range", "record"]
 
 
 _PLAIN = ("log_proba", "candidates")
@@ -65,12 +67,8 @@ class Recording:
         Right classes.
     log_proba : float array `[n, C]`
         Tier 1's log-probabilities of all classes.
-    log_prior : float array `[n, C]`
-        The same, flatter for images that look unlike the calibration's: what both tiers start from.
     novel : bool array `[n]`
         Vectors unlike all that the classifier was fitted on.
-    usual : bool array `[n]`
-        Images that the classifier does not ask tier 2 about, as it pays on unusual ones alone.
     candidates : int array `[n, k]`
         Classes that tier 2 was asked about: tier 1's first k, best first.
     errors : dict of str to float array `[n, T, k]`
@@ -85,14 +83,16 @@ class Recording:
         What the denoiser's cost is counted in: rows, or evaluations.
     groups : int array `[n]` or None
         Numbers of the groups of images that belong together; None if each is alone.
+    looks : float array `[n, 5]` or None
+        Looks of the images, by which a drift flattens tier 1's prior; None for anything but images of one size.
+    drift : DriftSample or None
+        Tier 1's answers to corrupted copies of some of them, to fit a drift on.
     """
 
     classes: np.ndarray
     y: np.ndarray
     log_proba: np.ndarray
-    log_prior: np.ndarray
     novel: np.ndarray
-    usual: np.ndarray
     candidates: np.ndarray
     errors: dict[str, np.ndarray]
     t: np.ndarray
@@ -102,6 +102,8 @@ class Recording:
     n_prompts: int = 1
     cost_unit: str = "row"
     groups: np.ndarray | None = None
+    looks: np.ndarray | None = None
+    drift: DriftSample | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -128,8 +130,10 @@ class Recording:
 
     def select(self, images: np.ndarray) -> "Recording":
         """The recording of some of the images, by bool `[n]` or position."""
-        names = ("y", "novel", "usual", "log_prior", *_PLAIN, *(["groups"] if self.groups is not None else []))
-        own = {name: getattr(self, name)[images] for name in names}
+        own: dict[str, Any] = {name: getattr(self, name)[images] for name in ("y", "novel", *_PLAIN)}
+        own |= {name: value[images] for name in ("groups", "looks") if (value := getattr(self, name)) is not None}
+        if self.drift is not None:
+            own["drift"] = self.drift.select(images)
         return replace(self, **own, errors={name: table[images] for name, table in self.errors.items()})
 
     def first(self, n_trials: int) -> "Recording":
@@ -163,7 +167,16 @@ class Recording:
             all_y=self.y,
             at=np.flatnonzero(usable),
             all_groups=self.groups,
+            drift=self.drift,
         )
+
+
+def pixel_range(clf: HybridClassifier, images: Any) -> tuple[float, float] | None:
+    """Pixel values of black and white: those of the classifier's drift, else of the images; None if they have none."""
+    span, learned = pixel_span(images), clf.calibration_
+    if span is None or min(images.shape[1:3]) < 2:
+        return None
+    return span if learned is None or learned.drift is None else learned.drift.pixel_range
 
 
 def record(
@@ -246,14 +259,12 @@ def _joined(
 ) -> Recording:
     """All chunks as one recording."""
     t, alpha, sigma = stage.levels()
-    plain = {name: np.concatenate([getattr(c, name) for c in chunks]) for name in _PLAIN}
+    plain: dict[str, Any] = {name: np.concatenate([getattr(c, name) for c in chunks]) for name in _PLAIN}
     return Recording(
         classes=clf.classes_,
         y=y,
-        # three that are not kept, as another fit or calibration of the same tiers says otherwise
-        novel=clf._novel(items),
-        log_prior=clf._flattened(plain["log_proba"], items),
-        usual=clf._usual_looking(items),
+        novel=clf._novel(items),  # not kept, as another fit of the same tiers says otherwise
+        looks=None if (span := pixel_range(clf, items.images)) is None else looks_of(items.images, *span),
         **plain,
         errors={name: np.concatenate([c.errors[name] for c in chunks]) for name in ask.objectives},
         t=t,

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..denoising.weighting import resolve_weighting
+from ..denoising.weighting import Weighting, resolve_weighting
 from ..estimator import HybridClassifier
 from ..fitting.calibration import Calibration, fit_calibration
+from ..fitting.drift import Drift
 from ..fitting.splitting import cross_fit_parts
 from ..fitting.worth import Answers as WorthAnswers
 from ..fitting.worth import Worth, harmed_classes
@@ -160,7 +161,7 @@ class _Search:
         """The method that has these settings, and what all images for calibration teach."""
         weighting = resolve_weighting(self.clf._weighting)
         recording = self.calibration.for_fitting(option.objective)
-        learned = fit_calibration(recording, option.allocation, option.top_k, weighting)
+        learned = _learned(recording, option.allocation, option.top_k, weighting)
         harmed = self.clf.classes_[harmed_classes(_worth_answers(option, prior, self.calibration))].tolist()
         learned = replace(learned, fusion=replace(learned.fusion, harmed=tuple(harmed)))
         return self._method(learned, option.allocation, option.top_k, option.objective, HYBRID)
@@ -175,7 +176,7 @@ class _Search:
         weighting = resolve_weighting(self.clf._weighting)
         n_folds = int(self.folds.max()) + 1
         others = (self.calibration.select(self.folds != f).for_fitting(objective) for f in range(n_folds))
-        return [fit_calibration(recording, allocation, None, weighting) for recording in others]
+        return [_learned(recording, allocation, None, weighting) for recording in others]
 
     def _tried(self, fitted: list[Calibration], allocation: Allocation, top_k: int, objective: str) -> _Option:
         """Settings replayed on each fold, with what was fitted on the others."""
@@ -190,7 +191,16 @@ class _Search:
     def _method(
         self, learned: Calibration, allocation: Allocation, top_k: int | None, objective: str, name: str = ""
     ) -> Method:
-        return calibrated(name, learned, allocation, top_k, objective, self.clf._weighting)
+        method = calibrated(name, learned, allocation, top_k, objective, self.clf._weighting)
+        # tier 1 alone is not flattened: where tier 2 is off there is no drift
+        return replace(method, drift=None) if allocation == PRIOR_ALONE else method
+
+
+def _learned(recording: Any, allocation: Allocation, top_k: int | None, weighting: Weighting | None) -> Calibration:
+    """A calibration and the drift that goes with it, as `calibrate` fits them where tier 2 pays."""
+    fitted = fit_calibration(recording, allocation, top_k, weighting)
+    drift = recording.drift and Drift.fit(recording.drift, fitted.fusion.prior_alone)
+    return replace(fitted, drift=drift)
 
 
 def _worth_answers(option: _Option, prior: _Option, calibration: Recording) -> WorthAnswers:

@@ -1,7 +1,7 @@
 """Everything that an evaluation knows: what figures and the report are made from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from ..data.arrays import Items
 from ..denoising.weighting import Weighting, uniform_weights
 from ..estimator import HybridClassifier
+from ..fitting.drift import DriftSample
 from ..fitting.guarantee import Guarantee
 from .cost import Cost, measure_costs
 from .guarantee import Bound, HeldToIt, bounded
@@ -40,6 +41,8 @@ class Study:
         Show progress bars.
     bound : Bound or None
         Bound on what stopping early costs, for methods that keep it; None for none.
+    drift : DriftSample or None
+        Tier 1's answers to corrupted copies of the images to calibrate on; None for anything but images of one size.
     """
 
     clf: HybridClassifier
@@ -49,11 +52,12 @@ class Study:
     seed: int = 0
     progress: bool = False
     bound: Bound | None = None
+    drift: DriftSample | None = None
 
     @cached_property
     def calibration(self) -> Recording:
         """The recording of the images to calibrate on."""
-        return self.recording.select(self.calibrating)
+        return replace(self.recording.select(self.calibrating), drift=self.drift)
 
     @cached_property
     def test(self) -> Recording:

@@ -20,7 +20,7 @@ from .recording import Copies, Recording, record
 from .splitting import Split, folds, hold_out
 from .tier_fitter import FittedTiers, Sample, TierFitter
 
-__all__ = ["CrossFit", "pixel_span"]
+__all__ = ["CrossFit", "pixel_span", "record_drift"]
 
 
 def pixel_span(images: Any) -> tuple[float, float] | None:
@@ -29,6 +29,43 @@ def pixel_span(images: Any) -> tuple[float, float] | None:
         return None
     low, high = float(images.min()), float(images.max())
     return (low, high) if low < high else None
+
+
+def record_drift(
+    proposer: Any, classes: np.ndarray, images: Any, y: np.ndarray, pixel_range: tuple[float, float] | None, seed: int
+) -> DriftSample | None:
+    """Record looks of images, and tier 1's answers to corrupted copies; None if they are no images of one size.
+
+    Parameters
+    ----------
+    proposer : Proposer
+        Tier 1.
+    classes : array `[C]`
+        The labels.
+    images : array `[n, H, W, C]`
+        Images that tier 1 has not seen.
+    y : int array `[n]`
+        Their right classes.
+    pixel_range : (low, high) or None
+        Pixel values of black and white; None for anything but images.
+    seed : int
+        Decides the copies.
+    """
+    if pixel_range is None or min(images.shape[1:3]) < 2:
+        return None
+
+    def log_proba(copies: np.ndarray) -> np.ndarray:
+        return _log_proba(proposer, classes, copies, images.dtype)
+
+    return DriftSample.record(log_proba, images, y, pixel_range, seed)
+
+
+def _log_proba(proposer: Any, classes: np.ndarray, copies: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Tier 1's log-probabilities `[n, C]` of copies, float `[n, H, W, C]`, of images of some type."""
+    # networks for images tell 0 to 255 from 0 to 1 by the type
+    whole = getattr(proposer, "takes_images", False) and np.issubdtype(dtype, np.integer)
+    copies = copies.round().astype(dtype) if whole else copies
+    return aligned_log_proba(proposer, Items(copies, copies), classes)
 
 
 MOST_COPIES, COPY_TRIALS = 100, 16
@@ -163,27 +200,9 @@ class CrossFit:
             weight=chosen.weight,
             progress=progress,
         )
-        drift = self._drift(tiers.proposer, chosen)
+        drift = record_drift(tiers.proposer, self.classes, chosen.items.images, chosen.y, self.pixel_range, self.seed)
         copies = self._copies(tiers, chosen, drift, limit, progress) if drift else None
         return replace(made, all_groups=chosen.groups, drift=drift, copies=copies)
-
-    def _drift(self, proposer: Any, sample: Sample) -> DriftSample | None:
-        """Looks of the images, and tier 1's answers to corrupted copies; None if they are no images of one size."""
-        images = sample.items.images
-        if self.pixel_range is None or min(images.shape[1:3]) < 2:
-            return None
-
-        def log_proba(copies: np.ndarray) -> np.ndarray:
-            return self._log_proba(proposer, copies, images.dtype)
-
-        return DriftSample.record(log_proba, images, sample.y, self.pixel_range, self.seed)
-
-    def _log_proba(self, proposer: Any, copies: np.ndarray, dtype: np.dtype) -> np.ndarray:
-        """Tier 1's log-probabilities `[n, C]` of copies, float `[n, H, W, C]`, of images of some type."""
-        # networks for images tell 0 to 255 from 0 to 1 by the type
-        whole = getattr(proposer, "takes_images", False) and np.issubdtype(dtype, np.integer)
-        copies = copies.round().astype(dtype) if whole else copies
-        return aligned_log_proba(proposer, Items(copies, copies), self.classes)
 
     def _copies(
         self, tiers: FittedTiers, sample: Sample, drift: DriftSample, limit: int | None, progress: bool
@@ -205,7 +224,7 @@ class CrossFit:
         of = np.flatnonzero(Drift.of_usual(drift).log_sizes(looks).any(axis=1))[:most]
         if not len(of):
             return None
-        log_prior = self._log_proba(tiers.proposer, copies[of], images.dtype)
+        log_prior = _log_proba(tiers.proposer, self.classes, copies[of], images.dtype)
         exact = np.issubdtype(images.dtype, np.integer)
         recording = record(
             tiers.denoiser,

@@ -139,15 +139,18 @@ class DriftSample:
         return replace(parts[0], **joined, of=of)
 
     def select(self, images: np.ndarray) -> Self:
-        """The sample of some of the m images, bool `[m]`, and of their copies."""
-        kept = images[self.of]
+        """The sample of some of the m images, by bool `[m]` or position, and of their copies."""
+        # Where each image is now; -1: left out. Images (2, 0) of three: (1, -1, 0).
+        places = np.full(len(self.clean), -1)
+        places[images] = np.arange(len(self.clean[images]))
+        kept = places[self.of] >= 0
         return replace(
             self,
             clean=self.clean[images],
             corrupted=self.corrupted[kept],
             log_prior=self.log_prior[kept],
             y=self.y[kept],
-            of=(np.cumsum(images) - 1)[self.of[kept]],
+            of=places[self.of[kept]],
         )
 
 

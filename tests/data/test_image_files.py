@@ -127,6 +127,9 @@ def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
         open_image(tmp_path / "a.png")
     with pytest.raises(InvalidInputError, match="No such file"):
         open_image(tmp_path / "b.png")
+    for address in ("https://example.com/cat.jpg", Path("https://example.com/cat.jpg"), "s3://bucket/cat.jpg"):
+        with pytest.raises(InvalidInputError, match="an address, and images are read from disk alone; download it"):
+            open_image(address)
 
 
 def test_formats_that_start_other_programs_are_refused(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_an_uncalibrated_classifier_and_one_that_is_off(make_world: Callable[...
     assert method.allocation == PairedTTest(max_trials=32)
     assert_replayed_as_run(method, clf, recorded(world._replace(clf=clf), 32)[0], items)
     off = Method("off", Race(), Fusion(pays=False))
-    np.testing.assert_allclose(replay(off, recording).posterior, np.exp(recording.log_prior), rtol=1e-9)
+    np.testing.assert_allclose(replay(off, recording).posterior, np.exp(recording.log_proba), rtol=1e-9)
     tier_1 = replay(Method(TIER_1), recording).posterior  # its own, without what the calibration knows of drift
     np.testing.assert_allclose(tier_1, np.exp(recording.log_proba), rtol=1e-9)
     harmed = Method("harmed", Race(max_trials=4), Fusion(calibrated=True, harmed=("bee", "cow")))

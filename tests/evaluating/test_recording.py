@@ -16,6 +16,7 @@ from hybridclf import FixedTrials, Reranker
 from hybridclf.denoising.objectives import BOUNDS, OBJECTIVES
 from hybridclf.denoising.weighting import uniform_weights
 from hybridclf.errors import InvalidInputError
+from hybridclf.evaluating.methods import hybrid_of
 from hybridclf.evaluating.recording import Recording, record
 from hybridclf.evaluating.storage import CHUNK
 from hybridclf.fitting.validation import class_numbers
@@ -49,8 +50,9 @@ def test_tier_1_is_asked_about_every_class(world: Any) -> None:
     made = recorded(world)
     own = world.clf.proposer_.predict_log_proba(world.images.reshape(120, -1))
     np.testing.assert_allclose(made.log_proba, own, rtol=1e-9)
-    flatter = world.clf.calibration_.drift(own, world.images)  # a few of them
-    np.testing.assert_allclose(made.log_prior, flatter, rtol=1e-9)
+    drift = world.clf.calibration_.drift
+    flatter = drift(own, world.images)  # a few of them
+    np.testing.assert_allclose(hybrid_of(world.clf, 6).prior(made.log_proba, made.looks), flatter, rtol=1e-9)
     assert not np.allclose(own, flatter)
     np.testing.assert_array_equal(made.candidates, np.argsort(-own, axis=1)[:, :3])
     assert made.labels[made.y[7]] == world.labels[7] and len(made) == 120 and made.n_trials == 6

@@ -11,6 +11,7 @@ from hybridclf.evaluating.methods import replay
 from hybridclf.evaluating.recording import Recording, record
 from hybridclf.evaluating.scores import losses
 from hybridclf.evaluating.settings import HYBRID, UNCALIBRATED, recommend
+from hybridclf.fitting.cross_fit import record_drift
 from hybridclf.fitting.validation import class_numbers
 
 
@@ -20,13 +21,13 @@ def recording(world: Any) -> Recording:
     return record(clf, clf._read(world.images), class_numbers(world.labels, clf.classes_), trials=8, top_k=6)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def uncalibrated(world: Any) -> HybridClassifier:
     clf = HybridClassifier(world.clf.proposer_, world.clf.denoiser_, random_state=0, image_shape=(3, 4))
     return clf.fit(None, world.clf.classes_.tolist())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def recommended(uncalibrated: HybridClassifier, recording: Recording) -> Any:
     return recommend(uncalibrated, recording, 0)
 
@@ -59,6 +60,25 @@ def test_the_line_can_be_pasted(
     assert pasted.top_k == settings.top_k and pasted.fusion_.calibrated
     agree = (pasted.predict_proba(world.images).argmax(axis=1) == replay(hybrid, recording).label).mean()
     assert agree > 0.9
+
+
+def test_the_drift_is_that_of_the_images_for_calibration(world: Any, uncalibrated: HybridClassifier) -> None:
+    """A third of them is noisier than any that the classifier knows: no longer unusual, as after `clf.calibrate`."""
+    rng, images = np.random.default_rng(0), world.images.copy()
+    images[::3] += 1.5 * rng.standard_normal(images[::3].shape)
+    numbers, span = class_numbers(world.labels, world.clf.classes_), (float(images.min()), float(images.max()))
+    made = record(uncalibrated, uncalibrated._read(images), numbers, trials=8, top_k=6)
+    drift = record_drift(uncalibrated.proposer_, uncalibrated.classes_, images, numbers, span, 0)
+    settings, (own, hybrid) = recommend(uncalibrated, replace(made, drift=drift), 0)
+    names = {"clf": uncalibrated, "X": images, "y": world.labels, "Race": Race, "HybridClassifier": HybridClassifier}
+    wanted = eval(settings.line, names).calibration_.drift
+    assert own.drift is None and hybrid.drift is not None
+    for name in ("pixel_range", "mean", "scale", "limits"):
+        np.testing.assert_allclose(getattr(hybrid.drift, name), getattr(wanted, name), rtol=1e-6)
+    # their copies are not corrupted alike
+    np.testing.assert_allclose(hybrid.drift.exponents, wanted.exponents, atol=0.5)
+    unusual = world.clf.calibration_.drift.unusual(made.looks)
+    assert unusual[::3].mean() > 0.5 > hybrid.drift.unusual(made.looks)[::3].mean()
 
 
 def test_errors_that_say_nothing_do_not_pay(recording: Recording, uncalibrated: HybridClassifier) -> None:

@@ -32,7 +32,7 @@ from hybridclf.pair_training.time_budget import TimeBudget
 from hybridclf.pair_training.training_data import TrainingData
 from hybridclf.pretrained.catalog import model_folder
 
-PROPOSER, N_FUSION = "timm:convnet64w", 2000
+PROPOSER, N_FUSION = "timm:convnet64", 2000
 
 BITS = 8
 """Significant bits of the weights, which compress to less in a wheel.

@@ -31,13 +31,8 @@ Most networks shrink an image 32 times, and on CPUs bfloat16 goes wrong for maps
 RESNET: dict[str, Any] = {"channels": [32, 64, 96, 120], "stem_width": 16}
 """Widths of that ResNet. It trained at 900 images/s on one core, a ConvNeXt with depthwise convolutions at 190."""
 
-CONVNETS = {
-    "convnet16": (16, 32, 64),
-    "convnet32": (32, 64, 128),
-    "convnet64": (64, 128, 256),
-    "convnet64w": (64, 256, 256),
-}
-"""Channels of a `ConvNet`'s groups, by name; further groups are as wide as the third."""
+CONVNETS = {"convnet16": 16, "convnet32": 32, "convnet64": 64}
+"""Width of the first group of a `ConvNet`, by name."""
 
 COARSEST = 4
 """Side in positions of the maps of a `ConvNet`'s last group, at least."""
@@ -51,8 +46,8 @@ def load(
     Parameters
     ----------
     name : str
-        "convnet16", "convnet32", "convnet64" or the wider "convnet64w" for a small network that takes small images as
-        they are, "small" for a small ResNet, or timm's name of a model.
+        "convnet16", "convnet32" or "convnet64" for a small network that takes small images as they are, "small" for a
+        small ResNet, or timm's name of a model.
     classes : sequence of C str
         Labels of the outputs.
     image_size : int
@@ -91,10 +86,10 @@ def load(
     return TimmTrainable(nn.Sequential(*enlarging, network), list(classes), arguments)
 
 
-def _widths(channels: Sequence[int], image_size: int) -> list[int]:
+def _widths(first: int, image_size: int) -> list[int]:
     """Channels of a `ConvNet`'s groups, for images of 32 pixels three: 16, 32, 64."""
     n_groups = max(1, int(math.log2(image_size / COARSEST)))
-    return [channels[min(i, 2)] for i in range(n_groups)]
+    return [first * 2 ** min(i, 2) for i in range(n_groups)]
 
 
 def _made(

@@ -13,7 +13,7 @@ from .training_data import TrainingData
 
 __all__ = ["new_trainable", "new_unet", "same_unet"]
 
-PROPOSERS = ("timm:convnet16", "timm:convnet32", "timm:convnet64", "timm:convnet64w")
+PROPOSERS = ("timm:convnet16", "timm:convnet32", "timm:convnet64")
 """Networks of tier 1 from the smallest on, as spec strings of the entry-point group `hybridclf.trainables`."""
 
 PREPARED_ON = 2000

@@ -52,12 +52,6 @@ After an hour on CIFAR-10, the accuracy of a single trial on held-out images was
 0.48 and 49 % at 0.79.
 """
 
-FEW_PASSES = 20
-"""Passes over the images up to which a classifier's training images are shifted, mirrored and made noisy alone.
-
-It sees each of them too seldom to learn it by heart.
-"""
-
 CHECKED = 500
 """Most held-out images per check of the loss."""
 
@@ -100,8 +94,8 @@ def proposer_job(data: TrainingData, network: nn.Module) -> Job:
 def classifier_job(name: str, minutes: float, data: TrainingData, network: nn.Module) -> Job:
     """Set up a new classifier's training by cross-entropy, on images of which half have a little noise."""
 
-    def augment(x0: Tensor, rng: torch.Generator, n_passes: float) -> Tensor:
-        return add_noise(x0 if n_passes <= FEW_PASSES else distort(x0, rng), rng)
+    def augment(x0: Tensor, rng: torch.Generator) -> Tensor:
+        return add_noise(distort(x0, rng), rng)
 
     options = {"label_smoothing": SMOOTHING}
     return _job(name, minutes, PROPOSER_RATE, data, network, _classifier_loss, options, augment)
@@ -154,13 +148,12 @@ def _job(
     network: nn.Module,
     loss: PairLoss,
     options: Mapping[str, Any],
-    augment: Callable[[Tensor, torch.Generator, float], Tensor] = lambda x0, rng, _: distort(x0, rng),
+    augment: Callable[[Tensor, torch.Generator], Tensor] = distort,
 ) -> Job:
     """Set up a training on augmented images, with held-out images as they are."""
 
     def augmented(network: nn.Module, pixels: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-        x0 = data.encode(shift_and_mirror(pixels, rng, data.mirror))
-        return loss(network, augment(x0, rng, trainer.n_steps / trainer.steps_per_pass), y, rng)
+        return loss(network, augment(data.encode(shift_and_mirror(pixels, rng, data.mirror)), rng), y, rng)
 
     @torch.no_grad()
     def held_out(network: nn.Module) -> float:

@@ -57,12 +57,12 @@ def test_the_mirrored_view_counts_in_evaluation_alone() -> None:
     torch.testing.assert_close(both, expected)
 
 
-@pytest.mark.parametrize("name", ["convnet16", "convnet32", "convnet64", "convnet64w"])
+@pytest.mark.parametrize("name", ["convnet16", "convnet32", "convnet64"])
 @pytest.mark.parametrize("size", [8, 16, 48, 64])
 def test_it_is_made_for_images_of_any_size_and_wider_by_name(name: str, size: int) -> None:
     [network] = made(name, size).network
     assert network.eval()(torch.zeros(2, 3, size, size)).shape == (2, 3)
-    assert network.groups[0][0].out_channels == int(name.removeprefix("convnet").removesuffix("w"))
+    assert network.groups[0][0].out_channels == int(name.removeprefix("convnet"))
     features = network.forward_features(torch.zeros(2, 3, size, size))
     assert features.shape[1] == network.num_features and min(features.shape[2:]) >= 3
 

@@ -50,11 +50,11 @@ def test_tier_2_is_the_widest_that_takes_enough_steps(data: TrainingData) -> Non
     assert new_denoiser(data, 1e9).config["width"] == WIDTHS[-1]
 
 
-@pytest.mark.parametrize(("minutes", "compiled"), [(30.0, (True, True)), (24.0, (True, False)), (16.0, (False, False))])
+@pytest.mark.parametrize(("minutes", "compiled"), [(30.0, (False, True)), (24.0, (False, False))])
 def test_networks_are_compiled_if_their_share_of_the_time_pays_for_it(
     minutes: float, compiled: tuple[bool, bool], data: TrainingData
 ) -> None:
-    """Half an hour, the default, compiles both."""
+    """Half an hour, the default, compiles tier 2; a convolutional tier 1 is slower so on a CPU."""
     data = replace(data, compiles=True, settings=replace(data.settings, minutes=minutes))
     network = new_trainable(data, PROPOSERS[0]).network
     jobs = proposer_job(data, network), denoiser_job(data, new_unet(data, WIDTHS[0]))

@@ -43,7 +43,8 @@ SMOOTHING = 0.1
 COMPILE_FROM = {"cpu": 10.0, "cuda": 5.0}
 """Shortest training of a network in minutes, by device, for which compiling it pays.
 
-On a CPU, where only tier 2 is compiled, that takes a minute or two and saves a third of the rest; on an H100 it took 50 seconds and saved a sixth.
+On a CPU, where only tier 2 is compiled, that takes a minute or two and saves a third of the rest; on an H100 it took 50
+seconds and saved a sixth.
 """
 
 TIMES = (0.02, 0.35)

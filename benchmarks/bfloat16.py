@@ -1,6 +1,6 @@
 """The embedded pairs in bfloat16, as a processor that multiplies it natively computes by default, and in float32:
 
-    python -m benchmarks.bfloat16 DATA [--images 1000] [--questions 40]
+    python -m benchmarks.bfloat16 DATA [--images 2000] [--questions 20]
 
 DATA holds cifar10-test.parquet. Both answer for the same test images with one thread, the captions' pair for questions
 of two captions in 32 trials, and are timed in turns. Writes `benchmarks/results/bfloat16.json`, prints a table. The
@@ -81,8 +81,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Ask, time, write, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, metavar="DATA")
-    parser.add_argument("--images", type=int, default=1000, help="test images")
-    parser.add_argument("--questions", type=int, default=40, help="of each kind, about captions")
+    parser.add_argument("--images", type=int, default=2000, help="test images")
+    parser.add_argument("--questions", type=int, default=20, help="of each kind, about captions")
     args = parser.parse_args(arguments)
     device = as_device("cpu")
     if inference_dtype(device) != torch.bfloat16:

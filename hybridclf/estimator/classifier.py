@@ -76,8 +76,8 @@ class HybridClassifier(Explains):
         tiers that are named by a string are loaded.
     dtype : str or None
         Type that the tiers compute in: "float64" (a trained denoiser only), "float32", "bfloat16" or "float16". None:
-        float64 for an MLP, float32 for a U-Net, and for tiers named by a string what their adapters choose. A pair of
-        `train_pair` then multiplies in bfloat16 on a processor that does so natively (AMX, AVX512-BF16).
+        float64 for an MLP, float32 for a U-Net, and for tiers named by a string what their adapters choose. New
+        networks of `train_pair` then multiply in bfloat16 on a processor that does so natively (AMX, AVX512-BF16).
     n_jobs : int or None
         Number of folds fitted at a time, as in scikit-learn. The result does not depend on it.
     reject : float or None

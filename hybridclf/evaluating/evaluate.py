@@ -16,7 +16,6 @@ from ..data.arrays import Items
 from ..data.datasets import as_groups, numbered
 from ..errors import InvalidInputError, InvalidTypeError
 from ..estimator import HybridClassifier
-from ..fitting.cross_fit import record_drift
 from ..fitting.validation import class_numbers
 from ..reranking.trials import INFORMATIVE_TRIALS
 from ..utils.bounds import check_number, check_whole, draw_seed
@@ -26,7 +25,7 @@ from .figures.robustness import robustness
 from .gallery import examples_of
 from .guarantee import Bound, check_bound
 from .methods import TIER_1
-from .recording import pixel_range, record
+from .recording import drift_of, pixel_range, record
 from .report import Report, pairs
 from .robustness import BaselineResult
 from .sample import calibration_share, joined_copies
@@ -98,7 +97,7 @@ def evaluate(
         Probability that they cost more, in (0, 1).
     folder : path, optional
         Where the recording is kept, chunk by chunk: the same call goes on where it was interrupted, and a second one
-        asks neither tier again. Default: nowhere.
+        asks tier 2 no more, and tier 1 about corrupted copies alone. Default: nowhere.
     figures : sequence of str
         Names of further figures, of `hybridclf.evaluating.figures.FIGURES`; "all" is every one that there can be of
         the denoiser.
@@ -151,19 +150,20 @@ def evaluate(
         _check_enough(numbers, units, calibrating)
         if bound is not None:
             check_bound(clf, units[calibrating], bound)
+    own = items.select(np.flatnonzero(calibrating)).images
+    span = pixel_range(clf, own)
     recording = record(
         clf,
         items,
         numbers,
+        span=span,
         trials=trials,
         top_k=min(top_k or TOP_K, len(clf.classes_)),
         groups=units,
         folder=None if folder is None else Path(folder),
         progress=progress,
     )
-    own = items.select(np.flatnonzero(calibrating)).images
-    span = pixel_range(clf, items.images)
-    drift = record_drift(clf.proposer_, clf.classes_, own, numbers[calibrating], span, clf._seed)
+    drift = drift_of(clf, own, numbers[calibrating], span, progress)
     study = Study(clf, items, recording, calibrating, seed, progress, bound, drift)
     others = [*shifted, *(corrupted_copies(study) if corrupt else ())]
     kept = None if folder is None else Path(f"{folder}-shifted")

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..data.arrays import Items
+from ..devices import inference_dtype
 from ..errors import InvalidInputError
 from ..estimator import HybridClassifier
 from ..fitting import recording as labelled
-from ..fitting.cross_fit import pixel_span
+from ..fitting.cross_fit import pixel_span, record_drift
 from ..fitting.drift import DriftSample, looks_of
 from ..metrics import group_numbers
 from ..ports import Label
@@ -22,7 +24,7 @@ from ..utils.progress import progress_bar
 from .errors_by_objective import AllErrors, objectives_of
 from .storage import CHUNK, Arrays, RecordingFolder, digest_of
 
-__all__ = ["Recording", "pixel_range", "record"]
+__all__ = ["Recording", "drift_of", "pixel_range", "record"]
 
 
 _PLAIN = ("log_proba", "candidates")
@@ -85,6 +87,8 @@ class Recording:
         Numbers of the groups of images that belong together; None if each is alone.
     looks : float array `[n, 5]` or None
         Looks of the images, by which a drift flattens tier 1's prior; None for anything but images of one size.
+    pixel_range : (low, high) or None
+        Pixel values of black and white in these looks.
     drift : DriftSample or None
         Tier 1's answers to corrupted copies of some of them, to fit a drift on.
     """
@@ -103,6 +107,7 @@ class Recording:
     cost_unit: str = "row"
     groups: np.ndarray | None = None
     looks: np.ndarray | None = None
+    pixel_range: tuple[float, float] | None = None
     drift: DriftSample | None = None
 
     def __len__(self) -> int:
@@ -172,11 +177,39 @@ class Recording:
 
 
 def pixel_range(clf: HybridClassifier, images: Any) -> tuple[float, float] | None:
-    """Pixel values of black and white: those of the classifier's drift, else of the images; None if they have none."""
+    """Pixel values of black and white: those of the classifier's drift, else of the images.
+
+    None for anything but images of one size, and for tiers that take any size, which have no drift.
+    """
     span, learned = pixel_span(images), clf.calibration_
-    if span is None or min(images.shape[1:3]) < 2:
+    if not clf._takes_arrays or span is None or min(images.shape[1:3]) < 2:
         return None
     return span if learned is None or learned.drift is None else learned.drift.pixel_range
+
+
+def drift_of(
+    clf: HybridClassifier, images: Any, y: np.ndarray, span: tuple[float, float] | None, progress: bool = False
+) -> DriftSample | None:
+    """Ask tier 1 about corrupted copies of some images, chosen by chance: data sets are often sorted by class.
+
+    Parameters
+    ----------
+    clf : HybridClassifier
+        The classifier.
+    images : array `[n, H, W, C]`
+        Images to calibrate on.
+    y : int array `[n]`
+        Their right classes.
+    span : (low, high) or None
+        Their `pixel_range`.
+    progress : bool
+        Show a progress bar.
+    """
+    if span is None:
+        return None
+    order = np.random.default_rng(clf._seed).permutation(len(images))
+    made = record_drift(clf.proposer_, clf.classes_, images[order], y[order], span, clf._seed, progress)
+    return made and made.select(np.argsort(order))
 
 
 def record(
@@ -188,6 +221,7 @@ def record(
     top_k: int,
     objectives: Sequence[str] | None = None,
     groups: np.ndarray | None = None,
+    span: tuple[float, float] | None = None,
     folder: Path | None = None,
     progress: bool = False,
 ) -> Recording:
@@ -207,6 +241,8 @@ def record(
         Errors to record. Default: all that the denoiser can be asked for; they share its predictions.
     groups : int array `[n]`, optional
         Numbers of the groups of images that belong together. Default: each is alone.
+    span : (low, high), optional
+        Pixel values of black and white in the images' looks. Default: `pixel_range` of the images.
     folder : path, optional
         A new folder, or one in which the same recording was begun. Default: nothing is kept.
     progress : bool
@@ -245,7 +281,9 @@ def record(
                     store.save(number, found.arrays)
             chunks.append(found)
             bar.update(len(index))
-    recording = replace(_joined(chunks, clf, items, y, stage, ask), groups=groups)
+    span = span or pixel_range(clf, items.images)
+    looks = None if span is None else looks_of(items.images, *span)
+    recording = replace(_joined(chunks, clf, items, y, stage, ask), groups=groups, looks=looks, pixel_range=span)
     if not recording.hit.any():
         raise InvalidInputError(
             f"no image has its right class among tier 1's first {k}: tier 2 cannot mend any; raise top_k, or check "
@@ -264,7 +302,6 @@ def _joined(
         classes=clf.classes_,
         y=y,
         novel=clf._novel(items),  # not kept, as another fit of the same tiers says otherwise
-        looks=None if (span := pixel_range(clf, items.images)) is None else looks_of(items.images, *span),
         **plain,
         errors={name: np.concatenate([c.errors[name] for c in chunks]) for name in ask.objectives},
         t=t,
@@ -276,13 +313,20 @@ def _joined(
     )
 
 
+def _type_of_numbers(denoiser: Any) -> str:
+    """Type that a denoiser computes in, and what it multiplies in here if that is another."""
+    own = str(denoiser.dtype).removeprefix("torch.")
+    mixed = getattr(denoiser, "mixed", False) and own == "float32"
+    return "float32, multiplied in bfloat16" if mixed and inference_dtype(denoiser.device) == torch.bfloat16 else own
+
+
 def _manifest(clf: HybridClassifier, items: Items, y: np.ndarray, ask: AllErrors, k: int) -> dict[str, Any]:
     """All that decides what is recorded, but for the weights of the tiers, which are told by their answers."""
     return {
         "model": {
             "tier 1": type(clf.proposer_).__name__,
             "tier 2": type(clf.denoiser_).__name__,
-            "type of numbers": str(clf.denoiser_.dtype).removeprefix("torch."),
+            "type of numbers": _type_of_numbers(clf.denoiser_),
             "prompts per class": ask.n_prompts,
             "labels": list(map(str, clf.classes_.tolist())),
             "seed": ask.plan.seed,

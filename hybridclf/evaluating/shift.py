@@ -183,6 +183,7 @@ def _on(study: Study, names: Sequence[str], shifted: Shifted, folder: Path | Non
         y,
         trials=known.n_trials,
         top_k=known.candidates.shape[1],
+        span=known.pixel_range,
         folder=folder,
         progress=study.progress,
     )

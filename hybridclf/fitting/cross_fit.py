@@ -32,7 +32,13 @@ def pixel_span(images: Any) -> tuple[float, float] | None:
 
 
 def record_drift(
-    proposer: Any, classes: np.ndarray, images: Any, y: np.ndarray, pixel_range: tuple[float, float] | None, seed: int
+    proposer: Any,
+    classes: np.ndarray,
+    images: Any,
+    y: np.ndarray,
+    pixel_range: tuple[float, float] | None,
+    seed: int,
+    progress: bool = False,
 ) -> DriftSample | None:
     """Record looks of images, and tier 1's answers to corrupted copies; None if they are no images of one size.
 
@@ -49,7 +55,9 @@ def record_drift(
     pixel_range : (low, high) or None
         Pixel values of black and white; None for anything but images.
     seed : int
-        Decides the copies.
+        Decides the copies, which are of the first images alone if there are many.
+    progress : bool
+        Show a progress bar.
     """
     if pixel_range is None or min(images.shape[1:3]) < 2:
         return None
@@ -57,7 +65,7 @@ def record_drift(
     def log_proba(copies: np.ndarray) -> np.ndarray:
         return _log_proba(proposer, classes, copies, images.dtype)
 
-    return DriftSample.record(log_proba, images, y, pixel_range, seed)
+    return DriftSample.record(log_proba, images, y, pixel_range, seed, progress)
 
 
 def _log_proba(proposer: Any, classes: np.ndarray, copies: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -200,7 +208,8 @@ class CrossFit:
             weight=chosen.weight,
             progress=progress,
         )
-        drift = record_drift(tiers.proposer, self.classes, chosen.items.images, chosen.y, self.pixel_range, self.seed)
+        images = chosen.items.images
+        drift = record_drift(tiers.proposer, self.classes, images, chosen.y, self.pixel_range, self.seed, progress)
         copies = self._copies(tiers, chosen, drift, limit, progress) if drift else None
         return replace(made, all_groups=chosen.groups, drift=drift, copies=copies)
 

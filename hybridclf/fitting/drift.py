@@ -13,6 +13,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.covariance import ledoit_wolf
 
+from ..utils.progress import progress_bar
 from .corruptions import CORRUPTIONS, corrupt
 
 __all__ = ["Drift", "DriftSample", "distances", "looks_of", "mean_and_precision"]
@@ -97,6 +98,7 @@ class DriftSample:
         y: np.ndarray,
         pixel_range: tuple[float, float],
         seed: int,
+        progress: bool = False,
     ) -> Self:
         """Ask tier 1 about a copy of each of at most `MOST` images under every one of `CORRUPTIONS`.
 
@@ -112,10 +114,13 @@ class DriftSample:
             Pixel values of black and white.
         seed : int
             Decides strengths and noise.
+        progress : bool
+            Show a progress bar.
         """
         rng, chosen, right = np.random.default_rng(seed), images[:MOST], y[:MOST]
         looks, answers = [], []
-        for kind in CORRUPTIONS:  # one after the other, as copies of large images take gigabytes
+        # one after the other, as copies of large images take gigabytes
+        for kind in progress_bar(CORRUPTIONS, desc="ask tier 1 about corrupted copies", unit="kind", show=progress):
             copies = corrupt(chosen, kind, *pixel_range, rng)
             looks.append(looks_of(copies, *pixel_range))
             answers.append(log_proba(copies))
@@ -188,7 +193,7 @@ class Drift:
     def fit(cls, sample: DriftSample, prior_alone: float) -> Self | None:
         """Fit the usual looks, and the exponents by the likelihood of tier 1's answers to the corrupted copies.
 
-        Returns None for fewer than `FEWEST` images: their looks say too little.
+        Returns None for fewer than `FEWEST` images, whose looks say too little, or without copies.
 
         Parameters
         ----------
@@ -197,7 +202,7 @@ class Drift:
         prior_alone : float
             Inverse temperature of tier 1 on usual images.
         """
-        if len(sample.clean) < FEWEST:
+        if len(sample.clean) < FEWEST or not len(sample.y):
             return None
         usual = cls.of_usual(sample)
         # log d [r, 5], so that the factor Π d^-exponent is exp(-beyond @ exponents)

@@ -111,7 +111,7 @@ def test_an_image_beyond_its_time_costs_only_itself(photo: Image.Image) -> None:
 
 def test_small_images_do_not_wait_for_a_slow_one() -> None:
     small = saved(Image.new("L", (8, 8)), "png")
-    with Decoders(1, seconds=2.0) as decoders, ThreadPoolExecutor(1) as thread:
+    with Decoders(1, seconds=0.5) as decoders, ThreadPoolExecutor(1) as thread:
         slow = thread.submit(decoders.decode, SLOW)
         while decoders._all[0]._process is None:
             sleep(0.01)

@@ -1,5 +1,7 @@
 """From images to a report: what is in it, and what is refused."""
 
+import copy
+import importlib
 import io
 import json
 from pathlib import Path
@@ -12,10 +14,13 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
 import hybridclf
+from hybridclf import HybridClassifier, Race
 from hybridclf.data.arrays import Items
 from hybridclf.errors import InvalidInputError, InvalidTypeError
 from hybridclf.evaluating import Report, evaluate
 from hybridclf.evaluating.evaluate import _joined
+from hybridclf.evaluating.study import Study
+from hybridclf.fitting.drift import looks_of
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +142,36 @@ def test_what_is_no_classifier_to_evaluate(world: Any) -> None:
         evaluate(LogisticRegression(), world.images, world.labels)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="not fitted"):
         evaluate(clone(world.clf), world.images, world.labels)
+
+
+def test_the_calibrated_row_has_the_drift_that_the_line_gives(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third of the images is noisier than those that the classifier knows; calibrated on them, it expects that."""
+    studies: list[Study] = []
+    module = importlib.import_module("hybridclf.evaluating.evaluate")  # its name is the function's, too
+    kept = module._report
+
+    def reported(study: Study, *others: Any) -> Report:
+        studies.append(study)
+        return kept(study, *others)
+
+    monkeypatch.setattr(module, "_report", reported)
+    rng, X = np.random.default_rng(0), world.images.copy()
+    X[::3] += 1.5 * rng.standard_normal(X[::3].shape)
+    half = np.arange(len(X)) % 2 == 0
+    calibrate = X[~half], world.labels[~half]
+    report = evaluate(world.clf, X[half], world.labels[half], calibrate=calibrate, trials=8, max_loss=0.4, delta=0.3)
+    names = {"clf": copy.deepcopy(world.clf), "X": calibrate[0], "y": calibrate[1], "Race": Race}
+    pasted = eval(report.recommended.line, names | {"HybridClassifier": HybridClassifier}).calibration_.drift
+    drifts = {method.name: method.drift for method in studies[0].methods}
+    assert drifts["hybrid, as it is"] == world.clf.calibration_.drift
+    np.testing.assert_allclose(drifts["hybrid, calibrated here"].limits, pasted.limits, rtol=0.1)
+    [of_bound] = [drift for name, drift in drifts.items() if "bound" in name]
+    assert of_bound is None  # too few images to fit it on are left beside those that test the bound
+    before, here, line = (
+        drift.unusual(looks_of(X[::3], *drift.pixel_range)).mean()
+        for drift in (world.clf.calibration_.drift, drifts["hybrid, calibrated here"], pasted)
+    )
+    assert max(here, line) < before / 2
 
 
 def test_images_to_calibrate_on_that_are_tested_on_are_left_out(world: Any) -> None:

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from hybridclf import FixedTrials, Reranker
+from hybridclf import FixedTrials, HybridClassifier, Reranker
 from hybridclf.denoising.objectives import BOUNDS, OBJECTIVES
 from hybridclf.denoising.weighting import uniform_weights
 from hybridclf.errors import InvalidInputError
 from hybridclf.evaluating.methods import hybrid_of
-from hybridclf.evaluating.recording import Recording, record
+from hybridclf.evaluating.recording import Recording, drift_of, pixel_range, record
 from hybridclf.evaluating.storage import CHUNK
+from hybridclf.fitting.drift import Drift, looks_of
 from hybridclf.fitting.validation import class_numbers
 
 
@@ -56,6 +57,34 @@ def test_tier_1_is_asked_about_every_class(world: Any) -> None:
     assert not np.allclose(own, flatter)
     np.testing.assert_array_equal(made.candidates, np.argsort(-own, axis=1)[:, :3])
     assert made.labels[made.y[7]] == world.labels[7] and len(made) == 120 and made.n_trials == 6
+
+
+def test_the_drift_is_fitted_on_images_of_all_classes(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images are sorted by class, as those of a folder are, and copies are of a few."""
+    monkeypatch.setattr("hybridclf.fitting.drift.MOST", 30)
+    order = np.argsort(world.labels, kind="stable")
+    images, y = world.images[order], class_numbers(world.labels[order], world.clf.classes_)
+    span = pixel_range(world.clf, images)
+    assert span == world.clf.calibration_.drift.pixel_range
+    made = drift_of(world.clf, images, y, span)
+    assert made is not None and len(made.clean) == 120 and len(set(made.of)) == 30
+    np.testing.assert_array_equal(made.y, y[made.of])
+    assert len(set(made.y)) == 6
+    np.testing.assert_allclose(made.clean, looks_of(images, *span), rtol=1e-6)
+    without = made.select(np.setdiff1d(np.arange(120), made.of))
+    assert len(without.clean) == 90 and Drift.fit(without, 1.0) is None  # no copy is left
+
+
+def test_looks_are_measured_in_the_range_that_is_given(world: Any) -> None:
+    """As those of paled images are, in the range of the images to calibrate on."""
+    clf, pale = world.clf, 0.1 * world.images
+    options: dict[str, Any] = {"trials": 2, "top_k": 2}
+    made = record(clf, clf._read(pale), class_numbers(world.labels, clf.classes_), span=(-3.0, 3.0), **options)
+    np.testing.assert_array_equal(made.looks, looks_of(pale, -3.0, 3.0))
+    vectors = HybridClassifier(clf.proposer_, clf.denoiser_, image_shape=(3, 4)).fit(None, clf.classes_.tolist())
+    assert pixel_range(vectors, pale) == (pale.min(), pale.max())
+    vectors._takes_arrays = False  # tiers of images of any size
+    assert pixel_range(vectors, pale) is None
 
 
 def test_what_is_novel_is_the_classifiers_own_and_not_the_folders(world: Any, tmp_path: Path) -> None:

@@ -50,6 +50,15 @@ def test_tier_2_is_the_widest_that_takes_enough_steps(data: TrainingData) -> Non
     assert new_denoiser(data, 1e9).config["width"] == WIDTHS[-1]
 
 
+@pytest.mark.usefixtures("native_bfloat16")
+def test_networks_are_trained_in_bfloat16_where_that_is_native(data: TrainingData) -> None:
+    network = new_trainable(data, "timm:convnet16").network
+    for job in (proposer_job(data, network), denoiser_job(data, new_unet(data, WIDTHS[0]))):
+        assert job.trainer.config.bf16
+        job.trainer.n_steps = 2
+        assert all(loss.isfinite() for loss in job.trainer.run())
+
+
 @pytest.mark.parametrize(("minutes", "compiled"), [(30.0, (False, True)), (24.0, (False, False))])
 def test_networks_are_compiled_if_their_share_of_the_time_pays_for_it(
     minutes: float, compiled: tuple[bool, bool], data: TrainingData

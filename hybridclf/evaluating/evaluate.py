@@ -150,8 +150,7 @@ def evaluate(
         _check_enough(numbers, units, calibrating)
         if bound is not None:
             check_bound(clf, units[calibrating], bound)
-    own = items.select(np.flatnonzero(calibrating)).images
-    span = pixel_range(clf, own)
+    span = pixel_range(clf, own := items.select(np.flatnonzero(calibrating)).images)
     recording = record(
         clf,
         items,

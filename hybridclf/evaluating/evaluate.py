@@ -150,7 +150,8 @@ def evaluate(
         _check_enough(numbers, units, calibrating)
         if bound is not None:
             check_bound(clf, units[calibrating], bound)
-    span = pixel_range(clf, own := items.select(np.flatnonzero(calibrating)).images)
+    own = items.select(np.flatnonzero(calibrating)).images
+    span = pixel_range(clf, own)
     recording = record(
         clf,
         items,

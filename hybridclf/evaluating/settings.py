@@ -8,6 +8,7 @@ import numpy as np
 
 from ..denoising.weighting import Weighting, resolve_weighting
 from ..estimator import HybridClassifier
+from ..fitting import recording as labelled
 from ..fitting.calibration import Calibration, fit_calibration
 from ..fitting.drift import Drift
 from ..fitting.splitting import cross_fit_parts
@@ -196,10 +197,12 @@ class _Search:
         return replace(method, drift=None) if allocation == PRIOR_ALONE else method
 
 
-def _learned(recording: Any, allocation: Allocation, top_k: int | None, weighting: Weighting | None) -> Calibration:
+def _learned(
+    recording: labelled.Recording, allocation: Allocation, top_k: int | None, weighting: Weighting | None
+) -> Calibration:
     """A calibration and the drift that goes with it, as `calibrate` fits them where tier 2 pays."""
     fitted = fit_calibration(recording, allocation, top_k, weighting)
-    drift = recording.drift and Drift.fit(recording.drift, fitted.fusion.prior_alone)
+    drift = None if recording.drift is None else Drift.fit(recording.drift, fitted.fusion.prior_alone)
     return replace(fitted, drift=drift)
 
 

@@ -33,16 +33,18 @@ def calibrate(
     ] = None,
     top_k: Annotated[int | None, typer.Option(min=2, help="Candidates that tier 1 hands over.")] = None,
     confidence: Annotated[
-        float | None, typer.Option(help="Posterior at which a race ends; default: the model's own.")
+        float | None, typer.Option(min=0, max=1, help="Posterior at which a race ends; default: the model's own.")
     ] = None,
     max_trials: Annotated[
         int | None, typer.Option(min=1, help="Trials of a candidate at most; default: the model's own.")
     ] = None,
     max_loss: Annotated[
-        float | None, typer.Option(help="Accuracy that stopping early may cost at most: 0.005 is half a point.")
+        float | None,
+        typer.Option(min=0, max=1, help="Accuracy that stopping early may cost at most: 0.005 is half a point."),
     ] = None,
     delta: Annotated[
-        float | None, typer.Option(help="Probability that it costs more than --max-loss; default: 0.05.")
+        float | None,
+        typer.Option(min=0, max=1, help="Probability that it costs more than --max-loss; default: 0.05."),
     ] = None,
     images: Annotated[
         int | None, typer.Option(min=40, help="Images at most; default: 2,000, and all with --max-loss.")

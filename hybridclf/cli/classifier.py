@@ -63,12 +63,12 @@ def choose_classifier(
     if proposer is not None or denoiser is not None:
         if proposer is None or denoiser is None or labels is None or model is not None:
             raise InvalidInputError(
-                "tiers by name come as a pair, with labels and without a model: give proposer, denoiser and labels"
+                "tiers by name come as a pair: give --proposer, --denoiser and --labels, without --model"
             )
         clf = HybridClassifier(proposer, denoiser, prompts=template, top_k=top_k, random_state=0)
         return clf.set_params(device=device or "auto").fit(None, labels)
     if model is None and labels is not None:
-        raise InvalidInputError("labels need a model to tell them apart: give one, or a proposer and a denoiser")
+        raise InvalidInputError("--labels need a model to tell them apart: give --model, or --proposer and --denoiser")
     clf = HybridClassifier.from_pretrained(model or DEFAULT_MODEL, prompts=template, device=device)
     if top_k is not None:
         clf.set_params(top_k=top_k)

@@ -37,7 +37,9 @@ def classify(
     ] = None,
     reject: Annotated[
         float | None,
-        typer.Option(metavar="RATE", help="Reject images unlike all classes, at that rate of false alarms: 0.01."),
+        typer.Option(
+            metavar="RATE", min=0, max=1, help="Reject images unlike all classes, at that rate of false alarms: 0.01."
+        ),
     ] = None,
     explain: Annotated[
         Path | None,

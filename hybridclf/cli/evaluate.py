@@ -59,9 +59,10 @@ def evaluate(
     trials: Annotated[int | None, typer.Option(min=2, help="Trials to record; default: 64, of captions 32.")] = None,
     top_k: Annotated[int | None, typer.Option(min=2, help="Candidates to record; default: all, 20 at most.")] = None,
     max_loss: Annotated[
-        float | None, typer.Option(help="Accuracy that stopping early may cost at most: 0.005 is half a point.")
+        float | None,
+        typer.Option(min=0, max=1, help="Accuracy that stopping early may cost at most: 0.005 is half a point."),
     ] = None,
-    delta: Annotated[float, typer.Option(help="Probability that it costs more than --max-loss.")] = 0.05,
+    delta: Annotated[float, typer.Option(min=0, max=1, help="Probability that it costs more than --max-loss.")] = 0.05,
     group: Annotated[
         str | None,
         typer.Option(

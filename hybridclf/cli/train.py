@@ -35,7 +35,7 @@ def train(
         ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the model.", file_okay=False)],
-    minutes: Annotated[float | None, typer.Option(help="Time for everything; default: 30.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Time for everything; default: 30.")] = None,
     proposer: Annotated[
         str | None,
         typer.Option(
@@ -49,16 +49,18 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in OUT.")] = False,
     wrong_class_weight: Annotated[
-        float | None, typer.Option(help="Weight of the loss's term that raises errors under wrong classes; default: 1.")
+        float | None,
+        typer.Option(min=0, help="Weight of the loss's term that raises errors under wrong classes; default: 1."),
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(help="Side of tier 2's images, stretched to it: 8 or a multiple of 16; default: 32.")
+        int | None,
+        typer.Option(min=8, help="Side of tier 2's images, stretched to it: 8 or a multiple of 16; default: 32."),
     ] = None,
-    val: Annotated[float | None, typer.Option(help="Share of the images held out; default: 0.1.")] = None,
+    val: Annotated[float | None, typer.Option(min=0, max=1, help="Share of the images held out; default: 0.1.")] = None,
     group: Annotated[
         str | None, typer.Option(help="Column of what is held out together; default: group, if there is one.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of all random choices; default: 0.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of all random choices; default: 0.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -136,11 +138,12 @@ def _print_result(found: dict[str, Any]) -> None:
     if not found["n"]:
         screen.print("No held-out images were left to measure the result on; hold out more with --val.")
         return
+    asked = found["evaluations"] > 0
     table = Table(f"on {found['n']} held-out images", "accuracy, %", "95 % interval", box=SIMPLE_HEAD, pad_edge=False)
     names = {
         "tier_1": "tier 1 alone",
         "tier_2": f"tier 2 alone, {found['tier_2_trials']} trials",
-        "hybrid": f"hybrid, {found['evaluations']:.1f} evaluations per image",
+        "hybrid": f"hybrid, {found['evaluations']:.1f} evaluations per image" if asked else "hybrid, tier 2 not asked",
     }
     for key, name in names.items():
         table.add_row(name, f"{100 * found[key]:.1f}", _interval(found["intervals"][key]))

@@ -41,15 +41,16 @@ def tune(
     words: Annotated[
         bool | None, typer.Option("--words", help="Learn new embeddings of the labels' words or classes.")
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Time for the training; default: 30.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Time for the training; default: 30.")] = None,
     wrong_class_weight: Annotated[
-        float | None, typer.Option(help="Weight of the loss's term that raises errors under wrong labels; default: 1.")
+        float | None,
+        typer.Option(min=0, help="Weight of the loss's term that raises errors under wrong labels; default: 1."),
     ] = None,
-    val: Annotated[float | None, typer.Option(help="Share of the images held out; default: 0.2.")] = None,
+    val: Annotated[float | None, typer.Option(min=0, max=1, help="Share of the images held out; default: 0.2.")] = None,
     group: Annotated[
         str | None, typer.Option(help="Column of what is held out together; default: group, if there is one.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of all random choices; default: 0.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of all random choices; default: 0.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the tuning in OUT: repeat all options.")] = False,
     device: Device = None,
     as_json: AsJson = False,

@@ -204,9 +204,12 @@ def _known(source: str | Path, names: Sequence[str], labels: Sequence[Label]) ->
     """The model's label for each class name of a source."""
     own = {str(label): label for label in labels}
     if unknown := [name for name in names if name not in own]:
+        spelt = {name.casefold(): name for name in own}
+        case = [f"{name!r} as {spelt[name.casefold()]!r}" for name in unknown if name.casefold() in spelt]
+        rename = f"rename the classes: spell {', '.join(case[:3])}" if case else "rename the classes"
         raise UnknownLabelError(
             f"{source} has classes that the model does not know: {choices(unknown)}; it knows {choices(list(own))}: "
-            "give another model, labels for a model of text, or rename the classes"
+            f"give another model, labels for a model of text, or {rename}"
         )
     return own
 

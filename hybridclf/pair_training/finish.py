@@ -21,7 +21,7 @@ from ..reranking.fusion import Fusion
 from .checkpoint import writing
 from .loss_plot import plot_losses
 from .planning import use_held_out
-from .result import advice, measure
+from .result import advice, guessing, measure
 from .run import TrainingRun
 from .tier_1 import NetworkTier1, Tier1
 from .time_budget import RACE_TRIALS, TimeBudget
@@ -77,7 +77,8 @@ def finish(
                 clf.calibration_ = replace(clf.calibration_, fusion=clf.fusion_)
         if clf.worth_ is not None:
             run.log["worth"] = asdict(clf.worth_) | {"sentence": str(clf.worth_)}
-        run.log["advice"] = advice(clf, too_short)
+        sentences = guessing(run.log["validation"], data), advice(clf, too_short)
+        run.log["advice"] = " ".join(filter(None, sentences))
         with writing(folder):
             clf.set_params(device="auto", verbose=False).save(folder)
         run.write()

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..estimator import HybridClassifier
 from ..fitting.worth import FEWEST
@@ -15,7 +16,7 @@ from ..reranking.fusion import Fusion
 from .time_budget import HeldOutUse
 from .training_data import TrainingData
 
-__all__ = ["TIERS", "advice", "measure"]
+__all__ = ["TIERS", "advice", "guessing", "measure"]
 
 TIERS = ("tier_1", "tier_2", "hybrid")
 """Answers that are compared: of each tier alone, and of both."""
@@ -80,8 +81,30 @@ def _confusions(answers: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]
     return [{"class": str(y), "answer": str(said), "n": n} for (y, said), n in counts.most_common(CONFUSIONS)]
 
 
+def guessing(found: dict[str, Any], data: TrainingData) -> str:
+    """Sentence on a tier 1 that is not known to be better than one frequent answer; "" if it is.
+
+    Parameters
+    ----------
+    found : dict
+        Result of `measure`.
+    data : TrainingData
+        Images, whose most frequent class in training is that answer.
+    """
+    if not found["n"]:
+        return ""
+    label = data.classes[int(torch.bincount(data.y).argmax())]
+    share = float((data.some_held_out(data.measure_on)[1] == label).mean())
+    if found["intervals"]["tier_1"]["low"] > share:
+        return ""
+    return (
+        f"Tier 1 is not known to be better than always answering {label}, which is right for {100 * share:.1f} % of "
+        f"the {found['n']} images measured: train longer (--minutes), give more images, or check their labels."
+    )
+
+
 def advice(clf: HybridClassifier, too_short: str) -> str:
-    """Say what to do about the result; "" if nothing.
+    """Say what to do about tier 2; "" if nothing.
 
     Parameters
     ----------
@@ -90,16 +113,17 @@ def advice(clf: HybridClassifier, too_short: str) -> str:
     too_short : str
         Sentence on a time that was too short, or "".
     """
+    short = f"There were {too_short}." if too_short else ""
     if clf.worth_ is None or clf.fusion_.pays:
-        return too_short
+        return short
     if not clf.worth_.is_enough:
         n, n_groups = clf.worth_.n_images, clf.worth_.n_groups
         of = "" if n_groups in (n, None) else f" of {n_groups} groups"
         return (
-            f"tier 2 is off: {n} held-out images{of} do not tell whether it adds anything. Give more "
+            f"Tier 2 is off: {n} held-out images{of} do not tell whether it adds anything. Give more "
             f"images, or a larger --val, so that there are {FEWEST}; or fit the fusion to other labelled images: "
             "hybridclf calibrate DATA OUT --model DIR."
         )
-    off = "tier 2 adds nothing here: it is off, and the answers are tier 1's, at tier 1's cost."
+    off = "Tier 2 adds nothing here: it is off, and the answers are tier 1's, at tier 1's cost."
     more = "To change that, train longer (--minutes), give more images, or a larger --image-size."
-    return f"{off} {f'There were {too_short}.' if too_short else more}"
+    return f"{off} {short or more}"

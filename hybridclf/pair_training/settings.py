@@ -1,11 +1,11 @@
 """Settings of a training, checked."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from ..errors import InvalidInputError
+from ..utils.bounds import check_number, check_whole, is_whole
 
 __all__ = ["PairSettings", "stored_settings"]
 
@@ -49,29 +49,17 @@ class PairSettings:
     group: str | None = None
 
     def __post_init__(self) -> None:
-        _check("minutes", self.minutes, 0 < self.minutes < math.inf, "above 0 and finite")
-        _check(
-            "wrong_class_weight",
-            self.wrong_class_weight,
-            0 <= self.wrong_class_weight < math.inf,
-            "at least 0 and finite",
-        )
+        check_number("minutes", self.minutes, above=0)
+        check_number("wrong_class_weight", self.wrong_class_weight, at_least=0)
+        check_number("validation_fraction", self.validation_fraction, above=0, below=1)
+        check_whole("seed", self.seed, 0)
+        if self.seed >= 2**32:
+            raise InvalidInputError(f"seed must be below 2**32, got {self.seed}")
         # the U-Net halves a side twice, and patches leave 16 positions
-        whole = isinstance(self.image_size, int)
-        sized = whole and (self.image_size == 8 or (self.image_size > 0 and self.image_size % 16 == 0))
-        _check("image_size", self.image_size, sized, "8, 16, 32, 48, 64 or another multiple of 16")
-        _check(
-            "seed",
-            self.seed,
-            isinstance(self.seed, int) and 0 <= self.seed < 2**32,
-            "a whole number from 0 to 2**32 - 1",
-        )
-        _check("validation_fraction", self.validation_fraction, 0 < self.validation_fraction < 1, "between 0 and 1")
-
-
-def _check(name: str, value: float, fits: bool, accepted: str) -> None:
-    if not fits:
-        raise InvalidInputError(f"{name} must be {accepted}, got {value!r}")
+        if not is_whole(self.image_size, 1) or (self.image_size != 8 and self.image_size % 16):
+            raise InvalidInputError(
+                f"image_size must be 8, 16, 32, 48, 64 or another multiple of 16, got {self.image_size!r}"
+            )
 
 
 def stored_settings(log: Mapping[str, Any]) -> PairSettings:

@@ -115,7 +115,8 @@ def train_pair(
     facts: dict[str, Any] = dict(zip(FACTS, values, strict=True))
     plan = plan_time(budget, data, tiers.tier_1, second) if run is None else TimePlan.from_dict(run.log["plan"])
     if progress:
-        print(*filter(None, (read.tier_1.note, str(plan), plan.too_short, plan.too_few)), sep="\n", file=sys.stderr)
+        planned = f"{plan}" if run is None else f"Going on with the training in {out}; at its start: {plan}"
+        print(*filter(None, (read.tier_1.note, planned, plan.too_short, plan.too_few)), sep="\n", file=sys.stderr)
     if run is None:  # every check has passed, so that a refused training leaves no folder
         first = {job.name: job.trainer for job in tiers.jobs if chosen.start_from is not None}
         more = {"seconds": budget.spent, "plan": asdict(plan)}

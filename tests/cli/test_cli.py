@@ -322,7 +322,8 @@ def test_a_picture_of_no_class_is_none_of_these(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--reject", "2"], "reject must be"),
+        (["--reject", "1"], "reject must be"),
+        (["--reject", "2"], "--reject"),
         (["--reject", "0.01", "--labels", "cat,dog"], "novelty needs a calibration"),
         (["--reject", "1e-6"], "finer than 1000 scores can tell"),
     ],
@@ -524,11 +525,11 @@ def test_labels_that_cannot_be_asked_about(case: str, text_pair: Path, photos: P
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--labels", "a,b"), "labels need a model to tell them apart"),
-        (("--proposer", "sklearn:SVC"), "give proposer, denoiser and labels"),
-        (("--denoiser", "diffusers:gone", "--labels", "a,b"), "give proposer, denoiser and labels"),
-        (PAIR[:4], "give proposer, denoiser and labels"),
-        ((*PAIR, "--model", "digits"), "give proposer, denoiser and labels"),
+        (("--labels", "a,b"), "--labels need a model to tell them apart"),
+        (("--proposer", "sklearn:SVC"), "give --proposer, --denoiser and --labels"),
+        (("--denoiser", "diffusers:gone", "--labels", "a,b"), "give --proposer, --denoiser and --labels"),
+        (PAIR[:4], "give --proposer, --denoiser and --labels"),
+        ((*PAIR, "--model", "digits"), "give --proposer, --denoiser and --labels"),
         (("--proposer", "clip:x", *PAIR[2:]), "'clip:x' is not a known proposer; type \"ADAPTER:NAME\" with one of"),
         (PAIR, "'gone' is neither the folder of a saved diffusers pipeline nor a repository on the hub"),
         (("--proposer", "open_clip:RN5/openai", *PAIR[2:]), "did you mean"),

@@ -558,9 +558,9 @@ def test_where_all_pictures_look_alike_only_equal_ones_are_copies(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"minutes": 0}, "minutes must be above 0"),
+        ({"minutes": 0}, "minutes must be a finite number above 0"),
         ({"image_size": 20}, "image_size must be 8, 16"),
-        ({"validation_fraction": 1.0}, "validation_fraction must be between 0 and 1"),
+        ({"validation_fraction": 1.0}, "validation_fraction must be a finite number above 0 and below 1"),
         ({"wrong_class_weight": -1}, "wrong_class_weight must be at least 0"),
         ({"device": "abacus"}, "no device 'abacus'"),
         ({"validation_fraction": 0.99}, "none left to train on"),

@@ -19,8 +19,10 @@ RUN useradd --create-home --uid 10001 server
 COPY --from=build /opt/hybridclf /opt/hybridclf
 USER server
 WORKDIR /home/server
+# one thread of torch: run a container per core, or give more with --env OMP_NUM_THREADS=8
 ENV PATH=/opt/hybridclf/bin:$PATH OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
 EXPOSE 8000
+# for another port, a socket or HTTPS give docker run a --health-cmd of its own
 HEALTHCHECK --start-period=60s CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/readyz', timeout=3)"]
 ENTRYPOINT ["hybridclf", "serve", "--host", "0.0.0.0", "--port", "8000"]
 CMD ["--model", "cifar10"]

@@ -17,7 +17,7 @@ from ..data.image_files import check_image_shape
 from ..errors import HybridClfError, InvalidInputError
 from ..estimator import HybridClassifier
 from ..explanation import Explanation
-from ..ports import DecodingDenoiser, TextModel
+from ..ports import DecodingDenoiser
 from .races import Finish, describe, watch
 from .views import CSS, finish_html, message_html, moment_html, overlay
 
@@ -81,7 +81,6 @@ class Page:
     def __init__(self, clf: HybridClassifier, decoders: Decoders) -> None:
         check_image_shape(clf.image_shape_)
         self.clf, self.decoders = clf, decoders
-        self.reads_text = isinstance(clf.proposer_, TextModel) and isinstance(clf.denoiser_, TextModel)
         self._for = lru_cache(8)(clf.with_labels)
         self._stops: dict[str, Event] = {}  # of races under way, by visitor
 
@@ -92,13 +91,13 @@ class Page:
             with gr.Column(scale=2, min_width=300):
                 self.picture = _picture_input()
                 labels = gr.Textbox(
-                    known if self.reads_text else "",
+                    known if self.clf.reads_text else "",
                     label="Labels, with commas between them",
                     lines=2,
                     max_length=MOST_LABELS * LONGEST_LABEL,
-                    visible=self.reads_text,
+                    visible=self.clf.reads_text,
                 )
-                if not self.reads_text:
+                if not self.clf.reads_text:
                     gr.Markdown(f"It knows {known}, and takes whatever else a picture shows for one of these.")
                 with gr.Row():
                     go = gr.Button("Race", variant="primary", min_width=100)
@@ -173,7 +172,7 @@ class Page:
     def _classifier(self, typed: str) -> HybridClassifier:
         """The classifier for labels that were typed, if it reads text and there are others than its own."""
         labels = tuple(dict.fromkeys(filter(None, map(str.strip, typed.replace("\n", ",").split(",")))))
-        if not self.reads_text or labels in ((), tuple(map(str, self.clf.classes_))):
+        if not self.clf.reads_text or labels in ((), tuple(map(str, self.clf.classes_))):
             return self.clf
         if len(labels) > MOST_LABELS or max(map(len, labels)) > LONGEST_LABEL:
             raise InvalidInputError(f"give at most {MOST_LABELS} labels of at most {LONGEST_LABEL} characters")

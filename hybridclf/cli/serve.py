@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .shared import Device, Quiet, running
+from .shared import OFF, Device, Quiet, running
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -101,7 +101,10 @@ def serve(
         chosen = model or DEFAULT_MODEL
         load = partial(_load, chosen, device, batch_size)
         name = os.path.basename(os.path.abspath(chosen))  # of "." too; links are names of their own
-        application = serving.create_app(load(), limits, name=name, api_keys=keys, private=private)
+        clf = load()
+        if not (quiet or clf.fusion_.pays):
+            typer.echo(OFF, err=True)
+        application = serving.create_app(clf, limits, name=name, api_keys=keys, private=private)
         hangups.begin(partial(_read_anew, application, api_key_file, load if reload_model else None))
         ended_by = serving.run(
             application,

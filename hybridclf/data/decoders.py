@@ -71,6 +71,17 @@ class Decoders:
         self._counting = Lock()
         finalize(self, _end, self._all)
 
+    def start(self) -> None:
+        """Start all processes now, not when an image needs them.
+
+        Raises
+        ------
+        OSError
+            If no process can be started.
+        """
+        for decoder in self._all:
+            decoder.start()
+
     def decode(self, source: bytes | Path, shape: Sequence[int] | None = None, side: int | None = None) -> Image.Image:
         """Decode the first frame of an image and stretch it to a shape (H, W, C); waits for an idle process.
 
@@ -139,10 +150,14 @@ def _end(decoders: "Sequence[_Decoder]") -> None:
 
 
 class _Decoder:
-    """One decoding process, started when it is needed; one thread at a time asks it."""
+    """One decoding process, started when it is needed or before; one thread at a time asks it."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process, unless it runs."""
+        self._process = self._process or self._started()
 
     def ask(self, request: dict[str, Any], data: bytes, most: int) -> tuple[dict[str, Any], bytes] | None:
         """Send a request and wait for its reply of at most so many bytes; None if the process ends before."""

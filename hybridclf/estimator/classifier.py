@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .. import persistence
 from ..fitting.resolve_tiers import for_labels
-from ..ports import Label
+from ..ports import Label, TextModel
 from ..pretrained import catalog
 from ..utils.names import Prompts
 from .explain import Explains
@@ -150,6 +150,11 @@ class HybridClassifier(Explains):
     >>> clf.predict(digits.images[:3])  # doctest: +SKIP
     array([0, 1, 2])
     """
+
+    @property
+    def reads_text(self) -> bool:
+        """True if both tiers read any text, so that `with_labels` takes any names."""
+        return isinstance(self.proposer_, TextModel) and isinstance(self.denoiser_, TextModel)
 
     def with_labels(self, labels: Sequence[Label]) -> Self:
         """A copy of this fitted classifier for other labels, at the cost of encoding the new ones.

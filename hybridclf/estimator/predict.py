@@ -253,8 +253,10 @@ class Predicts(FitsTiers):
 
     def _traits(self, items: Items, pixel_range: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
         """Traits `[n, 6]` of images, and the evaluations `[n]` behind them."""
-        log_prior = aligned_log_proba(self.proposer_, items, self.classes_)
-        candidates = self.classes_[np.argsort(-log_prior, axis=1, kind="stable")[:, :RECORDED_CLASSES]].tolist()
+        candidates = [self.classes_.tolist()] * len(items)
+        if len(self.classes_) > RECORDED_CLASSES:
+            log_prior = aligned_log_proba(self.proposer_, items, self.classes_)
+            candidates = self.classes_[np.argsort(-log_prior, axis=1, kind="stable")[:, :RECORDED_CLASSES]].tolist()
         stage = self.reranker(FixedTrials(1), Fusion())
         stage.plan = self.reranker(Race(max_trials=1)).plan  # its most informative trial
         lowest, evaluations = lowest_errors(stage, items.images, candidates, self.verbose)

@@ -87,6 +87,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.service = Service(clf, limits or Limits())
         app.state.services = [app.state.service]
+        app.state.service.metrics.watch(app.state.services)
         app.state.loop = asyncio.get_running_loop()
         await asyncio.to_thread(app.state.service.warm_up)
         app.state.started.set()

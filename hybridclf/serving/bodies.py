@@ -12,7 +12,7 @@ from starlette.formparsers import MultiPartParser
 from ..errors import InvalidInputError
 from .byte_budget import Hold
 from .errors import Refusal
-from .images import check_format, data_of
+from .images import check_format, data_of, image_named
 from .limits import Limits
 from .request_log import note
 from .schemas import ClassifyRequest, RerankRequest
@@ -116,7 +116,11 @@ async def read_classify(request: Request, limits: Limits, hold: Hold) -> tuple[C
 def _parse_classify(body: bytes, limits: Limits) -> tuple[ClassifyRequest, list[bytes]]:
     check_json(body, limits)
     asked = ClassifyRequest.model_validate_json(body)
-    images, asked.images = [data_of(image) for image in asked.images], []
+    given, asked.images = asked.images, []
+    images = []
+    for i, image in enumerate(given):
+        with image_named(i, len(given)):
+            images.append(data_of(image))
     return asked, images
 
 
@@ -124,8 +128,9 @@ async def _parse_form(headers: Headers, body: bytes) -> tuple[ClassifyRequest, l
     fields, files = await _read_form(headers, body)
     if not files:
         raise InvalidInputError("the form has no file; send the image as a file, curl -F image=@photo.png")
-    for file in files:
-        check_format(file)
+    for i, file in enumerate(files):
+        with image_named(i, len(files)):
+            check_format(file)
     # the schema wants texts for images; placeholders keep its other checks in force, those of misspelt names among them
     options = {name: values if name == "labels" else values[-1] for name, values in fields.items() if name != "images"}
     return ClassifyRequest.model_validate({"images": ["(file)"] * len(files), **options}), files

@@ -13,9 +13,18 @@ __all__ = ["FairExecutor"]
 
 T = TypeVar("T")
 
+PER_PIXEL = 2e-7
+"""Seconds by which a pixel puts a job back: five for the 25 million of the largest images by default.
+
+That is about as long as such an image may take to decode.
+"""
+
 
 class FairExecutor:
-    """Threads that take a job of each client in turn, a client's smallest first.
+    """Threads that take a job of each client in turn, a client's smaller ones before its larger ones.
+
+    A larger one waits for smaller ones that come up to `PER_PIXEL` seconds later for each pixel more, so that these
+    cannot keep it waiting for ever.
 
     Parameters
     ----------
@@ -29,15 +38,25 @@ class FairExecutor:
         self._threads = ThreadPoolExecutor(n_threads, name)
         self._numbers = count()  # orders equally large jobs by arrival
         self._lock = Lock()  # guards the two tables
-        self._waiting: OrderedDict[str, list[tuple[int, int, Callable[[], Any], Future[Any]]]] = OrderedDict()
+        self._waiting: OrderedDict[str, list[tuple[float, int, Callable[[], Any], Future[Any]]]] = OrderedDict()
         self._began: dict[int, float] = {}
 
     def submit(self, client: str, size: int, job: Callable[[], T]) -> Future[T]:
-        """Queue a job of some size for a client; a job that is cancelled while it waits leaves the queue at once."""
+        """Queue a job for a client; one that is cancelled while it waits leaves the queue at once.
+
+        Parameters
+        ----------
+        client : str
+            Name of the client.
+        size : int
+            Pixels of the job's image.
+        job : function
+            Job to do.
+        """
         future: Future[T] = Future()
         number = next(self._numbers)
         with self._lock:
-            heappush(self._waiting.setdefault(client, []), (size, number, job, future))
+            heappush(self._waiting.setdefault(client, []), (monotonic() + size * PER_PIXEL, number, job, future))
         future.add_done_callback(lambda done: self._drop(client, number) if done.cancelled() else None)
         self._threads.submit(self._run_next)
         return future

@@ -2,6 +2,8 @@
 
 import base64
 import binascii
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,13 +14,24 @@ from ..data.image_files import as_item
 from ..errors import InvalidInputError
 from ..estimator import HybridClassifier
 
-__all__ = ["bytes_of", "check_format", "data_of", "read_item"]
+__all__ = ["bytes_of", "check_format", "data_of", "image_named", "read_item"]
 
 
 _OF_URLS = bytes.maketrans(b"-_", b"+/")
 """Letters of base64 in addresses, which some clients send, and those of plain base64."""
 
 _WHITESPACE = b" \t\r\n"
+
+
+@contextmanager
+def image_named(i: int, n: int) -> Iterator[None]:
+    """Name the i-th of n images in the errors of a `with` block, unless it is the only one."""
+    try:
+        yield
+    except InvalidInputError as error:
+        if n == 1:
+            raise
+        raise InvalidInputError(f"images[{i}]: {error}") from error
 
 
 def data_of(uri: str) -> bytes:

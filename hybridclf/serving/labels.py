@@ -6,7 +6,6 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
 
 from ..data.arrays import Items
 from ..errors import UnknownLabelError
@@ -25,7 +24,7 @@ _LISTED = 20
 class RequestLabels:
     """Resolver of a request's texts to labels, with tier 1's log-probabilities of them.
 
-    A proposer with a fixed set of classes accepts these alone; one that reads text accepts any text.
+    A classifier with a fixed set of classes accepts these alone; one whose tiers read text accepts any text.
 
     Parameters
     ----------
@@ -37,7 +36,6 @@ class RequestLabels:
         self.clf = clf
         self._by_text = {str(label): label for label in clf.classes_.tolist()}
         self._classes = frozenset(self._by_text.values())
-        self._reads_text = not isinstance(clf.proposer_, BaseEstimator) and hasattr(clf.proposer_, "fit")
         self._fitting = Lock()
         self._for = lru_cache(KEPT_LABEL_LISTS)(clf.with_labels)
 
@@ -47,10 +45,10 @@ class RequestLabels:
         Raises
         ------
         UnknownLabelError
-            For a text that names no class, if the proposer reads no text.
+            For a text that names no class, if the model reads no text.
         """
         unknown = [text for text in texts if text not in self._by_text]
-        if unknown and not self._reads_text:
+        if unknown and not self.clf.reads_text:
             known = ", ".join(list(self._by_text)[:_LISTED])
             more = f" and {len(self._by_text) - _LISTED} more" if len(self._by_text) > _LISTED else ""
             raise UnknownLabelError(f"the model does not know the label {unknown[0][:100]!r}; it knows {known}{more}")

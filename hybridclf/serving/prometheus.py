@@ -1,8 +1,10 @@
 """Prometheus metrics of a server."""
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -11,6 +13,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from ..reranking.evidence import RerankResult
 
 if TYPE_CHECKING:
+    from .questions import Answer
     from .service import Service
 
 __all__ = ["ServerMetrics"]
@@ -39,7 +42,7 @@ class ServerMetrics:
         total, oldest = (partial(state, multiprocess_mode=mode) for mode in ("livesum", "livemax"))
         self.requests = count("hybridclf_requests", "Requests by outcome.", ["endpoint", "outcome"])
         self.request_seconds = seconds(
-            "hybridclf_request_seconds", "Time from a request's header to its answer.", ["endpoint"]
+            "hybridclf_request_seconds", "Time from a request's header to its answer.", ["endpoint", "outcome"]
         )
         self.deadline_misses = count("hybridclf_deadline_misses", "Answers more than 20 ms behind their deadline.")
         self.queue_depth = total("hybridclf_queue_depth", "Images accepted and not in the loop.")
@@ -53,39 +56,44 @@ class ServerMetrics:
         self.decode_seconds = seconds("hybridclf_decode_seconds", "Time to decode an image.")
         self.bytes_held = total("hybridclf_bytes_held", "Bytes of bodies and images in the server.")
         self.oldest_seconds = oldest("hybridclf_oldest_seconds", "Age of the oldest batch, decoding or call of tier 1.")
-        self.decoders_lost = total("hybridclf_decoders_lost", "Decoding processes that an image has cost.")
-        self._service: Service | None = None
+        self.decoders_lost = count("hybridclf_decoders_lost", "Decoding processes that an image has cost.")
+        self._services: Sequence[Service] = ()
+        self._counted: WeakKeyDictionary[Service, int] = WeakKeyDictionary()  # lost decoders of each
 
-    def watch(self, service: "Service") -> None:
-        """Read the state of this service from now on."""
-        self._service = service
+    def watch(self, services: "Sequence[Service]") -> None:
+        """Read the state of these services from now on, of which there may come to be more or fewer."""
+        self._services = services
 
     def requested(self, endpoint: str, outcome: str, seconds: float) -> None:
         """Record a request that has ended."""
         self.requests.labels(endpoint, outcome).inc()
-        self.request_seconds.labels(endpoint).observe(seconds)
+        self.request_seconds.labels(endpoint, outcome).observe(seconds)
         self._read_state()
 
     def _read_state(self) -> None:
-        if self._service is None:
-            return
-        service, stage, gate = self._service, self._service.stage, self._service.gate
-        self.bytes_held.set(service.budget.held)
-        self.oldest_seconds.set(service.oldest_seconds)
-        self.decoders_lost.set(service.decoders.lost)
+        services = list(self._services)
+        self.bytes_held.set(sum(service.budget.held for service in services))
+        self.oldest_seconds.set(max((service.oldest_seconds for service in services), default=0.0))
+        self.under_way.set(sum(service.stage.under_way for service in services))
         # both counters change on other threads, so the difference may be negative for a moment
-        self.queue_depth.set(max(0, gate.inside - stage.under_way))
-        self.under_way.set(stage.under_way)
+        self.queue_depth.set(sum(max(0, service.gate.inside - service.stage.under_way) for service in services))
+        for service in services:
+            lost = service.decoders.lost
+            self.decoders_lost.inc(lost - self._counted.get(service, 0))
+            self._counted[service] = lost
 
     def batch(self, fill: float, seconds: float) -> None:
         """Record an evaluated batch: its fill, in (0, 1], and its time."""
         self.batch_fill.observe(fill)
         self.batch_seconds.observe(seconds)
 
+    def image(self, answer: "Answer") -> None:
+        """Record the answer to an image, whichever tier it is from."""
+        self.evaluations.observe(answer.evaluations)
+        self.stopped_by.labels(answer.stopped_by).inc()
+
     def answered(self, result: RerankResult, waited: float, under_way: float) -> None:
-        """Record an answer: its result, and its seconds in the queue and in the loop."""
-        self.evaluations.observe(result.evaluations)
-        self.stopped_by.labels(result.stopped_by).inc()
+        """Record the seconds of an image in the queue and in the loop."""
         self.queue_seconds.observe(waited)
         self.loop_seconds.observe(under_way)
 

@@ -81,4 +81,3 @@ async def _swap(app: FastAPI, new: Service) -> None:
     new.gate.draining = old.gate.draining
     app.state.service = new
     app.state.services.append(new)
-    new.metrics.watch(new)

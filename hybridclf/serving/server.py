@@ -27,6 +27,12 @@ __all__ = ["check_address", "check_certificate", "check_proxies", "run"]
 GRACE = 5
 """Seconds for connections without an accepted request, such as slow uploads, once all accepted ones are answered."""
 
+KEEP_ALIVE = 75
+"""Seconds that a silent connection is kept for: more than the 60 for which load balancers keep theirs by default.
+
+Where the server ended it first, a request under way on it would be lost.
+"""
+
 LONGEST_PATH = 100
 """Most bytes of a Unix socket's path; systems allow 104 to 108."""
 
@@ -126,7 +132,7 @@ def run(
         http=bounded_protocol(_allowed(connections), header_seconds),
         ws="none",
         access_log=False,
-        timeout_keep_alive=30,
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=GRACE,
         log_level=log_level,
         log_config=log_config(log_level) if json_log else LOGGING_CONFIG,

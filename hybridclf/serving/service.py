@@ -27,7 +27,7 @@ from ..reranking.tasks import LOG_ZERO
 from .admission import Admission
 from .byte_budget import ByteBudget
 from .fair_executor import FairExecutor
-from .images import bytes_of, read_item
+from .images import bytes_of, image_named, read_item
 from .labels import RequestLabels
 from .limits import UNREADY, Limits
 from .prometheus import ServerMetrics
@@ -65,7 +65,7 @@ class Service:
     limits : Limits
         Bounds of requests and queue.
     metrics : ServerMetrics, optional
-        Metrics of an earlier service, to go on with; `watch` makes its gauges this one's. Default: new ones.
+        Metrics of an earlier service, to go on with. Default: new ones.
 
     Attributes
     ----------
@@ -99,11 +99,10 @@ class Service:
         self._closing = Event()
         self._retrying = Thread(target=self._retry, name="hybridclf-retry", daemon=True)
         self._retrying.start()
-        if metrics is None:
-            self.metrics.watch(self)
 
     def warm_up(self) -> None:
-        """Ask both tiers about an empty image: the first request should not pay for what is built on first use."""
+        """Start all decoders, and ask both tiers about an empty image, so that no request pays for a first use."""
+        self.decoders.start()
         self.stage.observer = None  # the metrics are those of requests
         with suppress(InvalidInputError):  # an empty image may be none to a model
             self._try_out()
@@ -182,8 +181,9 @@ class Service:
     # --- answering ----------------------------------------------------------------------------------------------------
 
     async def answer_all(self, questions: Sequence[Question]) -> list[Answer]:
-        """Answer several questions, in order; if one is refused, all are."""
-        tasks = [asyncio.ensure_future(self.answer(question)) for question in questions]
+        """Answer several questions, in order; if one is refused, all are, and the refusal says which it was."""
+        n = len(questions)
+        tasks = [asyncio.ensure_future(self._numbered(i, n, question)) for i, question in enumerate(questions)]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
@@ -199,9 +199,14 @@ class Service:
             For an unreadable image, or labels that the model cannot use.
         """
         answer = await self._answer(question)
+        self.metrics.image(answer)
         if question.deadline is not None and monotonic() > question.deadline + TOLERANCE:
             self.metrics.deadline_misses.inc()
         return answer
+
+    async def _numbered(self, i: int, n: int, question: Question) -> Answer:
+        with image_named(i, n):
+            return await self.answer(question)
 
     async def _answer(self, question: Question) -> Answer:
         executor = self._quick if is_quick(question.image) else self._slow
@@ -211,6 +216,8 @@ class Service:
             async with asyncio.timeout(question.seconds_left):
                 handed_in = await asyncio.wrap_future(job)
         except TimeoutError:  # still waiting for a thread, being decoded or in tier 1
+            if job.done() and not job.cancelled() and job.exception() is not None:
+                raise  # of tier 1, which may ask other servers
             job.add_done_callback(_take_out)
             # without the image: the question's own prior, or a uniform one
             log_prior = np.zeros(len(question.labels)) if question.log_prior is None else question.log_prior

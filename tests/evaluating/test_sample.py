@@ -58,7 +58,7 @@ def test_labels_that_are_numbers_go_by_their_names(folder: Path) -> None:
 def test_classes_that_the_model_does_not_know(folder: Path) -> None:
     with pytest.raises(UnknownLabelError, match="does not know: 'dog'; it knows 'cat', 'elk': give another model"):
         read_sample(folder, ["cat", "elk"], (8, 8, 3))
-    with pytest.raises(UnknownLabelError, match="or rename the classes: spell 'dog' as 'Dog'$"):
+    with pytest.raises(UnknownLabelError, match=r"or rename the classes: spell 'dog' as 'Dog'$"):
         read_sample(folder, ["cat", "Dog"], (8, 8, 3))
 
 

@@ -97,7 +97,7 @@ def test_unknown_paths_and_methods_are_counted(clf: HybridClassifier) -> None:
         assert client.post("/v1/rerank", json=BODY).status_code == 200
         text = client.get("/metrics").text
     assert 'hybridclf_requests_total{endpoint="other",outcome="refused"} 2.0' in text
-    assert 'hybridclf_request_seconds_count{endpoint="rerank"} 1.0' in text
+    assert 'hybridclf_request_seconds_count{endpoint="rerank",outcome="ok"} 1.0' in text
     assert "process_cpu_seconds_total" in text or not Path("/proc/self/stat").exists()
 
 

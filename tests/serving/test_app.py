@@ -382,6 +382,46 @@ def test_images_that_a_test_of_novelty_refuses_do_not_count_as_failures(monkeypa
         assert client.get("/readyz").status_code == 200
 
 
+def test_a_tier_1_that_runs_out_of_its_own_time_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    clf, _ = equipped()
+    with TestClient(create_app(clf), raise_server_exceptions=False) as client:
+
+        def late(labels: Any, image: Any) -> Any:
+            raise TimeoutError("the other server is silent")
+
+        monkeypatch.setattr(client.app.state.service.labels, "log_prior", late)
+        for deadline in ({}, {"deadline_ms": 60_000}):
+            assert "failed on this request" in refused(
+                client, "/v1/classify", status=500, images=uri(picture(5)), **deadline
+            )
+
+
+def test_answers_of_tier_1_count_as_images_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "RETRY_SECONDS", 1e6)
+    clf, device = equipped()
+    with TestClient(create_app(clf)) as client:
+        number, device.broken = undecided(clf), True
+        ask(client, query=uri(picture(number)), documents=TEXTS)
+        assert 'hybridclf_images_total{stopped_by="fallback"} 1.0' in client.get("/metrics").text
+
+
+def test_decoders_are_started_before_the_first_request(clf: HybridClassifier) -> None:
+    with TestClient(create_app(clf, Limits(decoders=2))) as client:
+        started = client.app.state.service.decoders._all
+        assert [decoder._process.poll() for decoder in started] == [None, None]
+
+
+def test_a_refusal_says_which_image_it_is_about(client: httpx.Client) -> None:
+    whole = picture(3)
+    images = [uri(whole), uri(whole[: len(whole) // 2])]
+    message = refused(client, "/v1/classify", images=images)
+    assert message.startswith("images[1]: the image is unusable")
+    assert refused(client, "/v1/classify", images=images[1:]).startswith("the image is unusable")
+    assert refused(client, "/v1/classify", images=[uri(whole), "data:image/png;base64,!"]).startswith("images[1]: ")
+    form = client.post("/v1/classify", files=[("image", whole), ("image", b"no image")])
+    assert form.json()["message"].startswith("images[1]: the image is unusable")
+
+
 def test_warming_up_asks_the_denoiser_whatever_it_is_not_asked_about() -> None:
     """Tier 1 answers images that it takes for a 0 by itself."""
     clf, device = equipped()

@@ -10,7 +10,8 @@ from weakref import ref
 
 import pytest
 
-from hybridclf.serving.fair_executor import FairExecutor
+from hybridclf.serving import fair_executor
+from hybridclf.serving.fair_executor import PER_PIXEL, FairExecutor
 
 PATIENCE = 30.0
 
@@ -51,10 +52,21 @@ def test_clients_take_turns_whatever_one_of_them_sends(held: Held) -> None:
 
 
 def test_small_before_large_within_a_client_and_by_arrival_among_equals(held: Held) -> None:
-    for size in (9, 3, 5, 3):
+    small, large, more = 10**6, 10**9, 2 * 10**9  # further apart in pixels than any two calls here in time
+    for size in (more, small, large, small):
         held.submit("a", size)
-    held.submit("b", 100)
-    assert held.let_go() == [("a", 3), ("b", 100), ("a", 3), ("a", 5), ("a", 9)]
+    held.submit("b", 10 * more)
+    assert held.let_go() == [("a", small), ("b", 10 * more), ("a", small), ("a", large), ("a", more)]
+
+
+def test_small_jobs_cannot_keep_a_large_one_waiting_for_ever(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    large, times = 10**7, [0.0]
+    monkeypatch.setattr(fair_executor, "monotonic", lambda: times[-1])
+    held.submit("a", large)
+    for share in (0.0, 0.9, 1.1):
+        times.append(share * large * PER_PIXEL)
+        held.submit("a", 1)
+    assert held.let_go() == [("a", 1), ("a", 1), ("a", large), ("a", 1)]
 
 
 def test_a_cancelled_job_leaves_the_queue_at_once(held: Held) -> None:

@@ -47,10 +47,17 @@ def test_texts_name_the_classes_of_a_model_that_knows_no_others(digits: HybridCl
     np.testing.assert_allclose(labels.log_prior((7, 1), pixels), np.maximum(expected[[7, 1]], -30), rtol=1e-5)
 
 
+def test_photographs_of_fixed_classes_are_asked_about_these_alone() -> None:
+    labels = RequestLabels(HybridClassifier.from_pretrained("cifar10"))
+    assert labels.resolve(["cat", "dog"]) == ("cat", "dog")
+    with pytest.raises(UnknownLabelError, match="does not know the label 'yak'; it knows airplane"):
+        labels.resolve(["cat", "yak"])
+
+
 def test_many_classes_are_listed_in_part(digits: HybridClassifier) -> None:
     many = HybridClassifier()
     many.classes_ = np.array([f"class {i}" for i in range(1000)])
-    many.proposer_ = digits.proposer_
+    many.proposer_, many.denoiser_ = digits.proposer_, digits.denoiser_
     with pytest.raises(UnknownLabelError, match=r"class 0, class 1, .*class 19 and 980 more$") as error:
         RequestLabels(many).resolve(["x" * 10_000])
     assert len(str(error.value)) < 500

@@ -81,7 +81,7 @@ def test_an_image_beyond_its_time_is_refused(equipped: Server, http: httpx.Clien
     answer = http.post("/v1/rerank", json={**BODY, "query": uri(many_scans(95), "jpeg")})
     assert answer.status_code == 400
     assert "more than 0.5 seconds to decode" in answer.json()["message"]
-    assert equipped.metric("hybridclf_decoders_lost") == 1
+    assert equipped.metric("hybridclf_decoders_lost_total") == 1
     assert http.post("/v1/rerank", json={**BODY, "query": uri(picture(3, "bmp"), "bmp")}).status_code == 200
 
 

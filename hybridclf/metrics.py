@@ -61,11 +61,17 @@ class Bins:
     accuracy: np.ndarray
 
 
-def accuracy(right: np.ndarray, confidence_level: float = 0.95, groups: np.ndarray | None = None) -> Interval:
+def accuracy(
+    right: np.ndarray,
+    confidence_level: float = 0.95,
+    groups: np.ndarray | None = None,
+    weight: np.ndarray | None = None,
+) -> Interval:
     """Compute the share of right answers with its Wilson score interval.
 
-    Answers of one group may go together. Then the interval is that of as many independent answers as have the same
-    standard error (an effective sample size), with Student's t for the number of groups.
+    Answers of one group may go together, and weights make some count for more. Then the interval is that of as many
+    independent answers as have the same standard error (an effective sample size), with Student's t for the number of
+    groups.
 
     Parameters
     ----------
@@ -75,6 +81,8 @@ def accuracy(right: np.ndarray, confidence_level: float = 0.95, groups: np.ndarr
         Coverage of the interval, in (0, 1).
     groups : array `[n]`, optional
         Groups of images that belong together, such as the frames of a film. Default: each image is alone.
+    weight : float array `[n]`, optional
+        Weights of the answers, not negative. Default: all count alike.
 
     Returns
     -------
@@ -93,10 +101,13 @@ def accuracy(right: np.ndarray, confidence_level: float = 0.95, groups: np.ndarr
     >>> accuracy(np.array([True] * 9 + [False]))
     Interval(value=0.9, low=0.5958499732047616, high=0.9821237869049271)
     """
-    p, n, z = float(np.mean(_answers(right))), float(len(right)), float(norm.ppf((1 + confidence_level) / 2))
+    weight = np.ones(len(_answers(right))) if weight is None else weight
+    check_consistent_length(right, weight)
+    p, n, z = float(np.average(right, weights=weight)), float(len(right)), float(norm.ppf((1 + confidence_level) / 2))
     units = group_numbers(groups, len(right))
-    if units.max(initial=0) < n - 1:
-        n, z = _effective_size(np.asarray(right, dtype=bool), units), _quantile(confidence_level, units)
+    if units.max(initial=0) < n - 1 or np.ptp(weight):
+        n = _effective_size(np.asarray(right, dtype=bool), weight / weight.sum(), units)
+        z = _quantile(confidence_level, units[weight > 0])
     if not np.isfinite(z):  # of a single group nothing is known
         return Interval(p, 0.0, 1.0)
     centre, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
@@ -104,12 +115,15 @@ def accuracy(right: np.ndarray, confidence_level: float = 0.95, groups: np.ndarr
     return Interval(p, float(low) if p > 0 else 0.0, float(high) if p < 1 else 1.0)  # without rounding at the ends
 
 
-def _effective_size(right: np.ndarray, units: np.ndarray) -> float:
-    """Number of independent answers whose share of right ones has the same standard error, at most n."""
-    p, n = right.mean(), len(right)
-    if p in (0, 1):  # nothing tells how far answers of a group go together: each group counts as one
-        return float(units.max() + 1)
-    error = _error(right - p, np.full(n, 1 / n), units)
+def _effective_size(right: np.ndarray, share: np.ndarray, units: np.ndarray) -> float:
+    """Number of independent answers whose share of right ones has the same standard error, at most n.
+
+    Each of the n answers has a share of the weight, and a group's number.
+    """
+    p, n = float(share @ right), int((share > 0).sum())
+    if not 0 < p < 1 or right[share > 0].all():  # nothing tells how far answers go together: each group counts as one
+        return float(len(np.unique(units[share > 0])))
+    error = _error(right - p, share, units)
     return float(min(n, p * (1 - p) / error**2)) if error else float(n)
 
 
@@ -119,6 +133,7 @@ def accuracy_difference(
     *,
     confidence_level: float = 0.95,
     groups: np.ndarray | None = None,
+    weight: np.ndarray | None = None,
 ) -> Interval:
     """Compute accuracy minus a baseline's on the same images, with its adjusted Wald interval.
 
@@ -132,7 +147,7 @@ def accuracy_difference(
         True for each right answer, image by image.
     confidence_level : float
         Coverage of the interval, in (0, 1).
-    groups : array `[n]`, optional
+    groups, weight : array `[n]`, optional
         As for `accuracy`.
 
     Returns
@@ -149,13 +164,15 @@ def accuracy_difference(
     """
     check_consistent_length(right, baseline)
     difference = _answers(right).astype(int) - _answers(baseline).astype(int)
-    units, n = group_numbers(groups, len(right)), len(right)
+    units, weight = group_numbers(groups, len(right)), np.ones(len(right)) if weight is None else weight
     n_groups = int(units.max()) + 1
-    weight = np.append(np.ones(n), np.full(2, n / n_groups))
     adjusted = mean_interval(
-        np.append(difference, (1, -1)), weight, np.append(units, (n_groups, n_groups + 1)), confidence_level
+        np.append(difference, (1, -1)),
+        np.append(weight, np.full(2, weight.sum() / n_groups)),
+        np.append(units, (n_groups, n_groups + 1)),
+        confidence_level,
     )
-    return Interval(float(difference.mean()), max(adjusted.low, -1.0), min(adjusted.high, 1.0))
+    return Interval(float(np.average(difference, weights=weight)), max(adjusted.low, -1.0), min(adjusted.high, 1.0))
 
 
 def mean_interval(

@@ -26,6 +26,7 @@ __all__ = [
     "check_answers",
     "column_of",
     "default_proposer",
+    "input_of",
     "is_trained",
     "log_proba",
     "resolve_proposer",
@@ -265,8 +266,12 @@ def aligned_log_proba(proposer: Any, items: Any, classes: np.ndarray) -> np.ndar
         If the proposer lacks one of the classes.
     """
     items = items if isinstance(items, Items) else Items(items, items)
-    X = items.images if getattr(proposer, "takes_images", False) else rows_of(items.given)
-    return log_proba(proposer, X)[:, column_of(proposer, classes)]
+    return log_proba(proposer, input_of(proposer, items))[:, column_of(proposer, classes)]
+
+
+def input_of(proposer: Any, items: Items) -> Any:
+    """Convert items to what a proposer takes: images as they are, or rows `[n, d]`."""
+    return items.images if getattr(proposer, "takes_images", False) else rows_of(items.given)
 
 
 def check_answers(proposer: Any, items: Items, classes: np.ndarray) -> None:

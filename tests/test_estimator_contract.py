@@ -209,6 +209,8 @@ def test_class_weights_count_in_calibrate(denoiser: Any) -> None:
     for clf, before in zip(fitted, again, strict=True):
         assert clf.calibrate(X, Y).fusion_.error_weight == pytest.approx(before.error_weight)
     assert again[0].error_weight != pytest.approx(again[1].error_weight)
+    only = quick(frozen, denoiser, class_weight={0: 1.0, 1: 1.0, 2: 0.0}).fit(X, Y)
+    assert only.calibrate(X, Y).calibration_.n_images == (Y < 2).sum()
 
 
 def test_a_calibration_that_is_interrupted_leaves_the_one_before(
@@ -298,6 +300,7 @@ def test_gaps_reach_a_proposer_that_takes_them(noting: Noting) -> None:
     gappy = np.where(RNG.uniform(size=X.shape) < 0.1, np.nan, X)
     forest = quick(HistGradientBoostingClassifier(max_iter=5)).fit(gappy, Y)
     assert forest.score(gappy, Y) > 0.8
+    assert quick("sklearn:HistGradientBoostingClassifier").fit(gappy, Y).score(gappy, Y) > 0.8
     assert np.isfinite(forest.predict_proba(gappy)).all()
     complete = quick(RandomForestClassifier(5)).fit(X, Y)  # gaps that come later
     assert np.isfinite(complete.predict_proba(gappy)).all()

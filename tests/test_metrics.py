@@ -56,6 +56,24 @@ def test_copies_in_groups_say_no_more_than_one_of_each() -> None:
         accuracy(four(right), groups=films[:200])
 
 
+def test_a_weight_counts_as_so_many_answers_that_go_together() -> None:
+    rng = np.random.default_rng(0)
+    right, before, times = rng.random(300) < 0.8, rng.random(300) < 0.7, rng.integers(1, 4, 300)
+    units = np.repeat(np.arange(300), times)
+    for weighted, repeated in (
+        (accuracy(right, weight=times), accuracy(np.repeat(right, times), groups=units)),
+        (
+            accuracy_difference(right, before, weight=times),
+            accuracy_difference(np.repeat(right, times), np.repeat(before, times), groups=units),
+        ),
+    ):
+        assert astuple(weighted) == pytest.approx(astuple(repeated), rel=1e-9)
+    some = np.arange(300) < 200
+    without = accuracy(right, weight=some.astype(float))
+    assert astuple(without) == pytest.approx(astuple(accuracy(right[:200])), abs=1e-3)  # Student's t
+    assert accuracy(np.ones(300, bool), weight=some * 2.0).low == pytest.approx(accuracy(some[:200]).low, abs=1e-3)
+
+
 @pytest.mark.parametrize("n_films", [5, 100])
 def test_an_interval_by_groups_covers_the_truth_as_often_as_it_says(n_films: int) -> None:
     """Films of 1 to 10 frames, whose frames are right or wrong together with probability 1/2."""

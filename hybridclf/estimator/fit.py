@@ -26,6 +26,7 @@ from ..fitting.splitting import splits_among
 from ..fitting.tier_fitter import FittedTiers, Sample, TierFitter
 from ..fitting.validation import check_classes, check_labels, check_parameters, class_numbers, warn_of_scale
 from ..fitting.worth import Worth
+from ..metrics import group_numbers
 from ..models import LateConditionedDenoiser
 from ..proposer import check_answers, is_trained
 from ..reranking.fusion import Fusion
@@ -108,13 +109,15 @@ class FitsTiers(ReadsItems):
             return self._fit_labels(proposer, denoiser, y)
         of_one_size = denoiser is None or isinstance(denoiser, LateConditionedDenoiser)
         self._takes_arrays = of_one_size or not getattr(proposer, "takes_images", False)
+        self.proposer_ = proposer  # it decides how a table is read
         items, y = self._read_labelled(X, y, reset=True)
         metadata, cv = metadata_of(self, params, y), self.cv
         check_taken(proposer, metadata)
         if metadata.weight is not None and not metadata.weight.all():
             items, y, metadata, cv = self._weighing(X, y, metadata)
         is_table = isinstance(items.images, np.ndarray) and items.images.ndim == 2
-        self._usual = UsualValues.fit(items.images) if is_table else None
+        units = group_numbers(metadata.groups, len(y))
+        self._usual = UsualValues.fit(items.images, units) if is_table else None
         self.classes_ = self._classes(proposer, denoiser, y)
         numbers = class_numbers(y, self.classes_)
         check_classes(self.classes_, numbers, trains=denoiser is None)
@@ -149,7 +152,7 @@ class FitsTiers(ReadsItems):
         A bound is for images of the same distribution, and holds for accuracy against that of all trials of all
         candidates (tier 1's first twenty at most). Two thirds of the images test it; `allocation` and `top_k` become
         the cheapest that pass, and `guarantee_` says what was found. `worth_` is then measured with these settings, on
-        the other third; tier 2 stays on or off as it was for the bound.
+        the other third; tier 2 stays on or off as it was for the bound. There is none where tier 2 is not asked.
 
         `class_weight` counts as in `fit`. A call that fails or is interrupted leaves the classifier as it was.
 
@@ -181,7 +184,10 @@ class FitsTiers(ReadsItems):
         if groups is not None:
             check_consistent_length(y, groups)
             groups = without_gaps(groups)
-        sample = Sample(items, class_numbers(y, self.classes_), weights_of(None, self.class_weight, y), groups)
+        weight = weights_of(None, self.class_weight, y)
+        sample = Sample(items, class_numbers(y, self.classes_), weight, groups)
+        if weight is not None:  # nothing is learned from images without a weight
+            sample = sample.select(np.flatnonzero(weight))
         if max_loss is not None:
             check_number("max_loss", max_loss, above=0, below=1)
             check_number("delta", delta, above=0, below=1)
@@ -200,14 +206,15 @@ class FitsTiers(ReadsItems):
         check_enough(len(out), max_loss, delta)
         ordering = cross.record(tiers, sample.select(kept), progress=self.verbose)
         self._calibrate(ordering)
-        if self.calibration_ is not None:
+        if self.calibration_ is not None and self.fusion_.pays:  # else there is nothing to stop early
             testing = cross.record(tiers, sample.select(out), len(out), progress=self.verbose)
             weighting = resolve_weighting(self._weighting)
             order_on, test_on = (
                 Replays.of(part, self.calibration_, self.classes_, weighting) for part in (ordering, testing)
             )
             guarantee = find_guarantee(order_on, test_on, max_loss, delta, self.verbose)
-            self._adopt(guarantee, ordering)
+            if guarantee.exhaustive_evaluations:
+                self._adopt(guarantee, ordering)
 
     def _adopt(self, guarantee: Guarantee, recording: Recording) -> None:
         """Take a guarantee's settings, and measure with them what tier 2 is worth."""

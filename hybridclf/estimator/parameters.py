@@ -133,7 +133,8 @@ class HasParameters(ClassifierMixin, BaseEstimator):
             now = {"proposer": self.proposer, "denoiser": self.denoiser}
             changed = {name for (name, tier), old in zip(now.items(), before, strict=True) if tier is not old}
             self._tiers_set = self._tiers_set | changed
-        if hasattr(self, "guarantee_") and (of_race or {"allocation", "top_k"} & params.keys()):
+        guarantee = getattr(self, "guarantee_", None)
+        if guarantee is not None and (guarantee.allocation, guarantee.top_k) != (self._race(), self.top_k):
             self.guarantee_ = None  # it is one of other settings
         return self
 

@@ -87,14 +87,12 @@ class Predicts(FitsTiers):
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Share of right answers; an image that is rejected counts as wrong."""
+        """Share of right answers; that to an image which is rejected is `novel_label`."""
         if self.reject is None:
             return float(super().score(X, y, sample_weight))
-        posterior, results = self.decide(X)
-        y, rejected = column_or_1d(y), np.array([result.rejected for result in results], dtype=bool)
-        check_consistent_length(posterior, y, sample_weight)
-        right = (self.classes_[posterior.argmax(axis=1)] == y) & ~rejected
-        return float(np.average(right, weights=sample_weight))
+        answers, y = self.predict(X), column_or_1d(y)
+        check_consistent_length(answers, y, sample_weight)
+        return float(np.average(answers == y, weights=sample_weight))
 
     def predict(self, X: Any) -> np.ndarray:
         """The labels with the highest posterior, `[n]`; with `reject`, `novel_label` for images of no class."""

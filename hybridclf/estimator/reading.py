@@ -73,7 +73,7 @@ class ReadsItems(HasParameters):
 
     def _needs_encoder(self, X: Any) -> bool:
         """Tell whether a table may have gaps, or has columns that are no numbers."""
-        return accepts_gaps(self.proposer) or (self.proposer is not None and not is_numeric(X))
+        return self.proposer is not None and (accepts_gaps(self.proposer_) or not is_numeric(X))
 
     def _read_mixed(self, X: Any, reset: bool) -> Items:
         """A table with gaps or text: as it is for tier 1, as numbers for tier 2."""

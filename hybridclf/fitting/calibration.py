@@ -151,7 +151,7 @@ def _novelty(recording: Recording, order: InformativeOrder, seed: int) -> Novelt
         return None
     first = recording.errors[:, int(np.argsort(-order.at(recording.t), kind="stable")[0])]
     traits = traits_of(recording.drift.clean[recording.positions], first.min(axis=1))
-    return NoveltyTest.fit(traits, recording.drift.pixel_range, seed)
+    return NoveltyTest.fit(traits, recording.drift.pixel_range, seed, recording.units[recording.positions])
 
 
 class CrossFitted(NamedTuple):

@@ -110,6 +110,10 @@ class Guarantee:
         return 1 - self.evaluations / max(self.exhaustive_evaluations, 1e-12)
 
     def __str__(self) -> str:
+        if not self.exhaustive_evaluations:
+            return (
+                f"Tier 2 is asked about none of the {self.n_images} images of the test: there is nothing to stop early."
+            )
         if self.confidence == 1:
             return (
                 f"No race passed the test on {self.n_images} images that it loses at most {100 * self.max_loss:g} "
@@ -238,8 +242,10 @@ def find_guarantee(order_on: Replays, test_on: Replays, max_loss: float, delta: 
     progress : bool
         Show a progress bar.
     """
-    path, exhaustive = _path(order_on, max_loss, progress), test_on.exhaustive
+    exhaustive = test_on.exhaustive
     asked = float(test_on.asked.mean()) if len(test_on.asked) else 1.0  # what is off, is off for both
+    # where tier 2 is asked about nothing, all settings are as good, and none is known to be
+    path = _path(order_on, max_loss, progress) if asked else []
     all_of_them = exhaustive.max_trials * exhaustive.top_k * asked
     best, cost = exhaustive, Cost(0, 0, all_of_them)
     for (setting, net), tested in zip(path, test_on.costs([s for s, _ in path]), strict=True):

@@ -27,7 +27,10 @@ __all__ = [
 ]
 
 FEWEST_IMAGES = 60
-"""Calibration images that a test needs: half of them say what is usual, the others how unusual they are beside it."""
+"""Calibration images, or groups of such, that a test needs.
+
+Half of them say what is usual, the others how unusual they are beside it.
+"""
 
 _FITTING = {"U": "U", "b": "b", "i": "iu", "u": "iu", "f": "iuf"}
 """Kinds of numpy types that a column of each kind can hold."""
@@ -74,14 +77,23 @@ class NoveltyTest:
         object.__setattr__(self, "scores", tuple(self.scores))
 
     @classmethod
-    def fit(cls, traits: np.ndarray, pixel_range: tuple[float, float], seed: int) -> Self | None:
-        """Fit the test to the traits `[n, 6]` of calibration images; None for fewer than `FEWEST_IMAGES`."""
-        if len(traits) < FEWEST_IMAGES:
+    def fit(
+        cls, traits: np.ndarray, pixel_range: tuple[float, float], seed: int, units: np.ndarray | None = None
+    ) -> Self | None:
+        """Fit the test to the traits `[n, 6]` of calibration images; None for fewer than `FEWEST_IMAGES` groups.
+
+        Scores are those of independent images: of a group there is one, by chance, and the group is in one half. Group
+        numbers `[n]` are from 0 on; without them each image is alone.
+        """
+        rng, units = np.random.default_rng(seed), np.arange(len(traits)) if units is None else units
+        shuffled = rng.permutation(len(traits))
+        groups, first = np.unique(units[shuffled], return_index=True)
+        if len(groups) < FEWEST_IMAGES:
             return None
-        shuffled = np.random.default_rng(seed).permutation(traits)
-        usual, scored = np.array_split(shuffled, 2)
-        mean, precision = mean_and_precision(usual)
-        return cls(pixel_range, mean.tolist(), precision.tolist(), np.sort(distances(scored, mean, precision)).tolist())
+        usual, scored = np.array_split(rng.permutation(len(groups)), 2)
+        mean, precision = mean_and_precision(traits[np.isin(units, groups[usual])])
+        scores = np.sort(distances(traits[shuffled[first[scored]]], mean, precision))
+        return cls(pixel_range, mean.tolist(), precision.tolist(), scores.tolist())
 
     def p_values(self, traits: np.ndarray) -> np.ndarray:
         """P-values `[n]` in (0, 1] of images with these traits `[n, 6]`; one that is not finite is the most novel."""
@@ -105,8 +117,9 @@ def novelty_test(clf: Any) -> NoveltyTest:
     test: NoveltyTest | None = clf.calibration_ and clf.calibration_.novelty
     if not test:
         raise InvalidInputError(
-            f"novelty needs a calibration on at least {FEWEST_IMAGES} images of one size that neither tier was trained "
-            "on; call calibrate(X, y), or type hybridclf calibrate DATA OUT --model MODEL"
+            f"novelty needs a calibration on at least {FEWEST_IMAGES} images of one size, of as many groups if they "
+            "have any, that neither tier was trained on; call calibrate(X, y), or type hybridclf calibrate DATA OUT "
+            "--model MODEL"
         )
     if clf.reject is not None and clf.reject * (len(test.scores) + 1) < 1:
         raise InvalidInputError(

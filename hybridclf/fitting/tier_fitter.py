@@ -20,7 +20,7 @@ from ..errors import InvalidInputError
 from ..models import LateConditionedDenoiser
 from ..models.initialization import new_network
 from ..models.late_conditioned import LateConditioned
-from ..proposer import is_trained, rows_of
+from ..proposer import input_of, is_trained
 from ..training.denoiser import TrainingConfig, TrainingLog, train
 from ..training.trainer import Examples
 from .splitting import hold_out
@@ -146,7 +146,7 @@ class TierFitter:
             params = _check_method_params(sample.items.images, dict(self.proposer_params), index)
             if chosen.weight is not None:
                 params |= {name: chosen.weight for name in weight_parameter(proposer)}
-            proposer = _seeded(clone(proposer), seed).fit(rows_of(chosen.items.given), classes[chosen.y], **params)
+            proposer = _seeded(clone(proposer), seed).fit(input_of(proposer, chosen.items), classes[chosen.y], **params)
         if self.denoiser is not None:
             return FittedTiers(proposer, self.denoiser, None)
         denoiser, log = self._train(chosen, classes, seed, n_iter, bar, _is_of_one_unit(sample))

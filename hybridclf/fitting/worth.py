@@ -134,13 +134,11 @@ class Worth:
         unit, n_groups = answers.unit, len(np.unique(answers.unit))
         gain = metrics.mean_interval(loss - new_loss, weight, unit)
         fixed, broken = int((after & ~before).sum()), int((before & ~after).sum())
-        share = weight / weight.sum()
-        net = float(share @ (after.astype(float) - before))
-        accuracy_gain = metrics.accuracy_difference(after, before, groups=unit)
+        accuracy_gain = metrics.accuracy_difference(after, before, groups=unit, weight=weight)
         return cls(
             n_images=len(weight),
-            tier_1_accuracy=metrics.accuracy(before, groups=unit),
-            hybrid_accuracy=metrics.accuracy(after, groups=unit),
+            tier_1_accuracy=metrics.accuracy(before, groups=unit, weight=weight),
+            hybrid_accuracy=metrics.accuracy(after, groups=unit, weight=weight),
             accuracy_gain=accuracy_gain,
             tier_1_log_loss=_finite(metrics.mean_interval(loss, weight, unit)),
             hybrid_log_loss=_finite(metrics.mean_interval(new_loss, weight, unit)),
@@ -148,7 +146,7 @@ class Worth:
             fixed=fixed,
             broken=broken,
             evaluations=float(answers.evaluations.mean()),
-            pays=n_groups >= FEWEST and _pays(gain, accuracy_gain, net, fixed - broken, n_groups),
+            pays=n_groups >= FEWEST and _pays(gain, accuracy_gain, fixed - broken, n_groups),
             harmed=tuple(harmed),
             n_groups=n_groups,
         )
@@ -213,10 +211,10 @@ def _finite(interval: Interval) -> Interval:
     return Interval(interval.value, max(interval.low, -most), min(interval.high, most))
 
 
-def _pays(log_loss_gain: Interval, accuracy_gain: Interval, net: float, n_fixed_more: int, n_groups: int) -> bool:
-    """Decide whether tier 2 is used; `net` is the weighted gain in accuracy."""
+def _pays(log_loss_gain: Interval, accuracy_gain: Interval, n_fixed_more: int, n_groups: int) -> bool:
+    """Decide whether tier 2 is used."""
     # the standard error, from the width of Student's 95 % interval
     error = (log_loss_gain.high - log_loss_gain.low) / (2 * float(t.ppf(0.975, n_groups - 1)))
     gains_log_loss = log_loss_gain.value > MIN_Z * error
     gains_accuracy = accuracy_gain.low > 0 and log_loss_gain.value > -WITHIN * error
-    return bool(net >= 0 and n_fixed_more >= 0 and (gains_log_loss or gains_accuracy))
+    return bool(accuracy_gain.value >= 0 and n_fixed_more >= 0 and (gains_log_loss or gains_accuracy))

@@ -105,7 +105,7 @@ class LateConditionedDenoiser:
 
         For any other shape it is the denoiser itself.
         """
-        factor = shape[0] // self.shape[-1]
+        factor = 0 if len(self.shape) == 1 else shape[0] // self.shape[1]
         if factor in (0, self.shrink) or tuple(shape) != self._image_shape(factor):
             return self
         other = copy.copy(self)

@@ -27,13 +27,11 @@ def describe_labels(labels: np.ndarray) -> dict[str, Any]:
     values = labels.tolist()
     if labels.dtype.kind in "mM":  # datetime64 and timedelta64 as integers of their unit
         values = labels.view(labels.dtype.byteorder + "i8").tolist()
-    elif labels.dtype.kind == "S":
-        values = [value.decode("latin-1") for value in values]  # every byte has a character, and the same one back
     elif labels.dtype.kind == "O":
         values = [value.item() if isinstance(value, np.generic) else value for value in values]
     # type(), not isinstance(): a subclass of str or int would come back as its base
     strange = [value for value in values if type(value) not in _PLAIN]
-    if strange or labels.dtype.kind not in "biufUSmMO":
+    if strange or labels.dtype.kind not in "biufUmMO":
         what = type(strange[0]).__name__ if strange else str(labels.dtype)
         raise SavedModelError(f"labels of type {what} cannot be saved; fit on strings, numbers or numpy's datetime64")
     return {"dtype": labels.dtype.str, "values": values}
@@ -44,6 +42,4 @@ def restore_labels(saved: dict[str, Any]) -> np.ndarray:
     values, dtype = saved["values"], np.dtype(saved["dtype"])
     if dtype.kind in "mM":
         return np.array(values, dtype=dtype.byteorder + "i8").view(dtype)
-    if dtype.kind == "S":
-        values = [value.encode("latin-1") for value in values]
     return np.array(values, dtype=dtype)

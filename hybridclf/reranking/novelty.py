@@ -90,9 +90,9 @@ class UsualValues:
 
     A range reaches from the second lowest to the second highest value of a column, and some widths further: what a
     single row had is not usual. These are half a width, or as many as leave about 1 % of the vectors outside, one of
-    them at least, where each half of them is held against the ranges of the other. So many columns, heavy tails and
-    rare values make hardly more vectors novel than few columns do. Columns in which a single row differs have widths of
-    their own.
+    them at least, where each half of them is held against the ranges of the other; a group is in one half. So many
+    columns, heavy tails and rare values make hardly more vectors novel than few columns do. Columns in which a single
+    row differs have widths of their own.
 
     Parameters
     ----------
@@ -104,15 +104,16 @@ class UsualValues:
         self.low, self.high = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
 
     @classmethod
-    def fit(cls, vectors: np.ndarray) -> "UsualValues":
-        """Learn the ranges of vectors `[n, d]`."""
+    def fit(cls, vectors: np.ndarray, units: np.ndarray | None = None) -> "UsualValues":
+        """Learn the ranges of vectors `[n, d]`, of groups with numbers `[n]` from 0 on; default: each is alone."""
         vectors = vectors.astype(float)
         low, high, width = _range(vectors)
         beyond, is_rare = np.full(len(low), HALF_WIDTH), low == high
-        parts = vectors[::2], vectors[1::2]
+        half = (np.arange(len(vectors)) if units is None else units) % 2 == 0
+        parts = vectors[half], vectors[~half]
         # apart, so that heavy tails of some columns do not hide a value that is rare in another
         for columns in (is_rare, ~is_rare):
-            if columns.any() and len(vectors) > 1:
+            if columns.any() and all(map(len, parts)):
                 ranges = [_range(part[:, columns]) for part in parts]
                 found = [_excess(part[:, columns], *own) for part, own in zip(parts, ranges[::-1], strict=True)]
                 beyond[columns] = max(HALF_WIDTH, np.quantile(np.concatenate(found), QUANTILE, method="lower"))

@@ -1,5 +1,6 @@
 """Guarantee: p-values that hold, tests in sequence, and settings that keep what they promise."""
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom, multinomial
 from sklearn.datasets import load_digits
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import train_test_split
+from sklearn.neighbors import KNeighborsClassifier
 
 from hybridclf import HybridClassifier, Race
 from hybridclf.denoising.weighting import uniform_weights
@@ -89,6 +92,29 @@ def test_a_bound_that_nothing_meets_leaves_all_trials(replays: list[Replays], mo
     assert "gets all 32 trials" in str(found)
 
 
+def test_where_tier_2_is_not_asked_no_setting_is_found(replays: list[Replays]) -> None:
+    silent = replace(replays[1], asked=np.zeros_like(replays[1].asked))
+    found = find_guarantee(replays[0], silent, 0.03, 0.05, False)
+    assert (found.confidence, found.evaluations, found.exhaustive_evaluations) == (1.0, 0, 0)
+    assert (
+        str(found)
+        == f"Tier 2 is asked about none of the {found.n_images} images of the test: there is nothing to stop early."
+    )
+
+
+def test_a_classifier_that_asks_nothing_keeps_its_settings() -> None:
+    """Tier 1 knows these images by heart."""
+    images, y = load_digits(return_X_y=True)
+    images, y = images.reshape(-1, 8, 8)[:200], y[:200]
+    knows = KNeighborsClassifier(1).fit(images.reshape(200, -1), y)
+    denoiser = HybridClassifier.from_pretrained("digits").denoiser_
+    clf = HybridClassifier(FrozenEstimator(knows), denoiser, random_state=0).fit(images, y)
+    before = clf.get_params()
+    clf.calibrate(images, y, max_loss=0.05)
+    assert not clf.fusion_.pays and clf.guarantee_ is None
+    assert (clf.allocation, clf.top_k) == (before["allocation"], before["top_k"])
+
+
 @pytest.mark.slow
 def test_a_classifier_keeps_its_guarantee_until_its_settings_change(tmp_path: Path) -> None:
     images, y = load_digits(return_X_y=True)
@@ -114,5 +140,6 @@ def test_a_classifier_keeps_its_guarantee_until_its_settings_change(tmp_path: Pa
     loaded = HybridClassifier.load(tmp_path / "model")
     assert loaded.calibration_ is not None and clf.calibration_ is not None
     assert loaded.guarantee_ == found and loaded.calibration_.drift == clf.calibration_.drift
+    assert clf.set_params(**clf.get_params()).guarantee_ is found  # nothing has changed
     assert clf.set_params(allocation__max_trials=3).guarantee_ is None
     assert loaded.calibrate(images[out][:40], y[out][:40]).guarantee_ is None

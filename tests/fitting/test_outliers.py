@@ -40,6 +40,20 @@ def test_the_rate_of_false_alarms_is_the_stated_one(rate: float) -> None:
     assert abs(np.mean(alarms) - exact) < 4 * error
 
 
+def test_frames_of_new_films_are_not_novel() -> None:
+    """Of a film, one frame is scored, in the half that does not say what is usual."""
+    rng, rates = np.random.default_rng(0), []
+    for seed in range(200):
+        films = np.repeat(rng.standard_normal((100, 1, 5)), 5, axis=1) + 0.1 * rng.standard_normal((100, 5, 5))
+        units = np.repeat(np.arange(80), 5)
+        test = NoveltyTest.fit(films[:80].reshape(-1, 5), SPAN, seed, units)
+        assert test is not None and len(test.scores) == 40
+        rates.append((test.p_values(films[80:, 0]) <= 0.1).mean())
+    assert np.mean(rates) == pytest.approx(4 / 41, abs=4 * np.std(rates) / np.sqrt(200))
+    few = np.repeat(np.arange(FEWEST_IMAGES - 1), 5)
+    assert NoveltyTest.fit(drawn(len(few), 0), SPAN, 0, few) is None
+
+
 def test_what_is_far_away_or_not_finite_has_the_lowest_p_value() -> None:
     test = NoveltyTest.fit(drawn(200, 0), SPAN, 0)
     assert test is not None
@@ -143,6 +157,9 @@ def test_what_is_rejected_is_none_of_the_classes_and_keeps_its_posterior(
         np.testing.assert_array_equal(predicted[usual], before.argmax(axis=1)[usual])
         assert {*predicted[~usual].tolist()} == {label}
     assert predicted.dtype.kind == "i"
+    y = np.where(usual, before.argmax(axis=1), -1)
+    y[0] = 3
+    assert clf.score(images, y) == (predicted == y).mean() < 1
 
 
 def test_few_scores_cannot_tell_a_fine_rate(clf: HybridClassifier) -> None:

@@ -20,7 +20,7 @@ from hybridclf.data.arrays import Items
 from hybridclf.errors import InvalidInputError
 from hybridclf.fitting.tier_fitter import MIN_HELD_OUT, Sample, TierFitter, weight_parameter
 from hybridclf.models import LateMLP, LateUNet
-from hybridclf.proposer import default_proposer, rows_of
+from hybridclf.proposer import aligned_log_proba, default_proposer, rows_of
 from hybridclf.training.denoiser import TrainingConfig
 
 CLASSES = np.array(["ant", "bee", "cow"])
@@ -60,6 +60,25 @@ def test_both_tiers_are_trained(recipe: TierFitter) -> None:
     np.testing.assert_array_equal(proposer.theta_, GaussianNB().fit(images(5), CLASSES[Y]).theta_)
     assert denoiser.classes.tolist() == CLASSES.tolist()
     assert log is not None and log.n_iter == 1
+
+
+class OfImages(GaussianNB):
+    """A classifier that takes images as they are."""
+
+    takes_images = True
+
+    def fit(self, X: Any, y: Any) -> "OfImages":
+        assert X.shape[1:] == (8, 8, 1)
+        return super().fit(X.reshape(len(X), -1), y)
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        assert X.shape[1:] == (8, 8, 1)
+        return super().predict_log_proba(X.reshape(len(X), -1))
+
+
+def test_a_proposer_of_images_is_fitted_on_what_it_will_be_asked_about(recipe: TierFitter) -> None:
+    proposer, _, _ = replace(recipe, proposer=OfImages()).fit(sample(images(8, 8, 1), Y), CLASSES, seed=0)
+    assert aligned_log_proba(proposer, images(8, 8, 1), CLASSES).shape == (30, 3)
 
 
 def test_given_parts_stay_as_they_are(recipe: TierFitter, gaussian_denoiser: Callable[..., Any]) -> None:

@@ -50,6 +50,18 @@ def test_weights_count() -> None:
     weight = np.where(np.arange(200) < 100, 3.0, 1.0)
     worth = Worth.of(made._replace(weight=weight))
     assert worth.tier_1_log_loss.value == pytest.approx(np.average(made.loss[0], weights=weight))
+    before, after = made.right
+    assert worth.tier_1_accuracy.value == pytest.approx(np.average(before, weights=weight))
+    assert worth.accuracy_gain.value == pytest.approx(np.average(after.astype(float) - before, weights=weight))
+
+
+def test_a_gain_that_few_heavy_images_undo_does_not_pay() -> None:
+    """Twenty images fixed of weight 1, four broken of weight 4.9; log loss says nothing."""
+    made = answers(400, 20, 4, 0.0)
+    heavy = np.where(np.arange(400) >= 396, 4.9, 1.0)
+    assert Worth.of(made).pays
+    worth = Worth.of(made._replace(weight=heavy))
+    assert worth.accuracy_gain.low < 0 < worth.accuracy_gain.value and not worth.pays
 
 
 @pytest.mark.parametrize(

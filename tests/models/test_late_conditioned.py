@@ -348,5 +348,7 @@ def test_a_denoiser_takes_any_multiple_of_its_size() -> None:
     assert larger.taking((8, 8, 1)).shrink == 1
     for other in ((8, 8, 1), (24, 16, 1), (20, 20, 1), (24, 24, 3), (4, 4, 1), (64,)):
         assert denoiser.taking(other) is denoiser
+    wide = LateConditionedDenoiser(make("deeper unet"), range(5), np.zeros(3), np.ones(3))  # 8 x 12
+    assert wide.taking((16, 24, 3)).shrink == 2 and wide.taking((24, 16, 3)) is wide
     vectors = LateConditionedDenoiser(make("mlp of vectors"), range(5), np.zeros(12), np.ones(12))
     assert vectors.taking((24, 24, 1)) is vectors

@@ -71,6 +71,19 @@ def test_few_vectors_of_the_same_kind_are_novel_however_many_columns_there_are(k
     assert usual.novel(new).all()
 
 
+def test_rows_of_new_groups_are_no_more_novel_than_stated() -> None:
+    rng = np.random.default_rng(0)
+
+    def draw(n_groups: int) -> np.ndarray:
+        return (rng.standard_normal((n_groups, 1, 64)) + 0.1 * rng.standard_normal((n_groups, 25, 64))).reshape(-1, 64)
+
+    vectors, units = draw(12), np.repeat(np.arange(12), 25)
+    new = draw(200)
+    assert UsualValues.fit(vectors, units).novel(new).mean() < 0.05 < UsualValues.fit(vectors).novel(new).mean()
+    alone = UsualValues.fit(vectors[:25], np.zeros(25, dtype=int))  # of a single group no half is left
+    assert np.isfinite([alone.low, alone.high]).all()
+
+
 def test_values_beyond_the_second_extreme_and_half_the_width_are_novel() -> None:
     rng = np.random.default_rng(2)
     vectors = np.column_stack([rng.uniform(0, 10, 200), np.arange(200) == 7, rng.standard_normal(200)])

@@ -1,5 +1,6 @@
 """Answers of a classifier for image files, one per file, unreadable ones included."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,8 @@ class FileAnswer:
 
 def errors_of_missing(files: Sequence[Path]) -> list[FileAnswer]:
     """Answer without a model if not a single file exists, by an error each; else return an empty list."""
-    if any(file.exists() and not file.is_dir() for file in files):
+    # os.path, as pathlib raises for a name that is too long or a folder that is closed
+    if any(os.path.exists(file) and not os.path.isdir(file) for file in files):
         return []
     return [FileAnswer(str(file), error=str(try_image(file))) for file in files]
 

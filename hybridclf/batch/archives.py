@@ -6,7 +6,7 @@ from typing import IO, NamedTuple, Self
 
 from ..data.image_files import PICTURES
 from ..errors import InvalidInputError
-from .folders import GO_ON, MAX_BYTES, Folder
+from .folders import MAX_BYTES, Folder, lost
 
 __all__ = ["Member", "members", "read_members"]
 
@@ -58,7 +58,7 @@ def members(folder: Folder, name: str) -> list[Member]:
             f"{folder}/{name} cannot be read as an uncompressed tar archive: {error}; unpack it, or make it anew"
         ) from error
     except OSError as error:
-        raise InvalidInputError(f"{folder}/{name} cannot be read: {error}; {GO_ON}") from error
+        raise lost(folder, name, error) from error
     return list(found.values())
 
 
@@ -96,7 +96,7 @@ def read_members(folder: Folder, name: str, chosen: Sequence[Member]) -> Iterato
             for member in chosen:
                 yield _bytes_of(source, member)
     except OSError as error:
-        raise InvalidInputError(f"{folder}/{name} cannot be read: {error}; {GO_ON}") from error
+        raise lost(folder, name, error) from error
 
 
 def _bytes_of(source: IO[bytes], member: Member) -> bytes | InvalidInputError:

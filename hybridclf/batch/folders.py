@@ -10,8 +10,9 @@ from uuid import uuid4
 
 from ..atomic import write_whole
 from ..data.image_files import files_in
+from ..errors import InvalidInputError
 
-__all__ = ["GO_ON", "LOCK", "MAX_BYTES", "Folder", "LocalFolder"]
+__all__ = ["GO_ON", "LOCK", "MAX_BYTES", "Folder", "LocalFolder", "lost"]
 
 LOCK = "_lock"
 """File name of the lock of the run at work."""
@@ -21,6 +22,11 @@ MAX_BYTES = 64 * 2**20
 
 GO_ON = "mend that, then repeat the command to go on"
 """End of a message on a failure that is not of the images."""
+
+
+def lost(folder: "Folder", name: str, error: OSError) -> InvalidInputError:
+    """Make the error that ends a run where a file cannot be read for a reason that is not its own."""
+    return InvalidInputError(f"{folder}/{name} cannot be read: {error}; {GO_ON}")
 
 
 class Folder(Protocol):

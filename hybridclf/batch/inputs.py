@@ -4,26 +4,21 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from errno import EINVAL
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import IO, Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 from sklearn.utils import gen_batches
 
 from ..data.image_files import ENDINGS, PICTURES
-from ..data.parquet import bytes_in, image_column
 from ..errors import InvalidInputError
 from .archives import Member, members, read_members
-from .folders import GO_ON, Folder
+from .folders import GO_ON, Folder, lost
 from .stores import folder_of
+from .tables import RowReader, count_rows
 
-__all__ = ["PART", "Listing", "Part", "list_input", "read"]
+__all__ = ["PART", "Listing", "Part", "Reader", "list_input"]
 
 PART = 256
 """Images per part; a part is done whole or not at all."""
@@ -35,9 +30,6 @@ INPUTS = "a folder of images, a .parquet file or a .tar archive"
 
 READERS = 8
 """Images read from a store at a time."""
-
-BUFFER = 2**20
-"""Bytes of a Parquet file that are read at a time."""
 
 Decode = Callable[[bytes | Path], Image.Image]
 """Function that decodes a file's content or path, or raises InvalidInputError."""
@@ -171,7 +163,7 @@ def _images(names: Sequence[str]) -> Iterator[Part]:
 
 def _tables(folder: Folder, names: Iterable[str]) -> Iterator[Part]:
     """Cut the rows of Parquet files into parts."""
-    cuts = [(name, cut) for name in names for cut in _cuts(_count_rows(folder, name))]
+    cuts = [(name, cut) for name in names for cut in _cuts(count_rows(folder, name))]
     if not cuts:
         raise InvalidInputError(f"there is no row in {folder}: {', '.join(names)}")
     return (Part(i, (name,), rows) for i, (name, rows) in enumerate(cuts))
@@ -191,17 +183,6 @@ def _cuts(n: int) -> list[range]:
     return [range(n)[start : start + PART] for start in range(0, n, PART)]
 
 
-def _count_rows(folder: Folder, name: str) -> int:
-    """Count the rows of a Parquet file, and check that it has a column of images."""
-    try:
-        with folder.open(name) as source, pq.ParquetFile(source) as file:
-            schema, n_rows = file.schema_arrow, int(file.metadata.num_rows)
-    except (pa.ArrowException, OSError) as error:
-        raise InvalidInputError(f"{folder}/{name} cannot be read as Parquet: {error}") from error
-    image_column(schema, f"{folder}/{name}")
-    return n_rows
-
-
 def _digest(sizes: Mapping[str, int]) -> str:
     """Hash the names and sizes of files: reading their content would take as long as classifying it."""
     digest = hashlib.sha256()
@@ -213,28 +194,50 @@ def _digest(sizes: Mapping[str, int]) -> str:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read(folder: Folder, part: Part, decode: Decode) -> Iterator[Image.Image | InvalidInputError]:
-    """Read the images of a part in order; an unreadable one gives its error.
+class Reader:
+    """Reader of the images of parts; parts of one Parquet file are read fastest in order.
 
-    Raises
-    ------
-    InvalidInputError
-        If the folder or its store fails, which says nothing about the image.
+    Parameters
+    ----------
+    folder : Folder
+        Folder of the parts' paths.
+    decode : function
+        Decodes a file's content or path, or raises InvalidInputError.
     """
-    if part.rows is not None:
-        return _read_rows(folder, part.files[0], part.rows, decode)
-    if part.members:
-        contents = read_members(folder, part.files[0], part.members)
-        return (content if isinstance(content, InvalidInputError) else _try(decode, content) for content in contents)
-    return _read_files(folder, part.files, decode)
+
+    def __init__(self, folder: Folder, decode: Decode) -> None:
+        self._folder, self._decode = folder, decode
+        self._rows = RowReader(folder)
+
+    def read(self, part: Part) -> Iterator[Image.Image | InvalidInputError]:
+        """Read the images of a part in order; an unreadable one gives its error.
+
+        Raises
+        ------
+        InvalidInputError
+            If the folder or its store fails, which says nothing about the image.
+        """
+        return map(self._try, self._contents(part))
+
+    def _contents(self, part: Part) -> Iterator[bytes | Path | InvalidInputError]:
+        if part.rows is not None:
+            return self._rows.read(part.files[0], part.rows)
+        if part.members:
+            return read_members(self._folder, part.files[0], part.members)
+        return _read_files(self._folder, part.files)
+
+    def _try(self, content: bytes | Path | InvalidInputError) -> Image.Image | InvalidInputError:
+        try:
+            return content if isinstance(content, InvalidInputError) else self._decode(content)
+        except InvalidInputError as error:
+            return error
 
 
-def _read_files(folder: Folder, names: Sequence[str], decode: Decode) -> Iterator[Image.Image | InvalidInputError]:
+def _read_files(folder: Folder, names: Sequence[str]) -> Iterator[bytes | Path | InvalidInputError]:
     # several at a time, as a store takes a while for each
     with ThreadPool(READERS) as pool:
         for some in gen_batches(len(names), READERS):
-            for content in pool.map(partial(_try_content, folder), names[some]):
-                yield content if isinstance(content, InvalidInputError) else _try(decode, content)
+            yield from pool.map(partial(_try_content, folder), names[some])
 
 
 def _try_content(folder: Folder, name: str) -> bytes | Path | InvalidInputError:
@@ -244,63 +247,4 @@ def _try_content(folder: Folder, name: str) -> bytes | Path | InvalidInputError:
     except InvalidInputError as error:
         return error
     except OSError as error:
-        raise _lost(folder, name, error) from error
-
-
-def _try(decode: Decode, source: bytes | Path) -> Image.Image | InvalidInputError:
-    try:
-        return decode(source)
-    except InvalidInputError as error:
-        return error
-
-
-def _read_rows(folder: Folder, name: str, rows: range, decode: Decode) -> Iterator[Image.Image | InvalidInputError]:
-    """Read rows of a Parquet file; from a damaged place on, every row gives the error."""
-    n_read = 0
-    try:
-        # row by row, not whole row groups, which may be the whole file
-        with _opened(folder, name) as source, pq.ParquetFile(source, buffer_size=BUFFER, pre_buffer=False) as file:
-            for cell in _cells(file, image_column(file.schema_arrow, name), rows):
-                yield _try_cell(cell, decode)
-                n_read += 1
-    except (OSError, pa.ArrowException) as error:
-        # an error of the system; an invalid argument comes from offsets in the file
-        if isinstance(error, OSError) and error.errno not in (None, EINVAL):
-            raise _lost(folder, name, error) from error
-        damage = InvalidInputError(f"the Parquet file cannot be read here: {error}")
-        yield from [damage] * (len(rows) - n_read)
-
-
-def _opened(folder: Folder, name: str) -> IO[bytes]:
-    try:
-        return folder.open(name)
-    except OSError as error:
-        raise _lost(folder, name, error) from error
-
-
-def _lost(folder: Folder, name: str, error: OSError) -> InvalidInputError:
-    """The error that ends a run where a file cannot be read for a reason that is not its own."""
-    return InvalidInputError(f"{folder}/{name} cannot be read: {error}; {GO_ON}")
-
-
-def _cells(file: pq.ParquetFile, column: str, rows: range) -> Iterator[Any]:
-    """Read the cells of one column for some rows, from the row groups that hold them."""
-    # groups of 100, 100 and 50 rows end at 100, 200, 250; rows 150 to 220 are in groups 1 and 2, from row 100 on
-    sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
-    ends = np.cumsum(sizes)
-    first, last = np.searchsorted(ends, rows.start, side="right"), np.searchsorted(ends, rows.stop)
-    at = int(ends[first]) - sizes[first]
-    for batch in file.iter_batches(PART, row_groups=list(range(first, last + 1)), columns=[column]):
-        inside = slice(max(rows.start - at, 0), max(rows.stop - at, 0))
-        yield from batch.column(0)[inside].to_pylist()
-        at += len(batch)
-        if at >= rows.stop:
-            return
-
-
-def _try_cell(cell: Any, decode: Decode) -> Image.Image | InvalidInputError:
-    """Decode the image in a cell; a path without bytes is not followed, since it may lead anywhere."""
-    content = bytes_in(cell)
-    if not content:
-        return InvalidInputError("the row holds no image bytes; write the images into the Parquet file itself")
-    return _try(decode, content)
+        raise lost(folder, name, error) from error

@@ -14,7 +14,7 @@ from ..estimator import HybridClassifier
 from ..fitting.outliers import check_novel_label
 from .answers import answer_images
 from .folders import GO_ON, Folder
-from .inputs import Part, read
+from .inputs import Part, Reader
 from .output import fingerprint, part_name, write_part
 
 __all__ = ["TOP", "Done", "Engine", "Job", "Worker", "local"]
@@ -89,7 +89,8 @@ class Worker:
         if self.clf.reject is not None:
             check_novel_label(self.clf.novel_label, self.clf.classes_)
         decoders = Decoders(1, job.decode_seconds, Image.MAX_IMAGE_PIXELS or sys.maxsize)
-        self._decode = partial(decoders.decode, shape=self.clf.image_shape_, side=self.clf._least_side)
+        decode = partial(decoders.decode, shape=self.clf.image_shape_, side=self.clf._least_side)
+        self._reader = Reader(job.source, decode)
 
     def __call__(self, part: Part) -> Done:
         """Read, classify and write a part; a repeated call writes the same rows again.
@@ -101,7 +102,7 @@ class Worker:
         """
         paths = [path for path, _ in part.sources()]
         try:
-            answers = answer_images(self.clf, paths, read(self.job.source, part, self._decode), TOP)
+            answers = answer_images(self.clf, paths, self._reader.read(part), TOP)
         except HybridClfError:
             raise
         except Exception as error:

@@ -209,8 +209,10 @@ def upright(image: Image.Image) -> Image.Image:
     """
     if max(image.size) > MAX_ASPECT * min(image.size):
         raise InvalidInputError(f"an image of {image.width}x{image.height} pixels is too narrow; crop it")
+    # of a PGM with more than 8 bits Pillow makes 16, in 32
+    has_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
+    if has_16_bits:
         # Pillow's own conversion clips at 255 instead of scaling; 65535 / 257 = 255
         return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     if image.mode in ("I", "F"):

@@ -61,6 +61,11 @@ class ImageDataset:
             readable = self.local or (path is not None and _is_cached(path))
             yield image.get("bytes") or (path if readable else None), number[row[self.label]], group
 
+    def class_numbers(self) -> Iterator[int]:
+        """Iterate over the class numbers of the images, without reading these."""
+        number = {value: i for i, value in enumerate(self.values)}
+        return (number[value] for value in self.data[self.label])
+
 
 def find(source: str, group: str | None = None) -> ImageDataset:
     """Open the split of a data set, from the hub, its cache or a folder. No code of a repository is run.

@@ -69,7 +69,8 @@ def files_in(folder: Path, endings: Sequence[str] = PICTURES) -> list[Path]:
 def _visible(folder: Path) -> Iterator[Path]:
     """Yield the files anywhere in a folder, but for hidden ones."""
     seen: set[str] = set()
-    folders, links = [folder] if folder.is_dir() else [], deque[Path]()
+    # os.path, which takes what it cannot look at for no folder; pathlib raises the system's error
+    folders, links = [folder] if os.path.isdir(folder) else [], deque[Path]()
     while folders or links:
         parent = folders.pop() if folders else links.popleft()
         if (real := os.path.realpath(parent)) in seen:
@@ -83,12 +84,12 @@ def _visible(folder: Path) -> Iterator[Path]:
             path = Path(entry)
             if entry.name.startswith("."):
                 continue
-            if not path.is_dir():  # nor is a link to itself, whose error comes when it is read
-                yield path
-            elif entry.is_symlink():
-                links.append(path)
-            else:
+            if entry.is_dir(follow_symlinks=False):
                 folders.append(path)
+            elif entry.is_symlink() and os.path.isdir(path):
+                links.append(path)
+            else:  # a link to itself too, whose error comes when it is read
+                yield path
 
 
 def try_image(source: str | Path | BinaryIO) -> Image.Image | InvalidInputError:
@@ -117,8 +118,8 @@ def open_image(source: str | Path | BinaryIO) -> Image.Image:
     InvalidInputError
         If it is missing, no image, damaged, or has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
-    if isinstance(source, str | Path) and Path(source).is_dir():
-        raise InvalidInputError(f"a folder with no image in it: no file ends in {', '.join(ENDINGS)}")
+    if isinstance(source, str | Path) and os.path.isdir(source):
+        raise InvalidInputError("a folder with no image in it (.png, .jpg, .webp, …)")
     # pathlib has made one slash of two
     if isinstance(source, str | Path) and re.match(r"(https?|s3|gs|ftp):/", str(source)):
         raise InvalidInputError("an address, and images are read from disk alone; download it and give the file")
@@ -204,7 +205,7 @@ def _picture(item: Any, name: str, shape: Sequence[int] | None) -> Image.Image:
     """Convert one item to a PIL image; an error names the item."""
     is_file = isinstance(item, str | PathLike)
     try:
-        if is_file and Path(item).is_dir():
+        if is_file and os.path.isdir(item):
             raise InvalidInputError("a folder; give the files in it")
         image = open_image(Path(item)) if is_file else as_pil(item)
         # a PIL image for a model of any size stays as it is: the tiers convert it by their own rules

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -44,9 +44,13 @@ class Item(NamedTuple):
 class Listing:
     """The n items of a data set, not decoded yet, and its classes; the items can be iterated over again."""
 
-    items: Iterable[Item]
+    items: "Sequence[Item] | _Rows"
     n: int
     classes: list[str]
+
+    def class_numbers(self) -> Iterator[int]:
+        """Iterate over the class numbers of the items; of a table, without reading its images."""
+        return self.items.table.class_numbers() if isinstance(self.items, _Rows) else (item.y for item in self.items)
 
 
 def list_labelled(source: str | Path, group: str | None = None) -> Listing:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,30 @@ class ImageTable:
         InvalidInputError
             For an unknown label or a damaged file.
         """
-        number = {value: i for i, value in enumerate(self.values)}
         for path in self.files:
             for batch in _batches(path, [self.image, self.label, *([self.group] if self.group else [])]):
-                for row in batch.to_pylist():
-                    if row[self.label] not in number:
-                        raise InvalidInputError(f"{path} has the label {row[self.label]!r}, which is no class of it")
-                    yield bytes_in(row[self.image]), number[row[self.label]], row.get(self.group)
+                groups = batch[self.group].to_pylist() if self.group else repeat(None, len(batch))
+                images = map(bytes_in, batch[self.image].to_pylist())
+                yield from zip(images, self._numbers(path, batch), groups, strict=True)
+
+    def class_numbers(self) -> Iterator[int]:
+        """Iterate over the class numbers of the images, without reading these.
+
+        Raises
+        ------
+        InvalidInputError
+            For an unknown label or a damaged file.
+        """
+        for path in self.files:
+            for batch in _batches(path, [self.label]):
+                yield from self._numbers(path, batch)
+
+    def _numbers(self, path: Path, batch: pa.RecordBatch) -> Iterator[int]:
+        number = {value: i for i, value in enumerate(self.values)}
+        for value in batch[self.label].to_pylist():
+            if value not in number:
+                raise InvalidInputError(f"{path} has the label {value!r}, which is no class of it")
+            yield number[value]
 
 
 def find(path: Path, group: str | None = None) -> ImageTable:
@@ -202,7 +220,10 @@ def _is_list_of_images(kind: pa.DataType) -> bool:
 
 
 def _holds_labels(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if pa.types.is_dictionary(kind):  # pandas' categories
+        kind = kind.value_type
+    tests = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(test(kind) for test in tests)
 
 
 def _group(schema: pa.Schema, wanted: str | None, path: Path) -> str | None:
@@ -244,4 +265,5 @@ def _names(schema: pa.Schema, label: str) -> list[str]:
 def _values(files: list[Path], label: str) -> list[Any]:
     """Distinct labels that occur, sorted."""
     columns = (batch.column(0) for file in files for batch in _batches(file, [label]))
-    return sorted({value for column in columns for value in column.unique().drop_null().to_pylist()})
+    # in Python, as Arrow's `unique` makes an empty text of a gap in a column of string views
+    return sorted({value for column in columns for value in column.to_pylist()} - {None})

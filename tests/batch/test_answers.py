@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from hybridclf import FixedTrials, HybridClassifier
-from hybridclf.batch.answers import BATCH, FileAnswer, answer_images, classify_files
+from hybridclf.batch.answers import BATCH, FileAnswer, answer_images, classify_files, errors_of_missing
 from hybridclf.errors import InvalidInputError
 from tests.adapters.tiny_pair import specs_of
 
@@ -57,6 +57,15 @@ def test_unreadable_files_keep_their_place(clf: HybridClassifier, folder: Path) 
 def test_only_unreadable_files(clf: HybridClassifier) -> None:
     (answer,) = classify_files(clf, ["missing.png"])
     assert answer.error == "cannot be read: No such file or directory"
+    assert errors_of_missing([Path("missing.png")]) == [answer]
+
+
+def test_a_name_that_is_too_long_costs_only_itself(clf: HybridClassifier, folder: Path) -> None:
+    name = 300 * "a" + ".png"
+    first, second = classify_files(clf, [name, folder / "00.png"])
+    assert first.error == "cannot be read: File name too long" and second.error is None
+    assert errors_of_missing([Path(name)]) == [first]
+    assert errors_of_missing([Path(name), folder / "00.png"]) == []
 
 
 def test_answers_come_batch_by_batch(clf: HybridClassifier, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hybridclf.batch import archives, inputs
-from hybridclf.batch.inputs import list_input, read
+from hybridclf.batch.inputs import Reader, list_input
 from hybridclf.errors import InvalidInputError
 from tests.batch.test_inputs import png, values
 
@@ -102,7 +102,7 @@ def test_an_image_that_cannot_be_read_costs_only_itself(tmp_path: Path, monkeypa
     path.write_bytes(path.read_bytes()[:520])  # within the first picture, after the listing
     assert all(
         "the archive ends within this image" in str(error)
-        for error in read(listing.folder, listing.parts[0], open)
+        for error in Reader(listing.folder, open).read(listing.parts[0])
         if "1,000" not in str(error)
     )
 

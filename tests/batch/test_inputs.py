@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from hybridclf.batch import inputs
-from hybridclf.batch.folders import LocalFolder
-from hybridclf.batch.inputs import list_input, read
+from hybridclf.batch.inputs import Reader, list_input
 from hybridclf.data.decoders import Decoders
 from hybridclf.errors import InvalidInputError
 
@@ -41,8 +40,8 @@ def values(source: Path) -> list[int | str]:
     """Every image's pixel, or the error in its place."""
     listing = list_input(source)
     with Decoders(1) as decoders:
-        decode = partial(decoders.decode, shape=(1, 1, 1))
-        images = [image for part in listing.parts for image in read(listing.folder, part, decode)]
+        reader = Reader(listing.folder, partial(decoders.decode, shape=(1, 1, 1)))
+        images = [image for part in listing.parts for image in reader.read(part)]
     assert len(images) == len(listing)
     return [str(i) if isinstance(i, InvalidInputError) else i.getpixel((0, 0)) for i in images]
 
@@ -104,39 +103,6 @@ def test_rows_come_in_order_whatever_the_row_groups(tmp_path: Path, row_group_si
     assert values(tmp_path) == list(range(20))
 
 
-def test_a_part_reads_no_other_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_parquet(tmp_path / "a.parquet", cells(range(20)), row_group_size=5)
-    asked = []
-    iter_batches = pq.ParquetFile.iter_batches
-
-    def spy(self: Any, *args: Any, **options: Any) -> Any:
-        asked.append(options["row_groups"])
-        return iter_batches(self, *args, **options)
-
-    monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
-    assert values(tmp_path) == list(range(20))
-    assert asked == [[0], [0, 1], [1, 2], [2, 3], [3]]
-
-
-def test_a_part_does_not_read_its_whole_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    noise = [np.random.default_rng(i).bytes(20_000) for i in range(400)]
-    pages: dict[str, Any] = {"data_page_size": 2**16, "write_batch_size": 4, "use_dictionary": False}
-    save_parquet(tmp_path / "a.parquet", [{"bytes": content, "path": None} for content in noise], **pages)
-    n_read = 0
-
-    class Counting(io.FileIO):
-        def read(self, *args: Any) -> Any:
-            nonlocal n_read
-            n_read += len(content := super().read(*args))
-            return content
-
-    monkeypatch.setattr(LocalFolder, "open", lambda self, name: Counting(self.path / name))
-    listing = list_input(tmp_path)
-    n_read = 0
-    contents = list(read(listing.folder, listing.parts[0], lambda content: content))  # type: ignore[arg-type,return-value]
-    assert contents == noise[:4] and n_read < 400 * 20_000 / 3
-
-
 def test_one_parquet_file_with_any_name_for_its_column(tmp_path: Path) -> None:
     path = save_parquet(tmp_path / "a.parquet", cells(range(5)), column="img")
     (tmp_path / "beside.png").write_bytes(png(1))
@@ -153,16 +119,13 @@ def test_cells_without_an_image_are_errors(tmp_path: Path) -> None:
     assert answers[4] == 0
 
 
-def test_damage_within_a_parquet_file_costs_the_rows_behind_it(tmp_path: Path) -> None:
-    path = save_parquet(tmp_path / "a.parquet", cells(range(12)), row_group_size=4, compression="zstd")
-    column = pq.read_metadata(path).row_group(1).column(1)  # bytes of the images
-    content = bytearray(path.read_bytes())
-    start = column.dictionary_page_offset or column.data_page_offset
-    content[start : start + column.total_compressed_size] = bytes(column.total_compressed_size)
-    path.write_bytes(content)
-    answers = values(path)
-    assert answers[:4] + answers[8:] == [*range(4), *range(8, 12)]
-    assert all("cannot be read here" in str(answer) for answer in answers[4:8])
+def test_a_failing_decoder_costs_no_row(tmp_path: Path) -> None:
+    def failing(_: bytes | Path) -> Image.Image:
+        raise OSError("no process can be started")
+
+    listing = list_input(save_parquet(tmp_path / "a.parquet", cells(range(3))))
+    with pytest.raises(OSError, match="no process can be started"):
+        list(Reader(listing.folder, failing).read(listing.parts[0]))
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

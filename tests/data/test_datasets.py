@@ -43,7 +43,7 @@ def encoded(picture: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def table(path: Path, labels: list[Any], metadata: dict[str, str] | None = None, **columns: list[Any]) -> Path:
+def table(path: Path, labels: list[Any] | pa.Array, metadata: dict[str, str] | None = None, **columns: Any) -> Path:
     """A Parquet file as `datasets` writes it: image {bytes, path}, label."""
     images = [{"bytes": encoded(picture), "path": None} for picture in PICTURES[: len(labels)]]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -159,6 +159,38 @@ def test_parquet_by_any_name(tmp_path: Path) -> None:
 def test_parquet_without_names(tmp_path: Path, labels: list[Any]) -> None:
     found = load_labelled(table(tmp_path / "x.parquet", labels), 16)
     assert (found.classes, found.y.tolist()) == (["3", "7"], [1, 0, 1, 0])
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pa.array(["7", "3", "7", "3"], pa.string_view()),
+        pa.array(["7", "3", "7", "3"], pa.large_string()),
+        pa.array(["7", "3", "7", "3"]).dictionary_encode(),
+        pa.array([7, 3, 7, 3]).dictionary_encode(),
+    ],
+    ids=lambda labels: str(labels.type),
+)
+def test_labels_of_any_type_of_text_or_number(tmp_path: Path, labels: pa.Array) -> None:
+    found = load_labelled(table(tmp_path / "x.parquet", labels, track=labels), 16, group="track")
+    assert (found.classes, found.y.tolist(), found.groups.tolist()) == (["3", "7"], [1, 0, 1, 0], [0, 1, 0, 1])
+
+
+def test_categories_of_pandas(tmp_path: Path) -> None:
+    import pandas as pd
+
+    images = [{"bytes": encoded(picture), "path": None} for picture in PICTURES[:4]]
+    kinds = pd.Categorical(["dog", "cat", "dog", "cat"], categories=["elk", "dog", "cat"])
+    pd.DataFrame({"image": images, "label": kinds}).to_parquet(tmp_path / "x.parquet")
+    found = load_labelled(tmp_path / "x.parquet", 16)
+    assert (found.classes, found.y.tolist()) == (["cat", "dog"], [1, 0, 1, 0])
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.string_view()], ids=str)
+def test_a_row_without_a_label_is_refused(tmp_path: Path, kind: pa.DataType) -> None:
+    path = table(tmp_path / "x.parquet", pa.array(["a", None, "b"], kind))
+    with pytest.raises(InvalidInputError, match="the label None, which is no class of it"):
+        load_labelled(path, 16)
 
 
 def test_the_parts_of_a_split_are_one_table(tmp_path: Path) -> None:

@@ -74,6 +74,15 @@ def test_scans_within_a_segment_that_libjpeg_skips_are_counted() -> None:
         read_image(BytesIO(hidden_scans(1000, side=64)))
 
 
+@pytest.mark.parametrize("max_value", [1000, 4095, 65535])
+def test_a_pgm_of_more_than_eight_bits_is_scaled(max_value: int) -> None:
+    grey = NOISE[..., 0]
+    pixels = np.round(grey / 255 * max_value).astype(">u2")
+    image = read_image(BytesIO(b"P5\n40 40\n%d\n" % max_value + pixels.tobytes()))
+    assert image.mode == "L"
+    np.testing.assert_array_equal(np.asarray(image), grey)
+
+
 def test_of_an_animation_the_first_frame_is_decoded_however_many_there_are(tmp_path: Path) -> None:
     frames = [Image.fromarray(np.full((8, 8), i % 256, np.uint8)) for i in range(300)]
     for form in ("gif", "tiff", "webp"):

@@ -38,6 +38,7 @@ def test_images_labels_and_groups(pictures: list[Image.Image], tmp_path: Path) -
     for _ in range(2):  # it can be read again
         items = list(found.items)
         assert [item.y for item in items] == [0, 1, 2, 2, 1, 0]
+        assert list(found.class_numbers()) == [item.y for item in items]
         assert [item.group for item in items] == list("aabbcc")
         for item, picture in zip(items, pictures, strict=True):
             np.testing.assert_array_equal(np.asarray(item.open()), np.asarray(picture))

@@ -11,7 +11,17 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from hybridclf.data.image_files import ENDINGS, FORMATS, as_item, check_image_shape, image_paths, open_image, read_image
+from hybridclf.data.image_files import (
+    ENDINGS,
+    FORMATS,
+    as_item,
+    check_image_shape,
+    image_paths,
+    open_image,
+    read_image,
+    read_pictures,
+    try_image,
+)
 from hybridclf.errors import InvalidInputError
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -71,10 +81,33 @@ def test_a_folder_that_cannot_be_read_is_not_left_out(tmp_path: Path) -> None:
         image_paths([tmp_path])
 
 
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="anyone may enter every folder")
+def test_what_is_in_a_folder_that_cannot_be_entered_is_not_left_out(tmp_path: Path) -> None:
+    (tmp_path / "listed" / "sub").mkdir(parents=True)
+    image = save(tmp_path / "listed" / "a.png")
+    (tmp_path / "listed").chmod(0o400)
+    try:
+        assert image_paths([image]) == [image]
+        with pytest.raises(InvalidInputError, match="Permission denied"):
+            open_image(image)
+        with pytest.raises(InvalidInputError, match="sub cannot be read: Permission denied"):
+            image_paths([tmp_path])
+    finally:
+        (tmp_path / "listed").chmod(0o700)
+
+
 def test_a_folder_without_images_says_so(tmp_path: Path) -> None:
     (path,) = image_paths([tmp_path])
-    with pytest.raises(InvalidInputError, match="a folder with no image"):
+    with pytest.raises(InvalidInputError, match=r"^a folder with no image in it \(\.png, \.jpg, \.webp, …\)$"):
         open_image(path)
+
+
+def test_a_name_that_is_too_long_costs_only_itself() -> None:
+    name = 300 * "a" + ".png"
+    assert image_paths([name]) == [Path(name)]
+    assert str(try_image(Path(name))) == "cannot be read: File name too long"
+    with pytest.raises(InvalidInputError, match=r"aaa\.png: cannot be read: File name too long"):
+        read_pictures([name], (8, 8, 3))
 
 
 def test_endings_are_those_of_the_formats() -> None:
@@ -116,9 +149,10 @@ def test_sixteen_bits_are_scaled_not_cut_off(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(image), GREY)
 
 
-def test_numbers_of_unknown_range_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_numbers_of_unknown_range_are_refused(tmp_path: Path, kind: type[np.number]) -> None:
     with pytest.raises(InvalidInputError, match="convert the image to 8 bits"):
-        open_image(save(tmp_path / "a.tif", GREY.astype(np.float32)))
+        open_image(save(tmp_path / "a.tif", GREY.astype(kind)))
 
 
 def test_what_is_no_image_is_refused(tmp_path: Path) -> None:

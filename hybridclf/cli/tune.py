@@ -14,6 +14,7 @@ from .shared import AsJson, Device, Quiet, console, running, text
 
 if TYPE_CHECKING:
     from ..estimator import HybridClassifier
+    from ..evaluating.sample import TrainedOn
 
 DATA = "Folder with a subfolder of images per class, Parquet file, CSV of path and label, or JSONL of captions."
 
@@ -118,29 +119,44 @@ def _read_images(
     data: str, tiers: dict[str, Any], group: str | None, progress: bool
 ) -> "tuple[HybridClassifier, dict[str, Any]]":
     """Read labelled images, as arguments of `tune`."""
+    import numpy as np
+
     from ..data.listing import list_labelled
     from ..evaluating.sample import notes_on, read_sample
+    from ..tuning.split import Digests
 
     clf = _classifier(tiers, list_labelled(data, group).classes)
-    sample = read_sample(data, clf.classes_.tolist(), clf.image_shape_, group=group, side=SIDE, progress=progress)
-    for note in notes_on(sample, data):
+    seen = _trained_on(tiers["model"])
+    # hashed, but not left out: they may be trained on
+    options: dict[str, Any] = {"group": group, "side": SIDE, "seen": seen._replace(known=frozenset())}
+    sample = read_sample(data, clf.classes_.tolist(), clf.image_shape_, **options, progress=progress)
+    digests = Digests(np.array(sample.digests, dtype=np.uint32), seen)
+    notes = notes_on(sample, data)
+    if n_seen := int(digests.are_seen.sum()):
+        notes.append(f"{n_seen:,} images in {data} are not held out: the model was trained on them.")
+    for note in notes:
         typer.echo(note, err=True)
-    return clf, {"X": sample.images, "y": sample.y, "groups": sample.groups}
+    return clf, {"X": sample.images, "y": sample.y, "groups": sample.groups, "digests": digests}
 
 
 def _read_captions(
     data: str, tiers: dict[str, Any], group: str | None, progress: bool
 ) -> "tuple[HybridClassifier, dict[str, Any]]":
     """Read images with captions, as arguments of `tune`."""
-    from ..data.decoding import shrunk
+    import numpy as np
+
+    from ..data import holding_out
+    from ..data.decoding import shrunk, stretched
     from ..data.image_files import try_image
     from ..evaluating.caption_lines import read_lines
+    from ..tuning.split import Digests
 
     if group is not None:
         raise InvalidInputError(f"--group is for labelled images, and {data} holds captions: leave it out")
     lines, left_out = read_lines(data)
     notes = [str(one) for one in left_out]
-    images, captions, groups = [], [], []
+    seen = _trained_on(tiers["model"])
+    images, captions, groups, hashed = [], [], [], []
     for line in lines:
         # without a wrong caption there is nothing to tell apart
         for path, right in zip(line.images, line.captions if len(line.captions) > 1 else (), strict=False):
@@ -149,6 +165,7 @@ def _read_captions(
                 notes.append(f"line {line.line}: {image}")
                 continue
             images.append(shrunk(image.convert("RGB"), SIDE))
+            hashed += holding_out.digests(np.asarray(stretched(image, seen.shape))[None]).tolist()
             captions.append([right, *(caption for caption in line.captions if caption != right)])
             groups.append(line.line)
     for note in notes:
@@ -156,7 +173,24 @@ def _read_captions(
     if not images:
         raise InvalidInputError(f"{data} has no image with a right and a wrong caption; give lines of that form")
     clf = _classifier(tiers, captions[0][:2])  # tiers by name are loaded with labels, whichever they are
-    return clf, {"X": images, "captions": captions, "groups": groups}
+    digests = Digests(np.array(hashed, dtype=np.uint32), seen)
+    return clf, {"X": images, "captions": captions, "groups": groups, "digests": digests}
+
+
+def _trained_on(model: str | None) -> "TrainedOn":
+    """The images that a model's tiers were trained on; those that its fusion alone saw, which is fitted anew, are none.
+
+    Empty if the model does not say, and for tiers by name.
+    """
+    from ..evaluating.sample import TrainedOn
+    from ..pair_training.start_from import trained_on
+    from ..pretrained.catalog import model_folder
+    from .classifier import images_trained_on
+
+    if model is None:
+        return TrainedOn(frozenset(), None)
+    seen = images_trained_on(model)
+    return seen._replace(known=frozenset(trained_on(model_folder(model)).tolist())) if seen.known else seen
 
 
 def _print_result(found: dict[str, Any]) -> None:

@@ -120,13 +120,12 @@ def _check_unseen(y: np.ndarray, chosen: np.ndarray, n_free: int, classes: Seque
     """Check that every class has images to hold out, in all about as many as without an earlier training."""
     for number in np.setdiff1d(y, y[chosen]).tolist():
         raise InvalidInputError(
-            f"of class {classes[number]!r} no image can be held out that the pair to start from was not trained on; "
-            "add some"
+            f"of class {classes[number]!r} no image can be held out that the earlier model was not trained on; add some"
         )
     if len(chosen) < SHORT * n_free - len(classes):
         raise InvalidInputError(
-            f"{n_free} images should be held out, and only {len(chosen)} can be that the pair to start from was not "
-            f"trained on; add others, or hold out as few: validation_fraction {len(chosen) / len(y):.2g}"
+            f"{n_free} images should be held out, and only {len(chosen)} can be that the earlier model was not trained "
+            f"on; add others, or hold out a smaller share (validation_fraction, --val): {len(chosen) / len(y):.2g}"
         )
 
 

@@ -73,7 +73,7 @@ def seen_images(chosen: PairSettings, classes: list[str]) -> str | None:
             )
         seen = trained_on(folder)
         if "hashed_shape" in json.loads((folder / "training" / "log.json").read_text(encoding="utf-8")):
-            raise InvalidInputError(f"{folder} was calibrated, and not trained; give the pair that was")
+            raise InvalidInputError(f"{folder} was calibrated or tuned, and not trained; give the pair that was")
         return pack(seen)
 
 

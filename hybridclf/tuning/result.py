@@ -12,6 +12,7 @@ from ..ports import Denoiser
 from ..reranker import Reranker
 from ..reranking.allocation import FixedTrials
 from .questions import Questions
+from .split import Split
 
 __all__ = ["measure"]
 
@@ -20,7 +21,7 @@ TRIALS = 16
 
 
 def measure(
-    clf: HybridClassifier, tuned: HybridClassifier, questions: Questions, index: np.ndarray, progress: bool
+    clf: HybridClassifier, tuned: HybridClassifier, questions: Questions, split: Split, progress: bool
 ) -> dict[str, Any]:
     """Measure both classifiers on images that nothing was fitted or chosen on.
 
@@ -30,8 +31,8 @@ def measure(
         Classifier before and after tuning.
     questions : Questions
         Images and their labels.
-    index : int array `[m]`
-        Positions of the images to measure on.
+    split : Split
+        Positions of the images to measure on, and groups, for which the intervals allow.
     progress : bool
         Show progress bars.
 
@@ -41,6 +42,7 @@ def measure(
         Plain JSON: "n", images; by method "accuracy" with its interval (95 %), and "gain", the paired difference of
         each method after tuning and before.
     """
+    index, groups = split.measured, split.groups[split.measured]
     right = {
         "tier 1": np.array([prior[0] > prior[1:].max() for prior in (questions.log_prior[i] for i in index)]),
         "tier 2 before": _right(clf.denoiser_, clf, questions, index, progress),
@@ -54,8 +56,8 @@ def measure(
     pairs = {tier: (right[f"{tier} after"], right[f"{tier} before"]) for tier in tiers}
     return {
         "n": len(index),
-        "accuracy": {name: asdict(accuracy(hits)) for name, hits in right.items()},
-        "gain": {tier: asdict(accuracy_difference(*both)) for tier, both in pairs.items()},
+        "accuracy": {name: asdict(accuracy(hits, groups=groups)) for name, hits in right.items()},
+        "gain": {tier: asdict(accuracy_difference(*both, groups=groups)) for tier, both in pairs.items()},
     }
 
 

@@ -27,6 +27,7 @@ class TuneSettings:
         Time of the training itself, above 0.
     validation_fraction : float
         Share of the images held out, in (0, 1): half of them for early stopping and the fusion, half for measuring.
+        It is less if tier 1 was trained on more of the others.
     seed : int
         Seed of all random choices.
     """

@@ -1,6 +1,7 @@
 """`hybridclf.tune`: a pretrained denoiser tuned on labelled images, and the classifier that has it."""
 
 import copy
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,15 +13,12 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from .. import plugins
-from ..data.datasets import as_groups, numbered
 from ..errors import InvalidInputError, InvalidTypeError
 from ..estimator import HybridClassifier
-from ..evaluating.sample import calibration_share, joined_copies
 from ..pair_training.checkpoint import load_tensors, save_tensors, writing
 from ..pair_training.finish import publish
 from ..pair_training.out_folder import check_free
@@ -36,6 +34,7 @@ from .objective import Conditions, Objective, TimeProfile, measure_profile
 from .questions import Questions
 from .result import measure
 from .settings import TuneSettings
+from .split import Digests, Split, split_images
 
 __all__ = ["tune", "with_denoiser"]
 
@@ -66,6 +65,7 @@ def tune(
     out: str | Path,
     captions: Sequence[Sequence[str]] | None = None,
     groups: Any = None,
+    digests: Digests | None = None,
     resume: bool = False,
     progress: bool = False,
     **settings: Any,
@@ -84,7 +84,8 @@ def tune(
         One in float16 whose spec names no `precision` is loaded again in bfloat16, whatever `dtype` says: small
         gradients are lost in float16.
     X : list of n images
-        As for `HybridClassifier.predict`. Neither tier should have been trained on them.
+        As for `HybridClassifier.predict`. Tier 2 should not have been trained on them, nor tier 1 but for those that
+        `digests` tells.
     y : array `[n]`, optional
         Their labels, all of them known to the classifier.
     out : path
@@ -93,7 +94,12 @@ def tune(
     captions : n sequences of str, optional
         Instead of labels: at least two captions of each image, the right one first.
     groups : array `[n]`, optional
-        Groups of images that belong together, such as the film that a frame is from; they are held out together.
+        Groups of images that belong together, such as the film that a frame is from; they are held out together, and
+        intervals allow for them.
+    digests : Digests, optional
+        Digests of the images, by which those that tier 1 was trained on are told: they are trained on, and never held
+        out. The log then says which images the result was trained and fitted on, so that `hybridclf evaluate` and
+        `calibrate` leave them out. Default: tier 1 was trained on none of them, and the log does not say.
     resume : bool
         Resume the tuning in `out`. The result equals that of an uninterrupted one.
     progress : bool
@@ -129,10 +135,12 @@ def tune(
     clf = _tunable(clf)
     spec = clf.denoiser
     questions = Questions.of_classes(clf, X, y) if captions is None else Questions.of_captions(clf, X, captions)
-    split = _split(questions, groups, chosen)
-    decided = asdict(chosen) | {"denoiser": spec, "images": questions.digest}
+    seen = np.zeros(len(questions.candidates), dtype=bool) if digests is None else digests.are_seen
+    split = split_images(questions, groups, chosen, seen)
+    decided = asdict(chosen) | _decided(clf, questions, split)
     recipe = versions() | constants([examples, objective])
-    run = TrainingRun.resume(out, decided) if resume else TrainingRun.start(out, decided, recipe=recipe)
+    known = {} if digests is None else digests.entries(split)
+    run = TrainingRun.resume(out, decided) if resume else TrainingRun.start(out, decided, recipe=recipe, **known)
     run.require_recipe(recipe)
     folder = run.folder / "model"
     shutil.rmtree(folder, ignore_errors=True)
@@ -145,8 +153,9 @@ def tune(
         before = copy.copy(clf)
         if questions.y is not None:  # both, as a fusion alone may gain more than tuning
             for one in (before, tuned):
-                one.calibrate(questions.select(split[1])[0], questions.y[split[1]])
-        run.log["validation"] = measure(before, tuned, questions, split[2], progress)
+                images, y = questions.select(split.fitted)[0], questions.y[split.fitted]
+                one.calibrate(images, y, groups=split.groups_of(split.fitted))
+        run.log["validation"] = measure(before, tuned, questions, split, progress)
         with writing(folder):
             tuned.save(folder)
         run.write()
@@ -183,30 +192,21 @@ def _tunable(clf: HybridClassifier) -> HybridClassifier:
     return other
 
 
-def _split(questions: Questions, groups: Any, settings: TuneSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Split images by copies and groups: positions to train on, to stop and fit on, and to measure on."""
-    n = len(questions.candidates)
-    kinds = np.arange(n) if groups is None else numbered(as_groups(groups).tolist())
-    check_consistent_length(kinds, questions.candidates)
-    # captions are no classes: every image counts alike
-    y = np.array([own[0] for own in questions.candidates]) if questions.y is not None else np.zeros(n, dtype=int)
-    names = questions.labels if questions.y is not None else ["captions"]
-    share, seed = settings.validation_fraction, settings.seed
-    out = calibration_share(questions.images, y, kinds, share, seed, names, mirror=False)
-    held_out = np.flatnonzero(out)
-    # copies are on one side here, too
-    kinds = joined_copies(questions.images, kinds)
-    half = np.random.default_rng(seed).permutation(np.unique(kinds[held_out]))
-    measured = np.isin(kinds[held_out], half[: len(half) // 2])
-    if not measured.any() or measured.all():
-        raise InvalidInputError(f"{n} images are too few to hold out two of them; give more")
-    return np.flatnonzero(~out), held_out[~measured], held_out[measured]
+def _decided(clf: HybridClassifier, questions: Questions, split: Split) -> dict[str, Any]:
+    """What decides a tuning beside its settings, as plain JSON."""
+    return {
+        "denoiser": clf.denoiser,
+        "images": questions.digest,
+        "split": split.digest,
+        "prompts": json.loads(json.dumps(clf.prompts, default=str)),
+        "objective": clf.objective,
+    }
 
 
 def _train(
     run: TrainingRun,
     questions: Questions,
-    split: tuple[np.ndarray, np.ndarray, np.ndarray],
+    split: Split,
     settings: TuneSettings,
     folder: Path,
     progress: bool,
@@ -214,7 +214,7 @@ def _train(
     """Train the new parameters, and write them into a folder; returns the files' names by option."""
     x0, denoiser = _encoded(run, questions, progress), questions.denoiser
     every = TuningExamples.of(x0, questions.candidates, questions.log_prior)
-    training, checking = every.select(split[0]), every.select(split[1])
+    training, checking = every.select(split.training), every.select(split.fitted)
     assert isinstance(denoiser, TunableDenoiser)
     with denoiser.adapted(settings.rank, questions.labels if settings.words else (), settings.seed) as adaptation:
         target = _objective(run, adaptation, questions, training, settings)

@@ -112,10 +112,10 @@ def test_too_little_that_was_not_seen() -> None:
     pixels, y = images(200), np.repeat([0, 1], 100)
     seen = np.setdiff1d(digests(pixels), np.array(sorted(held_out(pixels, y)), dtype=np.uint32))
     with pytest.raises(
-        InvalidInputError, match=r"60 images should be held out, and only 40 can.*validation_fraction 0\.2"
+        InvalidInputError, match=r"60 images should be held out, and only 40 can.*\(validation_fraction, --val\): 0\.2$"
     ):
         held_out(pixels, y, seen=seen, share=0.3)
-    with pytest.raises(InvalidInputError, match="of class 'ant' no image can be held out that the pair to start from"):
+    with pytest.raises(InvalidInputError, match="of class 'ant' no image can be held out that the earlier model"):
         held_out(pixels, y, seen=digests(pixels)[:100])
 
 

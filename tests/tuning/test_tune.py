@@ -17,11 +17,12 @@ from typer.testing import CliRunner
 from hybridclf import FixedTrials, HybridClassifier, InvalidInputError, InvalidTypeError, Reranker, TrainingError, tune
 from hybridclf.cli import app
 from hybridclf.cli.tune import _classifier
+from hybridclf.data.holding_out import unpack
+from hybridclf.evaluating.sample import TrainedOn
 from hybridclf.pair_training import run as training_run
 from hybridclf.training.trainer import Trainer
-from hybridclf.tuning.questions import Questions
-from hybridclf.tuning.settings import TuneSettings
-from hybridclf.tuning.tune import _split, with_denoiser
+from hybridclf.tuning.split import Digests
+from hybridclf.tuning.tune import with_denoiser
 from tests.adapters.tiny_pair import specs_of
 
 LABELS = ["dark", "bright", "striped"]
@@ -63,6 +64,9 @@ def make_quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 SHORT: dict[str, Any] = {"minutes": 1, "validation_fraction": 0.25}
+PAIRS = np.arange(24) // 2
+"""Groups of two of eight pictures of each kind."""
+
 LORA: dict[str, Any] = {"rank": 4}
 BOTH: dict[str, Any] = {"rank": 2, "words": True}
 WORDS: dict[str, Any] = {"rank": 0, "words": True}
@@ -159,6 +163,70 @@ def test_interrupted_and_resumed_equals_uninterrupted(
         assert (whole / "tuned" / name).read_bytes() == (tmp_path / "parts" / "tuned" / name).read_bytes()
 
 
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """`begun(clf, X, y, out=…, …)`: a tuning that is interrupted before its first step; returns its log."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def of(*args: Any, **options: Any) -> dict[str, Any]:
+        monkeypatch.setattr("hybridclf.tuning.tune._train", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tune(*args, **SHORT, **options)
+        log: dict[str, Any] = json.loads((options["out"] / "training" / "log.json").read_text())
+        return log
+
+    return of
+
+
+def test_it_is_not_resumed_with_other_groups_prompts_or_another_objective(
+    clf: HybridClassifier, tmp_path: Path, begun: Callable[..., dict[str, Any]]
+) -> None:
+    given = {"X": pictures(8)[0], "y": pictures(8)[1], "out": tmp_path / "out"}
+    begun(clf, groups=PAIRS, **given)
+    begun(clf, groups=PAIRS, resume=True, **given)
+    for other, groups, message in (
+        (clf, None, "split is '"),
+        (copy.copy(clf).set_params(prompts=("a {} wall",)), PAIRS, r"prompts is None, not \['a {} wall'\]"),
+        (copy.copy(clf).set_params(objective="l1"), PAIRS, "objective is 'l2', not 'l1'"),
+    ):
+        with pytest.raises(TrainingError, match=f"has other settings: {message}"):
+            tune(other, **given, groups=groups, resume=True, **SHORT)
+
+
+@pytest.mark.parametrize("groups, n_images, n_groups", [(PAIRS, 4, 2), (np.arange(24) % 8, 3, 1)])
+def test_the_fusion_and_the_intervals_allow_for_groups(
+    clf: HybridClassifier,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    groups: np.ndarray,
+    n_images: int,
+    n_groups: int,
+) -> None:
+    def untrained(*args: Any) -> dict[str, str]:
+        args[4].rmdir()  # for new parameters
+        return {}
+
+    monkeypatch.setattr("hybridclf.tuning.tune._train", untrained)
+    monkeypatch.setattr("hybridclf.tuning.result.TRIALS", 2)
+    model = tune(clf, *pictures(8), out=tmp_path / "out", groups=groups, **SHORT)
+    assert model.worth_ is not None and (model.worth_.n_images, model.worth_.n_groups) == (n_images, n_groups)
+    found = json.loads((tmp_path / "out" / "training" / "log.json").read_text())["validation"]
+    assert found["accuracy"]["tier 1"]["low"] == 0 and found["accuracy"]["tier 1"]["high"] == 1  # of a single group
+
+
+def test_what_tier_1_was_trained_on_is_trained_on_and_logged(
+    clf: HybridClassifier, tmp_path: Path, begun: Callable[..., dict[str, Any]]
+) -> None:
+    own, known = np.arange(24, dtype=np.uint32), frozenset({*range(6), *range(8, 14), *range(16, 22), 99})
+    log = begun(clf, *pictures(8), out=tmp_path / "out", digests=Digests(own, TrainedOn(known, (8, 8, 3))))
+    trained_on, fitted_on = set(unpack(log["trained_on"]).tolist()), set(unpack(log["fitted_on"]).tolist())
+    assert known <= trained_on and fitted_on <= {6, 7, 14, 15, 22, 23} - trained_on and len(fitted_on) == 3
+    assert log["hashed_shape"] == [8, 8, 3]
+    assert "trained_on" not in begun(clf, *pictures(8), out=tmp_path / "other")
+
+
 @pytest.mark.usefixtures("quick")
 def test_captions_are_told_apart(clf: HybridClassifier, tmp_path: Path) -> None:
     X, y = pictures(8)
@@ -236,15 +304,6 @@ def test_a_model_with_another_denoiser_has_its_defaults(
     model = _classifier({**tiers, "template": "a {} wall"}, None)
     assert (model.allocation, model.top_k) == (None, None) and model.denoiser_.templates == ("a {} wall",)
     assert _classifier({**tiers, "template": None}, None).prompts == pair.prompts
-
-
-def test_copies_are_on_one_side_of_the_measurement() -> None:
-    X = np.repeat(np.random.default_rng(0).uniform(0, 255, (20, 8, 8, 3)).astype(np.uint8), 2, axis=0)
-    labels = [LABELS[i // 2 % 3] for i in range(40)]
-    questions = Questions(X, LABELS, [[LABELS.index(label), 0] for label in labels], [], np.array(labels), None)
-    training, fit, measured = _split(questions, None, TuneSettings(validation_fraction=0.5))
-    sides = [set(own // 2) for own in (training, fit, measured)]
-    assert all(sides) and not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
 
 
 def test_an_image_with_one_caption_is_refused(clf: HybridClassifier, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def calibrate(
         seen = images_trained_on(model)
         most = images if images is not None or max_loss is not None else MAX_RECORDED_IMAGES
         options: dict[str, Any] = {"n_images": most, "group": group, "seen": seen, "progress": not quiet}
-        sample = read_sample(data, clf.classes_.tolist(), clf.image_shape_, **options)
+        sample = read_sample(data, clf.classes_.tolist(), clf.image_shape_, side=clf._least_side, **options)
         notes = notes_on(sample, data)
         clf.set_params(verbose=not quiet)
         clf.calibrate(sample.images, sample.y, max_loss, 0.05 if delta is None else delta, groups=_groups(sample))

@@ -99,9 +99,13 @@ def evaluate(
         from ..evaluating import evaluate as evaluate_classifier
         from ..evaluating.figures import figure_names
         from ..evaluating.page import require_jinja2
+        from ..utils.bounds import check_number
         from .classifier import images_trained_on
 
         require_matplotlib(), require_jinja2(), figure_names(figure or ())  # before the minutes are spent
+        if max_loss is not None:
+            check_number("--max-loss", max_loss, above=0, below=1)
+            check_number("--delta", delta, above=0, below=1)
         names = None if labels is None else [name.strip() for name in labels.split(",")]
         clf = _classifier(data, group, names, template, tiers)
         named, known = _baselines(baseline or (), clf, template, device)
@@ -189,21 +193,22 @@ def _read(
     from ..evaluating.sample import notes_on, read_sample
     from ..evaluating.shifted import read_shifted
 
-    known, shape = clf.classes_.tolist(), clf.image_shape_
+    known, shape, side = clf.classes_.tolist(), clf.image_shape_, clf._least_side
+    options: dict[str, Any] = {"n_images": n_images, "group": group, "seen": seen, "progress": progress}
     samples = [
-        (source, read_sample(source, known, shape, n_images=n_images, group=group, seen=seen, progress=progress))
+        (source, read_sample(source, known, shape, side=side, **options))
         for source in (data, calibrate)
         if source is not None
     ]
     sample = samples[0][1]
-    distributions = [read_shifted(source, clf, n_images, seen, progress) for source in shifted]
+    distributions = [read_shifted(source, clf, **options) for source in shifted]
     notes = [note for source, found in samples for note in notes_on(found, source)]
     notes += [note for distribution in distributions for note in distribution.notes]
-    options: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
     if calibrate is not None:
         other = samples[1][1]
-        options["calibrate"] = (other.images, other.y, other.given_groups)
-    return options | {
+        inputs["calibrate"] = (other.images, other.y, other.given_groups)
+    return inputs | {
         "X": sample.images,
         "y": sample.y,
         "groups": sample.given_groups,

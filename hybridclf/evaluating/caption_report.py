@@ -11,12 +11,12 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from ..metrics import Interval
 from .caption_gallery import CaptionExample
 from .caption_lines import Unreadable
 from .caption_scores import ALL, CaptionRow
 from .caption_verdict import CaptionVerdict
 from .page import page_of
+from .wording import percent_in
 
 __all__ = ["CaptionReport"]
 
@@ -112,8 +112,8 @@ class CaptionReport:
             table.add_column(heading, justify="right", no_wrap=True)
         for row in self.rows:
             chance = "" if row.chance is None else f"{100 * row.chance:.0f}"
-            shares = [_percent(row.methods[method]) for method in methods]
-            differences = [_percent(row.gains[method], "+") for method in gains]
+            shares = [percent_in(row.methods[method]) for method in methods]
+            differences = [percent_in(row.gains[method], "+") for method in gains]
             cells = [row.score, f"{row.n:,}", chance, *shares, *differences]
             table.add_row(Text(row.kind), *cells, style="bold" if row.kind == ALL else None)
         return Group(Text(str(self.verdict), style="bold"), table, *map(Text, self.notes))
@@ -122,8 +122,3 @@ class CaptionReport:
         file = io.StringIO()
         Console(file=file, width=160).print(self)
         return file.getvalue()
-
-
-def _percent(interval: Interval, sign: str = "") -> str:
-    value, low, high = (100 * v for v in (interval.value, interval.low, interval.high))
-    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..data.datasets import numbered
+from ..data.holding_out import join_groups
 from ..metrics import Interval, accuracy, accuracy_difference
 from .caption_lines import CaptionLine
 
@@ -21,7 +23,7 @@ _GROUP_CHANCE = {2: 1 / 6}
 
 @dataclass(frozen=True)
 class CaptionRow:
-    """One score of every method, on the lines of one kind.
+    """One score of every method, on the lines of one kind; intervals allow for lines about one image.
 
     Attributes
     ----------
@@ -62,8 +64,16 @@ def rows_of(lines: Sequence[CaptionLine], scores: Sequence[Mapping[str, np.ndarr
     groups = {kind: [line.kind == kind for line in lines] for kind in named} | {ALL: [True] * len(lines)}
     if len(kinds) == 1 and named:  # all lines are of this kind
         del groups[ALL]
-    asked = [matches(line, own) for line, own in zip(lines, scores, strict=True)]
-    return [row for kind, chosen in groups.items() for row in _rows(kind, lines, asked, chosen)]
+    asked, units = [matches(line, own) for line, own in zip(lines, scores, strict=True)], _units(lines)
+    return [row for kind, chosen in groups.items() for row in _rows(kind, lines, asked, units, chosen)]
+
+
+def _units(lines: Sequence[CaptionLine]) -> np.ndarray:
+    """Numbers of the groups of lines about one image, int `[n]`: wrong images, which many lines may have, join none."""
+    pictured = [(i, image) for i, line in enumerate(lines) for image in line.images[: line.n_right]]
+    number, images = zip(*pictured, strict=True)
+    joined = join_groups(np.array(number), numbered(images))
+    return joined[np.unique(number, return_index=True)[1]]
 
 
 def matches(line: CaptionLine, scores: Mapping[str, np.ndarray]) -> dict[str, dict[str, bool]]:
@@ -88,7 +98,11 @@ def matches(line: CaptionLine, scores: Mapping[str, np.ndarray]) -> dict[str, di
 
 
 def _rows(
-    kind: str, lines: Sequence[CaptionLine], asked: Sequence[dict[str, dict[str, bool]]], chosen: Sequence[bool]
+    kind: str,
+    lines: Sequence[CaptionLine],
+    asked: Sequence[dict[str, dict[str, bool]]],
+    units: np.ndarray,
+    chosen: Sequence[bool],
 ) -> Iterator[CaptionRow]:
     """Rows of one kind, one per score."""
     for score in ("text", "image", "group"):
@@ -101,9 +115,9 @@ def _rows(
             score=score,
             n=len(own),
             chance=_known(np.mean([_chance(lines[i], score) for i in own])),
-            methods={name: accuracy(answers) for name, answers in right.items()},
+            methods={name: accuracy(answers, groups=units[own]) for name, answers in right.items()},
             gains={
-                name: accuracy_difference(answers, right["tier 1"])
+                name: accuracy_difference(answers, right["tier 1"], groups=units[own])
                 for name, answers in right.items()
                 if name != "tier 1" and "tier 1" in right
             },

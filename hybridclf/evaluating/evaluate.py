@@ -28,7 +28,7 @@ from .methods import TIER_1
 from .recording import drift_of, pixel_range, record
 from .report import Report, pairs
 from .robustness import BaselineResult
-from .sample import calibration_share, joined_copies
+from .sample import calibration_share, joined_copies, picture_groups
 from .scores import by_class, compare
 from .shift import ShiftRow, shift_rows
 from .shifted import Shifted
@@ -84,7 +84,8 @@ def evaluate(
         Copies of one picture, and images of one group, are on one side.
     groups : array `[n]`, optional
         Groups of images that belong together, such as the film that a frame is from; None for an image without one.
-        Intervals and tests allow for them, and a bound is tested on one image of each.
+        Copies of one picture are of one group as well. Intervals and tests allow for them, and a bound is tested on
+        one image of each.
     trials : int
         Trials to record, at least 2. With the default what is replayed for a fitted classifier is what it answers.
     top_k : int, optional
@@ -219,7 +220,10 @@ def _explained_by(notes: Sequence[str]) -> Iterator[None]:
 
 
 class _Labelled(NamedTuple):
-    """n images as a classifier reads them, their class numbers `[n]`, and their groups `[n]` as given or by number."""
+    """n images as a classifier reads them, their class numbers `[n]`, and their groups `[n]` as given or by number.
+
+    By number, copies of one picture are of one group.
+    """
 
     items: Items
     y: np.ndarray
@@ -248,10 +252,12 @@ def _split(
         groups = numbered([*tested.groups.tolist(), *more.groups.tolist()])
         calibrating, unit = np.arange(len(items)) >= len(tested.y), joined_copies(items.images, groups)
         kept = np.flatnonzero(~calibrating | ~np.isin(unit, unit[: len(tested.y)]))
+        groups = picture_groups(items.images, groups)
         own = _Labelled(items.select(kept), y[kept], groups[kept])
         return own, calibrating[kept], len(items) - len(kept)
     check_number("calibrate", calibrate, above=0, below=1)
-    (items, y), groups = tested[:2], numbered(tested.groups.tolist())
+    items, y = tested.items, tested.y
+    groups = picture_groups(items.images, numbered(tested.groups.tolist()))
     mirror = bool(getattr(clf.denoiser_, "mirror", False))
     calibrating = calibration_share(items.images, y, groups, calibrate, seed, clf.classes_.tolist(), mirror)
     return _Labelled(items, y, groups), calibrating, 0

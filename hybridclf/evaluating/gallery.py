@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ..data.arrays import as_pil
+from ..data.decoding import MODES, convert
 from ..ports import Label
 from .methods import TIER_1
 from .study import Study
@@ -84,10 +85,10 @@ def _example(study: Study, i: int, fixed: bool) -> Example:
 
 
 def _picture(study: Study, i: int) -> str:
-    """A test image as a PNG in a data URI."""
+    """A test image as a PNG in a data URI; "" for an array that is no picture."""
     item = study.test_items.images[i]
     if isinstance(item, np.ndarray):
-        if item.ndim < 2:
+        if item.ndim < 2 or (item.ndim == 3 and item.shape[2] not in MODES):
             return ""
         if item.dtype != np.uint8:
             low, high = study.clf.pixel_range_ or (float(item.min()), float(item.max()))
@@ -97,6 +98,8 @@ def _picture(study: Study, i: int) -> str:
 
 def data_uri(image: Image.Image) -> str:
     """A picture as a PNG in a data URI, about `SIDE` pixels a side."""
+    if image.mode not in MODES.values():  # PNG has no CMYK, YCbCr or LAB
+        image = convert(image, "RGB")
     step = SIDE // max(image.size)
     if step > 1:
         image = image.resize((step * image.width, step * image.height), Image.Resampling.NEAREST)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..utils.installing import require
+from .wording import count
 
 __all__ = ["page_of", "require_jinja2"]
 
@@ -32,7 +33,7 @@ def page_of(template: str, report: Any) -> str:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": _percent, "points": _points, "count": _count}
+    environment.filters |= {"percent": _percent, "points": _points, "count": count}
     return environment.get_template(template).render(report=report)
 
 
@@ -42,7 +43,3 @@ def _percent(share: float, digits: int = 1) -> str:
 
 def _points(share: float) -> str:
     return f"{100 * share:+.1f}"
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"

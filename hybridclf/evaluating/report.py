@@ -13,7 +13,6 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from ..metrics import Interval
 from .cost import Cost
 from .figures import Figure
 from .gallery import Example
@@ -23,6 +22,7 @@ from .scores import ClassChange, Difference, Score
 from .settings import Settings
 from .shift import ShiftRow, shift_table
 from .verdict import Verdict
+from .wording import count, percent_in
 
 __all__ = ["Report"]
 
@@ -157,28 +157,19 @@ class Report:
         return file.getvalue()
 
 
-def _percent(interval: Interval) -> str:
-    value, low, high = (100 * v for v in (interval.value, interval.low, interval.high))
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
-
-
 def _ratio(value: float | None) -> str:
-    return "" if value is None else f"{_count(value)} x"
+    return "" if value is None else f"{count(value)} x"
 
 
 _CELLS: Mapping[str, Any] = {
-    "accuracy, %\n[95 % interval]": lambda s, c: _percent(s.accuracy),
+    "accuracy, %\n[95 % interval]": lambda s, c: percent_in(s.accuracy),
     "mean per\nclass, %": lambda s, c: f"{100 * s.mean_per_class:.1f}",
     "top 5,\n%": lambda s, c: "" if s.top_5 is None else f"{100 * s.top_5:.1f}",
     "log\nloss": lambda s, c: f"{s.log_loss:.3f}",
     "Brier": lambda s, c: f"{s.brier:.3f}",
     "calib.\nerror": lambda s, c: f"{s.calibration_error:.3f}",
-    "evalu-\nations": lambda s, c: _count(s.evaluations),
-    "rows": lambda s, c: _count(s.rows),
+    "evalu-\nations": lambda s, c: count(s.evaluations),
+    "rows": lambda s, c: count(s.rows),
     "time /\ntier 1's": lambda s, c: _ratio(c.time),
     "FLOPs /\ntier 1's": lambda s, c: _ratio(c.flops),
 }

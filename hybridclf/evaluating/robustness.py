@@ -16,9 +16,6 @@ __all__ = ["BaselineResult", "effective_robustness", "fit_line", "half_inside", 
 FEWEST = 2
 """Baselines that a line is fitted to, at least."""
 
-DRAWS = 2000
-"""Draws of both accuracies behind an interval."""
-
 
 @dataclass(frozen=True)
 class BaselineResult:
@@ -46,7 +43,7 @@ def read_baselines(path: str | Path) -> list[BaselineResult]:
         If it cannot be read so.
     """
     try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
             rows = [(r["name"], float(r["clean"]), float(r["shifted"])) for r in csv.DictReader(file)]
     except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         raise InvalidInputError(
@@ -82,26 +79,34 @@ def fit_line(baselines: Sequence[BaselineResult]) -> Callable[[np.ndarray], np.n
 
 
 def effective_robustness(
-    line: Callable[[np.ndarray], np.ndarray], clean: tuple[float, int], shifted: tuple[float, int]
+    line: Callable[[np.ndarray], np.ndarray], clean: Interval, shifted: Interval, n: int
 ) -> Interval:
-    """Accuracy under shift minus the line's at the same clean accuracy, with a 95 % interval; the line counts as known.
+    """Accuracy under shift minus the line's at the same clean accuracy, with an interval; the line counts as known.
+
+    The interval is made of those of both accuracies, and allows for groups as they do.
 
     Parameters
     ----------
     line : function
         As `fit_line` returns it.
-    clean, shifted : (float, int)
-        An accuracy, and the number of images that it is of.
+    clean, shifted : Interval
+        Both accuracies.
+    n : int
+        Images that the clean one is of.
 
     References
     ----------
-    Figure 6 of arXiv 2303.16203; R. Taori et al., arXiv 2007.00644.
+    Figure 6 of arXiv 2303.16203; R. Taori et al., arXiv 2007.00644. The interval is that of G. Zou and A. Donner (2008,
+    doi 10.1002/sim.3095) for a difference.
     """
-    rng = np.random.default_rng(0)
-    draws = [half_inside(rng.binomial(n, p, DRAWS) / n, n) for p, n in (clean, shifted)]
-    low, high = np.quantile(draws[1] - line(draws[0]), (0.025, 0.975))
-    value = shifted[0] - line(half_inside(np.array(clean[0]), clean[1]))
-    return Interval(float(value), float(low), float(high))
+    value, *ends = line(half_inside(np.array([clean.value, clean.low, clean.high]), n)).tolist()
+    difference = shifted.value - value
+    below, above = shifted.value - shifted.low, shifted.high - shifted.value
+    return Interval(
+        difference,
+        difference - float(np.hypot(below, max(ends) - value)),
+        difference + float(np.hypot(above, value - min(ends))),
+    )
 
 
 def half_inside(accuracy: np.ndarray, n: int) -> np.ndarray:

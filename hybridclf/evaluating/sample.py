@@ -12,6 +12,7 @@ from ..data.datasets import MAX_BYTES, MAX_UNREADABLE, numbered
 from ..data.decoding import shrunk, stretched
 from ..data.duplicates import duplicate_groups
 from ..data.holding_out import digests, join_groups, split
+from ..data.image_files import check_image_shape
 from ..data.listing import list_labelled
 from ..errors import InvalidInputError, UnknownLabelError, choices
 from ..ports import Label
@@ -23,6 +24,7 @@ __all__ = [
     "calibration_share",
     "joined_copies",
     "notes_on",
+    "picture_groups",
     "read_sample",
     "stratified",
 ]
@@ -68,6 +70,8 @@ class Sample:
         The groups as the source has them; None for an image without one.
     digests : tuple of n int
         Digests of the images; empty if there was nothing to leave out.
+    positions : tuple of n int
+        Where the images are in the source, from 0 on.
     """
 
     images: list[Image.Image]
@@ -78,6 +82,7 @@ class Sample:
     trained_on: int = 0
     given_groups: tuple[Any, ...] = ()
     digests: tuple[int, ...] = ()
+    positions: tuple[int, ...] = ()
 
 
 def read_sample(
@@ -122,21 +127,24 @@ def read_sample(
     UnknownLabelError
         For classes that the model does not know.
     InvalidInputError
-        If the source cannot be read, if more than `MAX_UNREADABLE` of the images are damaged, if they take more than
-        `MAX_BYTES` of memory, or if none is left.
+        If the model takes no image files, the source cannot be read or lists no image, if more than `MAX_UNREADABLE` of
+        the images are damaged, if they take more than `MAX_BYTES` of memory, or if none is left.
     """
+    check_image_shape(shape)
     listing = list_labelled(source, group)
-    y = np.array([item.y for item in listing.items], dtype=int)
+    y = np.fromiter(listing.class_numbers(), dtype=int)
+    if not len(y):
+        raise InvalidInputError(f"{source} lists no image; give one that has labelled images")
     own = _known(source, [listing.classes[c] for c in np.unique(y)], labels)
     chosen = np.zeros(len(y), dtype=bool)
     chosen[stratified(y, n_images, seed)] = True
     images: list[Image.Image] = []
-    found: list[tuple[Label, Any]] = []
+    found: list[tuple[Label, Any, int]] = []
     unreadable: list[str] = []
     hashed: list[int] = []
     n_bytes = trained_on = 0
     with progress_bar(total=int(chosen.sum()), desc="read images", unit="image", leave=None, show=progress) as bar:
-        for item in (item for item, wanted in zip(listing.items, chosen, strict=True) if wanted):
+        for position, item in ((i, item) for i, item in enumerate(listing.items) if chosen[i]):
             bar.update()
             try:
                 image, number = _taken(item.open(), shape, side, seen)
@@ -149,7 +157,7 @@ def read_sample(
                     continue
                 hashed.append(number)
             images.append(image)
-            found.append((own[listing.classes[item.y]], item.group))
+            found.append((own[listing.classes[item.y]], item.group, position))
             n_bytes += image.width * image.height * len(image.getbands())
             if n_bytes > MAX_BYTES:
                 raise InvalidInputError(
@@ -165,9 +173,17 @@ def read_sample(
         raise InvalidInputError(
             "the model was trained or calibrated on all of these images, on which it is over-sure; give others"
         )
-    names, groups = zip(*found, strict=True)
+    names, groups, positions = zip(*found, strict=True)
     return Sample(
-        images, np.array(names), numbered(groups), len(y), tuple(unreadable), trained_on, groups, tuple(hashed)
+        images=images,
+        y=np.array(names),
+        groups=numbered(groups),
+        n_listed=len(y),
+        unreadable=tuple(unreadable),
+        trained_on=trained_on,
+        given_groups=groups,
+        digests=tuple(hashed),
+        positions=positions,
     )
 
 
@@ -269,6 +285,12 @@ def calibration_share(
 def joined_copies(images: Any, groups: np.ndarray) -> np.ndarray:
     """Group numbers `[n]` of n images or vectors in which equal ones are of one group, too."""
     return join_groups(groups, np.unique(digests(_small(images)), return_inverse=True)[1])
+
+
+def picture_groups(images: Any, groups: np.ndarray) -> np.ndarray:
+    """Group numbers `[n]` in which copies of one picture are of one group; equal vectors may well be independent."""
+    is_table = isinstance(images, np.ndarray) and images.ndim == 2
+    return groups if is_table else joined_copies(images, groups)
 
 
 def _split(

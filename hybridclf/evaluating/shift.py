@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -12,17 +12,21 @@ from rich.text import Text
 from scipy.special import softmax
 
 from ..data.arrays import Items
+from ..data.datasets import numbered
 from ..errors import InvalidInputError
 from ..fitting.validation import class_numbers
-from ..metrics import Interval, accuracy
+from ..metrics import Interval, accuracy, group_numbers
 from ..ports import Label
 from ..proposer import aligned_log_proba
 from .methods import TIER_1, Answers, replay
 from .recording import record
 from .robustness import BaselineResult, effective_robustness, fit_line, half_inside
+from .sample import picture_groups
 from .scores import Score, score
 from .shifted import Shifted
+from .storage import digest_of
 from .study import Study
+from .wording import percent_in
 
 __all__ = [
     "AS_GIVEN",
@@ -116,7 +120,7 @@ def shift_rows(
     shifted : sequence of Shifted
         Other images of its classes.
     folder : path, optional
-        Where their recordings are kept, each in a folder of its own. Default: nowhere.
+        Where their recordings are kept, each in a folder that is named by its images. Default: nowhere.
     proposers : dict of str to proposer, optional
         Baselines: other classifiers of the same labels, which answer the same images.
     known : sequence of BaselineResult
@@ -129,25 +133,41 @@ def shift_rows(
     """
     names, others = [TIER_1, study.methods[1].name, study.hybrid], proposers or {}
     clean = [_row(AS_GIVEN, study.scores[name]) for name in names]
-    test = (study.test_items, study.test.y, study.test.groups)
-    clean += [_baseline(study, AS_GIVEN, name, own, *test) for name, own in others.items()]
+    clean += [_baseline(study, AS_GIVEN, name, own, _Asked.test(study)) for name, own in others.items()]
     rows = list(clean)
-    for i, own in enumerate(shifted):
-        found = _on(study, names, own, folder and folder / f"{i}")
-        items, y = study.clf._read(own.images), class_numbers(np.asarray(own.y), study.clf.classes_)
-        found += [_baseline(study, own.name, name, other, items, y, own.units) for name, other in others.items()]
+    for own in shifted:
+        asked = _Asked.of(study, own)
+        found = _on(study, names, own, asked, folder)
+        found += [_baseline(study, own.name, name, other, asked) for name, other in others.items()]
         rows += _beyond_line(clean, found, known) if others or known else found
     return rows
 
 
-def _baseline(
-    study: Study, source: str, name: str, proposer: Any, items: Items, y: np.ndarray, units: np.ndarray | None
-) -> ShiftRow:
-    """A baseline's answers to some images, of which those of one unit belong together."""
-    posterior = softmax(aligned_log_proba(proposer, items, study.clf.classes_), axis=1)
-    nothing = np.zeros(len(y), dtype=int)
-    row = _row(source, score(name, Answers(posterior, nothing, nothing, [""] * len(y)), y, units))
-    return replace(row, baseline=True)
+class _Asked(NamedTuple):
+    """Images as a classifier reads them, their class numbers `[n]`, and their group numbers `[n]`, copies joined."""
+
+    items: Items
+    y: np.ndarray
+    units: np.ndarray
+
+    @classmethod
+    def test(cls, study: Study) -> "_Asked":
+        """The study's own test images."""
+        return cls(study.test_items, study.test.y, study.test.units)
+
+    @classmethod
+    def of(cls, study: Study, shifted: Shifted) -> "_Asked":
+        """Images of another distribution."""
+        items, y = study.clf._read(shifted.images), class_numbers(np.asarray(shifted.y), study.clf.classes_)
+        return cls(items, y, picture_groups(items.images, group_numbers(shifted.units, len(y))))
+
+
+def _baseline(study: Study, source: str, name: str, proposer: Any, asked: _Asked) -> ShiftRow:
+    """A baseline's answers to some images."""
+    posterior = softmax(aligned_log_proba(proposer, asked.items, study.clf.classes_), axis=1)
+    nothing = np.zeros(len(asked.y), dtype=int)
+    answers = Answers(posterior, nothing, nothing, [""] * len(asked.y))
+    return replace(_row(source, score(name, answers, asked.y, asked.units)), baseline=True)
 
 
 def _beyond_line(
@@ -159,8 +179,12 @@ def _beyond_line(
         line = fit_line([*known, *baseline_results(before, rows)])
     except InvalidInputError:  # all baselines have one clean accuracy, which could not be known before
         return list(rows)
-    distance = {row.method: effective_robustness(line, _of(before[row.method]), _of(row)) for row in rows}
-    return [row if row.baseline else replace(row, beyond_line=distance[row.method]) for row in rows]
+
+    def distance(row: ShiftRow) -> Interval:
+        clean = before[row.method]
+        return effective_robustness(line, clean.accuracy, row.accuracy, clean.n)
+
+    return [row if row.baseline else replace(row, beyond_line=distance(row)) for row in rows]
 
 
 def baseline_results(clean: Mapping[str, ShiftRow], rows: Sequence[ShiftRow]) -> list[BaselineResult]:
@@ -173,10 +197,9 @@ def _of(row: ShiftRow) -> tuple[float, int]:
     return row.accuracy.value, row.n
 
 
-def _on(study: Study, names: Sequence[str], shifted: Shifted, folder: Path | None) -> list[ShiftRow]:
+def _on(study: Study, names: Sequence[str], shifted: Shifted, asked: _Asked, folder: Path | None) -> list[ShiftRow]:
     """The methods of these names on images of one distribution."""
-    items, y = study.clf._read(shifted.images), class_numbers(np.asarray(shifted.y), study.clf.classes_)
-    known = study.recording
+    (items, y, units), known = asked, study.recording
     recording = record(
         study.clf,
         items,
@@ -184,18 +207,19 @@ def _on(study: Study, names: Sequence[str], shifted: Shifted, folder: Path | Non
         trials=known.n_trials,
         top_k=known.candidates.shape[1],
         span=known.pixel_range,
-        folder=folder,
+        folder=folder and folder / digest_of([*items.images, y]),  # whatever else is asked about, and in any order
         progress=study.progress,
     )
     rows = []
     for method in (method for method in study.methods if method.name in names):
         answers = replay(method, recording)
-        row = _row(shifted.name, score(method.name, answers, y, shifted.units))
+        row = _row(shifted.name, score(method.name, answers, y, units))
         labels = study.clf.classes_[answers.label].tolist()
         if shifted.groups is not None:
-            row = replace(row, worst_group=worst_group(answers.label == y, shifted.groups))
+            row = replace(row, worst_group=worst_group(answers.label == y, shifted.groups, units))
         if shifted.textures is not None:
-            row = replace(row, shape_bias=shape_bias(labels, np.asarray(shifted.y).tolist(), shifted.textures))
+            bias = shape_bias(labels, np.asarray(shifted.y).tolist(), shifted.textures, units)
+            row = replace(row, shape_bias=bias)
         rows.append(row)
     return rows
 
@@ -205,7 +229,7 @@ def _row(source: str, scored: Score) -> ShiftRow:
     return ShiftRow(source, n, scored.method, scored.accuracy, scored.calibration_error)
 
 
-def worst_group(right: np.ndarray, groups: Sequence[Any]) -> GroupScore | None:
+def worst_group(right: np.ndarray, groups: Sequence[Any], units: np.ndarray | None = None) -> GroupScore | None:
     """The group with the lowest accuracy, of those with at least `FEWEST` images; None if there is no such group.
 
     Its interval is as much wider as the lowest of so many groups takes (Bonferroni's method).
@@ -216,25 +240,34 @@ def worst_group(right: np.ndarray, groups: Sequence[Any]) -> GroupScore | None:
         Right answers.
     groups : sequence of n values
         Groups; None for none.
+    units : int array `[n]`, optional
+        Numbers of images that belong together, for which the interval allows. Default: each is alone.
     """
-    members = {group: [g == group for g in groups] for group in dict.fromkeys(groups) if group is not None}
-    members = {group: own for group, own in members.items() if sum(own) >= FEWEST}
+    number, units = numbered(groups), group_numbers(units, len(right))
+    each = np.split(np.argsort(number, kind="stable"), np.cumsum(np.bincount(number))[:-1])
+    members = [own for own in each if len(own) >= FEWEST]  # None is a group of a single image
     level = 1 - 0.05 / max(1, len(members))
-    scores = [GroupScore(str(group), sum(own), accuracy(right[own], level)) for group, own in members.items()]
+    scores = [GroupScore(str(groups[own[0]]), len(own), accuracy(right[own], level, units[own])) for own in members]
     return min(scores, key=lambda one: one.accuracy.value, default=None)
 
 
-def shape_bias(labels: Sequence[Label], shapes: Sequence[Label], textures: Sequence[Label]) -> Interval | None:
+def shape_bias(
+    labels: Sequence[Label], shapes: Sequence[Label], textures: Sequence[Label], units: np.ndarray | None = None
+) -> Interval | None:
     """Share of shapes among the answers that are an image's shape or its texture, where the two differ.
 
-    Answers cat, dog, cow, cat to cats with the textures dog, dog, dog and cat: one shape, one texture, so 1/2.
+    Answers cat, dog, cow, cat to cats with the textures dog, dog, dog and cat: one shape, one texture, so 1/2. The
+    interval allows for images that belong together, by their numbers `[n]`.
     """
     decided = [
-        label == shape
-        for label, shape, texture in zip(labels, shapes, textures, strict=True)
+        (label == shape, unit)
+        for label, shape, texture, unit in zip(labels, shapes, textures, group_numbers(units, len(labels)), strict=True)
         if shape != texture and label in (shape, texture)
     ]
-    return accuracy(np.array(decided)) if decided else None
+    if not decided:
+        return None
+    of_shape, together = map(np.array, zip(*decided, strict=True))
+    return accuracy(of_shape, groups=together)
 
 
 def shift_table(rows: Sequence[ShiftRow]) -> Table:
@@ -248,23 +281,18 @@ def shift_table(rows: Sequence[ShiftRow]) -> Table:
     )
     table.add_column("images")
     table.add_column("method")
-    columns = {"n": lambda r: f"{r.n:,}", "accuracy, %": lambda r: _percent(r.accuracy)}
+    columns = {"n": lambda r: f"{r.n:,}", "accuracy, %": lambda r: percent_in(r.accuracy)}
     columns |= {"calib.\nerror": lambda r: f"{r.calibration_error:.3f}"}
     if any(row.worst_group for row in rows):
         columns["worst group, %"] = lambda r: (
-            f"{r.worst_group.group}: {_percent(r.worst_group.accuracy)}" if r.worst_group else ""
+            f"{r.worst_group.group}: {percent_in(r.worst_group.accuracy)}" if r.worst_group else ""
         )
     if any(row.shape_bias for row in rows):
-        columns["shape bias, %"] = lambda r: _percent(r.shape_bias) if r.shape_bias else ""
+        columns["shape bias, %"] = lambda r: percent_in(r.shape_bias) if r.shape_bias else ""
     if any(row.beyond_line for row in rows):
-        columns["beyond baselines'\nline, points"] = lambda r: _percent(r.beyond_line) if r.beyond_line else ""
+        columns["beyond baselines'\nline, points"] = lambda r: percent_in(r.beyond_line) if r.beyond_line else ""
     for heading in columns:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(Text(row.source), row.method, *(Text(cell(row)) for cell in columns.values()))
     return table
-
-
-def _percent(interval: Interval) -> str:
-    value, low, high = (100 * v for v in (interval.value, interval.low, interval.high))
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"

@@ -6,6 +6,7 @@ from math import ceil
 from .cost import Cost
 from .scores import Difference
 from .settings import Settings
+from .wording import points, ratio
 
 __all__ = ["Verdict", "verdict_of"]
 
@@ -50,8 +51,8 @@ def verdict_of(difference: Difference, cost: Cost, settings: Settings, n_images:
         Test images.
     """
     gain = difference.accuracy
-    change = f"{_points(gain.value, sign=True)} points ({_points(gain.low)} to {_points(gain.high)})"
-    price = f"for {_times(cost.time)} tier 1's time"
+    change = points(gain)
+    price = f"for {ratio(cost.time)} times tier 1's time"
     if gain.low > 0:
         sentence = f"Re-ranking adds {change[1:]} {price}: {_advice(settings)}."
         return Verdict(sentence, True, difference)
@@ -63,14 +64,6 @@ def verdict_of(difference: Difference, cost: Cost, settings: Settings, n_images:
     unknown = f"{n_images} images cannot tell whether re-ranking adds anything"
     advice = "" if settings.pays else "; until then use tier 1"
     return Verdict(f"{unknown}: {change} {price}; {_more(difference, n_images)}{advice}.", None, difference)
-
-
-def _points(value: float, sign: bool = False) -> str:
-    return f"{100 * value:{'+' if sign else ''}.1f}"
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:,.0f} times" if ratio >= 9.5 else f"{ratio:.1f} times"
 
 
 def _advice(settings: Settings) -> str:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace as Namespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from timm.models import save_for_hf
 from typer.testing import CliRunner
 
 from hybridclf import HybridClassifier, Race
-from hybridclf.cli import app
+from hybridclf.cli import app, classifier
 from hybridclf.cli.calibrate import _groups
 from hybridclf.cli.classifier import behind, images_trained_on
 from hybridclf.data.image_files import image_paths
@@ -147,7 +148,7 @@ def test_images_calibrated_on_are_left_out_later(model: Path, data: Path, tmp_pa
     report = json.loads(again.stdout)
     assert report["n_images"] == 30 and "40 images" in report["notes"][0] and "calibrated on them" in report["notes"][0]
     assert len(images_trained_on(tmp_path / "again").known) == 70
-    with pytest.raises(InvalidInputError, match="was calibrated, and not trained"):
+    with pytest.raises(InvalidInputError, match="was calibrated or tuned, and not trained"):
         seen_images(PairSettings(start_from=str(out), image_size=8), HybridClassifier.load(out).classes_.tolist())
     none = invoke("calibrate", data, tmp_path / "none", "--model", tmp_path / "again")
     assert none.exit_code == 2 and "calibrated on all of these images" in none.output
@@ -163,6 +164,25 @@ def test_a_copy_is_on_one_side(model: Path, data: Path, tmp_path: Path) -> None:
     groups = _groups(sample)
     assert groups is not None and sorted(np.unique(groups, return_counts=True)[1].tolist())[0] >= 2
     assert _groups(read_sample(data, list(range(10)), (8, 8, 3))) is None
+
+
+def test_photographs_are_averaged_down_for_tiers_of_any_size(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for every other command: more of them are held in memory, and are what is answered later."""
+    for label in "38":
+        (tmp_path / "data" / label).mkdir(parents=True)
+        Image.new("RGB", (300, 200)).save(tmp_path / "data" / label / "0.png")
+    clf = HybridClassifier.load(model)
+    clf.image_shape_, clf.proposer_, clf.denoiser_ = None, Namespace(feature_side=8), Namespace(resolution=20)
+    monkeypatch.setattr(classifier, "choose_classifier", lambda *_, **__: clf)
+
+    def calibrate(_: HybridClassifier, X: list[Image.Image], *__: object, **___: object) -> None:
+        raise InvalidInputError(f"sizes: {[image.size for image in X]}")
+
+    monkeypatch.setattr(HybridClassifier, "calibrate", calibrate)
+    result = invoke("calibrate", tmp_path / "data", tmp_path / "out", "--model", model)
+    assert "sizes: [(100, 67), (100, 67)]" in result.output
 
 
 def test_behind_a_tier_1_the_same_images_give_the_same_answers(model: Path, data: Path, network: str) -> None:

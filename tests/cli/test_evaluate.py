@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from hybridclf import HybridClassifier, Race
 from hybridclf.cli import app
+from hybridclf.cli.evaluate import _read
 from tests.adapters.tiny_pair import specs_of
 
 SHORT = ("--trials", "4", "--quiet")
@@ -97,6 +99,25 @@ def test_tiers_by_name_know_the_classes_of_the_data(text_pair: Path, tmp_path: P
     assert json.loads(result.stdout)["about"]["labels"] == ["cat", "dog"]
 
 
+def test_images_are_read_as_classify_takes_them(tmp_path: Path) -> None:
+    """Tiers of any size are shown photographs averaged down, here to 24 pixels; films are those of the column."""
+    lines = ["path,label,film"]
+    for i in range(4):
+        Image.new("RGB", (100, 75)).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{'cat' if i % 2 else 'dog'},{i // 2}")
+    (tmp_path / "data.csv").write_text("\n".join(lines))
+    clf = HybridClassifier.__new__(HybridClassifier)
+    clf.classes_, clf.image_shape_ = np.array(["cat", "dog"]), None
+    clf.proposer_, clf.denoiser_ = SimpleNamespace(feature_side=8), SimpleNamespace(resolution=6)
+    data = str(tmp_path / "data.csv")
+    found = _read(clf, data, data, [data], None, "film", None, progress=False)
+    (shifted,) = found["shifted"]
+    for images in (found["X"], found["calibrate"][0], shifted.images):
+        assert [image.size for image in images] == [(34, 25)] * 4
+    assert list(found["groups"]) == list(found["calibrate"][2]) == ["0", "0", "1", "1"]
+    assert shifted.units.tolist() == [0, 0, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -104,6 +125,8 @@ def test_tiers_by_name_know_the_classes_of_the_data(text_pair: Path, tmp_path: P
         (["digits", "--model", "cifar10"], "digits has classes that the model does not know: '0', '1'"),
         (["digits", "--proposer", "sklearn:SVC"], "tiers by name come as a pair"),
         (["digits", "--model", "digits", "--group", "film"], "has no column 'film'"),
+        (["nowhere", "--max-loss", "1"], "--max-loss must be a finite number above 0 and below 1"),
+        (["nowhere", "--max-loss", "0.1", "--delta", "0"], "--delta must be a finite number above 0 and below 1"),
     ],
 )
 def test_what_cannot_be_evaluated_is_said_in_a_line(arguments: list[str], said: str, tmp_path: Path) -> None:

@@ -18,10 +18,14 @@ RIGHT, WRONG = np.eye(2), 1 - np.eye(2)
 
 @pytest.fixture
 def lines(tmp_path: Path) -> list[CaptionLine]:
-    for name, colour in (("a", "red"), ("b", "blue")):
-        Image.new("RGB", (8, 6), colour).save(tmp_path / f"{name}.png")
-    images = tmp_path / "a.png", tmp_path / "b.png"
-    return [CaptionLine(n, images, ("of a", "of <b>"), "swap") for n in range(1, 41)]
+    """Forty lines, each of a red and a blue picture of its own."""
+    found = []
+    for n in range(1, 41):
+        images = tmp_path / f"{n}a.png", tmp_path / f"{n}b.png"
+        for path, colour in zip(images, ("red", "blue"), strict=True):
+            Image.new("RGB", (8, 6), colour).save(path)
+        found.append(CaptionLine(n, images, ("of a", "of <b>"), "swap"))
+    return found
 
 
 def report(

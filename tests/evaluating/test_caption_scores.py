@@ -8,6 +8,7 @@ import pytest
 
 from hybridclf.evaluating.caption_lines import CaptionLine
 from hybridclf.evaluating.caption_scores import matches, rows_of
+from hybridclf.metrics import accuracy, accuracy_difference
 
 A, B = Path("a.png"), Path("b.png")
 
@@ -62,3 +63,23 @@ def test_rows_by_kind_and_of_all() -> None:
     assert [row.kind for row in rows_of(lines[:2], scores[:2])] == ["b"] * 3, "one kind alone has no second table"
     three = CaptionLine(1, (A, B, A), ("1", "2", "3"))
     assert [row.chance for row in rows_of([three], [{"m": np.eye(3)}])] == [pytest.approx(1 / 27)] * 2 + [None]
+
+
+def test_lines_about_one_image_belong_together() -> None:
+    """Two lines about each of a hundred images; another has all of them as wrong ones, and joins nothing."""
+    files = [Path(f"{i // 2}.png") for i in range(200)]
+    lines = [CaptionLine(i, (file,), ("right", "wrong")) for i, file in enumerate(files)]
+    films, right = np.arange(200) // 2, np.arange(200) % 3 > 0
+    scores = [
+        {"tier 1": np.array([[1.0, 2 * (i % 4 > 1)]]), "tier 2": np.array([[2.0 * r, 1]])} for i, r in enumerate(right)
+    ]
+    (row,) = rows_of(lines, scores)
+    before = np.arange(200) % 4 < 2
+    assert row.methods["tier 1"] == accuracy(before, groups=films) != accuracy(before)
+    assert row.gains["tier 2"] == accuracy_difference(right, before, groups=films)
+    wrong = CaptionLine(200, (A, *files[:90]), ("of a",))
+    found = rows_of([*lines, wrong], [*scores, {name: np.zeros((91, 1)) for name in scores[0]}])
+    assert {r.score: r for r in found}["text"].methods == row.methods
+    paired = [CaptionLine(0, (A, B), ("1", "2")), CaptionLine(1, (B, files[0]), ("2", "3")), lines[0], lines[9]]
+    of_all = {r.score: r for r in rows_of(paired, [{"m": np.eye(2)}] * 2 + [{"m": np.array([[1.0, 0]])}] * 2)}
+    assert of_all["text"].methods["m"] == accuracy(np.ones(4, dtype=bool), groups=np.array([0, 0, 0, 1]))

@@ -21,6 +21,7 @@ from hybridclf.evaluating import Report, evaluate
 from hybridclf.evaluating.evaluate import _joined
 from hybridclf.evaluating.study import Study
 from hybridclf.fitting.drift import looks_of
+from hybridclf.metrics import accuracy
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +184,10 @@ def test_images_to_calibrate_on_that_are_tested_on_are_left_out(world: Any) -> N
 
 
 def test_images_of_one_group_are_on_one_side_and_count_as_one(world: Any) -> None:
+    """Pairs of two takes of a picture, which are no copies: their answers go together."""
+    rng = np.random.default_rng(0)
     X, y = np.repeat(world.images[:60], 2, axis=0), np.repeat(world.labels[:60], 2)
+    X += 0.1 * rng.standard_normal(X.shape)
     films = np.repeat(np.arange(60), 2)
     grouped = evaluate(world.clf, X, y, trials=2, groups=films)
     alone = evaluate(world.clf, X, y, trials=2)
@@ -198,6 +202,20 @@ def test_images_of_one_group_are_on_one_side_and_count_as_one(world: Any) -> Non
         evaluate(world.clf, X, y, trials=4, groups=films[:50])
     with pytest.raises(InvalidInputError, match=r"images to .* are of one group; give images of at least 2 groups"):
         evaluate(world.clf, X[::2], y[::2], trials=4, groups=np.arange(60) < 30)
+
+
+def test_copies_of_a_picture_count_as_one(world: Any) -> None:
+    """They are one group also where no groups are given, whichever way there are images to calibrate on."""
+    twice = np.repeat(np.arange(60), 2)
+    X, y = world.images[twice], world.labels[twice]
+    grouped, alone = (evaluate(world.clf, X, y, trials=2, groups=groups) for groups in (twice, None))
+    others = world.images[60:], world.labels[60:]
+    with_others = [evaluate(world.clf, X, y, trials=2, calibrate=others, groups=groups) for groups in (twice, None)]
+    for one, other in ((grouped, alone), with_others):
+        assert one.methods[0].accuracy == other.methods[0].accuracy
+        assert one.differences == other.differences and one.recommended == other.recommended
+    right = np.repeat(world.clf.proposer_.predict(world.images[:60].reshape(60, -1)) == world.labels[:60], 2)
+    assert with_others[1].methods[0].accuracy == accuracy(right, groups=twice) != accuracy(right)
 
 
 def test_tables_keep_their_columns(world: Any) -> None:

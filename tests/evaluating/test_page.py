@@ -52,6 +52,7 @@ def test_nothing_is_fetched_and_nothing_is_markup(page: Path) -> None:
     assert [a for a in addresses.found if not a.startswith(("data:", "#"))] == []
     assert not re.search(r"url\((?!#)", text) and "@import" not in text and "<script" not in text
     assert "&lt;b&gt;No markup&lt;/b&gt;." in text
+    assert "Expected calibration error in 15 bins of equal width." in " ".join(text.split())
 
 
 def test_pictures_are_those_of_the_images(report: Report, page: Path) -> None:

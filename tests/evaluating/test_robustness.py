@@ -14,6 +14,7 @@ from hybridclf import InvalidInputError, evaluate
 from hybridclf.evaluating.robustness import BaselineResult, effective_robustness, fit_line, read_baselines
 from hybridclf.evaluating.shift import AS_GIVEN
 from hybridclf.evaluating.shifted import Shifted
+from hybridclf.metrics import Interval, accuracy
 
 
 def made(n: int = 8) -> list[BaselineResult]:
@@ -35,13 +36,27 @@ def test_the_interval_covers() -> None:
     true = 0.8, float(line(np.array(0.8)))
     covered = 0
     for _ in range(200):
-        clean, shifted = rng.binomial(n, true) / n
-        found = effective_robustness(line, (float(clean), n), (float(shifted), n))
+        clean, shifted = (of(right, n) for right in rng.binomial(n, true))
+        found = effective_robustness(line, clean, shifted, n)
         covered += found.low <= 0 <= found.high
-    assert 180 <= covered <= 200
-    above = effective_robustness(line, (0.8, n), (true[1] + 0.1, n))
-    assert above.value == pytest.approx(0.1) and above.low > 0
-    assert np.isfinite(effective_robustness(line, (1.0, n), (0.0, n)).low)
+    assert 180 <= covered <= 199
+    above = effective_robustness(line, of(320, n), of(round(true[1] * n) + 40, n), n)
+    assert above.value == pytest.approx(0.1, abs=0.5 / n) and above.low > 0
+    assert np.isfinite(effective_robustness(line, of(n, n), of(0, n), n).low)
+
+
+def of(right: int, n: int) -> Interval:
+    return accuracy(np.arange(n) < right)
+
+
+def test_the_interval_allows_for_groups() -> None:
+    """Of 40 films of ten frames each, of which all are right or none, there are 40 answers and not 400."""
+    line, films = fit_line(made()), np.arange(400) // 10
+    clean, shifted = (accuracy(films < right, groups=films) for right in (32, 20))
+    grouped = effective_robustness(line, clean, shifted, 400)
+    alone = effective_robustness(line, of(320, 400), of(200, 400), 400)
+    assert grouped.value == alone.value
+    assert grouped.high - grouped.low == pytest.approx(np.sqrt(10) * (alone.high - alone.low), rel=0.1)
 
 
 @pytest.mark.parametrize("baselines", [[], made(1), [BaselineResult("a", 0.5, 0.4), BaselineResult("b", 0.5, 0.3)]])
@@ -54,7 +69,7 @@ def test_files(tmp_path: Path) -> None:
     path = tmp_path / "known.csv"
     path.write_text("name,clean,shifted\nresnet50,75,62.5\nvit,0.5,80\n")
     assert read_baselines(path) == [BaselineResult("resnet50", 0.75, 0.625), BaselineResult("vit", 0.005, 0.8)]
-    path.write_text("name,clean,shifted\nresnet50,0.761,0.633\n")
+    path.write_text("name,clean,shifted\nresnet50,0.761,0.633\n", encoding="utf-8-sig")  # as Excel saves it
     assert read_baselines(path) == [BaselineResult("resnet50", 0.761, 0.633)]
     for content in ("name,clean\na,1\n", "name,clean,shifted\na,many,2\n", "name,clean,shifted\na,50,0\n"):
         path.write_text(content)
@@ -85,7 +100,7 @@ def test_a_report(world: Any) -> None:
     line = fit_line(baselines)
     hybrid = report.verdict.difference.method
     before, after = by_name[AS_GIVEN, hybrid], by_name["noisy", hybrid]
-    expected = effective_robustness(line, (before.accuracy.value, before.n), (after.accuracy.value, after.n))
+    expected = effective_robustness(line, before.accuracy, after.accuracy, before.n)
     assert after.beyond_line is not None and after.beyond_line.value == pytest.approx(expected.value)
     assert by_name["noisy", "few"].beyond_line is None and before.beyond_line is None
     figure = report.figures[-1]
@@ -93,18 +108,23 @@ def test_a_report(world: Any) -> None:
     assert "beyond" in str(report)
 
 
-def test_intervals_of_baselines_and_of_corrupted_copies_allow_for_groups(world: Any) -> None:
+def test_intervals_of_baselines_and_of_shifted_images_allow_for_groups(world: Any) -> None:
     """A baseline that answers as tier 1 has its interval, as given and, beside it, in the main table."""
-    twice, films = np.repeat(np.arange(60), 2), np.repeat(np.arange(60), 2)
-    X, y = world.images[twice], world.labels[twice]
+    X, y, films = world.images, world.labels, np.arange(120) // 2
     named = {"own": world.clf.proposer_, "again": world.clf.proposer_}
-    shifted = [Shifted("same", X, y, units=films), Shifted("alone", X, y)]
+    twice = np.repeat(np.arange(120), 2)
+    shifted = [Shifted("same", X, y, units=films), Shifted("alone", X, y), Shifted("copies", X[twice], y[twice])]
     report = evaluate(world.clf, X, y, trials=4, groups=films, shifted=shifted, baselines=named)
     by_name = {(row.source, row.method): row.accuracy for row in report.shifts}
     assert by_name[AS_GIVEN, "own"] == by_name[AS_GIVEN, "tier 1"]
-    together, alone = by_name["same", "tier 1"], by_name["alone", "tier 1"]
-    assert together.value == alone.value and together.high - together.low > alone.high - alone.low
-    assert by_name["same", "own"] == together
+    right = world.clf.proposer_.predict(X.reshape(120, -1)) == y
+    expected = {
+        "same": accuracy(right, groups=films),
+        "alone": accuracy(right),
+        "copies": accuracy(right[twice], groups=twice),
+    }
+    for source, interval in expected.items():
+        assert by_name[source, "tier 1"] == by_name[source, "own"] == interval
 
 
 def test_baselines_without_a_line(world: Any) -> None:

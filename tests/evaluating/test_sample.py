@@ -1,6 +1,7 @@
 """Samples: every class in proportion, copies and groups on one side, and what is refused."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from hybridclf.data.holding_out import digests
 from hybridclf.errors import InvalidInputError, UnknownLabelError
 from hybridclf.evaluating import sample as module
-from hybridclf.evaluating.sample import TrainedOn, calibration_share, notes_on, read_sample, stratified
+from hybridclf.evaluating.sample import TrainedOn, calibration_share, notes_on, picture_groups, read_sample, stratified
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
@@ -98,6 +99,10 @@ def test_csv_and_parquet_with_groups(tmp_path: Path, folder: Path) -> None:
     pq.write_table(pa.table(columns), tmp_path / "table.parquet")
     again = read_sample(tmp_path / "table.parquet", ["cat", "dog"], (16, 16, 3), group="film", n_images=20)
     assert len(again.images) == 20 and again.n_listed == 40
+    assert [again.groups.tolist(), list(again.y)] == [
+        np.unique([i // 4 for i in again.positions], return_inverse=True)[1].tolist(),
+        [found.y[i] for i in again.positions],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -178,9 +183,31 @@ def test_images_that_a_model_was_trained_on_are_left_out(folder: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("shape", [(64,), (8, 8, 2)])
+def test_models_that_take_no_image_files(folder: Path, shape: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidInputError, match=r"the model takes .*, which image files cannot be made into"):
+        read_sample(folder, ["cat", "dog"], shape)
+
+
+def test_a_table_without_rows(tmp_path: Path) -> None:
+    label = {"names": ["cat", "dog"], "_type": "ClassLabel"}
+    features = json.dumps({"info": {"features": {"image": {"_type": "Image"}, "label": label}}})
+    struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema([("image", struct), ("label", pa.int64())], metadata={"huggingface": features})
+    pq.write_table(schema.empty_table(), tmp_path / "none.parquet")
+    with pytest.raises(InvalidInputError, match=r"none\.parquet lists no image; give one that has labelled images"):
+        read_sample(tmp_path / "none.parquet", ["cat", "dog"], (8, 8, 3))
+
+
 def test_large_images_of_any_size_are_averaged_down(tmp_path: Path) -> None:
     for name, size in (("cat", (90, 70)), ("dog", (90, 30))):
         (tmp_path / name).mkdir()
         Image.new("RGB", size).save(tmp_path / name / "0.png")
     found = read_sample(tmp_path, ["cat", "dog"], None, side=20)
     assert [image.size for image in found.images] == [(30, 24), (90, 30)]
+
+
+def test_copies_of_a_picture_are_of_one_group_and_equal_rows_need_not_be() -> None:
+    alone = np.arange(4)
+    assert len(np.unique(picture_groups(np.zeros((4, 8, 8, 1)), alone))) == 1
+    assert picture_groups(np.zeros((4, 3)), alone) is alone

@@ -18,6 +18,13 @@ def test_shape_bias_by_hand() -> None:
     textures = ["dog", "dog", "dog", "cat", None]
     assert shape_bias(labels, shapes, textures) == accuracy(np.array([True, False, True]))
     assert shape_bias(["cow"], ["cat"], ["dog"]) is None
+    films = np.array([7, 7, 8, 8, 8])
+    assert shape_bias(labels[:2] * 4, ["cat"] * 8, ["dog"] * 8, np.arange(8) // 2) == accuracy(
+        np.array([True, False] * 4), groups=np.arange(8) // 2
+    )
+    assert shape_bias(labels, shapes, textures, films) == accuracy(
+        np.array([True, False, True]), groups=films[[0, 1, 4]]
+    )
 
 
 def test_the_worst_group_by_hand() -> None:
@@ -27,6 +34,9 @@ def test_the_worst_group_by_hand() -> None:
     assert found is not None and (found.group, found.n, found.accuracy.value) == ("b", 20, 0.5)
     assert worst_group(right[:9], groups[:9]) is None
     assert found.accuracy == accuracy(right[10:30], 1 - 0.05 / 2)  # the lowest of two groups of enough images
+    films = np.arange(49) // 4
+    grouped = worst_group(right, groups, films)
+    assert grouped is not None and grouped.accuracy == accuracy(right[10:30], 1 - 0.05 / 2, films[10:30])
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +79,26 @@ def test_a_report_has_them(report: Report, tmp_path: Path) -> None:
     assert len(found) == 9 and found[3]["worst_group"]["n"] == 60 and found[0]["shape_bias"] is None
     pytest.importorskip("jinja2")
     assert 'id="shifts"' in report.to_html()
+
+
+def test_recordings_are_kept_by_their_images(world: Any, tmp_path: Path) -> None:
+    """Further images, before those that were asked about, and other labels of these, have folders of their own."""
+    X, y = world.images, world.labels
+    first, more = Shifted("first", X + 0.1, y), Shifted("more", X - 0.1, y)
+
+    def asked(*shifted: Shifted) -> set[Path]:
+        evaluate(world.clf, X, y, trials=2, folder=tmp_path / "recording", shifted=shifted)
+        return {path for path in (tmp_path / "recording-shifted").rglob("*") if path.is_file()}
+
+    kept = asked(first)
+    times = {path: path.stat().st_mtime_ns for path in kept}
+    both = asked(more, first)
+    assert len({path.parent for path in both}) == 2 and kept < both
+    assert {path: path.stat().st_mtime_ns for path in kept} == times
+    chunk = next(path for path in sorted(kept) if path.suffix == ".safetensors")
+    chunk.unlink()  # as if it had been interrupted
+    assert asked(more, first) == both
+    assert len({path.parent for path in asked(Shifted("first", X + 0.1, np.roll(y, 1)))}) == 3
 
 
 def test_labels_that_the_classifier_does_not_know(world: Any) -> None:

@@ -15,9 +15,9 @@ from ...reranking.allocation import FixedTrials
 from ...reranking.trials import TrialPlan
 from ..errors_by_objective import AllErrors
 from ..study import Study
+from ..wording import against, as_list, percent
 from .drawing import Figure, drawn
 from .tier_2 import right_by_error
-from .wording import against, as_list, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

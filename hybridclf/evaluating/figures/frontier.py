@@ -8,6 +8,7 @@ import numpy as np
 
 from ...demo.style import GREY, colour_of, new_figure
 from ..study import Study
+from ..wording import ratio
 from .drawing import Figure, drawn
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def frontier(study: Study) -> Figure:
     ]
     best = [row for row, keep in zip(rows, undominated(rows), strict=True) if keep]
     best.sort(key=lambda row: row["time"])
-    named = "; ".join(f"{r['method']}, {100 * r['accuracy'][0]:.1f} % at {_times(r['time'])}" for r in best)
+    named = "; ".join(f"{r['method']}, {100 * r['accuracy'][0]:.1f} % at {ratio(r['time'])} x" for r in best)
     return Figure("frontier", f"Worth its time: {named}", "", rows, drawn(lambda: _draw(rows)))
 
 
@@ -38,10 +39,6 @@ def undominated(rows: Sequence[Any]) -> list[bool]:
     """Mask of the rows on the frontier: no other row is as accurate and as fast, and better in one of the two."""
     points = [(row["accuracy"][0], -row["time"]) for row in rows]
     return [not any(o[0] >= p[0] and o[1] >= p[1] and o != p for o in points) for p in points]
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:,.0f} x" if ratio >= 9.5 else f"{ratio:.1f} x"
 
 
 def _draw(rows: Sequence[Any]) -> "Drawing":

@@ -4,10 +4,10 @@ import numpy as np
 
 from ..recording import Recording
 from ..study import Study
+from ..wording import against, percent
 from .drawing import Figure, drawn
 from .scaling import draw_scaling, scaling_rows
 from .tier_2 import right_by_error, trial_counts
-from .wording import against, percent
 
 __all__ = ["objectives", "vlb_weights"]
 

@@ -15,9 +15,9 @@ from ...errors import InvalidInputError
 from ...proposer import aligned_log_proba
 from ...utils.progress import progress_bar
 from ..study import Study
+from ..wording import percent
 from .asking import Asking
 from .drawing import Figure
-from .wording import percent
 
 __all__ = ["coarser", "resolution"]
 

@@ -8,8 +8,8 @@ import numpy as np
 from ...demo.style import GREY, colour_of, new_figure
 from ..robustness import BaselineResult, fit_line
 from ..shift import AS_GIVEN, ShiftRow, baseline_results
+from ..wording import as_list, points
 from .drawing import Figure, drawn
-from .wording import as_list, points
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

@@ -9,8 +9,8 @@ from ...demo.style import GREY, new_figure
 from ...metrics import Interval, accuracy, accuracy_difference
 from ..methods import Method, replay
 from ..recording import Recording
+from ..wording import as_list, points
 from .drawing import styles
-from .wording import as_list, points
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

@@ -7,8 +7,8 @@ import numpy as np
 
 from ...demo.style import new_figure
 from ...metrics import accuracy, accuracy_difference
+from ..wording import as_list
 from .drawing import styles
-from .wording import as_list
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

@@ -8,10 +8,10 @@ from ...denoising.weighting import paired_gaps
 from ...reranking.trials import InformativeOrder
 from ..recording import Recording
 from ..study import Study
+from ..wording import against, percent
 from .drawing import Figure, drawn
 from .scaling import Curves, draw_scaling, scaling_rows
 from .tier_2 import right_by_error, trial_counts
-from .wording import against, percent
 
 __all__ = ["around", "strategies"]
 

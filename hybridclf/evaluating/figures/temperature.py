@@ -16,9 +16,9 @@ from ...reranking.allocation import PairedTTest
 from ..methods import Method, replay
 from ..recording import Recording
 from ..study import Study
+from ..wording import as_list
 from .drawing import Figure, drawn
 from .reliability import draw_bins
-from .wording import as_list
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -52,17 +52,17 @@ class Answered(NamedTuple):
 def temperature(study: Study) -> Figure:
     """Expected calibration error of three confidences: softmax, softmax at a temperature, and Platt-scaled call counts.
 
-    Temperature and scaling are fitted on the images for calibration. Images with errors that are not finite are left
-    out, as their answers are tier 1's.
+    Temperature and scaling are fitted on the images for calibration. Images whose answers are tier 1's are left out:
+    novel ones, and those with errors that are not finite.
     """
-    calibration, test = _finite(study.calibration), _finite(study.test)
+    calibration, test = _by_tier_2(study.calibration), _by_tier_2(study.test)
     sharpness = inverse_temperature(_scores(study, calibration), calibration.hit)
     answered = {
         "softmax": _by_softmax(study, test, 1.0),
         "temperature": _by_softmax(study, test, sharpness),
         "call counts": _by_calls(study, calibration, test),
     }
-    errors, difference = _calibration_errors(answered, study.seed)
+    errors, difference = _calibration_errors(answered, test.units, study.seed)
     rows = [
         {
             "confidence": name,
@@ -76,7 +76,9 @@ def temperature(study: Study) -> Figure:
     word = "better than" if difference.high < 0 else "worse than" if difference.low > 0 else "not told from"
     listed = ", ".join(f"{name} {e.value:.3f} ({e.low:.3f} to {e.high:.3f})" for name, e in errors.items())
     title = f"Call counts are {word} a temperature as a confidence; expected calibration error: {listed}"
-    return Figure("temperature", title, "the calibration of arXiv 2303.15233", rows, drawn(lambda: _draw(answered)))
+    return Figure(
+        "temperature", title, "the calibration of arXiv 2303.15233", rows, drawn(lambda: _draw(answered, test.units))
+    )
 
 
 def inverse_temperature(scores: np.ndarray, hit: np.ndarray) -> float:
@@ -92,8 +94,8 @@ def inverse_temperature(scores: np.ndarray, hit: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(-8, 12), method="bounded").x))
 
 
-def _finite(recording: Recording) -> Recording:
-    return recording.select(np.isfinite(recording.errors["l2"]).all(axis=(1, 2)))
+def _by_tier_2(recording: Recording) -> Recording:
+    return recording.select(np.isfinite(recording.errors["l2"]).all(axis=(1, 2)) & ~recording.novel)
 
 
 def _scores(study: Study, recording: Recording) -> np.ndarray:
@@ -123,16 +125,20 @@ def _by_calls(study: Study, calibration: Recording, test: Recording) -> Answered
     return Answered(confidence, now.label == test.y)
 
 
-def _calibration_errors(answered: Mapping[str, Answered], seed: int) -> tuple[dict[str, Interval], Interval]:
+def _calibration_errors(
+    answered: Mapping[str, Answered], units: np.ndarray, seed: int
+) -> tuple[dict[str, Interval], Interval]:
     """The error of each confidence, and by how much call counts exceed the temperature, by a paired bootstrap.
 
-    Resampling raises this error, so that its spread alone makes the interval: two standard deviations to each side.
+    Groups are drawn whole, by their numbers `[n]`. Resampling raises this error, so that its spread alone makes the
+    interval: two standard deviations to each side.
     """
-    n, rng = len(answered["softmax"].right), np.random.default_rng(seed)
+    n, rng = int(units.max()) + 1, np.random.default_rng(seed)
     own = np.array([expected_calibration_error(*a) for a in answered.values()])
     samples = np.empty((N_RESAMPLES, len(own)))
     for sample in samples:
-        images = rng.integers(n, size=n)
+        times = np.bincount(rng.integers(n, size=n), minlength=n)
+        images = np.repeat(np.arange(len(units)), times[units])
         sample[:] = [expected_calibration_error(a.confidence[images], a.right[images]) for a in answered.values()]
     reach = 1.96 * samples.std(axis=0)
     intervals = {
@@ -143,11 +149,11 @@ def _calibration_errors(answered: Mapping[str, Answered], seed: int) -> tuple[di
     return intervals, Interval(value, value - half, value + half)
 
 
-def _draw(answered: Mapping[str, Answered]) -> "Drawing":
+def _draw(answered: Mapping[str, Answered], units: np.ndarray) -> "Drawing":
     figure = new_figure(9.6, 3.4)
     panels = figure.subplots(1, len(answered), sharex=True, sharey=True)
     for axes, (name, own), colour in zip(panels, answered.items(), COLOURS, strict=False):
-        draw_bins(axes, equal_count_bins(*own, N_BINS), fmt="o", color=colour, markersize=5)
+        draw_bins(axes, equal_count_bins(*own, N_BINS), *own, units, fmt="o", color=colour, markersize=5)
         axes.set_title(name, fontsize=9.5)
     panels[0].set_ylabel("accuracy (95 % interval)")
     return figure

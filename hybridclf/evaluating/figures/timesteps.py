@@ -9,9 +9,9 @@ from ...demo.style import BLUE, GREY, new_figure
 from ...metrics import mean_interval
 from ..recording import Recording
 from ..study import Study
+from ..wording import as_list, percent
 from .drawing import Figure, drawn
 from .tier_2 import right_by_error
-from .wording import as_list, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

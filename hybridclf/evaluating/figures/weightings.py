@@ -2,10 +2,10 @@
 
 from ...denoising.weighting import BinnedWeights, Weighting, heuristic_weights, uniform_weights
 from ..study import Study
+from ..wording import against, percent
 from .drawing import Figure, drawn
 from .scaling import draw_scaling, scaling_rows
 from .tier_2 import right_by_error, trial_counts
-from .wording import against, percent
 
 __all__ = ["weightings"]
 

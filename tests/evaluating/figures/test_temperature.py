@@ -1,6 +1,7 @@
 """Confidence of tier 2 alone."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -44,6 +45,26 @@ def test_images_without_finite_errors_are_left_out(make_study: Callable[..., Stu
     study.recording.errors["l2"][[0, 1, 3], 2, 0] = np.nan
     figure = make_figure("temperature", study)
     assert {row["images"] for row in figure.rows} == {43}
+
+
+def test_novel_images_are_left_out(make_study: Callable[..., Study]) -> None:
+    """Tier 1 answers them without an evaluation."""
+    study = make_study()
+    study.recording.novel[[0, 1, 3]] = True
+    assert {row["images"] for row in make_figure("temperature", study).rows} == {43}
+
+
+def test_intervals_allow_for_groups(make_study: Callable[..., Study]) -> None:
+    """Every image nine times over: the intervals are those of a few pictures, three times as wide."""
+    study = make_study()
+    films = np.arange(90) // 2 % 5 * 2 + np.arange(90) % 2  # five pictures to calibrate on, and five to test on
+    first = study.recording.select(films)
+    widths = []
+    for groups in (None, films):
+        copies = Study(study.clf, study.items, replace(first, groups=groups), study.calibrating)
+        _, low, high = make_figure("temperature", copies).rows[0]["calibration_error"]
+        widths.append(high - low)
+    assert widths[1] == pytest.approx(3 * widths[0], rel=0.1)
 
 
 def test_all_right_on_the_images_for_calibration(make_study: Callable[..., Study], study: Study) -> None:

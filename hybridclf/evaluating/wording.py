@@ -1,12 +1,12 @@
-"""Numbers of figures, as plain JSON and in words."""
+"""Numbers of reports and figures, as plain JSON and in words."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from ...metrics import Interval, accuracy_difference
+from ..metrics import Interval, accuracy_difference
 
-__all__ = ["against", "as_list", "percent", "points"]
+__all__ = ["against", "as_list", "count", "percent", "percent_in", "points", "ratio"]
 
 
 def as_list(interval: Interval) -> list[float]:
@@ -17,6 +17,22 @@ def as_list(interval: Interval) -> list[float]:
 def percent(share: float) -> str:
     """A share in [0, 1] as "88.1 %"."""
     return f"{100 * share:.1f} %"
+
+
+def percent_in(interval: Interval, sign: str = "") -> str:
+    """A share with its interval as "88.1 [85.0, 90.7]", in percent; a difference of two takes the sign "+"."""
+    value, low, high = (100 * v for v in as_list(interval))
+    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+
+
+def count(value: float) -> str:
+    """A mean number of things as "12.3", or "1,234" from a hundred on."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def ratio(value: float) -> str:
+    """A ratio as "1.2", or "12" where that is as telling."""
+    return f"{value:,.0f}" if value >= 9.5 else f"{value:.1f}"
 
 
 def points(difference: Interval) -> str:

@@ -4,10 +4,11 @@
         [--rival WORK]
 
 DATA holds cifar10-test.parquet. Nothing is fitted: `HybridClassifier.decide` answers, as `hybridclf classify` does, and
-tier 1 beside it. Tier 2 alone is asked about the first `--alone` images, in 16 trials of every class; the first
-`--shifted` ones also come under 40 corruptions. With `--rival`, a second network of tier 1's kind is trained in WORK on
-DATA's cifar10-train.parquet, from another seed and for tier 1's steps. It is asked wherever the hybrid asks tier 2, its
-weight fitted on the images of the hybrid's fusion. Writes `benchmarks/results/cifar10/as-shipped.json`, prints a table.
+tier 1 at its fitted temperature beside it. Tier 2 alone is asked about the first `--alone` images, in 16 trials of
+every class; the first `--shifted` ones also come under 40 corruptions. With `--rival`, a second network of tier 1's
+kind is trained in WORK on DATA's cifar10-train.parquet, from another seed and for tier 1's steps. It is asked wherever
+the hybrid asks tier 2, its weight fitted on the images of the hybrid's fusion. Writes
+`benchmarks/results/cifar10/as-shipped.json`, prints a table.
 """
 
 import argparse
@@ -53,19 +54,23 @@ class Rival:
         settings = images.settings
         self.network = trained(images, work, 60 * settings.minutes, (settings.proposer,), log["n_steps"]["proposer"])
         fit_on, labels = images.some_held_out(fusion)
-        self.cascade = Cascade(*self._log_proba(fit_on), np.searchsorted(clf.classes_, labels))
+        (first, second), y = self._log_proba(fit_on), np.searchsorted(clf.classes_, labels)
+        self.cascade, self.alone = Cascade(first, second, y), Fusion().tempered(second, y)
 
     def _log_proba(self, images: np.ndarray) -> list[np.ndarray]:
         """Log-probabilities `[n, C]` of tier 1 and of the rival."""
         return [aligned_log_proba(p, images, self.clf.classes_) for p in (self.clf.proposer_, self.network)]
 
     def posteriors(self, images: np.ndarray, asked: np.ndarray) -> dict[str, np.ndarray]:
-        """Posteriors `[n, C]` of both networks where the rival is asked, of both everywhere, and of the rival alone."""
+        """Posteriors `[n, C]` of both networks where the rival is asked, of both everywhere, and of the rival alone.
+
+        Each has temperatures that are fitted on the same images.
+        """
         first, second = self._log_proba(images)
         prior, everywhere = self.clf.fusion_.prior(first), np.ones(len(images), dtype=bool)
         both = {"rival": asked, "rival, always": everywhere}
         found = {name: self.cascade(prior, first, second, where) for name, where in both.items()}
-        return found | {"rival, alone": np.exp(second)}
+        return found | {"rival, alone": self.alone.prior(second)}
 
 
 def answered(
@@ -73,7 +78,7 @@ def answered(
 ) -> dict[str, Any]:
     """Answers by method, which are right and how sure, and what the hybrid cost."""
     begin = time.perf_counter()
-    first = np.exp(aligned_log_proba(clf.proposer_, images, clf.classes_))
+    first = clf.fusion_.prior(aligned_log_proba(clf.proposer_, images, clf.classes_))
     middle = time.perf_counter()
     posterior, results = clf.decide(images)
     seconds = middle - begin, time.perf_counter() - middle

@@ -5,18 +5,20 @@
 
 DATA holds NAME-train.parquet and NAME-test.parquet, in the layout of a Hugging Face image dataset. Further files
 NAME-test*.parquet, and test files of the same classes that have no training images, are shifted data: rows of their
-own. WORK keeps all models and answers; an interrupted run goes on there.
+own. WORK keeps all models and answers; an interrupted run goes on there, with the same minutes and network.
 
 For every training set `hybridclf train` makes a pair in the minutes given, its tier 1 from nothing; the rival is a
-second network of tier 1's kind that trains for tier 2's time, and is asked wherever the hybrid asks tier 2. With
-`--pretrained`, a linear classifier on a pretrained network's features stands beside them, and a pair behind it.
-Tier 2 alone has 16 trials. Every method answers for the same images, at most `--images` of a test set.
+second network of tier 1's kind that trains for tier 2's time. It is asked where tier 1's calibrated probability is
+below 0.95, whether the hybrid asks tier 2 there or not. With `--pretrained`, a linear classifier on a pretrained
+network's features stands beside them, and a pair behind it. Tier 2 alone has 16 trials. Every method answers for the
+same images, at most `--images` of a test set; they are corrupted in the largest size that a method takes.
 
 Writes `benchmarks/results/worth.json` and `worth.png`, prints a table.
 """
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +35,13 @@ from hybridclf.pair_training.checkpoint import save_json
 RESULTS = Path(__file__).parent / "results"
 
 
-def answered(row: Row, contenders: Contenders, asked: Questions, photos: np.ndarray | None) -> dict[str, np.ndarray]:
+def answered(row: Row, contenders: Contenders, asked: Questions) -> dict[str, np.ndarray]:
     """Answers to one row, which are kept in the contenders' folder."""
-    path = contenders.folder / f"{row.kind}-{row.test.stem}-{len(asked.y)}.npz"
+    beside = re.sub(r"\W+", "-", contenders.pretrained or "nothing")
+    path = contenders.folder / f"{row.kind}-{row.test.stem}-{len(asked.y)}-beside-{beside}.npz"
     if not path.exists():
         whole = path.with_suffix(".part.npz")
-        np.savez(whole, **contenders.answers(asked.pixels, photos))
+        np.savez(whole, **contenders.answers(asked.pixels, asked.photos))
         whole.replace(path)
     with np.load(path) as answers:
         return dict(answers)
@@ -67,12 +70,10 @@ def main(arguments: list[str] | None = None) -> None:
         folder = args.work / row.training.replace(", ", "-").replace(" ", "-")
         if contenders is None or contenders.folder != folder:
             contenders = Contenders(row, folder, args.minutes, args.pretrained)
-        asked = questions(row, contenders.side, args.images, contenders.pair.classes_)
-        side = contenders.photo_side
-        photos = None if side is None else questions(row, side, args.images, contenders.pair.classes_).pixels
-        found[row.name] = {"kind": row.kind} | summary(answered(row, contenders, asked, photos), asked)
+        asked = questions(row, contenders.side, args.images, contenders.pair.classes_, contenders.photo_side)
+        found[row.name] = {"kind": row.kind} | summary(answered(row, contenders, asked), asked)
         if row.training not in costs:
-            costs[row.training] = contenders.costs(asked.pixels, photos)
+            costs[row.training] = contenders.costs(asked.pixels, asked.photos)
         report = {"machine": machine(as_device("auto")), "minutes": args.minutes, "verdict": verdict(found)}
         save_json(args.out / "worth.json", report | {"costs": costs, "rows": found})
     picture(found).savefig(args.out / "worth.png")

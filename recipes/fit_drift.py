@@ -1,10 +1,10 @@
 """Fit what the embedded pairs know of drift and novelty, and write it into their model.json; nothing else changes:
 
-    python recipes/fit_drift.py digits                       # trains the pair again, about two minutes
-    python recipes/fit_drift.py cifar10 cifar10-train.parquet
+    python -m recipes.fit_drift digits                       # trains the pair again, about two minutes
+    python -m recipes.fit_drift cifar10 cifar10-train.parquet
 
-A pair of images is fitted on those of its training file that were held out of its training, digits on out-of-fold
-answers, as its fusion was.
+A pair of images is fitted on the held-out images of its training file that its fusion was fitted on, digits on
+out-of-fold answers, as its fusion was.
 """
 
 import argparse
@@ -17,14 +17,11 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import hybridclf
+from benchmarks.cifar.training_images import training_images
 from hybridclf import HybridClassifier
-from hybridclf.data.datasets import load_labelled
-from hybridclf.devices import as_device
 from hybridclf.fitting.cross_fit import pixel_span
 from hybridclf.fitting.drift import Drift, DriftSample
 from hybridclf.fitting.outliers import NoveltyTest
-from hybridclf.pair_training.train_pair import stored_settings, trained_on
-from hybridclf.pair_training.training_data import TrainingData
 
 PRETRAINED = Path(hybridclf.__file__).parent / "pretrained"
 
@@ -43,10 +40,8 @@ def fitted_digits() -> Fitted:
 
 def fitted_pair(folder: Path, source: Path) -> Fitted:
     """On the held-out images that the pair's fusion was fitted on."""
-    settings = stored_settings(json.loads((folder / "training" / "log.json").read_text(encoding="utf-8")))
-    images = load_labelled(source, settings.image_size, progress=True)
-    data = TrainingData.of(images, as_device("cpu"), True, settings, False, trained_on(folder))
-    pixels, labels = data.some_held_out(data.fit_on)
+    data, fusion = training_images(source, folder, "cpu")
+    pixels, labels = data.some_held_out(fusion)
     clf, span = HybridClassifier.load(folder), pixel_span(pixels)
     assert span is not None  # they are images
     numbers = np.searchsorted(clf.classes_, labels)

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def fit(
 
     nothing = torch.zeros(1)
     trainer = Trainer(model, nothing, nothing.long(), loss, config, n_steps, seed=0)
-    about = {"n_steps": n_steps, "recipe": recipe}
+    about = {"n_steps": n_steps, "recipe": recipe, "config": asdict(config)}
     if weights.exists():
         if (was := json.loads(settings.read_text())) != about:
             raise SystemExit(f"{path} is of a training with {was}, not {about}; move it, or train as it was")

@@ -1,8 +1,8 @@
-"""Give the embedded pair for photographs a new tier 1: `python recipes/train_cifar10.py cifar10-train.parquet WORK`.
+"""Give the embedded pair for photographs a new tier 1: `python -m recipes.train_cifar10 cifar10-train.parquet WORK`.
 
 WORK gets the pair, or goes on with its training. Tier 1 is trained on the images that the embedded pair was trained
-on, and copies of these, for `--minutes`; tier 2 stays as it is. Weights are rounded, the fusion is fitted anew on
-2,000 of the other images, and both tiers are measured on 500 more. WORK without `training/loss.png` is what
+on, and copies of these, for `--minutes`; tier 2 stays as it is. Weights are rounded, the fusion is fitted anew on as
+many of the other images as before, and both tiers are measured on 500 more. WORK without `training/loss.png` is what
 `hybridclf/pretrained/cifar10` holds, beside its card.
 """
 
@@ -11,28 +11,25 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from round_weights import rounded
 from torch import nn
 
+from benchmarks.cifar.training_images import training_images
 from hybridclf import HybridClassifier
-from hybridclf.data.datasets import load_labelled
 from hybridclf.data.holding_out import pack
-from hybridclf.devices import as_device, has_bf16
+from hybridclf.devices import has_bf16
 from hybridclf.pair_training.finish import finish
 from hybridclf.pair_training.networks import new_trainable
 from hybridclf.pair_training.provenance import versions
 from hybridclf.pair_training.recipe import proposer_job
 from hybridclf.pair_training.run import TrainingRun
-from hybridclf.pair_training.settings import stored_settings
-from hybridclf.pair_training.start_from import trained_on
 from hybridclf.pair_training.tier_1 import NetworkTier1
 from hybridclf.pair_training.time_budget import TimeBudget
-from hybridclf.pair_training.training_data import TrainingData
 from hybridclf.pretrained.catalog import model_folder
 
-PROPOSER, N_FUSION = "timm:convnet64", 2000
+from .round_weights import rounded
+
+PROPOSER = "timm:convnet64"
 
 BITS = 8
 """Significant bits of the weights, which compress to less in a wheel.
@@ -40,17 +37,6 @@ BITS = 8
 With its tier 2 rounded so, the pair before gave 1,000 test images the same classes; posteriors changed by 0.0002 in the
 mean.
 """
-
-
-def training_data(source: Path, folder: Path, log: dict) -> TrainingData:
-    """Split the images as the pair's training did; more of those held out are for the fusion."""
-    settings = replace(stored_settings(log), proposer=PROPOSER)
-    images = load_labelled(source, settings.image_size, progress=True)
-    data = TrainingData.of(images, as_device("cpu"), True, settings, seen=trained_on(folder))
-    if len(np.setdiff1d(trained_on(folder), data.digests)):
-        raise SystemExit(f"{source} lacks images that {folder} was trained on")
-    others = np.setdiff1d(np.arange(len(data.held_out)), data.measure_on)
-    return replace(data, fit_on=np.concatenate([data.fit_on, np.setdiff1d(others, data.fit_on)])[:N_FUSION])
 
 
 @torch.no_grad()
@@ -69,7 +55,9 @@ def main() -> None:
     args = parser.parse_args()
     folder = model_folder("cifar10")
     before = json.loads((folder / "training" / "log.json").read_text(encoding="utf-8"))
-    data = training_data(args.source, folder, before)
+    data, fusion = training_images(args.source, folder, "cpu")
+    # more of those held out are for the fusion
+    data = replace(data, settings=replace(data.settings, proposer=PROPOSER), fit_on=fusion)
     trainable = new_trainable(data, PROPOSER)
     tier_1 = NetworkTier1(trainable, proposer_job(data, trainable.network))
     earlier = before["settings"]

@@ -51,7 +51,7 @@ PARTS = 30
 """Of the scenes to train on."""
 
 CLIP_STEPS, CLIP_BATCH = 900, 256
-DECODER_STEPS = 600
+DECODER_STEPS, DECODER_BATCH = 600, 64
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -131,7 +131,8 @@ def train_clip(work: Path, pictures: data.Pictures, tokens: Tensor, n_words: int
         logits, right = scale * image.float() @ text.float().T, torch.arange(len(chosen), device=DEVICE)
         return {"contrastive": (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2}
 
-    return fit(work / "clip", model, loss_at, CLIP_STEPS, TrainerConfig(learning_rate=1e-3, ema_decay=0.998))
+    config = TrainerConfig(learning_rate=1e-3, ema_decay=0.998)
+    return fit(work / "clip", model, loss_at, CLIP_STEPS, config, recipe={"batch": CLIP_BATCH, "seed": SEED})
 
 
 # --- tier 2 -----------------------------------------------------------------------------------------------------------
@@ -157,7 +158,7 @@ def train_decoder(work: Path, model: models.AutoencoderKL, pictures: data.Pictur
         part.requires_grad_(True)
 
     def loss_at(step: int) -> dict[str, Tensor]:
-        chosen, rng = batch(step, len(pictures.small), 64)
+        chosen, rng = batch(step, len(pictures.small), DECODER_BATCH)
         x = as_x(pictures.small[chosen]).to(DEVICE)
         with torch.no_grad():
             z = model.encode(x).latent_dist.mean
@@ -166,7 +167,7 @@ def train_decoder(work: Path, model: models.AutoencoderKL, pictures: data.Pictur
         return {"reconstruction": F.l1_loss(out, x) + F.mse_loss(out, x)}
 
     config = TrainerConfig(learning_rate=2e-3, weight_decay=0.01, ema_decay=0.998)
-    return fit(work / "decoder", model, loss_at, DECODER_STEPS, config)
+    return fit(work / "decoder", model, loss_at, DECODER_STEPS, config, recipe={"batch": DECODER_BATCH, "seed": SEED})
 
 
 @torch.inference_mode()

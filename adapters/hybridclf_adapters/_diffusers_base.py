@@ -16,12 +16,13 @@ from hybridclf.devices import check_compiles, send
 from hybridclf.errors import InvalidInputError, UnknownSpecError
 from hybridclf.ports import Condition, Label
 
+from ._diffusers_files import denoising_network
 from ._diffusers_images import pixels
 from ._diffusers_precision import casting_latents, keep_float32, upcast
 from ._diffusers_schedule import Schedule, diffusion_schedule
 from ._diffusers_tuning import Adaptation, adapted
 
-__all__ = ["DiffusersDenoiser", "call_default"]
+__all__ = ["DiffusersDenoiser", "call_default", "channel_moments"]
 
 
 class DiffusersDenoiser(ABC):
@@ -64,7 +65,7 @@ class DiffusersDenoiser(ABC):
         device: torch.device,
     ) -> None:
         self.pipe, self.dtype, self.device = pipe, dtype, device
-        self.network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+        _, self.network = denoising_network(pipe)
         _check_channels(pipe, self.network.config)
         distilled = self.network.config.get("guidance_embeds") or self.network.config.get("time_cond_proj_dim")
         self.guidance: float | None = call_default(pipe, "guidance_scale") if distilled else None
@@ -308,3 +309,9 @@ def _check_channels(pipe: Any, config: Mapping[str, Any]) -> None:
 def call_default(pipe: Any, name: str) -> Any:
     """Default of a parameter of a pipeline's call."""
     return inspect.signature(type(pipe).__call__).parameters[name].default
+
+
+def channel_moments(latents: Tensor, config: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation `[C, 1, 1]` of each channel of a VAE's latents, by the VAE's config."""
+    mean, std = (latents.new_tensor(config[name]).view(-1, 1, 1) for name in ("latents_mean", "latents_std"))
+    return mean, std

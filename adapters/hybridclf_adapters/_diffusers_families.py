@@ -13,7 +13,7 @@ from torch import Tensor
 from hybridclf.devices import send
 from hybridclf.ports import Condition
 
-from ._diffusers_base import DiffusersDenoiser, call_default
+from ._diffusers_base import DiffusersDenoiser, call_default, channel_moments
 from ._diffusers_classes import ConsistencyUNet, DiT, LatentUNet, PixelUNet
 from ._diffusers_flow import AuraFlow, CogView4, FlowDenoiser, Lumina2, ZImage
 from ._diffusers_flux import Chroma, Flux, Flux2, Flux2Klein, QwenImage
@@ -103,16 +103,16 @@ class StableDiffusionXL(TextDenoiser):
 
     def _scaled(self, latents: Tensor, config: Mapping[str, Any]) -> Tensor:
         """Standardise latents by channel if the config has means, as some pipelines of this family do."""
-        moments = _moments(latents, config)
-        if moments is None:
+        if not _has_moments(config):
             return super()._scaled(latents, config)
-        return (latents - moments[0]) * config["scaling_factor"] / moments[1]
+        mean, std = channel_moments(latents, config)
+        return (latents - mean) * config["scaling_factor"] / std
 
     def _unscaled(self, x0: Tensor, config: Mapping[str, Any]) -> Tensor:
-        moments = _moments(x0, config)
-        if moments is None:
+        if not _has_moments(config):
             return super()._unscaled(x0, config)
-        return x0 * moments[1] / config["scaling_factor"] + moments[0]
+        mean, std = channel_moments(x0, config)
+        return x0 * std / config["scaling_factor"] + mean
 
 
 class Kolors(StableDiffusionXL):
@@ -239,13 +239,9 @@ class DeepFloydIF(TextDenoiser):
         return x0
 
 
-def _moments(latents: Tensor, config: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
-    """Mean and standard deviation `[C, 1, 1]` of each channel of a VAE's latents; None if its config lacks either."""
-    moments = [config.get(name) for name in ("latents_mean", "latents_std")]
-    if None in moments:
-        return None
-    mean, std = (latents.new_tensor(value).view(-1, 1, 1) for value in moments)
-    return mean, std
+def _has_moments(config: Mapping[str, Any]) -> bool:
+    """Tell whether a VAE's config has the mean and the standard deviation of each channel of its latents."""
+    return None not in (config.get("latents_mean"), config.get("latents_std"))
 
 
 FAMILIES: dict[str, type[DiffusersDenoiser]] = {

@@ -211,6 +211,12 @@ def _check_shards(spec: str, folder: Path) -> None:
 # --- networks ---------------------------------------------------------------------------------------------------------
 
 
+def denoising_network(pipe: Any) -> tuple[str, Any]:
+    """Name and module of the part of a pipeline that predicts the noise, a U-Net or a transformer."""
+    name = "unet" if hasattr(pipe, "unet") else "transformer"
+    return name, getattr(pipe, name)
+
+
 def load_networks(
     spec: str, folder: Path, parts: Mapping[str, Any], variant: str | None, **options: Any
 ) -> dict[str, nn.Module]:

@@ -12,7 +12,7 @@ from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
 from hybridclf.ports import Condition
 
-from ._diffusers_base import call_default
+from ._diffusers_base import call_default, channel_moments
 from ._diffusers_flow import FlowDenoiser, user_messages
 
 __all__ = ["Chroma", "Flux", "Flux2", "Flux2Klein", "QwenImage"]
@@ -152,18 +152,13 @@ class QwenImage(PackedDenoiser):
         """Encode an image `[1, 3, H, W]` as a video of one frame, and standardise its latents by channel."""
         vae = self.pipe.vae
         latents = vae.encode(image.to(vae.dtype).unsqueeze(2)).latent_dist.mean.squeeze(2)
-        mean, std = self._moments(latents)
+        mean, std = channel_moments(latents, vae.config)
         return (latents - mean) / std
 
     def _decode(self, x0: Tensor) -> Tensor:
-        mean, std = self._moments(x0)
+        mean, std = channel_moments(x0, self.pipe.vae.config)
         video = (x0 * std + mean).to(self.pipe.vae.dtype).unsqueeze(2)
         return self.pipe.vae.decode(video, return_dict=False)[0].squeeze(2)
-
-    def _moments(self, latents: Tensor) -> list[Tensor]:
-        """Mean and standard deviation `[C, 1, 1]` of each channel."""
-        config = self.pipe.vae.config
-        return [latents.new_tensor(config[name]).view(-1, 1, 1) for name in ("latents_mean", "latents_std")]
 
 
 class Flux2Klein(PackedDenoiser):

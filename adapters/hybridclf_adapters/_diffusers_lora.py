@@ -19,6 +19,7 @@ from torch import Tensor
 from hybridclf.errors import InvalidInputError, SavedModelError, UnknownSpecError
 from hybridclf.utils.installing import require
 
+from ._diffusers_files import denoising_network
 from ._diffusers_logging import quiet
 
 __all__ = ["LORA_FILE", "check_base", "describe_base", "fuse_lora", "lora_layers", "remove_lora"]
@@ -30,17 +31,16 @@ PEFT_FILE, PEFT_PREFIX = "adapter_model.safetensors", "base_model.model."
 """File name of a LoRA in peft's own form, and the prefix of its weights' names."""
 
 BASE = "hybridclf_base"
+"""Key in the metadata of files that `hybridclf tune` writes."""
 
 LEVELS = ("beta", "prediction_type", "shift", "sigma", "snr", "train_timesteps")
 """Parts of the names of a scheduler's settings that decide its noise levels, and what the network predicts."""
-
-"""Key in the metadata of files that `hybridclf tune` writes."""
 
 _FIRST_MATRIX = re.compile(r"lora_A\.|lora_down\.|lora\.down\.")
 """Pattern in the names of a LoRA's first matrices, of which every layer has one."""
 
 
-def fuse_lora(pipe: Any, lora: str | Path, scale: float) -> None:
+def fuse_lora(pipe: Any, lora: str | Path, scale: float, cache_dir: str | Path | None) -> None:
     """Fuse a LoRA into the weights of a pipeline.
 
     Parameters
@@ -52,6 +52,8 @@ def fuse_lora(pipe: Any, lora: str | Path, scale: float) -> None:
         repository on the hub.
     scale : float
         Factor on the LoRA; 1 is as it was trained.
+    cache_dir : path or None
+        Folder of downloads; None for the hub's own.
 
     Raises
     ------
@@ -67,7 +69,7 @@ def fuse_lora(pipe: Any, lora: str | Path, scale: float) -> None:
     require("peft", "a LoRA needs", "tune")
     if not isfinite(scale):
         raise InvalidInputError(f"lora_scale must be a finite number, got {scale}")
-    file = _file_of(lora)
+    file = _file_of(lora, cache_dir)
     try:
         check_base(pipe, file)
         tensors = safetensors.torch.load_file(file)
@@ -76,7 +78,8 @@ def fuse_lora(pipe: Any, lora: str | Path, scale: float) -> None:
         n_expected = sum(bool(_FIRST_MATRIX.search(name)) for name in tensors)
         with quiet():
             if file.name == PEFT_FILE or not hasattr(pipe, "load_lora_weights"):
-                _add(_network(pipe), *_read(pipe, file, tensors))
+                name, network = denoising_network(pipe)
+                _add(network, *_read(name, file, tensors))
             else:
                 pipe.load_lora_weights(file.parent, weight_name=file.name, use_safetensors=True)
         n_layers = {name: len(lora_layers(part)) for name, part in _modules(pipe).items()}
@@ -97,7 +100,7 @@ def describe_base(pipe: Any) -> dict[str, str]:
     Of the scheduler its noise levels count and what is predicted, not how it samples. What is the class's default is
     left out, as other versions of diffusers may have more of that.
     """
-    network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+    _, network = denoising_network(pipe)
     levels = {k: v for k, v in _not_default(pipe.scheduler).items() if any(word in k for word in LEVELS)}
     text = json.dumps([_not_default(network), levels], sort_keys=True, default=str)
     return {BASE: hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}
@@ -127,11 +130,11 @@ def check_base(pipe: Any, file: Path) -> None:
         )
 
 
-def _file_of(lora: str | Path) -> Path:
+def _file_of(lora: str | Path, cache_dir: str | Path | None) -> Path:
     """Find the file of a LoRA."""
     path = Path(lora).expanduser()
     if not path.exists():
-        return _downloaded(str(lora))
+        return _downloaded(str(lora), cache_dir)
     known = [path / name for name in (LORA_FILE, PEFT_FILE) if (path / name).exists()]
     files = [path] if path.is_file() else known[:1] or sorted(path.glob("*.safetensors"))
     if len(files) != 1 or files[0].suffix != ".safetensors":
@@ -142,30 +145,25 @@ def _file_of(lora: str | Path) -> Path:
     return files[0]
 
 
-def _downloaded(name: str) -> Path:
+def _downloaded(name: str, cache_dir: str | Path | None) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(name, LORA_FILE))
+        return Path(hf_hub_download(name, LORA_FILE, cache_dir=cache_dir))
     except (OSError, ValueError) as error:
         raise UnknownSpecError(
             f"{name!r} is neither the file or folder of a LoRA nor a repository on the hub with a {LORA_FILE}: {error}"
         ) from error
 
 
-def _network(pipe: Any) -> Any:
-    return pipe.unet if hasattr(pipe, "unet") else pipe.transformer
-
-
 def _modules(pipe: Any) -> dict[str, torch.nn.Module]:
     return {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
 
 
-def _read(pipe: Any, file: Path, tensors: dict[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
-    """Read the configuration of a LoRA of the U-Net or transformer, and its weights by the network's own names."""
+def _read(name: str, file: Path, tensors: dict[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
+    """Read the configuration of a LoRA of the network `name`, and its weights by the network's own names."""
     import peft
 
-    name = "unet" if hasattr(pipe, "unet") else "transformer"
     prefix = PEFT_PREFIX if file.name == PEFT_FILE else f"{name}."
     if not all(key.startswith(prefix) for key in tensors):
         raise ValueError(f"its weights' names do not start with {prefix!r}")

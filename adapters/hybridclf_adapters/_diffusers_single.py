@@ -54,6 +54,7 @@ def load_single(
     config: Path,
     parts: Mapping[str, Any],
     without: Mapping[str, Any],
+    variant: str | None,
     dtype: torch.dtype,
 ) -> Any:
     """Load a pipeline from a checkpoint; what this lacks, such as T5, comes from the folder of configurations.
@@ -70,6 +71,8 @@ def load_single(
         Parts to load, as in `model_index.json`.
     without : mapping
         Keywords that leave out the parts for generation only.
+    variant : str or None
+        Variant of the weights that come from the folder.
     dtype : torch.dtype
         Type of the weights.
 
@@ -89,8 +92,9 @@ def load_single(
     _check_keys(spec, file, config)
     # diffusers takes what is not in the checkpoint from the folder only if it happens to know the name of its file
     others = {name: parts[name] for name in _not_in(file, parts)}
-    check_files(spec, config, others, None)
-    networks = load_networks(spec, config, others, None, dtype=dtype)
+    if others:
+        check_files(spec, config, others, variant)
+    networks = load_networks(spec, config, others, variant, dtype=dtype)
     try:
         with quiet():
             pipe = pipeline.from_single_file(

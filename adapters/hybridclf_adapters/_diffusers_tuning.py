@@ -15,6 +15,7 @@ from hybridclf.errors import InvalidInputError, SavedModelError
 from hybridclf.ports import Condition, Label
 from hybridclf.utils.installing import require
 
+from ._diffusers_files import denoising_network
 from ._diffusers_lora import LORA_FILE, check_base, describe_base, lora_layers, remove_lora
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def _embedding_tables(pipe: Any) -> dict[str, _Table]:
     encoders = _text_encoders(pipe)
     if encoders:
         return {name: _Table(part.get_input_embeddings(), part.set_input_embeddings) for name, part in encoders.items()}
-    network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+    _, network = denoising_network(pipe)
     found = [(name, part) for name, part in network.named_modules() if name.endswith(CLASS_TABLES)]
     return {name: _Table(part, partial(_put, network, name)) for name, part in found}
 
@@ -299,6 +300,6 @@ def _add_lora(network: nn.Module, targets: list[str], rank: int, seed: int) -> l
 def _lora_tensors(denoiser: "DiffusersDenoiser") -> dict[str, Tensor]:
     """Weights of a LoRA by diffusers' names, such as "unet.….lora_A.weight"."""
     peft = require("peft", "tuning needs", "tune")
-    prefix = "unet" if hasattr(denoiser.pipe, "unet") else "transformer"
+    prefix, _ = denoising_network(denoiser.pipe)
     state = peft.get_peft_model_state_dict(denoiser.network)
     return {f"{prefix}.{key}": value.contiguous() for key, value in state.items()}

@@ -66,7 +66,9 @@ class OpenClipHeadProposer(ImageProposer):
 
     def _logits(self, pixels: Tensor) -> Tensor:
         features = normalize(self.model.encode_image(pixels).float(), dim=-1)
-        return (features @ self.weight.T + self.bias)[:, self._columns]
+        # the model may have been moved since
+        weight, bias = self.weight.to(features.device), self.bias.to(features.device)
+        return (features @ weight.T + bias)[:, self._columns]
 
 
 WHOLE_IMAGE = {"resize_mode": "squash"}

@@ -1,7 +1,6 @@
 """Features of a timm classifier, and the same network with a new linear classifier as a folder in timm's format."""
 
 import copy
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from hybridclf.data.arrays import as_pil
 from hybridclf.data.decoding import convert
 from hybridclf.errors import InvalidInputError
 
-__all__ = ["FeatureExtractor", "check_head", "model_arguments", "save_with_head"]
+__all__ = ["FeatureExtractor", "check_head", "save_with_head"]
 
 WHOLE_IMAGE: dict[str, Any] = {
     "crop_mode": "squash",
@@ -62,17 +61,13 @@ class FeatureExtractor:
         return self.model.forward_head(maps, pre_logits=True).float().cpu()
 
 
-def save_with_head(
-    model: Any, arguments: dict[str, Any], weight: np.ndarray, bias: np.ndarray, classes: Sequence[str], folder: Path
-) -> None:
+def save_with_head(model: Any, weight: np.ndarray, bias: np.ndarray, classes: Sequence[str], folder: Path) -> None:
     """Write a copy of a model with a new linear classifier into a folder, for whole images.
 
     Parameters
     ----------
     model : nn.Module
         timm's model.
-    arguments : dict
-        Further arguments of `timm.create_model` that it was made with.
     weight, bias : float array `[C, d]`, `[C]`
         Classifier of the features.
     classes : sequence of C str
@@ -91,7 +86,7 @@ def save_with_head(
         layer.bias.copy_(torch.from_numpy(bias))
     plain.pretrained_cfg = plain.pretrained_cfg | WHOLE_IMAGE
     config = {"num_classes": len(classes), "label_names": list(classes)}
-    save_for_hf(plain, str(folder), config, arguments, safe_serialization=True)
+    save_for_hf(plain, str(folder), config, safe_serialization=True)
 
 
 def check_head(model: Any, n_features: int) -> None:
@@ -134,12 +129,3 @@ def _unusable(model: Any, n_features: int) -> InvalidInputError:
         f"the classifier of {model.pretrained_cfg.get('architecture')!r} is no linear layer of its {n_features} "
         "features, as a new one needs; choose another model, such as resnet18.a1_in1k"
     )
-
-
-def model_arguments(spec: str) -> dict[str, Any]:
-    """Arguments of the network in a folder that `save_for_hf` wrote, except its number of classes; {} for others."""
-    path = Path(spec.removeprefix("local-dir:"), "config.json")
-    if not spec.startswith("local-dir:"):
-        return {}
-    arguments = json.loads(path.read_text(encoding="utf-8")).get("model_args") or {}
-    return {name: value for name, value in arguments.items() if name != "num_classes"}

@@ -29,7 +29,7 @@ from hybridclf.utils.installing import pip_install, require
 from ._checks import as_dtype, check_templates
 from ._diffusers_base import DiffusersDenoiser
 from ._diffusers_families import FAMILIES, RELATED
-from ._diffusers_files import INDEX, check_files, check_kind, lacking, load_networks, unreadable
+from ._diffusers_files import INDEX, check_files, check_kind, denoising_network, lacking, load_networks, unreadable
 from ._diffusers_logging import quiet
 from ._diffusers_lora import fuse_lora
 from ._diffusers_precision import is_quantised, keep_float32
@@ -154,9 +154,9 @@ def load(
     if embedding is not None:
         load_embedding(pipe, Path(embedding))
     if lora is not None:
-        fuse_lora(pipe, lora, lora_scale)
+        fuse_lora(pipe, lora, lora_scale, cache_dir)
     if words is not None:
-        load_words(pipe, Path(words))
+        load_words(pipe, Path(words).expanduser())
     pipe = _settled(pipe, dtype, torch.device("cpu") if offload else where)
     if offload:
         pipe.enable_model_cpu_offload(device=where)
@@ -214,7 +214,7 @@ def from_pipeline(
                 raise InvalidInputError(
                     f"the pipeline's {name} is on {part.device}, and others on {device}; type: pipe.to({str(device)!r})"
                 )
-    network = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+    _, network = denoising_network(pipe)
     return family.for_pipeline(pipe)(pipe, prompts, resolution, network.dtype, device)
 
 
@@ -289,7 +289,7 @@ def _loaded(
     try:
         if config is not None:
             _check_tokenizers(spec, config, parts)
-            return load_single(spec, pipeline, config, parts, absent, dtype)
+            return load_single(spec, pipeline, config, parts, absent, variant, dtype)
         if not folder.is_dir():
             folder = Path(pipeline.download(spec, use_safetensors=True, variant=variant, **source, **absent))
         check_files(spec, folder, parts, variant)

@@ -6,12 +6,11 @@ The import registers every embedded pair: `timm.create_model("hybridclf_digits",
 
 import runpy
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -36,7 +35,7 @@ from ._image_proposer import (
 from ._imagenet import imagenet, named
 from ._timm_checks import check_classifier, check_name
 from ._timm_convnet import ConvNet as ConvNet  # its import registers it, for saved pairs
-from ._timm_features import FeatureExtractor, check_head, model_arguments, save_with_head
+from ._timm_features import FeatureExtractor, check_head, save_with_head
 from ._timm_loading import create, data_config, loading_error, read_label_names, split_spec
 from ._timm_models import HybridModel
 from ._timm_registry import register
@@ -124,8 +123,7 @@ def load(
     model = model.to(as_device(device), dtype)
     if isinstance(model, ConvNet):
         model.mixed = precision is None
-    arguments = model_arguments(name)
-    return TimmProposer(model, create_transform(**config), dtype, batch_size, _MODES[channels], arguments)
+    return TimmProposer(model, create_transform(**config), dtype, batch_size, _MODES[channels])
 
 
 class TimmProposer(ImageProposer):
@@ -139,8 +137,6 @@ class TimmProposer(ImageProposer):
         As in `ImageProposer`.
     mode : "RGB" or "L"
         Mode of the model's images.
-    arguments : mapping
-        Arguments of `timm.create_model` that the model was made with, beside its name and number of classes.
 
     Attributes
     ----------
@@ -155,10 +151,9 @@ class TimmProposer(ImageProposer):
         dtype: torch.dtype,
         batch_size: int,
         mode: str = "RGB",
-        arguments: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         super().__init__(model, transform, dtype, batch_size)
-        self.mode, self.arguments = mode, dict(arguments)
+        self.mode = mode
         self.names, columns = class_names(model)
         self._columns_of: dict[Label, list[int]] = {i: [i] for i in range(len(self.names))} | columns
 
@@ -214,7 +209,7 @@ class TimmProposer(ImageProposer):
 
     def save_with_head(self, weight: np.ndarray, bias: np.ndarray, classes: Sequence[str], folder: Path) -> str:
         """Write the model with a new linear classifier into a folder; see `FeatureModel`."""
-        save_with_head(self.model, self.arguments, weight, bias, classes, folder)
+        save_with_head(self.model, weight, bias, classes, folder)
         return f"timm:local-dir:{folder}"
 
     def _column(self, label: Label) -> int:

@@ -1,4 +1,4 @@
-"""New timm networks, to be trained as tier 1: "timm:convnet16" or, in Python, any of timm's."""
+"""New timm networks, to be trained as tier 1: "timm:convnet16" and its like, and a small ResNet."""
 
 import copy
 import math
@@ -10,10 +10,10 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import get_pretrained_cfg, save_for_hf
+from timm.models import save_for_hf
 from torch import Tensor, nn
 
-from hybridclf.errors import InvalidInputError, UnknownSpecError
+from hybridclf.errors import UnknownSpecError, choices
 
 from ._timm_convnet import ConvNet
 
@@ -23,9 +23,9 @@ SMALL = "small"
 """Name of a ResNet with less than 0.5 M parameters."""
 
 SMALLEST = 64
-"""Smallest side in pixels of a network's input; smaller images are enlarged.
+"""Smallest side in pixels of that ResNet's input; smaller images are enlarged.
 
-Most networks shrink an image 32 times, and on CPUs bfloat16 goes wrong for maps of a single position (torch 2.15).
+It shrinks an image 32 times, and on CPUs bfloat16 goes wrong for maps of a single position (torch 2.15).
 """
 
 RESNET: dict[str, Any] = {"channels": [32, 64, 96, 120], "stem_width": 16}
@@ -46,8 +46,8 @@ def load(
     Parameters
     ----------
     name : str
-        "convnet16", "convnet32" or "convnet64" for a small network that takes small images as they are, "small" for a
-        small ResNet, or timm's name of a model.
+        "convnet16", "convnet32" or "convnet64" for a small network that takes small images as they are, or "small" for
+        a small ResNet.
     classes : sequence of C str
         Labels of the outputs.
     image_size : int
@@ -62,24 +62,22 @@ def load(
     Raises
     ------
     UnknownSpecError
-        If timm has no model of this name.
-    InvalidInputError
-        If the model cannot be made for images of this size or larger.
+        For another name.
 
     Examples
     --------
     >>> load("convnet16", classes=["cat", "dog"], image_size=32, mean=[128.0] * 3, scale=[64.0] * 3).classes
     ['cat', 'dog']
     """
+    if name not in (*CONVNETS, SMALL):
+        known = choices([f"timm:{own}" for own in (*CONVNETS, SMALL)])
+        raise UnknownSpecError(f"'timm:{name}' is no new network to train; type one of: {known}")
     if name in CONVNETS:
-        arguments = {"widths": _widths(CONVNETS[name], image_size)}
-        network = timm.create_model("whitened_convnet", num_classes=len(classes), **arguments)
-        network.pretrained_cfg.update(_input(image_size, mean, scale))
-        return TimmTrainable(nn.Sequential(network), list(classes), arguments)
-    architecture, arguments = ("resnet10t", RESNET) if name == SMALL else (name, {})
-    if not timm.is_model(architecture):
-        raise UnknownSpecError(f"timm has no model {name!r} to train; timm.list_models() lists them all")
-    network, side, arguments = _made(architecture, image_size, len(classes), arguments)
+        architecture, side = "whitened_convnet", image_size
+        arguments: dict[str, Any] = {"widths": _widths(CONVNETS[name], image_size)}
+    else:
+        architecture, side, arguments = "resnet10t", math.ceil(SMALLEST / image_size) * image_size, RESNET
+    network = timm.create_model(architecture, num_classes=len(classes), **arguments)
     network.pretrained_cfg.update(_input(side, mean, scale))
     # a layer of the network in training; the saved one gets enlarged images by its configuration
     enlarging = [nn.Upsample(size=side, mode="bilinear")] if side > image_size else []
@@ -90,49 +88,6 @@ def _widths(first: int, image_size: int) -> list[int]:
     """Channels of a `ConvNet`'s groups, for images of 32 pixels three: 16, 32, 64."""
     n_groups = max(1, int(math.log2(image_size / COARSEST)))
     return [first * 2 ** min(i, 2) for i in range(n_groups)]
-
-
-def _made(
-    architecture: str, image_size: int, n_classes: int, arguments: dict[str, Any]
-) -> tuple[Any, int, dict[str, Any]]:
-    """Make a network, and return it with the side of its images in pixels and its arguments.
-
-    A network for a single image size is made for the first size that fits its patches and windows: multiples of the
-    image size from the smallest on, then its own size, as some networks accept no other.
-
-    Raises
-    ------
-    InvalidInputError
-        If no size fits.
-    """
-    smallest = math.ceil(SMALLEST / image_size) * image_size
-    config = get_pretrained_cfg(architecture)
-    # convolutions take any size
-    if not (config and config.fixed_input_size):
-        return timm.create_model(architecture, num_classes=n_classes, **arguments), smallest, arguments
-    own = max(config.input_size[1:])
-    sides = [*range(smallest, own + 1, image_size)] or [smallest]
-    failures: list[Exception] = []
-    for side in [*sides, own] if own > image_size else sides:
-        sized = {**arguments, "img_size": side}
-        try:
-            network = timm.create_model(architecture, num_classes=n_classes, **sized)
-            _check_passes(network, side)
-        except (ArithmeticError, AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
-            failures.append(error)
-        else:
-            return network, side, sized
-    raise InvalidInputError(
-        f"timm's {architecture!r} cannot be made for images of {image_size} pixels a side ({failures[0]}); choose no "
-        f"more than its own {own}, or a network for any size, such as resnet18"
-    ) from failures[0]
-
-
-@torch.no_grad()
-def _check_passes(network: nn.Module, side: int) -> None:
-    """Run a network on one image of a size, which raises if it does not fit."""
-    network.eval()(torch.zeros(1, 3, side, side))
-    network.train()
 
 
 class TimmTrainable:

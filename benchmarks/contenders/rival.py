@@ -1,7 +1,7 @@
 """The honest rival of a denoiser as tier 2: a second network of tier 1's kind, trained on the same images.
 
-It is cascaded by the same rule: the images that the hybrid re-ranks get its answer, fused with tier 1's by two weights
-that are fitted on the images that the hybrid's fusion was fitted on.
+It is cascaded: the images that it is asked about get its answer, fused with tier 1's by two weights that are fitted on
+the images that the hybrid's fusion was fitted on. The others have tier 1's.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,10 @@ from hybridclf.pair_training.recipe import PATIENCE, classifier_job
 from hybridclf.pair_training.run import TrainingRun
 from hybridclf.pair_training.training_data import TrainingData
 
-__all__ = ["Cascade", "trained"]
+__all__ = ["Cascade", "trained", "unsure"]
+
+SURE = 0.95
+"""Calibrated probability of tier 1 from which on it answers alone, as the hybrid's confidence."""
 
 
 def trained(
@@ -56,7 +59,7 @@ def trained(
         if n_steps is not None:
             run.log["n_steps"].setdefault("rival", n_steps)
         job = classifier_job("rival", seconds / 60, data, trainable.network)
-        network = run.train(job.name, job.trainer, job.seconds, job.held_out, True, job.loss, PATIENCE)
+        network = run.train(job.name, job.trainer, seconds, job.held_out, True, job.loss, PATIENCE)
         trainable.save(network, folder / "model.part")
         (folder / "model.part").rename(folder / "model")
     return plugins.load("proposer", f"timm:local-dir:{folder / 'model'}").fit(None, data.classes.tolist())
@@ -84,3 +87,11 @@ class Cascade:
         """Posterior `[n, C]`: the fused one where the rival is asked, tier 1's calibrated one elsewhere."""
         fused = np.exp(log_softmax(self.weights[0] * first + self.weights[1] * second, axis=1))
         return np.where(asked[:, None], fused, prior)
+
+
+def unsure(prior: np.ndarray) -> np.ndarray:
+    """Mask `[n]` of the images that a rival is asked about, by tier 1's calibrated posterior `[n, C]` alone.
+
+    So it is asked whatever the denoiser is worth, even where the hybrid's tier 2 is off.
+    """
+    return prior.max(axis=1) < SURE

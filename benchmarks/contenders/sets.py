@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hybridclf.data import parquet
+from hybridclf.data.arrays import block_means
 from hybridclf.data.datasets import load_labelled
 from hybridclf.errors import InvalidInputError
 from hybridclf.evaluating.corruptions import STRENGTHS, corrupted
@@ -60,9 +61,22 @@ class Row:
 
 @dataclass(frozen=True)
 class Questions:
-    """Test images of a row: pixels `[n, S, S, 3]`, class numbers `[n]`, and parts `[n]` if they have such a column."""
+    """Test images of a row.
+
+    Attributes
+    ----------
+    pixels : uint8 array `[n, S, S, 3]`
+        Images.
+    photos : uint8 array `[n, P, P, 3]` or None
+        The same images for a pair behind features.
+    y : int array `[n]`
+        Class numbers.
+    parts : array `[n]` or None
+        Parts by which the worst accuracy is reported.
+    """
 
     pixels: np.ndarray
+    photos: np.ndarray | None
     y: np.ndarray
     parts: np.ndarray | None
 
@@ -151,18 +165,43 @@ def _subset(train: Path, counts: np.ndarray, path: Path) -> Path:
     return path
 
 
-def questions(row: Row, side: int, limit: int, classes: np.ndarray) -> Questions:
+def questions(row: Row, side: int, limit: int, classes: np.ndarray, photo_side: int | None = None) -> Questions:
     """Read a row's test images, at most so many, at random; corrupted ones have a corruption each, in turn.
 
-    Class numbers are positions among `classes`, `[C]`, sorted names.
+    An image is corrupted once, in the larger of its sizes; the smaller one has its averages. So all methods of a row
+    answer for the same corrupted images.
+
+    Parameters
+    ----------
+    row : Row
+        The row.
+    side : int
+        Side in pixels of the images.
+    limit : int
+        Most images.
+    classes : array `[C]`
+        Sorted names, positions among which are class numbers.
+    photo_side : int, optional
+        Side of the images as photos too, a multiple of the other. Default: there are no photos.
     """
     found = load_labelled(row.test, side, progress=True)
     chosen = np.sort(np.random.default_rng(0).permutation(len(found.y))[:limit])
     pixels, column = found.pixels[chosen], next((c for c in PARTS if c in pq.read_schema(row.test).names), None)
+    photos = None if photo_side is None else load_labelled(row.test, photo_side, progress=True).pixels[chosen]
     # only where no image was left out are the table's rows those of the images
     values = None if column is None or found.unreadable else pq.read_table(row.test)[column].to_numpy()[chosen]
-    if row.kind == "corrupted":
-        for i, name in enumerate(STRENGTHS):
-            pixels[i :: len(STRENGTHS)] = corrupted(pixels[i :: len(STRENGTHS)], name, SEVERITY)
+    if row.kind == "corrupted" and photos is not None:
+        photos = _in_turn(photos)
+        pixels = block_means(photos, photos.shape[1] // side)
+    elif row.kind == "corrupted":
+        pixels = _in_turn(pixels)
     y = np.searchsorted(classes, np.array(found.classes)[found.y[chosen]])
-    return Questions(pixels, y, values)
+    return Questions(pixels, photos, y, values)
+
+
+def _in_turn(images: np.ndarray) -> np.ndarray:
+    """Copies of images, each under one of all corruptions."""
+    copies, n = images.copy(), len(STRENGTHS)
+    for i, name in enumerate(STRENGTHS):
+        copies[i::n] = corrupted(images[i::n], name, SEVERITY)
+    return copies

@@ -20,7 +20,7 @@ from hybridclf.proposer import aligned_log_proba
 from hybridclf.reranking.allocation import FixedTrials
 from hybridclf.reranking.fusion import Fusion
 
-from .rival import Cascade, trained
+from .rival import Cascade, trained, unsure
 from .sets import Row
 
 __all__ = ["METHODS", "Contenders"]
@@ -75,7 +75,7 @@ class Contenders:
         data = TrainingData.of(images, as_device("auto"), True, settings)
         network = trained(data, self.folder / "rival", log["seconds"]["tier_2"])
         held_out, labels = data.some_held_out(data.fit_on[: log["usage"]["n_fusion"]])
-        first, second = (aligned_log_proba(p, held_out, self.pair.classes_) for p in (self.pair.proposer_, network))
+        first, second = (self._log_proba(p, held_out) for p in (self.pair.proposer_, network))
         return network, Cascade(first, second, np.searchsorted(self.pair.classes_, labels))
 
     @property
@@ -100,20 +100,23 @@ class Contenders:
         """
         found = self._of_pair(self.pair, pixels)
         network, cascade = self.rival
-        first, second = (aligned_log_proba(p, pixels, self.pair.classes_) for p in (self.pair.proposer_, network))
-        found["rival"] = cascade(found["tier 1"], first, second, found["evaluations"] > 0)
+        first, second = (self._log_proba(p, pixels) for p in (self.pair.proposer_, network))
+        found["rival"] = cascade(found["tier 1"], first, second, unsure(found["tier 1"]))
         if self.behind is not None:
             behind = self._of_pair(self.behind, photos, alone=False)
             found |= {"features": behind["tier 1"], "features, hybrid": behind["hybrid"]}
         return found
 
     def costs(self, pixels: np.ndarray, photos: np.ndarray | None) -> dict[str, dict[str, float]]:
-        """Minutes of training, and FLOPs per image, by method; images as for `answers`."""
+        """Minutes of training, and FLOPs per image, by method; images as for `answers`.
+
+        Those of the rival are of the cascade: tier 1 on all images, and the rival on those that it is asked about.
+        """
         some, spent, (rival, _) = pixels[:TIMED], self.log("pair")["seconds"], self.rival
         calls: dict[str, tuple[float, Callable[[], Any]]] = {
-            "tier 1": (spent["tier_1"], lambda: aligned_log_proba(self.pair.proposer_, some, self.pair.classes_)),
+            "tier 1": (spent["tier_1"], lambda: self._log_proba(self.pair.proposer_, some)),
             "hybrid": (sum(spent.values()), lambda: self.pair.decide(some)),
-            "rival": (spent["tier_2"], lambda: aligned_log_proba(rival, some, self.pair.classes_)),
+            "rival": (spent["tier_1"] + spent["tier_2"], lambda: self._cascaded(rival, some)),
         }
         if (behind := self.behind) is not None and photos is not None:
             spent, large = self.log("features")["seconds"], photos[:TIMED]
@@ -123,13 +126,42 @@ class Contenders:
             name: {"minutes": seconds / 60, "flops": flops(call) / len(some)} for name, (seconds, call) in calls.items()
         }
 
+    def _log_proba(self, proposer: Any, pixels: np.ndarray) -> np.ndarray:
+        """Log-probabilities `[n, C]` of a network, in the pair's order of classes."""
+        return aligned_log_proba(proposer, pixels, self.pair.classes_)
+
+    def _cascaded(self, rival: Any, pixels: np.ndarray) -> None:
+        """Ask tier 1 about images, and the rival about those of which tier 1 is unsure."""
+        asked = unsure(self.pair.fusion_.prior(self._log_proba(self.pair.proposer_, pixels)))
+        if asked.any():
+            self._log_proba(rival, pixels[asked])
+
     def _trained(self, name: str, proposer: str | None) -> HybridClassifier:
         out = self.folder / name
-        if not (out / "model.json").exists():
+        if (out / "model.json").exists():
+            self._check_same(name, proposer)
+        else:
             settings = {"minutes": self.minutes, "proposer": proposer or NEW, "group": self.row.group}
             resume = (out / "training" / "log.json").exists()
             train_pair(self.row.train, out, resume=resume, progress=True, **settings)
         return HybridClassifier.load(out).set_params(verbose=True)
+
+    def _check_same(self, name: str, proposer: str | None) -> None:
+        """Check that a pair of an earlier run is the one asked for.
+
+        Raises
+        ------
+        SystemExit
+            If it had other minutes, or stands behind another network.
+        """
+        settings = stored_settings(self.log(name))
+        asked = {"minutes": self.minutes} | ({"proposer": proposer} if proposer else {})
+        other = [f"{k} {was}, not {v}" for k, v in asked.items() if (was := getattr(settings, k)) != v]
+        if other:
+            raise SystemExit(
+                f"{self.folder / name} was trained with {'; '.join(other)}; give these, or another folder than "
+                f"{self.folder.parent}"
+            )
 
     @staticmethod
     def _of_pair(clf: HybridClassifier, pixels: Any, alone: bool = True) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..atomic import sync_folder, sync_tree
+from ..data.holding_out import digests, pack
 from ..errors import MissingDependencyError
 from ..estimator import HybridClassifier
 from ..fitting.validation import class_numbers
@@ -72,9 +73,12 @@ def finish(
                 proposer = tier_1.save(folder / "proposer")
             clf = _calibrated(proposer, network, data, usage.n_fusion, progress)
             run.log["validation"] = measure(clf, data, usage)
+            fitted_on = data.fit_on
             if clf.calibration_ is not None and not clf.fusion_.pays:
-                clf.fusion_ = _tempered(clf, data, TEMPERED if isinstance(tier_1, NetworkTier1) else 0)
+                fitted_on = _for_temperature(data, TEMPERED if isinstance(tier_1, NetworkTier1) else 0)
+                clf.fusion_ = _tempered(clf, data, fitted_on)
                 clf.calibration_ = replace(clf.calibration_, fusion=clf.fusion_)
+            run.log["fitted_on"] = pack(digests(data.held_out_photos[fitted_on]))
         if clf.worth_ is not None:
             run.log["worth"] = asdict(clf.worth_) | {"sentence": str(clf.worth_)}
         sentences = guessing(run.log["validation"], data), advice(clf, too_short)
@@ -133,14 +137,19 @@ def _calibrated(proposer: Any, network: Any, data: TrainingData, n_images: int, 
     return clf.fit(*data.some_held_out(chosen), groups=data.held_out_groups[chosen])
 
 
-def _tempered(clf: HybridClassifier, data: TrainingData, most: int) -> Fusion:
-    """Fit the temperature of a tier 1 that answers alone.
+def _for_temperature(data: TrainingData, most: int) -> np.ndarray:
+    """Choose held-out images for the temperature of a tier 1 that answers alone, and return their positions.
 
-    It is fitted on all images that are there for the fusion, and on more held-out ones up to so many. Those that the
-    result was measured on are among them, since a temperature changes no answer.
+    They are all images that are there for the fusion, and more up to so many. Those that the result was measured on are
+    among them, since a temperature changes no answer.
     """
     others = np.setdiff1d(np.arange(len(data.held_out_photos)), np.union1d(data.fit_on, data.measure_on))
     more = np.concatenate([data.measure_on, others])[: max(0, most - len(data.fit_on))]
-    images, labels = data.some_held_out(np.concatenate([data.fit_on, more]))
+    return np.concatenate([data.fit_on, more])
+
+
+def _tempered(clf: HybridClassifier, data: TrainingData, chosen: np.ndarray) -> Fusion:
+    """Fit the temperature of a tier 1 that answers alone on held-out images at some positions."""
+    images, labels = data.some_held_out(chosen)
     log_prior = aligned_log_proba(clf.proposer_, images, clf.classes_)
     return clf.fusion_.tempered(log_prior, class_numbers(labels, clf.classes_))

@@ -71,8 +71,6 @@ class Job(NamedTuple):
     ----------
     name : str
         "proposer" or "denoiser" in a pair.
-    seconds : float
-        Time to train.
     trainer : Trainer
         Trainer at its start.
     held_out : function
@@ -82,7 +80,6 @@ class Job(NamedTuple):
     """
 
     name: str
-    seconds: float
     trainer: Trainer
     held_out: Callable[[nn.Module], float]
     loss: Mapping[str, Any]
@@ -171,7 +168,7 @@ def _job(
     network = network.to(data.device).to(memory_format=torch.channels_last)
     config = _config(data, minutes, rate)
     trainer = Trainer(network, data.pixels, data.y, augmented, config, 0, data.settings.seed)
-    return Job(name, 60 * minutes, trainer, held_out, options)
+    return Job(name, trainer, held_out, options)
 
 
 def worth_compiling(minutes: float, device: torch.device) -> bool:

@@ -141,14 +141,9 @@ class _Read(NamedTuple):
 
 
 def _provenance(read: _Read) -> dict[str, Any]:
-    """Log entries on what decided a training, and on the images that it and its fusion saw."""
-    data = read.data
-    return {
-        "recipe": read.recipe,
-        "tier_1": read.tier_1.note,
-        "trained_on": pack(data.digests),
-        "fitted_on": pack(digests(data.held_out_photos[data.fit_on])),
-    } | ({"seen": read.seen} if read.seen else {})
+    """Log entries on what decided a training, and on the images that it saw."""
+    entries = {"recipe": read.recipe, "tier_1": read.tier_1.note, "trained_on": pack(read.data.digests)}
+    return entries | ({"seen": read.seen} if read.seen else {})
 
 
 def _prepared(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hybridclf import FixedTrials, HybridClassifier, plugins
 from hybridclf.errors import InvalidInputError, SavedModelError, UnknownSpecError
-from hybridclf_adapters._diffusers_lora import describe_base
+from hybridclf_adapters._diffusers_lora import LORA_FILE, describe_base
 from hybridclf_adapters.diffusers import load
 from tests.adapters import tiny_classes
 from tests.adapters.tiny_diffusers import PIPELINES, save, stable_diffusion
@@ -159,6 +159,32 @@ def test_a_saved_classifier_keeps_its_lora(folder: Callable[[str], Path], tmp_pa
     plain = plugins.load("denoiser", f"diffusers:{folder('ddpm')}", device="cpu")
     it = plugins.load("denoiser", spec)
     assert (predicted(it.network, it) - predicted(plain.network, it)).abs().max() > 1e-3
+
+
+def test_a_lora_of_the_hub_is_in_the_given_cache(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    """No test has a network: it is found there or nowhere."""
+    adapted(folder("ddpm"), tmp_path / "peft")
+    repository, commit = tmp_path / "cache" / "models--owner--lora", "0" * 40
+    for part in (repository / "refs", repository / "snapshots" / commit):
+        part.mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    file = renamed(tmp_path / "peft", repository / "snapshots" / commit / LORA_FILE, "unet.")
+    local = load(str(folder("ddpm")), lora=file, device="cpu")
+    it = load(str(folder("ddpm")), lora="owner/lora", cache_dir=tmp_path / "cache", device="cpu")
+    for ours, theirs in zip(it.network.parameters(), local.network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_words_of_the_home_folder(
+    folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_file(
+        {"text_encoder.ids": torch.tensor([5]), "text_encoder.rows": torch.full((1, 32), 0.5)},
+        tmp_path / "words.safetensors",
+    )
+    it = load(str(folder("sd-epsilon")), words="~/words.safetensors", device="cpu")
+    assert it.pipe.text_encoder.get_input_embeddings().weight[5].tolist() == [0.5] * 32
 
 
 def tiny_prior() -> Any:

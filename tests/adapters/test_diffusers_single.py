@@ -67,6 +67,22 @@ def test_weights_that_the_checkpoint_has_not(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(it.vae.parameters(), base.vae.parameters(), strict=True))
 
 
+def test_weights_that_the_checkpoint_has_not_may_be_of_a_variant(tmp_path: Path) -> None:
+    whole = save(lambda: stable_diffusion_3(t5=False), tmp_path / "sd3")
+    save_file(tensors_of(whole / "transformer"), tmp_path / "tuned.safetensors")
+    folder = Path(shutil.copytree(whole, tmp_path / "halves"))
+    for file in folder.glob("*/*.safetensors"):
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    with pytest.raises(SavedModelError, match=r"weights of another variant alone; type .*variant='fp16'"):
+        load(str(tmp_path / "tuned.safetensors"), config=folder, device="cpu")
+    it = load(str(tmp_path / "tuned.safetensors"), config=folder, variant="fp16", device="cpu")
+    assert same(it, load(str(whole), device="cpu"))
+
+
+def test_a_variant_is_of_no_account_where_the_checkpoint_has_all(folder: Path, configs: Path, file: Path) -> None:
+    assert same(load(str(file), config=configs, variant="fp16", device="cpu"), load(str(folder), device="cpu"))
+
+
 @pytest.mark.parametrize("gone", ["model.diffusion_model.middle_block.0", "cond_stage_model", "first_stage_model.enc"])
 def test_a_checkpoint_that_is_not_whole(gone: str, configs: Path, file: Path, tmp_path: Path) -> None:
     tensors = {key: value for key, value in load_file(file).items() if not key.startswith(gone)}

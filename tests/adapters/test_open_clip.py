@@ -682,6 +682,13 @@ def test_a_classifier_on_features_is_saved_with_the_model(
         loaded.fit(None, ["a", "d"])
 
 
+def test_a_classifier_follows_its_model_to_another_device(proposer: OpenClipProposer, tmp_path: Path) -> None:
+    spec = proposer.save_with_head(np.zeros((2, 16)), np.zeros(2), ["a", "b"], tmp_path / "x")
+    loaded = load(spec.removeprefix("open_clip:"))
+    loaded.model.to("meta")
+    assert loaded._logits(torch.zeros(3, 3, 32, 32, device="meta")).device.type == "meta"
+
+
 def test_a_damaged_classifier(proposer: OpenClipProposer, tmp_path: Path) -> None:
     spec = proposer.save_with_head(np.zeros((2, 16)), np.zeros(2), ["a", "b"], tmp_path / "x").removeprefix(
         "open_clip:"

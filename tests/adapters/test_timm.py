@@ -25,9 +25,10 @@ from timm.data import (
     create_dataset,
     create_loader,
     create_transform,
+    resolve_input_data_config,
     resolve_model_data_config,
 )
-from timm.models import get_pretrained_cfg, save_for_hf
+from timm.models import get_pretrained_cfg, resolve_model_input_args, save_for_hf
 
 from hybridclf import FixedTrials, HybridClassifier, plugins
 from hybridclf.errors import InvalidInputError, InvalidTypeError, SavedModelError, UnknownLabelError, UnknownSpecError
@@ -519,14 +520,12 @@ def test_timms_own_loaders(names: dict[str, Path], digits: HybridClassifier, tmp
     X, y = DIGITS.images[300:330], DIGITS.target[300:330]
     write_images(tmp_path, X, y)
     expected = digits.predict_log_proba(np.round(X * 255 / 16) * 16 / 255)
-    # as validate.py has it since timm 1.0.31, or before
-    resolve = getattr(timm.models, "resolve_model_input_args", lambda name, _, **kwargs: {"model_name": name, **kwargs})
-    resolve_data = getattr(timm.data, "resolve_input_data_config", resolve_model_data_config)
     order = np.argsort(y, kind="stable")
     for prefetch, mode in ((True, "L"), (True, "RGB"), (False, "L")):
         arguments = {"img_size": None, "in_chans": None, "input_size": None}
-        model = timm.create_model(**resolve("hybridclf_test_digits", arguments, pretrained=True))
-        config = resolve_data(model, arguments, use_test_size=True)
+        # as validate.py has it
+        model = timm.create_model(**resolve_model_input_args("hybridclf_test_digits", arguments, pretrained=True))
+        config = resolve_input_data_config(model, arguments, use_test_size=True)
         loader = create_loader(
             create_dataset(name="", root=str(tmp_path), input_img_mode=mode),
             batch_size=16,

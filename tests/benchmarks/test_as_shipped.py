@@ -20,6 +20,8 @@ def test_figures_are_those_of_the_answers() -> None:
     np.testing.assert_array_equal(found["right"]["hybrid"], right)
     assert figures["hybrid"][0] == right.mean()
     assert figures["tier 1"][0] == (clf.proposer_.predict(images) == labels).mean() < 1
+    prior = clf.fusion_.prior(clf.proposer_.predict_log_proba(images))  # all methods are calibrated
+    np.testing.assert_allclose(found["confidence"]["tier 1"], prior.max(axis=1), rtol=1e-5)
     assert figures["difference"][0] == pytest.approx(figures["hybrid"][0] - figures["tier 1"][0])
     assert figures["fixed"] - figures["broken"] == round(len(images) * figures["difference"][0])
     assert figures["evaluations"] == np.mean([result.evaluations for result in results])

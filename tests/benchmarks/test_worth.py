@@ -2,7 +2,10 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,10 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 import worth
 from contenders.report import picture, summary, table, verdict
+from contenders.rival import unsure
 from contenders.sets import TAIL, Questions, find_rows, questions
+from contenders.training import Contenders
 from PIL import Image
 from scipy.stats import binom, binomtest
 
+from hybridclf.data.arrays import block_means
+from hybridclf.evaluating.corruptions import STRENGTHS, corrupted
 from hybridclf.pair_training import planning, time_budget
 
 SIZES = {"dots-train": 240, "dots-test": 60, "dots-testdark": 60, "drawn_dots-test": 60}
@@ -72,6 +79,53 @@ def test_class_numbers_are_those_of_sorted_names(data: Path, tmp_path: Path) -> 
     assert len(asked.y) == len(asked.parts) == 20
 
 
+def test_all_methods_answer_for_the_same_corrupted_images(data: Path, tmp_path: Path) -> None:
+    corrupt = find_rows(data, tmp_path, ["dots"], [], {"corrupted"})[1]
+    classes = np.array(["blue", "green", "red"])
+    asked = questions(corrupt, 8, 20, classes, 16)
+    assert asked.photos is not None
+    np.testing.assert_array_equal(asked.pixels, block_means(asked.photos, 2))
+    for side, images in ((16, asked.photos), (8, questions(corrupt, 8, 20, classes).pixels)):
+        clean = questions(replace(corrupt, kind="clean"), side, 20, classes).pixels
+        for i, name in enumerate(STRENGTHS):
+            np.testing.assert_array_equal(images[i::8], corrupted(clean[i::8], name, 3))
+
+
+def test_the_rival_is_asked_where_tier_1_is_unsure() -> None:
+    assert unsure(np.array([[0.96, 0.04], [0.5, 0.5], [0.06, 0.94]])).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "pretrained", "message"),
+    [
+        (6.0, None, r"pair was trained with minutes 4\.0, not 6\.0; give these, or another folder than .*/work$"),
+        (4.0, "timm:other", r"features was trained with proposer timm:one, not timm:other; give these"),
+    ],
+)
+def test_pairs_of_other_settings_are_not_used_again(
+    minutes: float, pretrained: str | None, message: str, data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "work" / "dots"
+    for name, proposer in (("pair", "timm:convnet64"), ("features", "timm:one")):
+        (folder / name / "training").mkdir(parents=True)
+        (folder / name / "model.json").touch()
+        log = {"settings": {"minutes": 4.0, "proposer": proposer}}
+        (folder / name / "training" / "log.json").write_text(json.dumps(log))
+    [row] = find_rows(data, tmp_path, ["dots"], [], set())[:1]
+    contenders = Contenders(row, folder, minutes, pretrained)
+    with pytest.raises(SystemExit, match=message):
+        _ = contenders.pair if pretrained is None else contenders.behind
+
+
+def test_answers_beside_another_network_are_not_used_again(data: Path, tmp_path: Path) -> None:
+    [row] = find_rows(data, tmp_path, ["dots"], [], set())[:1]
+    asked = questions(row, 8, 5, np.array(["blue", "green", "red"]))
+    for i, pretrained in enumerate([None, "timm:a/b", "timm:c"]):
+        contenders: Any = SimpleNamespace(folder=tmp_path, pretrained=pretrained, answers=lambda *_, i=i: {"tier 1": i})
+        for _ in range(2):
+            assert worth.answered(row, contenders, asked) == {"tier 1": i}
+
+
 def posterior(answers: np.ndarray, sure: float = 0.9) -> np.ndarray:
     return np.where(np.eye(2)[answers] > 0, sure, 1 - sure)
 
@@ -80,7 +134,7 @@ def test_a_row_is_compared_with_the_better_tier() -> None:
     y = np.zeros(100, dtype=int)
     wrong = {"tier 1": range(40), "tier 2": range(10, 40), "hybrid": range(25, 45)}
     answers = {name: posterior(np.isin(np.arange(100), list(places)).astype(int)) for name, places in wrong.items()}
-    found = summary(answers | {"evaluations": np.full(100, 4)}, Questions(np.zeros(100), y, np.arange(100) % 2))
+    found = summary(answers | {"evaluations": np.full(100, 4)}, Questions(np.zeros(100), None, y, np.arange(100) % 2))
     assert found["better tier"] == "tier 2" and found["n"] == 100 and found["evaluations"] == 4
     # 10 to 24 fixed, 40 to 44 broken
     assert found["gain p"] == binomtest(15, 20, alternative="greater").pvalue

@@ -11,7 +11,7 @@ from sklearn.naive_bayes import GaussianNB
 
 from hybridclf import HybridClassifier
 from hybridclf.data.datasets import DIGITS, load_labelled
-from hybridclf.pair_training.finish import _calibrated, _tempered
+from hybridclf.pair_training.finish import _calibrated, _for_temperature, _tempered
 from hybridclf.pair_training.networks import new_unet
 from hybridclf.pair_training.settings import PairSettings
 from hybridclf.pair_training.tier_1 import SklearnTier1
@@ -30,7 +30,7 @@ def test_a_tier_1_that_answers_alone_has_the_temperature_of_all_images(tmp_path:
     clf = _calibrated(proposer, new_unet(data, 16), data, 30, False)  # a network that knows nothing
     assert clf.worth_ is not None and not clf.worth_.pays
     assert clf.calibration_ is not None
-    clf.fusion_ = _tempered(clf, data, 2000)
+    clf.fusion_ = _tempered(clf, data, _for_temperature(data, 2000))
     clf.calibration_ = replace(clf.calibration_, fusion=clf.fusion_)
     images, labels = data.some_held_out(np.arange(len(data.held_out)))
     y, log_prior = np.searchsorted(clf.classes_, labels), aligned_log_proba(clf.proposer_, images, clf.classes_)
@@ -44,5 +44,5 @@ def test_a_tier_1_that_answers_alone_has_the_temperature_of_all_images(tmp_path:
     np.testing.assert_allclose(loaded.predict_proba(images[:9]), clf.fusion_.prior(log_prior[:9]))
 
     own = Fusion().tempered(log_prior[data.fit_on], y[data.fit_on]).prior_alone
-    fewest = _tempered(clf, data, 0)  # the images for the fusion alone
+    fewest = _tempered(clf, data, _for_temperature(data, 0))  # the images for the fusion alone
     assert fewest.prior_alone == pytest.approx(own, rel=1e-6) and own != whole

@@ -21,6 +21,7 @@ import hybridclf_adapters.timm  # noqa: F401, registers the embedded models
 from hybridclf import HybridClassifier
 from hybridclf.cli import app
 from hybridclf.data.datasets import load_labelled
+from hybridclf.pair_training.start_from import known_images, trained_on
 from hybridclf.pretrained.catalog import pretrained_folder
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -102,6 +103,13 @@ def test_timm_has_it(clf: HybridClassifier, photographs: np.ndarray) -> None:
     other = timm.create_model("hybridclf_cifar10")
     differ = [not torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True) if a.ndim > 1]
     assert all(differ)
+
+
+def test_it_knows_the_images_of_its_training_and_of_its_fusion(clf: HybridClassifier) -> None:
+    folder = pretrained_folder("cifar10")
+    known, calibration = known_images(folder), clf.calibration_
+    assert calibration is not None and calibration.n_images == 2000
+    assert len(known) == len(trained_on(folder)) + calibration.n_images
 
 
 def test_its_figures_are_those_of_its_card(clf: HybridClassifier, shared_data: Path) -> None:

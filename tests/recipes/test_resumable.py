@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,10 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
     fit(tmp_path / "x", model, losses(model), 3, CONFIG, recipe={"width": 1})
     with pytest.raises(SystemExit, match="width"):
         fit(tmp_path / "x", model, losses(model), 3, CONFIG, recipe={"width": 2})
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    model = linear()
+    fit(tmp_path / "x", model, losses(model), 3, CONFIG)
+    with pytest.raises(SystemExit, match=r"'learning_rate': 0\.1,.*, not .*'learning_rate': 0\.2"):
+        fit(tmp_path / "x", model, losses(model), 3, replace(CONFIG, learning_rate=0.2))

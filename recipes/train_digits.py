@@ -13,6 +13,9 @@ from sklearn.model_selection import train_test_split
 
 import hybridclf
 from hybridclf import HybridClassifier, metrics
+from hybridclf.data.holding_out import pack
+from hybridclf.evaluating.sample import TrainedOn, read_sample
+from hybridclf.pair_training.checkpoint import save_json
 
 FOLDER = Path(hybridclf.__file__).parent / "pretrained" / "digits"
 
@@ -36,6 +39,15 @@ A two-tier classifier of handwritten digits (8x8 grey pixels, 0-16), for `Hybrid
 """
 
 
+def write_log(clf: HybridClassifier, train: np.ndarray) -> None:
+    """Write down which digits the pair was trained on, so that no figure of `hybridclf evaluate` is of these."""
+    shape = clf.image_shape_
+    digits = read_sample("digits", clf.classes_.tolist(), shape, seen=TrainedOn(frozenset(), shape))
+    (FOLDER / "training").mkdir(exist_ok=True)
+    digests = np.array(digits.digests, dtype=np.uint32)[train]
+    save_json(FOLDER / "training" / "log.json", {"trained_on": pack(digests), "hashed_shape": list(shape)})
+
+
 def main() -> None:
     """Train, measure, save."""
     images, labels = load_digits(return_X_y=True)
@@ -47,6 +59,7 @@ def main() -> None:
     right = clf.classes_[posterior.argmax(axis=1)] == labels[test]
     tier_1 = clf.proposer_.predict(images[test].reshape(len(test), -1)) == labels[test]
     clf.save(FOLDER)
+    write_log(clf, train)
     card = CARD.format(
         n=len(labels),
         n_train=len(train),

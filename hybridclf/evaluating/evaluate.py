@@ -28,7 +28,7 @@ from .methods import TIER_1
 from .recording import drift_of, pixel_range, record
 from .report import Report, pairs
 from .robustness import BaselineResult
-from .sample import calibration_share, joined_copies, picture_groups
+from .sample import joined_copies, picture_groups, split_off
 from .scores import by_class, compare
 from .shift import ShiftRow, shift_rows
 from .shifted import Shifted
@@ -259,7 +259,8 @@ def _split(
     items, y = tested.items, tested.y
     groups = picture_groups(items.images, numbered(tested.groups.tolist()))
     mirror = bool(getattr(clf.denoiser_, "mirror", False))
-    calibrating = calibration_share(items.images, y, groups, calibrate, seed, clf.classes_.tolist(), mirror)
+    uses, classes = ("test on", "choose settings on"), clf.classes_.tolist()
+    calibrating = split_off(items.images, y, groups, calibrate, seed, classes, mirror, uses=uses)
     return _Labelled(items, y, groups), calibrating, 0
 
 

@@ -21,11 +21,11 @@ from ..utils.progress import progress_bar
 __all__ = [
     "Sample",
     "TrainedOn",
-    "calibration_share",
     "joined_copies",
     "notes_on",
     "picture_groups",
     "read_sample",
+    "split_off",
     "stratified",
 ]
 
@@ -245,10 +245,19 @@ def stratified(y: np.ndarray, n: int | None, seed: int) -> np.ndarray:
     return np.sort(order[np.argsort(rank[order], kind="stable")[:n]])
 
 
-def calibration_share(
-    images: Any, y: np.ndarray, groups: np.ndarray, share: float, seed: int, classes: Sequence[Label], mirror: bool
+def split_off(
+    images: Any,
+    y: np.ndarray,
+    groups: np.ndarray,
+    share: float,
+    seed: int,
+    classes: Sequence[Label],
+    mirror: bool,
+    *,
+    uses: tuple[str, str],
+    seen: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Mask of the images to calibrate on, bool `[n]`: a share of every class, copies and groups on one side.
+    """Mask of the images to split off, bool `[n]`: a share of every class, copies and groups on one side.
 
     Parameters
     ----------
@@ -264,6 +273,11 @@ def calibration_share(
         For messages.
     mirror : bool
         Whether mirrored pictures are copies.
+    uses : (str, str)
+        Words for what the images that stay are for, and those that are split off, for messages.
+    seen : bool array `[n]`, optional
+        Images that an earlier training saw. They, their copies and their groups stay; if fewer others are there than
+        the share asks for, all of these are split off. Default: none.
 
     Raises
     ------
@@ -272,14 +286,17 @@ def calibration_share(
     """
     small = _small(images)
     digest = digests(small)
+
+    def by(own: np.ndarray) -> np.ndarray:
+        return _split(y, own, digest, share, seed, list(map(str, classes)), uses, seen)
+
     equal = joined_copies(images, groups)
-    names = list(map(str, classes))
     if small.ndim == 2:  # vectors have no copies but equal ones
-        return _split(y, equal, digest, share, seed, names)
+        return by(equal)
     try:
-        return _split(y, join_groups(groups, duplicate_groups(small, mirror)), digest, share, seed, names)
+        return by(join_groups(groups, duplicate_groups(small, mirror)))
     except InvalidInputError:  # all pictures of a place or thing may look like copies
-        return _split(y, equal, digest, share, seed, names)
+        return by(equal)
 
 
 def joined_copies(images: Any, groups: np.ndarray) -> np.ndarray:
@@ -294,13 +311,23 @@ def picture_groups(images: Any, groups: np.ndarray) -> np.ndarray:
 
 
 def _split(
-    y: np.ndarray, groups: np.ndarray, digest: np.ndarray, share: float, seed: int, names: Sequence[str]
+    y: np.ndarray,
+    groups: np.ndarray,
+    digest: np.ndarray,
+    share: float,
+    seed: int,
+    names: Sequence[str],
+    uses: tuple[str, str],
+    seen: np.ndarray | None,
 ) -> np.ndarray:
-    # the only image of a class cannot be on both sides: it is reported on, unless its group is on the other
+    known = None
+    if seen is not None:
+        barred = np.isin(groups, groups[seen])
+        known, share = digest[barred], min(share, float(np.mean(~barred)))
+    # the only image of a class cannot be on both sides: it stays, unless its group is split off
     several = np.flatnonzero(np.bincount(y)[y] > 1)
     several = several if len(several) else np.arange(len(y))
-    uses = ("test on", "choose settings on")
-    out = split(y[several], groups[several], digest[several], share, seed, names, uses=uses)[1]
+    out = split(y[several], groups[several], digest[several], share, seed, names, known, uses)[1]
     return np.isin(groups, groups[several[out]])
 
 

@@ -1,7 +1,6 @@
 """Split of a tuning's images: to train on, to stop and fit on, and to measure on."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,18 +8,13 @@ import numpy as np
 from sklearn.utils import check_consistent_length
 
 from ..data.datasets import as_groups, numbered
-from ..data.decoding import stretched
-from ..data.duplicates import duplicate_groups
-from ..data.holding_out import digests, join_groups, pack, split
+from ..data.holding_out import pack
 from ..errors import InvalidInputError
-from ..evaluating.sample import TrainedOn, joined_copies
+from ..evaluating.sample import TrainedOn, joined_copies, split_off
 from .questions import Questions
 from .settings import TuneSettings
 
 __all__ = ["Digests", "Split", "split_images"]
-
-SIDE = 32
-"""Pixels a side in which images are compared for copies."""
 
 
 class Split(NamedTuple):
@@ -107,7 +101,12 @@ def split_images(questions: Questions, groups: Any, settings: TuneSettings, seen
     kinds = np.arange(n) if groups is None else numbered(as_groups(groups).tolist())
     check_consistent_length(kinds, questions.candidates)
     kinds = joined_copies(questions.images, kinds)
-    out = _held_out(questions, kinds, settings, seen)
+    # captions are no classes: every image counts alike
+    is_class = questions.y is not None
+    y = np.array([own[0] if is_class else 0 for own in questions.candidates])
+    names = questions.labels if is_class else ["captions"]
+    share, uses = settings.validation_fraction, ("train on", "hold out")
+    out = split_off(questions.images, y, kinds, share, settings.seed, names, mirror=False, uses=uses, seen=seen)
     held_out = np.flatnonzero(out)
     half = np.random.default_rng(settings.seed).permutation(np.unique(kinds[held_out]))
     measured = np.isin(kinds[held_out], half[: len(half) // 2])
@@ -116,49 +115,3 @@ def split_images(questions: Questions, groups: Any, settings: TuneSettings, seen
             f"{n} images, {seen.sum()} of which tier 1 was trained on, are too few to hold out two of them; give more"
         )
     return Split(np.flatnonzero(~out), held_out[~measured], held_out[measured], kinds)
-
-
-def _held_out(questions: Questions, kinds: np.ndarray, settings: TuneSettings, seen: np.ndarray) -> np.ndarray:
-    """Mask of the images to hold out, bool `[n]`: near copies are on one side, too, if that leaves enough."""
-    pictures = _pictures(questions.images)
-    # captions are no classes: every image counts alike
-    is_class = questions.y is not None
-    y = np.array([own[0] if is_class else 0 for own in questions.candidates])
-    names = [str(label) for label in questions.labels] if is_class else ["captions"]
-    digest = digests(pictures)
-    if pictures.ndim == 2:  # vectors have no copies but equal ones
-        return _share_of(y, kinds, digest, settings, names, seen)
-    try:
-        alike = join_groups(kinds, duplicate_groups(pictures, mirror=False))
-        return _share_of(y, alike, digest, settings, names, seen)
-    except InvalidInputError:  # all pictures of a place or thing may look like copies
-        return _share_of(y, kinds, digest, settings, names, seen)
-
-
-def _share_of(
-    y: np.ndarray,
-    groups: np.ndarray,
-    digest: np.ndarray,
-    settings: TuneSettings,
-    names: Sequence[str],
-    seen: np.ndarray,
-) -> np.ndarray:
-    """Mask of the images to hold out, bool `[n]`, by groups that are on one side."""
-    barred = np.isin(groups, groups[seen])
-    share = min(settings.validation_fraction, float(np.mean(~barred)))
-    # the only image of a class is trained on, unless its group is held out
-    several = np.flatnonzero(np.bincount(y)[y] > 1)
-    several = several if len(several) else np.arange(len(y))
-    known = digest[barred]
-    out = split(y[several], groups[several], digest[several], share, settings.seed, names, known)[1]
-    return np.isin(groups, groups[several[out]])
-
-
-def _pictures(images: Any) -> np.ndarray:
-    """Images as one uint8 array of small pictures; an array of images in its own size, and of vectors as it is."""
-    if not isinstance(images, np.ndarray):
-        return np.stack([np.asarray(stretched(image, (SIDE, SIDE, 3))) for image in images])
-    if images.dtype == np.uint8 or images.ndim == 2:
-        return images
-    low, high = float(images.min()), float(images.max())
-    return ((images - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)

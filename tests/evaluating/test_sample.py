@@ -13,7 +13,7 @@ from PIL import Image
 from hybridclf.data.holding_out import digests
 from hybridclf.errors import InvalidInputError, UnknownLabelError
 from hybridclf.evaluating import sample as module
-from hybridclf.evaluating.sample import TrainedOn, calibration_share, notes_on, picture_groups, read_sample, stratified
+from hybridclf.evaluating.sample import TrainedOn, notes_on, picture_groups, read_sample, split_off, stratified
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
@@ -128,7 +128,7 @@ def test_a_csv_that_cannot_be_used(tmp_path: Path, text: str, said: str) -> None
 
 def share(images: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None, mirror: bool = False) -> np.ndarray:
     groups = np.arange(len(y)) if groups is None else groups
-    return calibration_share(images, y, groups, 0.3, 0, ["a", "b"], mirror)
+    return split_off(images, y, groups, 0.3, 0, ["a", "b"], mirror, uses=("test on", "choose settings on"))
 
 
 def test_the_share_to_calibrate_on_has_its_part_of_every_class() -> None:

@@ -116,15 +116,15 @@ def accuracy(
 
 
 def _effective_size(right: np.ndarray, share: np.ndarray, units: np.ndarray) -> float:
-    """Number of independent answers whose share of right ones has the same standard error, at most n.
+    """Number of independent answers whose share of right ones has the same standard error, at most as many as weigh.
 
-    Each of the n answers has a share of the weight, and a group's number.
+    Each answer has a share of the weight, and a group's number.
     """
-    p, n = float(share @ right), int((share > 0).sum())
-    if not 0 < p < 1 or right[share > 0].all():  # nothing tells how far answers go together: each group counts as one
-        return float(len(np.unique(units[share > 0])))
+    p, n = float(share @ right), 1 / float(share @ share)  # Kish's size, n where all weigh the same
+    if len(np.unique(right[share > 0])) < 2:  # nothing tells how far answers go together: each group counts as one
+        return 1 / float(np.square(np.bincount(units, share)).sum())
     error = _error(right - p, share, units)
-    return float(min(n, p * (1 - p) / error**2)) if error else float(n)
+    return min(n, p * (1 - p) / error**2) if error else n
 
 
 def accuracy_difference(
@@ -162,14 +162,14 @@ def accuracy_difference(
     ValueError
         If the lengths differ.
     """
-    check_consistent_length(right, baseline)
+    check_consistent_length(right, baseline, weight)
     difference = _answers(right).astype(int) - _answers(baseline).astype(int)
     units, weight = group_numbers(groups, len(right)), np.ones(len(right)) if weight is None else weight
-    n_groups = int(units.max()) + 1
+    n_groups = len(np.unique(units[weight > 0]))
     adjusted = mean_interval(
         np.append(difference, (1, -1)),
         np.append(weight, np.full(2, weight.sum() / n_groups)),
-        np.append(units, (n_groups, n_groups + 1)),
+        np.append(units, (len(units), len(units) + 1)),
         confidence_level,
     )
     return Interval(float(np.average(difference, weights=weight)), max(adjusted.low, -1.0), min(adjusted.high, 1.0))

@@ -68,10 +68,27 @@ def test_a_weight_counts_as_so_many_answers_that_go_together() -> None:
         ),
     ):
         assert astuple(weighted) == pytest.approx(astuple(repeated), rel=1e-9)
+    rare = np.where(np.arange(200) < 10, 10.0, 10 / 19)  # as class_weight="balanced" makes it
+    ten, every = accuracy(np.ones(10, bool)), accuracy(np.ones(200, bool), weight=rare)
+    assert ten.low < every.low < accuracy(np.ones(200, bool)).low - 0.05
+    gone = np.append(np.ones(300), np.zeros(900))
+    kept = accuracy_difference(np.append(right, np.ones(900, bool)), np.append(before, np.ones(900, bool)), weight=gone)
+    assert astuple(kept) == pytest.approx(astuple(accuracy_difference(right, before)))
     some = np.arange(300) < 200
     without = accuracy(right, weight=some.astype(float))
     assert astuple(without) == pytest.approx(astuple(accuracy(right[:200])), abs=1e-3)  # Student's t
     assert accuracy(np.ones(300, bool), weight=some * 2.0).low == pytest.approx(accuracy(some[:200]).low, abs=1e-3)
+
+
+def test_a_weighted_interval_covers_the_truth_as_often_as_it_says() -> None:
+    """Ten of 200 images are rare and weigh as much as all others together."""
+    rng, rare = np.random.default_rng(0), np.arange(200) < 10
+    weight, truth = np.where(rare, 9.5, 0.5), 0.92
+    covered = 0
+    for _ in range(500):
+        found = accuracy(rng.random(200) < np.where(rare, 0.9, 0.94), weight=weight)
+        covered += found.low <= truth <= found.high
+    assert covered > 500 * 0.93
 
 
 @pytest.mark.parametrize("n_films", [5, 100])

@@ -95,6 +95,8 @@ def calibrate(
         typer.echo(json.dumps(found))
         return
     sentences = [*(() if quiet else notes), *(str(one) for one in (worth, bound) if one is not None)]
+    if max_loss is not None and bound is None:
+        sentences.append("There is no bound: tier 2 is asked about none of the images that it would be tested on.")
     for sentence in sentences if quiet else [*sentences, f"Written: {out}"]:
         console().print(text(sentence), soft_wrap=True)
 

@@ -44,7 +44,7 @@ class Decoders:
     Parameters
     ----------
     n_processes : int
-        Processes, at least 1; each starts when it is first needed.
+        Processes, at least 1; each starts when it is first needed, or with `start`.
     seconds : float
         Longest time of one image.
     max_pixels : int
@@ -63,7 +63,7 @@ class Decoders:
 
     def __init__(self, n_processes: int = 1, seconds: float = DECODE_SECONDS, max_pixels: int = MAX_PIXELS) -> None:
         self.seconds, self.max_pixels, self.lost = seconds, max_pixels, 0
-        # the last one used first, so that those beyond the need never start
+        # the last one used first: without `start`, those beyond the need never begin
         self._idle: LifoQueue[_Decoder] = LifoQueue()
         self._all = [_Decoder() for _ in range(n_processes)]
         for decoder in reversed(self._all):

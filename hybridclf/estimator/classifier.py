@@ -107,8 +107,9 @@ class HybridClassifier(Explains):
         does not pay, `fit` turns it off, and the answer is tier 1's; if it pays on images that look unusual, it stays
         on for these (`worth_.unusual`). None if nothing was calibrated.
     guarantee_ : Guarantee or None
-        Bound on what stopping early costs, and how that was tested; from `calibrate` with `max_loss`. None once
-        `set_params` changes `allocation` or `top_k`, and for `with_labels`.
+        Bound on what stopping early costs, and how that was tested; from `calibrate` with `max_loss`. None where
+        tier 2 was asked about none of the images of the test, once `set_params` changes `allocation` or `top_k`, and
+        for `with_labels`.
     image_shape_ : tuple of int or None
         (H, W, C) or (d,) of one item; None where the tiers take images of any size.
     pixel_range_ : tuple of float or None

@@ -152,7 +152,8 @@ class FitsTiers(ReadsItems):
         A bound is for images of the same distribution, and holds for accuracy against that of all trials of all
         candidates (tier 1's first twenty at most). Two thirds of the images test it; `allocation` and `top_k` become
         the cheapest that pass, and `guarantee_` says what was found. `worth_` is then measured with these settings, on
-        the other third; tier 2 stays on or off as it was for the bound. There is none where tier 2 is not asked.
+        the other third; tier 2 stays on or off as it was for the bound. Where it is asked about none of the images that
+        test the bound, there is nothing to bound: the settings stay, and `guarantee_` is None.
 
         `class_weight` counts as in `fit`. A call that fails or is interrupted leaves the classifier as it was.
 

@@ -87,7 +87,7 @@ class Predicts(FitsTiers):
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Share of right answers; that to an image which is rejected is `novel_label`."""
+        """Share of the answers of `predict` that equal y; the answer to an image that is rejected is `novel_label`."""
         if self.reject is None:
             return float(super().score(X, y, sample_weight))
         answers, y = self.predict(X), column_or_1d(y)

@@ -276,13 +276,14 @@ def split_off(
     uses : (str, str)
         Words for what the images that stay are for, and those that are split off, for messages.
     seen : bool array `[n]`, optional
-        Images that an earlier training saw. They, their copies and their groups stay; if fewer others are there than
-        the share asks for, all of these are split off. Default: none.
+        Images that an earlier training saw. They, their copies and their groups stay. If the others are fewer than the
+        share asks for, it is theirs, of every class. Default: none.
 
     Raises
     ------
     InvalidInputError
-        If a class of several images cannot be split, as they are one group, or every class has a single image.
+        If a class of several images cannot be split, as they are one group or few of them were not seen, or every class
+        has a single image.
     """
     small = _small(images)
     digest = digests(small)

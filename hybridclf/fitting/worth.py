@@ -82,7 +82,7 @@ class Worth:
     n_images : int
         Images compared; neither tier was trained on them, and their fusion was fitted on others.
     tier_1_accuracy, hybrid_accuracy, accuracy_gain : Interval
-        Share of right answers of tier 1 alone and of both tiers, and the paired difference.
+        Share of right answers, by weight, of tier 1 alone and of both tiers, and the paired difference.
     tier_1_log_loss, hybrid_log_loss, log_loss_gain : Interval
         Mean log loss of each in nats, and the paired gain: positive where both tiers lose less.
     fixed, broken : int
@@ -100,6 +100,8 @@ class Worth:
         alone has the prior that is flattened for them.
     n_groups : int or None
         Groups of the images, each of which counts as one; None in models of earlier versions.
+    weighted : bool
+        True if images have different weights.
     """
 
     n_images: int
@@ -116,6 +118,7 @@ class Worth:
     harmed: tuple[Label, ...] = ()
     unusual: "Worth | None" = None
     n_groups: int | None = None
+    weighted: bool = False
 
     @property
     def is_enough(self) -> bool:
@@ -149,6 +152,7 @@ class Worth:
             pays=n_groups >= FEWEST and _pays(gain, accuracy_gain, fixed - broken, n_groups),
             harmed=tuple(harmed),
             n_groups=n_groups,
+            weighted=bool(np.ptp(weight)),
         )
 
     @classmethod
@@ -177,9 +181,9 @@ class Worth:
         return f"Re-ranking pays{by}: {figures}.{off}"
 
     def _figures(self, images: str) -> str:
-        gain = self.accuracy_gain
+        gain, by = self.accuracy_gain, " by weight" if self.weighted else ""
         return (
-            f"tier 1 alone is right for {100 * self.tier_1_accuracy.value:.1f} % of {self.n_images} {images}, both "
+            f"tier 1 alone is right for {100 * self.tier_1_accuracy.value:.1f} % of {self.n_images} {images}{by}, both "
             f"tiers for {100 * self.hybrid_accuracy.value:.1f} % ({100 * gain.value:+.1f} points, "
             f"{100 * gain.low:.1f} to {100 * gain.high:.1f}; {self.fixed} fixed, {self.broken} broken; log loss "
             f"{self.tier_1_log_loss.value:.3f} to {self.hybrid_log_loss.value:.3f}) at {self.evaluations:.1f} "

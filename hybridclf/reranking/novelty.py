@@ -113,7 +113,7 @@ class UsualValues:
         parts = vectors[half], vectors[~half]
         # apart, so that heavy tails of some columns do not hide a value that is rare in another
         for columns in (is_rare, ~is_rare):
-            if columns.any() and all(map(len, parts)):
+            if columns.any() and min(map(len, parts)) > 1:  # a single row has no range
                 ranges = [_range(part[:, columns]) for part in parts]
                 found = [_excess(part[:, columns], *own) for part, own in zip(parts, ranges[::-1], strict=True)]
                 beyond[columns] = max(HALF_WIDTH, np.quantile(np.concatenate(found), QUANTILE, method="lower"))

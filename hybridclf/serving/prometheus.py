@@ -50,7 +50,7 @@ class ServerMetrics:
         self.batch_fill = spread("hybridclf_batch_fill", "Share of a batch that was work.", buckets=_SHARES)
         self.batch_seconds = seconds("hybridclf_batch_seconds", "Time that a batch takes the denoiser.")
         self.evaluations = spread("hybridclf_evaluations_per_image", "Denoiser evaluations.", buckets=_EVALUATIONS)
-        self.stopped_by = count("hybridclf_images", "Images by why their re-ranking ended.", ["stopped_by"])
+        self.stopped_by = count("hybridclf_images", "Images by why their answer ended.", ["stopped_by"])
         self.queue_seconds = seconds("hybridclf_queue_seconds", "Time of an image in the queue.")
         self.loop_seconds = seconds("hybridclf_loop_seconds", "Time of an image in the loop.")
         self.decode_seconds = seconds("hybridclf_decode_seconds", "Time to decode an image.")
@@ -93,7 +93,7 @@ class ServerMetrics:
         self.stopped_by.labels(answer.stopped_by).inc()
 
     def answered(self, result: RerankResult, waited: float, under_way: float) -> None:
-        """Record the seconds of an image in the queue and in the loop."""
+        """Record the seconds of an image in the queue and in the loop; its result is counted by `image`."""
         self.queue_seconds.observe(waited)
         self.loop_seconds.observe(under_way)
 

@@ -28,9 +28,9 @@ GRACE = 5
 """Seconds for connections without an accepted request, such as slow uploads, once all accepted ones are answered."""
 
 KEEP_ALIVE = 75
-"""Seconds that a silent connection is kept for: more than the 60 for which load balancers keep theirs by default.
+"""Seconds that a connection is kept for after an answer: more than the 60 for which many load balancers keep theirs.
 
-Where the server ended it first, a request under way on it would be lost.
+Where the server ends it first, a request under way on it is lost.
 """
 
 LONGEST_PATH = 100

@@ -216,8 +216,8 @@ class Service:
             async with asyncio.timeout(question.seconds_left):
                 handed_in = await asyncio.wrap_future(job)
         except TimeoutError:  # still waiting for a thread, being decoded or in tier 1
-            if job.done() and not job.cancelled() and job.exception() is not None:
-                raise  # of tier 1, which may ask other servers
+            if job.done() and not job.cancelled() and (error := job.exception()) is not None:
+                raise error from None  # tier 1, which may ask other servers, has a TimeoutError of its own
             job.add_done_callback(_take_out)
             # without the image: the question's own prior, or a uniform one
             log_prior = np.zeros(len(question.labels)) if question.log_prior is None else question.log_prior

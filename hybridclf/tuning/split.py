@@ -89,8 +89,8 @@ def split_images(questions: Questions, groups: Any, settings: TuneSettings, seen
     settings : TuneSettings
         Share that is held out, and seed.
     seen : bool array `[n]`
-        Images that tier 1 was trained on. They, their copies and their groups are not held out; if fewer others are
-        there than the share asks for, all of them are.
+        Images that tier 1 was trained on. They, their copies and their groups are not held out; if the others are fewer
+        than the share asks for, it is theirs, of every class.
 
     Raises
     ------

@@ -61,6 +61,7 @@ def test_a_gain_that_few_heavy_images_undo_does_not_pay() -> None:
     heavy = np.where(np.arange(400) >= 396, 4.9, 1.0)
     assert Worth.of(made).pays
     worth = Worth.of(made._replace(weight=heavy))
+    assert "held-out images by weight, both" in str(worth) and "by weight" not in str(Worth.of(made))
     assert worth.accuracy_gain.low < 0 < worth.accuracy_gain.value and not worth.pays
 
 

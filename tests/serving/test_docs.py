@@ -18,7 +18,7 @@ def test_the_example_in_process_runs(capsys: Any) -> None:
     assert stopped_by in ("confident", "budget")
 
 
-def test_the_client_of_15_lines_runs(server: Server) -> None:
+def test_the_client_of_a_few_lines_runs(server: Server) -> None:
     assert len(BLOCKS[1].strip().splitlines()) <= 18
     names: dict[str, Any] = {}
     source = BLOCKS[1].replace("http://127.0.0.1:8000", server.url)

@@ -86,7 +86,7 @@ def calibrate(
         clf.set_params(verbose=not quiet)
         clf.calibrate(sample.images, sample.y, max_loss, 0.05 if delta is None else delta, groups=_groups(sample))
         clf.set_params(verbose=False).save(out)
-        _keep_digests(out, seen, sample)
+        _keep_digests(out, model, seen, sample)
     worth, bound = clf.worth_, clf.guarantee_
     if as_json:
         found = {"model": str(out), "n_images": len(sample.y), "notes": notes, "asks_tier_2": clf.fusion_.pays}
@@ -132,13 +132,17 @@ def _groups(sample: "Sample") -> "np.ndarray | None":
     return groups if len(set(groups.tolist())) < len(groups) else None
 
 
-def _keep_digests(out: Path, seen: "TrainedOn", sample: "Sample") -> None:
+def _keep_digests(out: Path, model: str | None, seen: "TrainedOn", sample: "Sample") -> None:
     """Write down which images the model was trained and calibrated on, so that no figure is of these."""
     import numpy as np
 
     from ..data.holding_out import pack
     from ..pair_training.checkpoint import save_json
+    from .classifier import tiers_trained_on
 
     (out / "training").mkdir()
-    known = np.array(sorted({*seen.known, *sample.digests}), dtype=np.uint32)
-    save_json(out / "training" / "log.json", {"trained_on": pack(known), "hashed_shape": seen.shape})
+    trained = tiers_trained_on(model).known
+    fitted = {*seen.known, *sample.digests} - trained
+    digests = {"trained_on": trained, "fitted_on": fitted}
+    packed = {name: pack(np.array(sorted(known), dtype=np.uint32)) for name, known in digests.items()}
+    save_json(out / "training" / "log.json", packed | {"hashed_shape": seen.shape})

@@ -11,12 +11,12 @@ from ..errors import InvalidInputError, SavedModelError
 from ..estimator import HybridClassifier
 from ..evaluating.sample import TrainedOn
 from ..models import LateConditionedDenoiser
-from ..pair_training.start_from import known_images
+from ..pair_training.start_from import known_images, trained_on
 from ..persistence import read_description
 from ..pretrained.catalog import DEFAULT_MODEL, model_folder
 from ..proposer import is_trained, resolve_proposer
 
-__all__ = ["behind", "choose_classifier", "images_trained_on"]
+__all__ = ["behind", "choose_classifier", "images_trained_on", "tiers_trained_on"]
 
 BYTES = (0.0, 255.0)
 """Range of the values of photographs."""
@@ -162,3 +162,11 @@ def images_trained_on(model: str | Path | None) -> TrainedOn:
         return TrainedOn(frozenset(), None if shape is None else tuple(shape))
     shape = log.get("hashed_shape", shape)
     return TrainedOn(known, None if shape is None else tuple(shape))
+
+
+def tiers_trained_on(model: str | Path | None) -> TrainedOn:
+    """The images that a model's tiers were trained on, without those that its fusion alone was fitted on."""
+    seen = images_trained_on(model)
+    if not seen.known:
+        return seen
+    return seen._replace(known=frozenset(trained_on(model_folder(model or DEFAULT_MODEL)).tolist()))

@@ -68,7 +68,7 @@ def evaluate(
         typer.Option(
             metavar="COLUMN",
             help="Column that names images that belong together, such as the frames of one film: all of them are "
-            "calibrated on, or all tested on. Default: the column group, if there is one.",
+            "calibrated on, or all tested on. Default: the column group, if there is one, but for --shifted.",
         ),
     ] = None,
     figure: Annotated[

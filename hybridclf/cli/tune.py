@@ -15,6 +15,7 @@ from .shared import AsJson, Device, Quiet, console, running, text
 if TYPE_CHECKING:
     from ..estimator import HybridClassifier
     from ..evaluating.sample import TrainedOn
+    from ..tuning.split import Digests
 
 DATA = "Folder with a subfolder of images per class, Parquet file, CSV of path and label, or JSONL of captions."
 
@@ -64,18 +65,19 @@ def tune(
     with running(quiet, lambda: _how_to_go_on(out)):
         from ..pair_training.out_folder import check_free
         from ..tuning.settings import TuneSettings
-        from ..tuning.tune import tune as tune_classifier
+        from ..tuning.tune import tune_logged
 
         options = {"rank": rank, "words": words, "minutes": minutes, "wrong_class_weight": wrong_class_weight}
         options |= {"validation_fraction": val, "seed": seed}
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-        TuneSettings(**given)  # and OUT, before models are loaded and images read
+        settings = TuneSettings(**given)  # and OUT, before models are loaded and images read
         if not resume:
             check_free(out.resolve(), data)
         tiers = {"model": model, "proposer": proposer, "denoiser": denoiser, "template": template, "device": device}
         read = _read_captions if data.lower().endswith(".jsonl") else _read_images
-        clf, inputs = read(data, tiers, group, progress=not quiet)
-        tune_classifier(clf, **inputs, out=out, resume=resume, progress=not quiet, **given)
+        clf, inputs, digests = read(data, tiers, group, progress=not quiet)
+        inputs |= {"seen": digests.are_seen, "entries": digests.entries}
+        tune_logged(clf, **inputs, out=out, settings=settings, resume=resume, progress=not quiet)
     log = json.loads((out / "training" / "log.json").read_text(encoding="utf-8"))
     if as_json:
         typer.echo(json.dumps({name: log[name] for name in PRINTED} | {"model": str(out)}))
@@ -117,8 +119,8 @@ def _classifier(tiers: dict[str, Any], classes: list[str] | None) -> "HybridClas
 
 def _read_images(
     data: str, tiers: dict[str, Any], group: str | None, progress: bool
-) -> "tuple[HybridClassifier, dict[str, Any]]":
-    """Read labelled images, as arguments of `tune`."""
+) -> "tuple[HybridClassifier, dict[str, Any], Digests]":
+    """Read labelled images, as arguments of `tune`, with their digests."""
     import numpy as np
 
     from ..data.listing import list_labelled
@@ -136,13 +138,13 @@ def _read_images(
         notes.append(f"{n_seen:,} images in {data} are not held out: the model was trained on them.")
     for note in notes:
         typer.echo(note, err=True)
-    return clf, {"X": sample.images, "y": sample.y, "groups": sample.groups, "digests": digests}
+    return clf, {"X": sample.images, "y": sample.y, "captions": None, "groups": sample.groups}, digests
 
 
 def _read_captions(
     data: str, tiers: dict[str, Any], group: str | None, progress: bool
-) -> "tuple[HybridClassifier, dict[str, Any]]":
-    """Read images with captions, as arguments of `tune`."""
+) -> "tuple[HybridClassifier, dict[str, Any], Digests]":
+    """Read images with captions, as arguments of `tune`, with their digests."""
     import numpy as np
 
     from ..data import holding_out
@@ -173,24 +175,16 @@ def _read_captions(
     if not images:
         raise InvalidInputError(f"{data} has no image with a right and a wrong caption; give lines of that form")
     clf = _classifier(tiers, captions[0][:2])  # tiers by name are loaded with labels, whichever they are
-    digests = Digests(np.array(hashed, dtype=np.uint32), seen)
-    return clf, {"X": images, "captions": captions, "groups": groups, "digests": digests}
+    inputs = {"X": images, "y": None, "captions": captions, "groups": groups}
+    return clf, inputs, Digests(np.array(hashed, dtype=np.uint32), seen)
 
 
 def _trained_on(model: str | None) -> "TrainedOn":
-    """The images that a model's tiers were trained on; those that its fusion alone saw, which is fitted anew, are none.
-
-    Empty if the model does not say, and for tiers by name.
-    """
+    """The images that a model's tiers were trained on; none for tiers by name."""
     from ..evaluating.sample import TrainedOn
-    from ..pair_training.start_from import trained_on
-    from ..pretrained.catalog import model_folder
-    from .classifier import images_trained_on
+    from .classifier import tiers_trained_on
 
-    if model is None:
-        return TrainedOn(frozenset(), None)
-    seen = images_trained_on(model)
-    return seen._replace(known=frozenset(trained_on(model_folder(model)).tolist())) if seen.known else seen
+    return TrainedOn(frozenset(), None) if model is None else tiers_trained_on(model)
 
 
 def _print_result(found: dict[str, Any]) -> None:

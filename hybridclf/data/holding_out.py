@@ -54,6 +54,7 @@ def split(
     classes: Sequence[str],
     seen: np.ndarray | None = None,
     uses: tuple[str, str] = ("train on", "hold out"),
+    strict: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split images into training and held-out ones: whole groups, about a share of every class and at least one image.
 
@@ -76,6 +77,8 @@ def split(
         Digests of images that an earlier training saw. Their whole groups stay in training.
     uses : (str, str)
         Words for what the images that are kept are for, and those held out, for messages.
+    strict : bool
+        Refuse if `seen` leaves clearly fewer to hold out than the share.
 
     Returns
     -------
@@ -85,7 +88,7 @@ def split(
     Raises
     ------
     InvalidInputError
-        If a class would have no image left on either side, or `seen` leaves clearly fewer to hold out.
+        If a class would have no image left on either side, or `seen` leaves clearly fewer to hold out and `strict`.
     """
     counts = np.bincount(y)
     wanted = np.where(counts, np.maximum(1, np.round(share * counts)), 0).astype(int)
@@ -111,7 +114,7 @@ def split(
     if seen is not None:
         # split once more, without the groups that were seen, to compare with the split that nothing bars
         barred = np.isin(groups, groups[np.isin(digest, seen)])
-        n_free, chosen = len(chosen), spread(y, groups, key, wanted, counts - 1, barred)
+        n_free, chosen = len(chosen) if strict else 0, spread(y, groups, key, wanted, counts - 1, barred)
         _check_unseen(y, chosen, n_free, classes)
     return np.setdiff1d(np.arange(len(y)), chosen), chosen
 
@@ -120,7 +123,8 @@ def _check_unseen(y: np.ndarray, chosen: np.ndarray, n_free: int, classes: Seque
     """Check that every class has images to hold out, in all about as many as without an earlier training."""
     for number in np.setdiff1d(y, y[chosen]).tolist():
         raise InvalidInputError(
-            f"of class {classes[number]!r} no image can be held out that the earlier model was not trained on; add some"
+            f"of class {classes[number]!r} no image can be held out that the earlier model was not trained on, nor on "
+            "a copy of it; add others"
         )
     if len(chosen) < SHORT * n_free - len(classes):
         raise InvalidInputError(

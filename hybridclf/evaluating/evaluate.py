@@ -260,7 +260,7 @@ def _split(
     groups = picture_groups(items.images, numbered(tested.groups.tolist()))
     mirror = bool(getattr(clf.denoiser_, "mirror", False))
     uses, classes = ("test on", "choose settings on"), clf.classes_.tolist()
-    calibrating = split_off(items.images, y, groups, calibrate, seed, classes, mirror, uses=uses)
+    calibrating, _ = split_off(items.images, y, groups, calibrate, seed, classes, mirror, uses=uses)
     return _Labelled(items, y, groups), calibrating, 0
 
 

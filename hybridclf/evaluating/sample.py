@@ -209,7 +209,8 @@ def notes_on(sample: Sample, source: str | Path) -> list[str]:
         )
     if sample.trained_on:
         left_out = f"{sample.trained_on:,} images in {source} were left out"
-        notes.append(f"{left_out}: the model was trained or calibrated on them.")
+        more = "; a larger sample has more others" if n_read < sample.n_listed else ""
+        notes.append(f"{left_out}: the model was trained or calibrated on them{more}.")
     if sample.unreadable:
         first = "; ".join(sample.unreadable[:3])
         notes.append(f"{len(sample.unreadable):,} images in {source} were left out, as unreadable: {first}.")
@@ -256,8 +257,8 @@ def split_off(
     *,
     uses: tuple[str, str],
     seen: np.ndarray | None = None,
-) -> np.ndarray:
-    """Mask of the images to split off, bool `[n]`: a share of every class, copies and groups on one side.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split images off: a share of every class, copies and groups on one side.
 
     Parameters
     ----------
@@ -276,33 +277,37 @@ def split_off(
     uses : (str, str)
         Words for what the images that stay are for, and those that are split off, for messages.
     seen : bool array `[n]`, optional
-        Images that an earlier training saw. They, their copies and their groups stay. If the others are fewer than the
-        share asks for, it is theirs, of every class. Default: none.
+        Images that an earlier training saw. They, their copies and their groups stay. Where the others of a class are
+        fewer than the share asks for, all of these are split off. Default: none.
+
+    Returns
+    -------
+    mask : bool array `[n]`
+        Images that are split off.
+    sides : int array `[n]`
+        Numbers of the groups that were kept whole: near copies too, unless that left a class without an image.
 
     Raises
     ------
     InvalidInputError
-        If a class of several images cannot be split, as they are one group or few of them were not seen, or every class
-        has a single image.
+        If a class of several images cannot be split, as they are one group or all of them were seen, or every class has
+        a single image.
     """
-    small = _small(images)
-    digest = digests(small)
-
-    def by(own: np.ndarray) -> np.ndarray:
-        return _split(y, own, digest, share, seed, list(map(str, classes)), uses, seen)
-
+    small, names = _small(images), list(map(str, classes))
+    # vectors have no copies but equal ones
     equal = joined_copies(images, groups)
-    if small.ndim == 2:  # vectors have no copies but equal ones
-        return by(equal)
+    alike = equal if small.ndim == 2 else join_groups(groups, duplicate_groups(small, mirror))
+    barred = None if seen is None else np.isin(alike, alike[seen])
     try:
-        return by(join_groups(groups, duplicate_groups(small, mirror)))
+        return _split(y, alike, digests(small), share, seed, names, uses, barred), alike
     except InvalidInputError:  # all pictures of a place or thing may look like copies
-        return by(equal)
+        return _split(y, equal, digests(small), share, seed, names, uses, barred), equal
 
 
 def joined_copies(images: Any, groups: np.ndarray) -> np.ndarray:
     """Group numbers `[n]` of n images or vectors in which equal ones are of one group, too."""
-    return join_groups(groups, np.unique(digests(_small(images)), return_inverse=True)[1])
+    digest = digests(images if isinstance(images, np.ndarray) else _small(images))
+    return join_groups(groups, np.unique(digest, return_inverse=True)[1])
 
 
 def picture_groups(images: Any, groups: np.ndarray) -> np.ndarray:
@@ -319,17 +324,14 @@ def _split(
     seed: int,
     names: Sequence[str],
     uses: tuple[str, str],
-    seen: np.ndarray | None,
+    barred: np.ndarray | None,
 ) -> np.ndarray:
-    known = None
-    if seen is not None:
-        barred = np.isin(groups, groups[seen])
-        known, share = digest[barred], min(share, float(np.mean(~barred)))
     # the only image of a class cannot be on both sides: it stays, unless its group is split off
     several = np.flatnonzero(np.bincount(y)[y] > 1)
     several = several if len(several) else np.arange(len(y))
-    out = split(y[several], groups[several], digest[several], share, seed, names, known, uses)[1]
-    return np.isin(groups, groups[several[out]])
+    known = None if barred is None else digest[barred]
+    own = y[several], groups[several], digest[several]
+    return np.isin(groups, groups[several[split(*own, share, seed, names, known, uses, strict=False)[1]]])
 
 
 def _small(images: Any) -> np.ndarray:

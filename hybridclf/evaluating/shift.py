@@ -243,6 +243,7 @@ def worst_group(right: np.ndarray, groups: Sequence[Any], units: np.ndarray | No
     units : int array `[n]`, optional
         Numbers of images that belong together, for which the interval allows. Default: each is alone.
     """
+    groups = list(groups)  # a Series goes by its index
     number, units = numbered(groups), group_numbers(units, len(right))
     each = np.split(np.argsort(number, kind="stable"), np.cumsum(np.bincount(number))[:-1])
     members = [own for own in each if len(own) >= FEWEST]  # None is a group of a single image

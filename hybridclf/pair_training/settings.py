@@ -53,6 +53,9 @@ class PairSettings:
         check_number("wrong_class_weight", self.wrong_class_weight, at_least=0)
         check_number("validation_fraction", self.validation_fraction, above=0, below=1)
         check_whole("seed", self.seed, 0)
+        for name in ("seed", "image_size"):  # numpy's numbers are no JSON
+            if is_whole(getattr(self, name), 0):
+                object.__setattr__(self, name, int(getattr(self, name)))
         if self.seed >= 2**32:
             raise InvalidInputError(f"seed must be below 2**32, got {self.seed}")
         # the U-Net halves a side twice, and patches leave 16 positions

@@ -10,7 +10,7 @@ from sklearn.utils import check_consistent_length
 from ..data.datasets import as_groups, numbered
 from ..data.holding_out import pack
 from ..errors import InvalidInputError
-from ..evaluating.sample import TrainedOn, joined_copies, split_off
+from ..evaluating.sample import TrainedOn, split_off
 from .questions import Questions
 from .settings import TuneSettings
 
@@ -25,7 +25,7 @@ class Split(NamedTuple):
     training, fitted, measured : int arrays
         Positions of the images to train on, to stop and fit the fusion on, and to measure on.
     groups : int array `[n]`
-        Numbers of the groups; equal images are of one.
+        Numbers of the groups; copies are of one.
     """
 
     training: np.ndarray
@@ -77,7 +77,7 @@ class Digests:
         }
 
 
-def split_images(questions: Questions, groups: Any, settings: TuneSettings, seen: np.ndarray) -> Split:
+def split_images(questions: Questions, groups: Any, settings: TuneSettings, seen: Any = None) -> Split:
     """Split images: copies and groups on one side, and about the same share of every class held out.
 
     Parameters
@@ -88,9 +88,9 @@ def split_images(questions: Questions, groups: Any, settings: TuneSettings, seen
         Groups of images that belong together.
     settings : TuneSettings
         Share that is held out, and seed.
-    seen : bool array `[n]`
-        Images that tier 1 was trained on. They, their copies and their groups are not held out; if the others are fewer
-        than the share asks for, it is theirs, of every class.
+    seen : bool array `[n]`, optional
+        Images that tier 1 was trained on. They, their copies and their groups are not held out. Where the others of a
+        class are fewer than the share asks for, all of these are.
 
     Raises
     ------
@@ -99,14 +99,14 @@ def split_images(questions: Questions, groups: Any, settings: TuneSettings, seen
     """
     n = len(questions.candidates)
     kinds = np.arange(n) if groups is None else numbered(as_groups(groups).tolist())
-    check_consistent_length(kinds, questions.candidates)
-    kinds = joined_copies(questions.images, kinds)
+    seen = np.zeros(n, dtype=bool) if seen is None else np.asarray(seen, dtype=bool)
+    check_consistent_length(kinds, questions.candidates, seen)
     # captions are no classes: every image counts alike
     is_class = questions.y is not None
     y = np.array([own[0] if is_class else 0 for own in questions.candidates])
     names = questions.labels if is_class else ["captions"]
     share, uses = settings.validation_fraction, ("train on", "hold out")
-    out = split_off(questions.images, y, kinds, share, settings.seed, names, mirror=False, uses=uses, seen=seen)
+    out, kinds = split_off(questions.images, y, kinds, share, settings.seed, names, mirror=False, uses=uses, seen=seen)
     held_out = np.flatnonzero(out)
     half = np.random.default_rng(settings.seed).permutation(np.unique(kinds[held_out]))
     measured = np.isin(kinds[held_out], half[: len(half) // 2])

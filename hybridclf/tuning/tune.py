@@ -3,13 +3,12 @@
 import copy
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
@@ -34,9 +33,9 @@ from .objective import Conditions, Objective, TimeProfile, measure_profile
 from .questions import Questions
 from .result import measure
 from .settings import TuneSettings
-from .split import Digests, Split, split_images
+from .split import Split, split_images
 
-__all__ = ["tune", "with_denoiser"]
+__all__ = ["tune", "tune_logged", "with_denoiser"]
 
 BATCH_SIZE, LEARNING_RATE = 16, 2e-3
 """Images per step, and peak learning rate."""
@@ -65,7 +64,7 @@ def tune(
     out: str | Path,
     captions: Sequence[Sequence[str]] | None = None,
     groups: Any = None,
-    digests: Digests | None = None,
+    seen: Any = None,
     resume: bool = False,
     progress: bool = False,
     **settings: Any,
@@ -84,8 +83,8 @@ def tune(
         One in float16 whose spec names no `precision` is loaded again in bfloat16, whatever `dtype` says: small
         gradients are lost in float16.
     X : list of n images
-        As for `HybridClassifier.predict`. Tier 2 should not have been trained on them, nor tier 1 but for those that
-        `digests` tells.
+        As for `HybridClassifier.predict`. Tier 2 should not have been trained on them, and tier 1 only on those in
+        `seen`.
     y : array `[n]`, optional
         Their labels, all of them known to the classifier.
     out : path
@@ -96,10 +95,8 @@ def tune(
     groups : array `[n]`, optional
         Groups of images that belong together, such as the film that a frame is from; they are held out together, and
         intervals allow for them.
-    digests : Digests, optional
-        Digests of the images, by which those that tier 1 was trained on are told: they are trained on, and never held
-        out. The log then says which images the result was trained and fitted on, so that `hybridclf evaluate` and
-        `calibrate` leave them out. Default: tier 1 was trained on none of them, and the log does not say.
+    seen : bool array `[n]`, optional
+        Images that tier 1 was trained on: they are trained on, and never held out, nor are their copies. Default: none.
     resume : bool
         Resume the tuning in `out`. The result equals that of an uninterrupted one.
     progress : bool
@@ -129,25 +126,44 @@ def tune(
     ----------
     Appendix D of arXiv 2303.16203 tunes Stable Diffusion on two breeds of cats: from 45 to 85 %.
     """
-    chosen, out = TuneSettings(**settings), Path(out).resolve()
+    return tune_logged(
+        clf, X, y, out, captions, groups, seen, resume=resume, progress=progress, settings=TuneSettings(**settings)
+    )
+
+
+def tune_logged(
+    clf: HybridClassifier,
+    X: Any,
+    y: Any,
+    out: str | Path,
+    captions: Sequence[Sequence[str]] | None,
+    groups: Any,
+    seen: Any,
+    *,
+    resume: bool,
+    progress: bool,
+    settings: TuneSettings,
+    entries: Callable[[Split], Mapping[str, Any]] = lambda _: {},
+) -> HybridClassifier:
+    """`tune`, with further entries of the log, plain JSON, that follow from the split of the images."""
+    out = Path(out).resolve()
     if not resume:
         check_free(out)  # before minutes of reading
     clf = _tunable(clf)
     spec = clf.denoiser
     questions = Questions.of_classes(clf, X, y) if captions is None else Questions.of_captions(clf, X, captions)
-    seen = np.zeros(len(questions.candidates), dtype=bool) if digests is None else digests.are_seen
-    split = split_images(questions, groups, chosen, seen)
-    decided = asdict(chosen) | _decided(clf, questions, split)
+    split = split_images(questions, groups, settings, seen)
+    decided = asdict(settings) | _decided(clf, questions, split)
     recipe = versions() | constants([examples, objective])
-    known = {} if digests is None else digests.entries(split)
-    run = TrainingRun.resume(out, decided) if resume else TrainingRun.start(out, decided, recipe=recipe, **known)
+    more = {"recipe": recipe, **entries(split)}
+    run = TrainingRun.resume(out, decided) if resume else TrainingRun.start(out, decided, **more)
     run.require_recipe(recipe)
     folder = run.folder / "model"
     shutil.rmtree(folder, ignore_errors=True)
     try:
         with writing(folder):
             (folder / NAME).mkdir(parents=True)
-        files = _train(run, questions, split, chosen, folder / NAME, progress)
+        files = _train(run, questions, split, settings, folder / NAME, progress)
         options = {name: folder / NAME / file for name, file in files.items()}
         tuned = with_denoiser(clf, plugins.with_options(spec, options))
         before = copy.copy(clf)
@@ -200,6 +216,7 @@ def _decided(clf: HybridClassifier, questions: Questions, split: Split) -> dict[
         "split": split.digest,
         "prompts": json.loads(json.dumps(clf.prompts, default=str)),
         "objective": clf.objective,
+        "proposer": clf.proposer if isinstance(clf.proposer, str) else type(clf.proposer_).__name__,
     }
 
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from hybridclf import HybridClassifier, Race
 from hybridclf.cli import app, classifier
 from hybridclf.cli.calibrate import _groups
-from hybridclf.cli.classifier import behind, images_trained_on
+from hybridclf.cli.classifier import behind, images_trained_on, tiers_trained_on
 from hybridclf.data.image_files import image_paths
 from hybridclf.errors import InvalidInputError
 from hybridclf.evaluating.sample import TrainedOn, read_sample
@@ -144,6 +144,8 @@ def test_images_calibrated_on_are_left_out_later(model: Path, data: Path, tmp_pa
     invoke("calibrate", data, out, "--model", model, "--images", "40", "--max-trials", "1")
     seen = images_trained_on(out)
     assert len(seen.known) == 40 and seen.shape == (8, 8, 3)
+    assert not tiers_trained_on(out).known  # its fusion alone saw them
+    assert len(images_trained_on("cifar10").known) - len(tiers_trained_on("cifar10").known) == 2000
     again = invoke("calibrate", data, tmp_path / "again", "--model", out, "--max-trials", "1", "--json")
     report = json.loads(again.stdout)
     assert report["n_images"] == 30 and "40 images" in report["notes"][0] and "calibrated on them" in report["notes"][0]

@@ -1,6 +1,7 @@
 """`hybridclf serve` up to its start: the served model's name, and signals that come before."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,17 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Served:
 def serve(*arguments: str) -> None:
     result = CliRunner().invoke(app, ["serve", "--port", "0", "--model", "digits", *arguments])
     assert result.exit_code == 0, result.output
+
+
+def test_re_ranking_that_is_off_is_said(served: Served, tmp_path: Path) -> None:
+    clf = HybridClassifier.from_pretrained("digits")
+    fusion = replace(clf.fusion_, pays=False)
+    assert clf.calibration_ is not None
+    clf.fusion_, clf.calibration_ = fusion, replace(clf.calibration_, fusion=fusion)
+    clf.save(tmp_path / "off")
+    for model, said in ((tmp_path / "off", 1), ("digits", 0)):
+        result = CliRunner().invoke(app, ["serve", "--port", "0", "--model", str(model)])
+        assert result.stderr.count("Re-ranking is off in this model") == said
 
 
 def test_a_model_in_a_folder_has_the_folders_own_name(

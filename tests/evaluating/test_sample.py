@@ -128,7 +128,7 @@ def test_a_csv_that_cannot_be_used(tmp_path: Path, text: str, said: str) -> None
 
 def share(images: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None, mirror: bool = False) -> np.ndarray:
     groups = np.arange(len(y)) if groups is None else groups
-    return split_off(images, y, groups, 0.3, 0, ["a", "b"], mirror, uses=("test on", "choose settings on"))
+    return split_off(images, y, groups, 0.3, 0, ["a", "b"], mirror, uses=("test on", "choose settings on"))[0]
 
 
 def test_the_share_to_calibrate_on_has_its_part_of_every_class() -> None:
@@ -211,3 +211,6 @@ def test_copies_of_a_picture_are_of_one_group_and_equal_rows_need_not_be() -> No
     alone = np.arange(4)
     assert len(np.unique(picture_groups(np.zeros((4, 8, 8, 1)), alone))) == 1
     assert picture_groups(np.zeros((4, 3)), alone) is alone
+    bright = np.random.default_rng(0).normal(size=(4, 8, 8, 1))
+    bright[0, 0, 0, 0] = 1e6  # beside it all others would look alike in 8 bits
+    assert len(np.unique(picture_groups(bright, alone))) == 4

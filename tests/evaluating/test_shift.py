@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from hybridclf.errors import InvalidInputError
@@ -33,6 +34,8 @@ def test_the_worst_group_by_hand() -> None:
     found = worst_group(right, groups)
     assert found is not None and (found.group, found.n, found.accuracy.value) == ("b", 20, 0.5)
     assert worst_group(right[:9], groups[:9]) is None
+    backwards = pd.Series(groups, index=range(len(groups))[::-1])
+    assert worst_group(right, backwards) == found
     assert found.accuracy == accuracy(right[10:30], 1 - 0.05 / 2)  # the lowest of two groups of enough images
     films = np.arange(49) // 4
     grouped = worst_group(right, groups, films)

@@ -1,8 +1,10 @@
 """The size of new networks by the time there is."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -78,3 +80,8 @@ def test_the_seed_alone_decides_the_weights(data: TrainingData) -> None:
     second = new_denoiser(data, 0.0).state_dict()
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(first[name], value) for name, value in second.items())
+
+
+def test_settings_may_be_numbers_of_numpy() -> None:
+    settings = PairSettings(seed=np.int64(3), image_size=np.int64(16))  # type: ignore[arg-type]
+    assert json.loads(json.dumps(asdict(settings)))["image_size"] == 16 and type(settings.seed) is int

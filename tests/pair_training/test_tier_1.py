@@ -272,6 +272,9 @@ def test_classes_without_a_measured_image_are_counted(trained: Path, capsys: pyt
     assert "These images are of" not in capsys.readouterr().out
     print_result(found | {"held_out": found["held_out"] | {"classes": 43}})
     assert "These images are of 3 of 43 classes; the others may be harder." in capsys.readouterr().out
+    for evaluations, said in ((0.0, "hybrid, tier 2 not asked"), (2.5, "hybrid, 2.5 evaluations per image")):
+        print_result(found | {"evaluations": evaluations})
+        assert said in capsys.readouterr().out
 
 
 def test_where_tier_2_adds_nothing_the_answer_is_tier_1s(trained: Path, data: Path) -> None:

@@ -334,6 +334,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert spent()["tier_1"] > before["tier_1"]
     done = invoke(data, "out", "--resume", "--image-size", "8")
     assert done.exit_code == 0, done.output
+    assert f"Going on with the training in {tmp_path / 'out'}; at its start: " in done.stderr
     for name in ("model.json", "denoiser.safetensors", "proposer/model.safetensors", "proposer/config.json"):
         assert (tmp_path / "out" / name).read_bytes() == (trained[0] / name).read_bytes()
     again = invoke(data, tmp_path / "out", "--resume")

@@ -91,13 +91,34 @@ def test_what_tier_1_was_trained_on_is_not_held_out_nor_its_copies_and_groups() 
         assert barred <= set(found.training.tolist()) and len(held_out(found)) == 12
 
 
-def test_all_that_is_left_is_held_out_if_that_is_less_than_the_share() -> None:
+def test_all_that_is_left_of_a_class_is_held_out_if_that_is_less_than_the_share() -> None:
     found = split(seen=range(32))
     assert sorted(held_out(found)) == list(range(32, 40)) and len(found.measured) == 4
+    seen = np.flatnonzero(Y == 0)[:17]  # 3 of one class are left, and all 20 of the other
+    assert np.bincount(Y[held_out(split(seen=seen))]).tolist() == [3, 10]
+
+
+def test_near_copies_of_what_tier_1_was_trained_on_are_never_held_out() -> None:
+    """Class 0 has nothing else, class 1 has others."""
+    smooth = [Image.fromarray(p[:3, :3]).resize((32, 32), Image.Resampling.BICUBIC) for p in PICTURES[:30]]
+    noisy = [Image.fromarray(np.clip(np.asarray(p).astype(int) + 2, 0, 255).astype(np.uint8)) for p in smooth[:20]]
+    y = np.array([0] * 10 + [1] * 20 + [0] * 10 + [1] * 10)
+    with pytest.raises(InvalidInputError, match="of class 'ant' no image can be held out"):
+        split([*smooth, *noisy], y, seen=range(20))
+    others = split([*smooth[10:], *noisy[10:]], y[y == 1], seen=range(10), share=0.9)  # and ten copies
+    assert set(held_out(others)) <= set(range(10, 20))
+
+
+def test_near_copies_are_on_one_side_of_the_measurement() -> None:
+    smooth = [Image.fromarray(p[:3, :3]).resize((32, 32), Image.Resampling.BICUBIC) for p in PICTURES[:20]]
+    noisy = [Image.fromarray(np.clip(np.asarray(p).astype(int) + 2, 0, 255).astype(np.uint8)) for p in smooth]
+    found = split([*smooth, *noisy], np.tile(Y[:20], 2))
+    assert not set(found.fitted % 20) & set(found.measured % 20)
+    assert len(np.unique(found.groups)) == 20
 
 
 def test_too_little_that_tier_1_was_not_trained_on() -> None:
-    with pytest.raises(InvalidInputError, match=r"of class 'ant' no image can be held out that .* not trained on; add"):
+    with pytest.raises(InvalidInputError, match=r"of class 'ant' no image can be held out .* nor on a copy of it; add"):
         split(seen=range(40))
     with pytest.raises(InvalidInputError, match="of class 'bee' no image can be held out"):
         split(seen=np.flatnonzero(Y == 1))

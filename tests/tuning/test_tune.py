@@ -17,11 +17,9 @@ from typer.testing import CliRunner
 from hybridclf import FixedTrials, HybridClassifier, InvalidInputError, InvalidTypeError, Reranker, TrainingError, tune
 from hybridclf.cli import app
 from hybridclf.cli.tune import _classifier
-from hybridclf.data.holding_out import unpack
-from hybridclf.evaluating.sample import TrainedOn
 from hybridclf.pair_training import run as training_run
 from hybridclf.training.trainer import Trainer
-from hybridclf.tuning.split import Digests
+from hybridclf.tuning.split import Split, split_images
 from hybridclf.tuning.tune import with_denoiser
 from tests.adapters.tiny_pair import specs_of
 
@@ -186,10 +184,13 @@ def test_it_is_not_resumed_with_other_groups_prompts_or_another_objective(
     given = {"X": pictures(8)[0], "y": pictures(8)[1], "out": tmp_path / "out"}
     begun(clf, groups=PAIRS, **given)
     begun(clf, groups=PAIRS, resume=True, **given)
+    behind_another = copy.copy(clf)
+    behind_another.proposer = "timm:another"
     for other, groups, message in (
         (clf, None, "split is '"),
         (copy.copy(clf).set_params(prompts=("a {} wall",)), PAIRS, r"prompts is None, not \['a {} wall'\]"),
         (copy.copy(clf).set_params(objective="l1"), PAIRS, "objective is 'l2', not 'l1'"),
+        (behind_another, PAIRS, "proposer is '"),
     ):
         with pytest.raises(TrainingError, match=f"has other settings: {message}"):
             tune(other, **given, groups=groups, resume=True, **SHORT)
@@ -216,15 +217,22 @@ def test_the_fusion_and_the_intervals_allow_for_groups(
     assert found["accuracy"]["tier 1"]["low"] == 0 and found["accuracy"]["tier 1"]["high"] == 1  # of a single group
 
 
-def test_what_tier_1_was_trained_on_is_trained_on_and_logged(
-    clf: HybridClassifier, tmp_path: Path, begun: Callable[..., dict[str, Any]]
+def test_what_tier_1_was_trained_on_is_trained_on(
+    clf: HybridClassifier, tmp_path: Path, begun: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own, known = np.arange(24, dtype=np.uint32), frozenset({*range(6), *range(8, 14), *range(16, 22), 99})
-    log = begun(clf, *pictures(8), out=tmp_path / "out", digests=Digests(own, TrainedOn(known, (8, 8, 3))))
-    trained_on, fitted_on = set(unpack(log["trained_on"]).tolist()), set(unpack(log["fitted_on"]).tolist())
-    assert known <= trained_on and fitted_on <= {6, 7, 14, 15, 22, 23} - trained_on and len(fitted_on) == 3
-    assert log["hashed_shape"] == [8, 8, 3]
-    assert "trained_on" not in begun(clf, *pictures(8), out=tmp_path / "other")
+    known = {*range(6), *range(8, 14), *range(16, 22)}
+    found: list[Split] = []
+
+    def split_and_noted(*args: Any) -> Split:
+        found.append(split_images(*args))
+        return found[-1]
+
+    monkeypatch.setattr("hybridclf.tuning.tune.split_images", split_and_noted)
+    noise = [Image.fromarray(p) for p in np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)]
+    begun(clf, noise, pictures(8)[1], out=tmp_path / "out", seen=np.isin(np.arange(24), list(known)))
+    assert known <= set(found[0].training.tolist()) and len(found[0].fitted) == 3
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        tune(clf, *pictures(8), out=tmp_path / "other", seen=[True], **SHORT)
 
 
 @pytest.mark.usefixtures("quick")

@@ -56,6 +56,8 @@ def temperature(study: Study) -> Figure:
     novel ones, and those with errors that are not finite.
     """
     calibration, test = _by_tier_2(study.calibration), _by_tier_2(study.test)
+    if not (len(test) and calibration.hit.any()):
+        return Figure("temperature", "Tier 2 answers none of the images, so that no confidence is its own", "", [], "")
     sharpness = inverse_temperature(_scores(study, calibration), calibration.hit)
     answered = {
         "softmax": _by_softmax(study, test, 1.0),

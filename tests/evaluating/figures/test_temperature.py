@@ -54,6 +54,13 @@ def test_novel_images_are_left_out(make_study: Callable[..., Study]) -> None:
     assert {row["images"] for row in make_figure("temperature", study).rows} == {43}
 
 
+def test_where_all_images_are_novel_nothing_is_compared(make_study: Callable[..., Study]) -> None:
+    study = make_study()
+    study.recording.novel[:] = True
+    figure = make_figure("temperature", study)
+    assert figure.rows == [] and "Tier 2 answers none of the images" in figure.title
+
+
 def test_intervals_allow_for_groups(make_study: Callable[..., Study]) -> None:
     """Every image nine times over: the intervals are those of a few pictures, three times as wide."""
     study = make_study()

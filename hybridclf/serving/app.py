@@ -92,6 +92,8 @@ def create_app(
         await asyncio.to_thread(app.state.service.warm_up)
         app.state.started.set()
         yield
+        # a model that is being loaded ends that first: a thread that is cut off within torch aborts the process
+        await asyncio.to_thread(app.state.reloading.acquire)
         # in a thread: closing waits for the loop, which must not block the event loop
         await asyncio.to_thread(app.state.service.close)
         while len(app.state.services) > 1:  # the threads of `reload_model` close the others

@@ -146,6 +146,28 @@ def test_the_end_of_an_application_waits_for_the_old_model(app: FastAPI, held: H
     reloading.join(PATIENCE)
 
 
+def test_the_end_of_an_application_waits_for_a_model_that_is_being_loaded(app: FastAPI, http: TestClient) -> None:
+    loading, may_go_on = threading.Event(), threading.Event()
+
+    def load() -> HybridClassifier:
+        loading.set()
+        assert may_go_on.wait(PATIENCE)
+        return loaded_anew()
+
+    old, reloading = app.state.service, reload_model(app, load)
+    assert loading.wait(PATIENCE)
+    ending = threading.Thread(target=http.__exit__)
+    ending.start()
+    ending.join(0.2)
+    assert ending.is_alive() and old.alive
+    may_go_on.set()
+    ending.join(PATIENCE)
+    reloading.join(PATIENCE)
+    assert not ending.is_alive() and not reloading.is_alive()
+    assert app.state.services == [app.state.service] and app.state.service is not old
+    assert not old.alive and not app.state.service.alive
+
+
 def test_a_reload_before_the_start_waits_for_it(app: FastAPI) -> None:
     reloading = reload_model(app, loaded_anew)
     with TestClient(app):

@@ -126,7 +126,7 @@ def _set(clf: "HybridClassifier", race: dict[str, Any], top_k: int | None) -> No
 
 def _groups(sample: "Sample") -> "np.ndarray | None":
     """Groups of images that belong together, copies, too; None if each is alone."""
-    from ..evaluating.sample import joined_copies
+    from ..evaluating.splitting import joined_copies
 
     groups = joined_copies(sample.images, sample.groups)
     return groups if len(set(groups.tolist())) < len(groups) else None

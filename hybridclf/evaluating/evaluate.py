@@ -28,10 +28,10 @@ from .methods import TIER_1
 from .recording import drift_of, pixel_range, record
 from .report import Report, pairs
 from .robustness import BaselineResult
-from .sample import joined_copies, picture_groups, split_off
 from .scores import by_class, compare
 from .shift import ShiftRow, shift_rows
 from .shifted import Shifted
+from .splitting import joined_copies, picture_groups, split_off
 from .study import Study
 from .verdict import verdict_of
 

@@ -1,4 +1,4 @@
-"""Labelled images to evaluate on: read, sampled by class, and split into a share to calibrate on and one to test on."""
+"""Labelled images to evaluate on: read, and sampled by class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +10,7 @@ from PIL import Image
 
 from ..data.datasets import MAX_BYTES, MAX_UNREADABLE, numbered
 from ..data.decoding import shrunk, stretched
-from ..data.duplicates import duplicate_groups
-from ..data.holding_out import digests, join_groups, split
+from ..data.holding_out import digests
 from ..data.image_files import check_image_shape
 from ..data.listing import list_labelled
 from ..errors import InvalidInputError, UnknownLabelError, choices
@@ -21,16 +20,10 @@ from ..utils.progress import progress_bar
 __all__ = [
     "Sample",
     "TrainedOn",
-    "joined_copies",
     "notes_on",
-    "picture_groups",
     "read_sample",
-    "split_off",
     "stratified",
 ]
-
-SIDE = 32
-"""Pixels a side in which images are compared for copies."""
 
 
 class TrainedOn(NamedTuple):
@@ -138,53 +131,66 @@ def read_sample(
     own = _known(source, [listing.classes[c] for c in np.unique(y)], labels)
     chosen = np.zeros(len(y), dtype=bool)
     chosen[stratified(y, n_images, seed)] = True
-    images: list[Image.Image] = []
-    found: list[tuple[Label, Any, int]] = []
+    found: list[_Found] = []
     unreadable: list[str] = []
-    hashed: list[int] = []
     n_bytes = trained_on = 0
     with progress_bar(total=int(chosen.sum()), desc="read images", unit="image", leave=None, show=progress) as bar:
         for position, item in ((i, item) for i, item in enumerate(listing.items) if chosen[i]):
             bar.update()
             try:
-                image, number = _taken(item.open(), shape, side, seen)
+                image, digest = _taken(item.open(), shape, side, seen)
             except InvalidInputError as error:
                 unreadable.append(f"{item.name}: {error}")
                 continue
-            if seen is not None:
-                if number in seen.known:
-                    trained_on += 1
-                    continue
-                hashed.append(number)
-            images.append(image)
-            found.append((own[listing.classes[item.y]], item.group, position))
+            if seen is not None and digest in seen.known:
+                trained_on += 1
+                continue
+            found.append(_Found(image, own[listing.classes[item.y]], item.group, digest, position))
             n_bytes += image.width * image.height * len(image.getbands())
-            if n_bytes > MAX_BYTES:
-                raise InvalidInputError(
-                    f"the images take more than the {MAX_BYTES / 2**30:.0f} GiB that are held in memory at most; "
-                    f"give {len(images)} images or fewer, or smaller ones"
-                )
-    if len(unreadable) > MAX_UNREADABLE * chosen.sum():
-        raise InvalidInputError(
-            f"{len(unreadable)} of {chosen.sum()} images cannot be read, more than {MAX_UNREADABLE:.0%}; the first: "
-            f"{'; '.join(unreadable[:3])}; repair or remove them"
-        )
-    if not images:
+            _check_bytes(n_bytes, len(found))
+    _check_readable(unreadable, int(chosen.sum()))
+    if not found:
         raise InvalidInputError(
             "the model was trained or calibrated on all of these images, on which it is over-sure; give others"
         )
-    names, groups, positions = zip(*found, strict=True)
+    images, names, groups, hashed, positions = zip(*found, strict=True)
     return Sample(
-        images=images,
+        images=list(images),
         y=np.array(names),
         groups=numbered(groups),
         n_listed=len(y),
         unreadable=tuple(unreadable),
         trained_on=trained_on,
         given_groups=groups,
-        digests=tuple(hashed),
+        digests=() if seen is None else hashed,
         positions=positions,
     )
+
+
+class _Found(NamedTuple):
+    """An image that was read, with its label, group and digest, and its position in the source."""
+
+    image: Image.Image
+    label: Label
+    group: Any
+    digest: int
+    position: int
+
+
+def _check_bytes(n_bytes: int, n_images: int) -> None:
+    if n_bytes > MAX_BYTES:
+        raise InvalidInputError(
+            f"the images take more than the {MAX_BYTES / 2**30:.0f} GiB that are held in memory at most; give "
+            f"{n_images} images or fewer, or smaller ones"
+        )
+
+
+def _check_readable(unreadable: Sequence[str], n: int) -> None:
+    if len(unreadable) > MAX_UNREADABLE * n:
+        raise InvalidInputError(
+            f"{len(unreadable)} of {n} images cannot be read, more than {MAX_UNREADABLE:.0%}; the first: "
+            f"{'; '.join(unreadable[:3])}; repair or remove them"
+        )
 
 
 def _taken(
@@ -244,101 +250,3 @@ def stratified(y: np.ndarray, n: int | None, seed: int) -> np.ndarray:
         own = order[y[order] == c]
         rank[own] = (np.arange(len(own)) + 0.5) / len(own)  # where an image stands in its class, in (0, 1)
     return np.sort(order[np.argsort(rank[order], kind="stable")[:n]])
-
-
-def split_off(
-    images: Any,
-    y: np.ndarray,
-    groups: np.ndarray,
-    share: float,
-    seed: int,
-    classes: Sequence[Label],
-    mirror: bool,
-    *,
-    uses: tuple[str, str],
-    seen: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Split images off: a share of every class, copies and groups on one side.
-
-    Parameters
-    ----------
-    images : array or list of n images or vectors
-        What is split.
-    y, groups : int array `[n]`
-        Class numbers, and group numbers.
-    share : float
-        In (0, 1).
-    seed : int
-        Decides the split.
-    classes : sequence of C labels
-        For messages.
-    mirror : bool
-        Whether mirrored pictures are copies.
-    uses : (str, str)
-        Words for what the images that stay are for, and those that are split off, for messages.
-    seen : bool array `[n]`, optional
-        Images that an earlier training saw. They, their copies and their groups stay. Where the others of a class are
-        fewer than the share asks for, all of these are split off. Default: none.
-
-    Returns
-    -------
-    mask : bool array `[n]`
-        Images that are split off.
-    sides : int array `[n]`
-        Numbers of the groups that were kept whole: near copies too, unless that left a class without an image.
-
-    Raises
-    ------
-    InvalidInputError
-        If a class of several images cannot be split, as they are one group or all of them were seen, or every class has
-        a single image.
-    """
-    small, names = _small(images), list(map(str, classes))
-    # vectors have no copies but equal ones
-    equal = joined_copies(images, groups)
-    alike = equal if small.ndim == 2 else join_groups(groups, duplicate_groups(small, mirror))
-    barred = None if seen is None else np.isin(alike, alike[seen])
-    try:
-        return _split(y, alike, digests(small), share, seed, names, uses, barred), alike
-    except InvalidInputError:  # all pictures of a place or thing may look like copies
-        return _split(y, equal, digests(small), share, seed, names, uses, barred), equal
-
-
-def joined_copies(images: Any, groups: np.ndarray) -> np.ndarray:
-    """Group numbers `[n]` of n images or vectors in which equal ones are of one group, too."""
-    digest = digests(images if isinstance(images, np.ndarray) else _small(images))
-    return join_groups(groups, np.unique(digest, return_inverse=True)[1])
-
-
-def picture_groups(images: Any, groups: np.ndarray) -> np.ndarray:
-    """Group numbers `[n]` in which copies of one picture are of one group; equal vectors may well be independent."""
-    is_table = isinstance(images, np.ndarray) and images.ndim == 2
-    return groups if is_table else joined_copies(images, groups)
-
-
-def _split(
-    y: np.ndarray,
-    groups: np.ndarray,
-    digest: np.ndarray,
-    share: float,
-    seed: int,
-    names: Sequence[str],
-    uses: tuple[str, str],
-    barred: np.ndarray | None,
-) -> np.ndarray:
-    # the only image of a class cannot be on both sides: it stays, unless its group is split off
-    several = np.flatnonzero(np.bincount(y)[y] > 1)
-    several = several if len(several) else np.arange(len(y))
-    known = None if barred is None else digest[barred]
-    own = y[several], groups[several], digest[several]
-    return np.isin(groups, groups[several[split(*own, share, seed, names, known, uses, strict=False)[1]]])
-
-
-def _small(images: Any) -> np.ndarray:
-    """Images as one uint8 array of small pictures; vectors as they are."""
-    if isinstance(images, np.ndarray):
-        if images.ndim == 2 or images.dtype == np.uint8:
-            return images
-        low, high = float(images.min()), float(images.max())
-        return ((images - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
-    return np.stack([np.asarray(stretched(image, (SIDE, SIDE, 3))) for image in images])

@@ -21,9 +21,9 @@ from ..proposer import aligned_log_proba
 from .methods import TIER_1, Answers, replay
 from .recording import record
 from .robustness import BaselineResult, effective_robustness, fit_line, half_inside
-from .sample import picture_groups
 from .scores import Score, score
 from .shifted import Shifted
+from .splitting import picture_groups
 from .storage import digest_of
 from .study import Study
 from .wording import percent_in

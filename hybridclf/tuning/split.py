@@ -10,7 +10,8 @@ from sklearn.utils import check_consistent_length
 from ..data.datasets import as_groups, numbered
 from ..data.holding_out import pack
 from ..errors import InvalidInputError
-from ..evaluating.sample import TrainedOn, split_off
+from ..evaluating.sample import TrainedOn
+from ..evaluating.splitting import split_off
 from .questions import Questions
 from .settings import TuneSettings
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.arrays import as_pil
 from ..data.decoding import stretched
 from ..data.duplicates import duplicate_groups
 from ..data.holding_out import digests, join_groups, split
@@ -112,4 +113,4 @@ def _small(images: Any) -> np.ndarray:
             return images
         low, high = float(images.min()), float(images.max())
         return ((images - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
-    return np.stack([np.asarray(stretched(image, (SIDE, SIDE, 3))) for image in images])
+    return np.stack([np.asarray(stretched(as_pil(image), (SIDE, SIDE, 3))) for image in images])

@@ -58,6 +58,7 @@ def test_copies_of_a_picture_are_of_one_group_and_equal_rows_need_not_be() -> No
     alone = np.arange(4)
     assert len(np.unique(picture_groups(np.zeros((4, 8, 8, 1)), alone))) == 1
     assert picture_groups(np.zeros((4, 3)), alone) is alone
+    assert len(np.unique(picture_groups([*PICTURES[:3], PICTURES[0]], alone))) == 3  # arrays of any size, in a list
     bright = np.random.default_rng(0).normal(size=(4, 8, 8, 1))
     bright[0, 0, 0, 0] = 1e6  # beside it all others would look alike in 8 bits
     assert len(np.unique(picture_groups(bright, alone))) == 4

@@ -209,7 +209,7 @@ def _tunable(clf: HybridClassifier) -> HybridClassifier:
 
 
 def _decided(clf: HybridClassifier, questions: Questions, split: Split) -> dict[str, Any]:
-    """What decides a tuning beside its settings, as plain JSON."""
+    """Facts that decide a tuning beside its settings, as plain JSON."""
     return {
         "denoiser": clf.denoiser,
         "images": questions.digest,

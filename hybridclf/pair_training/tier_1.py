@@ -101,7 +101,7 @@ def choose(spec: str, side: int, device: str) -> Chosen:
         "auto", one of `FROM_SCRATCH` for a new network, or the spec string of a proposer with features or of an
         estimator.
     side : int
-        Typical side in pixels of the images.
+        Typical side in pixels of the images; 0 for digits.
     device : str
         Device of a network.
 
@@ -131,7 +131,8 @@ def choose(spec: str, side: int, device: str) -> Chosen:
 def _automatic(side: int, device: str) -> Chosen:
     """Choose a pretrained network if the images are large enough for it and it can be had."""
     if side < SMALLEST:
-        return Chosen(PROPOSERS, None, f"tier 1 is a small network, trained from scratch: images of {side} pixels")
+        why = f"images of {side} pixels" if side else "digits are no photographs"
+        return Chosen(PROPOSERS, None, f"tier 1 is a small network, trained from scratch: {why}")
     try:
         return choose(PRETRAINED, side, device)
     except HybridClfError as error:

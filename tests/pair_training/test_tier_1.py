@@ -156,6 +156,7 @@ def test_auto_takes_a_pretrained_network_if_it_can_be_had(backbone: str, monkeyp
     assert tier_1.choose("auto", SIDE, "cpu").specs == (backbone,)
     small = tier_1.choose("auto", tier_1.SMALLEST - 1, "cpu")
     assert small.specs == PROPOSERS and "from scratch: images of 47 pixels" in small.note
+    assert tier_1.choose("auto", 0, "cpu").note.endswith("from scratch: digits are no photographs")
 
 
 def test_auto_makes_a_new_network_without_the_hub_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "DecodingDenoiser",
     "Denoiser",
     "FeatureModel",
+    "FineTunable",
     "Label",
     "Proposer",
     "TextModel",
@@ -276,7 +277,7 @@ class FeatureModel(Protocol):
         ...
 
     def check_head(self) -> None:
-        """Check, before anything is trained, that `save_with_head` will succeed.
+        """Check, before anything is trained, that a copy `with_head` can be saved.
 
         Raises
         ------
@@ -285,8 +286,40 @@ class FeatureModel(Protocol):
         """
         ...
 
-    def save_with_head(self, weight: np.ndarray, bias: np.ndarray, classes: Sequence[str], folder: Path) -> str:
-        """Write the network with a new classifier, features @ weight.T + bias, into a new folder.
+    def with_head(self, weight: np.ndarray, bias: np.ndarray, classes: Sequence[str]) -> "FineTunable":
+        """Copy the network, with a new classifier: features @ weight.T + bias.
+
+        Parameters
+        ----------
+        weight, bias : float array `[C, d]`, `[C]`
+            Classifier of the features.
+        classes : sequence of C str
+            Names of the classes.
+        """
+        ...
+
+
+class FineTunable(Protocol):
+    """Port of a pretrained network with a new classifier, to be saved as it is or trained further first.
+
+    Attributes
+    ----------
+    network : nn.Module
+        Network from RGB images `[B, 3, H, W]` of any size, float in [0, 255], to logits `[B, C]`. It resizes and
+        standardises them itself. It stays in evaluation, so that it draws no random numbers and its running statistics
+        are fixed. Its parameters require gradients.
+    """
+
+    network: nn.Module
+
+    def learning_rates(self, decay: float) -> Mapping[str, float]:
+        """Factors on the learning rate by the parameter's name: 1 in the last layer, times `decay` from each to the one
+        before it.
+        """
+        ...
+
+    def save(self, network: nn.Module, folder: Path) -> str:
+        """Write the network, or a trained copy of it, into a new folder.
 
         Returns
         -------

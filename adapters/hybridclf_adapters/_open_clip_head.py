@@ -1,9 +1,10 @@
 """Linear classifier on the image features of an open_clip model, in the model's folder."""
 
+import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -15,8 +16,16 @@ from torch.nn.functional import normalize
 from hybridclf.errors import InvalidInputError, SavedModelError, UnknownLabelError, choices
 
 from ._image_proposer import ImageProposer, labels_of
+from ._pixel_network import PixelNetwork
 
-__all__ = ["WHOLE_IMAGE", "OpenClipHeadProposer", "check_text_tower", "has_head", "load_head", "save_with_head"]
+__all__ = [
+    "WHOLE_IMAGE",
+    "OpenClipFineTunable",
+    "OpenClipHeadProposer",
+    "check_text_tower",
+    "has_head",
+    "load_head",
+]
 
 HEAD, LABELS = "head.safetensors", "head.json"
 """Files of the classifier beside those of the model: its weights, and the names of its classes."""
@@ -115,10 +124,36 @@ def check_text_tower(config: dict[str, Any]) -> None:
         )
 
 
-def save_with_head(
-    model: Any, config: dict[str, Any], weight: np.ndarray, bias: np.ndarray, classes: Sequence[str], folder: Path
-) -> None:
-    """Write an open_clip model and a classifier of its features into a folder.
+class HeadedTower(nn.Module):
+    """Image tower of an open_clip model, and a linear classifier of its normalised features.
+
+    Parameters
+    ----------
+    visual : nn.Module
+        The tower.
+    weight, bias : float array `[C, d]`, `[C]`
+        The classifier.
+    """
+
+    pretrained_cfg: ClassVar = {"classifier": "head"}
+    """Name of the last layer, by which timm counts the layers before it."""
+
+    def __init__(self, visual: nn.Module, weight: np.ndarray, bias: np.ndarray) -> None:
+        super().__init__()
+        self.visual, self.head = visual, nn.Linear(*weight.shape[::-1])
+        with torch.no_grad():
+            self.head.weight.copy_(torch.from_numpy(weight))
+            self.head.bias.copy_(torch.from_numpy(bias))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Compute logits `[B, C]` of the model's images."""
+        features = self.visual(pixels)
+        # CoCa's tower returns the features and those of all tokens
+        return self.head(normalize(features[0] if isinstance(features, tuple) else features, dim=-1))
+
+
+class OpenClipFineTunable:
+    """Copy of an open_clip model's image tower with a classifier of its features; see `FineTunable`.
 
     Parameters
     ----------
@@ -128,21 +163,45 @@ def save_with_head(
         open_clip's configuration of it.
     weight, bias, classes
         As in `OpenClipHeadProposer`.
-    folder : path
-        New folder.
 
     Raises
     ------
     InvalidInputError
         As `check_text_tower` does.
     """
-    check_text_tower(config)
-    folder.mkdir(parents=True)
-    # as the features are computed: of the whole image
-    described = {"model_cfg": config, "preprocess_cfg": dict(model.visual.preprocess_cfg) | WHOLE_IMAGE}
-    (folder / "open_clip_config.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
-    state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-    save_file(state, folder / "open_clip_model.safetensors")
-    head = {"weight": torch.from_numpy(weight).float().contiguous(), "bias": torch.from_numpy(bias).float()}
-    save_file(head, folder / HEAD)
-    (folder / LABELS).write_text(json.dumps(list(classes)), encoding="utf-8")
+
+    def __init__(
+        self, model: Any, config: dict[str, Any], weight: np.ndarray, bias: np.ndarray, classes: Sequence[str]
+    ) -> None:
+        from open_clip.transform import PreprocessCfg
+
+        check_text_tower(config)
+        self.model, self.config, self.classes = model, config, list(classes)
+        prepared = PreprocessCfg(**model.visual.preprocess_cfg)
+        size = prepared.size if isinstance(prepared.size, tuple) else (prepared.size, prepared.size)
+        tower = HeadedTower(copy.deepcopy(model.visual), weight, bias)
+        self.network = PixelNetwork(tower, size, prepared.mean, prepared.std, prepared.interpolation)
+
+    def learning_rates(self, decay: float) -> Mapping[str, float]:
+        """Factors on the learning rate; see `FineTunable`."""
+        return self.network.learning_rates(decay)
+
+    def save(self, network: nn.Module, folder: Path) -> str:
+        """Write the model with this tower and its classifier into a folder; see `FineTunable`."""
+        tower = cast(PixelNetwork, network).network
+        folder.mkdir(parents=True)
+        # as the features are computed: of the whole image
+        described = {
+            "model_cfg": self.config,
+            "preprocess_cfg": dict(self.model.visual.preprocess_cfg) | WHOLE_IMAGE,
+        }
+        (folder / "open_clip_config.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
+        trained = {f"visual.{name}": value for name, value in tower.visual.state_dict().items()}
+        save_file(_plain(self.model.state_dict() | trained), folder / "open_clip_model.safetensors")
+        save_file(_plain(tower.head.state_dict()), folder / HEAD)
+        (folder / LABELS).write_text(json.dumps(self.classes), encoding="utf-8")
+        return f"open_clip:local-dir:{folder}"
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}

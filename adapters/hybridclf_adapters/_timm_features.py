@@ -1,9 +1,9 @@
 """Features of a timm classifier, and the same network with a new linear classifier as a folder in timm's format."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from hybridclf.data.arrays import as_pil
 from hybridclf.data.decoding import convert
 from hybridclf.errors import InvalidInputError
 
-__all__ = ["FeatureExtractor", "check_head", "save_with_head"]
+from ._pixel_network import PixelNetwork
+
+__all__ = ["FeatureExtractor", "TimmFineTunable", "check_head"]
 
 WHOLE_IMAGE: dict[str, Any] = {
     "crop_mode": "squash",
@@ -61,8 +63,8 @@ class FeatureExtractor:
         return self.model.forward_head(maps, pre_logits=True).float().cpu()
 
 
-def save_with_head(model: Any, weight: np.ndarray, bias: np.ndarray, classes: Sequence[str], folder: Path) -> None:
-    """Write a copy of a model with a new linear classifier into a folder, for whole images.
+class TimmFineTunable:
+    """Copy of a timm network with a new linear classifier, for whole images; see `FineTunable`.
 
     Parameters
     ----------
@@ -72,21 +74,34 @@ def save_with_head(model: Any, weight: np.ndarray, bias: np.ndarray, classes: Se
         Classifier of the features.
     classes : sequence of C str
         Names of the classes.
-    folder : path
-        New folder.
 
     Raises
     ------
     InvalidInputError
         If the model's classifier is no single linear layer of these features.
     """
-    plain, layer = _with_new_classifier(model, *weight.shape)
-    with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(weight))
-        layer.bias.copy_(torch.from_numpy(bias))
-    plain.pretrained_cfg = plain.pretrained_cfg | WHOLE_IMAGE
-    config = {"num_classes": len(classes), "label_names": list(classes)}
-    save_for_hf(plain, str(folder), config, safe_serialization=True)
+
+    def __init__(self, model: Any, weight: np.ndarray, bias: np.ndarray, classes: Sequence[str]) -> None:
+        plain, layer = _with_new_classifier(model, *weight.shape)
+        with torch.no_grad():
+            layer.weight.copy_(torch.from_numpy(weight))
+            layer.bias.copy_(torch.from_numpy(bias))
+        plain.pretrained_cfg = plain.pretrained_cfg | WHOLE_IMAGE
+        config = resolve_model_data_config(plain)
+        size = config["input_size"][1:]
+        self.network = PixelNetwork(plain, size, config["mean"], config["std"], config["interpolation"])
+        self.classes = list(classes)
+
+    def learning_rates(self, decay: float) -> Mapping[str, float]:
+        """Factors on the learning rate; see `FineTunable`."""
+        return self.network.learning_rates(decay)
+
+    def save(self, network: nn.Module, folder: Path) -> str:
+        """Write the network, or a trained copy, into a folder in timm's format; see `FineTunable`."""
+        plain = copy.deepcopy(cast(PixelNetwork, network).network).cpu().to(memory_format=torch.contiguous_format)
+        config = {"num_classes": len(self.classes), "label_names": self.classes}
+        save_for_hf(plain, str(folder), config, safe_serialization=True)
+        return f"timm:local-dir:{folder}"
 
 
 def check_head(model: Any, n_features: int) -> None:
@@ -95,7 +110,7 @@ def check_head(model: Any, n_features: int) -> None:
     Raises
     ------
     InvalidInputError
-        As `save_with_head` does, and if more than this layer makes up the answer.
+        As `TimmFineTunable` does, and if more than this layer makes up the answer.
     """
     plain, layer = _with_new_classifier(model, 2, n_features)
     config = resolve_model_data_config(plain)

@@ -46,11 +46,11 @@ from ._open_clip_files import (
 )
 from ._open_clip_head import (
     WHOLE_IMAGE,
+    OpenClipFineTunable,
     OpenClipHeadProposer,
     check_text_tower,
     has_head,
     load_head,
-    save_with_head,
 )
 from ._open_clip_images import check_image_options
 
@@ -269,10 +269,9 @@ class OpenClipProposer(ImageProposer):
         """Check that the model can be saved with a new classifier; see `FeatureModel`."""
         check_text_tower(self.config)
 
-    def save_with_head(self, weight: np.ndarray, bias: np.ndarray, classes: Sequence[str], folder: Path) -> str:
-        """Write the model with a linear classifier of its image features into a folder; see `FeatureModel`."""
-        save_with_head(self.model, self.config, weight, bias, classes, folder)
-        return f"open_clip:local-dir:{folder}"
+    def with_head(self, weight: np.ndarray, bias: np.ndarray, classes: Sequence[str]) -> OpenClipFineTunable:
+        """Copy the image tower, with a linear classifier of its features; see `FeatureModel`."""
+        return OpenClipFineTunable(self.model, self.config, weight, bias, classes)
 
     def _logits(self, pixels: Tensor) -> Tensor:
         """Compute scaled cosine similarities `[b, C]` of images `[b, 3, H, W]` and classes."""

@@ -35,7 +35,7 @@ from ._image_proposer import (
 from ._imagenet import imagenet, named
 from ._timm_checks import check_classifier, check_name
 from ._timm_convnet import ConvNet as ConvNet  # its import registers it, for saved pairs
-from ._timm_features import FeatureExtractor, check_head, save_with_head
+from ._timm_features import FeatureExtractor, TimmFineTunable, check_head
 from ._timm_loading import create, data_config, loading_error, read_label_names, split_spec
 from ._timm_models import HybridModel
 from ._timm_registry import register
@@ -207,10 +207,9 @@ class TimmProposer(ImageProposer):
         side = self.feature_side
         check_head(self.model, self.features([Image.new(self.mode, (side, side))]).shape[1])
 
-    def save_with_head(self, weight: np.ndarray, bias: np.ndarray, classes: Sequence[str], folder: Path) -> str:
-        """Write the model with a new linear classifier into a folder; see `FeatureModel`."""
-        save_with_head(self.model, weight, bias, classes, folder)
-        return f"timm:local-dir:{folder}"
+    def with_head(self, weight: np.ndarray, bias: np.ndarray, classes: Sequence[str]) -> TimmFineTunable:
+        """Copy the model, with a new linear classifier; see `FeatureModel`."""
+        return TimmFineTunable(self.model, weight, bias, classes)
 
     def _column(self, label: Label) -> int:
         found = self._columns_of.get(label, [])

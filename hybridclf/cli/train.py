@@ -21,7 +21,8 @@ OVERLAP = (
 )
 """Title of crops of one picture that are on both sides."""
 
-PRINTED = ("validation", "worth", "advice", "conflicts", "overlaps", "unreadable", "seconds", "plan", "tier_1")
+FIGURES = ("validation", "worth", "fine_tuning", "seconds", "plan")
+SENTENCES = ("tier_1", "advice", "conflicts", "overlaps", "unreadable")
 """Entries of the log that --json prints."""
 
 
@@ -89,7 +90,9 @@ def train(
         clf = train_pair(data, out, resume=resume, device=device, progress=not quiet, **settings)
     log = json.loads((out / "training" / "log.json").read_text(encoding="utf-8"))
     if as_json:
-        typer.echo(json.dumps({name: log[name] for name in PRINTED if name in log} | {"model": str(out)}))
+        typer.echo(
+            json.dumps({name: log[name] for name in (*FIGURES, *SENTENCES) if name in log} | {"model": str(out)})
+        )
         return
     if not quiet:
         _print_files("Left out, as unreadable", log["unreadable"])
@@ -98,7 +101,8 @@ def train(
     _print_result(log["validation"])
     # the table is of other images
     worth = clf.worth_ and f"On the images for the fusion, which the training was stopped by, too: {clf.worth_}"
-    for sentence in filter(None, (worth, log["advice"])):
+    tuned = log.get("fine_tuning", {}).get("sentence")
+    for sentence in filter(None, (tuned, worth, log["advice"])):
         console().print(text(sentence), soft_wrap=True)
     if not quiet:
         spent = sum(log["seconds"].values()) / 60

@@ -20,7 +20,7 @@ class BestWeights:
     ----------
     path : Path
         File of the weights.
-    patience : int
+    patience : float
         Checks without a lower loss after which the loss is settled.
     loss : float
         Lowest loss.
@@ -29,12 +29,12 @@ class BestWeights:
     """
 
     path: Path
-    patience: int
+    patience: float
     loss: float = math.inf
     since: int = 0
 
     @classmethod
-    def after(cls, path: Path, patience: int, losses: Iterable[float]) -> "BestWeights":
+    def after(cls, path: Path, patience: float, losses: Iterable[float]) -> "BestWeights":
         """The best of weights checked earlier, by their losses; the file is there."""
         best = cls(path, patience)
         for loss in losses:

@@ -28,10 +28,6 @@ The rest are the loop around it, tier 1's answers and the fit of the fusion: 2.8
 tier 1 on a core that others used too.
 """
 
-
-KEPT = 0.1
-"""Share of both tiers' time that tier 2 keeps at most where tier 1's shortest worthwhile training takes all."""
-
 ENOUGH_PASSES, ENOUGH_STEPS = 12, 400
 """Passes over the training images, and steps, with which a network has learned more than a smaller one in its time.
 
@@ -107,10 +103,8 @@ def plan_time(budget: TimeBudget, data: TrainingData, tier_1: Tier1, job: Job) -
     room = min(FINISHING_SHARE * 60 * budget.minutes, (budget.left - shortest) / 2)
     usage = _usage(data, max(0.0, room), row)
     finishing = OVERHEAD * row * usage.n_rows
-    # within its share, tier 1 leaves tier 2 its fewest worthwhile steps, if it has its own
     both, fewest = budget.left - finishing, MIN_STEPS * step
-    share = tier_1.share(both, shortest, both - min(fewest, KEPT * both))
-    seconds = max(min(share, both - fewest), min(share, shortest))
+    seconds = tier_1.share(both, shortest, fewest)
     plan = TimePlan(
         minutes=budget.minutes,
         reading=60 * budget.minutes - budget.left,

@@ -8,16 +8,27 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import log_loss
 from torch import Tensor, nn
 
 from ..devices import can_compile, has_bf16
 from ..models import LateUNet
+from ..ports import FineTunable
+from ..reranking.fusion import Fusion
 from ..training.augmentation import add_noise, distort, shift_and_mirror
 from ..training.losses import denoising_loss
 from ..training.trainer import Trainer, TrainerConfig
 from .training_data import TrainingData
 
-__all__ = ["Job", "classifier_job", "denoiser_job", "proposer_job", "worth_compiling"]
+__all__ = [
+    "TUNING_BATCH",
+    "Job",
+    "classifier_job",
+    "denoiser_job",
+    "fine_tuning_job",
+    "proposer_job",
+    "worth_compiling",
+]
 
 PROPOSER_SHARE = 0.6
 """Most of the training time for the proposer, unless its shortest worthwhile training takes more; tier 2 has the rest.
@@ -39,6 +50,11 @@ PROPOSER_RATE, DENOISER_RATE = 1e-2, 4e-3
 
 SMOOTHING = 0.1
 """Label smoothing of the proposer's cross-entropy."""
+
+TUNING_BATCH, TUNING_RATE, TUNING_WEIGHT_DECAY, LAYER_DECAY = 32, 3e-4, 0.02, 0.75
+"""Fine-tuning of a pretrained network: images per step, peak learning rate of its last layer, weight decay, and the
+factor from the rate of each layer to that of the one before it.
+"""
 
 COMPILE_FROM = {"cpu": 10.0, "cuda": 5.0}
 """Shortest training of a network in minutes, by device, for which compiling it pays.
@@ -108,6 +124,43 @@ def denoiser_job(data: TrainingData, network: LateUNet) -> Job:
     loss = partial(_denoiser_loss, **options)
     minutes = DENOISER_SHARE * data.settings.minutes
     return _job("denoiser", minutes, DENOISER_RATE, data, network, loss, options)
+
+
+def fine_tuning_job(data: TrainingData, tunable: FineTunable) -> Job:
+    """Set up the further training of a pretrained tier 1, on images in its own size.
+
+    Its held-out loss is the log loss at the best temperature, as the fusion will fit one: a linear classifier of frozen
+    features, which was not trained by smoothed labels, is compared with it.
+    """
+
+    def augmented(network: nn.Module, images: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+        return _classifier_loss(network, _as_pixels(shift_and_mirror(images, rng, data.mirror)), y, rng)
+
+    @torch.no_grad()
+    def held_out(network: nn.Module) -> float:
+        checked = data.fit_on[:CHECKED]
+        images, y = torch.from_numpy(data.held_out_photos[checked]), data.held_out_y.cpu().numpy()[checked]
+        chunks = [network(_as_pixels(some.to(data.device))) for some in images.split(TUNING_BATCH)]
+        log_prior = torch.cat(chunks).double().log_softmax(1).cpu().numpy()
+        return float(log_loss(y, Fusion().tempered(log_prior, y).prior(log_prior), labels=range(len(data.classes))))
+
+    network = tunable.network.to(data.device).to(memory_format=torch.channels_last)
+    images = torch.from_numpy(data.photos).to(data.device)
+    config = TrainerConfig(
+        batch_size=min(TUNING_BATCH, len(images)),
+        learning_rate=TUNING_RATE,
+        weight_decay=TUNING_WEIGHT_DECAY,
+        ema_decay=0.999,
+        bf16=has_bf16(data.device),
+    )
+    rates = tunable.learning_rates(LAYER_DECAY)
+    trainer = Trainer(network, images, data.y, augmented, config, 0, data.settings.seed, rates=rates)
+    return Job("proposer", trainer, held_out, {"label_smoothing": SMOOTHING, "layer_decay": LAYER_DECAY})
+
+
+def _as_pixels(images: Tensor) -> Tensor:
+    """Images `[B, H, W, 3]`, uint8, as `FineTunable` takes them, float `[B, 3, H, W]`."""
+    return images.permute(0, 3, 1, 2).float()
 
 
 def _classifier_loss(network: nn.Module, x0: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:

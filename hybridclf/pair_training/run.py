@@ -32,7 +32,7 @@ SAVE_EVERY = 60.0
 """Seconds between two checkpoints."""
 
 N_CHECKS = 20
-"""Checks of the held-out loss per training."""
+"""Checks of the held-out loss per training of a new network."""
 
 
 class TrainingRun:
@@ -189,7 +189,8 @@ class TrainingRun:
         held_out: Callable[[nn.Module], float],
         progress: bool = False,
         loss: Mapping[str, Any] = MappingProxyType({}),
-        patience: int | None = None,
+        patience: float | None = None,
+        n_checks: int = N_CHECKS,
     ) -> nn.Module:
         """Train one network to its end, from its checkpoint if there is one.
 
@@ -209,9 +210,11 @@ class TrainingRun:
             Show a progress bar.
         loss : mapping
             Settings of the trainer's loss, as plain JSON. They are logged, and must be the same when resumed.
-        patience : int, optional
-            Checks without a lower held-out loss after which the cooldown begins, which makes the training shorter.
-            Default: it goes on to its end.
+        patience : float, optional
+            Checks without a lower held-out loss after which the cooldown begins, which makes the training shorter;
+            math.inf for none. Default: none, and the last weights are kept.
+        n_checks : int
+            Checks of the held-out loss.
 
         Returns
         -------
@@ -251,7 +254,7 @@ class TrainingRun:
             losses = [self.log["before"][name], *(entry["held_out"] for entry in entries if "held_out" in entry)]
             best = BestWeights.after(self.best(name), patience, losses)
         with interrupts_noted() as noted:
-            self._run(name, trainer, held_out, progress, noted, best)
+            self._run(name, trainer, held_out, progress, noted, best, n_checks)
         # the checkpoint is written by now
         if noted.is_set():
             raise KeyboardInterrupt
@@ -276,6 +279,7 @@ class TrainingRun:
         progress: bool,
         interrupted: threading.Event,
         best: BestWeights | None,
+        n_checks: int,
     ) -> None:
         """Run the steps with a progress bar, log entries and checkpoints, to an end or to an interruption."""
         size, saved, since = trainer.config.batch_size, time.monotonic(), time.monotonic()
@@ -290,7 +294,7 @@ class TrainingRun:
                     continue
                 entry = _entry(trainer, losses, since)
                 check_finite(name, trainer.step, entry["loss"])
-                if _is_check(trainer):
+                if _is_check(trainer, n_checks):
                     entry["held_out"] = held_out(trainer.average)
                     if best is not None:
                         best.check(entry["held_out"], trainer.average)
@@ -315,10 +319,10 @@ def _entry(trainer: Trainer, losses: list[Tensor], since: float) -> dict[str, fl
     return {"step": trainer.step, "loss": loss, "images_per_second": round(speed, 1)}
 
 
-def _is_check(trainer: Trainer) -> bool:
+def _is_check(trainer: Trainer, n_checks: int) -> bool:
     """Tell whether a check of the held-out loss is due: evenly over the training, and at its end."""
     # a multiple of LOG_EVERY, as checks are made with log entries only
-    every = max(1, trainer.n_steps // N_CHECKS // LOG_EVERY) * LOG_EVERY
+    every = max(1, trainer.n_steps // n_checks // LOG_EVERY) * LOG_EVERY
     return trainer.step % every == 0 or trainer.step == trainer.n_steps
 
 

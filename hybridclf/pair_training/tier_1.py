@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import torch
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
 from torch import nn
@@ -12,17 +11,25 @@ from .. import plugins
 from ..errors import HybridClfError, InvalidInputError, choices
 from ..ports import FeatureModel, Trainable
 from ..proposer import is_trained, rows_of
-from .checkpoint import load_tensors, save_tensors
-from .features import features_of, seconds_per_image
-from .linear_head import fit_linear_head
 from .networks import PROPOSERS
-from .recipe import PATIENCE, PROPOSER_SHARE, Job
+from .pretrained_tier_1 import PretrainedTier1
+from .recipe import PATIENCE, Job
 from .run import TrainingRun
+from .tier_1_time import MIN_PASSES, time_share
 from .time_budget import MIN_STEPS
 from .timing import seconds_per_step
 from .training_data import TrainingData
 
-__all__ = ["AUTO", "NEW", "Chosen", "HeadTier1", "NetworkTier1", "SklearnTier1", "Tier1", "choose", "fitted_tier_1"]
+__all__ = [
+    "AUTO",
+    "NEW",
+    "Chosen",
+    "NetworkTier1",
+    "SklearnTier1",
+    "Tier1",
+    "choose",
+    "fitted_tier_1",
+]
 
 AUTO = "auto"
 """Spec of a pretrained network, if one can be had and a short trial finds a new one no better; else of a new one."""
@@ -39,12 +46,6 @@ FROM_SCRATCH = (NEW, *PROPOSERS, "timm:small")
 SMALLEST = 48
 """Side in pixels of images below which "auto" trains a new network: a pretrained one is for photographs."""
 
-MIN_PASSES = 4
-"""Fewest passes over the images that are worth a new network's time.
-
-On 45,000 images of CIFAR-10 it was right for 75 % after four passes, in three minutes, and for 66 % after one minute.
-"""
-
 
 class Tier1(Protocol):
     """Tier 1 in training."""
@@ -53,11 +54,8 @@ class Tier1(Protocol):
         """Estimate the seconds of its shortest worthwhile training, by a few steps."""
         ...
 
-    def share(self, left: float, shortest: float, most: float) -> float:
-        """Seconds of its training, of so many that are left for both tiers.
-
-        If it can be cut short, its shortest training gets at most `most` of them.
-        """
+    def share(self, both: float, shortest: float, fewest: float) -> float:
+        """Seconds of its training, of so many for both tiers, of which tier 2's shortest training takes `fewest`."""
         ...
 
     def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
@@ -124,8 +122,10 @@ def choose(spec: str, side: int, device: str) -> Chosen:
         )
     if isinstance(model, FeatureModel):
         model.check_head()
-    kind = "a linear classifier on the features of" if isinstance(model, FeatureModel) else "scikit-learn's"
-    return Chosen((spec,), model, f"tier 1 is {kind} {spec}")
+        return Chosen(
+            (spec,), model, f"tier 1 is a linear classifier on the features of {spec}, fine-tuned if time allows"
+        )
+    return Chosen((spec,), model, f"tier 1 is scikit-learn's {spec}")
 
 
 def _automatic(side: int, device: str) -> Chosen:
@@ -159,12 +159,9 @@ class NetworkTier1:
         trainer = self.job.trainer
         return max(MIN_STEPS, MIN_PASSES * trainer.steps_per_pass) * seconds_per_step(trainer)
 
-    def share(self, left: float, shortest: float, most: float) -> float:
-        """The most it may take: more than its usual share only where its shortest training takes more.
-
-        It ends once the held-out loss no longer falls.
-        """
-        return max(PROPOSER_SHARE * left, min(shortest, most))
+    def share(self, both: float, shortest: float, fewest: float) -> float:
+        """The most it may take; it ends once the held-out loss no longer falls."""
+        return time_share(both, shortest, fewest)
 
     def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
         """Train the network, or go on from its checkpoint."""
@@ -174,45 +171,6 @@ class NetworkTier1:
     def save(self, folder: Path) -> str:
         """Write the network."""
         return self.trainable.save(self.network, folder)
-
-
-class HeadTier1:
-    """Linear classifier on the frozen features of a pretrained network.
-
-    Parameters
-    ----------
-    model : FeatureModel
-        Pretrained network.
-    data : TrainingData
-        Images.
-    """
-
-    def __init__(self, model: FeatureModel, data: TrainingData) -> None:
-        self.model, self.data = model, data
-
-    def shortest(self) -> float:
-        """Time of all features, by that of a few."""
-        return seconds_per_image(self.model, self.data.photos) * len(self.data.photos)
-
-    def share(self, left: float, shortest: float, most: float) -> float:
-        """Time of all features: it cannot be cut short, and more does not help."""
-        return shortest
-
-    def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
-        """Compute the features, or read them where an earlier run left them, and fit the classifier."""
-        path = run.checkpoint("features")
-        if not path.exists():
-            features = features_of(self.model, self.data.photos, progress)
-            save_tensors(path, {"features": torch.from_numpy(features)})
-            run.write()  # their seconds, which a resumed training does not spend again
-        features = load_tensors(path)["features"].numpy()
-        self.head = fit_linear_head(features, self.data.y.cpu().numpy(), self.data.groups, self.data.settings.seed)
-        run.log["head"] = {"C": self.head.C, "n_features": features.shape[1]}
-
-    def save(self, folder: Path) -> str:
-        """Write the network with its new classifier."""
-        head = self.head
-        return self.model.save_with_head(head.weight, head.bias, self.data.classes.tolist(), folder)
 
 
 class SklearnTier1:
@@ -235,7 +193,7 @@ class SklearnTier1:
         """Unknown, and counted as nothing; what it takes is taken from tier 2's time."""
         return 0.0
 
-    def share(self, left: float, shortest: float, most: float) -> float:
+    def share(self, both: float, shortest: float, fewest: float) -> float:
         """Tier 1's share of the time: the least that it takes."""
         return shortest
 
@@ -250,4 +208,4 @@ class SklearnTier1:
 
 def fitted_tier_1(model: FeatureModel | BaseEstimator, data: TrainingData) -> Tier1:
     """Make the tier 1 of a pretrained network or of a scikit-learn classifier."""
-    return HeadTier1(model, data) if isinstance(model, FeatureModel) else SklearnTier1(model, data)
+    return PretrainedTier1(model, data) if isinstance(model, FeatureModel) else SklearnTier1(model, data)

@@ -24,7 +24,7 @@ from ..pretrained.catalog import model_folder
 from ..reranking import fusion, novelty
 from ..training import augmentation, losses, optimizer, trainer
 from ..training import denoiser as denoiser_training
-from . import finish, linear_head, networks, provenance, recipe, time_budget, training_data
+from . import finish, linear_head, networks, pretrained_tier_1, provenance, recipe, time_budget, training_data
 from .comparison import compare
 from .networks import same_unet
 from .out_folder import check_free
@@ -251,7 +251,7 @@ def _modules() -> list[ModuleType]:
     fitting = [calibration, recording, corruptions, cross_fit, drift, outliers, tier_fitter, worth]
     evidence = [fusion, novelty, objectives, weighting]
     training = [augmentation, denoiser_training, losses, optimizer, trainer]
-    ours = [finish, linear_head, networks, recipe, time_budget, training_data]
+    ours = [finish, linear_head, networks, pretrained_tier_1, recipe, time_budget, training_data]
     return [*ours, duplicates, holding_out, *training, *fitting, *evidence]
 
 

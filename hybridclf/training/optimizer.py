@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -34,6 +35,8 @@ class Optimizer:
         Weight decay of both optimisers.
     muon : bool
         Use Muon for the wide weights.
+    rates : mapping of str to float
+        Factors on AdamW's learning rate, by the parameter's name; 1 for the others.
 
     References
     ----------
@@ -41,13 +44,24 @@ class Optimizer:
     Section 2.2 of arXiv 2502.16982: the scale of the steps.
     """
 
-    def __init__(self, network: nn.Module, weight_decay: float, muon: bool = False) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        weight_decay: float,
+        muon: bool = False,
+        rates: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         self._parameters = list(network.parameters())
         wide = _wide_weights(network) if muon else []
         self._matrices = {id(weight): (weight, nn.Parameter(_as_matrix(weight.detach(), weight))) for weight in wide}
-        others = [p for p in self._parameters if id(p) not in self._matrices]
-        groups = [{"params": others}]  # a group, since AdamW refuses a plain empty list
-        self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)]
+        groups: dict[float, dict[str, Any]] = {1.0: {"params": [], "factor": 1.0}}  # AdamW needs a group, even empty
+        for name, parameter in network.named_parameters():
+            if id(parameter) not in self._matrices:
+                factor = rates.get(name, 1.0)
+                groups.setdefault(factor, {"params": [], "factor": factor})["params"].append(parameter)
+        self._parts: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(list(groups.values()), weight_decay=weight_decay, fused=True)
+        ]
         if wide:
             matrices = [matrix for _, matrix in self._matrices.values()]
             self._parts.append(StackedMuon(matrices, weight_decay=weight_decay, **MUON))
@@ -63,7 +77,7 @@ class Optimizer:
             matrix.grad = None if weight.grad is None else _as_matrix(weight.grad, weight)
         for part in self._parts:
             for group in part.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = learning_rate * group.get("factor", 1.0)
             part.step()
 
     def state_dict(self) -> dict[str, Tensor]:

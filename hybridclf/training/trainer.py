@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -80,6 +81,8 @@ class Trainer:
         Seed of the batches and of the loss's random numbers.
     weight : Tensor `[n]`, optional
         Weights of the images, a further argument of the loss.
+    rates : mapping of str to float
+        Factors on the learning rate, by the parameter's name; see `Optimizer`.
 
     Attributes
     ----------
@@ -101,6 +104,7 @@ class Trainer:
         n_steps: int,
         seed: int,
         weight: Tensor | None = None,
+        rates: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.network, self.average = network.train(), copy.deepcopy(network).requires_grad_(False).eval()
         self.images, self.y, self.loss, self.config = images, y, loss, config
@@ -113,7 +117,7 @@ class Trainer:
         tensors = list(zip(self.average.state_dict().values(), network.state_dict().values(), strict=True))
         self._averaged = [both for both in tensors if both[0].is_floating_point()]
         self._copied = [both for both in tensors if not both[0].is_floating_point()]
-        self._optimizer = Optimizer(network, config.weight_decay, config.muon)
+        self._optimizer = Optimizer(network, config.weight_decay, config.muon, rates)
         self._computed = cast(nn.Module, torch.compile(network)) if config.compiled else network
 
     @property

@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,11 +22,11 @@ from hybridclf.cli import app
 from hybridclf.cli.train import _print_result as print_result
 from hybridclf.data.image_files import open_image
 from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
-from hybridclf.pair_training import tier_1, time_budget
+from hybridclf.pair_training import pretrained_tier_1, tier_1, time_budget
 from hybridclf.pair_training.networks import PROPOSERS
+from hybridclf.pair_training.pretrained_tier_1 import PretrainedTier1
 from hybridclf.pair_training.result import advice
 from hybridclf.pair_training.run import TrainingRun
-from hybridclf.pair_training.tier_1 import HeadTier1
 from hybridclf.pair_training.time_budget import TimeBudget
 from hybridclf.ports import FeatureModel
 from hybridclf.proposer import FunctionProposer
@@ -36,8 +37,11 @@ SETTINGS: dict[str, Any] = {"minutes": 0.4, "image_size": 16, "validation_fracti
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _small(small: None) -> None:
-    """For every test here."""
+def _small(small: None) -> Iterator[None]:
+    """For every test here; no time is enough for fine-tuning."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrained_tier_1, "STEP_COST", 1e9)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -128,14 +132,14 @@ def test_resumed_equals_uninterrupted(
 def test_the_seconds_of_the_features_are_written_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A killed training, resumed, has the features and knows what they took."""
     monkeypatch.setattr(time_budget, "time", SimpleNamespace(monotonic=itertools.count().__next__))
-    monkeypatch.setattr(tier_1, "fit_linear_head", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(pretrained_tier_1, "fit_linear_head", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     model: Any = SimpleNamespace(features=lambda photos: np.zeros((len(photos), 2), np.float32))
     nothing = SimpleNamespace(seed=0)
     data: Any = SimpleNamespace(photos=np.zeros((3, 8, 8, 3)), y=torch.zeros(3), groups=None, settings=nothing)
     run = TrainingRun.start(tmp_path, {}, seconds={})
     run.budget = TimeBudget(1.0, run.log["seconds"])
     with pytest.raises(KeyboardInterrupt), run.budget.spending("tier_1"):
-        HeadTier1(model, data).train(run, 1.0, progress=False)
+        PretrainedTier1(model, data).train(run, 1.0, progress=False)
     assert TrainingRun.resume(tmp_path, {}).log["seconds"] == {"tier_1": 1}
     assert run.checkpoint("features").exists()
 
@@ -185,7 +189,8 @@ def test_a_network_of_features_alone_will_do(data: Path, tmp_path: Path) -> None
     assert chosen.side > 0 and "a linear classifier on the features of" in chosen.note
     assert isinstance(chosen.model, FeatureModel)
     n_features = chosen.model.features([Image.new("RGB", (40, 30))]).shape[1]
-    saved = chosen.model.save_with_head(np.eye(3, n_features), np.zeros(3), ["a", "b", "c"], tmp_path / "headed")
+    tunable = chosen.model.with_head(np.eye(3, n_features), np.zeros(3), ["a", "b", "c"])
+    saved = tunable.save(tunable.network, tmp_path / "headed")
     assert plugins.load("proposer", saved).fit(None).classes_.tolist() == ["a", "b", "c"]
     with pytest.raises(InvalidInputError, match="has no classifier, only features"):
         plugins.load("proposer", spec)

@@ -108,37 +108,17 @@ def test_a_plan_survives_json() -> None:
 
 
 @pytest.mark.usefixtures("stopped_clock")
-@pytest.mark.parametrize(
-    ("step", "shortest", "tier_1"),
-    [
-        (0.01, 5.0, 24.0),  # time for all: its share, here two fifths
-        (0.2, 5.0, 20.0),  # it leaves tier 2 its fewest steps
-        (0.2, 23.0, 23.0),  # but keeps its own
-        (0.2, 100.0, 54.0),  # too short for both: all but a tenth
-    ],
-)
-def test_tier_1_leaves_tier_2_its_fewest_steps(
-    step: float, shortest: float, tier_1: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tier_2_has_what_tier_1_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "seconds_per_row", lambda *_: 0.0)
-    monkeypatch.setattr(planning, "seconds_per_step", lambda *_: step)
+    monkeypatch.setattr(planning, "seconds_per_step", lambda *_: 0.1)
     monkeypatch.setattr(planning, "_usage", lambda *_: ALL)
     data: Any = SimpleNamespace(held_out=range(100))
     job: Any = SimpleNamespace(trainer=SimpleNamespace(network=None))
-    own: Any = SimpleNamespace(
-        shortest=lambda: shortest, share=lambda left, least, most: max(0.4 * left, min(least, most))
-    )
+    asked: list[tuple[float, ...]] = []
+    own: Any = SimpleNamespace(shortest=lambda: 5.0, share=lambda *given: asked.append(given) or 24.0)
     made = planning.plan_time(TimeBudget(1.0, {}), data, own, job)
-    assert made.tier_1 == pytest.approx(tier_1)
-    assert made.tier_2 == pytest.approx(60 - tier_1)
-    assert made.least == shortest + MIN_STEPS * step
-
-
-@pytest.mark.parametrize(("shortest", "share"), [(50.0, 60.0), (80.0, 80.0), (500.0, 90.0)])
-def test_a_new_network_has_three_fifths_or_its_shortest_training(shortest: float, share: float) -> None:
-    trainable: Any = None
-    job: Any = None
-    assert NetworkTier1(trainable, job).share(100.0, shortest, 90.0) == pytest.approx(share)
+    assert asked == [(60.0, 5.0, MIN_STEPS * 0.1)]
+    assert (made.tier_1, made.tier_2, made.least) == (24.0, 36.0, 5.0 + MIN_STEPS * 0.1)
 
 
 @pytest.mark.usefixtures("stopped_clock")

@@ -61,6 +61,23 @@ def test_without_muon_it_is_adamw() -> None:
     assert_same(ours, theirs, atol=1e-12)
 
 
+def test_a_parameter_has_its_own_rate() -> None:
+    ours = network().double()
+    theirs, factors = copy.deepcopy(ours), {"0.weight": 0.1, "6.bias": 0.5}
+    own = Optimizer(ours, weight_decay=0.1, rates=factors)
+    descend(ours, own.step, own.zero_grad, [0.01, 0.02])
+    groups = [{"params": [p], "factor": factors.get(name, 1.0)} for name, p in theirs.named_parameters()]
+    other = torch.optim.AdamW(groups, weight_decay=0.1, fused=False)
+
+    def step(rate: float) -> None:
+        for group in other.param_groups:
+            group["lr"] = rate * group["factor"]
+        other.step()
+
+    descend(theirs, step, other.zero_grad, [0.01, 0.02])
+    assert_same(ours, theirs, atol=1e-12)
+
+
 @pytest.mark.parametrize("able", [True, False])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_inner_layers_are_muons_on_matrices(
@@ -112,14 +129,17 @@ def _back(matrix: Tensor, weight: Tensor, memory_format: torch.memory_format) ->
 
 
 @pytest.mark.parametrize("muon", [False, True])
+@pytest.mark.parametrize("rates", [{}, {"0.weight": 0.1, "6.bias": 0.5}])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_saved_and_loaded_it_goes_on_bit_for_bit(muon: bool, memory_format: torch.memory_format) -> None:
+def test_saved_and_loaded_it_goes_on_bit_for_bit(
+    muon: bool, rates: dict[str, float], memory_format: torch.memory_format
+) -> None:
     straight, stopped = network(memory_format), network(memory_format)
-    one, two = Optimizer(straight, 0.1, muon), Optimizer(stopped, 0.1, muon)
+    one, two = Optimizer(straight, 0.1, muon, rates), Optimizer(stopped, 0.1, muon, rates)
     descend(straight, one.step, one.zero_grad, [0.01] * 4)
     descend(stopped, two.step, two.zero_grad, [0.01] * 2)
     fresh = copy.deepcopy(stopped)
-    three = Optimizer(fresh, 0.1, muon)
+    three = Optimizer(fresh, 0.1, muon, rates)
     three.load_state_dict({name: value.clone() for name, value in two.state_dict().items()})
     for i in (2, 3):
         three.zero_grad()

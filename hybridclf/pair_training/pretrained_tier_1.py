@@ -1,0 +1,99 @@
+"""Tier 1 of a pretrained network: a linear classifier on its features, fine-tuned if time allows."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..fitting.worth import FEWEST
+from ..ports import FeatureModel
+from .checkpoint import load_tensors, save_tensors
+from .features import features_of, seconds_per_image
+from .linear_head import fit_linear_head
+from .recipe import CHECKED, TUNING_BATCH, fine_tuning_job
+from .run import TrainingRun
+from .tier_1_time import MIN_PASSES, most_time, time_share
+from .time_budget import MIN_STEPS
+from .training_data import TrainingData
+
+__all__ = ["PretrainedTier1"]
+
+STEP_COST = 3.3
+"""Time of an image in a step of fine-tuning, as a multiple of the time of its features, on one core."""
+
+TUNING_CHECKS = 4
+"""Checks of the held-out loss in fine-tuning; nothing is gained before the cooldown."""
+
+
+class PretrainedTier1:
+    """Linear classifier on the features of a pretrained network, which is then trained further while there is time.
+
+    Of both, the one with the lower log loss on held-out images is kept.
+
+    Parameters
+    ----------
+    model : FeatureModel
+        Pretrained network.
+    data : TrainingData
+        Images.
+    """
+
+    def __init__(self, model: FeatureModel, data: TrainingData) -> None:
+        self.model, self.data = model, data
+
+    def shortest(self) -> float:
+        """Time of all features, by that of a few."""
+        return seconds_per_image(self.model, self.data.photos) * len(self.data.photos)
+
+    def share(self, both: float, shortest: float, fewest: float) -> float:
+        """Time of all features, and of fine-tuning if there is time for enough of it and images to judge it by."""
+        n = len(self.data.photos)
+        steps = STEP_COST * max(MIN_PASSES, MIN_STEPS * TUNING_BATCH / n) * shortest
+        enough = shortest + self._checking(shortest) + steps
+        judged = len(self.data.fit_on) >= FEWEST
+        return time_share(both, enough, fewest) if judged and enough <= most_time(both, fewest) else shortest
+
+    def _checking(self, shortest: float) -> float:
+        """Time of the checks of the held-out loss, by that of all features."""
+        return (1 + TUNING_CHECKS) * min(CHECKED, len(self.data.fit_on)) / len(self.data.photos) * shortest
+
+    def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
+        """Compute the features, or read them where an earlier run left them, fit the classifier, and fine-tune."""
+        features = self._features(run, progress)
+        head = fit_linear_head(features, self.data.y.cpu().numpy(), self.data.groups, self.data.settings.seed)
+        run.log["head"] = {"C": head.C, "n_features": features.shape[1]}
+        self.tunable = self.model.with_head(head.weight, head.bias, self.data.classes.tolist())
+        self.network = self.tunable.network
+        run.write()  # counts the seconds that this took
+        shortest = run.log["plan"]["shortest"]
+        left = seconds - run.log["seconds"]["tier_1"] - self._checking(shortest)
+        if seconds > shortest and (left > 0 or "proposer" in run.log["n_steps"]):
+            self._fine_tune(run, left, progress)
+
+    def _features(self, run: TrainingRun, progress: bool) -> np.ndarray:
+        path = run.checkpoint("features")
+        if not path.exists():
+            features = features_of(self.model, self.data.photos, progress)
+            save_tensors(path, {"features": torch.from_numpy(features)})
+            run.write()  # their seconds, which a resumed training does not spend again
+        return load_tensors(path)["features"].numpy()
+
+    def _fine_tune(self, run: TrainingRun, seconds: float, progress: bool) -> None:
+        """Train the network further, and keep what is best on held-out images, which may be the network before."""
+        job = fine_tuning_job(self.data, self.tunable)
+        arguments = (job.name, job.trainer, seconds, job.held_out, progress, job.loss, math.inf, TUNING_CHECKS)
+        self.network = run.train(*arguments)
+        before = run.log["before"][job.name]
+        after = min(entry["held_out"] for entry in run.log["losses"][job.name] if "held_out" in entry)
+        what = (
+            f"Fine-tuning tier 1 in {run.log['n_steps'][job.name]} steps changed the log loss of "
+            f"{min(CHECKED, len(self.data.fit_on))} held-out images from {before:.3f} to {after:.3f}"
+        )
+        kept = after < before
+        end = "." if kept else ": the linear classifier on frozen features is kept."
+        run.log["fine_tuning"] = {"before": before, "after": after, "kept": kept, "sentence": what + end}
+
+    def save(self, folder: Path) -> str:
+        """Write the network with its new classifier."""
+        return self.tunable.save(self.network, folder)

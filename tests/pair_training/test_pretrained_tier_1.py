@@ -1,0 +1,150 @@
+"""Fine-tuning of a pretrained tier 1: it learns, is resumed exactly, and gives way to the linear classifier."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from timm.models import save_for_hf
+
+from hybridclf import HybridClassifier, train_pair
+from hybridclf.data.image_files import open_image
+from hybridclf.pair_training import pretrained_tier_1, recipe, run
+from hybridclf.pair_training.pretrained_tier_1 import PretrainedTier1
+from hybridclf.training.trainer import Trainer
+from tests.pair_training.squares import draw
+
+SETTINGS: dict[str, Any] = {"minutes": 0.4, "image_size": 16, "validation_fraction": 0.5}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _thirty(small: None) -> Iterator[None]:
+    """Thirty steps, whatever the clock says; enough time for them by the plan."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrained_tier_1, "seconds_per_image", lambda *_: 0.01)
+        patch.setattr(pretrained_tier_1, "MIN_STEPS", 1)
+        patch.setattr(run, "steps_in", lambda *_: 30)
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Squares of three colours, a folder per colour."""
+    return draw(tmp_path_factory.mktemp("squares"))
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small timm network of random weights, as a folder."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("timm") / "net"
+    network = timm.create_model("test_efficientnet", num_classes=7)
+    save_for_hf(network, str(folder), {"num_classes": 7}, safe_serialization=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted training."""
+    out = tmp_path_factory.mktemp("pair") / "whole"
+    trained(data, backbone, out)
+    return out
+
+
+def trained(data: Path, backbone: Path, out: Path) -> dict[str, Any]:
+    """Log of a training."""
+    train_pair(data, out, proposer=f"timm:local-dir:{backbone}", **SETTINGS)
+    log: dict[str, Any] = json.loads((out / "training" / "log.json").read_text())
+    return log
+
+
+def stem(folder: Path) -> torch.Tensor:
+    weights: torch.Tensor = timm.create_model(f"local-dir:{folder}", pretrained=True).conv_stem.weight
+    return weights
+
+
+def test_it_learns_and_is_saved(whole: Path, data: Path, backbone: Path) -> None:
+    log = json.loads((whole / "training" / "log.json").read_text())
+    tuned = log["fine_tuning"]
+    assert tuned["after"] < 0.9 * tuned["before"] and tuned["kept"] and log["n_steps"]["proposer"] == 30
+    assert tuned["sentence"] == (
+        "Fine-tuning tier 1 in 30 steps changed the log loss of 24 held-out images from "
+        f"{tuned['before']:.3f} to {tuned['after']:.3f}."
+    )
+    assert not torch.equal(stem(whole / "proposer"), stem(backbone))
+    clf = HybridClassifier.load(whole)
+    files = sorted(data.glob("*/*.png"))
+    answers = clf.proposer_.predict([np.asarray(open_image(path)) for path in files])
+    assert np.mean(answers == [path.parent.name for path in files]) > 0.8
+
+
+def test_the_linear_classifier_is_kept_if_it_is_better(
+    data: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipe, "TUNING_RATE", 3.0)  # which destroys the network
+    log = trained(data, backbone, tmp_path / "out")
+    tuned = log["fine_tuning"]
+    assert tuned["after"] > tuned["before"] and not tuned["kept"]
+    assert tuned["sentence"].endswith(": the linear classifier on frozen features is kept.")
+    assert torch.equal(stem(tmp_path / "out" / "proposer"), stem(backbone))
+
+
+@pytest.mark.parametrize("step", [pytest.param(0, marks=pytest.mark.slow), 11])
+def test_resumed_equals_uninterrupted(
+    step: int, whole: Path, data: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance = Trainer._advance
+
+    def stop(self: Trainer) -> torch.Tensor:
+        if self.step == step and len(self.images[0]) > SETTINGS["image_size"]:
+            raise KeyboardInterrupt
+        return advance(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_advance", stop)
+        with pytest.raises(KeyboardInterrupt):
+            trained(data, backbone, tmp_path / "parts")
+    train_pair(data, tmp_path / "parts", resume=True)
+    for name in ("model.json", "denoiser.safetensors", "proposer/model.safetensors", "proposer/config.json"):
+        assert (tmp_path / "parts" / name).read_bytes() == (whole / name).read_bytes()
+
+
+# --- its share of the time --------------------------------------------------------------------------------------------
+
+
+def of(n: int, n_judged: int) -> PretrainedTier1:
+    """Tier 1 of so many training images, and held-out ones for the fusion."""
+    model: Any = SimpleNamespace()
+    data: Any = SimpleNamespace(photos=np.zeros((n, 1)), fit_on=np.arange(n_judged))
+    return PretrainedTier1(model, data)
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Round numbers."""
+    monkeypatch.setattr(pretrained_tier_1, "STEP_COST", 3.0)
+    monkeypatch.setattr(pretrained_tier_1, "MIN_STEPS", 100)
+
+
+@pytest.mark.usefixtures("plain")
+def test_time_of_the_features_alone_where_there_is_too_little() -> None:
+    # 1,000 images in 100 seconds; four passes of 300 seconds, and five checks of 100 images in 10 seconds each
+    tier_1, enough = of(1000, 100), 100 + 4 * 300 + 50
+    assert tier_1.share(enough + 99, 100.0, 100.0) == 100
+    assert tier_1.share(enough + 101, 100.0, 100.0) == pytest.approx(enough)
+    assert tier_1.share(enough / 0.9 + 1, 100.0, 1000.0) == pytest.approx(enough)  # nine tenths, if tier 2 needs much
+    assert tier_1.share(10000.0, 100.0, 1000.0) == 6000  # the usual share of much time
+
+
+@pytest.mark.usefixtures("plain")
+def test_few_images_are_seen_often_enough_or_not_at_all() -> None:
+    # of 100 images in 10 seconds 3,200 seen take 960 seconds
+    tier_1, enough = of(100, 20), 10 + 960 + 5 * 2
+    assert tier_1.share(enough + 9, 10.0, 10.0) == 10
+    assert tier_1.share(enough + 11, 10.0, 10.0) == pytest.approx(enough)
+    assert of(100, 19).share(10000.0, 10.0, 10.0) == 10  # too few to tell which is better

@@ -8,19 +8,15 @@
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
-import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from hybridclf.data.arrays import as_pil
-from hybridclf.data.decoding import convert
 from hybridclf.devices import as_device
 from hybridclf.errors import HybridClfError, SavedModelError
 from hybridclf.ports import Label
@@ -29,11 +25,11 @@ from hybridclf.utils.names import Prompts, Template
 from ._checks import check_distinct, check_templates, fill, warn_of_cut
 from ._hub import asking_hub
 from ._image_proposer import (
-    ImageProposer,
     check_options,
     labels_of,
     refusing_pickles,
 )
+from ._open_clip_features import OpenClipFeatures
 from ._open_clip_files import (
     LOCAL,
     cache_folder,
@@ -44,14 +40,7 @@ from ._open_clip_files import (
     resolve,
     tokenizer_of,
 )
-from ._open_clip_head import (
-    WHOLE_IMAGE,
-    OpenClipFineTunable,
-    OpenClipHeadProposer,
-    check_text_tower,
-    has_head,
-    load_head,
-)
+from ._open_clip_head import OpenClipHeadProposer, has_head, load_head
 from ._open_clip_images import check_image_options
 
 __all__ = ["OpenClipProposer", "load"]
@@ -160,13 +149,13 @@ def load(
         raise
     except _DAMAGE as error:
         raise SavedModelError(f"{spec!r} cannot be loaded: {error}") from error
-    if tokenizer is None:
-        return load_head(Path(source.removeprefix(LOCAL)), model, transform, dtype, batch_size)
     config = open_clip.get_model_config(source)
+    if tokenizer is None:
+        return load_head(Path(source.removeprefix(LOCAL)), model, transform, dtype, batch_size, config)
     return OpenClipProposer(model, transform, tokenizer, templates, dtype, batch_size, config)
 
 
-class OpenClipProposer(ImageProposer):
+class OpenClipProposer(OpenClipFeatures):
     """Zero-shot proposer of label names: the softmax over classes of scaled cosine similarities.
 
     Parameters
@@ -180,10 +169,8 @@ class OpenClipProposer(ImageProposer):
         Function from n texts to tokens `[n, context_length]`.
     prompts : tuple of templates
         Texts with {}, or functions.
-    dtype, batch_size
-        As in `ImageProposer`.
-    config : dict
-        open_clip's configuration of the model.
+    dtype, batch_size, config
+        As in `OpenClipFeatures`.
     """
 
     def __init__(
@@ -196,8 +183,8 @@ class OpenClipProposer(ImageProposer):
         batch_size: int,
         config: dict[str, Any],
     ) -> None:
-        super().__init__(model, transform, dtype, batch_size)
-        self.tokenizer, self.prompts, self.config = tokenizer, prompts, config
+        super().__init__(model, transform, dtype, batch_size, config)
+        self.tokenizer, self.prompts = tokenizer, prompts
         self._kept: OrderedDict[tuple[Label, ...], Tensor] = OrderedDict()
 
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -242,41 +229,10 @@ class OpenClipProposer(ImageProposer):
         templates, size = check_templates(prompts), self.batches.size
         return type(self)(self.model, self.transform, self.tokenizer, templates, self.dtype, size, self.config)
 
-    @property
-    def feature_side(self) -> int:
-        """Side in pixels to which images are resized."""
-        return int(np.max(self.model.visual.image_size))
-
-    @torch.inference_mode()
-    def features(self, images: Any) -> np.ndarray:
-        """Compute the normalised image features; see `FeatureModel`."""
-        parts = self.batches(lambda start, size: self._image_features(images[start : start + size]), len(images))
-        return torch.cat(parts).numpy()
-
-    def _image_features(self, images: Any) -> Tensor:
-        pixels = torch.stack([self._whole_image(convert(as_pil(image), self.mode)) for image in images])
-        return normalize(self.model.encode_image(pixels.to(self.device, self.dtype)).float(), dim=-1).cpu()
-
-    @cached_property
-    def _whole_image(self) -> Callable[[Image.Image], Tensor]:
-        """Preprocessing of the model that stretches all of an image to its size."""
-        from open_clip.transform import PreprocessCfg, image_transform_v2
-
-        config = PreprocessCfg(**self.model.visual.preprocess_cfg | WHOLE_IMAGE)
-        return cast(Callable[[Image.Image], Tensor], image_transform_v2(config, is_train=False))
-
-    def check_head(self) -> None:
-        """Check that the model can be saved with a new classifier; see `FeatureModel`."""
-        check_text_tower(self.config)
-
-    def with_head(self, weight: np.ndarray, bias: np.ndarray, classes: Sequence[str]) -> OpenClipFineTunable:
-        """Copy the image tower, with a linear classifier of its features; see `FeatureModel`."""
-        return OpenClipFineTunable(self.model, self.config, weight, bias, classes)
-
     def _logits(self, pixels: Tensor) -> Tensor:
         """Compute scaled cosine similarities `[b, C]` of images `[b, 3, H, W]` and classes."""
-        features = normalize(self.model.encode_image(pixels).float(), dim=-1)
         # the scale is trained as its logarithm
+        features = self._embeddings(pixels)
         return self.model.logit_scale.exp().float() * features @ self._text.to(features.device).T
 
     def _text_features(self, labels: tuple[Label, ...]) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
+from .. import plugins
 from ..data.holding_out import pack, unpack
 from ..errors import InvalidInputError, SavedModelError
 from ..models import LateUNet
@@ -111,9 +112,12 @@ def take_over(folder: Path, data: TrainingData, trainable: Trainable | None) -> 
 
 
 def earlier_settings(folder: Path) -> dict[str, Any]:
-    """Settings and facts of the training that made a pair."""
+    """Settings and facts of the training that made a pair; its tier 1 is the pair's own, if that was fine-tuned."""
     try:
-        found: dict[str, Any] = json.loads((folder / "training" / "log.json").read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
+        log: dict[str, Any] = json.loads((folder / "training" / "log.json").read_text(encoding="utf-8"))
+        found = {"proposer": FIRST_PROPOSER} | log["settings"]
+        if log.get("fine_tuning", {}).get("kept"):
+            found["proposer"] = plugins.resolved(read_description(folder)["proposer"], folder)
+    except (OSError, ValueError, KeyError, TypeError, SavedModelError):
         return {"proposer": FIRST_PROPOSER}  # what is wrong with the folder is said where its weights are read
-    return {"proposer": FIRST_PROPOSER} | found
+    return found

@@ -28,6 +28,7 @@ from transformers import PreTrainedTokenizerFast
 import hybridclf_adapters.open_clip
 from hybridclf import HybridClassifier
 from hybridclf.errors import InvalidInputError, SavedModelError, UnknownLabelError, UnknownSpecError
+from hybridclf.ports import FeatureModel
 from hybridclf.proposer import is_trained, resolve_proposer
 from hybridclf_adapters._open_clip_files import check_quick_gelu
 from hybridclf_adapters._open_clip_images import OPTIONS, of_file
@@ -769,6 +770,18 @@ def test_its_image_tower_may_be_trained_further(proposer: OpenClipProposer, tmp_
     with torch.no_grad():
         answers = loaded.predict_log_proba(images)
         np.testing.assert_allclose(answers, trained(pixels).log_softmax(dim=1), atol=0.02 * np.ptp(answers))
-    own = proposer.model.state_dict()
-    kept = loaded.model.state_dict()
+    own, kept = proposer.model.state_dict(), loaded.model.state_dict()
     assert {name.split(".")[0] for name in own if not torch.equal(own[name], kept[name])} == {"visual"}
+
+
+def test_a_model_with_a_classifier_has_features_too(proposer: OpenClipProposer, tmp_path: Path) -> None:
+    """So that a trained folder may be trained further, for other classes."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 32, 3), dtype=np.uint8))
+    tunable = proposer.with_head(np.zeros((2, 16)), np.zeros(2), ["a", "b"])
+    loaded = load(tunable.save(tunable.network, tmp_path / "one").removeprefix("open_clip:"))
+    assert isinstance(loaded, FeatureModel) and loaded.feature_side == 32
+    np.testing.assert_allclose(loaded.features([image]), proposer.features([image]), atol=1e-6)
+    loaded.check_head()
+    again = loaded.with_head(np.zeros((3, 16)), np.array([0.0, 9.0, 0.0]), ["a", "b", "c"])
+    other = load(again.save(again.network, tmp_path / "two").removeprefix("open_clip:"))
+    assert other.predict([image]).tolist() == ["b"]

@@ -114,6 +114,16 @@ def test_resumed_equals_uninterrupted(
         assert (tmp_path / "parts" / name).read_bytes() == (whole / name).read_bytes()
 
 
+def test_a_training_starts_from_the_fine_tuned_network(
+    whole: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrained_tier_1, "STEP_COST", 1e9)  # its features alone
+    train_pair(data, tmp_path / "out", start_from=whole, **SETTINGS)
+    log = json.loads((tmp_path / "out" / "training" / "log.json").read_text())
+    assert log["settings"]["proposer"] == f"timm:local-dir:{whole / 'proposer'}" and "fine_tuning" not in log
+    assert torch.equal(stem(tmp_path / "out" / "proposer"), stem(whole / "proposer"))
+
+
 # --- its share of the time --------------------------------------------------------------------------------------------
 
 

@@ -10,8 +10,9 @@ own. WORK keeps all models and answers; an interrupted run goes on there, with t
 For every training set `hybridclf train` makes a pair in the minutes given, its tier 1 from nothing; the rival is a
 second network of tier 1's kind that trains for tier 2's time. It is asked where tier 1's calibrated probability is
 below 0.95, whether the hybrid asks tier 2 there or not. With `--pretrained`, a linear classifier on a pretrained
-network's features stands beside them, and a pair behind it. Tier 2 alone has 16 trials. Every method answers for the
-same images, at most `--images` of a test set; they are corrupted in the largest size that a method takes.
+network's features, fine-tuned if the minutes allow, stands beside them, and a pair behind it. Tier 2 alone has 16
+trials. Every method answers for the same images, at most `--images` of a test set; they are corrupted in the largest
+size that a method takes.
 
 Writes `benchmarks/results/worth.json` and `worth.png`, prints a table.
 """

@@ -668,6 +668,19 @@ def test_rerank_is_the_posterior_among_the_candidates(given: HybridClassifier, b
     assert {r.stopped_by for r in results} == {"confident", "budget"}
 
 
+@pytest.mark.parametrize("allocation", [FixedTrials(2), Race(max_trials=2)])
+def test_a_tie_goes_to_the_first_class_everywhere(allocation: Any, gaussian_denoiser: Callable[..., Any]) -> None:
+    """Tier 1 prefers the third of four classes, of which the first three are alike to tier 2."""
+    denoiser = gaussian_denoiser(dict(zip("abcd", [np.ones(4)] * 3 + [-np.ones(4)], strict=True)))
+    prior = np.log([0.2, 0.3, 0.4, 0.1])
+    clf = HybridClassifier(lambda X: np.tile(prior, (len(X), 1)), denoiser, allocation=allocation, random_state=0)
+    posterior, results = clf.fit(None, list("abcd")).decide(np.ones((2, 4)))
+    assert posterior[0, 0] == posterior[0, 1] == posterior[0, 2]
+    assert clf.predict(np.ones((2, 4))).tolist() == ["a", "a"]
+    for result in (*results, *clf.rerank(np.ones((2, 4)))):
+        assert result.label == "a" and result.ranking == tuple("abcd") and result.candidates == tuple("cbad")
+
+
 def test_stream_ends_with_what_rerank_returns(given: HybridClassifier, blobs: Any) -> None:
     X, streamed = blobs[0][:20], {}
     for step in given.stream(X):

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, GroupKFold, PredefinedSplit
+from sklearn.model_selection import GridSearchCV, GroupKFold, PredefinedSplit, StratifiedKFold, cross_validate
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -151,6 +151,41 @@ def test_metadata_go_through_a_grid_search(noting: Noting, denoiser: Any, routin
     search = GridSearchCV(clf, {"top_k": [2, 3]}, cv=GroupKFold(2))
     search.fit(X, Y, groups=np.arange(N) // 3, sample_weight=np.ones(N))
     assert all(extra["sample_weight"] is not None for kind, _, extra in noting.notes if kind == "fit")
+
+
+def test_weights_of_another_name_go_through_scikit_learns_tools(noting: Noting, denoiser: Any, routing: None) -> None:
+    """By the name that the classifier requests, as if they had been given to it alone."""
+    weight, groups = np.where(Y == 0, 5.0, 1.0), np.arange(N) // 3
+    clf = quick(noting.set_fit_request(sample_weight=True), denoiser, cv=GroupKFold(2))
+    clf.set_fit_request(sample_weight="importance", groups="film").set_score_request(sample_weight=False)
+    expected = clone(clf).fit(X, Y, sample_weight=weight, groups=groups).predict_proba(X)
+    params = {"importance": weight, "film": groups}
+    piped = make_pipeline(FunctionTransformer(), clf).fit(X, Y, **params)
+    search = GridSearchCV(clf, {"top_k": [None]}, cv=2).fit(X, Y, **params)
+    for found in (piped, search):
+        np.testing.assert_array_equal(found.predict_proba(X), expected)
+    noting.notes.clear()
+    cross_validate(clf, X, Y, params=params, cv=2, error_score="raise")
+    fits = [extra["sample_weight"] for kind, _, extra in noting.notes if kind == "fit"]
+    assert len(fits) == 6 and all({*given} == {1.0, 5.0} for given in fits)
+
+
+def test_tier_1_may_have_weights_of_its_own(noting: Noting, denoiser: Any, routing: None) -> None:
+    """They are multiplied by those of the classes, as the classifier's are, and nothing is warned of."""
+    clf = quick(noting.set_fit_request(sample_weight="own"), denoiser, class_weight={0: 2.0, 1: 1.0, 2: 1.0})
+    clf.set_fit_request(sample_weight=True).fit(X, Y, sample_weight=np.ones(N), own=np.arange(1.0, N + 1))
+    _, _, extra = [note for note in noting.notes if note[0] == "fit"][-1]
+    np.testing.assert_array_equal(extra["sample_weight"], np.arange(1.0, N + 1) * np.where(Y == 0, 2, 1))
+
+
+def test_splits_of_an_iterator_serve_one_fit(denoiser: Any) -> None:
+    """As in scikit-learn's searches; the next one says so."""
+    splits = list(StratifiedKFold(3).split(X, Y))
+    expected = quick(GaussianNB(), denoiser, cv=splits).fit(X, Y).predict_proba(X)
+    clf = quick(GaussianNB(), denoiser, cv=iter(splits))
+    np.testing.assert_array_equal(clf.fit(X, Y).predict_proba(X), expected)
+    with pytest.raises(InvalidInputError, match="an iterator is empty once it was used"):
+        clf.fit(X, Y)
 
 
 def test_routing_without_metadata(denoiser: Any, routing: None) -> None:

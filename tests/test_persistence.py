@@ -19,7 +19,12 @@ import torch
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_digits, make_blobs
-from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    VotingClassifier,
+)
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -207,6 +212,18 @@ def test_a_loaded_model_can_be_calibrated(saved: Path, model: HybridClassifier) 
     loaded = HybridClassifier.load(saved).calibrate(X[:20], LABELS[NUMBER[:20]])
     assert loaded.calibration_.n_images == 20
     assert loaded.fusion_ != model.fusion_
+
+
+def test_requests_of_metadata_are_for_the_next_fit_and_not_saved(tmp_path: Path) -> None:
+    with sklearn.config_context(enable_metadata_routing=True):
+        naive = GaussianNB().set_fit_request(sample_weight="own")
+        proposer = VotingClassifier([("a", naive), ("b", make_pipeline(naive))], voting="soft")
+        clf = fitted(proposer).set_fit_request(sample_weight="own")
+        before = clf.get_metadata_routing()
+        clf.save(tmp_path / "model")
+        loaded = HybridClassifier.load(tmp_path / "model")
+        assert str(clf.get_metadata_routing()) == str(before) != str(loaded.get_metadata_routing())
+    np.testing.assert_array_equal(loaded.predict_proba(X), clf.predict_proba(X))
 
 
 def test_an_uncalibrated_model(model: HybridClassifier, tmp_path: Path) -> None:

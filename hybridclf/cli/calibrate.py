@@ -11,8 +11,6 @@ from ..errors import InvalidInputError
 from .shared import AsJson, Device, Quiet, console, running, text
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ..estimator import HybridClassifier
     from ..evaluating.sample import Sample, TrainedOn
 
@@ -84,7 +82,7 @@ def calibrate(
         sample = read_sample(data, clf.classes_.tolist(), clf.image_shape_, side=clf._least_side, **options)
         notes = notes_on(sample, data)
         clf.set_params(verbose=not quiet)
-        clf.calibrate(sample.images, sample.y, max_loss, 0.05 if delta is None else delta, groups=_groups(sample))
+        clf.calibrate(sample.images, sample.y, max_loss, 0.05 if delta is None else delta, groups=sample.groups)
         clf.set_params(verbose=False).save(out)
         _keep_digests(out, model, seen, sample)
     worth, bound = clf.worth_, clf.guarantee_
@@ -122,14 +120,6 @@ def _set(clf: "HybridClassifier", race: dict[str, Any], top_k: int | None) -> No
         clf.set_params(allocation=replace(clf.allocation if isinstance(clf.allocation, Race) else Race(), **race))
     if top_k is not None:
         clf.set_params(top_k=top_k)
-
-
-def _groups(sample: "Sample") -> "np.ndarray | None":
-    """Groups of images that belong together, copies, too; None if each is alone."""
-    from ..evaluating.splitting import joined_copies
-
-    groups = joined_copies(sample.images, sample.groups)
-    return groups if len(set(groups.tolist())) < len(groups) else None
 
 
 def _keep_digests(out: Path, model: str | None, seen: "TrainedOn", sample: "Sample") -> None:

@@ -195,7 +195,7 @@ class HybridClassifier(Explains):
 
         A tier that is named by a spec string is saved as that string, relative to the folder if its path lies in there:
         such a folder can be moved as a whole. A tier that lies in another saved model, from which the classifier was
-        loaded, is copied.
+        loaded, is copied. Metadata requests (`set_fit_request`) are not saved: set them again before another fit.
 
         Parameters
         ----------

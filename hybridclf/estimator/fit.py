@@ -22,7 +22,7 @@ from ..fitting.guarantee import Guarantee, Replays, check_enough, find_guarantee
 from ..fitting.recording import Recording
 from ..fitting.resolve_tiers import for_labels, resolve_tiers
 from ..fitting.routing import Metadata, check_taken, metadata_of, weights_of
-from ..fitting.splitting import splits_among
+from ..fitting.splitting import picture_groups, splits_among
 from ..fitting.tier_fitter import FittedTiers, Sample, TierFitter
 from ..fitting.validation import check_classes, check_labels, check_parameters, class_numbers, warn_of_scale
 from ..fitting.worth import Worth
@@ -167,7 +167,8 @@ class FitsTiers(ReadsItems):
             Probability that it costs more, in (0, 1).
         groups : array `[n]`, optional
             Groups of images that belong together, such as the frames of a film: they are on one side of every split,
-            and one of each tests the bound. Default: each is alone.
+            and one of each tests the bound. Equal images, unlike equal vectors, are of one group in any case. Default:
+            all others are alone.
 
         Returns
         -------
@@ -185,6 +186,8 @@ class FitsTiers(ReadsItems):
         if groups is not None:
             check_consistent_length(y, groups)
             groups = without_gaps(groups)
+        units = picture_groups(items.images, group_numbers(groups, len(y)))
+        groups = units if len(np.unique(units)) < len(units) else None
         weight = weights_of(None, self.class_weight, y)
         sample = Sample(items, class_numbers(y, self.classes_), weight, groups)
         if weight is not None:  # nothing is learned from images without a weight
@@ -208,7 +211,7 @@ class FitsTiers(ReadsItems):
         ordering = cross.record(tiers, sample.select(kept), progress=self.verbose)
         self._calibrate(ordering)
         if self.calibration_ is not None and self.fusion_.pays:  # else there is nothing to stop early
-            testing = cross.record(tiers, sample.select(out), len(out), progress=self.verbose)
+            testing = cross.record(tiers, sample.select(out), len(out), self.verbose, corrupted=False)
             weighting = resolve_weighting(self._weighting)
             order_on, test_on = (
                 Replays.of(part, self.calibration_, self.classes_, weighting) for part in (ordering, testing)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -73,8 +74,10 @@ class Predicts(FitsTiers):
         items = self._read(X)
         if self.reject is None:
             return self._decide(items)
-        p_values, evaluations = self._p_values(items)  # first, as it may raise
-        posterior, results = self._decide(items)
+        novelty_test(self)  # first, as it may raise
+        log_proba = self._log_proba(items)
+        p_values, evaluations = self._p_values(items, log_proba)
+        posterior, results = self._decide(items, log_proba)
         return posterior, reject_novel(results, p_values, evaluations, self.reject)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
@@ -187,18 +190,27 @@ class Predicts(FitsTiers):
         stage = asked.reranker(FixedTrials(trials), Fusion())
         return score_captions(self.proposer_, stage, items, listed, self.verbose)
 
+    def _log_proba(self, items: Items) -> np.ndarray:
+        """Tier 1's own log-probabilities `[n, C]` of all classes."""
+        return aligned_log_proba(self.proposer_, items, self.classes_)
+
     def _log_prior(self, items: Items) -> np.ndarray:
         """Tier 1's log-probabilities `[n, C]` of all classes, flatter for images that look unlike the calibration's."""
-        return self._flattened(aligned_log_proba(self.proposer_, items, self.classes_), items)
+        return self._flattened(self._log_proba(items), items)
 
     def _flattened(self, log_proba: np.ndarray, items: Items) -> np.ndarray:
         """The log-probabilities `[n, C]`, flatter for images that look unlike the calibration's."""
         drift = self.calibration_ and self.calibration_.drift
         return drift(log_proba, items.images) if drift else log_proba
 
-    def _propose(self, items: Items) -> tuple[list[list[Label]], list[np.ndarray], np.ndarray]:
-        """Candidates of each image with their log prior, and the log prior `[n, C]` of all classes."""
-        log_prior = self._log_prior(items)
+    def _propose(
+        self, items: Items, log_proba: np.ndarray | None = None
+    ) -> tuple[list[list[Label]], list[np.ndarray], np.ndarray]:
+        """Candidates of each image with their log prior, and the log prior `[n, C]` of all classes.
+
+        Tier 1 is not asked again where its `log_proba` `[n, C]` is known; likewise below.
+        """
+        log_prior = self._log_prior(items) if log_proba is None else self._flattened(log_proba, items)
         prior = self.fusion_.prior(log_prior)
         chosen = self._shortlist(prior)
         return (
@@ -230,12 +242,24 @@ class Predicts(FitsTiers):
         """Reasons why tier 1 answers, "" for images to ask tier 2 about, `[n]`."""
         return np.where(self._novel(items), "novel", np.where(self._usual_looking(items), "off", "")).tolist()
 
-    def _decide(self, items: Items) -> tuple[np.ndarray, list[RerankResult]]:
+    def _decide(self, items: Items, log_proba: np.ndarray | None = None) -> tuple[np.ndarray, list[RerankResult]]:
         stage = self.reranker()  # first, as it checks the parameters
-        candidates, log_prior, all_log_prior = self._propose(items)
+        candidates, log_prior, all_log_prior = self._propose(items, log_proba)
         stage.check_prior = False  # it is that of the tier 1 which the fusion was fitted for
         results = stage.rerank(items.images, candidates, log_prior, aside=self._aside(items), progress=self.verbose)
-        return self._posterior(all_log_prior, results), results
+        posterior = self._posterior(all_log_prior, results)
+        return posterior, self._tied_by_class(posterior, results)
+
+    def _tied_by_class(self, posterior: np.ndarray, results: Sequence[RerankResult]) -> list[RerankResult]:
+        """The results, where the first class of those with the highest posterior `[n, C]` leads, as in `predict`.
+
+        The reranker, which does not know the classes, has a tie in tier 1's order.
+        """
+        classes = self.classes_.tolist()
+        return [
+            result if result.ranking[0] == classes[row.argmax()] else _ranked_by(row, classes, result)
+            for row, result in zip(posterior, results, strict=True)
+        ]
 
     def _posterior(self, log_prior: np.ndarray, results: Sequence[RerankResult]) -> np.ndarray:
         """Posterior `[n, C]` of all classes from their log prior `[n, C]` and the results of some candidates."""
@@ -243,19 +267,27 @@ class Predicts(FitsTiers):
         columns = [[number[label] for label in result.candidates] for result in results]
         return self.fusion_.over_all_classes(log_prior, columns, results)
 
-    def _p_values(self, items: Items) -> tuple[np.ndarray, np.ndarray]:
+    def _p_values(self, items: Items, log_proba: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """P-values of images and what each cost in evaluations, `[n]` each."""
         test = novelty_test(self)
-        traits, evaluations = self._traits(items, test.pixel_range)
+        traits, evaluations = self._traits(items, test.pixel_range, log_proba)
         return test.p_values(traits), evaluations
 
-    def _traits(self, items: Items, pixel_range: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    def _traits(
+        self, items: Items, pixel_range: tuple[float, float], log_proba: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Traits `[n, 6]` of images, and the evaluations `[n]` behind them."""
         candidates = [self.classes_.tolist()] * len(items)
         if len(self.classes_) > RECORDED_CLASSES:
-            log_prior = aligned_log_proba(self.proposer_, items, self.classes_)
-            candidates = self.classes_[np.argsort(-log_prior, axis=1, kind="stable")[:, :RECORDED_CLASSES]].tolist()
+            log_proba = self._log_proba(items) if log_proba is None else log_proba
+            candidates = self.classes_[np.argsort(-log_proba, axis=1, kind="stable")[:, :RECORDED_CLASSES]].tolist()
         stage = self.reranker(FixedTrials(1), Fusion())
         stage.plan = self.reranker(Race(max_trials=1)).plan  # its most informative trial
         lowest, evaluations = lowest_errors(stage, items.images, candidates, self.verbose)
         return traits_of(looks_of(items.images, *pixel_range), lowest), evaluations
+
+
+def _ranked_by(posterior: np.ndarray, classes: list[Label], result: RerankResult) -> RerankResult:
+    """The result with its candidates ranked by the posterior `[C]` of all classes."""
+    order = (classes[i] for i in np.argsort(-posterior, kind="stable"))
+    return replace(result, ranking=tuple(label for label in order if label in result.candidates))

@@ -16,6 +16,7 @@ from ..data.arrays import Items
 from ..data.datasets import as_groups, numbered
 from ..errors import InvalidInputError, InvalidTypeError
 from ..estimator import HybridClassifier
+from ..fitting.splitting import joined_copies, picture_groups
 from ..fitting.validation import class_numbers
 from ..reranking.trials import INFORMATIVE_TRIALS
 from ..utils.bounds import check_number, check_whole, draw_seed
@@ -31,7 +32,7 @@ from .robustness import BaselineResult
 from .scores import by_class, compare
 from .shift import ShiftRow, shift_rows
 from .shifted import Shifted
-from .splitting import joined_copies, picture_groups, split_off
+from .splitting import split_off
 from .study import Study
 from .verdict import verdict_of
 

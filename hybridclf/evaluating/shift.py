@@ -14,6 +14,7 @@ from scipy.special import softmax
 from ..data.arrays import Items
 from ..data.datasets import numbered
 from ..errors import InvalidInputError
+from ..fitting.splitting import picture_groups
 from ..fitting.validation import class_numbers
 from ..metrics import Interval, accuracy, group_numbers
 from ..ports import Label
@@ -23,7 +24,6 @@ from .recording import record
 from .robustness import BaselineResult, effective_robustness, fit_line, half_inside
 from .scores import Score, score
 from .shifted import Shifted
-from .splitting import picture_groups
 from .storage import digest_of
 from .study import Study
 from .wording import percent_in

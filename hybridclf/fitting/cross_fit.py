@@ -39,6 +39,7 @@ def record_drift(
     pixel_range: tuple[float, float] | None,
     seed: int,
     progress: bool = False,
+    corrupted: bool = True,
 ) -> DriftSample | None:
     """Record looks of images, and tier 1's answers to corrupted copies; None if they are no images of one size.
 
@@ -58,6 +59,8 @@ def record_drift(
         Decides the copies, which are of the first images alone if there are many.
     progress : bool
         Show a progress bar.
+    corrupted : bool
+        Make copies; without them the looks of the images are all.
     """
     if pixel_range is None or min(images.shape[1:3]) < 2:
         return None
@@ -65,6 +68,8 @@ def record_drift(
     def log_proba(copies: np.ndarray) -> np.ndarray:
         return _log_proba(proposer, classes, copies, images.dtype)
 
+    if not corrupted:
+        return DriftSample.of_looks(looks_of(images, *pixel_range), len(classes), pixel_range)
     return DriftSample.record(log_proba, images, y, pixel_range, seed, progress)
 
 
@@ -191,8 +196,18 @@ class CrossFit:
     def _fit_tiers(self, sample: Sample, seed: int | None = None, **options: Any) -> FittedTiers:
         return self.fitter.fit(sample, self.classes, self.seed if seed is None else seed, **options)
 
-    def record(self, tiers: FittedTiers, sample: Sample, limit: int | None = None, progress: bool = False) -> Recording:
-        """Record both tiers' predictions for these images, at most `limit` of them."""
+    def record(
+        self,
+        tiers: FittedTiers,
+        sample: Sample,
+        limit: int | None = None,
+        progress: bool = False,
+        corrupted: bool = True,
+    ) -> Recording:
+        """Record both tiers' predictions for these images, at most `limit` of them.
+
+        Corrupted copies are recorded too, unless nothing will be fitted to the recording.
+        """
         chosen = sample.select(
             np.random.default_rng(self.seed).permutation(len(sample))[: limit or MAX_RECORDED_IMAGES]
         )
@@ -209,8 +224,10 @@ class CrossFit:
             progress=progress,
         )
         images = chosen.items.images
-        drift = record_drift(tiers.proposer, self.classes, images, chosen.y, self.pixel_range, self.seed, progress)
-        copies = self._copies(tiers, chosen, drift, limit, progress) if drift else None
+        drift = record_drift(
+            tiers.proposer, self.classes, images, chosen.y, self.pixel_range, self.seed, progress, corrupted
+        )
+        copies = self._copies(tiers, chosen, drift, limit, progress) if drift and corrupted else None
         return replace(made, all_groups=chosen.groups, drift=drift, copies=copies)
 
     def _copies(

@@ -134,6 +134,12 @@ class DriftSample:
         )
 
     @classmethod
+    def of_looks(cls, looks: np.ndarray, n_classes: int, pixel_range: tuple[float, float]) -> Self:
+        """The looks `[m, 5]` of images without any copy."""
+        none = np.empty(0, dtype=int)
+        return cls(looks, np.empty((0, looks.shape[1])), np.empty((0, n_classes)), none, none, pixel_range)
+
+    @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
         """Samples of different folds as one."""
         # positions count within a fold, as in `Recording.join`

@@ -70,6 +70,8 @@ def metadata_of(clf: Any, params: dict[str, Any], y: np.ndarray) -> Metadata:
         routed = process_routing(clf, "fit", **params) if params else {}
         proposer = dict(routed["proposer"]["fit"]) if "proposer" in routed else {}
         groups = routed["splitter"]["split"].get("groups", groups) if "splitter" in routed else groups
+        if "sample_weight" in proposer:  # under a name of its own they are other weights than the classifier's
+            proposer["sample_weight"] = weights_of(proposer["sample_weight"], clf.class_weight, y)
     else:
         proposer = {name: value for name, value in params.items() if name not in ("sample_weight", "groups")}
     if groups is not None:
@@ -92,7 +94,7 @@ def check_taken(proposer: Any, metadata: Metadata) -> None:
                 f"fit got {', '.join(metadata.proposer)}, which nothing takes, since the proposer is trained already; "
                 "leave that out, or mend its name if it is a slip"
             )
-    elif metadata.weight is not None and not weight_parameter(proposer):
+    elif metadata.weight is not None and not (weight_parameter(proposer) or "sample_weight" in metadata.proposer):
         warnings.warn(
             f"{type(proposer).__name__} does not take sample_weight (or does not request it): weights and class_weight "
             "count for tier 2 and the fusion alone",

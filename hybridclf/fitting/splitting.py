@@ -7,15 +7,43 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check_cv, train_test_split
 
+from ..data.arrays import as_pil
+from ..data.decoding import stretched
+from ..data.holding_out import digests, join_groups
 from ..errors import InvalidInputError
 
-__all__ = ["cross_fit_parts", "folds", "hold_out", "splits_among"]
+__all__ = ["cross_fit_parts", "folds", "hold_out", "joined_copies", "picture_groups", "small_pictures", "splits_among"]
+
+SIDE = 32
+"""Pixels a side in which images are compared for copies."""
 
 MANY_GROUPS = 500
 """Groups above which half of them are enough to fit a calibration to."""
 
 Split = tuple[np.ndarray, np.ndarray]
 """Positions of the images to train on, and of the images held out."""
+
+
+def joined_copies(images: Any, groups: np.ndarray) -> np.ndarray:
+    """Group numbers `[n]` of n images or vectors in which equal ones are of one group, too."""
+    digest = digests(images if isinstance(images, np.ndarray) else small_pictures(images))
+    return join_groups(groups, np.unique(digest, return_inverse=True)[1])
+
+
+def picture_groups(images: Any, groups: np.ndarray) -> np.ndarray:
+    """Group numbers `[n]` in which copies of one picture are of one group; equal vectors may well be independent."""
+    is_table = isinstance(images, np.ndarray) and images.ndim == 2
+    return groups if is_table else joined_copies(images, groups)
+
+
+def small_pictures(images: Any) -> np.ndarray:
+    """Images as one uint8 array of small pictures; vectors as they are."""
+    if isinstance(images, np.ndarray):
+        if images.ndim == 2 or images.dtype == np.uint8:
+            return images
+        low, high = float(images.min()), float(images.max())
+        return ((images - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+    return np.stack([np.asarray(stretched(as_pil(image), (SIDE, SIDE, 3))) for image in images])
 
 
 def cross_fit_parts(units: np.ndarray, seed: int) -> np.ndarray:
@@ -61,7 +89,8 @@ def folds(y: np.ndarray, cv: Any, seed: int, groups: np.ndarray | None = None) -
     Raises
     ------
     InvalidInputError
-        If a splitter holds an image out more than once: it would count as several.
+        If there is no split, or one trains on an image that it holds out, or if an image is held out more than once:
+        it would count as several.
     """
     if isinstance(cv, int | np.integer):
         units = y if groups is None else y[np.unique(groups, return_index=True)[1]]
@@ -75,6 +104,17 @@ def folds(y: np.ndarray, cv: Any, seed: int, groups: np.ndarray | None = None) -
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class in y", UserWarning)
         splits = list(splitter.split(np.zeros((len(y), 1)), y, groups))
+    if not splits:
+        raise InvalidInputError(
+            f"cv={cv!r} has no split; an iterator is empty once it was used: give a number of folds, a splitter, or a "
+            "list of splits, such as list(KFold(3).split(X))"
+        )
+    for kept, out in splits:
+        if len(both := np.intersect1d(kept, out)):
+            raise InvalidInputError(
+                f"a split of cv holds out image {both[0]} and trains on it, so that tier 1 would seem surer than it "
+                "is; give splits whose two sides have no image in common"
+            )
     times = np.bincount(np.concatenate([np.arange(0), *(np.asarray(out) for _, out in splits)]), minlength=len(y))
     if times.max(initial=0) > 1:
         raise InvalidInputError(

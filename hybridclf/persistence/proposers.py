@@ -4,6 +4,7 @@ Plain arrays enter scikit-learn's objects through their constructors and public 
 scikit-learn reads them. A skops file keeps the private attributes of one version.
 """
 
+import copy
 import json
 import zlib
 from collections.abc import Sequence
@@ -134,7 +135,7 @@ def load_arrays(folder: Path, saved: dict[str, Any], version: str | None) -> Pip
 
 
 def dump_skops(proposer: BaseEstimator) -> bytes:
-    """Write a fitted classifier by skops, and read it back as a check.
+    """Write a fitted classifier by skops, and read it back as a check; what it requests of metadata is left out.
 
     Raises
     ------
@@ -144,7 +145,7 @@ def dump_skops(proposer: BaseEstimator) -> bytes:
     import skops.io  # takes a second to import, and the default proposer does without it
 
     try:
-        content = skops.io.dumps(proposer)
+        content = skops.io.dumps(_without_requests(proposer))
         skops.io.loads(content, trusted=skops.io.get_untrusted_types(data=content))
     except Exception as error:  # a classifier's own objects may raise anything
         raise SavedModelError(
@@ -152,6 +153,16 @@ def dump_skops(proposer: BaseEstimator) -> bytes:
             "such as a lambda, or name it by a spec string (an entry point of the group hybridclf.proposers)"
         ) from error
     return content
+
+
+def _without_requests(proposer: BaseEstimator) -> BaseEstimator:
+    """A copy of which no part has `set_fit_request` and the like set: each such request refers to its estimator."""
+    memo: dict[int, Any] = {}
+    copied: BaseEstimator = copy.deepcopy(proposer, memo)
+    for part in memo.values():
+        if isinstance(part, BaseEstimator):
+            vars(part).pop("_metadata_request", None)
+    return copied
 
 
 def load_skops(folder: Path, trusted: Sequence[str], version: str | None) -> Any:

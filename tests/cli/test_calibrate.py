@@ -17,11 +17,10 @@ from typer.testing import CliRunner
 
 from hybridclf import HybridClassifier, Race
 from hybridclf.cli import app, classifier
-from hybridclf.cli.calibrate import _groups
 from hybridclf.cli.classifier import behind, images_trained_on, tiers_trained_on
 from hybridclf.data.image_files import image_paths
 from hybridclf.errors import InvalidInputError
-from hybridclf.evaluating.sample import TrainedOn, read_sample
+from hybridclf.evaluating.sample import TrainedOn
 from hybridclf.models import LateConditionedDenoiser
 from hybridclf.pair_training.settings import PairSettings
 from hybridclf.pair_training.start_from import seen_images
@@ -162,10 +161,24 @@ def test_a_copy_is_on_one_side(model: Path, data: Path, tmp_path: Path) -> None:
     shutil.copytree(data, twice)
     for path in list(twice.rglob("*.png")):
         shutil.copy(path, path.with_name(f"{path.stem} again.png"))
-    sample = read_sample(twice, list(range(10)), (8, 8, 3))
-    groups = _groups(sample)
-    assert groups is not None and sorted(np.unique(groups, return_counts=True)[1].tolist())[0] >= 2
-    assert _groups(read_sample(data, list(range(10)), (8, 8, 3))) is None
+    result = invoke("calibrate", twice, tmp_path / "out", "--model", model, "--max-trials", "1", "--json")
+    worth = json.loads(result.stdout)["worth"]
+    assert (worth["n_images"], worth["n_groups"]) == (140, 70)
+
+
+def test_where_tier_2_stays_off_there_is_no_bound_and_the_command_says_so(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    """Of 40 images, a third are too few to show that re-ranking pays."""
+    arguments = ("--model", model, "--images", "40", "--max-loss", "0.5")
+    result = invoke("calibrate", data, tmp_path / "out", *arguments)
+    assert result.exit_code == 0, result.output
+    assert "There is no bound: tier 2 is asked about none of the images that it would be tested on." in result.stdout
+    found = HybridClassifier.load(tmp_path / "out")
+    assert found.guarantee_ is None and not found.fusion_.pays
+    again = invoke("calibrate", data, tmp_path / "again", *arguments, "--json")
+    report = json.loads(again.stdout)
+    assert report["guarantee"] is None and report["asks_tier_2"] is False
 
 
 def test_photographs_are_averaged_down_for_tiers_of_any_size(

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from hybridclf.errors import InvalidInputError
-from hybridclf.evaluating.splitting import picture_groups, split_off
+from hybridclf.evaluating.splitting import split_off
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
@@ -52,13 +52,3 @@ def test_copies_and_groups_are_on_one_side() -> None:
     mirrored = np.concatenate([smooth, smooth[:, :, ::-1]])
     chosen = share(mirrored, np.tile(np.arange(20) % 2, 2), mirror=True)
     np.testing.assert_array_equal(chosen[:20], chosen[20:])
-
-
-def test_copies_of_a_picture_are_of_one_group_and_equal_rows_need_not_be() -> None:
-    alone = np.arange(4)
-    assert len(np.unique(picture_groups(np.zeros((4, 8, 8, 1)), alone))) == 1
-    assert picture_groups(np.zeros((4, 3)), alone) is alone
-    assert len(np.unique(picture_groups([*PICTURES[:3], PICTURES[0]], alone))) == 3  # arrays of any size, in a list
-    bright = np.random.default_rng(0).normal(size=(4, 8, 8, 1))
-    bright[0, 0, 0, 0] = 1e6  # beside it all others would look alike in 8 bits
-    assert len(np.unique(picture_groups(bright, alone))) == 4

@@ -22,7 +22,7 @@ from hybridclf.fitting import recording
 from hybridclf.fitting.cross_fit import CrossFit
 from hybridclf.fitting.recording import Recording
 from hybridclf.fitting.tier_fitter import FittedTiers, Sample, TierFitter
-from hybridclf.proposer import aligned_log_proba
+from hybridclf.proposer import FunctionProposer, aligned_log_proba
 from hybridclf.training.denoiser import TrainingConfig
 
 CLASSES = np.array(["ant", "bee", "cow"])
@@ -115,9 +115,9 @@ class Noting(CrossFit):
 
     recorded: list[tuple[int, bytes]] = field(default_factory=list)
 
-    def record(self, parts: FittedTiers, sample: Sample, limit: int | None = None, progress: bool = False) -> Recording:
-        self.recorded.extend((id(parts.denoiser), row.tobytes()) for row in sample.items.images)
-        return super().record(parts, sample, limit, progress)
+    def record(self, tiers: FittedTiers, sample: Sample, *args: Any, **options: Any) -> Recording:
+        self.recorded.extend((id(tiers.denoiser), row.tobytes()) for row in sample.items.images)
+        return super().record(tiers, sample, *args, **options)
 
 
 def test_the_denoisers_of_the_folds_are_trained_without_their_fold(recipe: TierFitter) -> None:
@@ -302,3 +302,27 @@ def test_select_from_arrays_and_lists() -> None:
     assert select(list("abcd"), np.array([3, 1])) == ["d", "b"]
     np.testing.assert_array_equal(select(X, np.array([3, 1])), X[[3, 1]])
     assert math.isclose(select(X[:, 0], np.array([2]))[0], X[2, 0])
+
+
+def test_what_nothing_is_fitted_to_is_recorded_without_corrupted_copies(
+    recipe: TierFitter, gaussian_denoiser: Callable[..., Any]
+) -> None:
+    asked: list[int] = []
+
+    def tier_1(images: np.ndarray) -> np.ndarray:
+        asked.append(len(images))
+        return np.full((len(images), 3), np.log(1 / 3))
+
+    rng = np.random.default_rng(0)
+    means, images = rng.uniform(size=(3, 4, 4, 1)), rng.uniform(size=(40, 4, 4, 1))
+    denoiser = gaussian_denoiser(dict(zip(CLASSES.tolist(), means, strict=True)))
+    tiers = FittedTiers(FunctionProposer(tier_1).fit(None, CLASSES), denoiser, None)
+    cross = replace(cross_fit(recipe), pixel_range=(0.0, 1.0))
+    full = cross.record(tiers, sample(images, np.arange(40) % 3))
+    assert sum(asked) > 40 and full.drift is not None and full.copies is not None
+    asked.clear()
+    plain = cross.record(tiers, sample(images, np.arange(40) % 3), corrupted=False)
+    assert asked == [40] and plain.drift is not None and plain.copies is None
+    np.testing.assert_array_equal(plain.drift.clean, full.drift.clean)
+    np.testing.assert_array_equal(plain.errors, full.errors)
+    assert len(plain.select(np.arange(40) < 5).drift.clean) == 5

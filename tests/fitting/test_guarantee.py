@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, multinomial
 from sklearn.datasets import load_digits
+from sklearn.dummy import DummyClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
@@ -16,6 +17,7 @@ from hybridclf import HybridClassifier, Race
 from hybridclf.denoising.weighting import uniform_weights
 from hybridclf.errors import InvalidInputError
 from hybridclf.fitting import guarantee as module
+from hybridclf.fitting import recording
 from hybridclf.fitting.calibration import fit_calibration
 from hybridclf.fitting.guarantee import (
     NUISANCE,
@@ -113,6 +115,39 @@ def test_a_classifier_that_asks_nothing_keeps_its_settings() -> None:
     clf.calibrate(images, y, max_loss=0.05)
     assert not clf.fusion_.pays and clf.guarantee_ is None
     assert (clf.allocation, clf.top_k) == (before["allocation"], before["top_k"])
+
+
+def test_copies_of_an_image_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are on one side of the split, and one of them tests the bound."""
+    monkeypatch.setattr(recording, "RECORDED_TRIALS", 2)
+    images, y = load_digits(return_X_y=True)
+    twice, labels = np.tile(images[:90].reshape(-1, 8, 8), (2, 1, 1)), np.tile(y[:90], 2)
+    clf = HybridClassifier.from_pretrained("digits")
+    with pytest.raises(InvalidInputError, match=r"takes 99 images to test it on.* 60 are left"):
+        clf.calibrate(twice, labels, max_loss=0.03)
+    clf.set_params(allocation=Race(max_trials=2)).calibrate(twice, labels)
+    assert clf.worth_ is not None and (clf.worth_.n_images, clf.worth_.n_groups) == (180, 90)
+
+
+def test_the_images_that_test_a_bound_are_recorded_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "RECORDED_TRIALS", 4)
+    asked: list[int] = []
+
+    class Guessing(DummyClassifier):
+        def predict_proba(self, X: np.ndarray) -> np.ndarray:
+            asked.append(len(X))
+            return super().predict_proba(X)
+
+    images, y = load_digits(return_X_y=True)
+    images, y = images.reshape(-1, 8, 8)[:120], y[:120]
+    tier_1 = Guessing().fit(images, y)
+    pair = HybridClassifier.from_pretrained("digits")
+    clf = HybridClassifier(FrozenEstimator(tier_1), pair.denoiser_, allocation=Race(max_trials=4), random_state=0)
+    clf.fit(None, list(range(10)))
+    asked.clear()
+    clf.calibrate(images, y, max_loss=0.2)
+    assert clf.guarantee_ is not None and clf.guarantee_.n_images == 80
+    assert asked[0] == 40 and asked[-1] == 80 and asked.count(80) == 1
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from sklearn.model_selection import (
 )
 
 from hybridclf.errors import InvalidInputError
-from hybridclf.fitting.splitting import cross_fit_parts, folds, hold_out
+from hybridclf.fitting.splitting import cross_fit_parts, folds, hold_out, picture_groups
 
 Y = np.repeat([0, 1, 2], [40, 20, 10])
 
@@ -96,6 +96,17 @@ def test_an_image_that_is_held_out_twice_is_refused() -> None:
     assert len(list(folds(Y, StratifiedShuffleSplit(1, random_state=0), 0))) == 1
 
 
+def test_splits_that_train_on_what_they_hold_out_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"holds out image 29 and trains on it.*no image in common"):
+        list(folds(Y, [(range(40, 70), range(40)), (range(30), range(29, 50))], 0))
+
+
+@pytest.mark.parametrize("cv", [[], iter(()), PredefinedSplit(np.full(70, -1))])
+def test_a_cv_without_splits_is_refused(cv: object) -> None:
+    with pytest.raises(InvalidInputError, match=r"has no split; an iterator is empty once it was used"):
+        list(folds(Y, cv, 0))
+
+
 @pytest.mark.parametrize("groups", [None, np.arange(12) // 2])
 def test_a_large_share_of_few_images_leaves_some_to_train_on(groups: np.ndarray | None) -> None:
     y = np.arange(12) // 4
@@ -128,3 +139,13 @@ def test_a_group_with_all_images_of_a_class_leaves_the_draw_to_the_others() -> N
     for seed in range(10):
         kept, out = hold_out(y, 0.3, seed, groups)
         assert len(out) == 2 and set(groups[out]) < {0, 1} and set(y[kept]) == {0, 1, 2}
+
+
+def test_copies_of_a_picture_are_of_one_group_and_equal_rows_need_not_be() -> None:
+    alone, pictures = np.arange(4), np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    assert len(np.unique(picture_groups(np.zeros((4, 8, 8, 1)), alone))) == 1
+    assert picture_groups(np.zeros((4, 3)), alone) is alone
+    assert len(np.unique(picture_groups([*pictures, pictures[0]], alone))) == 3  # arrays of any size, in a list
+    bright = np.random.default_rng(0).normal(size=(4, 8, 8, 1))
+    bright[0, 0, 0, 0] = 1e6  # beside it all others would look alike in 8 bits
+    assert len(np.unique(picture_groups(bright, alone))) == 4

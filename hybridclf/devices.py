@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .errors import InvalidInputError, MissingDependencyError
+from .ports import Denoiser
 
 __all__ = [
     "as_device",
@@ -16,6 +17,7 @@ __all__ = [
     "has_bf16",
     "inference_dtype",
     "mixed_precision",
+    "precision_of",
     "receive",
     "send",
 ]
@@ -52,6 +54,13 @@ def has_bf16(device: torch.device) -> bool:
 def inference_dtype(device: torch.device) -> torch.dtype:
     """Type that networks predict in by default: bfloat16 on a processor that multiplies it natively, else float32."""
     return torch.bfloat16 if device.type == "cpu" and has_bf16(device) else torch.float32
+
+
+def precision_of(denoiser: Denoiser) -> str:
+    """Name the type that a denoiser computes in, and what it multiplies in here if that is another."""
+    own, here = (str(dtype).removeprefix("torch.") for dtype in (denoiser.dtype, inference_dtype(denoiser.device)))
+    is_mixed = getattr(denoiser, "mixed", False) and own == "float32" != here
+    return f"{own}, multiplied in {here}" if is_mixed else own
 
 
 def mixed_precision(values: Tensor, wanted: bool) -> AbstractContextManager[Any]:

@@ -35,6 +35,9 @@ class Summary:
         The first three of these, each behind its image.
     evaluations : float or None
         Mean evaluations per answered image; None if no image was answered.
+    precisions : list of str
+        Types that tier 2 computed in. Several if processors of different kinds did parts of the output, whose
+        posteriors then differ a little.
     done_before : int
         Images whose parts existed before this run.
     seconds : float
@@ -49,6 +52,7 @@ class Summary:
     errors: int
     first_errors: list[str]
     evaluations: float | None
+    precisions: list[str]
     done_before: int
     seconds: float
     images_per_second: float
@@ -148,7 +152,7 @@ def _work(job: Job, missing: list[Part], n_images: int, engine: Engine, progress
 
 
 def _summarise(output: Folder, listing: Listing, n_done: int, seconds: float) -> Summary:
-    images, errors, evaluations, first_errors = totals(output, listing.parts)
+    images, errors, evaluations, first_errors, precisions = totals(output, listing.parts)
     remove_leftovers(output)
     return Summary(
         output=str(output),
@@ -157,6 +161,7 @@ def _summarise(output: Folder, listing: Listing, n_done: int, seconds: float) ->
         errors=errors,
         first_errors=first_errors,
         evaluations=evaluations / (images - errors) if images > errors else None,
+        precisions=precisions,
         done_before=images - n_done,
         seconds=seconds,
         images_per_second=n_done / seconds,

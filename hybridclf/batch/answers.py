@@ -22,6 +22,9 @@ __all__ = ["FileAnswer", "LabelProbability", "answer_images", "classify_files", 
 BATCH = 256
 """Files in memory at a time."""
 
+EMPTY = (64, 64)
+"""Size of the image that tells, where all others have failed, whether the model works at all."""
+
 Decision = tuple[np.ndarray, RerankResult]
 """Posterior `[C]` of an image, and the result behind it."""
 
@@ -157,7 +160,7 @@ def _decide(clf: "HybridClassifier", items: list[Image.Image]) -> list[Decision 
     Raises
     ------
     Exception
-        Whatever a tier raises on every image: the fault is not theirs.
+        Whatever a tier raises on every image and on an empty one, too: the fault is not theirs.
     """
     if not items:
         return []
@@ -166,7 +169,9 @@ def _decide(clf: "HybridClassifier", items: list[Image.Image]) -> list[Decision 
     except Exception:
         alone = [_try_to_decide(clf, item) for item in items]
         if all(isinstance(outcome, Exception) for outcome in alone):
-            raise
+            empty = shrunk(stretched(Image.new("RGB", EMPTY), clf.image_shape_), clf._least_side)
+            if isinstance(_try_to_decide(clf, empty), Exception):
+                raise
         return alone
 
 

@@ -46,6 +46,9 @@ MANIFEST = "_manifest.json"
 READERS = 8
 """Parts read at a time."""
 
+PRECISION = b"precision"
+"""Key of a part's metadata for the type that tier 2 computed in: the manifest is of no one machine, but a part is."""
+
 NAMED = 3
 """Errors that a summary names."""
 
@@ -186,7 +189,8 @@ def attempt(output: Folder, part: Part, run: str) -> Iterator[None]:
     try:
         yield
     finally:
-        output.remove(name)
+        with _usable(f"{output}/{name}"):
+            output.remove(name)
 
 
 def _contents(part: Part) -> str:
@@ -197,10 +201,11 @@ def _contents(part: Part) -> str:
     return in_utf8(f"{first} to {last}")
 
 
-def write_part(output: Folder, part: Part, answers: Sequence[FileAnswer], classes: np.ndarray) -> None:
-    """Write the answers of a part atomically, a row each."""
+def write_part(output: Folder, part: Part, answers: Sequence[FileAnswer], classes: np.ndarray, precision: str) -> None:
+    """Write the answers of a part atomically, a row each, and the type that tier 2 computed them in."""
     table = pa.Table.from_pylist(
-        [_row(row, answer) for (_, row), answer in zip(part.sources(), answers, strict=True)], _schema(classes)
+        [_row(row, answer) for (_, row), answer in zip(part.sources(), answers, strict=True)],
+        _schema(classes, precision),
     )
     content = io.BytesIO()
     pq.write_table(table, content)
@@ -208,7 +213,7 @@ def write_part(output: Folder, part: Part, answers: Sequence[FileAnswer], classe
         output.write(part_name(part.number), seal(content.getvalue()))
 
 
-def _schema(classes: np.ndarray) -> pa.Schema:
+def _schema(classes: np.ndarray, precision: str) -> pa.Schema:
     """Schema of the parts; it is fixed, as a part whose rows all lack a value would get another type."""
     label = pa.array(classes.tolist()).type
     return pa.schema(
@@ -224,7 +229,7 @@ def _schema(classes: np.ndarray) -> pa.Schema:
             "rejected": pa.bool_(),
             "error": pa.string(),
         },
-        {"content": SEAL},
+        {PRECISION: precision, "content": SEAL},
     )
 
 
@@ -245,12 +250,23 @@ def _row(row: int | None, answer: FileAnswer) -> dict[str, Any]:
 
 
 class Totals(NamedTuple):
-    """Rows, rows with an error and evaluations of some parts, and the first few errors, each behind its image."""
+    """Totals of some parts.
+
+    Attributes
+    ----------
+    images, errors, evaluations : int
+        Rows, rows with an error, and evaluations.
+    first_errors : list of str
+        The first few errors, each behind its image.
+    precisions : list of str
+        The types that tier 2 computed in.
+    """
 
     images: int
     errors: int
     evaluations: int
     first_errors: list[str]
+    precisions: list[str]
 
 
 def totals(output: Folder, parts: Sequence[Part]) -> Totals:
@@ -263,8 +279,14 @@ def totals(output: Folder, parts: Sequence[Part]) -> Totals:
     """
     with ThreadPool(READERS) as pool:
         figures = list(pool.imap(partial(_figures, output), parts))
-    images, errors, evaluations, first = zip(*figures, strict=True)
-    return Totals(sum(images), sum(errors), sum(evaluations), list(chain.from_iterable(first))[:NAMED])
+    images, errors, evaluations, first, precisions = zip(*figures, strict=True)
+    return Totals(
+        sum(images),
+        sum(errors),
+        sum(evaluations),
+        list(chain.from_iterable(first))[:NAMED],
+        sorted(set(chain.from_iterable(precisions))),
+    )
 
 
 def _figures(output: Folder, part: Part) -> Totals:
@@ -280,7 +302,8 @@ def _figures(output: Folder, part: Part) -> Totals:
         ": ".join([row["path"], *([] if row["row"] is None else [f"row {row['row']}"]), row["error"]])
         for row in failed.slice(0, NAMED).to_pylist()
     ]
-    return Totals(len(table), len(failed), sum(filter(None, table["evaluations"].to_pylist())), first)
+    precision = table.schema.metadata[PRECISION].decode()
+    return Totals(len(table), len(failed), sum(filter(None, table["evaluations"].to_pylist())), first, [precision])
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

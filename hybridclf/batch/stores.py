@@ -69,23 +69,30 @@ class RemoteFolder:
 
     def sizes(self, endings: Sequence[str]) -> dict[str, int]:
         """Sizes of files, by one listing."""
-        found = {name: info["size"] for name, info in self._find().items() if _is_wanted(name, endings)}
+        found = {self._name(path): info for path, info in self._list("find").items()}
         # by folders, as files of this machine are
-        return {name: found[name] for name in sorted(found, key=lambda name: name.split("/"))}
+        wanted = sorted((name for name in found if _is_wanted(name, endings)), key=lambda name: name.split("/"))
+        return {name: found[name]["size"] for name in wanted}
 
     def names(self) -> list[str]:
         """Names of the files directly in it."""
-        return list(self._find(maxdepth=1))
+        # not by `find`, which to a depth of one takes a folder that cannot be listed for an empty one
+        found = [self._name(info["name"]) for info in self._list("ls") if info["type"] != "directory"]
+        # consoles of stores mark a folder by an empty object of its own name
+        return [name for name in found if name]
 
-    def _find(self, **options: Any) -> dict[str, Any]:
+    def _list(self, method: str) -> Any:
+        """Ask for a listing by "find" or "ls", which is empty if there is no such folder."""
         system, root = self.system
         with _as_os_error():
             system.invalidate_cache()  # another process may have written since
             with suppress(FileNotFoundError):
-                found = system.find(root, detail=True, **options)
-                # one slash only: an object store may have both a//b.png and a/b.png
-                return {path.removeprefix(root).removeprefix("/"): info for path, info in found.items()}
+                return getattr(system, method)(root, detail=True)
         return {}
+
+    def _name(self, path: str) -> str:
+        # one slash only: an object store may have both a//b.png and a/b.png
+        return path.removeprefix(self.system[1]).removeprefix("/")
 
     def size(self, name: str) -> int | None:
         """Size of a file in bytes."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from errno import EINVAL
-from itertools import islice
+from itertools import islice, repeat
 from typing import IO, Any
 
 import pyarrow as pa
@@ -42,7 +42,7 @@ class RowReader:
     """Reader of the images in Parquet files, which goes on in the open file where it stopped.
 
     A row group can be read from its beginning alone, and it may be the whole file: parts that each opened the file
-    anew would read it as often as there are parts.
+    anew would read it as often as there are parts. So the rows between two parts of a row group are read and dropped.
 
     Parameters
     ----------
@@ -52,8 +52,9 @@ class RowReader:
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
-        self._cells: Iterator[Any] = iter(())
-        self._next: tuple[str, int] | None = None  # file and row that `_cells` goes on with
+        self._cells: Iterator[tuple[Any, int]] = iter(())
+        # file and row that `_cells` goes on with, and the end of that row's group
+        self._name, self._row, self._group_stop = "", 0, 0
 
     def read(self, name: str, rows: range) -> Iterator[bytes | InvalidInputError]:
         """Read the images of some rows as bytes; from a damaged place on, every row gives the error.
@@ -65,17 +66,19 @@ class RowReader:
         InvalidInputError
             If the folder or its store fails, which says nothing about the images.
         """
-        if self._next != (name, rows.start):
-            self._cells = _cells(self._folder, name, rows.start)
-        self._next = None  # unless all rows are read
+        if name == self._name and self._row <= rows.start <= self._group_stop:
+            n_between = rows.start - self._row
+        else:
+            self._cells, n_between = _cells(self._folder, name, rows.start), 0
+        self._name = ""  # unless all rows are read
         n_read = 0
         try:
-            for cell in islice(self._cells, len(rows)):
+            for cell, group_stop in islice(self._cells, n_between, n_between + len(rows)):
                 yield bytes_in(cell) or InvalidInputError(
                     "the row holds no image bytes; write the images into the Parquet file itself"
                 )
-                n_read += 1
-            self._next = name, rows.stop
+                n_read, self._group_stop = n_read + 1, group_stop
+            self._name, self._row = name, rows.stop
         except (OSError, pa.ArrowException) as error:
             # an error of the system; an invalid argument comes from offsets in the file
             if isinstance(error, OSError) and error.errno not in (None, EINVAL):
@@ -84,21 +87,26 @@ class RowReader:
             yield from [damage] * (len(rows) - n_read)
 
 
-def _cells(folder: Folder, name: str, start: int) -> Iterator[Any]:
-    """Read the cells of the column of images from a row on, to the end of the file."""
+def _cells(folder: Folder, name: str, start: int) -> Iterator[tuple[Any, int]]:
+    """Read the cells of the column of images from a row on, to the end of the file, each with the end of its group."""
     # batch by batch, not whole row groups, which may be the whole file
     with _opened(folder, name) as source, pq.ParquetFile(source, buffer_size=BUFFER, pre_buffer=False) as file:
-        column = image_column(file.schema_arrow, name)
-        at = 0
+        column, at = _bytes_column(file.schema_arrow, name), 0
         for group in range(file.metadata.num_row_groups):
-            n_rows = file.metadata.row_group(group).num_rows
-            if at + n_rows <= start:
-                at += n_rows
+            group_stop = at + file.metadata.row_group(group).num_rows
+            if group_stop <= start:
+                at = group_stop
                 continue
             # a group at a time: batches, and what damage costs, do not depend on where the reading began
             for batch in file.iter_batches(BATCH, row_groups=[group], columns=[column]):
-                yield from batch.column(0)[max(start - at, 0) :].to_pylist()
+                yield from zip(batch.column(0)[max(start - at, 0) :].to_pylist(), repeat(group_stop))
                 at += len(batch)
+
+
+def _bytes_column(schema: pa.Schema, name: str) -> str:
+    """Path of the bytes of images within a schema; without the files' names beside them, which may be no Unicode."""
+    column = image_column(schema, name)
+    return f"{column}.bytes" if pa.types.is_struct(schema.field(column).type) else column
 
 
 def _opened(folder: Folder, name: str) -> IO[bytes]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..data.decoders import DECODE_SECONDS, Decoders
+from ..devices import precision_of
 from ..errors import HybridClfError, SavedModelError
 from ..estimator import HybridClassifier
 from ..fitting.outliers import check_novel_label
@@ -91,6 +92,7 @@ class Worker:
         decoders = Decoders(1, job.decode_seconds, Image.MAX_IMAGE_PIXELS or sys.maxsize)
         decode = partial(decoders.decode, shape=self.clf.image_shape_, side=self.clf._least_side)
         self._reader = Reader(job.source, decode)
+        self._precision = precision_of(self.clf.denoiser_)
 
     def __call__(self, part: Part) -> Done:
         """Read, classify and write a part; a repeated call writes the same rows again.
@@ -109,7 +111,7 @@ class Worker:
             raise HybridClfError(
                 f"no image of {part_name(part.number)} is answered: {type(error).__name__}: {error}; {GO_ON}"
             ) from error
-        write_part(self.job.output, part, answers, self.clf.classes_)
+        write_part(self.job.output, part, answers, self.clf.classes_, self._precision)
         costs = [answer.evaluations for answer in answers if answer.evaluations is not None]
         return Done(len(costs), len(part) - len(costs), sum(costs))
 

@@ -14,6 +14,11 @@ from .shared import OFF, AsJson, Device, Quiet, console, running, short, text
 if TYPE_CHECKING:
     from ..batch import Engine, Summary
 
+_SEVERAL_PRECISIONS = (
+    "Processors of different kinds did parts of OUTPUT: tier 2 computed in {}, and posteriors differ a little. For one "
+    'type on all of them, save the model from HybridClassifier.load(DIR, dtype="float32") and give a new OUTPUT.'
+)
+
 
 def batch(
     source: Annotated[
@@ -60,6 +65,8 @@ def batch(
             )
         if not (quiet or read_description(model_folder(model)).get("asks_tier_2", True)):
             typer.echo(OFF, err=True)
+        if not quiet and len(summary.precisions) > 1:
+            typer.echo(_SEVERAL_PRECISIONS.format(" and in ".join(summary.precisions)), err=True)
     if as_json:
         typer.echo(json.dumps(asdict(summary)))
     else:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..data.arrays import Items
-from ..devices import inference_dtype
+from ..devices import precision_of
 from ..errors import InvalidInputError
 from ..estimator import HybridClassifier
 from ..fitting import recording as labelled
@@ -313,20 +312,13 @@ def _joined(
     )
 
 
-def _type_of_numbers(denoiser: Any) -> str:
-    """Type that a denoiser computes in, and what it multiplies in here if that is another."""
-    own = str(denoiser.dtype).removeprefix("torch.")
-    mixed = getattr(denoiser, "mixed", False) and own == "float32"
-    return "float32, multiplied in bfloat16" if mixed and inference_dtype(denoiser.device) == torch.bfloat16 else own
-
-
 def _manifest(clf: HybridClassifier, items: Items, y: np.ndarray, ask: AllErrors, k: int) -> dict[str, Any]:
     """All that decides what is recorded, but for the weights of the tiers, which are told by their answers."""
     return {
         "model": {
             "tier 1": type(clf.proposer_).__name__,
             "tier 2": type(clf.denoiser_).__name__,
-            "type of numbers": _type_of_numbers(clf.denoiser_),
+            "type of numbers": precision_of(clf.denoiser_),
             "prompts per class": ask.n_prompts,
             "labels": list(map(str, clf.classes_.tolist())),
             "seed": ask.plan.seed,

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from threading import Event, Lock
 from time import monotonic
 from uuid import uuid4
@@ -26,7 +27,7 @@ from .bodies import read_classify, read_rerank, unless_gone
 from .byte_budget import Hold
 from .errors import Refusal, as_refusal
 from .limits import Limits
-from .openapi import FORM, REFUSALS, body_of
+from .openapi import REFUSALS, body_of, form_of
 from .questions import Answer, Question
 from .quota import Quota
 from .reloading import POLL
@@ -76,35 +77,17 @@ def create_app(
     InvalidInputError
         If the classifier takes no images, or is to reject some and cannot; if it is private and has no keys.
     """
-
+    limits = limits or Limits()
     check_image_shape(clf.image_shape_)  # at once: an error at start-up of the server would come too late
     if clf.reject is not None:
         novelty_test(clf)
     keys = ApiKeys(api_keys)
     check_private(private, keys)
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.service = Service(clf, limits or Limits())
-        app.state.services = [app.state.service]
-        app.state.service.metrics.watch(app.state.services)
-        app.state.loop = asyncio.get_running_loop()
-        await asyncio.to_thread(app.state.service.warm_up)
-        app.state.started.set()
-        yield
-        # a model that is being loaded ends that first: a thread that is cut off within torch aborts the process
-        await asyncio.to_thread(app.state.reloading.acquire)
-        # in a thread: closing waits for the loop, which must not block the event loop
-        await asyncio.to_thread(app.state.service.close)
-        while len(app.state.services) > 1:  # the threads of `reload_model` close the others
-            await asyncio.sleep(POLL)
-        app.state.service.metrics.close()
-
     app = FastAPI(
         title="hybridclf",
         version=__version__,
         description="A second opinion on images that a fast classifier is not sure about.",
-        lifespan=lifespan,
+        lifespan=partial(_lifespan, clf, limits),
         exception_handlers={HTTPException: _refuse, Refusal: _refuse},
         # FastAPI's own pages load their scripts from another host, and its description asks for no key
         docs_url=None,
@@ -112,13 +95,32 @@ def create_app(
         openapi_url=None,
     )
     app.state.name, app.state.keys = name, keys
-    app.state.services, app.state.started, app.state.reloading = [], Event(), Lock()
-    app.state.quota = Quota((limits or Limits()).images_per_minute)
+    app.state.services, app.state.started = [], Event()
+    app.state.quota = Quota(limits.images_per_minute)
     app.add_middleware(RequestLog)
     app.include_router(_asked)
     app.include_router(monitoring.probes)
     app.include_router(monitoring.descriptions, dependencies=[Depends(client_of)] if private else [])
     return app
+
+
+@asynccontextmanager
+async def _lifespan(clf: HybridClassifier, limits: Limits, app: FastAPI) -> AsyncIterator[None]:
+    """Start the service before the block, and close it, and those that it has replaced, after it."""
+    app.state.service = Service(clf, limits)
+    app.state.services = [app.state.service]
+    app.state.service.metrics.watch(app.state.services)
+    app.state.loop, app.state.reloading = asyncio.get_running_loop(), Lock()
+    await asyncio.to_thread(app.state.service.warm_up)
+    app.state.started.set()
+    yield
+    # a model that is being loaded ends that first: a thread that is cut off within torch aborts the process
+    await asyncio.to_thread(app.state.reloading.acquire)
+    # in a thread: closing waits for the loop, which must not block the event loop
+    await asyncio.to_thread(app.state.service.close)
+    while len(app.state.services) > 1:  # the threads of `reload_model` close the others
+        await asyncio.sleep(POLL)
+    app.state.service.metrics.close()
 
 
 _asked = APIRouter(dependencies=[Depends(HTTPBearer(auto_error=False))], responses=REFUSALS)
@@ -138,7 +140,7 @@ async def rerank(request: Request) -> Response:
 @_asked.post(
     "/v1/classify",
     response_model=ClassifyResponse,
-    openapi_extra=body_of(ClassifyRequest, **{"multipart/form-data": {"schema": FORM}}),
+    openapi_extra=body_of(ClassifyRequest, **{"multipart/form-data": {"schema": form_of(ClassifyRequest)}}),
 )
 async def classify(request: Request) -> Response:
     """Classify images, sent as JSON or as files of a form."""

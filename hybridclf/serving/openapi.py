@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-__all__ = ["FORM", "REFUSALS", "body_of"]
+__all__ = ["REFUSALS", "body_of", "form_of"]
 
 
 def body_of(model: type[BaseModel], **more: Any) -> dict[str, Any]:
@@ -15,18 +15,18 @@ def body_of(model: type[BaseModel], **more: Any) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-FORM = {
-    "type": "object",
-    "properties": {
-        "image": {"type": "array", "items": {"type": "string", "format": "binary"}},
-        "labels": {"type": "array", "items": {"type": "string"}},
-        "top_k": {"type": "integer"},
-        "deadline_ms": {"type": "number"},
-        "max_evaluations": {"type": "integer"},
-        "model": {"type": "string"},
-    },
-    "required": ["image"],
-}
+def form_of(model: type[BaseModel]) -> dict[str, Any]:
+    """OpenAPI description of a request to classify as a form: files, and the fields of its JSON schema as they are."""
+    fields = model.model_json_schema()["properties"]
+    values = {}
+    for name in ("top_k", "deadline_ms", "max_evaluations", "model"):
+        kind, *_ = fields[name].get("anyOf", [fields[name]])  # a form has no null
+        values[name] = kind | {"description": fields[name]["description"]}
+    labels = {"type": "array", "items": {"type": "string"}, "description": fields["labels"]["description"]}
+    files = {"type": "array", "items": {"type": "string", "format": "binary"}, "description": "One file or several."}
+    return {"type": "object", "properties": {"image": files, "labels": labels, **values}, "required": ["image"]}
+
+
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"description": "Bad input; `message` says what is wrong."},
     401: {"description": "No API key, or a wrong one."},

@@ -105,8 +105,11 @@ _TEXT = _wrapped_or_plain("text", {"type": "string", "maxLength": LONGEST_LABEL}
 _LIST_OF_IMAGES = {"type": "array", "items": _IMAGE, "minItems": 1, "maxItems": LONGEST_LIST}
 
 
-Whole = Annotated[int, BeforeValidator(_no_truth_value)]
+# bounds come first: behind the validator they would be no part of the JSON schema
+Natural = Annotated[int, Field(ge=0), BeforeValidator(_no_truth_value)]
+Positive = Annotated[int, Field(ge=1), BeforeValidator(_no_truth_value)]
 Number = Annotated[float, BeforeValidator(_no_truth_value)]
+Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_no_truth_value)]
 Query = Annotated[str, BeforeValidator(_image), WithJsonSchema(_IMAGE)]
 Document = Annotated[str, Field(max_length=LONGEST_LABEL), BeforeValidator(_text), WithJsonSchema(_TEXT)]
 Texts = Annotated[list[Document], Field(min_length=1, max_length=LONGEST_LIST, fail_fast=True), BeforeValidator(_texts)]
@@ -139,12 +142,9 @@ class Request(BaseModel):
 
     model: Annotated[str | None, Field(description="Name of the served model; may be left out.")] = None
     deadline_ms: Annotated[
-        Number | None,
-        Field(gt=0, allow_inf_nan=False, description="After so long the best answer so far comes back, as degraded."),
+        Milliseconds | None, Field(description="After so long the best answer so far comes back, as degraded.")
     ] = None
-    max_evaluations: Annotated[
-        Whole | None, Field(ge=0, description="Denoiser evaluations that one image may cost.")
-    ] = None
+    max_evaluations: Annotated[Natural | None, Field(description="Denoiser evaluations that an image may cost.")] = None
 
     @model_validator(mode="after")
     def _refuse_misspelt(self) -> Self:
@@ -166,7 +166,10 @@ class RerankRequest(Request):
 
     query: Annotated[Query, Field(description="The image, as a data URI; an address is not fetched.")]
     documents: Annotated[Texts, Field(default_factory=list, description="The candidate labels, all different.")]
-    top_n: Annotated[Whole | None, Field(ge=1, description="How many of the best to answer with; default all.")] = None
+    top_n: Annotated[
+        Positive | None,
+        Field(description="How many of the documents to answer with, best first; default all. (/v1/classify: top_k.)"),
+    ] = None
     return_documents: Annotated[bool, Field(strict=True, description="Whether results repeat the label.")] = False
     log_prior: Annotated[
         Numbers | None,
@@ -207,7 +210,9 @@ class ClassifyRequest(Request):
     labels: Annotated[
         Texts | None, Field(description="Labels to choose from; default the model's. Any for a model that reads text.")
     ] = None
-    top_k: Annotated[Whole, Field(ge=1, description="How many of the best labels to answer with.")] = 5
+    top_k: Annotated[
+        Positive, Field(description="How many labels to answer with for each image, best first. (/v1/rerank: top_n.)")
+    ] = 5
     model_config = ConfigDict(extra="allow", json_schema_extra={"example": {"images": [_PIXELS], "top_k": 3}})
 
 

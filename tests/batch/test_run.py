@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 from typer.testing import CliRunner
@@ -25,6 +26,7 @@ from hybridclf.batch import Done, Job, Part, Worker, folders, inputs, output
 from hybridclf.batch.folders import LocalFolder
 from hybridclf.cli import app
 from hybridclf.errors import HybridClfError, InvalidInputError, SavedModelError
+from hybridclf.pretrained.catalog import pretrained_folder
 from tests.data.hostile import many_scans
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,6 +179,23 @@ def test_an_image_that_a_tier_fails_on_costs_itself(
         batch.run(few[0], tmp_path / "none", "digits")
 
 
+def test_an_image_that_a_tier_fails_on_costs_itself_where_it_is_alone(
+    few: tuple[Path, Check], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a part of its own would end every run, and without it the input would be another one."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes((few[0] / "00000.png").read_bytes())
+    decide = HybridClassifier.decide
+
+    def failing(clf: HybridClassifier, X: Any) -> Any:
+        if any(np.asarray(x).any() for x in X):
+            raise RuntimeError("too many lines")
+        return decide(clf, X)
+
+    monkeypatch.setattr(HybridClassifier, "decide", failing)
+    assert batch.run(tmp_path / "in", tmp_path / "out", "digits").first_errors == ["a.png: too many lines"]
+
+
 def test_a_name_for_rejected_images_that_no_column_can_hold(few: tuple[Path, Check], tmp_path: Path) -> None:
     clf = HybridClassifier.from_pretrained("digits")
     for wrong in ("unknown", 1.5):
@@ -210,6 +229,26 @@ def test_labels_that_are_text(few: tuple[Path, Check], tmp_path: Path) -> None:
     rows = [row for row in pq.read_table(tmp_path / "out").to_pylist() if row["error"] is None]
     assert {row["label"] for row in rows} == {"zero", "one"}
     assert all(sorted(row["top_labels"]) == ["one", "zero"] for row in rows)
+
+
+def test_parts_by_processors_of_several_kinds_are_told(
+    few: tuple[Path, Check], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, out = Path(shutil.copytree(pretrained_folder("digits"), tmp_path / "model")), tmp_path / "out"
+    saved = json.loads((model / "model.json").read_text())
+    saved["denoiser"] |= {"dtype": "float32", "mixed": True}
+    (model / "model.json").write_text(json.dumps(saved))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    assert batch.run(few[0], out, model).precisions == ["float32, multiplied in bfloat16"]
+    parts(out)[1].unlink()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    command = ["batch", str(few[0]), str(out), "--model", str(model)]
+    note = "tier 2 computed in float32 and in float32, multiplied in bfloat16"
+    assert note in CliRunner().invoke(app, command).stderr
+    assert note not in CliRunner().invoke(app, [*command, "--quiet"]).stderr
+    assert len(pq.read_table(out)) == 300  # still one table
+    parts(out)[0].unlink()
+    assert batch.run(few[0], out, model).precisions == ["float32"]
 
 
 # --- going on ---------------------------------------------------------------------------------------------------------

@@ -96,6 +96,13 @@ def test_a_batch_in_s3(
     assert parts(store, "bucket/out")["part-000001.parquet"] == content
 
 
+def test_a_folder_that_a_console_has_made_is_empty(store: Any) -> None:
+    store.call_s3("put_object", Bucket="bucket", Key="made/", Body=b"")
+    assert RemoteFolder("s3://bucket/made").names() == []
+    RemoteFolder("s3://bucket/made").write("a.txt", b"a")
+    assert RemoteFolder("s3://bucket/made").names() == ["a.txt"]
+
+
 def test_a_second_run_is_refused(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hybridclf.batch.stores.BEAT", 0.1)
     with (

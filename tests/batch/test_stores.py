@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from hybridclf import batch
 from hybridclf.batch import output, stores
 from hybridclf.batch.folders import LocalFolder
-from hybridclf.batch.inputs import list_input
+from hybridclf.batch.inputs import Part, list_input
 from hybridclf.batch.stores import RemoteFolder, folder_of
 from hybridclf.errors import InvalidInputError, MissingDependencyError
 
@@ -153,6 +153,13 @@ def test_an_empty_object_is_a_row_with_an_error(
     assert summary.images == 24 and "not an image in one of the formats" in rows[3]["error"]
 
 
+def test_a_folder_that_a_console_has_made_is_empty(uploaded: tuple[Path, Check], store: MemoryFileSystem) -> None:
+    """By an object without bytes that has the name of the folder and a slash."""
+    store.store["/out/"] = MemoryFile(store, "/out/", b"")
+    assert batch.run("memory://in", "memory://out", "digits").done_before == 0
+    assert batch.run("memory://in", "memory://out", "digits").done_before == 24
+
+
 def test_keys_that_differ_by_a_slash_are_two_files(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {path: {"size": 1} for path in ("/in/a.png", "/in//a.png", "/in/b/c.png")}
     monkeypatch.setattr(MemoryFileSystem, "find", lambda *_, **__: found)
@@ -211,6 +218,35 @@ def test_a_store_that_fails_costs_no_image(
         patch.setattr(MemoryFileSystem, "pipe_file", unreachable)
         with pytest.raises(InvalidInputError, match="memory://new cannot be written: no route to host; mend that"):
             batch.run("memory://in", "memory://new", "digits")
+
+
+def test_an_output_that_cannot_be_listed_is_not_taken_for_an_empty_one(
+    uploaded: tuple[Path, Check], store: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A manifest of another batch, and its parts, would be overwritten or taken for this one's."""
+    store.pipe_file("/out/_manifest.json", b"of another batch")
+    ls = MemoryFileSystem.ls
+
+    def forbidden(self: MemoryFileSystem, path: str, *args: Any, **options: Any) -> Any:
+        if "out" in path:
+            raise PermissionError("access denied")
+        return ls(self, path, *args, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", forbidden)
+    with pytest.raises(InvalidInputError, match="memory://out cannot be written: access denied; mend that"):
+        batch.run("memory://in", "memory://out", "digits")
+    assert store.cat_file("/out/_manifest.json") == b"of another batch"
+
+
+def test_an_attempt_that_cannot_be_forgotten_ends_the_run(
+    store: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoryFileSystem, "rm_file", unreachable)
+    with (
+        pytest.raises(InvalidInputError, match=r"memory://out/.*cannot be written: no route to host; mend that"),
+        output.attempt(RemoteFolder("memory://out"), Part(0, ("a.png",)), "run"),
+    ):
+        pass
 
 
 def unreachable(*_: Any, **__: Any) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -81,6 +82,15 @@ def test_a_row_group_is_read_once_for_all_parts(tmp_path: Path, files: list[Coun
     assert file.n_bytes < 1.2 * (tmp_path / "a.parquet").stat().st_size
 
 
+def test_a_row_group_is_read_once_for_every_third_part(tmp_path: Path, files: list[Counting]) -> None:
+    """As by one of three workers that take parts in turn."""
+    contents = noise(tmp_path / "a.parquet")
+    parts = [range(start, start + 10) for start in range(0, 400, 30)]
+    assert in_order(tmp_path, parts) == {rows: contents[rows.start : rows.stop] for rows in parts}
+    (file,) = files
+    assert file.n_bytes < 1.2 * (tmp_path / "a.parquet").stat().st_size
+
+
 def test_a_part_does_not_read_its_whole_row_group(tmp_path: Path, files: list[Counting]) -> None:
     contents = noise(tmp_path / "a.parquet")
     assert in_order(tmp_path, [range(4)]) == {range(4): contents[:4]}
@@ -102,10 +112,15 @@ def test_a_part_reads_no_other_row_group(tmp_path: Path, monkeypatch: pytest.Mon
     asked.clear()
     assert in_order(tmp_path, [PARTS[2]]) == {PARTS[2]: [png(value) for value in range(8, 12)]}
     assert asked == [[1], [2]]
+    asked.clear()
+    in_order(tmp_path, [PARTS[0], PARTS[4]])
+    assert asked == [[0], [3]]  # and none between two parts
 
 
 @pytest.mark.parametrize("row_group_size", [1, 3, 7, 100])
-@pytest.mark.parametrize("order", [PARTS, PARTS[::-1], [PARTS[i] for i in (2, 3, 0, 1, 4)]])
+@pytest.mark.parametrize(
+    "order", [PARTS, PARTS[::-1], [PARTS[i] for i in (2, 3, 0, 1, 4)], [PARTS[i] for i in (0, 2, 4, 1, 3)]]
+)
 def test_parts_in_any_order(tmp_path: Path, order: list[range], row_group_size: int) -> None:
     save_parquet(tmp_path / "a.parquet", cells(range(20)), row_group_size=row_group_size)
     assert in_order(tmp_path, order) == {rows: [png(value) for value in rows] for rows in PARTS}
@@ -147,6 +162,16 @@ def test_damage_costs_the_same_rows_in_any_order(tmp_path: Path) -> None:
     assert in_order(tmp_path, parts[::-1]) == answers
     assert answers[parts[0]] == contents[:6]
     assert all("cannot be read here" in str(row) for rows in parts[1:] for row in answers[rows][-2:])
+
+
+def test_a_name_that_is_no_unicode_costs_no_image(tmp_path: Path) -> None:
+    contents = pa.array([b"one", None, b"three"])
+    names = pa.Array.from_buffers(pa.string(), 3, pa.array([b"1.png", b"caf\xe9.png", b"3.png"]).buffers())
+    table = pa.table({"image": pa.StructArray.from_arrays([contents, names], ["bytes", "path"])})
+    pq.write_table(table, tmp_path / "a.parquet")
+    one, two, three = RowReader(LocalFolder(tmp_path)).read("a.parquet", range(3))
+    assert (one, three) == (b"one", b"three")
+    assert "the row holds no image bytes" in str(two)
 
 
 def test_rows_are_counted_where_there_are_images(tmp_path: Path) -> None:

@@ -520,7 +520,7 @@ def test_a_callback_may_close(gated: Gate, images: np.ndarray) -> None:
     closed = threading.Event()
     live.submit(images[0], LABELS).add_done_callback(lambda _: (live.close(), closed.set()))
     assert closed.wait(PATIENCE)
-    live._thread.join(PATIENCE)
+    live._loop.thread.join(PATIENCE)
 
 
 @pytest.mark.slow
@@ -632,7 +632,7 @@ def test_labels_that_nobody_asks_for_any_more_are_forgotten(
     offline = stage().rerank(images, lists)
     with AsyncReranker(stage()) as live:
         results = results_of([live.submit(image, labels) for image, labels in zip(images, lists, strict=True)])
-        table = live._evaluate.evaluate.table  # type: ignore[attr-defined]
+        table = live._loop.evaluate.evaluate.table  # type: ignore[attr-defined]
         assert len(table) <= 6 + 5 + 3 * 5
         for i in range(4):  # what the slots that are free now once held is not kept for their sake
             live.submit(images[i], lists[i]).result(PATIENCE)

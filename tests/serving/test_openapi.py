@@ -6,6 +6,8 @@ import httpx
 import pytest
 import requests
 
+from hybridclf.serving.openapi import form_of
+from hybridclf.serving.schemas import ClassifyRequest
 from tests.serving.processes import Server
 
 N_REQUESTS = 30
@@ -58,3 +60,11 @@ def test_the_server_does_what_its_description_says(server: Server, client: httpx
 
             check()
     assert n_asked >= N_REQUESTS
+
+
+def test_a_form_has_the_bounds_and_words_of_json() -> None:
+    form, fields = form_of(ClassifyRequest)["properties"], ClassifyRequest.model_json_schema()["properties"]
+    assert form.keys() == {"image"} | fields.keys() - {"images"}
+    assert (form["top_k"]["minimum"], form["deadline_ms"]["exclusiveMinimum"]) == (1, 0)
+    for name in form.keys() - {"image"}:
+        assert form[name]["description"] == fields[name]["description"]

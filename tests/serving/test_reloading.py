@@ -44,6 +44,12 @@ def loaded_anew() -> HybridClassifier:
     return HybridClassifier.from_pretrained("digits").set_params(novel_label="other")
 
 
+def test_an_application_can_be_started_again(app: FastAPI) -> None:
+    for _ in range(2):
+        with TestClient(app) as http:
+            assert http.post("/v1/classify", json=CLASSIFY).status_code == 200
+
+
 class Held:
     """A request that the service at hand has accepted, and that is not answered until `let_go`."""
 

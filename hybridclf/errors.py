@@ -68,6 +68,10 @@ class TrainingError(HybridClfError, RuntimeError):
     """Training that cannot start, resume or write its files, or that diverged."""
 
 
+class DivergedError(TrainingError):
+    """Training whose loss is not finite."""
+
+
 class MissingDependencyError(HybridClfError, ImportError):
     """Missing optional package."""
 

@@ -312,9 +312,11 @@ class FineTunable(Protocol):
 
     network: nn.Module
 
-    def learning_rates(self, decay: float) -> Mapping[str, float]:
-        """Factors on the learning rate by the parameter's name: 1 in the last layer, times `decay` from each to the one
-        before it.
+    def learning_rates(self, decay: float, lowest: float) -> Mapping[str, float]:
+        """Factors on the learning rate, by the parameter's name.
+
+        It is 1 in the last layer, and from each layer to the one before it it falls by the factor `decay`, but never
+        below `lowest`.
         """
         ...
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -30,6 +30,14 @@ WHOLE_IMAGE = {"resize_mode": "squash"}
 """Change of open_clip's preprocessing by which all of an image is seen, stretched to the model's size."""
 
 
+STEM = (
+    r"^visual\.(?:class_embedding|positional_embedding|ln_pre|conv\d|bn\d"
+    r"|trunk\.(?:patch_embed|cls_token|reg_token|pos_embed|norm_pre|stem|conv|bn))"
+)
+BLOCKS = r"^visual\.(?:transformer\.resblocks\.|layer|trunk\.(?:blocks\.|stages\.|layers\.|layer))(\d+)"
+"""Names of parameters in the first layer, and in blocks by number: vision transformers, ResNets and timm's towers."""
+
+
 class HeadedTower(nn.Module):
     """Image tower of an open_clip model, and a linear classifier of its normalised features.
 
@@ -41,15 +49,17 @@ class HeadedTower(nn.Module):
         The classifier.
     """
 
-    pretrained_cfg: ClassVar = {"classifier": "head"}
-    """Name of the last layer, by which timm counts the layers before it."""
-
     def __init__(self, visual: nn.Module, weight: np.ndarray, bias: np.ndarray) -> None:
         super().__init__()
         self.visual, self.head = visual, nn.Linear(*weight.shape[::-1])
         with torch.no_grad():
             self.head.weight.copy_(torch.from_numpy(weight))
             self.head.bias.copy_(torch.from_numpy(bias))
+
+    @staticmethod
+    def group_matcher(coarse: bool) -> dict[str, str]:
+        """Layers of open_clip's towers, as timm counts them by the parameters' names; the rest is the last layer."""
+        return {"stem": STEM, "blocks": BLOCKS}
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Compute logits `[B, C]` of the model's images."""
@@ -84,13 +94,13 @@ class OpenClipFineTunable:
         check_text_tower(config)
         self.model, self.config, self.classes = model, config, list(classes)
         prepared = PreprocessCfg(**model.visual.preprocess_cfg)
-        size = prepared.size if isinstance(prepared.size, tuple) else (prepared.size, prepared.size)
+        size = (prepared.size, prepared.size) if isinstance(prepared.size, int) else tuple(prepared.size)
         tower = HeadedTower(copy.deepcopy(model.visual), weight, bias)
         self.network = PixelNetwork(tower, size, prepared.mean, prepared.std, prepared.interpolation)
 
-    def learning_rates(self, decay: float) -> Mapping[str, float]:
+    def learning_rates(self, decay: float, lowest: float) -> Mapping[str, float]:
         """Factors on the learning rate; see `FineTunable`."""
-        return self.network.learning_rates(decay)
+        return self.network.learning_rates(decay, lowest)
 
     def save(self, network: nn.Module, folder: Path) -> str:
         """Write the model with this tower and its classifier into a folder; see `FineTunable`."""

@@ -55,16 +55,19 @@ class PixelNetwork(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Compute logits `[B, C]` of RGB images `[B, 3, H, W]`, float in [0, 255]."""
+        for module in self.network.modules():
+            # TinyViT and EfficientViT keep attention biases in evaluation, which would be those of earlier weights
+            getattr(module, "attention_bias_cache", {}).clear()
         if len(self.mean) == 1:
             pixels = (pixels * pixels.new_tensor(LUMA).view(-1, 1, 1)).sum(dim=1, keepdim=True)
         # antialiased, as Pillow does it for the features
         pixels = interpolate(pixels, self.size, mode=self.mode, antialias=True).clamp(0, 255)
         return self.network((pixels - self.mean) / self.std)
 
-    def learning_rates(self, decay: float) -> Mapping[str, float]:
+    def learning_rates(self, decay: float, lowest: float) -> Mapping[str, float]:
         """Factors on the learning rate, by timm's layers; see `FineTunable`."""
         from timm.optim import param_groups_layer_decay
 
         names = {id(parameter): name for name, parameter in self.named_parameters()}
-        groups = param_groups_layer_decay(self.network, layer_decay=decay)
+        groups = param_groups_layer_decay(self.network, layer_decay=decay, min_scale=lowest)
         return {names[id(parameter)]: group["lr_scale"] for group in groups for parameter in group["params"]}

@@ -92,9 +92,9 @@ class TimmFineTunable:
         self.network = PixelNetwork(plain, size, config["mean"], config["std"], config["interpolation"])
         self.classes = list(classes)
 
-    def learning_rates(self, decay: float) -> Mapping[str, float]:
+    def learning_rates(self, decay: float, lowest: float) -> Mapping[str, float]:
         """Factors on the learning rate; see `FineTunable`."""
-        return self.network.learning_rates(decay)
+        return self.network.learning_rates(decay, lowest)
 
     def save(self, network: nn.Module, folder: Path) -> str:
         """Write the network, or a trained copy, into a folder in timm's format; see `FineTunable`."""

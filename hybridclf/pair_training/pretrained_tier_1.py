@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..errors import DivergedError, TrainingError
 from ..fitting.worth import FEWEST
 from ..ports import FeatureModel
 from .checkpoint import load_tensors, save_tensors
 from .features import features_of, seconds_per_image
-from .linear_head import fit_linear_head
+from .linear_head import LinearHead, fit_linear_head
 from .recipe import CHECKED, TUNING_BATCH, fine_tuning_job
 from .run import TrainingRun
 from .tier_1_time import MIN_PASSES, most_time, time_share
@@ -18,6 +19,9 @@ from .time_budget import MIN_STEPS
 from .training_data import TrainingData
 
 __all__ = ["PretrainedTier1"]
+
+MOST_PASSES = 30
+"""Most passes over the images, if these are `MIN_STEPS` steps; so a small set leaves its time to tier 2."""
 
 STEP_COST = 3.3
 """Time of an image in a step of fine-tuning, as a multiple of the time of its features, on one core."""
@@ -48,11 +52,18 @@ class PretrainedTier1:
 
     def share(self, both: float, shortest: float, fewest: float) -> float:
         """Time of all features, and of fine-tuning if there is time for enough of it and images to judge it by."""
-        n = len(self.data.photos)
-        steps = STEP_COST * max(MIN_PASSES, MIN_STEPS * TUNING_BATCH / n) * shortest
-        enough = shortest + self._checking(shortest) + steps
-        judged = len(self.data.fit_on) >= FEWEST
-        return time_share(both, enough, fewest) if judged and enough <= most_time(both, fewest) else shortest
+        before = shortest + self._checking(shortest)
+        enough, most = (
+            before + STEP_COST * shortest * self._n_steps(passes) * TUNING_BATCH / len(self.data.photos)
+            for passes in (MIN_PASSES, MOST_PASSES)
+        )
+        if enough > most_time(both, fewest) or len(self.data.fit_on) < FEWEST:
+            return shortest
+        return min(time_share(both, enough, fewest), most)
+
+    def _n_steps(self, passes: int) -> int:
+        """Steps of so many passes over the images, at least `MIN_STEPS`."""
+        return max(MIN_STEPS, math.ceil(passes * len(self.data.photos) / TUNING_BATCH))
 
     def _checking(self, shortest: float) -> float:
         """Time of the checks of the held-out loss, by that of all features."""
@@ -63,13 +74,27 @@ class PretrainedTier1:
         features = self._features(run, progress)
         head = fit_linear_head(features, self.data.y.cpu().numpy(), self.data.groups, self.data.settings.seed)
         run.log["head"] = {"C": head.C, "n_features": features.shape[1]}
-        self.tunable = self.model.with_head(head.weight, head.bias, self.data.classes.tolist())
-        self.network = self.tunable.network
+        self._use(head)
         run.write()  # counts the seconds that this took
         shortest = run.log["plan"]["shortest"]
         left = seconds - run.log["seconds"]["tier_1"] - self._checking(shortest)
-        if seconds > shortest and (left > 0 or "proposer" in run.log["n_steps"]):
-            self._fine_tune(run, left, progress)
+        if seconds <= shortest or run.log.get("fine_tuning", {}).get("failed"):
+            return
+        if left > 0 or "proposer" in run.log["n_steps"]:
+            try:
+                self._fine_tune(run, left, progress)
+            except RuntimeError as error:  # such as a lack of memory
+                if isinstance(error, TrainingError) and not isinstance(error, DivergedError):
+                    raise
+                self._use(head)
+                run.log["losses"].pop("proposer", None)  # those of a network that is not in the result
+                sentence = f"Fine-tuning tier 1 failed: {error}. The linear classifier on frozen features is kept."
+                run.log["fine_tuning"] = {"kept": False, "failed": True, "sentence": sentence}
+
+    def _use(self, head: LinearHead) -> None:
+        """Make the network with this classifier the result, as long as nothing is better."""
+        self.tunable = self.model.with_head(head.weight, head.bias, self.data.classes.tolist())
+        self.network = self.tunable.network
 
     def _features(self, run: TrainingRun, progress: bool) -> np.ndarray:
         path = run.checkpoint("features")
@@ -82,8 +107,17 @@ class PretrainedTier1:
     def _fine_tune(self, run: TrainingRun, seconds: float, progress: bool) -> None:
         """Train the network further, and keep what is best on held-out images, which may be the network before."""
         job = fine_tuning_job(self.data, self.tunable)
-        arguments = (job.name, job.trainer, seconds, job.held_out, progress, job.loss, math.inf, TUNING_CHECKS)
-        self.network = run.train(*arguments)
+        self.network = run.train(
+            job.name,
+            job.trainer,
+            seconds,
+            job.held_out,
+            progress,
+            job.loss,
+            patience=math.inf,
+            n_checks=TUNING_CHECKS,
+            most_steps=self._n_steps(MOST_PASSES),
+        )
         before = run.log["before"][job.name]
         after = min(entry["held_out"] for entry in run.log["losses"][job.name] if "held_out" in entry)
         what = (

@@ -1,6 +1,7 @@
 """Training run in a folder: settings, log and checkpoints to resume from."""
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -28,8 +29,8 @@ __all__ = ["N_CHECKS", "TrainingRun"]
 LOG_EVERY = 20
 """Steps between two entries of the log; a checkpoint is written with an entry."""
 
-SAVE_EVERY = 60.0
-"""Seconds between two checkpoints."""
+SAVE_EVERY, SAVE_SHARE = 60.0, 0.05
+"""Fewest seconds between two checkpoints, and most of a training's time that writing them takes."""
 
 N_CHECKS = 20
 """Checks of the held-out loss per training of a new network."""
@@ -191,6 +192,7 @@ class TrainingRun:
         loss: Mapping[str, Any] = MappingProxyType({}),
         patience: float | None = None,
         n_checks: int = N_CHECKS,
+        most_steps: int | None = None,
     ) -> nn.Module:
         """Train one network to its end, from its checkpoint if there is one.
 
@@ -215,6 +217,8 @@ class TrainingRun:
             math.inf for none. Default: none, and the last weights are kept.
         n_checks : int
             Checks of the held-out loss.
+        most_steps : int, optional
+            Most steps, however long they take.
 
         Returns
         -------
@@ -234,7 +238,7 @@ class TrainingRun:
         self._require_same(name, self.log["configs"].setdefault(name, config), config)
         # steps, not seconds: an interrupted training must end where one without interruption does
         if name not in self.log["n_steps"]:
-            self.log["n_steps"][name] = steps_in(trainer, seconds)
+            self.log["n_steps"][name] = min(steps_in(trainer, seconds), most_steps or sys.maxsize)
             self.write()
         checkpoint = self.checkpoint(name)
         if checkpoint.exists():
@@ -282,7 +286,7 @@ class TrainingRun:
         n_checks: int,
     ) -> None:
         """Run the steps with a progress bar, log entries and checkpoints, to an end or to an interruption."""
-        size, saved, since = trainer.config.batch_size, time.monotonic(), time.monotonic()
+        size, saved, since, every = trainer.config.batch_size, time.monotonic(), time.monotonic(), SAVE_EVERY
         count: dict[str, Any] = {"total": trainer.n_steps * size, "initial": trainer.step * size}
         losses: list[Tensor] = []
         with progress_bar(**count, desc=f"train {name}", unit="image", unit_scale=True, show=progress) as bar:
@@ -303,10 +307,12 @@ class TrainingRun:
                             bar.total = trainer.n_steps * size
                 self.log["losses"][name].append(entry)
                 bar.set_postfix(loss=f"{entry['loss']:.4f}")
-                if done or time.monotonic() - saved > SAVE_EVERY:
+                if done or time.monotonic() - saved > every:
+                    begin = time.monotonic()
                     self.write()  # before the checkpoint: entries beyond it are dropped, but missing ones would stay so
                     save_tensors(self.checkpoint(name), trainer.state_dict())
                     saved = time.monotonic()
+                    every = max(SAVE_EVERY, (saved - begin) / SAVE_SHARE)
                 if done:
                     return
                 losses, since = [], time.monotonic()

@@ -112,11 +112,11 @@ def take_over(folder: Path, data: TrainingData, trainable: Trainable | None) -> 
 
 
 def earlier_settings(folder: Path) -> dict[str, Any]:
-    """Settings and facts of the training that made a pair; its tier 1 is the pair's own, if that was fine-tuned."""
+    """Settings and facts of the training that made a pair; a pretrained tier 1 is the pair's own, as it is now."""
     try:
         log: dict[str, Any] = json.loads((folder / "training" / "log.json").read_text(encoding="utf-8"))
         found = {"proposer": FIRST_PROPOSER} | log["settings"]
-        if log.get("fine_tuning", {}).get("kept"):
+        if "head" in log:
             found["proposer"] = plugins.resolved(read_description(folder)["proposer"], folder)
     except (OSError, ValueError, KeyError, TypeError, SavedModelError):
         return {"proposer": FIRST_PROPOSER}  # what is wrong with the folder is said where its weights are read

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from ..errors import TrainingError
+from ..errors import DivergedError
 from .optimizer import Optimizer
 
 __all__ = ["Examples", "Trainer", "TrainerConfig", "check_finite"]
@@ -204,11 +204,11 @@ def check_finite(name: str, step: int, loss: float) -> None:
 
     Raises
     ------
-    TrainingError
+    DivergedError
         If the loss is not finite.
     """
     if not math.isfinite(loss):
-        raise TrainingError(
+        raise DivergedError(
             f"the training of the {name} diverged: at step {step} its loss is {loss}; check the images for values that "
             "are not finite, or train with another seed or a lower learning rate"
         )

@@ -30,6 +30,7 @@ from hybridclf import HybridClassifier
 from hybridclf.errors import InvalidInputError, SavedModelError, UnknownLabelError, UnknownSpecError
 from hybridclf.ports import FeatureModel
 from hybridclf.proposer import is_trained, resolve_proposer
+from hybridclf_adapters._open_clip_features import OpenClipFineTunable
 from hybridclf_adapters._open_clip_files import check_quick_gelu
 from hybridclf_adapters._open_clip_images import OPTIONS, of_file
 from hybridclf_adapters.open_clip import OpenClipProposer, load
@@ -758,9 +759,12 @@ def test_its_image_tower_may_be_trained_further(proposer: OpenClipProposer, tmp_
     expected = features @ weight.T + 1
     with torch.no_grad():
         np.testing.assert_allclose(tunable.network(pixels), expected, atol=0.02 * np.ptp(expected))
-    rates = tunable.learning_rates(0.5)
+    rates = tunable.learning_rates(0.5, 0.0)
     assert set(rates) == {name for name, _ in tunable.network.named_parameters()}
-    assert rates["network.head.weight"] == 1 and min(rates.values()) == rates["network.visual.class_embedding"] < 0.5
+    of = {name.removeprefix("network."): rate for name, rate in rates.items()}
+    assert of["head.weight"] == of["visual.proj"] == of["visual.ln_post.weight"] == 1
+    assert of["visual.transformer.resblocks.0.mlp.c_fc.weight"] == 0.5
+    assert of["visual.class_embedding"] == of["visual.conv1.weight"] == of["visual.ln_pre.bias"] == 0.25
     trained = copy.deepcopy(tunable.network)
     trained(pixels).square().sum().backward()
     with torch.no_grad():
@@ -785,3 +789,32 @@ def test_a_model_with_a_classifier_has_features_too(proposer: OpenClipProposer, 
     again = loaded.with_head(np.zeros((3, 16)), np.array([0.0, 9.0, 0.0]), ["a", "b", "c"])
     other = load(again.save(again.network, tmp_path / "two").removeprefix("open_clip:"))
     assert other.predict([image]).tolist() == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("vision", "rates"),
+    [
+        (
+            {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 8},
+            {"conv1": 0.5**5, "layer1.0.conv1": 0.5**4, "layer4.0.conv1": 0.5, "attnpool.c_proj": 1.0},
+        ),
+        (
+            {"image_size": 64, "timm_model_name": "test_vit", "timm_pool": "", "timm_proj": "linear"},
+            {"trunk.patch_embed.proj": 0.5**7, "trunk.blocks.0.mlp.fc1": 0.5**6, "head.proj": 1.0},
+        ),
+        (
+            {"image_size": [48, 96], "timm_model_name": "test_resnet", "timm_pool": "avg", "timm_proj": "linear"},
+            {"trunk.conv1.0": 0.5**5, "trunk.layer1.0.conv1": 0.5**4, "head.proj": 1.0},
+        ),
+    ],
+)
+def test_layers_of_other_towers(vision: dict[str, Any], rates: dict[str, float]) -> None:
+    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": CONFIG["text_cfg"]}
+    torch.manual_seed(0)
+    model = open_clip.model.CLIP(**config)
+    size = vision["image_size"]
+    model.visual.preprocess_cfg = {"size": size, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
+    tunable = OpenClipFineTunable(model, config, np.zeros((2, 16)), np.zeros(2), ["a", "b"])
+    found = tunable.learning_rates(0.5, 0.0)
+    assert {name: found[f"network.visual.{name}.weight"] for name in rates} == rates
+    assert tunable.network(torch.zeros(1, 3, 40, 40)).shape == (1, 2)

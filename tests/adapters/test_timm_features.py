@@ -154,10 +154,12 @@ def test_rates_fall_from_the_last_layer_to_the_first(name: str, tmp_path: Path) 
     proposer = load(saved(tmp_path / "net", name))
     n_features = proposer.features(smooth(64)).shape[1]
     tunable = proposer.with_head(np.zeros((2, n_features)), np.zeros(2), ["a", "b"])
-    rates, names = tunable.learning_rates(0.5), [key for key, _ in tunable.network.named_parameters()]
+    rates, names = tunable.learning_rates(0.5, 0.0), [key for key, _ in tunable.network.named_parameters()]
     assert set(rates) == set(names) and all(np.log2(rate) == round(np.log2(rate)) for rate in rates.values())
     classifier = timm.create_model(name).default_cfg["classifier"]
     assert rates[f"network.{classifier}.weight"] == 1 and min(rates.values()) == rates[names[0]] < 0.5
+    floored = tunable.learning_rates(0.5, 0.3)
+    assert floored == {key: max(rate, 0.3) for key, rate in rates.items()}
 
 
 def test_it_stays_in_evaluation_and_a_trained_copy_is_saved(tmp_path: Path) -> None:

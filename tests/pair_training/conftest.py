@@ -1,5 +1,6 @@
 """Trainings that are short, and of a length that no clock decides."""
 
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +19,7 @@ def small() -> Iterator[None]:
         patch.setattr(run, "steps_in", lambda trainer, seconds: max(1, round(seconds * STEPS_PER_MINUTE / 60)))
         patch.setattr(run, "LOG_EVERY", 10)
         patch.setattr(run, "SAVE_EVERY", 0.0)
+        patch.setattr(run, "SAVE_SHARE", math.inf)
         patch.setattr(planning, "seconds_per_row", lambda *_: 1e-9)
         for module in (planning, tier_1):
             patch.setattr(module, "seconds_per_step", lambda *_: 60 / STEPS_PER_MINUTE)

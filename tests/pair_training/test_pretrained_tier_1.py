@@ -1,7 +1,9 @@
 """Fine-tuning of a pretrained tier 1: it learns, is resumed exactly, and gives way to the linear classifier."""
 
 import json
+import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,7 @@ from hybridclf.data.image_files import open_image
 from hybridclf.pair_training import pretrained_tier_1, recipe, run
 from hybridclf.pair_training.pretrained_tier_1 import PretrainedTier1
 from hybridclf.training.trainer import Trainer
+from hybridclf_adapters.timm import load
 from tests.pair_training.squares import draw
 
 SETTINGS: dict[str, Any] = {"minutes": 0.4, "image_size": 16, "validation_fraction": 0.5}
@@ -114,14 +117,85 @@ def test_resumed_equals_uninterrupted(
         assert (tmp_path / "parts" / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_a_training_starts_from_the_fine_tuned_network(
+@pytest.mark.parametrize("at", [12, 30])
+def test_a_failure_costs_fine_tuning_alone(
+    at: int, data: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a lack of memory does, also where the training is interrupted later."""
+    advance = Trainer._advance
+
+    def fail(self: Trainer) -> torch.Tensor:
+        if len(self.images[0]) > SETTINGS["image_size"] and self.step == 12:
+            raise RuntimeError("no memory")
+        if len(self.images[0]) == SETTINGS["image_size"] and self.step == at:
+            raise KeyboardInterrupt
+        return advance(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_advance", fail)
+        with pytest.raises(KeyboardInterrupt) if at < 30 else nullcontext():
+            trained(data, backbone, tmp_path / "out")
+    if at < 30:
+        train_pair(data, tmp_path / "out", resume=True)
+    log = json.loads((tmp_path / "out" / "training" / "log.json").read_text())
+    assert log["fine_tuning"]["sentence"] == (
+        "Fine-tuning tier 1 failed: no memory. The linear classifier on frozen features is kept."
+    )
+    assert torch.equal(stem(tmp_path / "out" / "proposer"), stem(backbone))
+
+
+def test_a_loss_that_is_not_finite_is_a_failure(
+    data: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipe, "TUNING_RATE", 1e30)
+    tuned = trained(data, backbone, tmp_path / "out")["fine_tuning"]
+    assert not tuned["kept"] and "the training of the proposer diverged" in tuned["sentence"]
+    assert torch.equal(stem(tmp_path / "out" / "proposer"), stem(backbone))
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("efficientvit_m0", {"img_size": 64}), ("repvgg_a0", {})])
+def test_steps_of_networks_with_caches_and_with_strided_pointwise_stems(
+    name: str, arguments: dict[str, Any], tmp_path: Path
+) -> None:
+    network = timm.create_model(name, num_classes=3, **arguments)
+    network.pretrained_cfg.update(input_size=(3, 64, 64))
+    save_for_hf(network, str(tmp_path / "net"), {"num_classes": 3}, arguments, safe_serialization=True)
+    rng = np.random.default_rng(0)
+    photos, y = rng.integers(0, 256, (8, 64, 64, 3), dtype=np.uint8), torch.tensor([0, 1] * 4)
+    model = load(f"local-dir:{tmp_path / 'net'}")
+    n_features = model.features(photos).shape[1]  # in evaluation, which fills caches
+    tunable = model.with_head(rng.normal(0, 0.1, (2, n_features)), np.zeros(2), ["a", "b"])
+    data: Any = SimpleNamespace(
+        photos=photos,
+        y=y,
+        held_out_photos=photos,
+        held_out_y=y,
+        fit_on=np.arange(8),
+        classes=["a", "b"],
+        device=torch.device("cpu"),
+        mirror=True,
+        settings=SimpleNamespace(seed=0),
+    )
+    job = recipe.fine_tuning_job(data, tunable)
+    before, job.trainer.n_steps = job.held_out(job.trainer.average), 3
+    assert len(list(job.trainer.run())) == 3
+    assert job.held_out(job.trainer.average) != before
+    loaded = load(tunable.save(job.trainer.average, tmp_path / "new").removeprefix("timm:")).fit(None)
+    with torch.no_grad():
+        logits = job.trainer.average(torch.from_numpy(photos).permute(0, 3, 1, 2).float())
+    np.testing.assert_allclose(loaded.predict_log_proba(photos), logits.log_softmax(1), atol=1e-3)
+
+
+def test_a_training_starts_from_the_pairs_own_network(
     whole: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Whatever has become of the folder that this one started from."""
     monkeypatch.setattr(pretrained_tier_1, "STEP_COST", 1e9)  # its features alone
-    train_pair(data, tmp_path / "out", start_from=whole, **SETTINGS)
-    log = json.loads((tmp_path / "out" / "training" / "log.json").read_text())
-    assert log["settings"]["proposer"] == f"timm:local-dir:{whole / 'proposer'}" and "fine_tuning" not in log
-    assert torch.equal(stem(tmp_path / "out" / "proposer"), stem(whole / "proposer"))
+    first = shutil.copytree(whole, tmp_path / "first")
+    train_pair(data, tmp_path / "second", start_from=first, **SETTINGS)
+    shutil.rmtree(first)
+    train_pair(data, tmp_path / "third", start_from=tmp_path / "second", **SETTINGS)
+    assert torch.equal(stem(tmp_path / "third" / "proposer"), stem(whole / "proposer"))
 
 
 # --- its share of the time --------------------------------------------------------------------------------------------
@@ -149,6 +223,7 @@ def test_time_of_the_features_alone_where_there_is_too_little() -> None:
     assert tier_1.share(enough + 101, 100.0, 100.0) == pytest.approx(enough)
     assert tier_1.share(enough / 0.9 + 1, 100.0, 1000.0) == pytest.approx(enough)  # nine tenths, if tier 2 needs much
     assert tier_1.share(10000.0, 100.0, 1000.0) == 6000  # the usual share of much time
+    assert tier_1.share(100000.0, 100.0, 1000.0) == pytest.approx(100 + 30 * 300 + 50, rel=0.01)  # thirty passes
 
 
 @pytest.mark.usefixtures("plain")

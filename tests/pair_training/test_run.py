@@ -1,6 +1,7 @@
 """A training in a folder: it stops, goes on, and is refused where it must not."""
 
 import json
+import math
 import resource
 import signal
 from collections.abc import Callable, Iterator
@@ -61,6 +62,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thirty steps, an entry every five, a checkpoint with every entry."""
     monkeypatch.setattr(training_run, "LOG_EVERY", 5)
     monkeypatch.setattr(training_run, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(training_run, "SAVE_SHARE", math.inf)
     monkeypatch.setattr(training_run, "steps_in", lambda trainer, seconds: 30)
 
 
@@ -160,6 +162,27 @@ def test_others_ways_with_ctrl_c_are_left_alone(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool:  # which no signal reaches
         run = TrainingRun.start(tmp_path / "thread", SETTINGS)
         assert isinstance(pool.submit(run.train, "part", trainer(), 60, no_check).result(), nn.Module)
+
+
+def test_checkpoints_that_take_long_are_rare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take a twentieth of the time at most, and come once a minute at most."""
+    now, saved = [0.0], []
+
+    def loss(*arguments: Any) -> Tensor:
+        now[0] += 1.0
+        return noisy_loss(*arguments)
+
+    def save(path: Path, tensors: dict[str, Tensor]) -> None:
+        saved.append((now[0], int(tensors["step"])))
+        now[0] += 10.0
+
+    monkeypatch.setattr(training_run, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(training_run, "steps_in", lambda trainer, seconds: 500)
+    monkeypatch.setattr(training_run, "save_tensors", save)
+    stepping = trainer()
+    stepping.loss = loss
+    TrainingRun.start(tmp_path, SETTINGS).train("part", stepping, 60, no_check)
+    assert [step for _, step in saved] == [80, 300, 500]  # after 80 seconds, 210 more, and in the end
 
 
 @pytest.mark.usefixtures("quick")

@@ -144,11 +144,9 @@ def test_the_seconds_of_the_features_are_written_with_them(tmp_path: Path, monke
     assert run.checkpoint("features").exists()
 
 
-def test_a_training_starts_from_a_pair_with_such_a_tier_1(
-    trained: Path, data: Path, backbone: str, tmp_path: Path
-) -> None:
+def test_a_training_starts_from_a_pair_with_such_a_tier_1(trained: Path, data: Path, tmp_path: Path) -> None:
     train_pair(data, tmp_path / "out", start_from=trained, **SETTINGS)
-    assert log_of(tmp_path / "out")["settings"]["proposer"] == backbone
+    assert log_of(tmp_path / "out")["settings"]["proposer"] == f"timm:local-dir:{trained / 'proposer'}"
     assert HybridClassifier.load(tmp_path / "out").denoiser_.shrink == 4
 
 

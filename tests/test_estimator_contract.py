@@ -178,6 +178,21 @@ def test_tier_1_may_have_weights_of_its_own(noting: Noting, denoiser: Any, routi
     np.testing.assert_array_equal(extra["sample_weight"], np.arange(1.0, N + 1) * np.where(Y == 0, 2, 1))
 
 
+def test_copies_of_an_image_are_held_out_together() -> None:
+    """A tier 1 that knows its training images by heart is not taken to know the copies; equal vectors are no copies."""
+    images, y = load_digits(return_X_y=True)
+    images, y = np.tile(images[:60].reshape(-1, 8, 8), (2, 1, 1)), np.tile(y[:60], 2)
+    y[:60] = y[60:] = np.random.default_rng(0).permutation(y[:60])  # nothing else is to be known
+    denoiser = HybridClassifier.from_pretrained("digits").denoiser_
+    clf = quick(KNeighborsClassifier(1), denoiser, cv=3).fit(images, y)
+    assert clf.worth_ is not None and (clf.worth_.n_images, clf.worth_.n_groups) == (120, 60)
+    assert clf.worth_.tier_1_accuracy.value < 0.5
+    table = quick(KNeighborsClassifier(1), None, cv=3).fit(images.reshape(120, -1), y)
+    assert (
+        table.worth_ is not None and table.worth_.n_groups in (120, None) and table.worth_.tier_1_accuracy.value > 0.5
+    )
+
+
 def test_splits_of_an_iterator_serve_one_fit(denoiser: Any) -> None:
     """As in scikit-learn's searches; the next one says so."""
     splits = list(StratifiedKFold(3).split(X, Y))

@@ -22,7 +22,7 @@ from ..fitting.guarantee import Guarantee, Replays, check_enough, find_guarantee
 from ..fitting.recording import Recording
 from ..fitting.resolve_tiers import for_labels, resolve_tiers
 from ..fitting.routing import Metadata, check_taken, metadata_of, weights_of
-from ..fitting.splitting import picture_groups, splits_among
+from ..fitting.splitting import groups_with_copies, splits_among
 from ..fitting.tier_fitter import FittedTiers, Sample, TierFitter
 from ..fitting.validation import check_classes, check_labels, check_parameters, class_numbers, warn_of_scale
 from ..fitting.worth import Worth
@@ -64,7 +64,8 @@ class FitsTiers(ReadsItems):
         sample_weight : array `[n]`, optional
             Weights, not negative, for both tiers and the fusion; an image of weight 0 is as if not given.
         groups : array `[n]`, optional
-            Groups of images that are held out together, such as the frames of a film.
+            Groups of images that are held out together, such as the frames of a film. Equal images, unlike equal
+            vectors, are of one group in any case.
         **params
             Further arguments of the proposer's `fit`. With scikit-learn's metadata routing, all goes where it is
             requested.
@@ -127,7 +128,8 @@ class FitsTiers(ReadsItems):
         if isinstance(denoiser, LateConditionedDenoiser) and self.image_shape_ is not None:
             denoiser = denoiser.taking(self.image_shape_)
             warn_of_scale(denoiser, items.images)
-        sample = Sample(items, numbers, metadata.weight, metadata.groups)
+        groups = groups_with_copies(items.images, metadata.groups, len(y))
+        sample = Sample(items, numbers, metadata.weight, groups)
         tiers, recording = self._cross_fit(proposer, denoiser, items.images, metadata.proposer).fit(sample, cv)
         self._keep(tiers)
         self._calibrate(recording)
@@ -186,8 +188,7 @@ class FitsTiers(ReadsItems):
         if groups is not None:
             check_consistent_length(y, groups)
             groups = without_gaps(groups)
-        units = picture_groups(items.images, group_numbers(groups, len(y)))
-        groups = units if len(np.unique(units)) < len(units) else None
+        groups = groups_with_copies(items.images, groups, len(y))
         weight = weights_of(None, self.class_weight, y)
         sample = Sample(items, class_numbers(y, self.classes_), weight, groups)
         if weight is not None:  # nothing is learned from images without a weight

@@ -11,8 +11,18 @@ from ..data.arrays import as_pil
 from ..data.decoding import stretched
 from ..data.holding_out import digests, join_groups
 from ..errors import InvalidInputError
+from ..metrics import group_numbers
 
-__all__ = ["cross_fit_parts", "folds", "hold_out", "joined_copies", "picture_groups", "small_pictures", "splits_among"]
+__all__ = [
+    "cross_fit_parts",
+    "folds",
+    "groups_with_copies",
+    "hold_out",
+    "joined_copies",
+    "picture_groups",
+    "small_pictures",
+    "splits_among",
+]
 
 SIDE = 32
 """Pixels a side in which images are compared for copies."""
@@ -34,6 +44,12 @@ def picture_groups(images: Any, groups: np.ndarray) -> np.ndarray:
     """Group numbers `[n]` in which copies of one picture are of one group; equal vectors may well be independent."""
     is_table = isinstance(images, np.ndarray) and images.ndim == 2
     return groups if is_table else joined_copies(images, groups)
+
+
+def groups_with_copies(images: Any, groups: np.ndarray | None, n: int) -> np.ndarray | None:
+    """Group numbers `[n]` as `picture_groups` has them, where groups may be none; None if each image is alone."""
+    joined = picture_groups(images, group_numbers(groups, n))
+    return joined if len(np.unique(joined)) < n else None
 
 
 def small_pictures(images: Any) -> np.ndarray:

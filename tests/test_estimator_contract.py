@@ -187,6 +187,10 @@ def test_copies_of_an_image_are_held_out_together() -> None:
     clf = quick(KNeighborsClassifier(1), denoiser, cv=3).fit(images, y)
     assert clf.worth_ is not None and (clf.worth_.n_images, clf.worth_.n_groups) == (120, 60)
     assert clf.worth_.tier_1_accuracy.value < 0.5
+    with pytest.raises(
+        ValueError, match="'groups' parameter should not be None"
+    ):  # copies are none of a splitter's own
+        quick(KNeighborsClassifier(1), denoiser, cv=GroupKFold(2)).fit(images, y)
     table = quick(KNeighborsClassifier(1), None, cv=3).fit(images.reshape(120, -1), y)
     assert (
         table.worth_ is not None and table.worth_.n_groups in (120, None) and table.worth_.tier_1_accuracy.value > 0.5

@@ -65,7 +65,7 @@ def batch(
             )
         if not (quiet or read_description(model_folder(model)).get("asks_tier_2", True)):
             typer.echo(OFF, err=True)
-        if not quiet and len(summary.precisions) > 1:
+        elif not quiet and len(summary.precisions) > 1:
             typer.echo(_SEVERAL_PRECISIONS.format(" and in ".join(summary.precisions)), err=True)
     if as_json:
         typer.echo(json.dumps(asdict(summary)))

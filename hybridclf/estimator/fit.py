@@ -64,8 +64,8 @@ class FitsTiers(ReadsItems):
         sample_weight : array `[n]`, optional
             Weights, not negative, for both tiers and the fusion; an image of weight 0 is as if not given.
         groups : array `[n]`, optional
-            Groups of images that are held out together, such as the frames of a film. Equal images, unlike equal
-            vectors, are of one group in any case.
+            Groups of images that are held out together, such as the frames of a film. Where `cv` is a number, equal
+            images, unlike equal vectors, are of one group in any case.
         **params
             Further arguments of the proposer's `fit`. With scikit-learn's metadata routing, all goes where it is
             requested.
@@ -128,7 +128,9 @@ class FitsTiers(ReadsItems):
         if isinstance(denoiser, LateConditionedDenoiser) and self.image_shape_ is not None:
             denoiser = denoiser.taking(self.image_shape_)
             warn_of_scale(denoiser, items.images)
-        groups = groups_with_copies(items.images, metadata.groups, len(y))
+        groups = metadata.groups
+        if isinstance(cv, int | float | np.number):  # a splitter gets the groups that were given
+            groups = groups_with_copies(items.images, groups, len(y))
         sample = Sample(items, numbers, metadata.weight, groups)
         tiers, recording = self._cross_fit(proposer, denoiser, items.images, metadata.proposer).fit(sample, cv)
         self._keep(tiers)

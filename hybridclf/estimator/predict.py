@@ -51,7 +51,10 @@ class Predicts(FitsTiers):
         return self.decide(X)[1]
 
     def stream(self, X: Any) -> Iterator[Step]:
-        """Generate the steps of `rerank`, to be watched; none is rejected here, `novelty` tells."""
+        """Generate the steps of `rerank`, to be watched; none is rejected here, `novelty` tells.
+
+        An exact tie stays in tier 1's order.
+        """
         check_is_fitted(self)
         items = self._read(X)
         candidates, log_prior, _ = self._propose(items)

@@ -5,13 +5,18 @@ from typing import Any
 
 import numpy as np
 
+from ..data.arrays import as_pil
+from ..data.decoding import stretched
 from ..data.duplicates import duplicate_groups
 from ..data.holding_out import digests, join_groups, split
 from ..errors import InvalidInputError
-from ..fitting.splitting import joined_copies, small_pictures
+from ..fitting.splitting import joined_copies
 from ..ports import Label
 
 __all__ = ["split_off"]
+
+SIDE = 32
+"""Pixels a side in which images are compared for copies."""
 
 
 def split_off(
@@ -61,7 +66,7 @@ def split_off(
         If a class of several images cannot be split, as they are one group or all of them were seen, or every class has
         a single image.
     """
-    small, names = small_pictures(images), list(map(str, classes))
+    small, names = _small(images), list(map(str, classes))
     # vectors have no copies but equal ones
     equal = joined_copies(images, groups)
     alike = equal if small.ndim == 2 else join_groups(groups, duplicate_groups(small, mirror))
@@ -88,3 +93,13 @@ def _split(
     known = None if barred is None else digest[barred]
     own = y[several], groups[several], digest[several]
     return np.isin(groups, groups[several[split(*own, share, seed, names, known, uses, strict=False)[1]]])
+
+
+def _small(images: Any) -> np.ndarray:
+    """Images as one uint8 array of small pictures; vectors as they are."""
+    if isinstance(images, np.ndarray):
+        if images.ndim == 2 or images.dtype == np.uint8:
+            return images
+        low, high = float(images.min()), float(images.max())
+        return ((images - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+    return np.stack([np.asarray(stretched(as_pil(image), (SIDE, SIDE, 3))) for image in images])

@@ -2,14 +2,15 @@
 
 import warnings
 from collections.abc import Iterator
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check_cv, train_test_split
+from torch import Tensor
 
-from ..data.arrays import as_pil
-from ..data.decoding import stretched
-from ..data.holding_out import digests, join_groups
+from ..data.holding_out import join_groups
 from ..errors import InvalidInputError
 from ..metrics import group_numbers
 
@@ -20,12 +21,8 @@ __all__ = [
     "hold_out",
     "joined_copies",
     "picture_groups",
-    "small_pictures",
     "splits_among",
 ]
-
-SIDE = 32
-"""Pixels a side in which images are compared for copies."""
 
 MANY_GROUPS = 500
 """Groups above which half of them are enough to fit a calibration to."""
@@ -36,8 +33,18 @@ Split = tuple[np.ndarray, np.ndarray]
 
 def joined_copies(images: Any, groups: np.ndarray) -> np.ndarray:
     """Group numbers `[n]` of n images or vectors in which equal ones are of one group, too."""
-    digest = digests(images if isinstance(images, np.ndarray) else small_pictures(images))
-    return join_groups(groups, np.unique(digest, return_inverse=True)[1])
+    return join_groups(groups, np.unique([_content_hash(image) for image in images], return_inverse=True)[1])
+
+
+def _content_hash(image: Any) -> str:
+    """Hash the pixels of an image, or the values of a vector, with their type and shape."""
+    if isinstance(image, Image.Image):
+        image = image.convert("RGBA") if image.mode == "P" else image  # a palette tells what its pixels mean
+        kind, content = f"{image.mode} {image.size}", image.tobytes()
+    else:
+        values = image.numpy(force=True) if isinstance(image, Tensor) else np.asarray(image)
+        kind, content = f"{values.dtype} {values.shape}", values.tobytes()
+    return blake2b(kind.encode() + content, digest_size=16).hexdigest()
 
 
 def picture_groups(images: Any, groups: np.ndarray) -> np.ndarray:
@@ -47,19 +54,9 @@ def picture_groups(images: Any, groups: np.ndarray) -> np.ndarray:
 
 
 def groups_with_copies(images: Any, groups: np.ndarray | None, n: int) -> np.ndarray | None:
-    """Group numbers `[n]` as `picture_groups` has them, where groups may be none; None if each image is alone."""
+    """Group numbers `[n]` as `picture_groups` has them, where there may be no groups; None if each image is alone."""
     joined = picture_groups(images, group_numbers(groups, n))
     return joined if len(np.unique(joined)) < n else None
-
-
-def small_pictures(images: Any) -> np.ndarray:
-    """Images as one uint8 array of small pictures; vectors as they are."""
-    if isinstance(images, np.ndarray):
-        if images.ndim == 2 or images.dtype == np.uint8:
-            return images
-        low, high = float(images.min()), float(images.max())
-        return ((images - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
-    return np.stack([np.asarray(stretched(as_pil(image), (SIDE, SIDE, 3))) for image in images])
 
 
 def cross_fit_parts(units: np.ndarray, seed: int) -> np.ndarray:
@@ -119,7 +116,9 @@ def folds(y: np.ndarray, cv: Any, seed: int, groups: np.ndarray | None = None) -
         splitter = check_cv(cv, y, classifier=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class in y", UserWarning)
-        splits = list(splitter.split(np.zeros((len(y), 1)), y, groups))
+        splits = [
+            (_positions(kept), _positions(out)) for kept, out in splitter.split(np.zeros((len(y), 1)), y, groups)
+        ]
     if not splits:
         raise InvalidInputError(
             f"cv={cv!r} has no split; an iterator is empty once it was used: give a number of folds, a splitter, or a "
@@ -131,16 +130,22 @@ def folds(y: np.ndarray, cv: Any, seed: int, groups: np.ndarray | None = None) -
                 f"a split of cv holds out image {both[0]} and trains on it, so that tier 1 would seem surer than it "
                 "is; give splits whose two sides have no image in common"
             )
-    times = np.bincount(np.concatenate([np.arange(0), *(np.asarray(out) for _, out in splits)]), minlength=len(y))
+    times = np.bincount(np.concatenate([out for _, out in splits]), minlength=len(y))
     if times.max(initial=0) > 1:
         raise InvalidInputError(
             f"cv={cv!r} holds out image {times.argmax()} {times.max()} times, and it would count as so many images; "
             "give a number of folds, or a splitter that holds each out at most once, such as StratifiedKFold"
         )
     for kept, out in splits:
-        kept, out = _keeping_classes(np.asarray(kept), np.asarray(out), y, groups)
+        kept, out = _keeping_classes(kept, out, y, groups)
         if len(out):
             yield kept, out
+
+
+def _positions(side: Any) -> np.ndarray:
+    """Positions of the images on a side of a split, which may be given as a mask."""
+    side = np.asarray(side)
+    return np.flatnonzero(side) if side.dtype == bool else side
 
 
 def splits_among(kept: np.ndarray, cv: Any, y: np.ndarray, groups: np.ndarray | None) -> Any:

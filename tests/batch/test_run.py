@@ -239,16 +239,16 @@ def test_parts_by_processors_of_several_kinds_are_told(
     saved["denoiser"] |= {"dtype": "float32", "mixed": True}
     (model / "model.json").write_text(json.dumps(saved))
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
-    assert batch.run(few[0], out, model).precisions == ["float32, multiplied in bfloat16"]
+    assert batch.run(few[0], out, model, device="cpu").precisions == ["float32, multiplied in bfloat16"]
     parts(out)[1].unlink()
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
-    command = ["batch", str(few[0]), str(out), "--model", str(model)]
+    command = ["batch", str(few[0]), str(out), "--model", str(model), "--device", "cpu"]
     note = "tier 2 computed in float32 and in float32, multiplied in bfloat16"
     assert note in CliRunner().invoke(app, command).stderr
     assert note not in CliRunner().invoke(app, [*command, "--quiet"]).stderr
     assert len(pq.read_table(out)) == 300  # still one table
     parts(out)[0].unlink()
-    assert batch.run(few[0], out, model).precisions == ["float32"]
+    assert batch.run(few[0], out, model, device="cpu").precisions == ["float32"]
 
 
 # --- going on ---------------------------------------------------------------------------------------------------------

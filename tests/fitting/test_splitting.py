@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from sklearn.model_selection import (
     GroupKFold,
     KFold,
@@ -101,6 +103,12 @@ def test_splits_that_train_on_what_they_hold_out_are_refused() -> None:
         list(folds(Y, [(range(40, 70), range(40)), (range(30), range(29, 50))], 0))
 
 
+def test_splits_may_be_masks() -> None:
+    mask = np.arange(len(Y)) % 2 == 0
+    (kept, out), *_ = folds(Y, [(mask, ~mask)], 0)
+    assert kept.tolist() == np.flatnonzero(mask).tolist() and out.tolist() == np.flatnonzero(~mask).tolist()
+
+
 @pytest.mark.parametrize("cv", [[], iter(()), PredefinedSplit(np.full(70, -1))])
 def test_a_cv_without_splits_is_refused(cv: object) -> None:
     with pytest.raises(InvalidInputError, match=r"has no split; an iterator is empty once it was used"):
@@ -145,7 +153,16 @@ def test_copies_of_a_picture_are_of_one_group_and_equal_rows_need_not_be() -> No
     alone, pictures = np.arange(4), np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
     assert len(np.unique(picture_groups(np.zeros((4, 8, 8, 1)), alone))) == 1
     assert picture_groups(np.zeros((4, 3)), alone) is alone
-    assert len(np.unique(picture_groups([*pictures, pictures[0]], alone))) == 3  # arrays of any size, in a list
+    for listed in ([*pictures, pictures[0]], [Image.fromarray(p) for p in [*pictures, pictures[0]]]):
+        assert len(np.unique(picture_groups(listed, alone))) == 3
+    floats = [torch.from_numpy(p / 255) for p in [*pictures, pictures[0]]]  # whatever a proposer of one's own takes
+    assert (
+        len(np.unique(picture_groups(floats, alone))) == len(np.unique(picture_groups(torch.stack(floats), alone))) == 3
+    )
+    pages = [Image.new("L", (64, 64), 255) for _ in range(4)]
+    for i, page in enumerate(pages):
+        page.putpixel((10 * i, 0), 254)  # which no smaller picture shows
+    assert len(np.unique(picture_groups(pages, alone))) == 4
     bright = np.random.default_rng(0).normal(size=(4, 8, 8, 1))
     bright[0, 0, 0, 0] = 1e6  # beside it all others would look alike in 8 bits
     assert len(np.unique(picture_groups(bright, alone))) == 4

@@ -13,8 +13,10 @@ import pytest
 import timm
 import torch
 from timm.models import save_for_hf
+from typer.testing import CliRunner
 
 from hybridclf import HybridClassifier, train_pair
+from hybridclf.cli import app
 from hybridclf.data.image_files import open_image
 from hybridclf.pair_training import pretrained_tier_1, recipe, run
 from hybridclf.pair_training.pretrained_tier_1 import PretrainedTier1
@@ -52,11 +54,19 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(data: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted training."""
+def command(data: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """An uninterrupted training by the command: its folder, and what was printed."""
     out = tmp_path_factory.mktemp("pair") / "whole"
-    trained(data, backbone, out)
-    return out
+    options = ["--proposer", f"timm:local-dir:{backbone}", "--minutes", "0.4", "--image-size", "16", "--val", "0.5"]
+    result = CliRunner().invoke(app, ["train", str(data), str(out), *options])
+    assert result.exit_code == 0, result.output
+    return out, result.stdout
+
+
+@pytest.fixture(scope="module")
+def whole(command: tuple[Path, str]) -> Path:
+    """Folder of that training."""
+    return command[0]
 
 
 def trained(data: Path, backbone: Path, out: Path) -> dict[str, Any]:
@@ -71,7 +81,8 @@ def stem(folder: Path) -> torch.Tensor:
     return weights
 
 
-def test_it_learns_and_is_saved(whole: Path, data: Path, backbone: Path) -> None:
+def test_it_learns_and_is_saved(command: tuple[Path, str], data: Path, backbone: Path) -> None:
+    whole, printed = command
     log = json.loads((whole / "training" / "log.json").read_text())
     tuned = log["fine_tuning"]
     assert tuned["after"] < 0.9 * tuned["before"] and tuned["kept"] and log["n_steps"]["proposer"] == 30
@@ -79,6 +90,7 @@ def test_it_learns_and_is_saved(whole: Path, data: Path, backbone: Path) -> None
         "Fine-tuning tier 1 in 30 steps changed the log loss of 24 held-out images from "
         f"{tuned['before']:.3f} to {tuned['after']:.3f}."
     )
+    assert tuned["sentence"] in printed
     assert not torch.equal(stem(whole / "proposer"), stem(backbone))
     clf = HybridClassifier.load(whole)
     files = sorted(data.glob("*/*.png"))

@@ -24,6 +24,8 @@ from hybridclf.training.trainer import Trainer
 from hybridclf_adapters.timm import load
 from tests.pair_training.squares import draw
 
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
 SETTINGS: dict[str, Any] = {"minutes": 0.4, "image_size": 16, "validation_fraction": 0.5}
 
 
@@ -165,26 +167,27 @@ def test_a_loss_that_is_not_finite_is_a_failure(
     assert torch.equal(stem(tmp_path / "out" / "proposer"), stem(backbone))
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
 @pytest.mark.parametrize(("name", "arguments"), [("efficientvit_m0", {"img_size": 64}), ("repvgg_a0", {})])
 def test_steps_of_networks_with_caches_and_with_strided_pointwise_stems(
-    name: str, arguments: dict[str, Any], tmp_path: Path
+    name: str, arguments: dict[str, Any], device: str, tmp_path: Path
 ) -> None:
     network = timm.create_model(name, num_classes=3, **arguments)
     network.pretrained_cfg.update(input_size=(3, 64, 64))
     save_for_hf(network, str(tmp_path / "net"), {"num_classes": 3}, arguments, safe_serialization=True)
     rng = np.random.default_rng(0)
     photos, y = rng.integers(0, 256, (8, 64, 64, 3), dtype=np.uint8), torch.tensor([0, 1] * 4)
-    model = load(f"local-dir:{tmp_path / 'net'}")
+    model = load(f"local-dir:{tmp_path / 'net'}", device=device)
     n_features = model.features(photos).shape[1]  # in evaluation, which fills caches
     tunable = model.with_head(rng.normal(0, 0.1, (2, n_features)), np.zeros(2), ["a", "b"])
     data: Any = SimpleNamespace(
         photos=photos,
-        y=y,
+        y=y.to(device),
         held_out_photos=photos,
-        held_out_y=y,
+        held_out_y=y.to(device),
         fit_on=np.arange(8),
         classes=["a", "b"],
-        device=torch.device("cpu"),
+        device=torch.device(device),
         mirror=True,
         settings=SimpleNamespace(seed=0),
     )
@@ -194,8 +197,8 @@ def test_steps_of_networks_with_caches_and_with_strided_pointwise_stems(
     assert job.held_out(job.trainer.average) != before
     loaded = load(tunable.save(job.trainer.average, tmp_path / "new").removeprefix("timm:")).fit(None)
     with torch.no_grad():
-        logits = job.trainer.average(torch.from_numpy(photos).permute(0, 3, 1, 2).float())
-    np.testing.assert_allclose(loaded.predict_log_proba(photos), logits.log_softmax(1), atol=1e-3)
+        logits = job.trainer.average(torch.from_numpy(photos).permute(0, 3, 1, 2).float().to(device))
+    np.testing.assert_allclose(loaded.predict_log_proba(photos), logits.log_softmax(1).cpu(), atol=1e-3)
 
 
 def test_a_training_starts_from_the_pairs_own_network(

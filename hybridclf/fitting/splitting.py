@@ -116,9 +116,7 @@ def folds(y: np.ndarray, cv: Any, seed: int, groups: np.ndarray | None = None) -
         splitter = check_cv(cv, y, classifier=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class in y", UserWarning)
-        splits = [
-            (_positions(kept), _positions(out)) for kept, out in splitter.split(np.zeros((len(y), 1)), y, groups)
-        ]
+        splits = [(_positions(kept), _positions(out)) for kept, out in splitter.split(np.zeros((len(y), 1)), y, groups)]
     if not splits:
         raise InvalidInputError(
             f"cv={cv!r} has no split; an iterator is empty once it was used: give a number of folds, a splitter, or a "

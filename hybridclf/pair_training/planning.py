@@ -113,7 +113,7 @@ def plan_time(budget: TimeBudget, data: TrainingData, tier_1: Tier1, job: Job) -
         finishing=finishing,
         seconds_per_step=step,
         shortest=shortest,
-        least=shortest + fewest,
+        least=max(shortest, seconds) + fewest,
         usage=usage,
     )
     plan.check()

@@ -128,7 +128,7 @@ class TimePlan:
     shortest : float
         Shortest worthwhile training of tier 1.
     least : float
-        Shortest worthwhile training of both tiers.
+        Shortest worthwhile training of tier 2 beside tier 1's, which may be longer than its shortest.
     usage : HeldOutUse
         Use of the held-out images.
     """

@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 from hybridclf import HybridClassifier, train_pair
 from hybridclf.cli import app
 from hybridclf.data.image_files import open_image
-from hybridclf.pair_training import pretrained_tier_1, recipe, run
+from hybridclf.pair_training import planning, pretrained_tier_1, recipe, run, time_budget
 from hybridclf.pair_training.pretrained_tier_1 import PretrainedTier1
+from hybridclf.pair_training.time_budget import TimeBudget, TimePlan
 from hybridclf.training.trainer import Trainer
 from hybridclf_adapters.timm import load
 from tests.pair_training.squares import draw
@@ -248,3 +249,25 @@ def test_few_images_are_seen_often_enough_or_not_at_all() -> None:
     assert tier_1.share(enough + 9, 10.0, 10.0) == 10
     assert tier_1.share(enough + 11, 10.0, 10.0) == pytest.approx(enough)
     assert of(100, 19).share(10000.0, 10.0, 10.0) == 10  # too few to tell which is better
+
+
+@pytest.mark.usefixtures("plain")
+def test_the_minutes_that_are_said_to_be_needed_leave_tier_2_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside fine-tuning, which comes first."""
+    monkeypatch.setattr(planning, "seconds_per_row", lambda *_: 1e-9)
+    monkeypatch.setattr(planning, "seconds_per_step", lambda *_: 1.0)
+    for module in (planning, time_budget):
+        monkeypatch.setattr(module, "MIN_STEPS", 200)
+    monkeypatch.setattr(pretrained_tier_1, "seconds_per_image", lambda *_: 0.1)
+    tier_1, job = of(1000, 100), SimpleNamespace(trainer=SimpleNamespace(network=None))
+    tier_1.data.held_out = tier_1.data.measure_on = range(100)
+    tier_1.data.classes = range(3)
+
+    def plan(minutes: float) -> TimePlan:
+        return planning.plan_time(TimeBudget(minutes, {}), tier_1.data, tier_1, job)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TimeBudget, "left", property(lambda budget: 60 * budget.minutes))
+        short = plan(25.2)
+        assert short.tier_1 == pytest.approx(1350) and "leave tier 2 16" in short.too_short
+        assert 25.8 < short.needed < 25.9 and plan(short.needed + 1e-3).too_short == ""

@@ -118,7 +118,7 @@ def test_tier_2_has_what_tier_1_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     own: Any = SimpleNamespace(shortest=lambda: 5.0, share=lambda *given: asked.append(given) or 24.0)
     made = planning.plan_time(TimeBudget(1.0, {}), data, own, job)
     assert asked == [(60.0, 5.0, MIN_STEPS * 0.1)]
-    assert (made.tier_1, made.tier_2, made.least) == (24.0, 36.0, 5.0 + MIN_STEPS * 0.1)
+    assert (made.tier_1, made.tier_2, made.least) == (24.0, 36.0, 24.0 + MIN_STEPS * 0.1)
 
 
 @pytest.mark.usefixtures("stopped_clock")

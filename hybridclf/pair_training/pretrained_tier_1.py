@@ -1,7 +1,9 @@
 """Tier 1 of a pretrained network: a linear classifier on its features, fine-tuned if time allows."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from .features import features_of, seconds_per_image
 from .linear_head import LinearHead, fit_linear_head
 from .recipe import CHECKED, TUNING_BATCH, fine_tuning_job
 from .run import TrainingRun
-from .tier_1_time import MIN_PASSES, most_time, time_share
+from .tier_1_time import KEPT, MIN_PASSES, most_time, time_share
 from .time_budget import MIN_STEPS
 from .training_data import TrainingData
 
@@ -52,14 +54,15 @@ class PretrainedTier1:
 
     def share(self, both: float, shortest: float, fewest: float) -> float:
         """Time of all features, and of fine-tuning if there is time for enough of it and images to judge it by."""
-        before = shortest + self._checking(shortest)
-        enough, most = (
-            before + STEP_COST * shortest * self._n_steps(passes) * TUNING_BATCH / len(self.data.photos)
-            for passes in (MIN_PASSES, MOST_PASSES)
-        )
+        enough = self._fine_tuned_in(shortest, MIN_PASSES)
         if enough > most_time(both, fewest) or len(self.data.fit_on) < FEWEST:
             return shortest
-        return min(time_share(both, enough, fewest), most)
+        return min(time_share(both, enough, fewest), self._fine_tuned_in(shortest, MOST_PASSES))
+
+    def _fine_tuned_in(self, shortest: float, passes: int) -> float:
+        """Seconds of all features, of so many passes of fine-tuning and of its checks."""
+        steps = STEP_COST * shortest * self._n_steps(passes) * TUNING_BATCH / len(self.data.photos)
+        return shortest + self._checking(shortest) + steps
 
     def _n_steps(self, passes: int) -> int:
         """Steps of so many passes over the images, at least `MIN_STEPS`."""
@@ -78,7 +81,10 @@ class PretrainedTier1:
         run.write()  # counts the seconds that this took
         shortest = run.log["plan"]["shortest"]
         left = seconds - run.log["seconds"]["tier_1"] - self._checking(shortest)
-        if seconds <= shortest or run.log.get("fine_tuning", {}).get("failed"):
+        if seconds <= shortest:
+            run.log["fine_tuning"] = {"kept": False, "sentence": self._why_not(run.log["plan"])}
+            return
+        if run.log.get("fine_tuning", {}).get("failed"):
             return
         if left > 0 or "proposer" in run.log["n_steps"]:
             try:
@@ -90,6 +96,15 @@ class PretrainedTier1:
                 run.log["losses"].pop("proposer", None)  # those of a network that is not in the result
                 sentence = f"Fine-tuning tier 1 failed: {error}. The linear classifier on frozen features is kept."
                 run.log["fine_tuning"] = {"kept": False, "failed": True, "sentence": sentence}
+
+    def _why_not(self, plan: Mapping[str, Any]) -> str:
+        """Sentence on why there is no fine-tuning, and what would change that."""
+        n = len(self.data.fit_on)
+        if n < FEWEST:
+            return f"Tier 1 is not fine-tuned: {n} held-out images do not tell whether that helps; it takes {FEWEST}."
+        both = self._fine_tuned_in(plan["shortest"], MIN_PASSES) / (1 - KEPT)
+        minutes = math.ceil((plan["reading"] + plan["finishing"] + both) / 60)
+        return f"Tier 1 is not fine-tuned, for which there would have to be about {minutes} minutes here."
 
     def _use(self, head: LinearHead) -> None:
         """Make the network with this classifier the result, as long as nothing is better."""

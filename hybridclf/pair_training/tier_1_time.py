@@ -2,7 +2,7 @@
 
 from .recipe import PROPOSER_SHARE
 
-__all__ = ["MIN_PASSES", "most_time", "time_share"]
+__all__ = ["KEPT", "MIN_PASSES", "most_time", "time_share"]
 
 MIN_PASSES = 4
 """Fewest passes over the images that are worth a new network's time.

@@ -271,3 +271,12 @@ def test_the_minutes_that_are_said_to_be_needed_leave_tier_2_its_steps(monkeypat
         short = plan(25.2)
         assert short.tier_1 == pytest.approx(1350) and "leave tier 2 16" in short.too_short
         assert 25.8 < short.needed < 25.9 and plan(short.needed + 1e-3).too_short == ""
+
+
+@pytest.mark.usefixtures("plain")
+def test_the_minutes_that_fine_tuning_needs_are_said() -> None:
+    plan = {"shortest": 100.0, "reading": 30.0, "finishing": 60.0}
+    # 1,350 seconds of tier 1 are nine tenths of 1,500
+    assert "about 27 minutes here" in of(1000, 100)._why_not(plan)
+    assert of(1000, 100).share(27 * 60 - 90, 100.0, 1000.0) > 100
+    assert "19 held-out images do not tell whether that helps; it takes 20." in of(1000, 19)._why_not(plan)

@@ -1,4 +1,4 @@
-"""Fine-tuning of a pretrained tier 1 against the linear classifier on its features (an hour and a half per set):
+"""Fine-tuning of a pretrained tier 1 against the linear classifier on its features (about an hour per set):
 
     python benchmarks/fine_tuning.py DATA WORK --proposer SPEC [--sets NAME …] [--minutes 45] [--images 2000]
 

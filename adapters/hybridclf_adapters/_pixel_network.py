@@ -17,7 +17,6 @@ class PixelNetwork(nn.Module):
     """Network of RGB images in [0, 255], which it stretches to its size and standardises.
 
     It stays in evaluation when it is trained: statistics of batch normalisation are fixed and nothing is dropped out.
-    A few passes over a few images would make them worse.
 
     Parameters
     ----------

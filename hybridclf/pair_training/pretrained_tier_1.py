@@ -29,7 +29,7 @@ STEP_COST = 3.3
 """Time of an image in a step of fine-tuning, as a multiple of the time of its features, on one core."""
 
 TUNING_CHECKS = 4
-"""Checks of the held-out loss in fine-tuning; nothing is gained before the cooldown."""
+"""Checks of the held-out loss in fine-tuning, each of which takes as long as so many features."""
 
 
 class PretrainedTier1:

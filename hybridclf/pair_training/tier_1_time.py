@@ -8,7 +8,7 @@ MIN_PASSES = 4
 """Fewest passes over the images that are worth a new network's time.
 
 On 45,000 images of CIFAR-10 it was right for 75 % after four passes, in three minutes, and for 66 % after one minute.
-A pretrained network has gained by as many, and by one or two it has lost.
+A pretrained network has gained by as many, and by one or two it has not.
 """
 
 KEPT = 0.1

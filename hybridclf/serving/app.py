@@ -33,7 +33,7 @@ from .quota import Quota
 from .reloading import POLL
 from .request_log import RequestLog, costs, note
 from .schemas import ClassifyRequest, ClassifyResponse, RankedText, RankedTexts, RerankRequest, RerankResponse
-from .service import Service
+from .service import Service, service_of
 
 __all__ = ["create_app"]
 
@@ -71,6 +71,7 @@ def create_app(
     Returns
     -------
     FastAPI
+        Mounted in another application, whose lifespan must run this one's: see the guide, "Serving".
 
     Raises
     ------
@@ -153,7 +154,7 @@ _Answerer = Callable[[Request, Service, Hold], Awaitable[tuple[BaseModel, bool]]
 async def _respond(request: Request, endpoint: str, answer: _Answerer) -> Response:
     """Answer one request, or refuse it, and count its outcome and time."""
     began = monotonic()
-    service: Service = request.app.state.service
+    service = service_of(request.app)
     try:
         client = client_of(request)  # before anything else, so that strangers cost nothing
         note(request.scope, client=client)
@@ -304,5 +305,5 @@ def _refusal_response(refusal: Refusal) -> Response:
 async def _refuse(request: Request, error: Exception) -> Response:
     """Refuse what no endpoint has answered: an unknown path or method, or no key."""
     refusal = as_refusal(error)
-    request.app.state.service.metrics.requests.labels("other", refusal.outcome).inc()
+    service_of(request.app).metrics.requests.labels("other", refusal.outcome).inc()
     return _refusal_response(refusal)

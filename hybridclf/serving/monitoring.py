@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
 from .docs_page import docs_page
-from .service import Service
+from .service import service_of
 
 __all__ = ["descriptions", "probes"]
 
@@ -23,8 +23,8 @@ descriptions = APIRouter()
 @probes.head("/health", include_in_schema=False)
 async def healthz(request: Request) -> Response:
     """Tell whether the process works; one must be restarted if threads have died or hang, or if all fails for long."""
-    state = request.app.state
-    alive = state.service.alive and not any(service.stuck for service in state.services)
+    services = request.app.state.services
+    alive = service_of(request.app).alive and not any(service.stuck for service in services)
     return JSONResponse({"status": "ok" if alive else "stuck"}, 200 if alive else 503)
 
 
@@ -33,15 +33,15 @@ async def healthz(request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """Tell whether to send requests: the model is loaded and warm, batches succeed in time, and nothing is draining."""
     # load balancers stop sending at the first failing check, while /healthz keeps the process alive
-    ready = request.app.state.service.ready
+    ready = service_of(request.app).ready
     return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
 
 
 @descriptions.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Metrics for Prometheus."""
-    service: Service = request.app.state.service
-    return Response(service.metrics.text(), media_type=service.metrics.content_type)
+    metrics = service_of(request.app).metrics
+    return Response(metrics.text(), media_type=metrics.content_type)
 
 
 @descriptions.get("/openapi.json", include_in_schema=False)

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from ..estimator import HybridClassifier
 from ..fitting.outliers import novelty_test
-from .service import Service
+from .service import Service, service_of
 
 __all__ = ["reload_model"]
 
@@ -47,7 +47,7 @@ def _reload(app: FastAPI, load: Callable[[], HybridClassifier]) -> None:
     app.state.started.wait()
     # one at a time: a signal that comes meanwhile may mean a newer model, so it waits
     with app.state.reloading:
-        old: Service = app.state.service
+        old = service_of(app)
         try:
             new = _warm_service(load(), old)
         except Exception as error:
@@ -77,7 +77,7 @@ def _warm_service(clf: HybridClassifier, old: Service) -> Service:
 
 async def _swap(app: FastAPI, new: Service) -> None:
     """Put the new service in place, on the event loop, where no request is about to use the old one."""
-    old: Service = app.state.service
+    old = service_of(app)
     new.gate.draining = old.gate.draining
     app.state.service = new
     app.state.services.append(new)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from starlette.applications import Starlette
 
 from ..data.arrays import Items
 from ..data.decoders import Decoders, is_quick
@@ -33,7 +34,7 @@ from .limits import UNREADY, Limits
 from .prometheus import ServerMetrics
 from .questions import Answer, HandedIn, Question
 
-__all__ = ["Service"]
+__all__ = ["Service", "service_of"]
 
 QUICK_THREADS = 2
 """Threads for small images."""
@@ -289,6 +290,23 @@ class Service:
     def _prior(self, log_prior: np.ndarray) -> np.ndarray:
         """Compute tier 1's probabilities `[L]` at the fusion's temperature."""
         return self.clf.fusion_.prior(np.maximum(log_prior, LOG_ZERO)[None])[0]
+
+
+def service_of(app: Starlette) -> Service:
+    """Service of an application that has started.
+
+    Raises
+    ------
+    ClosedError
+        If it has not.
+    """
+    service: Service | None = getattr(app.state, "service", None)
+    if service is None:
+        raise ClosedError(
+            "the server has not started: an application that it is mounted in must run its lifespan, in its own: "
+            "async with served.router.lifespan_context(served), where served is what create_app made"
+        )
+    return service
 
 
 def _take_out(job: "Future[Any]") -> None:

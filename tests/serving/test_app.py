@@ -4,7 +4,8 @@ import json
 import re
 import signal
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import replace
 from io import BytesIO
@@ -14,12 +15,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
 from hybridclf import HybridClassifier
 from hybridclf.data.image_files import as_item, read_image
-from hybridclf.errors import InvalidInputError
+from hybridclf.errors import ClosedError, InvalidInputError
 from hybridclf.live import fault_isolation
 from hybridclf.live.fault_isolation import FAILING
 from hybridclf.serving import Limits, create_app, service
@@ -508,3 +510,31 @@ def test_the_documented_examples_work(client: httpx.Client) -> None:
 def test_sighup_without_keys_changes_nothing(server: Server, client: httpx.Client) -> None:
     server.process.send_signal(signal.SIGHUP)
     ask(client, query=uri(picture(3)), documents=["8", "3"])
+
+
+# --- mounted in another application -----------------------------------------------------------------------------------
+
+
+def test_a_mounted_server_needs_its_lifespan(clf: HybridClassifier) -> None:
+    served, outer = create_app(clf), FastAPI()
+    outer.mount("/clf", served)
+    with TestClient(outer) as client, pytest.raises(ClosedError, match="must run its lifespan, in its own: async with"):
+        client.get("/clf/readyz")
+
+
+def test_a_mounted_server_answers(clf: HybridClassifier) -> None:
+    served = create_app(clf)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with served.router.lifespan_context(served):
+            yield
+
+    outer = FastAPI(lifespan=lifespan)
+    outer.mount("/clf", served)
+    with TestClient(outer) as client:
+        assert client.get("/clf/readyz").status_code == 200
+        found = client.post("/clf/v1/classify", files={"image": picture(0)}).json()
+        assert found["results"][0]["label"] == clf.predict(item(clf, 0)[None])[0]
+        assert client.get("/clf/openapi.json").json()["servers"] == [{"url": "/clf"}]
+    assert not served.state.service.alive

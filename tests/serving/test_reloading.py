@@ -111,7 +111,9 @@ def test_what_is_under_way_is_answered_by_the_old_model_and_new_requests_by_the_
 def test_an_old_model_that_hangs_stays_in_sight_and_stops_no_later_reload(
     app: FastAPI, http: TestClient, held: Held, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    threads = [reloaded(app)]
+    threads, until = [reloaded(app)], monotonic() + PATIENCE
+    while not caplog.text and monotonic() < until:  # said a moment after the new model is in place
+        sleep(0.01)
     assert "requests that the one before still answers: 1" in caplog.text
     threads.append(reloaded(app))
     threads[1].join(PATIENCE)

@@ -248,7 +248,7 @@ class Service:
             question.hold.reserve(bytes_of(item))
         log_prior, candidates = self._proposed(question, item)
         try:
-            novelty, evaluations = self._novelty(item) if question.may_reject else (None, 0)
+            novelty, evaluations = self._novelty(item, log_prior[None]) if question.may_reject else (None, 0)
         except InvalidInputError:
             raise
         except Exception as error:  # as if tier 2 had failed, which asks the same denoiser
@@ -273,12 +273,15 @@ class Service:
         log_prior = self.labels.log_prior(question.labels, item)
         return log_prior, self.clf._shortlist(self._prior(log_prior)[None])[0]
 
-    def _novelty(self, item: Any) -> tuple[float | None, int]:
-        """P-value that an image is one of the model's classes, and its cost in evaluations; None if it rejects none."""
+    def _novelty(self, item: Any, log_prior: np.ndarray | None = None) -> tuple[float | None, int]:
+        """P-value that an image is one of the model's classes, and its cost in evaluations; None if it rejects none.
+
+        The candidates among many classes follow from tier 1's log-probabilities `[1, C]`.
+        """
         if self.clf.reject is None:
             return None, 0
         try:
-            p_values, costs = self.clf._p_values(Items.of_one(item))
+            p_values, costs = self.clf._p_values(Items.of_one(item), log_prior)
         except InvalidInputError:  # of the image, not the denoiser
             raise
         except Exception:

@@ -16,6 +16,7 @@ from ..models import LateUNet
 from ..ports import FineTunable
 from ..reranking.fusion import Fusion
 from ..training.augmentation import add_noise, distort, shift_and_mirror
+from ..training.depthwise import depthwise_in_float32
 from ..training.losses import denoising_loss
 from ..training.trainer import Trainer, TrainerConfig, check_finite
 from .training_data import TrainingData
@@ -150,7 +151,9 @@ def fine_tuning_job(data: TrainingData, tunable: FineTunable) -> Job:
         return float(log_loss(y, Fusion().tempered(log_prior, y).prior(log_prior), labels=range(len(data.classes))))
 
     network = tunable.network.to(data.device)
-    if data.device.type != "cpu":  # where it is no faster, and oneDNN crashes on RepVGG's first layer (torch 2.15)
+    if data.device.type == "cpu":
+        depthwise_in_float32(network)
+    else:  # on a CPU it is no faster for the other layers, and oneDNN crashes on RepVGG's first one (torch 2.15)
         network = network.to(memory_format=torch.channels_last)
     images = torch.from_numpy(data.photos).to(data.device)
     config = TrainerConfig(

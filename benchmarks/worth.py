@@ -1,18 +1,19 @@
 """Worth of a generative second tier on real images, beside all that one would use instead:
 
-    python benchmarks/worth.py DATA WORK [--sets NAME …] [--minutes 6] [--pretrained SPEC] [--few N …] [--tail]
-        [--corrupted] [--images 1000]
+    python benchmarks/worth.py DATA WORK [--sets NAME …] [--minutes 6] [--pretrained SPEC] [--from MODEL]
+        [--few N …] [--tail] [--corrupted] [--images 1000]
 
 DATA holds NAME-train.parquet and NAME-test.parquet, in the layout of a Hugging Face image dataset. Further files
 NAME-test*.parquet, and test files of the same classes that have no training images, are shifted data: rows of their
-own. WORK keeps all models and answers; an interrupted run goes on there, with the same minutes and network.
+own. WORK keeps all models and answers; an interrupted run goes on there, with the same minutes, network and start.
 
-For every training set `hybridclf train` makes a pair in the minutes given, its tier 1 from nothing; the rival is a
-second network of tier 1's kind that trains for tier 2's time. It is asked where tier 1's calibrated probability is
-below 0.95, whether the hybrid asks tier 2 there or not. With `--pretrained`, a linear classifier on a pretrained
-network's features, fine-tuned if the minutes allow, stands beside them, and a pair behind it. Tier 2 alone has 16
-trials. Every method answers for the same images, at most `--images` of a test set; they are corrupted in the largest
-size that a method takes.
+For every training set `hybridclf train` makes a pair in the minutes given, from nothing or the weights of a pair in
+`--from`; the rival is a second network of tier 1's kind that trains for tier 2's time (with `--from` from the same
+weights, so that the order of its images alone differs). It is asked where tier 1's
+calibrated probability is below 0.95, whether the hybrid asks tier 2 there or not. With `--pretrained`, a linear
+classifier on a pretrained network's features, fine-tuned if the minutes allow, stands beside them, and a pair behind
+it. Tier 2 alone has 16 trials. Every method answers for the same images, at most `--images` of a test set; they are
+corrupted in the largest size that a method takes.
 
 Writes `benchmarks/results/worth.json` and `worth.png`, prints a table.
 """
@@ -56,6 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sets", nargs="+", metavar="NAME", help="default: all with labelled training images")
     parser.add_argument("--minutes", type=float, default=6.0, help="of each pair")
     parser.add_argument("--pretrained", metavar="SPEC", help="network with features, such as timm:local-dir:FOLDER")
+    parser.add_argument("--from", dest="start_from", metavar="MODEL", help="such as cifar10")
     parser.add_argument("--few", type=int, nargs="+", default=[], metavar="N", help="rows of N training images a class")
     parser.add_argument("--tail", action="store_true", help="rows of training sets with a long tail")
     parser.add_argument("--corrupted", action="store_true", help="rows of corrupted test images")
@@ -70,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
     for row in tqdm(find_rows(args.data, args.work, args.sets, args.few, extra), desc="rows", unit="row"):
         folder = args.work / row.training.replace(", ", "-").replace(" ", "-")
         if contenders is None or contenders.folder != folder:
-            contenders = Contenders(row, folder, args.minutes, args.pretrained)
+            contenders = Contenders(row, folder, args.minutes, args.pretrained, args.start_from)
         asked = questions(row, contenders.side, args.images, contenders.pair.classes_, contenders.photo_side)
         found[row.name] = {"kind": row.kind} | summary(answered(row, contenders, asked), asked)
         if row.training not in costs:

@@ -350,8 +350,8 @@ class Trainable(Protocol):
 
     network: nn.Module
 
-    def load(self, folder: Path) -> None:
-        """Load the weights that `save` wrote into a folder.
+    def load(self, folder: Path, same_classes: bool = True) -> None:
+        """Load the weights that `save` wrote into a folder; of a network for other classes, all but the last layer's.
 
         Raises
         ------

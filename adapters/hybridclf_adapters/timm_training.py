@@ -113,8 +113,8 @@ class TimmTrainable:
             last.whiten(images)
             last.mirrored = self.arguments["mirrored"] = mirrored
 
-    def load(self, folder: Path) -> None:
-        """Load the weights that `save` wrote into a folder.
+    def load(self, folder: Path, same_classes: bool = True) -> None:
+        """Load the weights that `save` wrote into a folder; of a network for other classes, all but the last layer's.
 
         Raises
         ------
@@ -123,11 +123,15 @@ class TimmTrainable:
         RuntimeError
             If they belong to another network.
         """
-        *_, last = self.network.children()
+        last: Any = self.network[-1]
         try:
-            last.load_state_dict(load_file(folder / "model.safetensors"))
+            weights = load_file(folder / "model.safetensors")
         except SafetensorError as error:
             raise OSError(f"{folder / 'model.safetensors'} is damaged: {error}") from error
+        if not same_classes:
+            layer = f"{last.pretrained_cfg['classifier']}."
+            weights |= {name: value for name, value in last.state_dict().items() if name.startswith(layer)}
+        last.load_state_dict(weights)
 
     def save(self, network: nn.Module, folder: Path) -> str:
         """Write a trained copy of the network into a folder in timm's format, its parameters in half precision.

@@ -1,7 +1,7 @@
 """Contenders of a training set, each trained once and kept in a folder: a pair, its rival, a pair behind features."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +13,12 @@ from timing import flops
 from hybridclf import HybridClassifier, train_pair
 from hybridclf.data.datasets import load_labelled
 from hybridclf.devices import as_device
+from hybridclf.pair_training.networks import PROPOSERS
 from hybridclf.pair_training.settings import stored_settings
+from hybridclf.pair_training.start_from import Start
 from hybridclf.pair_training.tier_1 import NEW
 from hybridclf.pair_training.training_data import TrainingData
+from hybridclf.pretrained.catalog import model_folder
 from hybridclf.proposer import aligned_log_proba
 from hybridclf.reranking.allocation import FixedTrials
 from hybridclf.reranking.fusion import Fusion
@@ -49,16 +52,19 @@ class Contenders:
         Time of each pair.
     pretrained : str or None
         Spec string of a pretrained network with features, for a second pair.
+    start_from : str or None
+        Pair whose weights all pairs, and the rival, start from.
     """
 
     row: Row
     folder: Path
     minutes: float
     pretrained: str | None
+    start_from: str | None = None
 
     @cached_property
     def pair(self) -> HybridClassifier:
-        """The pair with a tier 1 from scratch."""
+        """The pair with a new tier 1."""
         return self._trained("pair", None)
 
     @cached_property
@@ -72,8 +78,13 @@ class Contenders:
         log = self.log("pair")
         settings = stored_settings(log)
         images = load_labelled(self.row.train, log["settings"]["side"], True, settings.group)
-        data = TrainingData.of(images, as_device("auto"), True, settings)
-        network = trained(data, self.folder / "rival", log["seconds"]["tier_2"])
+        specs: Sequence[str] = PROPOSERS
+        more: dict[str, Any] = {}
+        if settings.start_from is not None:
+            start = Start.of(Path(settings.start_from), images.classes, settings.image_size)
+            specs, more = (settings.proposer,), {"seen": start.seen, "start": start}
+        data = TrainingData.of(images, as_device("auto"), True, settings, **more)
+        network = trained(data, self.folder / "rival", log["seconds"]["tier_2"], specs)
         held_out, labels = data.some_held_out(data.fit_on[: log["usage"]["n_fusion"]])
         first, second = (self._log_proba(p, held_out) for p in (self.pair.proposer_, network))
         return network, Cascade(first, second, np.searchsorted(self.pair.classes_, labels))
@@ -138,11 +149,12 @@ class Contenders:
 
     def _trained(self, name: str, proposer: str | None) -> HybridClassifier:
         out = self.folder / name
-        if (out / "model.json").exists():
+        resume = (out / "training" / "log.json").exists()
+        if resume:
             self._check_same(name, proposer)
-        else:
+        if not (out / "model.json").exists():
             settings = {"minutes": self.minutes, "proposer": proposer or NEW, "group": self.row.group}
-            resume = (out / "training" / "log.json").exists()
+            settings |= {"start_from": self.start_from}
             train_pair(self.row.train, out, resume=resume, progress=True, **settings)
         return HybridClassifier.load(out).set_params(verbose=True)
 
@@ -152,10 +164,11 @@ class Contenders:
         Raises
         ------
         SystemExit
-            If it had other minutes, or stands behind another network.
+            If it had other minutes or another start, or stands behind another network.
         """
         settings = stored_settings(self.log(name))
-        asked = {"minutes": self.minutes} | ({"proposer": proposer} if proposer else {})
+        start_from = self.start_from and str(model_folder(self.start_from).resolve())
+        asked = {"minutes": self.minutes, "start_from": start_from} | ({"proposer": proposer} if proposer else {})
         other = [f"{k} {was}, not {v}" for k, v in asked.items() if (was := getattr(settings, k)) != v]
         if other:
             raise SystemExit(

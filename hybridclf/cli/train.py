@@ -46,7 +46,7 @@ def train(
         ),
     ] = None,
     start_from: Annotated[
-        str | None, typer.Option("--from", metavar="MODEL", help="Pair for the same classes to go on from.")
+        str | None, typer.Option("--from", metavar="MODEL", help="Pair whose weights to start from, such as cifar10.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in OUT.")] = False,
     wrong_class_weight: Annotated[

@@ -11,8 +11,9 @@ from ..ports import FeatureModel
 from ..utils.progress import progress_bar
 from .features import features_of, seconds_per_image
 from .linear_head import fit_linear_head
-from .networks import PROPOSERS, new_trainable
+from .networks import new_trainable
 from .recipe import proposer_job
+from .tier_1 import NEW, choose
 from .timing import steps_in
 from .training_data import TrainingData
 
@@ -121,8 +122,12 @@ def _by_features(
 
 
 def _by_new_network(data: TrainingData, asked: np.ndarray, seconds: float, progress: bool) -> tuple[np.ndarray, int]:
-    """Class numbers `[m]` of held-out images by the smallest new network, trained on all images, and its steps."""
-    network = new_trainable(data, PROPOSERS[0]).network
+    """Class numbers `[m]` of held-out images by a new network, trained on all images, and its steps.
+
+    It is the smallest, or that of the pair to start from.
+    """
+    spec = choose(NEW, 0, "", None if data.start is None else data.start.proposer).specs[0]
+    network = new_trainable(data, spec).network
     trainer = proposer_job(replace(data, compiles=False), network).trainer
     trainer.n_steps = steps_in(trainer, seconds)
     with progress_bar(total=trainer.n_steps, desc="try a new network", unit="step", show=progress) as bar:

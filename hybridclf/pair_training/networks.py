@@ -9,9 +9,10 @@ from .. import plugins
 from ..models import LateUNet
 from ..models.factory import build
 from ..ports import Trainable
+from .start_from import Start
 from .training_data import TrainingData
 
-__all__ = ["new_trainable", "new_unet", "same_unet"]
+__all__ = ["new_trainable", "new_unet", "same_unet", "started_unet"]
 
 PROPOSERS = ("timm:convnet16", "timm:convnet32", "timm:convnet64")
 """Networks of tier 1 from the smallest on, as spec strings of the entry-point group `hybridclf.trainables`."""
@@ -37,9 +38,12 @@ Two take 1.6 times the FLOPs of one, and a CPU sees few images in an hour as it 
 GRID = 16
 """Patches per side of an image, which decides the U-Net's patch size."""
 
+CLASS_TABLE = "modulation.table.weight"
+"""Name of the U-Net's weights by class."""
+
 
 def new_trainable(data: TrainingData, spec: str) -> Trainable:
-    """Make a new classifier for these images; the seed decides its weights."""
+    """Make a new classifier for these images; the seed decides its weights, or the pair to start from has them."""
     # adapters draw from torch's global generator, which is restored afterwards
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(data.settings.seed)
@@ -54,6 +58,8 @@ def new_trainable(data: TrainingData, spec: str) -> Trainable:
         if hasattr(made, "prepare"):
             some = data.pixels[:: max(1, len(data.pixels) // PREPARED_ON)]  # of every class, in whatever order
             made.prepare(data.encode(some).cpu(), data.mirror)
+    if data.start is not None and data.start.proposer == spec:
+        data.start.load_proposer(made)
     return made
 
 
@@ -69,6 +75,17 @@ def new_unet(data: TrainingData, width: int) -> LateUNet:
         "depth": DEPTH.get(data.device.type, 1),
     }
     return same_unet(data, config | UNET)
+
+
+def started_unet(data: TrainingData, start: Start) -> LateUNet:
+    """Make a U-Net of the size and with the weights of the pair to start from, but for a new table of other classes."""
+    earlier = start.denoiser()
+    network = same_unet(data, earlier.config | {"n_classes": len(data.classes)})
+    weights = earlier.state_dict()
+    if not start.same_classes:
+        weights[CLASS_TABLE] = network.state_dict()[CLASS_TABLE]
+    network.load_state_dict(weights)
+    return network
 
 
 def same_unet(data: TrainingData, config: Mapping[str, Any]) -> LateUNet:

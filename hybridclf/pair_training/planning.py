@@ -9,7 +9,7 @@ from torch import nn
 from ..models import LateUNet
 from ..ports import Trainable
 from ..training.trainer import Trainer
-from .networks import WIDTHS, new_trainable, new_unet
+from .networks import WIDTHS, new_trainable, new_unet, started_unet
 from .recipe import CHECKED, Job, denoiser_job, proposer_job
 from .run import LOG_EVERY, TrainingRun
 from .tier_1 import Tier1
@@ -58,7 +58,9 @@ def new_proposer(specs: Sequence[str], data: TrainingData, seconds: float) -> tu
 
 
 def new_denoiser(data: TrainingData, seconds: float) -> LateUNet:
-    """Make the widest new U-Net that so many seconds of training allow."""
+    """Make the U-Net of the pair to start from, or the widest new one that so many seconds of training allow."""
+    if data.start is not None:
+        return started_unet(data, data.start)
     return _largest(
         (new_unet(data, width) for width in WIDTHS),
         lambda network: denoiser_job(_uncompiled(data), network).trainer,

@@ -32,8 +32,8 @@ class PairSettings:
     seed : int
         Seed of all random choices, in [0, 2**32).
     start_from : str or None
-        Pair whose weights to start from, trained here for the same classes: a folder, or the name of an embedded model.
-        None: random weights.
+        Pair whose weights new networks start from: the folder of one trained here, or the name of an embedded model. If
+        its classes are others, the weights by class are random. None: all weights are random.
     group : str or None
         Parquet column of groups that are held out together, such as the film that a frame is from. None: "group", if
         there is one.

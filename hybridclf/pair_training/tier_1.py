@@ -90,7 +90,7 @@ class Chosen(NamedTuple):
         return int(self.model.feature_side) if isinstance(self.model, FeatureModel) else 0
 
 
-def choose(spec: str, side: int, device: str) -> Chosen:
+def choose(spec: str, side: int, device: str, start: str | None = None) -> Chosen:
     """Load what tier 1 is made of.
 
     Parameters
@@ -102,6 +102,8 @@ def choose(spec: str, side: int, device: str) -> Chosen:
         Typical side in pixels of the images; 0 for digits.
     device : str
         Device of a network.
+    start : str, optional
+        Spec string of tier 1 of the pair to start from; a new network is of its kind, unless another is asked for.
 
     Raises
     ------
@@ -111,9 +113,9 @@ def choose(spec: str, side: int, device: str) -> Chosen:
         If it is loaded and cannot be fitted to new classes.
     """
     if spec in FROM_SCRATCH:
-        return Chosen(PROPOSERS if spec == NEW else (spec,), None, "tier 1 is a small network, trained from scratch")
+        return _new(spec, start, "")
     if spec == AUTO:
-        return _automatic(side, device)
+        return _automatic(side, device, start)
     model = plugins.offer("proposer", spec, {"device": device, "features_only": True})
     if not isinstance(model, FeatureModel) and is_trained(model):
         raise InvalidInputError(
@@ -128,16 +130,22 @@ def choose(spec: str, side: int, device: str) -> Chosen:
     return Chosen((spec,), model, f"tier 1 is scikit-learn's {spec}")
 
 
-def _automatic(side: int, device: str) -> Chosen:
+def _automatic(side: int, device: str, start: str | None) -> Chosen:
     """Choose a pretrained network if the images are large enough for it and it can be had."""
     if side < SMALLEST:
-        why = f"images of {side} pixels" if side else "digits are no photographs"
-        return Chosen(PROPOSERS, None, f"tier 1 is a small network, trained from scratch: {why}")
+        return _new(NEW, start, f": images of {side} pixels" if side else ": digits are no photographs")
     try:
         return choose(PRETRAINED, side, device)
     except HybridClfError as error:
-        why = f"no pretrained one can be had ({error})"
-        return Chosen(PROPOSERS, None, f"tier 1 is a small network, trained from scratch: {why}")
+        return _new(NEW, start, f": no pretrained one can be had ({error})")
+
+
+def _new(spec: str, start: str | None, why: str) -> Chosen:
+    """Choose a small network: that of the pair to start from, if no other was asked for, or one from scratch."""
+    if start is not None and start in FROM_SCRATCH and spec in (NEW, start):
+        return Chosen((start,), None, f"tier 1 is a small network that starts from an earlier pair's{why}")
+    specs = PROPOSERS if spec == NEW else (spec,)
+    return Chosen(specs, None, f"tier 1 is a small network, trained from scratch{why}")
 
 
 class NetworkTier1:

@@ -14,6 +14,7 @@ import torch
 from ..data import duplicates, holding_out
 from ..data.datasets import DIGITS, LabelledImages, largest_multiple, load_labelled, typical_side
 from ..data.holding_out import digests, pack, unpack
+from ..data.listing import list_labelled
 from ..denoising import objectives, weighting
 from ..devices import as_device, has_bf16
 from ..errors import InvalidInputError, TrainingError
@@ -32,7 +33,7 @@ from .planning import new_denoiser, new_proposer, plan_time
 from .recipe import DENOISER_SHARE, PATIENCE, PROPOSER_SHARE, Job, denoiser_job, proposer_job, worth_compiling
 from .run import TrainingRun
 from .settings import PairSettings, stored_settings
-from .start_from import earlier_settings, seen_images, take_over, trained_on
+from .start_from import Start, trained_on
 from .tier_1 import AUTO, NEW, Chosen, NetworkTier1, Tier1, choose, fitted_tier_1
 from .time_budget import TimeBudget, TimePlan
 from .training_data import TrainingData
@@ -57,7 +58,8 @@ def train_pair(
 
     Some images are held out for the fusion and for measuring the result. Copies of one picture (re-encoded, resized,
     slightly noisy, mirrored) and images of one `group` are held out together. The pictures and the seed decide the
-    choice; other images, file names and order do not. Training images of the pair in `start_from` are never held out.
+    choice; other images, file names and order do not. Training images of the pair in `start_from` are never held out,
+    if their pixels are those that it saw.
 
     Images are decoded once, or twice where "auto" finds a new network better than a pretrained one, and kept in
     memory, at most 4 GiB of them. In training they are shifted by up to an eighth of a side, rotated and scaled
@@ -108,7 +110,7 @@ def train_pair(
     with budget.spending("reading") if run is None else nullcontext():
         read = _prepared(source, chosen, where, run, budget, progress)
         budget.count()  # the networks are as large as the time that is left allows
-        tiers = _make_tiers(read, chosen.start_from, budget, run)
+        tiers = _make_tiers(read, budget, run)
     data, second = tiers.data, tiers.jobs[0]
     network: Any = second.trainer.network
     values = (where.type, has_bf16(where), data.compiles, read.digest, network.config, data.photos.shape[1])
@@ -116,9 +118,11 @@ def train_pair(
     plan = plan_time(budget, data, tiers.tier_1, second) if run is None else TimePlan.from_dict(run.log["plan"])
     if progress:
         planned = f"{plan}" if run is None else f"Going on with the training in {out}; at its start: {plan}"
-        print(*filter(None, (read.tier_1.note, planned, plan.too_short, plan.too_few)), sep="\n", file=sys.stderr)
+        chosen_as = read.tier_1.note if run is None else run.log.get("tier_1")
+        notes = (chosen_as, data.start and data.start.note, planned, plan.too_short, plan.too_few)
+        print(*filter(None, notes), sep="\n", file=sys.stderr)
     if run is None:  # every check has passed, so that a refused training leaves no folder
-        first = {job.name: job.trainer for job in tiers.jobs if chosen.start_from is not None}
+        first = {job.name: job.trainer for job in tiers.jobs if data.start is not None}
         more = {"seconds": budget.spent, "plan": asdict(plan)}
         run = TrainingRun.start(out, asdict(data.settings) | facts, first, **more, **_provenance(read))
     run.require(facts)
@@ -136,14 +140,14 @@ class _Read(NamedTuple):
     data: TrainingData
     digest: str
     recipe: dict[str, Any]
-    seen: str | None
+    seen: np.ndarray | None
     unreadable: tuple[str, ...]
 
 
 def _provenance(read: _Read) -> dict[str, Any]:
     """Log entries on what decided a training, and on the images that it saw."""
     entries = {"recipe": read.recipe, "tier_1": read.tier_1.note, "trained_on": pack(read.data.digests)}
-    return entries | ({"seen": read.seen} if read.seen else {})
+    return entries | ({"seen": pack(read.seen)} if read.seen is not None else {})
 
 
 def _prepared(
@@ -160,8 +164,8 @@ def _prepared(
     since the result may not be measured on them.
     """
     read = _read(source, settings, device, run, progress)
-    model, chooses = read.tier_1.model, run is None and settings.proposer == AUTO and settings.start_from is None
-    if not chooses or not isinstance(model, FeatureModel):
+    model, start, chooses = read.tier_1.model, read.data.start, run is None and settings.proposer == AUTO
+    if not chooses or not isinstance(model, FeatureModel) or (start is not None and start.same_classes):
         return read
     budget.count()
     found = compare(model, read.data, budget.left, progress)
@@ -184,21 +188,41 @@ def _read(
     progress: bool,
     tried: np.ndarray | None = None,
 ) -> _Read:
-    """Choose tier 1, and read and split the images; those at the positions `tried` are not held out."""
-    tier_1, side = _choose(source, settings, device, run)
-    settings = replace(settings, proposer=tier_1.specs[0])
+    """Choose tier 1, and read and split the images.
+
+    Those at the positions `tried`, and those that the pair to start from saw, are not held out.
+    """
+    start = None
+    if run is None and settings.start_from is not None:
+        classes = list_labelled(source, settings.group).classes
+        start = Start.of(Path(settings.start_from), classes, settings.image_size)
+    tier_1, side = _choose(source, settings, device, run, start)
     images = load_labelled(source, side, progress, settings.group)
     digest, decided = _digest(images), provenance.versions() | provenance.constants(_modules())
     if run is not None:
         run.require({"images": digest})
         run.require_recipe(decided)
-    seen = seen_images(settings, images.classes) if run is None else run.log.get("seen")
+    parts = [] if start is None else [_seen(start, images, source, settings.group)]
+    if run is not None and "seen" in run.log:
+        parts.append(unpack(run.log["seen"]))
     if tried is not None and len(tried):
-        seen = pack(digests(images.pixels[tried]))
+        parts.append(digests(images.pixels[tried]))
+    seen = np.unique(np.concatenate(parts)) if parts else None
+    settings = replace(settings, proposer=tier_1.specs[0])
     compiles = worth_compiling(settings.minutes, device)
-    before = None if seen is None else unpack(seen)
-    data = TrainingData.of(images, device, source != DIGITS, settings, compiles, before)
+    data = TrainingData.of(images, device, source != DIGITS, settings, compiles, seen, start)
     return _Read(tier_1, data, digest, decided, seen, images.unreadable)
+
+
+def _seen(start: Start, images: LabelledImages, source: str | Path, group: str | None) -> np.ndarray:
+    """Digests of the images that the pair to start from saw, in its size and in that of these images.
+
+    Without a class in common there are none to expect, and the images are not read once more.
+    """
+    if start.side == images.pixels.shape[1] or not set(start.classes) & set(images.classes):
+        return start.seen
+    small = load_labelled(source, start.side, group=group)
+    return np.union1d(start.seen, digests(images.pixels[np.isin(digests(small.pixels), start.seen)]))
 
 
 class _Tiers(NamedTuple):
@@ -209,18 +233,14 @@ class _Tiers(NamedTuple):
     jobs: tuple[Job, ...]
 
 
-def _make_tiers(read: _Read, start_from: str | None, budget: TimeBudget, run: TrainingRun | None) -> _Tiers:
-    """Make both tiers: of the run to resume, of the pair to start from, or new ones as large as the time allows."""
+def _make_tiers(read: _Read, budget: TimeBudget, run: TrainingRun | None) -> _Tiers:
+    """Make both tiers: of the run to resume, or new ones, of the pair to start from or as large as the time allows."""
     data, trainable = read.data, None
     if read.tier_1.model is None:
         spec, trainable = new_proposer(read.tier_1.specs, data, PROPOSER_SHARE * budget.left)
         data = replace(data, settings=replace(data.settings, proposer=spec))
-    if run is not None:
-        network = same_unet(data, run.log["settings"]["network"])
-    elif start_from is not None:
-        network = take_over(Path(start_from), data, trainable)
-    else:
-        network = new_denoiser(data, DENOISER_SHARE * budget.left)
+    seconds = DENOISER_SHARE * budget.left
+    network = new_denoiser(data, seconds) if run is None else same_unet(data, run.log["settings"]["network"])
     second = denoiser_job(data, network)
     if trainable is None:
         return _Tiers(data, fitted_tier_1(read.tier_1.model, data), (second,))
@@ -229,19 +249,18 @@ def _make_tiers(read: _Read, start_from: str | None, budget: TimeBudget, run: Tr
 
 
 def _choose(
-    source: str | Path, settings: PairSettings, device: torch.device, run: TrainingRun | None
+    source: str | Path, settings: PairSettings, device: torch.device, run: TrainingRun | None, start: Start | None
 ) -> tuple[Chosen, int]:
     """Choose tier 1, and the side in pixels to read images in: a multiple of tier 2's."""
     if run is not None:
         return choose(settings.proposer, 0, str(device)), run.log["settings"].get("side", settings.image_size)
-    earlier = {} if settings.start_from is None else earlier_settings(Path(settings.start_from))
-    spec = earlier.get("proposer", settings.proposer) if settings.proposer == AUTO else settings.proposer
+    earlier = start if start is not None and start.same_classes else None
+    spec = earlier.proposer if earlier is not None and settings.proposer == AUTO else settings.proposer
     typical = 0 if source == DIGITS else typical_side(source, settings.group)
-    tier_1 = choose(spec, typical, str(device))
+    tier_1 = choose(spec, typical, str(device), None if start is None else start.proposer)
     # images are told apart by their pixels, so what a pair has seen is known in the size that it was read in alone
-    if earlier:
-        same = earlier.get("image_size") == settings.image_size  # else it is refused where its weights are read
-        return tier_1, earlier.get("side", settings.image_size) if same else settings.image_size
+    if earlier is not None:
+        return tier_1, earlier.side
     wanted = min(tier_1.side, typical)
     return tier_1, largest_multiple(source, settings.image_size, wanted, settings.group)
 

@@ -14,6 +14,7 @@ from ..data.holding_out import digests, join_groups, split, spread
 from ..data.overlaps import overlapping
 from ..errors import InvalidInputError
 from .settings import PairSettings
+from .start_from import Start
 
 __all__ = ["TrainingData", "conflicts", "overlaps"]
 
@@ -54,6 +55,8 @@ class TrainingData:
         Networks may be compiled.
     settings : PairSettings
         Settings of the training.
+    start : Start or None
+        Pair whose weights new networks start from.
     conflicts : tuple of str
         Nearly equal pictures under two labels, a sentence each.
     overlaps : tuple of str
@@ -78,6 +81,7 @@ class TrainingData:
     mirror: bool
     compiles: bool
     settings: PairSettings
+    start: Start | None = None
     conflicts: tuple[str, ...] = ()
     overlaps: tuple[str, ...] = ()
 
@@ -90,6 +94,7 @@ class TrainingData:
         settings: PairSettings,
         compiles: bool = False,
         seen: np.ndarray | None = None,
+        start: Start | None = None,
     ) -> "TrainingData":
         """Split images into training and held-out ones, and move them to the device.
 
@@ -107,6 +112,8 @@ class TrainingData:
             Networks may be compiled.
         seen : uint32 array, optional
             Digests of images that an earlier training saw; they are not held out.
+        start : Start, optional
+            Pair whose weights new networks start from.
 
         Raises
         ------
@@ -142,6 +149,7 @@ class TrainingData:
             mirror=mirror,
             compiles=compiles,
             settings=settings,
+            start=start,
             conflicts=conflicts(images, copies),
             overlaps=overlaps(held_out, pixels, names[out], names[kept], settings.seed),
         )

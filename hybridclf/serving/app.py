@@ -71,7 +71,7 @@ def create_app(
     Returns
     -------
     FastAPI
-        Mounted in another application, whose lifespan must run this one's: see the guide, "Serving".
+        If another application mounts it, that one's lifespan must run this one's; the guide to serving shows how.
 
     Raises
     ------

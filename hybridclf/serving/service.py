@@ -306,8 +306,8 @@ def service_of(app: Starlette) -> Service:
     service: Service | None = getattr(app.state, "service", None)
     if service is None:
         raise ClosedError(
-            "the server has not started: an application that it is mounted in must run its lifespan, in its own: "
-            "async with served.router.lifespan_context(served), where served is what create_app made"
+            "the server has not started: what serves it must run its lifespan, as uvicorn does; an application that "
+            "mounts it does that in its own: async with served.router.lifespan_context(served)"
         )
     return service
 

@@ -12,8 +12,9 @@ def depthwise_in_float32(network: nn.Module) -> None:
     """Have a network compute its depthwise convolutions in float32 and channels last, under autocast too.
 
     In bfloat16 the backward pass of those with a stride or of 5x5 pixels takes three to ten times as long (oneDNN of
-    torch 2.15, an AMD EPYC with AVX512-BF16). A step of EfficientNet-Lite0 takes 0.58 times as long this way, one of
-    MobileNetV3 0.53 and one of ConvNeXt 0.95 times.
+    torch 2.15, an AMD EPYC with AVX512-BF16). Forward and backward pass of 16 images of 224 pixels take 0.58 times as
+    long this way with EfficientNet-Lite0, 0.53 with MobileNetV3 and 0.95 with ConvNeXt-Atto; a whole step of training,
+    with all else, 0.75, 0.72 and 0.97 times.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:

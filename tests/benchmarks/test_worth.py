@@ -96,14 +96,15 @@ def test_the_rival_is_asked_where_tier_1_is_unsure() -> None:
 
 
 @pytest.mark.parametrize(
-    ("minutes", "pretrained", "message"),
+    ("minutes", "pretrained", "start_from", "message"),
     [
-        (6.0, None, r"pair was trained with minutes 4\.0, not 6\.0; give these, or another folder than .*/work$"),
-        (4.0, "timm:other", r"features was trained with proposer timm:one, not timm:other; give these"),
+        (6.0, None, None, r"pair was trained with minutes 4\.0, not 6\.0; give these, or another folder than .*/work$"),
+        (4.0, "timm:other", None, r"features was trained with proposer timm:one, not timm:other; give these"),
+        (4.0, None, "cifar10", r"pair was trained with start_from None, not .*cifar10; give these"),
     ],
 )
 def test_pairs_of_other_settings_are_not_used_again(
-    minutes: float, pretrained: str | None, message: str, data: Path, tmp_path: Path
+    minutes: float, pretrained: str | None, start_from: str | None, message: str, data: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "work" / "dots"
     for name, proposer in (("pair", "timm:convnet64"), ("features", "timm:one")):
@@ -112,7 +113,7 @@ def test_pairs_of_other_settings_are_not_used_again(
         log = {"settings": {"minutes": 4.0, "proposer": proposer}}
         (folder / name / "training" / "log.json").write_text(json.dumps(log))
     [row] = find_rows(data, tmp_path, ["dots"], [], set())[:1]
-    contenders = Contenders(row, folder, minutes, pretrained)
+    contenders = Contenders(row, folder, minutes, pretrained, start_from)
     with pytest.raises(SystemExit, match=message):
         _ = contenders.pair if pretrained is None else contenders.behind
 

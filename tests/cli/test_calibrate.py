@@ -22,8 +22,7 @@ from hybridclf.data.image_files import image_paths
 from hybridclf.errors import InvalidInputError
 from hybridclf.evaluating.sample import TrainedOn
 from hybridclf.models import LateConditionedDenoiser
-from hybridclf.pair_training.settings import PairSettings
-from hybridclf.pair_training.start_from import seen_images
+from hybridclf.pair_training.start_from import Start
 
 
 def invoke(*arguments: str | Path) -> Result:
@@ -149,8 +148,8 @@ def test_images_calibrated_on_are_left_out_later(model: Path, data: Path, tmp_pa
     report = json.loads(again.stdout)
     assert report["n_images"] == 30 and "40 images" in report["notes"][0] and "calibrated on them" in report["notes"][0]
     assert len(images_trained_on(tmp_path / "again").known) == 70
-    with pytest.raises(InvalidInputError, match="was calibrated or tuned, and not trained"):
-        seen_images(PairSettings(start_from=str(out), image_size=8), HybridClassifier.load(out).classes_.tolist())
+    with pytest.raises(InvalidInputError, match="or was calibrated or tuned since"):
+        Start.of(out, HybridClassifier.load(out).classes_.tolist(), 8)
     none = invoke("calibrate", data, tmp_path / "none", "--model", tmp_path / "again")
     assert none.exit_code == 2 and "calibrated on all of these images" in none.output
     assert not (tmp_path / "none").exists()

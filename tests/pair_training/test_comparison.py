@@ -16,8 +16,9 @@ from hybridclf.data.datasets import load_labelled
 from hybridclf.data.holding_out import unpack
 from hybridclf.pair_training import comparison, tier_1
 from hybridclf.pair_training.comparison import compare
-from hybridclf.pair_training.networks import PROPOSERS
+from hybridclf.pair_training.networks import PROPOSERS, new_trainable
 from hybridclf.pair_training.settings import PairSettings
+from hybridclf.pair_training.start_from import Start
 from hybridclf.pair_training.training_data import TrainingData
 from hybridclf.training.trainer import Trainer
 from tests.pair_training.squares import SIDE, draw
@@ -65,6 +66,27 @@ def test_a_new_network_is_better_than_features_that_tell_nothing(data: TrainingD
     # a twentieth of the seconds, of 20 images each, a quarter of these held out but 18 at most
     assert "of 18 held-out images a linear classifier on the features of 54 is right for" in found.reason
     assert f"a new network after {STEPS} steps for 100%" in found.reason
+
+
+def test_the_new_network_is_that_of_the_pair_to_start_from(
+    data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[tuple[str, bool]] = []
+
+    def made(some: TrainingData, spec: str) -> Any:
+        found = new_trainable(some, spec)
+        tried.append((spec, bool((found.network[-1].groups[0][0].weight == 0).all())))
+        return found
+
+    earlier = new_trainable(data, "timm:convnet32")
+    torch.nn.init.zeros_(earlier.network[-1].groups[0][0].weight)
+    earlier.save(earlier.network, tmp_path / "proposer")
+    settings = {"proposer": "timm:convnet32", "image_size": 16}
+    start = Start(tmp_path, ["other"], False, settings, np.empty(0, np.uint32))
+    monkeypatch.setattr(comparison, "new_trainable", made)
+    compare(Features(noise=True), replace(data, start=start), 100.0, progress=False)
+    compare(Features(noise=True), data, 100.0, progress=False)
+    assert tried == [("timm:convnet32", True), ("timm:convnet16", False)]
 
 
 def test_features_that_tell_as_much_are_kept(data: TrainingData) -> None:

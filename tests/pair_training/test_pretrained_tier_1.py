@@ -214,6 +214,17 @@ def test_a_training_starts_from_the_pairs_own_network(
     assert torch.equal(stem(tmp_path / "third" / "proposer"), stem(whole / "proposer"))
 
 
+def test_a_training_for_other_classes_may_start_from_its_tier_2(whole: Path, data: Path, tmp_path: Path) -> None:
+    """A new tier 1 then starts from nothing."""
+    other = shutil.copytree(data, tmp_path / "other")
+    (other / "red").rename(other / "ruby")
+    train_pair(other, tmp_path / "out", start_from=whole, **SETTINGS | {"proposer": "timm:convnet16"})
+    assert HybridClassifier.load(tmp_path / "out").classes_.tolist() == ["blue", "green", "ruby"]
+    before, after = (json.loads((f / "training" / "log.json").read_text()) for f in (whole, tmp_path / "out"))
+    assert after["tier_1"] == "tier 1 is a small network, trained from scratch"
+    assert after["before"]["denoiser"] < before["before"]["denoiser"]
+
+
 # --- its share of the time --------------------------------------------------------------------------------------------
 
 

@@ -172,7 +172,11 @@ def test_a_training_may_start_from_a_trained_pair(trained: tuple[Path, Result], 
 
 @pytest.mark.parametrize(
     ("source", "message"),
-    [("nowhere", "no embedded model 'nowhere'"), ("digits", ", not ['blue'"), (".", "no pair to start from")],
+    [
+        ("nowhere", "no embedded model 'nowhere'"),
+        ("digits", "it is no result of hybridclf train"),
+        (".", "no pair to start from"),
+    ],
 )
 def test_what_a_training_cannot_start_from(source: str, message: str, data: Path, tmp_path: Path) -> None:
     result = invoke(data, tmp_path / "out", "--from", source, "--image-size", "8")
@@ -180,15 +184,39 @@ def test_what_a_training_cannot_start_from(source: str, message: str, data: Path
     assert not (tmp_path / "out").exists()
 
 
-def test_a_training_does_not_start_from_a_pair_for_other_classes_or_sizes(
+def test_a_training_may_start_from_a_pair_for_other_classes(
+    trained: tuple[Path, Result], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts better than from nothing; interrupted and resumed without that pair, it comes out the same."""
+    other, source = shutil.copytree(data, tmp_path / "other"), shutil.copytree(trained[0], tmp_path / "source")
+    (other / "red").rename(other / "ruby")
+    result = invoke(other, tmp_path / "out", "--from", source, *MORE)
+    assert result.exit_code == 0, result.output
+    assert f"tier 2 starts from that of {source}, its weights by class are new" in result.stderr
+    before, after = (json.loads((f / "training" / "log.json").read_text()) for f in (source, tmp_path / "out"))
+    for part in ("proposer", "denoiser"):
+        assert after["before"][part] < before["before"][part]
+    assert HybridClassifier.load(tmp_path / "out").classes_.tolist() == ["blue", "green", "ruby"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_advance", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        invoke(other, tmp_path / "again", *MORE, "--from", source)
+    shutil.rmtree(source)
+    resumed = invoke(other, tmp_path / "again", "--resume")
+    for said in (result, resumed):
+        assert "tier 1 is a small network that starts from an earlier pair's" in said.stderr
+    for part in ("denoiser.safetensors", "proposer/model.safetensors"):
+        assert (tmp_path / "again" / part).read_bytes() == (tmp_path / "out" / part).read_bytes()
+
+
+def test_a_training_does_not_start_from_a_pair_for_another_size(
     trained: tuple[Path, Result], data: Path, tmp_path: Path
 ) -> None:
-    other = shutil.copytree(data, tmp_path / "other")
-    (other / "red").rename(other / "ruby")
-    with pytest.raises(InvalidInputError, match=r"has the classes .*, not \['blue', 'green', 'ruby'\]"):
-        train_pair(other, tmp_path / "out", image_size=8, start_from=str(trained[0]))
-    with pytest.raises(InvalidInputError, match="for images of 32 pixels"):
-        train_pair(other, tmp_path / "out", image_size=32, start_from=renamed(trained[0], tmp_path / "renamed"))
+    with pytest.raises(
+        InvalidInputError,
+        match=r"no pair to start from: its images are \[3, 8, 8\]; .* of 32 pixels \(image_size, --image-size\)",
+    ):
+        train_pair(data, tmp_path / "out", image_size=32, start_from=trained[0])
+    assert not (tmp_path / "out").exists()
 
 
 def task_of(source: Path | str, out: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> TrainingData:
@@ -204,13 +232,6 @@ def task_of(source: Path | str, out: Path, monkeypatch: pytest.MonkeyPatch, **se
         with pytest.raises(KeyboardInterrupt):
             train_pair(source, out, **settings)
     return seen[0]
-
-
-def renamed(folder: Path, to: Path) -> Path:
-    """A copy of a pair that calls red ruby."""
-    described = (shutil.copytree(folder, to) / "model.json").read_text()
-    (to / "model.json").write_text(described.replace('"red"', '"ruby"'))
-    return to
 
 
 def test_what_a_pair_was_trained_on_is_not_held_out(trained: tuple[Path, Result], data: Path, tmp_path: Path) -> None:

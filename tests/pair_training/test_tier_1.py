@@ -194,6 +194,20 @@ def test_a_network_of_features_alone_will_do(data: Path, tmp_path: Path) -> None
         plugins.load("proposer", spec)
 
 
+def test_images_smaller_than_any_network_takes_are_enlarged(data: Path, backbone: str, tmp_path: Path) -> None:
+    """Of six pixels a side, where tier 1 and tier 2 take 16 at least."""
+    for path in sorted(data.glob("*/*.png")):
+        small = tmp_path / "small" / path.parent.name / path.name
+        small.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).resize((6, 6)).save(small)
+    train_pair(tmp_path / "small", tmp_path / "out", proposer=backbone, **SETTINGS)
+    assert log_of(tmp_path / "out")["settings"]["side"] == 16
+    clf = HybridClassifier.load(tmp_path / "out")
+    images = [open_image(path) for path in sorted((tmp_path / "small").glob("*/1*.png"))]
+    labels = [path.parent.name for path in sorted((tmp_path / "small").glob("*/1*.png"))]
+    assert (clf.predict(images) == labels).mean() > 0.8
+
+
 def test_out_inside_the_images_is_refused(data: Path) -> None:
     with pytest.raises(TrainingError, match=r"is inside .*where it would be taken for a class"):
         train_pair(data, data / "model")

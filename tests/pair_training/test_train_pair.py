@@ -324,6 +324,13 @@ def test_a_training_that_started_from_a_pair_needs_it_no_more(
     assert HybridClassifier.load(tmp_path / "again").denoiser_.network.config["depth"] == 1
 
 
+def test_too_few_minutes_are_refused_before_a_step(data: Path, tmp_path: Path) -> None:
+    result = invoke(data, tmp_path / "out", "--minutes", "0.001", "--image-size", "8")
+    assert result.exit_code == 2 and "0.001 minutes are too few for anything: preparing took" in result.stderr
+    assert "minutes are needed here" in result.stderr and "train proposer" not in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 # --- interruptions ----------------------------------------------------------------------------------------------------
 
 

@@ -373,7 +373,7 @@ def test_a_device_that_works_again_is_noticed_without_requests(
 
 
 def test_images_that_a_test_of_novelty_refuses_do_not_count_as_failures(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(items: Any) -> Any:
+    def refuse(*_: Any) -> Any:
         raise InvalidInputError("too dark")
 
     clf, _ = equipped(reject=0.05)

@@ -40,8 +40,8 @@ async def readyz(request: Request) -> Response:
 @descriptions.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Metrics for Prometheus."""
-    metrics = service_of(request.app).metrics
-    return Response(metrics.text(), media_type=metrics.content_type)
+    own = service_of(request.app).metrics
+    return Response(own.text(), media_type=own.content_type)
 
 
 @descriptions.get("/openapi.json", include_in_schema=False)

@@ -13,12 +13,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import train_test_split
-from sklearn.naive_bayes import GaussianNB
 
 from hybridclf import HybridClassifier, Race
 from hybridclf.batch.answers import classify_files
 from hybridclf.errors import InvalidInputError
 from hybridclf.fitting.outliers import FEWEST_IMAGES, NoveltyTest, traits_of
+from tests.counting import CountingNB
 
 SPAN = (0.0, 1.0)
 
@@ -107,24 +107,17 @@ def test_noise_and_black_are_no_digits_and_digits_are(
 
 
 def test_tier_1_is_asked_once_also_to_choose_among_many_classes(gaussian_denoiser: Callable[..., Any]) -> None:
-    asked: list[int] = []
-
-    class Counting(GaussianNB):
-        def predict_log_proba(self, X: np.ndarray) -> np.ndarray:
-            asked.append(len(X))
-            return super().predict_log_proba(X)
-
     rng, y = np.random.default_rng(0), np.arange(144) % 24
     means = rng.uniform(size=(24, 4, 4, 1))
     images = means[y] + 0.3 * rng.standard_normal((144, 4, 4, 1))
-    tier_1 = Counting(var_smoothing=1.0).fit(images.reshape(144, -1), y)
+    tier_1 = CountingNB(var_smoothing=1.0).fit(images.reshape(144, -1), y)
     denoiser = gaussian_denoiser(dict(enumerate(means)), s=0.3)
     clf = HybridClassifier(FrozenEstimator(tier_1), denoiser, allocation=Race(max_trials=2), random_state=0)
     clf.fit(images, y).set_params(reject=0.1)
     expected = clf.novelty(images[:9])
-    asked.clear()
+    tier_1.asked.clear()
     results = clf.decide(images[:9])[1]
-    assert asked == [9]
+    assert tier_1.asked == [9]
     np.testing.assert_array_equal([result.novelty for result in results], expected)
 
 

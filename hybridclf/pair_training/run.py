@@ -22,7 +22,7 @@ from .checkpoint import load_tensors, save_json, save_tensors, writing
 from .interrupts import interrupts_noted
 from .out_folder import check_free
 from .time_budget import TimeBudget
-from .timing import steps_in
+from .timing import Pace, steps_in
 
 __all__ = ["N_CHECKS", "TrainingRun"]
 
@@ -205,7 +205,8 @@ class TrainingRun:
         trainer : Trainer
             Trainer at its start.
         seconds : float
-            Training time. It becomes a number of steps at the first start, which is stored.
+            Time left for this training. At the first start it becomes a number of steps, which is stored; if steps take
+            longer than thought, there will be fewer.
         held_out : function
             From the averaged network to its loss on held-out images; for the log alone without `patience`.
         progress : bool
@@ -233,7 +234,7 @@ class TrainingRun:
         KeyboardInterrupt
             After Ctrl-C.
         """
-        config = json.loads(json.dumps(asdict(trainer.config) | dict(loss)))
+        pace, config = Pace(seconds), json.loads(json.dumps(asdict(trainer.config) | dict(loss)))
         # the first run stores the config, a resumed one must have the same
         self._require_same(name, self.log["configs"].setdefault(name, config), config)
         # steps, not seconds: an interrupted training must end where one without interruption does
@@ -258,7 +259,7 @@ class TrainingRun:
             losses = [self.log["before"][name], *(entry["held_out"] for entry in entries if "held_out" in entry)]
             best = BestWeights.after(self.best(name), patience, losses)
         with interrupts_noted() as noted:
-            self._run(name, trainer, held_out, progress, noted, best, n_checks)
+            self._run(name, trainer, held_out, progress, noted, best, n_checks, pace)
         # the checkpoint is written by now
         if noted.is_set():
             raise KeyboardInterrupt
@@ -284,6 +285,7 @@ class TrainingRun:
         interrupted: threading.Event,
         best: BestWeights | None,
         n_checks: int,
+        pace: Pace,
     ) -> None:
         """Run the steps with a progress bar, log entries and checkpoints, to an end or to an interruption."""
         size, saved, since, every = trainer.config.batch_size, time.monotonic(), time.monotonic(), SAVE_EVERY
@@ -304,7 +306,9 @@ class TrainingRun:
                         best.check(entry["held_out"], trainer.average)
                         if best.is_settled:
                             trainer.cool_down()
-                            bar.total = trainer.n_steps * size
+                if pace.is_late(trainer):
+                    self._hurry(name, trainer)
+                bar.total = trainer.n_steps * size
                 self.log["losses"][name].append(entry)
                 bar.set_postfix(loss=f"{entry['loss']:.4f}")
                 if done or time.monotonic() - saved > every:
@@ -316,6 +320,13 @@ class TrainingRun:
                 if done:
                     return
                 losses, since = [], time.monotonic()
+
+    def _hurry(self, name: str, trainer: Trainer) -> None:
+        """Begin a network's cooldown, and log how many steps were planned."""
+        planned = trainer.n_steps
+        trainer.cool_down()
+        if trainer.n_steps < planned:
+            self.log.setdefault("late", {})[name] = planned
 
 
 def _entry(trainer: Trainer, losses: list[Tensor], since: float) -> dict[str, float]:

@@ -9,13 +9,43 @@ from ..fitting.recording import RECORDED_CLASSES
 from ..training.trainer import Trainer
 from .training_data import TrainingData
 
-__all__ = ["seconds_per_row", "seconds_per_step", "steps_in"]
+__all__ = ["Pace", "seconds_per_row", "seconds_per_step", "steps_in"]
 
 WARM_UP, TIMED_STEPS, TIMED_SECONDS = 1, 2, 2.0
 """Untimed steps at first, then the fewest timed steps and seconds."""
 
 TIMED_ROWS = 32
 """Rows that tier 2's speed is measured on."""
+
+LATE = 1.1
+"""Times the time left that the rest of a training may take before it is late."""
+
+
+class Pace:
+    """Pace of a training, by which it is told whether the time is enough.
+
+    Parameters
+    ----------
+    seconds : float
+        Time left.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._until = time.monotonic() + seconds
+        self._first: tuple[float, int] | None = None
+
+    def is_late(self, trainer: Trainer) -> bool:
+        """Tell whether even a cooldown that begins now would take longer than the time left.
+
+        The pace is that of the steps since the first call, as the first steps may have compiled the network.
+        """
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now, trainer.step
+            return False
+        begun, step = self._first
+        rest = (now - begun) / (trainer.step - step) * trainer.cooldown_steps
+        return rest > LATE * (self._until - now)
 
 
 def steps_in(trainer: Trainer, seconds: float) -> int:

@@ -129,7 +129,12 @@ class Trainer:
 
     def cool_down(self) -> None:
         """Begin the cooldown with the next step, unless it has begun; the schedule becomes shorter."""
-        self.n_steps = min(self.n_steps, math.ceil(self.step / (1 - COOLDOWN)))
+        self.n_steps = min(self.n_steps, self.step + self.cooldown_steps)
+
+    @property
+    def cooldown_steps(self) -> int:
+        """Steps of a cooldown that begins with the next step."""
+        return math.ceil(self.step / (1 - COOLDOWN)) - self.step
 
     def run(self) -> Iterator[Tensor]:
         """Run until `n_steps` are taken, and yield the loss of each step."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hybridclf.pair_training import planning, recipe, run, tier_1, time_budget
+from hybridclf.pair_training import planning, recipe, run, tier_1, time_budget, timing
 from hybridclf.pair_training.time_budget import TimeBudget
 
 STEPS_PER_MINUTE = 80
@@ -20,6 +20,7 @@ def small() -> Iterator[None]:
         patch.setattr(run, "LOG_EVERY", 10)
         patch.setattr(run, "SAVE_EVERY", 0.0)
         patch.setattr(run, "SAVE_SHARE", math.inf)
+        patch.setattr(timing, "LATE", math.inf)
         patch.setattr(planning, "seconds_per_row", lambda *_: 1e-9)
         for module in (planning, tier_1):
             patch.setattr(module, "seconds_per_step", lambda *_: 60 / STEPS_PER_MINUTE)

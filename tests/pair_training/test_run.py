@@ -355,6 +355,44 @@ def test_a_settled_loss_begins_the_cooldown_and_the_best_weights_are_kept(tmp_pa
     assert whole.log["n_steps"] == {"part": 100}
 
 
+class SlowingClock:
+    """Clock of a trainer whose steps take a second at first, and three from some step on."""
+
+    def __init__(self, timed: Trainer, slow_from: int) -> None:
+        self.timed, self.slow_from = timed, slow_from
+
+    def monotonic(self) -> float:
+        return float(self.timed.step + 2 * max(0, self.timed.step - self.slow_from))
+
+
+@pytest.mark.usefixtures("hundred")
+def test_slower_steps_begin_the_cooldown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hurried, in_time = trainer(), trainer()
+    monkeypatch.setattr(timing, "time", clock := SlowingClock(hurried, slow_from=20))
+    run = TrainingRun.start(tmp_path / "a", SETTINGS)
+    run.train("part", hurried, 100, no_check)
+    # after 35 steps, in 65 seconds, a cooldown of 24 of the 2 seconds that they took since the fifth would take 48
+    assert hurried.step == 59 and clock.monotonic() == 137  # not 100 steps, in 260 seconds
+    assert run.log["n_steps"] == {"part": 59} and run.log["late"] == {"part": 100}
+    monkeypatch.setattr(timing, "time", SlowingClock(in_time, slow_from=90))  # in the cooldown, which is not cut
+    run = TrainingRun.start(tmp_path / "b", SETTINGS)
+    run.train("part", in_time, 100, no_check)
+    assert in_time.step == 100 and "late" not in run.log
+
+
+@pytest.mark.usefixtures("hundred")
+def test_a_resumed_training_has_the_time_that_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = interrupted_at(41), trainer()
+    monkeypatch.setattr(timing, "time", SlowingClock(first, slow_from=100))
+    with pytest.raises(Interrupted):
+        TrainingRun.start(tmp_path, SETTINGS).train("part", first, 100, no_check)
+    # the first entry may include a compilation; at the second, 50, there are 15 seconds for a cooldown of 34
+    monkeypatch.setattr(timing, "time", SlowingClock(second, slow_from=100))
+    run = TrainingRun.resume(tmp_path, SETTINGS)
+    run.train("part", second, 25, no_check)
+    assert second.step == 84 and run.log["late"] == {"part": 100}
+
+
 @pytest.mark.usefixtures("hundred")
 @pytest.mark.parametrize("step", [3, 28, 31, 44])
 def test_a_training_that_is_cut_short_is_resumed_as_such(tmp_path: Path, step: int) -> None:

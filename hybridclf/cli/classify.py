@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ..batch.answers import FileAnswer
     from ..estimator import HybridClassifier
 
+UNNAMED_REJECTS = 0.01
+"""Rate at which the model that answers where none is named rejects pictures: nobody chose its classes."""
+
 
 def classify(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Image files, or folders of them.")],
@@ -38,7 +41,11 @@ def classify(
     reject: Annotated[
         float | None,
         typer.Option(
-            metavar="RATE", min=0, max=1, help="Reject images unlike all classes, at that rate of false alarms: 0.01."
+            metavar="RATE",
+            min=0,
+            max=1,
+            help="Reject images unlike all classes, at that rate of false alarms; 0 for none. Default: 0.01 where no "
+            "model is named, else the model's own.",
         ),
     ] = None,
     explain: Annotated[
@@ -80,12 +87,17 @@ def classify(
             clf = choose_classifier(model, names, template, proposer, denoiser, top_k, device)
             if counterfactual:
                 decoding(clf.denoiser_)  # before the images are asked about
-            if model is proposer is None and not (quiet or as_json):
-                _print_limits(clf, reject)
+            if model is proposer is None:
+                if reject is None and names is None:
+                    reject = UNNAMED_REJECTS
+                if not (quiet or as_json):
+                    _print_limits(clf, reject)
             if not (quiet or clf.fusion_.pays):
                 typer.echo(OFF, err=True)
             if reject is not None:
-                novelty_test(clf.set_params(reject=reject))
+                clf.set_params(reject=reject or None)
+            if reject:
+                novelty_test(clf)
             clf.set_params(verbose=not quiet)
             answers = classify_files(clf, files)
             if explain is not None:
@@ -126,11 +138,13 @@ def _print_limits(clf: "HybridClassifier", reject: float | None) -> None:
     """Warn that the default model knows its own classes only."""
     from ..pretrained.catalog import DEFAULT_MODEL
 
-    others = " and forces whatever else a picture shows into one of these; --reject 0.01 finds some of that"
+    others = (
+        ". Some other pictures it finds to be none of these; --reject 0 forces them into one"
+        if reject
+        else " and forces whatever else a picture shows into one of these"
+    )
     typer.echo(
-        f"No --model is named, so {DEFAULT_MODEL} answers: it knows {', '.join(clf.classes_)}"
-        f"{others if reject is None else ''}.",
-        err=True,
+        f"No --model is named, so {DEFAULT_MODEL} answers: it knows {', '.join(clf.classes_)}{others}.", err=True
     )
 
 

@@ -301,22 +301,25 @@ def test_an_embedded_model_goes_by_its_name(images: Path) -> None:
     assert labels == load_digits().target[200:204].tolist()
 
 
-def test_a_picture_of_no_class_is_none_of_these(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["--model", "cifar10", "--reject", "0.01"]])
+def test_a_picture_of_no_class_is_none_of_these(options: list[str], tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     files = [ROOT / "docs" / "images" / "cat.jpg", tmp_path / "noise.png"]
-    shown = invoke("classify", *files, "--reject", "0.01")
-    assert "it knows airplane" in shown.stderr and "forces" not in shown.stderr
+    shown = invoke("classify", *files, *options)
+    assert ("it knows airplane" in shown.stderr) is (not options)
     cat, rejected = (
         next(line for line in shown.stdout.splitlines() if name in line).split() for name in ("cat.jpg", "noise.png")
     )
     assert cat[1] == "cat" and rejected[1:4] == ["none", "of", "these"]
-    lines = invoke("classify", *files, "--reject", "0.01", "--json").stdout.splitlines()
+    lines = invoke("classify", *files, *options, "--json").stdout.splitlines()
     first, second = map(json.loads, lines)
     assert first["label"] == "cat" and first["probability"] == first["posterior"][0]["probability"]
     assert second["label"] is second["probability"] is None
     assert second["novelty"] <= 0.01 < first["novelty"] and (first["rejected"], second["rejected"]) == (False, True)
     assert second["posterior"][0]["label"] == rejected[4]  # what it would be, if it had to be one of them
+    forced = invoke("classify", *files, *options, "--reject", "0")
+    assert "none of these" not in forced.stdout and ("forces whatever" in forced.stderr) is (not options)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,8 @@ def check(lines: str) -> None:
     answers = [json.loads(line) for line in lines.splitlines()]
     assert [Path(a["path"]).name for a in answers] == ["china.png", "flower.png", "grey.jpg"]
     for answer in answers:
-        assert answer["label"] in CLASSES and answer["error"] is None
+        assert answer["label"] in (*CLASSES, None) and answer["error"] is None
+        assert (answer["label"] is None) is answer["rejected"] is (answer["novelty"] <= 0.01)
         assert 0 < sum(share["probability"] for share in answer["posterior"]) <= 1 + 1e-9
 
 

@@ -168,6 +168,12 @@ class TrainingData:
         """Select held-out images at positions `[m]` in tier 1's size, with their labels."""
         return self.held_out_photos[chosen], self.classes[self.held_out_y.cpu().numpy()[chosen]]
 
+    def sample(self, n: int) -> np.ndarray:
+        """Draw the positions of at most n training images in random order, one of each class first."""
+        order = np.random.default_rng(self.settings.seed).permutation(len(self.y))
+        first = np.unique(self.y.cpu().numpy()[order], return_index=True)[1]
+        return np.concatenate([order[first], np.delete(order, first)])[: max(0, n)]
+
     @property
     def shrink(self) -> int:
         """Times that a side of tier 1's images is a side of tier 2's."""

@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,14 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from sklearn.base import BaseEstimator, ClassifierMixin
 from timm.models import save_for_hf
 from typer.testing import CliRunner
 
 from hybridclf import HybridClassifier, plugins, train_pair
 from hybridclf.cli import app
 from hybridclf.cli.train import _print_result as print_result
+from hybridclf.data.datasets import DIGITS, load_labelled
 from hybridclf.data.image_files import open_image
 from hybridclf.errors import InvalidInputError, SavedModelError, TrainingError
 from hybridclf.pair_training import pretrained_tier_1, tier_1, time_budget
@@ -27,7 +30,10 @@ from hybridclf.pair_training.networks import PROPOSERS
 from hybridclf.pair_training.pretrained_tier_1 import PretrainedTier1
 from hybridclf.pair_training.result import advice
 from hybridclf.pair_training.run import TrainingRun
+from hybridclf.pair_training.settings import PairSettings
+from hybridclf.pair_training.tier_1 import SklearnTier1
 from hybridclf.pair_training.time_budget import TimeBudget
+from hybridclf.pair_training.training_data import TrainingData
 from hybridclf.ports import FeatureModel
 from hybridclf.proposer import FunctionProposer
 from hybridclf.training.trainer import Trainer
@@ -307,3 +313,33 @@ def test_where_tier_2_adds_nothing_the_answer_is_tier_1s(trained: Path, data: Pa
     posterior, results = clf.decide(images)
     assert all(result.evaluations == 0 for result in results)
     assert (clf.classes_[posterior.argmax(axis=1)] == clf.proposer_.predict([np.asarray(i) for i in images])).all()
+
+
+# --- scikit-learn's time ----------------------------------------------------------------------------------------------
+
+
+class Slow(ClassifierMixin, BaseEstimator):
+    """Classifier whose fit takes a millisecond of the clock per image, of which it needs some."""
+
+    now = 0.0
+
+    def __init__(self, needs: int = 0) -> None:
+        self.needs = needs
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> "Slow":
+        if len(X) < self.needs:
+            raise ValueError("too few")
+        warnings.warn("on its way", stacklevel=2)
+        Slow.now += 1e-3 * len(X)
+        self.classes_ = np.unique(y)
+        return self
+
+
+@pytest.mark.parametrize(("needs", "share"), [(0, 1.0), (1000, 0.0)])
+def test_time_of_a_classifier_by_that_of_an_eighth(needs: int, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = PairSettings(image_size=8, validation_fraction=0.3)
+    images = TrainingData.of(load_labelled(DIGITS, 8), torch.device("cpu"), False, settings)
+    monkeypatch.setattr(tier_1, "time", SimpleNamespace(perf_counter=lambda: Slow.now))
+    estimator = Slow(needs)
+    assert SklearnTier1(estimator, images).shortest() == pytest.approx(share * 1e-3 * len(images.y))
+    assert not hasattr(estimator, "classes_")

@@ -10,6 +10,16 @@ from sklearn.datasets import load_sample_images
 from hybridclf.data.datasets import load_labelled
 from hybridclf.pair_training.settings import PairSettings
 from hybridclf.pair_training.training_data import TrainingData
+from tests.pair_training.squares import SIDE, draw
+
+
+def test_a_sample_has_all_classes_first(tmp_path: Path) -> None:
+    settings = PairSettings(image_size=16, validation_fraction=0.4)
+    data = TrainingData.of(load_labelled(draw(tmp_path), SIDE), torch.device("cpu"), True, settings)
+    some = data.sample(10)
+    assert len(set(some.tolist())) == 10
+    assert sorted(data.y.numpy()[some[:3]].tolist()) == [0, 1, 2]
+    assert len(data.sample(10**6)) == len(data.y)
 
 
 @pytest.mark.parametrize(("step", "together"), [(24, False), (64, True)])

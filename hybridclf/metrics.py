@@ -40,6 +40,16 @@ class Interval:
     low: float
     high: float
 
+    def percent(self) -> str:
+        """A share as "88.1 % (85.0 to 90.7)"."""
+        value, low, high = (100 * v for v in (self.value, self.low, self.high))
+        return f"{value:.1f} % ({low:.1f} to {high:.1f})"
+
+    def points(self) -> str:
+        """A difference of two shares as "+0.9 points (-0.1 to 1.9)"."""
+        value, low, high = (100 * v for v in (self.value, self.low, self.high))
+        return f"{value:+.1f} points ({low:.1f} to {high:.1f})"
+
 
 @dataclass(frozen=True)
 class Bins:

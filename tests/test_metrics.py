@@ -10,6 +10,7 @@ from sklearn.calibration import calibration_curve
 
 from hybridclf.errors import InvalidInputError
 from hybridclf.metrics import (
+    Interval,
     accuracy,
     accuracy_difference,
     equal_count_bins,
@@ -25,6 +26,11 @@ def answers() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     confidence = rng.beta(5, 1, size=500)
     return confidence, rng.random(500) < confidence**1.5
+
+
+def test_intervals_in_words() -> None:
+    assert Interval(0.881, 0.85, 0.907).percent() == "88.1 % (85.0 to 90.7)"
+    assert Interval(0.009, -0.001, 0.019).points() == "+0.9 points (-0.1 to 1.9)"
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 1), (1, 1), (7, 10), (890, 899), (899, 899)])

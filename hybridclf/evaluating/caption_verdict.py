@@ -9,7 +9,6 @@ from ..metrics import Interval
 from .caption_lines import CaptionLine
 from .caption_scores import ALL, CaptionRow, matches
 from .verdict import POINT
-from .wording import points
 
 __all__ = ["CaptionVerdict", "caption_verdict"]
 
@@ -68,7 +67,7 @@ def caption_verdict(
 def _said(row: CaptionRow, method: str) -> tuple[str, bool | None]:
     """Sentence on a method against tier 1, and whether it pays."""
     gain, tier_1 = row.gains[method], 100 * row.methods["tier 1"].value
-    change = points(gain)
+    change = gain.points()
     what = "Re-ranking" if method == "both" else "Tier 2 alone"
     of_score = f"to tier 1's {row.score} score of {tier_1:.1f} %"
     if gain.low > 0:

@@ -6,7 +6,7 @@ from math import ceil
 from .cost import Cost
 from .scores import Difference
 from .settings import Settings
-from .wording import points, ratio
+from .wording import ratio
 
 __all__ = ["Verdict", "verdict_of"]
 
@@ -51,7 +51,7 @@ def verdict_of(difference: Difference, cost: Cost, settings: Settings, n_images:
         Test images.
     """
     gain = difference.accuracy
-    change = points(gain)
+    change = gain.points()
     price = f"for {ratio(cost.time)} times tier 1's time"
     if gain.low > 0:
         sentence = f"Re-ranking adds {change[1:]} {price}: {_advice(settings)}."

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..metrics import Interval, accuracy_difference
 
-__all__ = ["against", "as_list", "count", "percent", "percent_in", "points", "ratio"]
+__all__ = ["against", "as_list", "count", "percent", "percent_in", "ratio"]
 
 
 def as_list(interval: Interval) -> list[float]:
@@ -35,12 +35,6 @@ def ratio(value: float) -> str:
     return f"{value:,.0f}" if value >= 9.5 else f"{value:.1f}"
 
 
-def points(difference: Interval) -> str:
-    """A difference of two shares as "+0.9 points (-0.1 to 1.9)"."""
-    value, low, high = (100 * v for v in as_list(difference))
-    return f"{value:+.1f} points ({low:.1f} to {high:.1f})"
-
-
 def against(baseline: str, right: Mapping[str, np.ndarray], groups: np.ndarray | None = None) -> str:
     """Sentence parts that compare every method's right answers, bool `[n]` by name, with those of the baseline.
 
@@ -54,5 +48,5 @@ def against(baseline: str, right: Mapping[str, np.ndarray], groups: np.ndarray |
         if word == "not told from" and len(gains) > 2:  # a list of zeros would tell nothing
             alike.append(name)
         else:
-            parts.append(f"{name} {word} {baseline}, {points(gain)}")
+            parts.append(f"{name} {word} {baseline}, {gain.points()}")
     return "; ".join([*parts, f"not told from {baseline}: {', '.join(alike)}"] if alike else parts)

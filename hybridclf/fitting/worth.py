@@ -181,13 +181,14 @@ class Worth:
         return f"Re-ranking pays{by}: {figures}.{off}"
 
     def _figures(self, images: str) -> str:
-        gain, by = self.accuracy_gain, " by weight" if self.weighted else ""
+        gain, by = self.log_loss_gain, " by weight" if self.weighted else ""
+        # of a single group there is no interval
+        change = "" if self.n_groups == 1 else f" ({-gain.value:+.3f}, {-gain.high:.3f} to {-gain.low:.3f})"
         return (
-            f"tier 1 alone is right for {100 * self.tier_1_accuracy.value:.1f} % of {self.n_images} {images}{by}, both "
-            f"tiers for {100 * self.hybrid_accuracy.value:.1f} % ({100 * gain.value:+.1f} points, "
-            f"{100 * gain.low:.1f} to {100 * gain.high:.1f}; {self.fixed} fixed, {self.broken} broken; log loss "
-            f"{self.tier_1_log_loss.value:.3f} to {self.hybrid_log_loss.value:.3f}) at {self.evaluations:.1f} "
-            "evaluations each"
+            f"tier 1 alone is right for {self.tier_1_accuracy.percent()} of {self.n_images} {images}{by}, both tiers "
+            f"for {self.hybrid_accuracy.percent()}: {self.accuracy_gain.points()}, {self.fixed} fixed, {self.broken} "
+            f"broken, log loss from {self.tier_1_log_loss.value:.3f} to {self.hybrid_log_loss.value:.3f}{change}, at "
+            f"{self.evaluations:.1f} evaluations each"
         )
 
 

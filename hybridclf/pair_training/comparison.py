@@ -1,12 +1,13 @@
 """Comparison of a pretrained network's features with a new network as tier 1: each is tried for a short time."""
 
+import sys
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from ..metrics import accuracy_difference
+from ..metrics import accuracy, accuracy_difference
 from ..ports import FeatureModel
 from ..utils.progress import progress_bar
 from .features import features_of, seconds_per_image
@@ -80,20 +81,23 @@ def compare(model: FeatureModel, data: TrainingData, left: float, progress: bool
     seconds = min(LONGEST, SHARE * left, (ROOM * left - whole) / 2)
     n = int(max(0.0, seconds) / speed)
     asked = _asked(data, int(ASKED_SHARE * n))
-    some = _some(data, min(TRIED_ON, n - len(asked)))
+    some = data.sample(min(TRIED_ON, n - len(asked)))
     if len(some) < len(data.classes) or ASKED_SHARE * n < FEWEST:
         return Comparison(False, "there is no time to try a new network beside it")
     if len(np.unique(data.held_out_groups[asked])) < FEWEST:
         return Comparison(False, "too few images are held out to compare a new network with it")
+    if progress:
+        print(f"Trying both kinds of tier 1 for about {seconds:.0f} seconds each.", file=sys.stderr)
     truth = data.held_out_y.cpu().numpy()[asked]
     features = _by_features(model, data, some, asked, progress) == truth
     answers, n_steps = _by_new_network(data, asked, seconds, progress)
-    new = answers == truth
+    new, groups = answers == truth, data.held_out_groups[asked]
+    of_features, of_new = (accuracy(right, groups=groups).percent() for right in (features, new))
     reason = (
         f"of {len(asked)} held-out images a linear classifier on the features of {len(some)} is right for "
-        f"{features.mean():.0%}, a new network after {n_steps} steps for {new.mean():.0%}"
+        f"{of_features}, a new network after {n_steps} steps for {of_new}"
     )
-    return Comparison(_is_better(new, features, data.held_out_groups[asked]), reason, asked)
+    return Comparison(_is_better(new, features, groups), reason, asked)
 
 
 def _asked(data: TrainingData, n: int) -> np.ndarray:
@@ -102,13 +106,6 @@ def _asked(data: TrainingData, n: int) -> np.ndarray:
     # groups a, a, b, a have ranks 0, 1, 0, 2
     rank = np.array([np.count_nonzero(groups[:i] == group) for i, group in enumerate(groups)])
     return data.fit_on[np.argsort(rank, kind="stable")][: min(n, ASKED)]
-
-
-def _some(data: TrainingData, n: int) -> np.ndarray:
-    """Positions of at most n training images in random order, one of each class first."""
-    order = np.random.default_rng(data.settings.seed).permutation(len(data.y))
-    first = np.unique(data.y.cpu().numpy()[order], return_index=True)[1]
-    return np.concatenate([order[first], np.delete(order, first)])[: max(0, n)]
 
 
 def _by_features(

@@ -22,7 +22,7 @@ from ..reranking.fusion import Fusion
 from .checkpoint import writing
 from .loss_plot import plot_losses
 from .planning import use_held_out
-from .result import advice, guessing, measure
+from .result import advice, cut_short, guessing, measure
 from .run import TrainingRun
 from .tier_1 import NetworkTier1, Tier1
 from .time_budget import RACE_TRIALS, TimeBudget
@@ -81,7 +81,7 @@ def finish(
             run.log["fitted_on"] = pack(digests(data.held_out_photos[fitted_on]))
         if clf.worth_ is not None:
             run.log["worth"] = asdict(clf.worth_) | {"sentence": str(clf.worth_)}
-        sentences = guessing(run.log["validation"], data), advice(clf, too_short)
+        sentences = cut_short(run.log), guessing(run.log["validation"], data), advice(clf, too_short)
         run.log["advice"] = " ".join(filter(None, sentences))
         with writing(folder):
             clf.set_params(device="auto", verbose=False).save(folder)

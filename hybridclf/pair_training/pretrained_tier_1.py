@@ -10,11 +10,12 @@ import torch
 
 from ..errors import DivergedError, TrainingError
 from ..fitting.worth import FEWEST
+from ..metrics import mean_interval
 from ..ports import FeatureModel
 from .checkpoint import load_tensors, save_tensors
 from .features import features_of, seconds_per_image
 from .linear_head import LinearHead, fit_linear_head
-from .recipe import CHECKED, TUNING_BATCH, fine_tuning_job
+from .recipe import CHECKED, TUNING_BATCH, fine_tuning_job, tempered_losses
 from .run import TrainingRun
 from .tier_1_time import KEPT, MIN_PASSES, most_time, time_share
 from .time_budget import MIN_STEPS
@@ -33,6 +34,9 @@ For EfficientNet-Lite0 it is 2.75, for MobileNetV3 2.4, for ConvNeXt-Atto 2.2 an
 
 TUNING_CHECKS = 4
 """Checks of the held-out loss in fine-tuning, each of which takes as long as so many features."""
+
+OWN_CHECKS = 3
+"""Further ones: before the first step, and of both networks that are compared in the end."""
 
 
 class PretrainedTier1:
@@ -73,7 +77,7 @@ class PretrainedTier1:
 
     def _checking(self, shortest: float) -> float:
         """Time of the checks of the held-out loss, by that of all features."""
-        return (1 + TUNING_CHECKS) * min(CHECKED, len(self.data.fit_on)) / len(self.data.photos) * shortest
+        return (TUNING_CHECKS + OWN_CHECKS) * min(CHECKED, len(self.data.fit_on)) / len(self.data.photos) * shortest
 
     def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
         """Compute the features, or read them where an earlier run left them, fit the classifier, and fine-tune."""
@@ -116,15 +120,29 @@ class PretrainedTier1:
 
     def _features(self, run: TrainingRun, progress: bool) -> np.ndarray:
         path = run.checkpoint("features")
-        if not path.exists():
-            features = features_of(self.model, self.data.photos, progress)
-            save_tensors(path, {"features": torch.from_numpy(features)})
-            run.write()  # their seconds, which a resumed training does not spend again
-        return load_tensors(path)["features"].numpy()
+        if path.exists():
+            features: np.ndarray = load_tensors(path)["features"].numpy()
+            self._check_same(features[:1])
+            return features
+        features = features_of(self.model, self.data.photos, progress)
+        save_tensors(path, {"features": torch.from_numpy(features)})
+        run.write()  # their seconds, which a resumed training does not spend again
+        return features
+
+    def _check_same(self, before: np.ndarray) -> None:
+        """Check by the first image's features `[1, d]` that a resumed training has the network that it started with."""
+        now = self.model.features(self.data.photos[:1])
+        # another batch changes the last digits
+        if now.shape != before.shape or abs(now - before).max() > 0.01 * abs(before).max():
+            raise TrainingError(
+                f"the weights of {self.data.settings.proposer!r} are others than at the start of this training; put "
+                "those back, or start anew in another folder"
+            )
 
     def _fine_tune(self, run: TrainingRun, seconds: float, progress: bool) -> None:
         """Train the network further, and keep what is best on held-out images, which may be the network before."""
         job = fine_tuning_job(self.data, self.tunable)
+        losses = tempered_losses(job.trainer.average, self.data)
         self.network = run.train(
             job.name,
             job.trainer,
@@ -138,13 +156,19 @@ class PretrainedTier1:
         )
         before = run.log["before"][job.name]
         after = min(entry["held_out"] for entry in run.log["losses"][job.name] if "held_out" in entry)
+        kept = after < before
         what = (
             f"Fine-tuning tier 1 in {run.log['n_steps'][job.name]} steps changed the log loss of "
-            f"{min(CHECKED, len(self.data.fit_on))} held-out images from {before:.3f} to {after:.3f}"
+            f"{len(losses)} held-out images from {before:.3f} to {after:.3f}"
         )
-        kept = after < before
-        end = "." if kept else ": the linear classifier on frozen features is kept."
-        run.log["fine_tuning"] = {"before": before, "after": after, "kept": kept, "sentence": what + end}
+        end = self._change(losses) if kept else ": the linear classifier on frozen features is kept"
+        run.log["fine_tuning"] = {"before": before, "after": after, "kept": kept, "sentence": f"{what}{end}."}
+
+    def _change(self, before: np.ndarray) -> str:
+        """Change of the held-out images' log losses `[m]` since before, with its interval."""
+        groups = self.data.held_out_groups[self.data.fit_on[: len(before)]]
+        change = mean_interval(tempered_losses(self.network, self.data) - before, groups=groups)
+        return f" ({change.value:+.3f}, {change.low:.3f} to {change.high:.3f})"
 
     def save(self, folder: Path) -> str:
         """Write the network with its new classifier."""

@@ -6,9 +6,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import log_loss
 from torch import Tensor, nn
 
 from ..devices import can_compile, has_bf16
@@ -28,6 +28,7 @@ __all__ = [
     "denoiser_job",
     "fine_tuning_job",
     "proposer_job",
+    "tempered_losses",
     "worth_compiling",
 ]
 
@@ -141,14 +142,10 @@ def fine_tuning_job(data: TrainingData, tunable: FineTunable) -> Job:
     def augmented(network: nn.Module, images: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
         return _classifier_loss(network, _as_pixels(shift_and_mirror(images, rng, data.mirror)), y, rng)
 
-    @torch.no_grad()
     def held_out(network: nn.Module) -> float:
-        checked = data.fit_on[:CHECKED]
-        images, y = torch.from_numpy(data.held_out_photos[checked]), data.held_out_y.cpu().numpy()[checked]
-        chunks = [network(_as_pixels(some.to(data.device))) for some in images.split(TUNING_BATCH)]
-        log_prior = torch.cat(chunks).double().log_softmax(1).cpu().numpy()
-        check_finite("proposer", trainer.step, float(log_prior.sum()))
-        return float(log_loss(y, Fusion().tempered(log_prior, y).prior(log_prior), labels=range(len(data.classes))))
+        loss = float(tempered_losses(network, data).mean())
+        check_finite("proposer", trainer.step, loss)
+        return loss
 
     network = tunable.network.to(data.device)
     if data.device.type == "cpu":
@@ -166,6 +163,19 @@ def fine_tuning_job(data: TrainingData, tunable: FineTunable) -> Job:
     rates = tunable.learning_rates(LAYER_DECAY, LOWEST_RATE)
     trainer = Trainer(network, images, data.y, augmented, config, 0, data.settings.seed, rates=rates)
     return Job("proposer", trainer, held_out, {"label_smoothing": SMOOTHING, "layer_decay": LAYER_DECAY})
+
+
+@torch.no_grad()
+def tempered_losses(network: nn.Module, data: TrainingData) -> np.ndarray:
+    """Log losses `[m]` of at most `CHECKED` held-out images in tier 1's size, at the best temperature."""
+    checked = data.fit_on[:CHECKED]
+    images, y = torch.from_numpy(data.held_out_photos[checked]), data.held_out_y.cpu().numpy()[checked]
+    chunks = [network(_as_pixels(some.to(data.device))) for some in images.split(TUNING_BATCH)]
+    log_prior = torch.cat(chunks).double().log_softmax(1).cpu().numpy()
+    if not np.isfinite(log_prior).all():
+        return np.full(len(y), np.nan)
+    prior = Fusion().tempered(log_prior, y).prior(log_prior)
+    return -np.log(np.clip(prior[np.arange(len(y)), y], np.finfo(float).tiny, None))
 
 
 def _as_pixels(images: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Measured result of a training: accuracies with intervals, classes, confusions, and what to do."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..reranking.fusion import Fusion
 from .time_budget import HeldOutUse
 from .training_data import TrainingData
 
-__all__ = ["TIERS", "advice", "guessing", "measure"]
+__all__ = ["TIERS", "advice", "cut_short", "guessing", "measure"]
 
 TIERS = ("tier_1", "tier_2", "hybrid")
 """Answers that are compared: of each tier alone, and of both."""
@@ -94,13 +95,30 @@ def guessing(found: dict[str, Any], data: TrainingData) -> str:
     if not found["n"]:
         return ""
     label = data.classes[int(torch.bincount(data.y).argmax())]
-    share = float((data.some_held_out(data.measure_on)[1] == label).mean())
-    if found["intervals"]["tier_1"]["low"] > share:
+    share = accuracy(data.some_held_out(data.measure_on)[1] == label, groups=data.held_out_groups[data.measure_on])
+    if found["intervals"]["tier_1"]["low"] > share.value:
         return ""
     return (
-        f"Tier 1 is not known to be better than always answering {label}, which is right for {100 * share:.1f} % of "
+        f"Tier 1 is not known to be better than always answering {label}, which is right for {share.percent()} of "
         f"the {found['n']} images measured: train longer (--minutes), give more images, or check their labels."
     )
+
+
+def cut_short(log: Mapping[str, Any]) -> str:
+    """Sentence on trainings that were cut short to keep to the time; "" if none lost a tenth of its steps.
+
+    Parameters
+    ----------
+    log : mapping
+        Log of the training.
+    """
+    done, names = log["n_steps"], {"proposer": "tier 1", "denoiser": "tier 2"}
+    short = [
+        f"{names.get(name, name)} had {done[name]} of {planned} planned steps"
+        for name, planned in log.get("late", {}).items()
+        if done[name] < 0.9 * planned
+    ]
+    return f"Steps took longer than at the start: {' and '.join(short)}." if short else ""
 
 
 def advice(clf: HybridClassifier, too_short: str) -> str:

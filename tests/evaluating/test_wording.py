@@ -2,13 +2,12 @@
 
 import numpy as np
 
-from hybridclf.evaluating.wording import against, count, percent, percent_in, points, ratio
+from hybridclf.evaluating.wording import against, count, percent, percent_in, ratio
 from hybridclf.metrics import Interval
 
 
 def test_words() -> None:
     assert percent(0.8812) == "88.1 %"
-    assert points(Interval(0.009, -0.001, 0.019)) == "+0.9 points (-0.1 to 1.9)"
     assert percent_in(Interval(0.881, 0.85, 0.907)) == "88.1 [85.0, 90.7]"
     assert percent_in(Interval(0.009, -0.001, 0.019), "+") == "+0.9 [-0.1, +1.9]"
     assert (count(12.34), count(1234.5)) == ("12.3", "1,234") and (ratio(9.4), ratio(1234.5)) == ("9.4", "1,234")

@@ -75,7 +75,14 @@ def test_it_pays_if_both_accuracy_and_log_loss_say_so(fixed: int, broken: int, g
     sentence = str(worth)
     assert sentence.startswith("Re-ranking pays" if pays else "Re-ranking does not pay here and is off, use tier 1")
     assert ("by log loss" in sentence) is (pays and worth.accuracy_gain.low <= 0)
-    assert f"{fixed} fixed, {broken} broken" in sentence
+    assert f"{worth.accuracy_gain.points()}, {fixed} fixed, {broken} broken" in sentence
+    assert f"({-worth.log_loss_gain.value:+.3f}, {-worth.log_loss_gain.high:.3f} to" in sentence
+    assert f"tier 1 alone is right for {worth.tier_1_accuracy.percent()} of 400" in sentence
+
+
+def test_of_a_single_group_nothing_is_known_of_the_log_loss() -> None:
+    worth = Worth.of(answers(400, 20, 4, 0.1)._replace(unit=np.zeros(400, dtype=int)))
+    assert f"log loss from {worth.tier_1_log_loss.value:.3f} to {worth.hybrid_log_loss.value:.3f}, at" in str(worth)
 
 
 def test_a_class_is_harmed_if_significantly_more_is_broken_than_fixed() -> None:

@@ -6,7 +6,7 @@ import torch
 
 from hybridclf.data.datasets import DIGITS, LabelledImages, load_labelled
 from hybridclf.metrics import accuracy
-from hybridclf.pair_training.result import guessing
+from hybridclf.pair_training.result import cut_short, guessing
 from hybridclf.pair_training.settings import PairSettings
 from hybridclf.pair_training.training_data import TrainingData
 
@@ -30,8 +30,14 @@ def test_always_the_most_frequent_class(mostly_zeros: TrainingData, better: bool
     if better:
         assert said == ""
     else:
-        share = 100 * hits.mean()
-        assert f"always answering 0, which is right for {share:.1f} % of the {len(hits)} images" in said
+        assert f"always answering 0, which is right for {interval.percent()} of the {len(hits)} images" in said
+
+
+def test_trainings_that_were_cut_short() -> None:
+    log = {"n_steps": {"proposer": 60, "denoiser": 95}}
+    assert cut_short(log) == ""
+    late = log | {"late": {"proposer": 100, "denoiser": 100}}
+    assert cut_short(late) == "Steps took longer than at the start: tier 1 had 60 of 100 planned steps."
 
 
 def test_nothing_measured(mostly_zeros: TrainingData) -> None:

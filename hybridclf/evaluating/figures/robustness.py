@@ -8,7 +8,7 @@ import numpy as np
 from ...demo.style import GREY, colour_of, new_figure
 from ..robustness import BaselineResult, fit_line
 from ..shift import AS_GIVEN, ShiftRow, baseline_results
-from ..wording import as_list, points
+from ..wording import as_list
 from .drawing import Figure, drawn
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def robustness(rows: Sequence[ShiftRow], known: Sequence[BaselineResult]) -> Fig
         Further baselines.
     """
     own = [row for row in rows if row.beyond_line]
-    found = "; ".join(f"{r.source}: {r.method} {points(r.beyond_line)}" for r in own if r.beyond_line)
+    found = "; ".join(f"{r.source}: {r.method} {r.beyond_line.points()}" for r in own if r.beyond_line)
     title = f"Accuracy beyond that of baselines with the same clean accuracy: {found}"
     numbers = [
         {"source": r.source, "method": r.method, "beyond_line": as_list(r.beyond_line)} for r in own if r.beyond_line

@@ -9,7 +9,7 @@ from ...demo.style import GREY, new_figure
 from ...metrics import Interval, accuracy, accuracy_difference
 from ..methods import Method, replay
 from ..recording import Recording
-from ..wording import as_list, points
+from ..wording import as_list
 from .drawing import styles
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def saving_rows(
 def saved(row: Mapping[str, Any], cost_unit: str) -> str:
     """A row's difference and saving, in words; rows count too where they are the cost."""
     rows = f" (rows: {row['fewer_rows']:.1f} times)" if cost_unit == "row" else ""
-    return f"{points(Interval(*row['difference']))} for {row['fewer_evaluations']:.1f} times fewer evaluations{rows}"
+    return f"{Interval(*row['difference']).points()} for {row['fewer_evaluations']:.1f} times fewer evaluations{rows}"
 
 
 def draw_savings(rows: Sequence[Any], curve: str, point: str) -> "Drawing":

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from hybridclf import Allocation, Denoiser, Reranker, RerankResult
 
@@ -55,10 +55,25 @@ def _finish() -> None:
 
 
 def flops(function: Callable[[], Any]) -> int:
-    """Floating-point operations of the networks in a call, as torch counts them: convolutions and matrix products."""
-    with FlopCounterMode(display=False) as counter:
+    """Floating-point operations of the networks in a call, as torch counts them: convolutions and matrix products.
+
+    Those of a backward pass are counted too.
+    """
+    gradients = {torch.ops.aten.convolution_backward: _gradient_flops}
+    with FlopCounterMode(display=False, custom_mapping=gradients) as counter:
         function()
     return counter.get_total_flops()
+
+
+def _gradient_flops(
+    grad: Sequence[int], x: Sequence[int], weight: Sequence[int], *more: Any, out_shape: Any = None
+) -> int:
+    """Operations of a convolution's gradients, by the shapes of its arguments: as many for each as forward.
+
+    torch's own formula counts the weights' gradient as many times as there are groups.
+    """
+    _bias, _stride, _padding, _dilation, transposed, _output_padding, _groups, wanted = more
+    return conv_flop_count(list(x), list(weight), list(grad), transposed) * sum(wanted[:2])
 
 
 class Recorder:

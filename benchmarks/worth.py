@@ -15,7 +15,8 @@ classifier on a pretrained network's features, fine-tuned if the minutes allow, 
 it. Tier 2 alone has 16 trials. Every method answers for the same images, at most `--images` of a test set; they are
 corrupted in the largest size that a method takes.
 
-Writes `benchmarks/results/worth.json` and `worth.png`, prints a table.
+Writes `benchmarks/results/worth.json` and `worth.png`, prints a table of the rows and one of the costs: minutes and
+FLOPs of each training, and FLOPs of an answer.
 """
 
 import argparse
@@ -25,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from contenders.report import picture, summary, table, verdict
+from contenders.costs import costs
+from contenders.report import cost_table, picture, summary, table, verdict
 from contenders.sets import Questions, Row, find_rows, questions
 from contenders.training import Contenders
 from figures.common import machine
@@ -66,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     extra = {name for name in ("tail", "corrupted") if getattr(args, name)}
     found: dict[str, Any] = {}
-    costs: dict[str, Any] = {}
+    spent: dict[str, Any] = {}
     contenders: Contenders | None = None
     args.out.mkdir(parents=True, exist_ok=True)
     for row in tqdm(find_rows(args.data, args.work, args.sets, args.few, extra), desc="rows", unit="row"):
@@ -75,12 +77,13 @@ def main(arguments: list[str] | None = None) -> None:
             contenders = Contenders(row, folder, args.minutes, args.pretrained, args.start_from)
         asked = questions(row, contenders.side, args.images, contenders.pair.classes_, contenders.photo_side)
         found[row.name] = {"kind": row.kind} | summary(answered(row, contenders, asked), asked)
-        if row.training not in costs:
-            costs[row.training] = contenders.costs(asked.pixels, asked.photos)
-        report = {"machine": machine(as_device("auto")), "minutes": args.minutes, "verdict": verdict(found)}
-        save_json(args.out / "worth.json", report | {"costs": costs, "rows": found})
+        if row.training not in spent:
+            spent[row.training] = costs(contenders, asked.pixels, asked.photos)
+        report = {"machine": machine(as_device("auto")), "minutes": args.minutes}
+        report |= {"pretrained": args.pretrained, "start_from": args.start_from, "verdict": verdict(found)}
+        save_json(args.out / "worth.json", report | {"costs": spent, "rows": found})
     picture(found).savefig(args.out / "worth.png")
-    print(table(found))
+    print(table(found), cost_table(spent), sep="\n\n")
     print(json.dumps(verdict(found)))
 
 

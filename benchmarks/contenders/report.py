@@ -1,4 +1,4 @@
-"""Report on all rows: accuracies, the hybrid against the better of its tiers and against others, one picture."""
+"""Report on all rows: accuracies, the hybrid against the better of its tiers and against others, costs, one picture."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from hybridclf.metrics import Interval, accuracy, accuracy_difference, expected_
 from .sets import Questions
 from .training import METHODS
 
-__all__ = ["picture", "summary", "table", "verdict"]
+__all__ = ["cost_table", "picture", "summary", "table", "verdict"]
 
 DRAWS = 200
 """Draws of the answers of a calibrated method."""
@@ -108,6 +108,16 @@ def table(rows: Mapping[str, Any]) -> str:
         hybrid = row["methods"]["hybrid"]
         end = f"{difference} | {row['evaluations']:.1f} | {hybrid['ece']:.3f} ({hybrid['ece by chance'][0]:.3f})"
         lines.append(f"| {name} | {row['n']} | {' | '.join(cells)} | {end} |")
+    return "\n".join(lines)
+
+
+def cost_table(costs: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """The costs in Markdown, by training set and method."""
+    lines = ["| trained on | method | minutes | training, TFLOP | an answer, MFLOP |", "|---" * 5 + "|"]
+    for training, methods in costs.items():
+        for name, cost in methods.items():
+            teras, megas = cost["training flops"] / 1e12, cost["flops"] / 1e6
+            lines.append(f"| {training} | {name} | {cost['minutes']:.1f} | {teras:.1f} | {megas:.1f} |")
     return "\n".join(lines)
 
 

@@ -1,14 +1,13 @@
 """Contenders of a training set, each trained once and kept in a folder: a pair, its rival, a pair behind features."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from timing import flops
 
 from hybridclf import HybridClassifier, train_pair
 from hybridclf.data.datasets import load_labelled
@@ -26,16 +25,13 @@ from hybridclf.reranking.fusion import Fusion
 from .rival import Cascade, trained, unsure
 from .sets import Row
 
-__all__ = ["METHODS", "Contenders"]
+__all__ = ["METHODS", "Contenders", "alone"]
 
 METHODS = ("tier 1", "tier 2", "hybrid", "rival", "features", "features, hybrid")
 """Contenders: both tiers alone and together, the rival, and tier 1 and the hybrid behind a pretrained network."""
 
 TRIALS = 16
 """Trials of tier 2 alone, each of every class."""
-
-TIMED = 32
-"""Images that FLOPs are counted on."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +69,22 @@ class Contenders:
         return self._trained("features", self.pretrained) if self.pretrained else None
 
     @cached_property
-    def rival(self) -> tuple[Any, Cascade]:
-        """A second network of tier 1's kind, trained for as long as tier 2, and its fusion with tier 1."""
+    def data(self) -> TrainingData:
+        """Images of the pair's training."""
         log = self.log("pair")
         settings = stored_settings(log)
         images = load_labelled(self.row.train, log["settings"]["side"], True, settings.group)
-        specs: Sequence[str] = PROPOSERS
         more: dict[str, Any] = {}
         if settings.start_from is not None:
             start = Start.of(Path(settings.start_from), images.classes, settings.image_size)
-            specs, more = (settings.proposer,), {"seen": start.seen, "start": start}
-        data = TrainingData.of(images, as_device("auto"), True, settings, **more)
+            more = {"seen": start.seen, "start": start}
+        return TrainingData.of(images, as_device("auto"), True, settings, **more)
+
+    @cached_property
+    def rival(self) -> tuple[Any, Cascade]:
+        """A second network of tier 1's kind, trained for as long as tier 2, and its fusion with tier 1."""
+        log, data = self.log("pair"), self.data
+        specs: Sequence[str] = PROPOSERS if data.start is None else (data.settings.proposer,)
         network = trained(data, self.folder / "rival", log["seconds"]["tier_2"], specs)
         held_out, labels = data.some_held_out(data.fit_on[: log["usage"]["n_fusion"]])
         first, second = (self._log_proba(p, held_out) for p in (self.pair.proposer_, network))
@@ -114,38 +115,13 @@ class Contenders:
         first, second = (self._log_proba(p, pixels) for p in (self.pair.proposer_, network))
         found["rival"] = cascade(found["tier 1"], first, second, unsure(found["tier 1"]))
         if self.behind is not None:
-            behind = self._of_pair(self.behind, photos, alone=False)
+            behind = self._of_pair(self.behind, photos, with_tier_2=False)
             found |= {"features": behind["tier 1"], "features, hybrid": behind["hybrid"]}
         return found
-
-    def costs(self, pixels: np.ndarray, photos: np.ndarray | None) -> dict[str, dict[str, float]]:
-        """Minutes of training, and FLOPs per image, by method; images as for `answers`.
-
-        Those of the rival are of the cascade: tier 1 on all images, and the rival on those that it is asked about.
-        """
-        some, spent, (rival, _) = pixels[:TIMED], self.log("pair")["seconds"], self.rival
-        calls: dict[str, tuple[float, Callable[[], Any]]] = {
-            "tier 1": (spent["tier_1"], lambda: self._log_proba(self.pair.proposer_, some)),
-            "hybrid": (sum(spent.values()), lambda: self.pair.decide(some)),
-            "rival": (spent["tier_1"] + spent["tier_2"], lambda: self._cascaded(rival, some)),
-        }
-        if (behind := self.behind) is not None and photos is not None:
-            spent, large = self.log("features")["seconds"], photos[:TIMED]
-            calls["features"] = (spent["tier_1"], lambda: aligned_log_proba(behind.proposer_, large, behind.classes_))
-            calls["features, hybrid"] = (sum(spent.values()), lambda: behind.decide(large))
-        return {
-            name: {"minutes": seconds / 60, "flops": flops(call) / len(some)} for name, (seconds, call) in calls.items()
-        }
 
     def _log_proba(self, proposer: Any, pixels: np.ndarray) -> np.ndarray:
         """Log-probabilities `[n, C]` of a network, in the pair's order of classes."""
         return aligned_log_proba(proposer, pixels, self.pair.classes_)
-
-    def _cascaded(self, rival: Any, pixels: np.ndarray) -> None:
-        """Ask tier 1 about images, and the rival about those of which tier 1 is unsure."""
-        asked = unsure(self.pair.fusion_.prior(self._log_proba(self.pair.proposer_, pixels)))
-        if asked.any():
-            self._log_proba(rival, pixels[asked])
 
     def _trained(self, name: str, proposer: str | None) -> HybridClassifier:
         out = self.folder / name
@@ -177,7 +153,7 @@ class Contenders:
             )
 
     @staticmethod
-    def _of_pair(clf: HybridClassifier, pixels: Any, alone: bool = True) -> dict[str, np.ndarray]:
+    def _of_pair(clf: HybridClassifier, pixels: Any, with_tier_2: bool = True) -> dict[str, np.ndarray]:
         """Posteriors of a pair's tiers and of both."""
         posterior, results = clf.decide(pixels)
         found = {
@@ -185,8 +161,13 @@ class Contenders:
             "hybrid": posterior,
             "evaluations": np.array([result.evaluations for result in results]),
         }
-        if alone:
-            stage = clf.reranker(FixedTrials(TRIALS), Fusion())
-            ranked = stage.rerank(pixels, [clf.classes_.tolist()] * len(pixels), progress=True)
-            found["tier 2"] = np.stack([result.posterior for result in ranked])
+        if with_tier_2:
+            found["tier 2"] = alone(clf, pixels)
         return found
+
+
+def alone(clf: HybridClassifier, pixels: np.ndarray) -> np.ndarray:
+    """Posteriors `[n, C]` of a pair's tier 2 alone, by `TRIALS` trials of every class."""
+    stage = clf.reranker(FixedTrials(TRIALS), Fusion())
+    ranked = stage.rerank(pixels, [clf.classes_.tolist()] * len(pixels), progress=True)
+    return np.stack([result.posterior for result in ranked])

@@ -11,13 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import timm
 import worth
-from contenders.report import picture, summary, table, verdict
+from contenders.report import cost_table, picture, summary, table, verdict
 from contenders.rival import unsure
 from contenders.sets import TAIL, Questions, find_rows, questions
-from contenders.training import Contenders
+from contenders.training import METHODS, Contenders
 from PIL import Image
 from scipy.stats import binom, binomtest
+from timm.models import save_for_hf
 
 from hybridclf.data.arrays import block_means
 from hybridclf.evaluating.corruptions import STRENGTHS, corrupted
@@ -172,18 +174,30 @@ def test_all_of_it_runs_and_resumes(
 ) -> None:
     monkeypatch.setattr(planning, "WIDTHS", (16,))
     monkeypatch.setattr(time_budget, "MIN_STEPS", 1)
-    arguments = [str(data), str(tmp_path / "work"), "--minutes", "2", "--out", str(tmp_path)]
-    worth.main([*arguments, "--sets", "dots", "--images", "30"])
+    save_for_hf(timm.create_model("test_resnet", num_classes=7), str(tmp_path / "net"), {"num_classes": 7})
+    pretrained = f"timm:local-dir:{tmp_path / 'net'}"
+    options = ["--minutes", "1", "--pretrained", pretrained, "--sets", "dots", "--images", "30"]
+    arguments = [str(data), str(tmp_path / "work"), *options, "--out", str(tmp_path)]
+    worth.main(arguments)
     report = json.loads((tmp_path / "worth.json").read_text())
     assert list(report["rows"]) == ["dots", "dots: dark", "dots: drawn_dots"]
-    assert set(report["rows"]["dots"]["methods"]) == {"tier 1", "tier 2", "hybrid", "rival"}
+    assert (report["minutes"], report["pretrained"], report["start_from"]) == (1, pretrained, None)
+    assert set(report["rows"]["dots"]["methods"]) == set(METHODS)
     assert report["rows"]["dots"]["methods"]["tier 1"]["accuracy"][0] > 0.8
-    assert report["costs"]["dots"]["hybrid"]["flops"] >= report["costs"]["dots"]["tier 1"]["flops"] > 0
+    costs = report["costs"]["dots"]
+    assert tuple(costs) == METHODS
+    assert all(set(cost) == {"minutes", "training flops", "flops"} for cost in costs.values())
+    first, second, hybrid = (costs[name] for name in METHODS[:3])
+    assert hybrid["flops"] >= first["flops"] > 0 and second["flops"] > first["flops"]
+    assert hybrid["training flops"] == first["training flops"] + second["training flops"]
+    assert hybrid["minutes"] > first["minutes"] + second["minutes"]
+    assert costs["rival"]["training flops"] > first["training flops"] > 0 < costs["features"]["training flops"]
     assert (tmp_path / "worth.png").stat().st_size > 10_000
     printed = capsys.readouterr().out
-    assert printed.startswith("| row | images | tier 1 | tier 2 | hybrid | rival | hybrid minus the better tier")
-    assert table(report["rows"]) in printed
+    assert printed.startswith(f"| row | images | {' | '.join(METHODS)} | hybrid minus the better tier |")
+    assert table(report["rows"]) in printed and cost_table(report["costs"]) in printed
     monkeypatch.setattr("contenders.training.train_pair", None)  # nothing is trained again
-    worth.main([*arguments, "--sets", "dots", "--images", "30"])
-    assert json.loads((tmp_path / "worth.json").read_text())["rows"] == report["rows"]
+    worth.main(arguments)
+    again = json.loads((tmp_path / "worth.json").read_text())
+    assert (again["rows"], again["costs"]) == (report["rows"], report["costs"])
     assert picture(report["rows"]).axes

@@ -25,7 +25,7 @@ from urllib.parse import parse_qsl, unquote
 
 from .errors import InvalidInputError, MissingDependencyError, SavedModelError, UnknownSpecError
 
-__all__ = ["Kind", "adapters", "load", "offer", "portable", "resolved", "takes", "with_options"]
+__all__ = ["Kind", "absolute", "adapters", "load", "offer", "portable", "resolved", "takes", "with_options"]
 
 Kind = Literal["proposer", "denoiser", "trainable", "engine"]
 
@@ -109,36 +109,48 @@ def _split(spec: str, folder: Path = Path()) -> tuple[str, str]:
     return spec[:end], spec[end + 1 :]
 
 
+def absolute(spec: str) -> str:
+    """Make relative paths in a spec string absolute, an option's too, as the working folder will be another one later.
+
+    A name that may be a path or not, and an option's value, is one if such a file or folder exists.
+    """
+    base, query = _split(spec)
+    head, colon, path = base.rpartition(":")
+    model, slash, file = path.partition("/")
+    if _is_path(head, path):
+        base = f"{head}{colon}{_whole(path)}"
+    elif slash and _is_file(file):  # MODEL/CHECKPOINT
+        base = f"{head}{colon}{model}/{_whole(file)}"
+    return _joined(base, "&".join(map(_absolute_option, query.split("&"))))
+
+
+def _absolute_option(text: str) -> str:
+    """Make an option "NAME=VALUE" absolute if its value is the path of a file or folder."""
+    name, _, value = text.partition("=")
+    is_path = ("/" in value and Path(unquote(value)).exists()) or _is_file(unquote(value))
+    return f"{name}={_quoted(_whole(unquote(value)))}" if is_path else text
+
+
+def _whole(text: str) -> Path:
+    """Make a path absolute; a file that is a link, as in the hub's cache, keeps its name: its ending is its format."""
+    path = Path(text)
+    return path.parent.resolve() / path.name if path.is_file() else path.resolve()
+
+
 def portable(spec: str, folder: Path) -> str:
     """Make a spec string portable for saving: a path inside the model's folder, an option's too, becomes "./…".
 
-    A relative path is made absolute, as the working folder will be another one later.
+    Other relative paths become absolute.
 
     Raises
     ------
     SavedModelError
         If a ".." is left in it, with which it would not be loaded.
     """
-    spec, query = _split(spec)
-    head, colon, path = spec.rpartition(":")
-    model, slash, file = path.partition("/")
-    if _is_path(head, path):
-        spec = f"{head}{colon}{Path(path).resolve()}"
-    elif slash and _is_file(file):  # MODEL/CHECKPOINT
-        spec = f"{head}{colon}{model}/{Path(file).resolve()}"
-    head, inside, path = spec.partition(f":{folder.resolve()}/")
-    query = "&".join(_portable_option(part, folder) for part in query.split("&"))
-    return _without_parents(_joined(f"{head}:./{path}" if inside else spec, query), folder)
-
-
-def _portable_option(text: str, folder: Path) -> str:
-    """Make an option "NAME=VALUE" portable if its value is the path of a file or folder."""
-    name, _, value = text.partition("=")
-    if not (("/" in value and Path(unquote(value)).exists()) or _is_file(unquote(value))):
-        return text
-    path = Path(unquote(value)).resolve()
-    inside = path.is_relative_to(folder.resolve())
-    return f"{name}={_quoted(f'./{path.relative_to(folder.resolve())}' if inside else path)}"
+    base, query = _split(absolute(spec))
+    own = folder.resolve()
+    query = query.replace(f"={_quoted(own)}/", "=./")
+    return _without_parents(_joined(base.replace(f":{own}/", ":./", 1), query), folder)
 
 
 def options_of(spec: str) -> set[str]:

@@ -12,7 +12,7 @@ from hybridclf.errors import (
     SavedModelError,
     UnknownSpecError,
 )
-from hybridclf.plugins import adapters, load, offer, portable, resolved, takes
+from hybridclf.plugins import absolute, adapters, load, offer, portable, resolved, takes
 
 ADAPTER = """
 from collections.abc import Callable, Sequence
@@ -207,6 +207,30 @@ def test_a_path_from_the_working_folder_does_not_stay_one(tmp_path: Path, monkey
     assert portable("diffusers:./sd", tmp_path / "model") == f"diffusers:{tmp_path}/sd"
     assert portable("diffusers:./model/sd", tmp_path / "model") == "diffusers:./sd"
     assert portable("diffusers:../sd", tmp_path / "model") == f"diffusers:{tmp_path.parent}/sd"
+
+
+def test_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net").mkdir()
+    for name in ("own.pth", "a&b.txt"):
+        (tmp_path / name).touch()
+    for spec, expected in {
+        "timm:local-dir:net": f"timm:local-dir:{tmp_path}/net",
+        "timm:local-dir:net?label_names=a%26b.txt": f"timm:local-dir:{tmp_path}/net?label_names={tmp_path}/a%26b.txt",
+        "timm:test_resnet/own.pth?batch_size=2": f"timm:test_resnet/{tmp_path}/own.pth?batch_size=2",
+        "timm:test_resnet/../nowhere.pth": "timm:test_resnet/../nowhere.pth",
+        f"open_clip:RN50/{tmp_path}/own.pth": f"open_clip:RN50/{tmp_path}/own.pth",
+        "auto": "auto",
+    }.items():
+        assert absolute(spec) == absolute(absolute(spec)) == expected
+
+
+def test_a_file_that_is_a_link_keeps_its_name(tmp_path: Path) -> None:
+    """As in the hub's cache, where what it leads to has no ending."""
+    (tmp_path / "blob").touch()
+    (tmp_path / "model.safetensors").symlink_to("blob")
+    spec = f"timm:test_resnet/{tmp_path}/model.safetensors"
+    assert absolute(spec) == portable(spec, tmp_path / "model") == spec
 
 
 def test_a_path_need_not_say_that_it_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

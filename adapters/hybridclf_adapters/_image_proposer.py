@@ -29,6 +29,10 @@ __all__ = [
 ]
 
 
+_NO_PICKLE = (pickle.UnpicklingError, EOFError, IndexError)
+"""Exceptions of torch for a file that it refuses to unpickle, or that is no pickle: empty, or a text."""
+
+
 class ImageProposer(ABC):
     """Proposer of a trained torch model, from images to log-probabilities of chosen classes.
 
@@ -183,9 +187,9 @@ def refusing_pickles(spec: str) -> Iterator[None]:
     """
     try:
         yield
-    except (pickle.UnpicklingError, RuntimeError) as error:
+    except (*_NO_PICKLE, RuntimeError) as error:
         # torch wraps the refusal in a RuntimeError for some formats
-        if "weights_only" not in str(error) and not isinstance(error, pickle.UnpicklingError):
+        if "weights_only" not in str(error) and not isinstance(error, _NO_PICKLE):
             raise
         raise SavedModelError(
             f"the weights of {spec!r} are damaged, or pickled objects, which can run any code and are not loaded; if "

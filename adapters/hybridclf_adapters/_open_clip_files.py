@@ -48,8 +48,7 @@ def resolve(spec: str) -> tuple[str, str | None]:
         if tag:
             check_quick_gelu(name, tag, pretrained)
     else:
-        tags = choices(open_clip.list_pretrained_tags_by_model(name), 20) or "none"
-        raise UnknownSpecError(f"{pretrained!r} is neither a checkpoint file nor a pretrained tag of {name}: {tags}")
+        raise UnknownSpecError(_unknown_weights(name, pretrained))
     return name, pretrained
 
 
@@ -146,9 +145,20 @@ def tokenizer_of(name: str, source: str, cache: str | None, revision: str | None
     )
 
 
+def _unknown_weights(name: str, pretrained: str) -> str:
+    import open_clip
+
+    missing = f"{pretrained!r} is neither a checkpoint file nor a pretrained tag of {name}"
+    file, tags = f"'open_clip:{name}/FILE' with a checkpoint file", open_clip.list_pretrained_tags_by_model(name)
+    tag = f"'open_clip:{name}/TAG' with one of its tags {choices(tags, 20)}, or " if tags else ""
+    return f"{missing if pretrained else f'{name} alone names no weights'}; type {tag}{file}"
+
+
 def _unknown_model(spec: str, name: str, known: list[str]) -> str:
     if Path(spec).is_dir():
         return f"{spec!r} is a folder; type 'open_clip:local-dir:{spec}'"
+    if Path(spec).is_file():
+        return f"{spec!r} is a file; type 'open_clip:MODEL/{spec}' with the model that its weights are of"
     near = get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {choices(near)}?" if near else "open_clip.list_models() lists them all"
     return f"open_clip has no model {name!r} (type MODEL/PRETRAINED, such as 'RN50-quickgelu/openai'); {hint}"

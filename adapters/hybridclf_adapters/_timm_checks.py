@@ -1,6 +1,7 @@
 """Checks by timm's registry that a model is known and its outputs are classes."""
 
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -25,17 +26,31 @@ def check_name(spec: str, needs_weights: bool, features_only: bool = False) -> N
         known = source is None and timm.is_model(name)
         config = get_pretrained_cfg(name) if known else None  # raises for an unknown tag
     except (ValueError, RuntimeError) as error:
-        raise UnknownSpecError(f"{error} {_with_weights(spec)}") from error
+        raise UnknownSpecError(_path(spec) or f"{error} {_with_weights(spec)}") from error
     if source is None and not known:
-        near = get_close_matches(name.partition(".")[0], timm.list_models(), n=3)
-        hint = f"did you mean {choices(near)}?" if near else "timm.list_models() lists them all"
-        raise UnknownSpecError(f"timm has no model {name!r}; {hint}")
+        raise UnknownSpecError(_path(spec) or _unknown_model(name))
     if not known or not needs_weights:
         return
     if config is None or not is_model_pretrained(name):
         raise UnknownSpecError(f"timm has no weights for {name!r}. {_with_weights(name)}")
     if not features_only:
         _check_outputs(spec, name, config, config.num_classes)
+
+
+def _path(spec: str) -> str:
+    """Sentence on a spec that is the path of a folder or file, or a checkpoint of no model; "" for any other."""
+    if Path(spec).is_dir():
+        return f"{spec!r} is a folder; type 'timm:local-dir:{spec}'"
+    if Path(spec).is_file():
+        return f"{spec!r} is a file; type 'timm:MODEL/{spec}' with the model that its weights are of"
+    model, _, file = spec.partition("/")
+    return _unknown_model(model) if Path(file).is_file() else ""
+
+
+def _unknown_model(name: str) -> str:
+    near = get_close_matches(name.partition(".")[0], timm.list_models(), n=3)
+    hint = f"did you mean {choices(near)}?" if near else "timm.list_models() lists them all"
+    return f"timm has no model {name!r}; {hint}"
 
 
 def _with_weights(name: str) -> str:

@@ -5,6 +5,7 @@
 >>> proposer.fit(None, ["beagle", "pug"]).predict_proba(images)  # doctest: +SKIP
 """
 
+import textwrap
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -148,7 +149,11 @@ def load(
     except HybridClfError:
         raise
     except _DAMAGE as error:
-        raise SavedModelError(f"{spec!r} cannot be loaded: {error}") from error
+        said = textwrap.shorten(f"{type(error).__name__}: {error}", 400, placeholder=" …")
+        raise SavedModelError(
+            f"{spec!r} cannot be loaded: {said}; copy or download it again if it is damaged, and name the model that "
+            "the weights were trained with"
+        ) from error
     config = open_clip.get_model_config(source)
     if tokenizer is None:
         return load_head(Path(source.removeprefix(LOCAL)), model, transform, dtype, batch_size, config)

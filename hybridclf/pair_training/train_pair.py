@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from .. import plugins
 from ..data import duplicates, holding_out
 from ..data.datasets import DIGITS, LabelledImages, largest_multiple, load_labelled, typical_side
 from ..data.holding_out import digests, pack, unpack
@@ -97,9 +98,11 @@ def train_pair(
         written.
     """
     out, given = Path(out).resolve(), {name: value for name, value in settings.items() if value is not None}
-    # an absolute path, as the training may be resumed from another folder
+    # absolute paths, as the training may be resumed from another folder
     if "start_from" in given:
         given["start_from"] = str(model_folder(given["start_from"]).resolve())
+    if "proposer" in given:
+        given["proposer"] = plugins.absolute(given["proposer"])
     run = TrainingRun.resume(out, {k: v for k, v in given.items() if v not in (AUTO, NEW)}) if resume else None
     if run is None:
         check_free(out, source)  # before minutes of decoding

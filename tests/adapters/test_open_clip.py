@@ -276,7 +276,7 @@ def test_weights_that_need_quick_gelu_are_refused_by_name() -> None:
     [
         ("RN5/openai", "did you mean 'RN50'"),
         ("openai", "MODEL/PRETRAINED"),
-        ("RN50", "cc12m"),
+        ("RN50", "RN50 alone names no weights; type 'open_clip:RN50/TAG' with one of its tags .*'cc12m'.*RN50/FILE'"),
         ("RN50/nonesuch", "neither a checkpoint file nor a pretrained tag of RN50.*'openai'"),
         ("RN50//no/such/file.safetensors", "neither a checkpoint file"),
         ("local-dir:/no/such/folder", "no open_clip_config.json in /no/such/folder"),
@@ -287,9 +287,26 @@ def test_specs_that_name_nothing(spec: str, message: str) -> None:
         load(spec)
 
 
-def test_a_bare_folder_says_how_to_type_it(folder: Path) -> None:
+def test_a_bare_folder_or_file_says_how_to_type_it(folder: Path) -> None:
     with pytest.raises(UnknownSpecError, match=f"open_clip:local-dir:{folder}"):
         load(str(folder))
+    with pytest.raises(UnknownSpecError, match=f"is a file; type 'open_clip:MODEL/{folder}/epoch_1.pt'"):
+        load(f"{folder}/epoch_1.pt")
+
+
+def test_checkpoints_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
+    weights = load_file(folder / "open_clip_model.safetensors")
+    save_file(weights | {"visual.conv1.weight": torch.zeros(8, 3, 4, 4)}, tmp_path / "other.safetensors")
+    with pytest.raises(SavedModelError, match=r"conv1\.weight.*name the model that the weights were trained with") as e:
+        load(f"{NAME}/{tmp_path}/other.safetensors")
+    save_file({name: value for name, value in weights.items() if "visual" not in name}, tmp_path / "text.safetensors")
+    with pytest.raises(SavedModelError, match=r"Missing key.*name the model") as missing:
+        load(f"{NAME}/{tmp_path}/text.safetensors")
+    assert "\n" not in f"{e.value}{missing.value}" and len(str(missing.value)) < 700
+    for file, content in {"empty.pt": "", "text.pt": "no weights", "text.bin": "text"}.items():
+        (tmp_path / file).write_text(content)
+        with pytest.raises(SavedModelError, match=f"the weights of .*{file}' are damaged"):
+            load(f"{NAME}/{tmp_path}/{file}")
 
 
 # --- how images are prepared ------------------------------------------------------------------------------------------

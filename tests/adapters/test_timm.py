@@ -286,7 +286,11 @@ def test_names_that_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         ("test_resnet/nowhere.pth", "no checkpoint 'nowhere.pth'"),
         ("test_resnet/", "no checkpoint"),
         ("test_resnet/folder", "no checkpoint 'folder'"),
-        ("test_resnett/own.safetensors", "did you mean|hf-hub"),
+        ("test_resnett/own.safetensors", "no model 'test_resnett'; did you mean .*'test_resnet'"),
+        ("test_resnett/nowhere.pth", "hf-hub:test_resnett/nowhere.pth"),
+        ("own.safetensors", "'own.safetensors' is a file; type 'timm:MODEL/own.safetensors'"),
+        ("./folder", "'./folder' is a folder; type 'timm:local-dir:./folder'"),
+        ("folder", "'folder' is a folder; type 'timm:local-dir:folder'"),
         ("test_resnet.nonesuch/own.safetensors", r"Invalid pretrained tag \(nonesuch\)"),
     ],
 )
@@ -316,7 +320,9 @@ def test_checkpoints_that_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyP
     torch.save({"state_dict": Trap()}, "trap.pth")
     Path("text.pth").write_text("no weights")
     Path("text.safetensors").write_text("no weights")
-    for file in ("list.pth", "trap.pth", "text.pth", "text.safetensors"):
+    Path("empty.pth").touch()
+    Path("other.pth").write_text("text")  # which torch takes for a pickle of nothing
+    for file in ("list.pth", "trap.pth", "text.pth", "text.safetensors", "empty.pth", "other.pth"):
         with pytest.raises(SavedModelError, match=file):
             load(f"test_resnet/{file}")
     assert not Path("trapped").exists()

@@ -20,6 +20,7 @@ from hybridclf import HybridClassifier, train_pair
 from hybridclf.cli import app
 from hybridclf.data.image_files import open_image
 from hybridclf.pair_training import planning, pretrained_tier_1, recipe, run, time_budget
+from hybridclf.pair_training.features import features_of
 from hybridclf.pair_training.pretrained_tier_1 import PretrainedTier1
 from hybridclf.pair_training.time_budget import TimeBudget, TimePlan
 from hybridclf.training.trainer import Trainer
@@ -162,6 +163,23 @@ def test_a_failure_costs_fine_tuning_alone(
     assert log["fine_tuning"]["sentence"] == (
         "Fine-tuning tier 1 failed: no memory. The linear classifier on frozen features is kept."
     )
+    assert torch.equal(stem(tmp_path / "out" / "proposer"), stem(backbone))
+
+
+def test_features_that_took_all_of_the_time(
+    data: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than at the plan."""
+    seconds = [0.0]
+
+    def slow(*arguments: Any) -> np.ndarray:
+        seconds[0] += 1e4
+        return features_of(*arguments)
+
+    monkeypatch.setattr(time_budget, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    monkeypatch.setattr(pretrained_tier_1, "features_of", slow)
+    tuned = trained(data, backbone, tmp_path / "out")["fine_tuning"]
+    assert not tuned["kept"] and "its features took all of its time" in tuned["sentence"]
     assert torch.equal(stem(tmp_path / "out" / "proposer"), stem(backbone))
 
 

@@ -44,8 +44,8 @@ def classify(
             metavar="RATE",
             min=0,
             max=1,
-            help="Reject images unlike all classes, at that rate of false alarms; 0 for none. Default: 0.01 where no "
-            "model is named, else the model's own.",
+            help="Reject images unlike all classes, at that rate of false alarms, for one trial more; 0 for none. "
+            "Default: 0.01 where no model is named, else the model's own.",
         ),
     ] = None,
     explain: Annotated[

@@ -177,13 +177,14 @@ class Worth:
             return f"Re-ranking {why} and is off, use tier 1: {figures}."
         off = f" It is off for {', '.join(map(str, self.harmed))}, which it would harm." if self.harmed else ""
         # of log loss, held-out images tell sooner
-        by = "" if self.accuracy_gain.low > 0 else " by log loss (whether by accuracy, these images cannot tell)"
+        unknown = "a one-sided test at 5 %; whether by accuracy, these images cannot tell"
+        by = "" if self.accuracy_gain.low > 0 else f" by log loss ({unknown})"
         return f"Re-ranking pays{by}: {figures}.{off}"
 
     def _figures(self, images: str) -> str:
         gain, by = self.log_loss_gain, " by weight" if self.weighted else ""
-        # of a single group there is no interval
-        change = "" if self.n_groups == 1 else f" ({-gain.value:+.3f}, {-gain.high:.3f} to {-gain.low:.3f})"
+        # of a single group there is no interval, its ends are the largest numbers
+        change = "" if gain.high - gain.low > 1e6 else f" ({-gain.value:+.3f}, {-gain.high:.3f} to {-gain.low:.3f})"
         return (
             f"tier 1 alone is right for {self.tier_1_accuracy.percent()} of {self.n_images} {images}{by}, both tiers "
             f"for {self.hybrid_accuracy.percent()}: {self.accuracy_gain.points()}, {self.fixed} fixed, {self.broken} "

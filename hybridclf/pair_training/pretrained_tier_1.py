@@ -62,9 +62,14 @@ class PretrainedTier1:
     def share(self, both: float, shortest: float, fewest: float) -> float:
         """Time of all features, and of fine-tuning if there is time for enough of it and images to judge it by."""
         enough = self._fine_tuned_in(shortest, MIN_PASSES)
-        if enough > most_time(both, fewest) or len(self.data.fit_on) < FEWEST:
+        if enough > most_time(both, fewest) or self._n_judged < FEWEST:
             return shortest
         return min(time_share(both, enough, fewest), self._fine_tuned_in(shortest, MOST_PASSES))
+
+    @property
+    def _n_judged(self) -> int:
+        """Held-out images of different groups by which fine-tuning is judged."""
+        return len(np.unique(self.data.held_out_groups[self.data.fit_on]))
 
     def _fine_tuned_in(self, shortest: float, passes: int) -> float:
         """Seconds of all features, of so many passes of fine-tuning and of its checks."""
@@ -109,9 +114,11 @@ class PretrainedTier1:
 
     def _why_not(self, plan: Mapping[str, Any]) -> str:
         """Sentence on why there is no fine-tuning, and what would change that."""
-        n = len(self.data.fit_on)
-        if n < FEWEST:
-            return f"Tier 1 is not fine-tuned: {n} held-out images do not tell whether that helps; it takes {FEWEST}."
+        if self._n_judged < FEWEST:
+            return (
+                f"Tier 1 is not fine-tuned: {self._n_judged} held-out images of different groups do not tell whether "
+                f"that helps; it takes {FEWEST}."
+            )
         both = self._fine_tuned_in(plan["shortest"], MIN_PASSES) / (1 - KEPT)
         minutes = math.ceil((plan["reading"] + plan["finishing"] + both) / 60)
         return f"Tier 1 is not fine-tuned, for which there would have to be about {minutes} minutes here."
@@ -136,7 +143,7 @@ class PretrainedTier1:
         """Check by the first image's features `[1, d]` that a resumed training has the network that it started with."""
         now = self.model.features(self.data.photos[:1])
         # another batch, or rounding to bfloat16, changes the last digits
-        if now.shape != before.shape or abs(now - before).max() > 0.05 * abs(before).max():
+        if now.shape != before.shape or not abs(now - before).max() <= 0.05 * abs(before).max():
             raise TrainingError(
                 f"the weights of {self.data.settings.proposer!r} are others than at the start of this training; put "
                 "those back, or start anew in another folder"
@@ -144,8 +151,8 @@ class PretrainedTier1:
 
     def _fine_tune(self, run: TrainingRun, seconds: float, progress: bool) -> None:
         """Train the network further, and keep what is best on held-out images, which may be the network before."""
-        job = fine_tuning_job(self.data, self.tunable)
-        losses = tempered_losses(job.trainer.average, self.data)
+        job, is_done = fine_tuning_job(self.data, self.tunable), "fine_tuning" in run.log
+        losses = np.empty(0) if is_done else tempered_losses(job.trainer.average, self.data)
         self.network = run.train(
             job.name,
             job.trainer,
@@ -157,12 +164,14 @@ class PretrainedTier1:
             n_checks=TUNING_CHECKS,
             most_steps=self._n_steps(MOST_PASSES),
         )
+        if is_done:
+            return
         before = run.log["before"][job.name]
         after = min(entry["held_out"] for entry in run.log["losses"][job.name] if "held_out" in entry)
         kept = after < before
         what = (
             f"Fine-tuning tier 1 in {run.log['n_steps'][job.name]} steps changed the log loss of "
-            f"{len(losses)} held-out images from {before:.3f} to {after:.3f}"
+            f"{len(losses)} held-out images, which chose among its steps, from {before:.3f} to {after:.3f}"
         )
         end = self._change(losses) if kept else ": the linear classifier on frozen features is kept"
         run.log["fine_tuning"] = {"before": before, "after": after, "kept": kept, "sentence": f"{what}{end}."}
@@ -170,6 +179,8 @@ class PretrainedTier1:
     def _change(self, before: np.ndarray) -> str:
         """Change of the held-out images' log losses `[m]` since before, with its interval."""
         groups = self.data.held_out_groups[self.data.fit_on[: len(before)]]
+        if len(np.unique(groups)) == 1:  # of which there is no interval
+            return ""
         change = mean_interval(tempered_losses(self.network, self.data) - before, groups=groups)
         return f" ({change.value:+.3f}, {change.low:.3f} to {change.high:.3f})"
 

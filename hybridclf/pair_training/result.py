@@ -114,11 +114,11 @@ def cut_short(log: Mapping[str, Any]) -> str:
     """
     done, names = log["n_steps"], {"proposer": "tier 1", "denoiser": "tier 2"}
     short = [
-        f"{names.get(name, name)} had {done[name]} of {planned} planned steps"
+        f"{names.get(name, name)} had {done[name]} of {planned} steps"
         for name, planned in log.get("late", {}).items()
         if done[name] < 0.9 * planned
     ]
-    return f"Steps took longer than at the start: {' and '.join(short)}." if short else ""
+    return f"Steps took longer than planned: {' and '.join(short)}." if short else ""
 
 
 def advice(clf: HybridClassifier, too_short: str) -> str:

@@ -205,8 +205,8 @@ class TrainingRun:
         trainer : Trainer
             Trainer at its start.
         seconds : float
-            Time left for this training. At the first start it becomes a number of steps, which is stored; if steps take
-            longer than thought, there will be fewer.
+            Time left for steps. At the first start it becomes a number of steps, which is stored. With a `budget` there
+            will be fewer if they take longer than planned.
         held_out : function
             From the averaged network to its loss on held-out images; for the log alone without `patience`.
         progress : bool
@@ -298,7 +298,10 @@ class TrainingRun:
                 done = trainer.step == trainer.n_steps or interrupted.is_set()
                 if trainer.step % LOG_EVERY and not done:
                     continue
-                entry = _entry(trainer, losses, since)
+                mean = float(torch.stack(losses).mean())  # waits for the device, so that the time includes all steps
+                seconds = time.monotonic() - since
+                speed = round(size * len(losses) / seconds, 1)
+                entry = {"step": trainer.step, "loss": mean, "images_per_second": speed}
                 check_finite(name, trainer.step, entry["loss"])
                 if _is_check(trainer, n_checks):
                     entry["held_out"] = held_out(trainer.average)
@@ -306,7 +309,7 @@ class TrainingRun:
                         best.check(entry["held_out"], trainer.average)
                         if best.is_settled:
                             trainer.cool_down()
-                if pace.is_late(trainer):
+                if self.budget is not None and pace.is_late(trainer, seconds, len(losses)):
                     self._hurry(name, trainer)
                 bar.total = trainer.n_steps * size
                 self.log["losses"][name].append(entry)
@@ -327,13 +330,6 @@ class TrainingRun:
         trainer.cool_down()
         if trainer.n_steps < planned:
             self.log.setdefault("late", {})[name] = planned
-
-
-def _entry(trainer: Trainer, losses: list[Tensor], since: float) -> dict[str, float]:
-    """Log entry of the last steps: their mean loss and speed."""
-    loss = float(torch.stack(losses).mean())  # waits for the device, so that the time includes all steps
-    speed = trainer.config.batch_size * len(losses) / (time.monotonic() - since)
-    return {"step": trainer.step, "loss": loss, "images_per_second": round(speed, 1)}
 
 
 def _is_check(trainer: Trainer, n_checks: int) -> bool:

@@ -46,8 +46,8 @@ NEW = "timm:convnet"
 FROM_SCRATCH = (NEW, *PROPOSERS, "timm:small")
 """New networks that may be asked for by name; the last one made the pairs of earlier versions."""
 
-TRIED_SHARE = 0.125
-"""Share of the images by which the time of a scikit-learn classifier's fit is estimated, in proportion to them."""
+TRIED_SECONDS = 1.0
+"""Seconds of a fit to some images by which the time of a scikit-learn classifier's fit is estimated."""
 
 SMALLEST = 48
 """Side in pixels of images below which "auto" trains a new network: a pretrained one is for photographs."""
@@ -204,15 +204,21 @@ class SklearnTier1:
             estimator.set_params(random_state=data.settings.seed)
 
     def shortest(self) -> float:
-        """Estimate the time of its fit by that to some of the images; 0 if it cannot be fitted to so few."""
-        some = self.data.sample(max(len(self.data.classes), int(TRIED_SHARE * len(self.data.y))))
-        begin = time.perf_counter()
+        """Estimate the time of its fit by that to some images, in proportion; 0 if it cannot be fitted to so few.
+
+        These become more until a fit takes a second, or has an eighth of them.
+        """
+        n = len(self.data.y)
+        some, seconds = max(len(self.data.classes), n // 64), 0.0
         with warnings.catch_warnings(action="ignore"):
-            try:
-                self._fit(clone(self.estimator), some)
-            except Exception:  # whatever a classifier raises: its own fit says it, if it is not for want of images
-                return 0.0
-        return (time.perf_counter() - begin) * len(self.data.y) / len(some)
+            while seconds < TRIED_SECONDS and 8 * some <= n:
+                begin = time.perf_counter()
+                try:
+                    self._fit(clone(self.estimator), self.data.sample(some))
+                except Exception:  # whatever a classifier raises: its own fit says it, if it is not for want of images
+                    return 0.0
+                seconds, some = time.perf_counter() - begin, 2 * some
+        return seconds * n / (some / 2)
 
     def share(self, both: float, shortest: float, fewest: float) -> float:
         """Tier 1's share of the time: the least that it takes."""

@@ -22,30 +22,30 @@ LATE = 1.1
 
 
 class Pace:
-    """Pace of a training, by which it is told whether the time is enough.
+    """Pace of a training, by which it is told whether the time is enough for its steps.
 
     Parameters
     ----------
     seconds : float
-        Time left.
+        Time left for steps.
     """
 
     def __init__(self, seconds: float) -> None:
-        self._until = time.monotonic() + seconds
-        self._first: tuple[float, int] | None = None
+        self._left = seconds
+        self._spent, self._n_steps = 0.0, 0
+        self._is_first = True
 
-    def is_late(self, trainer: Trainer) -> bool:
-        """Tell whether even a cooldown that begins now would take longer than the time left.
+    def is_late(self, trainer: Trainer, seconds: float, n_steps: int) -> bool:
+        """Count the last steps of a trainer, and tell whether a cooldown that begins now would still end too late.
 
-        The pace is that of the steps since the first call, as the first steps may have compiled the network.
+        The first ones that are counted say nothing of the pace, as they may have compiled the network.
         """
-        now = time.monotonic()
-        if self._first is None:
-            self._first = now, trainer.step
+        self._left -= seconds
+        if self._is_first:
+            self._is_first = False
             return False
-        begun, step = self._first
-        rest = (now - begun) / (trainer.step - step) * trainer.cooldown_steps
-        return rest > LATE * (self._until - now)
+        self._spent, self._n_steps = self._spent + seconds, self._n_steps + n_steps
+        return self._spent / self._n_steps * trainer.cooldown_steps > LATE * self._left
 
 
 def steps_in(trainer: Trainer, seconds: float) -> int:

@@ -26,7 +26,7 @@ from ..pretrained.catalog import model_folder
 from ..reranking import fusion, novelty
 from ..training import augmentation, losses, optimizer, trainer
 from ..training import denoiser as denoiser_training
-from . import finish, linear_head, networks, pretrained_tier_1, provenance, recipe, time_budget, training_data
+from . import finish, linear_head, networks, pretrained_tier_1, provenance, recipe, time_budget, timing, training_data
 from .comparison import compare
 from .networks import same_unet
 from .out_folder import check_free
@@ -75,7 +75,8 @@ def train_pair(
         New or empty folder, or the folder of the training to resume. In the end `HybridClassifier.load` takes it; its
         subfolder "training" has the log.
     resume : bool
-        Resume the training in `out` with its own settings. The result equals that of an uninterrupted training.
+        Resume the training in `out` with its own settings. The result equals that of an uninterrupted training, unless
+        one of them is cut short because steps take longer than planned.
     device : str
         "auto" (a GPU if there is one), or torch's name of the device.
     progress : bool
@@ -273,7 +274,7 @@ def _modules() -> list[ModuleType]:
     fitting = [calibration, recording, corruptions, cross_fit, drift, outliers, tier_fitter, worth]
     evidence = [fusion, novelty, objectives, weighting]
     training = [augmentation, denoiser_training, losses, optimizer, trainer]
-    ours = [finish, linear_head, networks, pretrained_tier_1, recipe, time_budget, training_data]
+    ours = [finish, linear_head, networks, pretrained_tier_1, recipe, time_budget, timing, training_data]
     return [*ours, duplicates, holding_out, *training, *fitting, *evidence]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -92,7 +92,8 @@ def test_it_learns_and_is_saved(command: tuple[Path, str], data: Path, backbone:
     tuned = log["fine_tuning"]
     assert tuned["after"] < 0.9 * tuned["before"] and tuned["kept"] and log["n_steps"]["proposer"] == 30
     said = re.fullmatch(
-        r"Fine-tuning tier 1 in 30 steps changed the log loss of 24 held-out images from (\S+) to (\S+) "
+        r"Fine-tuning tier 1 in 30 steps changed the log loss of 24 held-out images, which chose among its steps, from "
+        r"(\S+) to (\S+) "
         r"\((\S+), (\S+) to (\S+)\)\.",
         tuned["sentence"],
     )
@@ -252,11 +253,11 @@ def test_a_training_for_other_classes_may_start_from_its_tier_2(whole: Path, dat
 # --- its share of the time --------------------------------------------------------------------------------------------
 
 
-def of(n: int, n_judged: int) -> PretrainedTier1:
-    """Tier 1 of so many training images, and held-out ones for the fusion."""
-    model: Any = SimpleNamespace()
-    data: Any = SimpleNamespace(photos=np.zeros((n, 1)), fit_on=np.arange(n_judged))
-    return PretrainedTier1(model, data)
+def of(n: int, n_judged: int, n_groups: int | None = None) -> PretrainedTier1:
+    """Tier 1 of so many training images, and held-out ones for the fusion, in groups if there are any."""
+    model, groups = SimpleNamespace(), np.arange(n_judged) % (n_groups or n_judged)
+    data: Any = SimpleNamespace(photos=np.zeros((n, 1)), fit_on=np.arange(n_judged), held_out_groups=groups)
+    return PretrainedTier1(cast(Any, model), data)
 
 
 @pytest.fixture
@@ -283,7 +284,8 @@ def test_few_images_are_seen_often_enough_or_not_at_all() -> None:
     tier_1, enough = of(100, 20), 10 + 960 + 7 * 2
     assert tier_1.share(enough + 9, 10.0, 10.0) == 10
     assert tier_1.share(enough + 11, 10.0, 10.0) == pytest.approx(enough)
-    assert of(100, 19).share(10000.0, 10.0, 10.0) == 10  # too few to tell which is better
+    # too few to tell which is better
+    assert of(100, 19).share(10000.0, 10.0, 10.0) == of(100, 90, 19).share(10000.0, 10.0, 10.0) == 10
 
 
 @pytest.mark.usefixtures("plain")
@@ -314,4 +316,6 @@ def test_the_minutes_that_fine_tuning_needs_are_said() -> None:
     # 1,370 seconds of tier 1 are nine tenths of 1,522
     assert "about 27 minutes here" in of(1000, 100)._why_not(plan)
     assert of(1000, 100).share(27 * 60 - 90, 100.0, 1000.0) > 100
-    assert "19 held-out images do not tell whether that helps; it takes 20." in of(1000, 19)._why_not(plan)
+    assert "19 held-out images of different groups do not tell whether that helps; it takes 20." in of(
+        1000, 19
+    )._why_not(plan)

@@ -37,7 +37,7 @@ def test_trainings_that_were_cut_short() -> None:
     log = {"n_steps": {"proposer": 60, "denoiser": 95}}
     assert cut_short(log) == ""
     late = log | {"late": {"proposer": 100, "denoiser": 100}}
-    assert cut_short(late) == "Steps took longer than at the start: tier 1 had 60 of 100 planned steps."
+    assert cut_short(late) == "Steps took longer than planned: tier 1 had 60 of 100 steps."
 
 
 def test_nothing_measured(mostly_zeros: TrainingData) -> None:

@@ -368,27 +368,39 @@ class SlowingClock:
 @pytest.mark.usefixtures("hundred")
 def test_slower_steps_begin_the_cooldown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hurried, in_time = trainer(), trainer()
-    monkeypatch.setattr(timing, "time", clock := SlowingClock(hurried, slow_from=20))
+    monkeypatch.setattr(training_run, "time", clock := SlowingClock(hurried, slow_from=20))
     run = TrainingRun.start(tmp_path / "a", SETTINGS)
+    run.budget = TimeBudget(60.0, {})
     run.train("part", hurried, 100, no_check)
     # after 35 steps, in 65 seconds, a cooldown of 24 of the 2 seconds that they took since the fifth would take 48
     assert hurried.step == 59 and clock.monotonic() == 137  # not 100 steps, in 260 seconds
     assert run.log["n_steps"] == {"part": 59} and run.log["late"] == {"part": 100}
-    monkeypatch.setattr(timing, "time", SlowingClock(in_time, slow_from=90))  # in the cooldown, which is not cut
+    monkeypatch.setattr(training_run, "time", SlowingClock(in_time, slow_from=90))  # in the cooldown, which is not cut
     run = TrainingRun.start(tmp_path / "b", SETTINGS)
+    run.budget = TimeBudget(60.0, {})
     run.train("part", in_time, 100, no_check)
     assert in_time.step == 100 and "late" not in run.log
 
 
 @pytest.mark.usefixtures("hundred")
+def test_without_a_budget_steps_may_take_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = trainer()
+    monkeypatch.setattr(training_run, "time", SlowingClock(slow, slow_from=20))
+    run = TrainingRun.start(tmp_path, SETTINGS)
+    run.train("part", slow, 100, no_check)
+    assert slow.step == 100 and "late" not in run.log
+
+
+@pytest.mark.usefixtures("hundred")
 def test_a_resumed_training_has_the_time_that_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = interrupted_at(41), trainer()
-    monkeypatch.setattr(timing, "time", SlowingClock(first, slow_from=100))
+    monkeypatch.setattr(training_run, "time", SlowingClock(first, slow_from=100))
     with pytest.raises(Interrupted):
         TrainingRun.start(tmp_path, SETTINGS).train("part", first, 100, no_check)
     # the first entry may include a compilation; at the second, 50, there are 15 seconds for a cooldown of 34
-    monkeypatch.setattr(timing, "time", SlowingClock(second, slow_from=100))
+    monkeypatch.setattr(training_run, "time", SlowingClock(second, slow_from=100))
     run = TrainingRun.resume(tmp_path, SETTINGS)
+    run.budget = TimeBudget(60.0, {})
     run.train("part", second, 25, no_check)
     assert second.step == 84 and run.log["late"] == {"part": 100}
 

@@ -286,8 +286,9 @@ def test_the_command_prints_what_came_out(data: Path, backbone: str, tmp_path: P
     assert set(found["seconds"]) == {"reading", "tier_1", "tier_2", "finishing"}
     assert log_of(tmp_path / "out")["settings"]["seed"] == 3
     assert f"tier 1 is a linear classifier on the features of {backbone}" in result.stderr
+    # of nine two are of one picture
     assert found["fine_tuning"]["sentence"].startswith(
-        "Tier 1 is not fine-tuned: 9 held-out images of different groups do not tell"
+        "Tier 1 is not fine-tuned: 8 held-out images of different groups do not tell"
     )
     assert "0.4 minutes: " in result.stderr and "preparing (done)" in result.stderr
 

@@ -299,9 +299,8 @@ class TrainingRun:
                 if trainer.step % LOG_EVERY and not done:
                     continue
                 mean = float(torch.stack(losses).mean())  # waits for the device, so that the time includes all steps
-                seconds = time.monotonic() - since
-                speed = round(size * len(losses) / seconds, 1)
-                entry = {"step": trainer.step, "loss": mean, "images_per_second": speed}
+                spent = time.monotonic() - since
+                entry = {"step": trainer.step, "loss": mean, "images_per_second": round(size * len(losses) / spent, 1)}
                 check_finite(name, trainer.step, entry["loss"])
                 if _is_check(trainer, n_checks):
                     entry["held_out"] = held_out(trainer.average)
@@ -309,7 +308,7 @@ class TrainingRun:
                         best.check(entry["held_out"], trainer.average)
                         if best.is_settled:
                             trainer.cool_down()
-                if self.budget is not None and pace.is_late(trainer, seconds, len(losses)):
+                if self.budget is not None and pace.is_late(trainer, spent, len(losses)):
                     self._hurry(name, trainer)
                 bar.total = trainer.n_steps * size
                 self.log["losses"][name].append(entry)

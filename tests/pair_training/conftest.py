@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from hybridclf.pair_training import planning, recipe, run, tier_1, time_budget, timing
 from hybridclf.pair_training.time_budget import TimeBudget
+from tests.pair_training.squares import draw
 
 STEPS_PER_MINUTE = 80
 
@@ -28,6 +30,12 @@ def small() -> Iterator[None]:
             patch.setattr(module, "MIN_STEPS", 1)
         patch.setattr(TimeBudget, "left", property(_left))
         yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Squares of three colours, a folder per colour."""
+    return draw(tmp_path_factory.mktemp("squares"))
 
 
 def _left(budget: TimeBudget) -> float:

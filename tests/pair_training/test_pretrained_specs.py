@@ -21,7 +21,7 @@ from hybridclf.data.image_files import open_image
 from hybridclf.errors import HybridClfError, TrainingError
 from hybridclf.pair_training import pretrained_tier_1, run
 from hybridclf.training.trainer import Trainer
-from tests.pair_training.squares import COLOURS, draw
+from tests.pair_training.squares import COLOURS
 
 CLIP: dict[str, Any] = {
     "embed_dim": 16,
@@ -38,12 +38,6 @@ def _frozen(small: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrained_tier_1, "STEP_COST", 1e9)
         yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Squares of three colours, a folder per colour."""
-    return draw(tmp_path_factory.mktemp("squares"))
 
 
 def pictures(data: Path) -> list[Image.Image]:

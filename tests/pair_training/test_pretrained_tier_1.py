@@ -25,7 +25,6 @@ from hybridclf.pair_training.pretrained_tier_1 import PretrainedTier1
 from hybridclf.pair_training.time_budget import TimeBudget, TimePlan
 from hybridclf.training.trainer import Trainer
 from hybridclf_adapters.timm import load
-from tests.pair_training.squares import draw
 
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -40,12 +39,6 @@ def _thirty(small: None) -> Iterator[None]:
         patch.setattr(pretrained_tier_1, "MIN_STEPS", 1)
         patch.setattr(run, "steps_in", lambda *_: 30)
         yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Squares of three colours, a folder per colour."""
-    return draw(tmp_path_factory.mktemp("squares"))
 
 
 @pytest.fixture(scope="module")

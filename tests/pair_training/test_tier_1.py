@@ -37,7 +37,7 @@ from hybridclf.pair_training.training_data import TrainingData
 from hybridclf.ports import FeatureModel
 from hybridclf.proposer import FunctionProposer
 from hybridclf.training.trainer import Trainer
-from tests.pair_training.squares import COLOURS, SIDE, draw
+from tests.pair_training.squares import COLOURS, SIDE
 
 SETTINGS: dict[str, Any] = {"minutes": 0.4, "image_size": 16, "validation_fraction": 0.2}
 
@@ -48,12 +48,6 @@ def _small(small: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrained_tier_1, "STEP_COST", 1e9)
         yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Squares of three colours, a folder per colour."""
-    return draw(tmp_path_factory.mktemp("squares"))
 
 
 def network_in(folder: Path, n_classes: int) -> str:

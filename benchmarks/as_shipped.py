@@ -3,10 +3,10 @@
     python benchmarks/as_shipped.py DATA [--model cifar10] [--images 5000] [--alone 2000] [--shifted 500]
         [--rival WORK]
 
-DATA holds cifar10-test.parquet. Nothing is fitted: `HybridClassifier.decide` answers, as `hybridclf classify` does, and
-tier 1 at its fitted temperature beside it. Tier 2 alone is asked about the first `--alone` images, in 16 trials of
-every class; the first `--shifted` ones also come under 40 corruptions. With `--rival`, a second network of tier 1's
-kind is trained in WORK on DATA's cifar10-train.parquet, from another seed and for tier 1's steps. It is asked wherever
+DATA holds cifar10-test.parquet. Nothing is fitted, and no image rejected: `HybridClassifier.decide` answers, and tier 1
+at its fitted temperature beside it. Tier 2 alone is asked about the first `--alone` images, in 16 trials of every
+class; the first `--shifted` ones also come under 40 corruptions. With `--rival`, a second network of tier 1's kind is
+trained in WORK on DATA's cifar10-train.parquet, from another seed and for tier 1's steps. It is asked wherever
 the hybrid asks tier 2, its weight fitted on the images of the hybrid's fusion. Writes
 `benchmarks/results/cifar10/as-shipped.json`, prints a table.
 """

@@ -1,6 +1,7 @@
 """Draws the hybrid against tier 1, row by row: `python docs/pictures/worth_minutes.py`, from the repository's root.
 
-The rows are those of `benchmarks/results/worth-minutes.json`, which `benchmarks/worth.py` measured in several runs.
+The rows are those of `benchmarks/results/worth-minutes.json`: of several runs of `benchmarks/worth.py`, and of pairs of
+`hybridclf train` behind EfficientNet-Lite0, asked as it does.
 """
 
 import json

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridclf.pair_training import planning, recipe, run, tier_1, time_budget, timing
+from hybridclf.pair_training import planning, pretrained_tier_1, recipe, run, tier_1, time_budget, timing
 from hybridclf.pair_training.time_budget import TimeBudget
 from tests.pair_training.squares import draw
 
@@ -29,6 +29,14 @@ def small() -> Iterator[None]:
         for module in (planning, tier_1, time_budget):
             patch.setattr(module, "MIN_STEPS", 1)
         patch.setattr(TimeBudget, "left", property(_left))
+        yield
+
+
+@pytest.fixture(scope="module")
+def frozen(small: None) -> Iterator[None]:
+    """Such trainings, in which no time is enough for fine-tuning."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrained_tier_1, "STEP_COST", 1e9)
         yield
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,15 +29,9 @@ CLIP: dict[str, Any] = {
     "text_cfg": {"context_length": 16, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1},
 }
 PREPARATION = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "interpolation": "bilinear", "resize_mode": "shortest"}
+pytestmark = pytest.mark.usefixtures("frozen")
+
 SETTINGS: dict[str, Any] = {"minutes": 0.4, "image_size": 16, "validation_fraction": 0.2}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _frozen(small: None) -> Iterator[None]:
-    """No time is enough for fine-tuning, unless a test says otherwise."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretrained_tier_1, "STEP_COST", 1e9)
-        yield
 
 
 def pictures(data: Path) -> list[Image.Image]:

@@ -4,7 +4,6 @@ import itertools
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,15 +38,9 @@ from hybridclf.proposer import FunctionProposer
 from hybridclf.training.trainer import Trainer
 from tests.pair_training.squares import COLOURS, SIDE
 
+pytestmark = pytest.mark.usefixtures("frozen")
+
 SETTINGS: dict[str, Any] = {"minutes": 0.4, "image_size": 16, "validation_fraction": 0.2}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small(small: None) -> Iterator[None]:
-    """For every test here; no time is enough for fine-tuning."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretrained_tier_1, "STEP_COST", 1e9)
-        yield
 
 
 def network_in(folder: Path, n_classes: int) -> str:

@@ -139,7 +139,7 @@ class OpenClipFeatures(ImageProposer):
         model: nn.Module,
         transform: Callable[[Image.Image], Tensor],
         dtype: torch.dtype,
-        batch_size: int,
+        batch_size: int | None,
         config: dict[str, Any],
     ) -> None:
         super().__init__(model, transform, dtype, batch_size)

@@ -37,7 +37,7 @@ class OpenClipHeadProposer(OpenClipFeatures):
         model: nn.Module,
         transform: Callable[[Image.Image], Tensor],
         dtype: torch.dtype,
-        batch_size: int,
+        batch_size: int | None,
         config: dict[str, Any],
         weight: Tensor,
         bias: Tensor,
@@ -79,7 +79,7 @@ def load_head(
     model: nn.Module,
     transform: Callable[[Image.Image], Tensor],
     dtype: torch.dtype,
-    batch_size: int,
+    batch_size: int | None,
     config: dict[str, Any],
 ) -> OpenClipHeadProposer:
     """Load the classifier in a model's folder.

@@ -64,7 +64,7 @@ def load(
     prompts: Prompts = "a photo of a {}.",
     device: str = "auto",
     precision: str = "fp32",
-    batch_size: int = 64,
+    batch_size: int | None = None,
     image_mean: float | Sequence[float] | None = None,
     image_std: float | Sequence[float] | None = None,
     interpolation: str | None = None,
@@ -90,8 +90,8 @@ def load(
         "auto" (a GPU if there is one), or torch's name of the device.
     precision : "fp32", "fp16" or "bf16"
         Precision of the model; embeddings are compared in float32.
-    batch_size : int
-        Images or prompts per pass, at least 1.
+    batch_size : int, optional
+        Images or prompts per pass, at least 1. Default: 16 on a CPU, else 64.
     image_mean, image_std : float or three floats, optional
         Mean and standard deviation of red, green and blue, in [0, 1], to normalise images by.
     interpolation : "bicubic" or "bilinear", optional
@@ -185,7 +185,7 @@ class OpenClipProposer(OpenClipFeatures):
         tokenizer: Callable[..., Tensor],
         prompts: tuple[Template, ...],
         dtype: torch.dtype,
-        batch_size: int,
+        batch_size: int | None,
         config: dict[str, Any],
     ) -> None:
         super().__init__(model, transform, dtype, batch_size, config)

@@ -12,8 +12,8 @@ For every training set `hybridclf train` makes a pair in the minutes given, from
 weights, so that the order of its images alone differs). It is asked where tier 1's
 calibrated probability is below 0.95, whether the hybrid asks tier 2 there or not. With `--pretrained`, a linear
 classifier on a pretrained network's features, fine-tuned if the minutes allow, stands beside them, and a pair behind
-it. Tier 2 alone has 16 trials. Every method answers for the same images, at most `--images` of a test set; they are
-corrupted in the largest size that a method takes.
+it, except for sets whose features alone take longer. Tier 2 alone has 16 trials. Every method answers for the same
+images, at most `--images` of a test set; they are corrupted in the largest size that a method takes.
 
 Writes `benchmarks/results/worth.json` and `worth.png`, prints a table of the rows and one of the costs: minutes and
 FLOPs of each training, and FLOPs of an answer.

@@ -26,6 +26,7 @@ from hybridclf.pair_training.provenance import versions
 from hybridclf.pair_training.recipe import PATIENCE, denoiser_job, proposer_job
 from hybridclf.pair_training.run import TrainingRun
 from hybridclf.pair_training.tier_1 import NetworkTier1
+from hybridclf.pair_training.tier_1_time import Share
 from hybridclf.pair_training.time_budget import TimeBudget
 from hybridclf.pair_training.training_data import TrainingData
 from hybridclf.pretrained.catalog import model_folder
@@ -90,7 +91,7 @@ def main() -> None:
     else:
         known = {"trained_on": pack(data.digests), "recipe": versions(), "unreadable": []}
         run = TrainingRun.start(args.work, settings, **known)
-    tier_1.train(run, 60 * args.minutes, progress=True)
+    tier_1.train(run, Share(60 * args.minutes, 60 * args.minutes), progress=True)
     if args.tier_2_minutes is None:
         tier_2 = embedded_tier_2(run, folder, before)
         network = tier_2.network

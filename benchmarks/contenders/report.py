@@ -129,14 +129,14 @@ def picture(rows: Mapping[str, Any]) -> Figure:
     names = list(rows)
     used = [name for name in METHODS if any(name in row["methods"] for row in rows.values())]
     for j, method in enumerate(used):
-        place = np.arange(len(names)) + (j - (len(used) - 1) / 2) * 0.12
-        shown = [(y, row["methods"][method]["accuracy"]) for y, row in zip(place, rows.values(), strict=True)]
+        found = {i: row["methods"][method] for i, row in enumerate(rows.values()) if method in row["methods"]}
+        shown = [(i + (j - (len(used) - 1) / 2) * 0.12, one["accuracy"]) for i, one in found.items()]
         _points(axes, shown, method)
     axes.set(yticks=range(len(names)), yticklabels=names, xlabel="accuracy, % (95 % interval)")
     axes.invert_yaxis()
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=len(used), fontsize=8)
-    found = verdict(rows)
-    gains, harms = len(found["gain"]), len(found["harm"])
+    judged = verdict(rows)
+    gains, harms = len(judged["gain"]), len(judged["harm"])
     axes.set_title(f"The hybrid is above both its tiers in {gains} of {len(rows)} rows, below in {harms}", fontsize=10)
     return figure
 

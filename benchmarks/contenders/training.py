@@ -1,6 +1,7 @@
 """Contenders of a training set, each trained once and kept in a folder: a pair, its rival, a pair behind features."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ import numpy as np
 from hybridclf import HybridClassifier, train_pair
 from hybridclf.data.datasets import load_labelled
 from hybridclf.devices import as_device
+from hybridclf.errors import TrainingError
 from hybridclf.pair_training.networks import PROPOSERS
 from hybridclf.pair_training.settings import stored_settings
 from hybridclf.pair_training.start_from import Start
@@ -65,8 +67,16 @@ class Contenders:
 
     @cached_property
     def behind(self) -> HybridClassifier | None:
-        """The pair behind the pretrained network."""
-        return self._trained("features", self.pretrained) if self.pretrained else None
+        """The pair behind the pretrained network; None without one, or if the minutes are too few for its features."""
+        if not self.pretrained:
+            return None
+        try:
+            return self._trained("features", self.pretrained)
+        except TrainingError as error:
+            if (self.folder / "features").exists():  # it failed after its start
+                raise
+            print(f"{self.row.training}: no pair behind {self.pretrained}: {error}", file=sys.stderr)
+            return None
 
     @cached_property
     def data(self) -> TrainingData:

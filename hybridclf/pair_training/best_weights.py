@@ -53,6 +53,11 @@ class BestWeights:
         return is_lower
 
     @property
+    def is_latest(self) -> bool:
+        """True if the last check's loss is the lowest."""
+        return self.since == 0
+
+    @property
     def is_settled(self) -> bool:
         """True once the loss has not fallen for long enough."""
         return self.since >= self.patience

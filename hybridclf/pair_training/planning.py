@@ -13,7 +13,7 @@ from .networks import WIDTHS, new_trainable, new_unet, started_unet
 from .recipe import CHECKED, Job, denoiser_job, proposer_job
 from .run import LOG_EVERY, TrainingRun
 from .tier_1 import Tier1
-from .time_budget import FINISHING_SHARE, MIN_STEPS, HeldOutUse, TimeBudget, TimePlan
+from .time_budget import FINISHING_SHARE, MIN_STEPS, HeldOutCost, HeldOutUse, TimeBudget, TimePlan
 from .timing import seconds_per_row, seconds_per_step
 from .training_data import TrainingData
 
@@ -24,8 +24,7 @@ T = TypeVar("T")
 OVERHEAD = 3.0
 """Time of fusion and measurement, as a multiple of tier 2's rows in them.
 
-The rest are the loop around it, tier 1's answers and the fit of the fusion: 2.8 and 3.6 times, beside a pretrained
-tier 1 on a core that others used too.
+The rest are the loop around it and the fit of the fusion.
 """
 
 ENOUGH_PASSES, ENOUGH_STEPS = 12, 400
@@ -103,19 +102,22 @@ def plan_time(budget: TimeBudget, data: TrainingData, tier_1: Tier1, job: Job) -
         shortest = tier_1.shortest()
     # what tier 1 leaves is for both tier 2 and the end
     room = min(FINISHING_SHARE * 60 * budget.minutes, (budget.left - shortest) / 2)
-    usage = _usage(data, max(0.0, room), row)
-    finishing = OVERHEAD * row * usage.n_rows
+    cost = HeldOutCost(OVERHEAD * row, tier_1.seconds_per_answer(shortest))
+    usage = _usage(data, max(0.0, room), cost)
+    finishing = usage.seconds(cost)
     both, fewest = budget.left - finishing, MIN_STEPS * step
-    seconds = tier_1.share(both, shortest, fewest)
+    share = tier_1.share(both, shortest, fewest)
     plan = TimePlan(
         minutes=budget.minutes,
         reading=60 * budget.minutes - budget.left,
-        tier_1=seconds,
-        tier_2=both - seconds,
+        tier_1=share.planned,
+        longest=share.longest,
+        tier_2=both - share.planned,
         finishing=finishing,
         seconds_per_step=step,
+        seconds_per_answer=cost.answer,
         shortest=shortest,
-        least=max(shortest, seconds) + fewest,
+        least=max(shortest, share.planned) + fewest,
         usage=usage,
     )
     plan.check()
@@ -129,12 +131,13 @@ def use_held_out(run: TrainingRun, budget: TimeBudget, data: TrainingData, netwo
     could tell whether tier 2 pays.
     """
     if "usage" not in run.log:
-        seconds = max(budget.left, run.log.get("plan", {}).get("finishing", 0.0))
-        run.log["usage"] = asdict(_usage(data, seconds, seconds_per_row(network, data)))
+        plan = run.log.get("plan", {})
+        cost = HeldOutCost(OVERHEAD * seconds_per_row(network, data), plan.get("seconds_per_answer", 0.0))
+        run.log["usage"] = asdict(_usage(data, max(budget.left, plan.get("finishing", 0.0)), cost))
         run.write()
     return HeldOutUse(**run.log["usage"])
 
 
-def _usage(data: TrainingData, seconds: float, row: float) -> HeldOutUse:
-    """Choose a use of the held-out images that takes so long, at so many seconds per row of tier 2 alone."""
-    return HeldOutUse.within(seconds, OVERHEAD * row, len(data.fit_on), len(data.measure_on), len(data.classes))
+def _usage(data: TrainingData, seconds: float, cost: HeldOutCost) -> HeldOutUse:
+    """Choose a use of the held-out images that takes so long."""
+    return HeldOutUse.within(seconds, cost, len(data.fit_on), len(data.measure_on), len(data.classes))

@@ -17,7 +17,7 @@ from .features import features_of, seconds_per_image
 from .linear_head import LinearHead, fit_linear_head
 from .recipe import CHECKED, TUNING_BATCH, fine_tuning_job, tempered_losses
 from .run import TrainingRun
-from .tier_1_time import KEPT, MIN_PASSES, most_time, time_share
+from .tier_1_time import KEPT, MIN_PASSES, Share, most_time, time_share
 from .time_budget import MIN_STEPS
 from .training_data import TrainingData
 
@@ -59,12 +59,17 @@ class PretrainedTier1:
         """Time of all features, by that of a few."""
         return seconds_per_image(self.model, self.data.photos) * len(self.data.photos)
 
-    def share(self, both: float, shortest: float, fewest: float) -> float:
+    def seconds_per_answer(self, shortest: float) -> float:
+        """Time of the features of an image, by that of all."""
+        return shortest / len(self.data.photos)
+
+    def share(self, both: float, shortest: float, fewest: float) -> Share:
         """Time of all features, and of fine-tuning if there is time for enough of it and images to judge it by."""
         enough = self._fine_tuned_in(shortest, MIN_PASSES)
         if enough > most_time(both, fewest) or self._n_judged < FEWEST:
-            return shortest
-        return min(time_share(both, enough, fewest), self._fine_tuned_in(shortest, MOST_PASSES))
+            return Share(shortest, shortest)
+        most = self._fine_tuned_in(shortest, MOST_PASSES)
+        return Share(*(min(seconds, most) for seconds in time_share(both, enough, fewest)))
 
     @property
     def _n_judged(self) -> int:
@@ -84,7 +89,7 @@ class PretrainedTier1:
         """Time of the checks of the held-out loss, by that of all features."""
         return (TUNING_CHECKS + OWN_CHECKS) * min(CHECKED, len(self.data.fit_on)) / len(self.data.photos) * shortest
 
-    def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
+    def train(self, run: TrainingRun, share: Share, progress: bool) -> None:
         """Compute the features, or read them where an earlier run left them, fit the classifier, and fine-tune."""
         features = self._features(run, progress)
         head = fit_linear_head(features, self.data.y.cpu().numpy(), self.data.groups, self.data.settings.seed)
@@ -92,18 +97,18 @@ class PretrainedTier1:
         self._use(head)
         run.write()  # counts the seconds that this took
         shortest = run.log["plan"]["shortest"]
-        left = seconds - run.log["seconds"]["tier_1"] - self._checking(shortest)
-        if seconds <= shortest:
+        spent = run.log["seconds"]["tier_1"] + self._checking(shortest)
+        if share.planned <= shortest:
             run.log["fine_tuning"] = {"kept": False, "sentence": self._why_not(run.log["plan"])}
             return
         if run.log.get("fine_tuning", {}).get("failed"):
             return
-        if left <= 0 and "proposer" not in run.log["n_steps"]:
+        if share.planned <= spent and "proposer" not in run.log["n_steps"]:
             sentence = "Tier 1 is not fine-tuned: its features took all of its time, longer than planned."
             run.log["fine_tuning"] = {"kept": False, "sentence": sentence}
             return
         try:
-            self._fine_tune(run, left, progress)
+            self._fine_tune(run, Share(share.planned - spent, share.longest - spent), progress)
         except RuntimeError as error:  # such as a lack of memory
             if isinstance(error, TrainingError) and not isinstance(error, DivergedError):
                 raise
@@ -149,20 +154,21 @@ class PretrainedTier1:
                 "those back, or start anew in another folder"
             )
 
-    def _fine_tune(self, run: TrainingRun, seconds: float, progress: bool) -> None:
+    def _fine_tune(self, run: TrainingRun, left: Share, progress: bool) -> None:
         """Train the network further, and keep what is best on held-out images, which may be the network before."""
         job, is_done = fine_tuning_job(self.data, self.tunable), "fine_tuning" in run.log
         losses = np.empty(0) if is_done else tempered_losses(job.trainer.average, self.data)
         self.network = run.train(
             job.name,
             job.trainer,
-            seconds,
+            left.planned,
             job.held_out,
             progress,
             job.loss,
             patience=math.inf,
             n_checks=TUNING_CHECKS,
             most_steps=self._n_steps(MOST_PASSES),
+            longest=left.longest,
         )
         if is_done:
             return

@@ -33,15 +33,17 @@ __all__ = [
 ]
 
 PROPOSER_SHARE = 0.6
-"""Most of the training time for the proposer, unless its shortest worthwhile training takes more; tier 2 has the rest.
+"""Planned share of the training time for the proposer, unless its shortest worthwhile training takes more.
 
-It learns much faster than tier 2, and is the answer wherever tier 2 does not pay.
+Its held-out loss decides: it ends earlier once that is settled, and later if that still falls. Tier 2 has the rest. The
+proposer learns much faster than tier 2, and is the answer wherever tier 2 does not pay.
 """
 
 DENOISER_SHARE = 1 - PROPOSER_SHARE
 """Share of the training time by which tier 2's width is chosen, and whether it is compiled.
 
-It has more where tier 1 settles early, and less where tier 1's shortest worthwhile training takes most of the time.
+It has more where tier 1 settles early, and less where tier 1 still improves or its shortest worthwhile training takes
+most of the time.
 """
 
 PATIENCE = 4

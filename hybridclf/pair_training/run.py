@@ -193,6 +193,7 @@ class TrainingRun:
         patience: float | None = None,
         n_checks: int = N_CHECKS,
         most_steps: int | None = None,
+        longest: float = 0.0,
     ) -> nn.Module:
         """Train one network to its end, from its checkpoint if there is one.
 
@@ -217,9 +218,12 @@ class TrainingRun:
             Checks without a lower held-out loss after which the cooldown begins, which makes the training shorter;
             math.inf for none. Default: none, and the last weights are kept.
         n_checks : int
-            Checks of the held-out loss.
+            Checks of the held-out loss in the time left.
         most_steps : int, optional
             Most steps, however long they take.
+        longest : float
+            Most seconds for steps, if more than `seconds`, while each check of the held-out loss is the lowest yet. It
+            needs `patience`.
 
         Returns
         -------
@@ -234,12 +238,15 @@ class TrainingRun:
         KeyboardInterrupt
             After Ctrl-C.
         """
-        pace, config = Pace(seconds), json.loads(json.dumps(asdict(trainer.config) | dict(loss)))
+        pace, config = Pace(max(seconds, longest)), json.loads(json.dumps(asdict(trainer.config) | dict(loss)))
         # the first run stores the config, a resumed one must have the same
         self._require_same(name, self.log["configs"].setdefault(name, config), config)
         # steps, not seconds: an interrupted training must end where one without interruption does
         if name not in self.log["n_steps"]:
-            self.log["n_steps"][name] = min(steps_in(trainer, seconds), most_steps or sys.maxsize)
+            planned, most = steps_in(trainer, seconds), most_steps or sys.maxsize
+            self.log["n_steps"][name] = min(planned, most)
+            if 0 < seconds < longest:
+                self.log.setdefault("most_steps", {})[name] = min(int(longest / seconds * planned), most)
             self.write()
         checkpoint = self.checkpoint(name)
         if checkpoint.exists():
@@ -254,12 +261,12 @@ class TrainingRun:
         # steps after the checkpoint are taken again, and log their entries again
         entries = [entry for entry in self.log["losses"].get(name, []) if entry["step"] <= trainer.step]
         self.log["losses"][name] = entries
-        best = None
+        best, every = None, _check_interval(self.log["n_steps"][name], n_checks)
         if patience is not None:
             losses = [self.log["before"][name], *(entry["held_out"] for entry in entries if "held_out" in entry)]
             best = BestWeights.after(self.best(name), patience, losses)
         with interrupts_noted() as noted:
-            self._run(name, trainer, held_out, progress, noted, best, n_checks, pace)
+            self._run(name, trainer, held_out, progress, noted, best, every, pace)
         # the checkpoint is written by now
         if noted.is_set():
             raise KeyboardInterrupt
@@ -284,7 +291,7 @@ class TrainingRun:
         progress: bool,
         interrupted: threading.Event,
         best: BestWeights | None,
-        n_checks: int,
+        check_every: int,
         pace: Pace,
     ) -> None:
         """Run the steps with a progress bar, log entries and checkpoints, to an end or to an interruption."""
@@ -302,12 +309,11 @@ class TrainingRun:
                 spent = time.monotonic() - since
                 entry = {"step": trainer.step, "loss": mean, "images_per_second": round(size * len(losses) / spent, 1)}
                 check_finite(name, trainer.step, entry["loss"])
-                if _is_check(trainer, n_checks):
+                if trainer.step % check_every == 0 or trainer.step == trainer.n_steps:
                     entry["held_out"] = held_out(trainer.average)
                     if best is not None:
                         best.check(entry["held_out"], trainer.average)
-                        if best.is_settled:
-                            trainer.cool_down()
+                        self._set_cooldown(name, trainer, best, check_every)
                 if self.budget is not None and pace.is_late(trainer, spent, len(losses)):
                     self._hurry(name, trainer)
                 bar.total = trainer.n_steps * size
@@ -323,6 +329,14 @@ class TrainingRun:
                     return
                 losses, since = [], time.monotonic()
 
+    def _set_cooldown(self, name: str, trainer: Trainer, best: BestWeights, check_every: int) -> None:
+        """Begin a network's cooldown if its loss is settled; put it off to the next check if the loss still falls."""
+        if best.is_settled:
+            trainer.cool_down()
+        elif best.is_latest:
+            most = self.log.get("most_steps", {}).get(name, trainer.n_steps)
+            trainer.put_off_cooldown(trainer.step + check_every, most)
+
     def _hurry(self, name: str, trainer: Trainer) -> None:
         """Begin a network's cooldown, and log how many steps were planned."""
         planned = trainer.n_steps
@@ -331,11 +345,9 @@ class TrainingRun:
             self.log.setdefault("late", {})[name] = planned
 
 
-def _is_check(trainer: Trainer, n_checks: int) -> bool:
-    """Tell whether a check of the held-out loss is due: evenly over the training, and at its end."""
-    # a multiple of LOG_EVERY, as checks are made with log entries only
-    every = max(1, trainer.n_steps // n_checks // LOG_EVERY) * LOG_EVERY
-    return trainer.step % every == 0 or trainer.step == trainer.n_steps
+def _check_interval(n_steps: int, n_checks: int) -> int:
+    """Steps between two checks of the held-out loss, a multiple of `LOG_EVERY`, as they come with log entries only."""
+    return max(1, n_steps // n_checks // LOG_EVERY) * LOG_EVERY
 
 
 def _restore(trainer: Trainer, checkpoint: Path) -> None:

@@ -18,7 +18,7 @@ from .networks import PROPOSERS
 from .pretrained_tier_1 import PretrainedTier1
 from .recipe import PATIENCE, Job
 from .run import TrainingRun
-from .tier_1_time import MIN_PASSES, time_share
+from .tier_1_time import MIN_PASSES, Share, time_share
 from .time_budget import MIN_STEPS
 from .timing import seconds_per_step
 from .training_data import TrainingData
@@ -60,12 +60,16 @@ class Tier1(Protocol):
         """Estimate the seconds of its shortest worthwhile training, by a few steps."""
         ...
 
-    def share(self, both: float, shortest: float, fewest: float) -> float:
-        """Seconds of its training, of so many for both tiers, of which tier 2's shortest training takes `fewest`."""
+    def seconds_per_answer(self, shortest: float) -> float:
+        """Estimate the seconds of its answer to an image, by those of its shortest training; 0 if they are few."""
         ...
 
-    def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
-        """Train it, in about so many seconds if it can be cut short."""
+    def share(self, both: float, shortest: float, fewest: float) -> Share:
+        """Its share of so many seconds for both tiers, of which tier 2's shortest training takes `fewest`."""
+        ...
+
+    def train(self, run: TrainingRun, share: Share, progress: bool) -> None:
+        """Train it, in about its share of the time if it can be cut short."""
         ...
 
     def save(self, folder: Path) -> Any:
@@ -173,14 +177,27 @@ class NetworkTier1:
         trainer = self.job.trainer
         return max(MIN_STEPS, MIN_PASSES * trainer.steps_per_pass) * seconds_per_step(trainer)
 
-    def share(self, both: float, shortest: float, fewest: float) -> float:
-        """The most it may take; it ends once the held-out loss no longer falls."""
+    def seconds_per_answer(self, shortest: float) -> float:
+        """0: the network is small beside tier 2."""
+        return 0.0
+
+    def share(self, both: float, shortest: float, fewest: float) -> Share:
+        """Its share of the time, of which the held-out loss decides."""
         return time_share(both, shortest, fewest)
 
-    def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
+    def train(self, run: TrainingRun, share: Share, progress: bool) -> None:
         """Train the network, or go on from its checkpoint."""
-        job, left = self.job, seconds - run.log.get("seconds", {}).get("tier_1", 0.0)
-        self.network: nn.Module = run.train(job.name, job.trainer, left, job.held_out, progress, job.loss, PATIENCE)
+        job, spent = self.job, run.log.get("seconds", {}).get("tier_1", 0.0)
+        self.network: nn.Module = run.train(
+            job.name,
+            job.trainer,
+            share.planned - spent,
+            job.held_out,
+            progress,
+            job.loss,
+            PATIENCE,
+            longest=share.longest - spent,
+        )
 
     def save(self, folder: Path) -> str:
         """Write the network."""
@@ -220,11 +237,15 @@ class SklearnTier1:
                 seconds, some = time.perf_counter() - begin, 2 * some
         return seconds * n / (some / 2)
 
-    def share(self, both: float, shortest: float, fewest: float) -> float:
-        """Tier 1's share of the time: the least that it takes."""
-        return shortest
+    def seconds_per_answer(self, shortest: float) -> float:
+        """0: it is not fitted yet, and fast as a rule."""
+        return 0.0
 
-    def train(self, run: TrainingRun, seconds: float, progress: bool) -> None:
+    def share(self, both: float, shortest: float, fewest: float) -> Share:
+        """Tier 1's share of the time: the least that it takes."""
+        return Share(shortest, shortest)
+
+    def train(self, run: TrainingRun, share: Share, progress: bool) -> None:
         """Fit the classifier."""
         self._fit(self.estimator, slice(None))
 

@@ -1,8 +1,10 @@
 """Share of a training's time for a tier 1 that can be cut short."""
 
+from typing import NamedTuple
+
 from .recipe import PROPOSER_SHARE
 
-__all__ = ["KEPT", "MIN_PASSES", "most_time", "time_share"]
+__all__ = ["KEPT", "MIN_PASSES", "Share", "most_time", "time_share"]
 
 MIN_PASSES = 4
 """Fewest passes over the images that are worth a new network's time.
@@ -15,13 +17,29 @@ KEPT = 0.1
 """Share of both tiers' time that tier 2 keeps at most where tier 1's shortest worthwhile training takes all."""
 
 
-def time_share(both: float, shortest: float, fewest: float) -> float:
-    """Share of the time for a tier 1 that can be cut short: more than the usual one only if its shortest training is.
+class Share(NamedTuple):
+    """Tier 1's share of a training's time, in seconds.
 
-    Within the usual share it leaves tier 2 its fewest steps.
+    Attributes
+    ----------
+    planned : float
+        Time after which its training ends, unless its held-out loss settles before or still falls then.
+    longest : float
+        Most time, while its held-out loss falls.
+    """
+
+    planned: float
+    longest: float
+
+
+def time_share(both: float, shortest: float, fewest: float) -> Share:
+    """Share of the time for a tier 1 that can be cut short.
+
+    More than the usual one is planned only if its shortest training is. Beyond that it leaves tier 2 its fewest steps.
     """
     share = max(PROPOSER_SHARE * both, min(shortest, most_time(both, fewest)))
-    return max(min(share, both - fewest), min(share, shortest))
+    planned = max(min(share, both - fewest), min(share, shortest))
+    return Share(planned, max(planned, both - fewest))
 
 
 def most_time(both: float, fewest: float) -> float:

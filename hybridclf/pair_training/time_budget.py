@@ -4,13 +4,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import TrainingError
+from ..fitting import drift
 from ..fitting.recording import RECORDED_TRIALS
 from ..fitting.worth import FEWEST
 
-__all__ = ["FINISHING_SHARE", "MIN_STEPS", "HeldOutUse", "TimeBudget", "TimePlan"]
+__all__ = ["FINISHING_SHARE", "MIN_STEPS", "HeldOutCost", "HeldOutUse", "TimeBudget", "TimePlan"]
 
 MIN_STEPS = 200
 """Fewest steps of a network that are worth fitting a fusion to."""
@@ -27,6 +28,9 @@ MIN_TRIALS, MOST_TRIALS = 4, 32
 
 RACE_TRIALS = 4
 """Most trials of an image with which a pair is saved."""
+
+FITTED_ANSWERS, MEASURED_ANSWERS = 2, 2
+"""Answers of tier 1 to an image: for the fusion and for its temperature alone, and by itself and in the hybrid."""
 
 
 class TimeBudget:
@@ -67,6 +71,35 @@ class TimeBudget:
         return 60 * self.minutes - sum(self.spent.values())
 
 
+class HeldOutCost(NamedTuple):
+    """Seconds of fusion and measurement.
+
+    Attributes
+    ----------
+    row : float
+        A row of tier 2.
+    answer : float
+        An answer of tier 1 to an image, or to a corrupted copy of it.
+    """
+
+    row: float
+    answer: float
+
+    @property
+    def copies(self) -> float:
+        """The answers to corrupted copies of an image."""
+        return len(drift.CORRUPTIONS) * self.answer
+
+    @property
+    def fitted(self) -> float:
+        """An image that the fusion is fitted on, without its corrupted copies."""
+        return RECORDED_TRIALS * self.row + FITTED_ANSWERS * self.answer
+
+    def measured(self, trials: int) -> float:
+        """An image that the result is measured on, with so many trials of tier 2 alone."""
+        return (trials + RACE_TRIALS) * self.row + MEASURED_ANSWERS * self.answer
+
+
 @dataclass(frozen=True)
 class HeldOutUse:
     """Use of the held-out images.
@@ -84,29 +117,34 @@ class HeldOutUse:
     trials: int
 
     @classmethod
-    def within(cls, seconds: float, row: float, n_fusion: int, n_measured: int, n_classes: int) -> "HeldOutUse":
+    def within(cls, seconds: float, cost: HeldOutCost, n_fusion: int, n_measured: int, n_classes: int) -> "HeldOutUse":
         """Choose as many images and trials as fit into a time, at least the fewest that say something.
 
         Parameters
         ----------
         seconds : float
             Time, two thirds of it for the fusion.
-        row : float
-            Seconds of tier 2 per row.
+        cost : HeldOutCost
+            Seconds per row and answer.
         n_fusion, n_measured : int
             Images there are.
         n_classes : int
             Number of classes.
         """
-        affordable = int(seconds * 2 / 3 / (row * RECORDED_TRIALS))
-        trials = int(seconds / 3 / (row * max(1, n_measured))) - RACE_TRIALS
-        fewest = max(MIN_FUSION, n_classes)
-        return cls(min(n_fusion, max(fewest, affordable)), n_measured, min(MOST_TRIALS, max(MIN_TRIALS, trials)))
+        most = seconds * 2 / 3
+        # only some have corrupted copies
+        affordable = max(most / (cost.fitted + cost.copies), (most - drift.MOST * cost.copies) / cost.fitted)
+        trials = (seconds / 3 / max(1, n_measured) - cost.measured(0)) / cost.row
+        return cls(
+            min(n_fusion, max(MIN_FUSION, n_classes, int(affordable))),
+            n_measured,
+            min(MOST_TRIALS, max(MIN_TRIALS, int(trials))),
+        )
 
-    @property
-    def n_rows(self) -> int:
-        """Rows of tier 2 that this takes."""
-        return self.n_fusion * RECORDED_TRIALS + self.n_measured * (self.trials + RACE_TRIALS)
+    def seconds(self, cost: HeldOutCost) -> float:
+        """Time that this takes."""
+        copies = min(self.n_fusion, drift.MOST) * cost.copies
+        return self.n_fusion * cost.fitted + copies + self.n_measured * cost.measured(self.trials)
 
 
 @dataclass(frozen=True)
@@ -121,10 +159,14 @@ class TimePlan:
         Spent on reading images and networks, and on choosing tier 1.
     tier_1, tier_2 : float
         Training of the tiers; tier 2's may be negative, if there is no time for it.
+    longest : float
+        Training of tier 1 as long as its held-out loss falls.
     finishing : float
         Fusion and measurement.
     seconds_per_step : float
         One step of tier 2.
+    seconds_per_answer : float
+        One answer of tier 1.
     shortest : float
         Shortest worthwhile training of tier 1.
     least : float
@@ -137,8 +179,10 @@ class TimePlan:
     reading: float
     tier_1: float
     tier_2: float
+    longest: float
     finishing: float
     seconds_per_step: float
+    seconds_per_answer: float
     shortest: float
     least: float
     usage: HeldOutUse
@@ -203,9 +247,11 @@ class TimePlan:
             )
 
     def __str__(self) -> str:
+        more = f" (up to {_clock(self.longest)} while it improves)" if self.longest > self.tier_1 else ""
         return (
-            f"{self.minutes:g} minutes: {_clock(self.reading)} preparing (done), about {_clock(self.tier_1)} tier 1, "
-            f"{_clock(self.tier_2)} tier 2 ({self.n_steps} steps), {_clock(self.finishing)} fusion and measurement"
+            f"{self.minutes:g} minutes: {_clock(self.reading)} preparing (done), about {_clock(self.tier_1)} tier 1"
+            f"{more}, {_clock(self.tier_2)} tier 2 ({self.n_steps} steps), {_clock(self.finishing)} fusion and "
+            "measurement"
         )
 
 

@@ -36,6 +36,7 @@ from .run import TrainingRun
 from .settings import PairSettings, stored_settings
 from .start_from import Start, trained_on
 from .tier_1 import AUTO, NEW, Chosen, NetworkTier1, Tier1, choose, fitted_tier_1
+from .tier_1_time import Share
 from .time_budget import TimeBudget, TimePlan
 from .training_data import TrainingData
 
@@ -298,7 +299,7 @@ def _train(
     """Train both tiers one after the other, from their checkpoints, then fit the fusion and save."""
     try:
         with budget.spending("tier_1"):
-            tier_1.train(run, plan.tier_1, progress)
+            tier_1.train(run, Share(plan.tier_1, plan.longest), progress)
         with budget.spending("tier_2"):
             # what tier 1 really took is known now; a training that has begun keeps its number of steps
             seconds = max(0.0, budget.left - plan.finishing)

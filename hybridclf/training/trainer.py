@@ -131,6 +131,11 @@ class Trainer:
         """Begin the cooldown with the next step, unless it has begun; the schedule becomes shorter."""
         self.n_steps = min(self.n_steps, self.step + self.cooldown_steps)
 
+    def put_off_cooldown(self, step: int, most: int) -> None:
+        """Put the cooldown off to a later step, unless it has begun; the schedule has `most` steps at most."""
+        if self.step <= (1 - COOLDOWN) * self.n_steps:
+            self.n_steps = max(self.n_steps, min(most, math.ceil(step / (1 - COOLDOWN))))
+
     @property
     def cooldown_steps(self) -> int:
         """Steps of a cooldown that begins with the next step."""

@@ -22,6 +22,7 @@ from scipy.stats import binom, binomtest
 from timm.models import save_for_hf
 
 from hybridclf.data.arrays import block_means
+from hybridclf.errors import TrainingError
 from hybridclf.evaluating.corruptions import STRENGTHS, corrupted
 from hybridclf.pair_training import planning, time_budget
 
@@ -120,6 +121,20 @@ def test_pairs_of_other_settings_are_not_used_again(
         _ = contenders.pair if pretrained is None else contenders.behind
 
 
+def test_a_set_whose_features_take_too_long_is_left_without(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_for_hf(timm.create_model("test_resnet", num_classes=7), str(tmp_path / "net"), {"num_classes": 7})
+    [row] = find_rows(data, tmp_path, ["dots"], [], set())[:1]
+    contenders = Contenders(row, tmp_path / "work", 1e-4, f"timm:local-dir:{tmp_path / 'net'}")
+    assert contenders.behind is None and contenders.photo_side is None
+    assert "dots: no pair behind timm:local-dir:" in (said := capsys.readouterr().err) and "are too few for" in said
+    (tmp_path / "work" / "features").mkdir(parents=True)
+    (tmp_path / "work" / "features" / "notes.txt").touch()
+    with pytest.raises(TrainingError):  # of another kind
+        _ = replace(contenders).behind
+
+
 def test_answers_beside_another_network_are_not_used_again(data: Path, tmp_path: Path) -> None:
     [row] = find_rows(data, tmp_path, ["dots"], [], set())[:1]
     asked = questions(row, 8, 5, np.array(["blue", "green", "red"]))
@@ -127,6 +142,18 @@ def test_answers_beside_another_network_are_not_used_again(data: Path, tmp_path:
         contenders: Any = SimpleNamespace(folder=tmp_path, pretrained=pretrained, answers=lambda *_, i=i: {"tier 1": i})
         for _ in range(2):
             assert worth.answered(row, contenders, asked) == {"tier 1": i}
+
+
+def test_the_picture_has_rows_without_some_methods() -> None:
+    def row(**more: list[float]) -> dict[str, Any]:
+        methods = {name: {"accuracy": values, "ece": 0.0, "ece by chance": [0.0, 0.0]} for name, values in more.items()}
+        return {"kind": "clean", "gain p": 0.5, "harm p": 0.5, "methods": methods}
+
+    tiers = {"tier 1": [0.7, 0.6, 0.8], "hybrid": [0.7, 0.6, 0.8]}
+    axes = picture({"a": row(**tiers), "b": row(**tiers, features=[0.9, 0.8, 1.0])}).axes[0]
+    points = {c.get_label(): c.lines[0].get_xydata().round(6).tolist() for c in axes.containers}
+    assert {name: len(own) for name, own in points.items()} == {"tier 1": 2, "hybrid": 2, "features": 1}
+    assert points["features"] == [[90.0, 1.12]]
 
 
 def posterior(answers: np.ndarray, sure: float = 0.9) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hybridclf.pair_training import planning, pretrained_tier_1, recipe, run, tier_1, time_budget, timing
+from hybridclf.pair_training.tier_1_time import Share, time_share
 from hybridclf.pair_training.time_budget import TimeBudget
 from tests.pair_training.squares import draw
 
@@ -15,7 +16,7 @@ STEPS_PER_MINUTE = 80
 
 @pytest.fixture(scope="module")
 def small() -> Iterator[None]:
-    """A narrow U-Net, eighty steps a minute, a checkpoint every ten; 40 % of the minutes are tier 1's."""
+    """A narrow U-Net, eighty steps a minute, a checkpoint every ten; tier 1 has its planned share of the minutes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(planning, "WIDTHS", (16,))
         patch.setattr(run, "steps_in", lambda trainer, seconds: max(1, round(seconds * STEPS_PER_MINUTE / 60)))
@@ -28,6 +29,7 @@ def small() -> Iterator[None]:
             patch.setattr(module, "seconds_per_step", lambda *_: 60 / STEPS_PER_MINUTE)
         for module in (planning, tier_1, time_budget):
             patch.setattr(module, "MIN_STEPS", 1)
+        patch.setattr(tier_1, "time_share", lambda *given: Share(time_share(*given).planned, 0.0))
         patch.setattr(TimeBudget, "left", property(_left))
         yield
 

@@ -15,6 +15,7 @@ from hybridclf.pair_training.finish import _calibrated, _for_temperature, _tempe
 from hybridclf.pair_training.networks import new_unet
 from hybridclf.pair_training.settings import PairSettings
 from hybridclf.pair_training.tier_1 import SklearnTier1
+from hybridclf.pair_training.tier_1_time import Share
 from hybridclf.pair_training.training_data import TrainingData
 from hybridclf.proposer import aligned_log_proba
 from hybridclf.reranking.fusion import Fusion
@@ -25,7 +26,7 @@ def test_a_tier_1_that_answers_alone_has_the_temperature_of_all_images(tmp_path:
     data = TrainingData.of(load_labelled(DIGITS, 8), torch.device("cpu"), False, settings)
     nothing: Any = None
     tier_1 = SklearnTier1(GaussianNB(), data)  # far too sure
-    tier_1.train(nothing, 0.0, False)
+    tier_1.train(nothing, Share(0.0, 0.0), False)
     proposer = tier_1.save(tmp_path)
     clf = _calibrated(proposer, new_unet(data, 16), data, 30, False)  # a network that knows nothing
     assert clf.worth_ is not None and not clf.worth_.pays

@@ -22,6 +22,7 @@ from hybridclf.data.image_files import open_image
 from hybridclf.pair_training import planning, pretrained_tier_1, recipe, run, time_budget
 from hybridclf.pair_training.features import features_of
 from hybridclf.pair_training.pretrained_tier_1 import PretrainedTier1
+from hybridclf.pair_training.tier_1_time import Share, time_share
 from hybridclf.pair_training.time_budget import TimeBudget, TimePlan
 from hybridclf.training.trainer import Trainer
 from hybridclf_adapters.timm import load
@@ -33,11 +34,12 @@ SETTINGS: dict[str, Any] = {"minutes": 0.4, "image_size": 16, "validation_fracti
 
 @pytest.fixture(scope="module", autouse=True)
 def _thirty(small: None) -> Iterator[None]:
-    """Thirty steps, whatever the clock says; enough time for them by the plan."""
+    """Thirty steps, whatever the clock says and the held-out loss does; enough time for them by the plan."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrained_tier_1, "seconds_per_image", lambda *_: 0.01)
         patch.setattr(pretrained_tier_1, "MIN_STEPS", 1)
         patch.setattr(run, "steps_in", lambda *_: 30)
+        patch.setattr(pretrained_tier_1, "time_share", lambda *given: Share(time_share(*given).planned, 0.0))
         yield
 
 
@@ -258,27 +260,30 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Round numbers."""
     monkeypatch.setattr(pretrained_tier_1, "STEP_COST", 3.0)
     monkeypatch.setattr(pretrained_tier_1, "MIN_STEPS", 100)
+    monkeypatch.setattr(pretrained_tier_1, "time_share", time_share)
 
 
 @pytest.mark.usefixtures("plain")
 def test_time_of_the_features_alone_where_there_is_too_little() -> None:
     # 1,000 images in 100 seconds; four passes of 300 seconds, and seven checks of 100 images in 10 seconds each
     tier_1, enough = of(1000, 100), 100 + 4 * 300 + 70
-    assert tier_1.share(enough + 99, 100.0, 100.0) == 100
-    assert tier_1.share(enough + 101, 100.0, 100.0) == pytest.approx(enough)
-    assert tier_1.share(enough / 0.9 + 1, 100.0, 1000.0) == pytest.approx(enough)  # nine tenths, if tier 2 needs much
-    assert tier_1.share(10000.0, 100.0, 1000.0) == 6000  # the usual share of much time
-    assert tier_1.share(100000.0, 100.0, 1000.0) == pytest.approx(100 + 30 * 300 + 70, rel=0.01)  # thirty passes
+    assert tier_1.share(enough + 99, 100.0, 100.0) == (100, 100)
+    assert tier_1.share(enough + 101, 100.0, 100.0) == pytest.approx((enough, enough + 1))
+    enough_both = enough / 0.9 + 1
+    assert tier_1.share(enough_both, 100.0, 1000.0).planned == pytest.approx(enough)  # if tier 2 needs much
+    assert tier_1.share(10000.0, 100.0, 1000.0) == (6000, 9000)  # the usual share of much time
+    thirty = 100 + 30 * 300 + 70
+    assert tier_1.share(100000.0, 100.0, 1000.0) == pytest.approx((thirty, thirty), rel=0.01)
 
 
 @pytest.mark.usefixtures("plain")
 def test_few_images_are_seen_often_enough_or_not_at_all() -> None:
     # of 100 images in 10 seconds 3,200 seen take 960 seconds
     tier_1, enough = of(100, 20), 10 + 960 + 7 * 2
-    assert tier_1.share(enough + 9, 10.0, 10.0) == 10
-    assert tier_1.share(enough + 11, 10.0, 10.0) == pytest.approx(enough)
+    assert tier_1.share(enough + 9, 10.0, 10.0).longest == 10
+    assert tier_1.share(enough + 11, 10.0, 10.0).planned == pytest.approx(enough)
     # too few to tell which is better
-    assert of(100, 19).share(10000.0, 10.0, 10.0) == of(100, 90, 19).share(10000.0, 10.0, 10.0) == 10
+    assert of(100, 19).share(10000.0, 10.0, 10.0) == of(100, 90, 19).share(10000.0, 10.0, 10.0) == (10, 10)
 
 
 @pytest.mark.usefixtures("plain")
@@ -298,9 +303,11 @@ def test_the_minutes_that_are_said_to_be_needed_leave_tier_2_its_steps(monkeypat
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TimeBudget, "left", property(lambda budget: 60 * budget.minutes))
-        short = plan(25.4)
+        answers = 0.1 * (6 * 100 + 2 * 100) / 60  # tier 1's in fusion and measurement
+        short = plan(25.4 + answers)
+        assert short.finishing == pytest.approx(60 * answers)
         assert short.tier_1 == pytest.approx(1370) and "leave tier 2 15" in short.too_short
-        assert 26.1 < short.needed < 26.3 and plan(short.needed + 1e-3).too_short == ""
+        assert 26.1 < short.needed - answers < 26.3 and plan(short.needed + 1e-3).too_short == ""
 
 
 @pytest.mark.usefixtures("plain")
@@ -308,7 +315,7 @@ def test_the_minutes_that_fine_tuning_needs_are_said() -> None:
     plan = {"shortest": 100.0, "reading": 30.0, "finishing": 60.0}
     # 1,370 seconds of tier 1 are nine tenths of 1,522
     assert "about 27 minutes here" in of(1000, 100)._why_not(plan)
-    assert of(1000, 100).share(27 * 60 - 90, 100.0, 1000.0) > 100
+    assert of(1000, 100).share(27 * 60 - 90, 100.0, 1000.0).planned > 100
     assert "19 held-out images of different groups do not tell whether that helps; it takes 20." in of(
         1000, 19
     )._why_not(plan)

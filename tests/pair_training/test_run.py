@@ -355,6 +355,18 @@ def test_a_settled_loss_begins_the_cooldown_and_the_best_weights_are_kept(tmp_pa
     assert whole.log["n_steps"] == {"part": 100}
 
 
+@pytest.mark.usefixtures("hundred")
+@pytest.mark.parametrize(
+    ("last", "longest", "n_steps"), [(61, 240, 109), (76, 240, 134), (1000, 240, 240), (1000, 0, 100)]
+)
+def test_a_loss_that_still_falls_puts_the_cooldown_off(tmp_path: Path, last: int, longest: float, n_steps: int) -> None:
+    """Until the first check without a lower loss, or a cooldown would end too late."""
+    falling = trainer()
+    run = TrainingRun.start(tmp_path, SETTINGS)
+    run.train("part", falling, 100, falls_until(last, falling), patience=3, longest=longest)
+    assert falling.step == n_steps
+
+
 class SlowingClock:
     """Clock of a trainer whose steps take a second at first, and three from some step on."""
 
@@ -406,15 +418,20 @@ def test_a_resumed_training_has_the_time_that_is_left(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.usefixtures("hundred")
-@pytest.mark.parametrize("step", [3, 28, 31, 44])
-def test_a_training_that_is_cut_short_is_resumed_as_such(tmp_path: Path, step: int) -> None:
+@pytest.mark.parametrize(
+    ("step", "last", "n_steps"), [(s, 15, 50) for s in (3, 28, 31, 44)] + [(s, 76, 134) for s in (59, 63, 77, 90)]
+)
+def test_a_training_of_another_length_is_resumed_as_such(tmp_path: Path, step: int, last: int, n_steps: int) -> None:
     whole, first, second = trainer(), interrupted_at(step), trainer()
-    expected = TrainingRun.start(tmp_path / "a", SETTINGS).train("part", whole, 60, falls_until(15, whole), patience=3)
+
+    def train(run: TrainingRun, trained: Trainer) -> nn.Module:
+        return run.train("part", trained, 60, falls_until(last, trained), patience=3, longest=180)
+
+    expected = train(TrainingRun.start(tmp_path / "a", SETTINGS), whole)
     with pytest.raises(Interrupted):
-        TrainingRun.start(tmp_path / "b", SETTINGS).train("part", first, 60, falls_until(15, first), patience=3)
-    run = TrainingRun.resume(tmp_path / "b", SETTINGS)
-    actual = run.train("part", second, 60, falls_until(15, second), patience=3).state_dict()
-    assert second.step == whole.step == 50
+        train(TrainingRun.start(tmp_path / "b", SETTINGS), first)
+    actual = train(TrainingRun.resume(tmp_path / "b", SETTINGS), second).state_dict()
+    assert second.step == whole.step == n_steps
     assert all(torch.equal(actual[name], value) for name, value in expected.state_dict().items())
     assert all(torch.equal(a, b) for a, b in zip(whole.network.parameters(), second.network.parameters(), strict=True))
 

@@ -31,6 +31,7 @@ from hybridclf.pair_training.result import advice
 from hybridclf.pair_training.run import TrainingRun
 from hybridclf.pair_training.settings import PairSettings
 from hybridclf.pair_training.tier_1 import SklearnTier1
+from hybridclf.pair_training.tier_1_time import Share
 from hybridclf.pair_training.time_budget import TimeBudget
 from hybridclf.pair_training.training_data import TrainingData
 from hybridclf.ports import FeatureModel
@@ -132,7 +133,7 @@ def test_the_seconds_of_the_features_are_written_with_them(tmp_path: Path, monke
     run = TrainingRun.start(tmp_path, {}, seconds={})
     run.budget = TimeBudget(1.0, run.log["seconds"])
     with pytest.raises(KeyboardInterrupt), run.budget.spending("tier_1"):
-        PretrainedTier1(model, data).train(run, 1.0, progress=False)
+        PretrainedTier1(model, data).train(run, Share(1.0, 1.0), progress=False)
     assert TrainingRun.resume(tmp_path, {}).log["seconds"] == {"tier_1": 1}
     assert run.checkpoint("features").exists()
 

@@ -16,18 +16,20 @@ from hybridclf.pair_training import planning, tier_1
 from hybridclf.pair_training.finish import RACE
 from hybridclf.pair_training.run import TrainingRun
 from hybridclf.pair_training.tier_1 import MIN_PASSES, NetworkTier1
+from hybridclf.pair_training.tier_1_time import Share
 from hybridclf.pair_training.time_budget import (
     MIN_FUSION,
     MIN_STEPS,
     MIN_TRIALS,
     MOST_TRIALS,
     RACE_TRIALS,
+    HeldOutCost,
     HeldOutUse,
     TimeBudget,
     TimePlan,
 )
 
-ALL = HeldOutUse(100, 100, MOST_TRIALS)
+ALL, COST = HeldOutUse(100, 100, MOST_TRIALS), HeldOutCost(0.01, 0.0)
 
 
 @pytest.fixture
@@ -36,14 +38,18 @@ def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TimeBudget, "spending", lambda *_: nullcontext())
 
 
-def plan(tier_2: float, tier_1: float = 60.0, step: float = 1.0, shortest: float = 30.0) -> TimePlan:
+def plan(
+    tier_2: float, tier_1: float = 60.0, step: float = 1.0, shortest: float = 30.0, longest: float = 60.0
+) -> TimePlan:
     return TimePlan(
         minutes=5.0,
         reading=60.0,
         tier_1=tier_1,
         tier_2=tier_2,
+        longest=longest,
         finishing=30.0,
         seconds_per_step=step,
+        seconds_per_answer=0.0,
         shortest=shortest,
         least=shortest + MIN_STEPS * step,
         usage=ALL,
@@ -63,6 +69,11 @@ def test_enough_time_is_not_remarked_on() -> None:
     enough = plan(tier_2=MIN_STEPS)
     enough.check()
     assert enough.too_short == "" and "1:00 preparing (done)" in str(enough) and "(200 steps)" in str(enough)
+    assert "about 1:00 tier 1, 3:20 tier 2" in str(enough)
+
+
+def test_the_longest_training_of_tier_1_is_said() -> None:
+    assert "about 1:00 tier 1 (up to 2:30 while it improves), 5:00 tier 2" in str(plan(tier_2=300, longest=150.0))
 
 
 def test_held_out_images_that_turn_nothing_on_are_said_before_the_first_step() -> None:
@@ -89,14 +100,27 @@ def test_no_time_at_all_is_an_error(tier_2: float) -> None:
 
 
 def test_held_out_images_are_used_as_far_as_time_allows() -> None:
-    assert HeldOutUse.within(1e6, 0.01, 100, 100, 10) == ALL
-    assert HeldOutUse.within(0.0, 0.01, 100, 100, 10) == HeldOutUse(MIN_FUSION, 100, MIN_TRIALS)
-    assert HeldOutUse.within(0.0, 0.01, 5, 0, 10) == HeldOutUse(5, 0, MIN_TRIALS)
-    assert HeldOutUse.within(0.0, 0.01, 100, 100, 43) == HeldOutUse(43, 100, MIN_TRIALS)  # one of each class
-    some = HeldOutUse.within(60.0, 0.01, 100, 100, 10)
+    assert HeldOutUse.within(1e6, COST, 100, 100, 10) == ALL
+    assert HeldOutUse.within(0.0, COST, 100, 100, 10) == HeldOutUse(MIN_FUSION, 100, MIN_TRIALS)
+    assert HeldOutUse.within(0.0, COST, 5, 0, 10) == HeldOutUse(5, 0, MIN_TRIALS)
+    assert HeldOutUse.within(0.0, COST, 100, 100, 43) == HeldOutUse(43, 100, MIN_TRIALS)  # one of each class
+    some = HeldOutUse.within(60.0, COST, 100, 100, 10)
     assert MIN_FUSION < some.n_fusion < 100 and MIN_TRIALS < some.trials < MOST_TRIALS
-    assert 0.01 * some.n_rows <= 60.0
-    assert some.n_rows == some.n_fusion * RECORDED_TRIALS + 100 * (some.trials + RACE_TRIALS)
+    n_rows = some.n_fusion * RECORDED_TRIALS + 100 * (some.trials + RACE_TRIALS)
+    assert 0.01 * n_rows == pytest.approx(some.seconds(COST)) and 50.0 < some.seconds(COST) <= 60.0
+
+
+@pytest.mark.parametrize("seconds", [100.0, 400.0, 1000.0])
+def test_answers_of_a_slow_tier_1_count(seconds: float) -> None:
+    """Six to an image of the fusion, two thirds of them to corrupted copies of at most 500, and two to another."""
+    slow = HeldOutCost(0.001, 0.1)
+    some = HeldOutUse.within(seconds, slow, 10_000, 100, 10)
+    of_tier_1 = 0.1 * (2 * some.n_fusion + 4 * min(some.n_fusion, 500) + 2 * 100)
+    of_tier_2 = 0.001 * (some.n_fusion * RECORDED_TRIALS + 100 * (some.trials + RACE_TRIALS))
+    assert some.seconds(slow) == pytest.approx(of_tier_1 + of_tier_2)
+    assert some.n_fusion < HeldOutUse.within(seconds, HeldOutCost(0.001, 0.0), 10_000, 100, 10).n_fusion
+    in_fusion = some.seconds(slow) - 100 * slow.measured(some.trials)
+    assert 0.98 * seconds * 2 / 3 < in_fusion <= seconds * 2 / 3
 
 
 def test_a_pair_is_saved_with_as_many_trials_as_are_reckoned_with() -> None:
@@ -115,10 +139,16 @@ def test_tier_2_has_what_tier_1_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     data: Any = SimpleNamespace(held_out=range(100))
     job: Any = SimpleNamespace(trainer=SimpleNamespace(network=None))
     asked: list[tuple[float, ...]] = []
-    own: Any = SimpleNamespace(shortest=lambda: 5.0, share=lambda *given: asked.append(given) or 24.0)
-    made = planning.plan_time(TimeBudget(1.0, {}), data, own, job)
-    assert asked == [(60.0, 5.0, MIN_STEPS * 0.1)]
-    assert (made.tier_1, made.tier_2, made.least) == (24.0, 36.0, 24.0 + MIN_STEPS * 0.1)
+    own: Any = SimpleNamespace(
+        shortest=lambda: 5.0,
+        seconds_per_answer=lambda shortest: shortest / 50,
+        share=lambda *given: asked.append(given) or Share(24.0, 40.0),
+    )
+    made = planning.plan_time(TimeBudget(5.0, {}), data, own, job)
+    assert made.finishing == pytest.approx(0.1 * (6 * 100 + 2 * 100))
+    assert asked == [(300.0 - made.finishing, 5.0, MIN_STEPS * 0.1)]
+    assert (made.tier_1, made.tier_2) == (24.0, 300.0 - made.finishing - 24.0)
+    assert (made.longest, made.least) == (40.0, 24.0 + MIN_STEPS * 0.1)
 
 
 @pytest.mark.usefixtures("stopped_clock")
@@ -151,8 +181,8 @@ def test_the_use_of_held_out_images_is_chosen_once(tmp_path: Path, monkeypatch: 
     data: Any = SimpleNamespace(fit_on=range(100), measure_on=range(100), classes=range(10))
     network: Any = None
     first = planning.use_held_out(TrainingRun.start(tmp_path, {}), TimeBudget(1.0, {}), data, network)
-    assert first == HeldOutUse.within(60.0, planning.OVERHEAD * 0.01, 100, 100, 10) != ALL
+    assert first == HeldOutUse.within(60.0, HeldOutCost(planning.OVERHEAD * 0.01, 0.0), 100, 100, 10) != ALL
     run = TrainingRun.resume(tmp_path, {})
     assert planning.use_held_out(run, TimeBudget(99.0, {}), data, network) == first
-    late = TrainingRun.start(tmp_path / "late", {}, plan={"finishing": 60.0})
+    late = TrainingRun.start(tmp_path / "late", {}, plan={"finishing": 60.0, "seconds_per_answer": 0.0})
     assert planning.use_held_out(late, TimeBudget(1.0, {"tier_2": 100.0}), data, network) == first

@@ -29,7 +29,8 @@ def summary(answers: Mapping[str, np.ndarray], asked: Questions) -> dict[str, An
     dict
         "n"; "methods", with accuracy, its interval, calibration error, what that is by chance, and worst part of each;
         "hybrid minus", by method, with a 95 % interval; "harm p" and "gain p", one-sided against the better tier (exact
-        McNemar); with features, "features harm p" and "features gain p" of the pair behind them against these alone.
+        McNemar); with features, "features, hybrid minus" them, "features harm p" and "features gain p" of the pair
+        behind them against these alone.
     """
     right = {name: answers[name].argmax(axis=1) == asked.y for name in METHODS if name in answers}
     better = max(("tier 1", "tier 2"), key=lambda name: right[name].mean())
@@ -46,12 +47,16 @@ def summary(answers: Mapping[str, np.ndarray], asked: Questions) -> dict[str, An
     } | _behind_features(right)
 
 
-def _behind_features(right: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """One-sided p-values of the pair behind features against the features' own classifier; empty without one."""
+def _behind_features(right: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Difference and one-sided p-values of the pair behind features from their own classifier; empty without one."""
     if "features" not in right:
         return {}
     alone, both = right["features"], right["features, hybrid"]
-    return {"features harm p": better_than(alone, both), "features gain p": better_than(both, alone)}
+    return {
+        "features, hybrid minus": {"features": _listed(accuracy_difference(both, alone))},
+        "features harm p": better_than(alone, both),
+        "features gain p": better_than(both, alone),
+    }
 
 
 def _method(posterior: np.ndarray, right: np.ndarray, parts: np.ndarray | None) -> dict[str, Any]:
@@ -135,13 +140,16 @@ def picture(rows: Mapping[str, Any]) -> Figure:
     axes.set(yticks=range(len(names)), yticklabels=names, xlabel="accuracy, % (95 % interval)")
     axes.invert_yaxis()
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=len(used), fontsize=8)
-    judged = verdict(rows)
-    gains, harms = len(judged["gain"]), len(judged["harm"])
-    axes.set_title(f"The hybrid is above both its tiers in {gains} of {len(rows)} rows, below in {harms}", fontsize=10)
+    judged = {key: len(value) for key, value in verdict(rows).items() if isinstance(value, list)}
+    title = f"The hybrid is above both its tiers in {judged['gain']} of {len(rows)} rows, below in {judged['harm']}"
+    if "features gain" in judged:
+        title += f"\nBehind features it is above these in {judged['features gain']}, below in {judged['features harm']}"
+    axes.set_title(title, fontsize=10)
     return figure
 
 
 def _points(axes: Any, shown: Sequence[tuple[float, list[float]]], method: str) -> None:
     y, (value, low, high) = [place for place, _ in shown], 100 * np.array([interval for _, interval in shown]).T
     errors = [value - low, high - value]
-    axes.errorbar(value, y, xerr=errors, fmt="o", markersize=4, lw=1, color=colour_of(method), label=method)
+    marker = "s" if method.startswith("features") else "o"  # both hybrids have one colour
+    axes.errorbar(value, y, xerr=errors, fmt=marker, markersize=4, lw=1, color=colour_of(method), label=method)

@@ -178,6 +178,17 @@ def test_a_row_is_compared_with_the_better_tier() -> None:
     assert found["methods"]["hybrid"]["worst part"] == 0.8
 
 
+def test_the_pair_behind_features_is_compared_with_these() -> None:
+    y, names = np.zeros(100, dtype=int), ("tier 1", "tier 2", "hybrid", "features", "features, hybrid")
+    wrong = dict.fromkeys(names, range(40)) | {"features, hybrid": range(20, 45)}  # 20 fixed, 5 broken
+    answers = {name: posterior(np.isin(np.arange(100), list(places)).astype(int)) for name, places in wrong.items()}
+    found = summary(answers | {"evaluations": np.zeros(100)}, Questions(np.zeros(100), None, y, None))
+    assert found["features gain p"] == binomtest(20, 25, alternative="greater").pvalue
+    assert found["features harm p"] == binomtest(5, 25, alternative="greater").pvalue
+    value, low, high = found["features, hybrid minus"]["features"]
+    assert value == pytest.approx(0.15) and 0 < low < value < high
+
+
 def test_the_verdict_corrects_for_the_number_of_rows() -> None:
     rows = {
         name: {

@@ -37,7 +37,7 @@ _NO_PICKLE = (pickle.UnpicklingError, EOFError, IndexError)
 ON_CPU, ON_GPU = 16, 64
 """Images per pass, if the user does not say.
 
-A CPU took 1.2 to 2.2 times as long for an image of 224 pixels with 64 of them: maps of more than 32 MB are allocated
+A CPU took 1.2 to 2.1 times as long for an image of 224 pixels with 64 of them: maps of more than 32 MB are allocated
 anew by every layer.
 """
 

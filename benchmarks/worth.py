@@ -41,7 +41,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def answered(row: Row, contenders: Contenders, asked: Questions) -> dict[str, np.ndarray]:
     """Answers to one row, which are kept in the contenders' folder."""
-    beside = re.sub(r"\W+", "-", contenders.pretrained or "nothing")
+    beside = re.sub(r"\W+", "-", contenders.pretrained if contenders.behind else "nothing")
     path = contenders.folder / f"{row.kind}-{row.test.stem}-{len(asked.y)}-beside-{beside}.npz"
     if not path.exists():
         whole = path.with_suffix(".part.npz")

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from hybridclf.data.arrays import as_pil
 from hybridclf.data.decoding import convert
-from hybridclf.denoising.batch_size import Batches
+from hybridclf.denoising.batch_size import Batches, check_batch_size
 from hybridclf.errors import InvalidInputError, SavedModelError
-from hybridclf.utils.bounds import is_whole
 from hybridclf.utils.names import told_apart
 
 from ._checks import as_dtype
@@ -181,8 +180,7 @@ def check_options(precision: str, batch_size: int | None) -> torch.dtype:
     InvalidInputError
         For values out of range.
     """
-    if batch_size is not None and not is_whole(batch_size, 1):
-        raise InvalidInputError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+    check_batch_size(batch_size)
     return as_dtype(precision)
 
 

@@ -15,6 +15,7 @@ from .linear_head import fit_linear_head
 from .networks import new_trainable
 from .recipe import proposer_job
 from .tier_1 import NEW, choose
+from .time_budget import HeldOutCost, HeldOutUse
 from .timing import steps_in
 from .training_data import TrainingData
 
@@ -24,7 +25,7 @@ SHARE, LONGEST = 0.05, 60.0
 """Most of a training's time, and most seconds, that each kind is tried for."""
 
 TOO_LONG = 0.95
-"""Share of the time that the features of all images may not take."""
+"""Share of the time that the features of all images, and tier 1's answers to held-out ones, may not take."""
 
 ROOM = 0.9
 """Share of the time that the features of all images and the comparison take at most."""
@@ -76,9 +77,12 @@ def compare(model: FeatureModel, data: TrainingData, left: float, progress: bool
     """
     speed = seconds_per_image(model, data.photos)
     whole = speed * len(data.photos)
-    if whole > TOO_LONG * left:
-        return Comparison(True, f"its features would take {whole / 60:.1f} of {left / 60:.1f} minutes")
-    seconds = min(LONGEST, SHARE * left, (ROOM * left - whole) / 2)
+    fewest = HeldOutUse.fewest(len(data.fit_on), len(data.measure_on), len(data.classes))
+    answering = fewest.seconds(HeldOutCost(row=0.0, answer=speed)) + speed * len(data.fit_on)
+    if whole + answering > TOO_LONG * left:
+        needed = (whole + answering) / 60
+        return Comparison(True, f"its features and answers would take {needed:.1f} of {left / 60:.1f} minutes")
+    seconds = min(LONGEST, SHARE * left, (ROOM * left - whole - answering) / 2)
     n = int(max(0.0, seconds) / speed)
     asked = _asked(data, int(ASKED_SHARE * n))
     some = data.sample(min(TRIED_ON, n - len(asked)))

@@ -222,8 +222,8 @@ class TrainingRun:
         most_steps : int, optional
             Most steps, however long they take.
         longest : float
-            Most seconds for steps, if more than `seconds`, while each check of the held-out loss is the lowest yet. It
-            needs `patience`.
+            Most seconds for steps and checks, if more than `seconds`, while each check of the held-out loss is the
+            lowest yet. It needs `patience`.
 
         Returns
         -------
@@ -238,7 +238,7 @@ class TrainingRun:
         KeyboardInterrupt
             After Ctrl-C.
         """
-        pace, config = Pace(max(seconds, longest)), json.loads(json.dumps(asdict(trainer.config) | dict(loss)))
+        pace, config = Pace(seconds, longest), json.loads(json.dumps(asdict(trainer.config) | dict(loss)))
         # the first run stores the config, a resumed one must have the same
         self._require_same(name, self.log["configs"].setdefault(name, config), config)
         # steps, not seconds: an interrupted training must end where one without interruption does
@@ -314,7 +314,8 @@ class TrainingRun:
                     if best is not None:
                         best.check(entry["held_out"], trainer.average)
                         self._set_cooldown(name, trainer, best, check_every)
-                if self.budget is not None and pace.is_late(trainer, spent, len(losses)):
+                checking, falls = time.monotonic() - since - spent, best is not None and best.is_latest
+                if self.budget is not None and pace.is_late(trainer, spent, len(losses), checking, falls):
                     self._hurry(name, trainer)
                 bar.total = trainer.n_steps * size
                 self.log["losses"][name].append(entry)
@@ -338,10 +339,10 @@ class TrainingRun:
             trainer.put_off_cooldown(trainer.step + check_every, most)
 
     def _hurry(self, name: str, trainer: Trainer) -> None:
-        """Begin a network's cooldown, and log how many steps were planned."""
-        planned = trainer.n_steps
+        """Begin a network's cooldown, and log how many steps were planned, if it now has fewer."""
+        before, planned = trainer.n_steps, self.log["n_steps"][name]
         trainer.cool_down()
-        if trainer.n_steps < planned:
+        if trainer.n_steps < min(before, planned):
             self.log.setdefault("late", {})[name] = planned
 
 

@@ -23,7 +23,7 @@ class Share(NamedTuple):
     Attributes
     ----------
     planned : float
-        Time after which its training ends, unless its held-out loss settles before or still falls then.
+        Time after which its training ends, unless its held-out loss still falls; a new network's ends once it settles.
     longest : float
         Most time, while its held-out loss falls.
     """

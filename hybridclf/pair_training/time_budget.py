@@ -30,7 +30,9 @@ RACE_TRIALS = 4
 """Most trials of an image with which a pair is saved."""
 
 FITTED_ANSWERS, MEASURED_ANSWERS = 2, 2
-"""Answers of tier 1 to an image: for the fusion and for its temperature alone, and by itself and in the hybrid."""
+"""Answers of tier 1 to an image of the fusion, as it is and to an unusual copy, and to a measured one, by itself and in
+the hybrid.
+"""
 
 
 class TimeBudget:
@@ -131,15 +133,18 @@ class HeldOutUse:
         n_classes : int
             Number of classes.
         """
-        most = seconds * 2 / 3
+        most = min(seconds * 2 / 3, seconds - n_measured * cost.measured(MIN_TRIALS))
         # only some have corrupted copies
         affordable = max(most / (cost.fitted + cost.copies), (most - drift.MOST * cost.copies) / cost.fitted)
         trials = (seconds / 3 / max(1, n_measured) - cost.measured(0)) / cost.row
-        return cls(
-            min(n_fusion, max(MIN_FUSION, n_classes, int(affordable))),
-            n_measured,
-            min(MOST_TRIALS, max(MIN_TRIALS, int(trials))),
-        )
+        fewest = cls.fewest(n_fusion, n_measured, n_classes)
+        n = min(n_fusion, max(fewest.n_fusion, int(affordable)))
+        return cls(n, n_measured, min(MOST_TRIALS, max(fewest.trials, int(trials))))
+
+    @classmethod
+    def fewest(cls, n_fusion: int, n_measured: int, n_classes: int) -> "HeldOutUse":
+        """Choose the fewest images and trials that say something, of the images there are."""
+        return cls(min(n_fusion, max(MIN_FUSION, n_classes)), n_measured, MIN_TRIALS)
 
     def seconds(self, cost: HeldOutCost) -> float:
         """Time that this takes."""

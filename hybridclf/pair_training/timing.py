@@ -28,24 +28,44 @@ class Pace:
     ----------
     seconds : float
         Time left for steps.
+    longest : float
+        Time left for steps and checks of the held-out loss, as long as it falls.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._left = seconds
-        self._spent, self._n_steps = 0.0, 0
+    def __init__(self, seconds: float, longest: float = 0.0) -> None:
+        self._left, self._most = seconds, longest
+        self._spent, self._checked, self._n_steps = 0.0, 0.0, 0
         self._is_first = True
 
-    def is_late(self, trainer: Trainer, seconds: float, n_steps: int) -> bool:
+    def is_late(
+        self, trainer: Trainer, seconds: float, n_steps: int, checking: float = 0.0, falls: bool = False
+    ) -> bool:
         """Count the last steps of a trainer, and tell whether a cooldown that begins now would still end too late.
 
         The first ones that are counted say nothing of the pace, as they may have compiled the network.
+
+        Parameters
+        ----------
+        trainer : Trainer
+            Trainer.
+        seconds : float
+            Time of the last steps.
+        n_steps : int
+            Number of them.
+        checking : float
+            Time of the check of the held-out loss after them.
+        falls : bool
+            True if that loss is the lowest yet.
         """
-        self._left -= seconds
+        self._left, self._most = self._left - seconds, self._most - seconds - checking
         if self._is_first:
             self._is_first = False
             return False
-        self._spent, self._n_steps = self._spent + seconds, self._n_steps + n_steps
-        return self._spent / self._n_steps * trainer.cooldown_steps > LATE * self._left
+        self._spent, self._checked = self._spent + seconds, self._checked + checking
+        self._n_steps += n_steps
+        n = trainer.cooldown_steps / self._n_steps
+        is_late = n * self._spent > LATE * self._left
+        return is_late and not (falls and n * (self._spent + self._checked) <= self._most)
 
 
 def steps_in(trainer: Trainer, seconds: float) -> int:

@@ -139,7 +139,9 @@ def test_answers_beside_another_network_are_not_used_again(data: Path, tmp_path:
     [row] = find_rows(data, tmp_path, ["dots"], [], set())[:1]
     asked = questions(row, 8, 5, np.array(["blue", "green", "red"]))
     for i, pretrained in enumerate([None, "timm:a/b", "timm:c"]):
-        contenders: Any = SimpleNamespace(folder=tmp_path, pretrained=pretrained, answers=lambda *_, i=i: {"tier 1": i})
+        contenders: Any = SimpleNamespace(
+            folder=tmp_path, pretrained=pretrained, behind=pretrained, answers=lambda *_, i=i: {"tier 1": i}
+        )
         for _ in range(2):
             assert worth.answered(row, contenders, asked) == {"tier 1": i}
 

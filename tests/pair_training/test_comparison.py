@@ -120,13 +120,13 @@ def test_images_that_the_result_is_measured_on_are_not_looked_at(data: TrainingD
 @pytest.mark.parametrize(
     ("seconds", "is_new", "reason"),
     [
-        (2.8, True, "its features would take 0.0 of 0.0 minutes"),
-        (3.2, False, "there is no time to try a new network"),
+        (11.2, True, "its features and answers would take 0.2 of 0.2 minutes"),
+        (11.6, False, "there is no time to try a new network"),
         (12.0, False, "there is no time to try a new network"),
     ],
 )
 def test_without_time_nothing_is_tried(data: TrainingData, seconds: float, is_new: bool, reason: str) -> None:
-    """Features of all 54 images take 2.7 seconds, those for a comparison two more."""
+    """Features of all 54 images take 2.7 seconds, 162 answers 8.1, and features for a comparison two more."""
     model = Features(noise=True)
     found = compare(model, data, seconds, progress=False)
     assert (found.new_is_better, len(model.asked)) == (is_new, 0) and reason in found.reason
@@ -186,7 +186,7 @@ def test_auto_takes_a_new_network_where_features_take_too_long(
     monkeypatch.setattr(comparison, "seconds_per_image", lambda *_: 10.0)
     log = trained(folder, tmp_path / "out")
     assert log["settings"]["proposer"] in PROPOSERS and log["settings"]["side"] == 16 and "seen" not in log
-    assert f"from scratch, not {backbone}: its features would take 9.0 of 0.2 minutes" in log["tier_1"]
+    assert f"from scratch, not {backbone}: its features and answers would take 36.0 of 0.2 minutes" in log["tier_1"]
 
 
 @pytest.mark.slow

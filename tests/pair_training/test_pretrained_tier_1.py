@@ -303,7 +303,7 @@ def test_the_minutes_that_are_said_to_be_needed_leave_tier_2_its_steps(monkeypat
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TimeBudget, "left", property(lambda budget: 60 * budget.minutes))
-        answers = 0.1 * (6 * 100 + 2 * 100) / 60  # tier 1's in fusion and measurement
+        answers = 0.1 * (6 * 100 + 100 + 2 * 100) / 60  # tier 1's in fusion, for its temperature, and in measurement
         short = plan(25.4 + answers)
         assert short.finishing == pytest.approx(60 * answers)
         assert short.tier_1 == pytest.approx(1370) and "leave tier 2 15" in short.too_short

@@ -21,6 +21,8 @@ from hybridclf.pair_training import run as training_run
 from hybridclf.pair_training import time_budget, timing
 from hybridclf.pair_training.checkpoint import load_tensors, save_tensors
 from hybridclf.pair_training.run import TrainingRun
+from hybridclf.pair_training.tier_1 import NetworkTier1
+from hybridclf.pair_training.tier_1_time import Share
 from hybridclf.pair_training.time_budget import TimeBudget
 from hybridclf.pair_training.timing import steps_in
 from hybridclf.training.trainer import Trainer, TrainerConfig
@@ -392,6 +394,59 @@ def test_slower_steps_begin_the_cooldown(tmp_path: Path, monkeypatch: pytest.Mon
     run.budget = TimeBudget(60.0, {})
     run.train("part", in_time, 100, no_check)
     assert in_time.step == 100 and "late" not in run.log
+
+
+class CheckedClock(SlowingClock):
+    """Clock of a trainer whose checks take some seconds each, and whose steps take some more than one."""
+
+    def __init__(self, timed: Trainer, step: float, check: float) -> None:
+        super().__init__(timed, 0)
+        self.step, self.check, self.n_checks = step, check, 0
+
+    def monotonic(self) -> float:
+        return self.timed.step * self.step + self.n_checks * self.check
+
+    def counted(self, held_out: Callable[[nn.Module], float]) -> Callable[[nn.Module], float]:
+        """The same check, counted."""
+
+        def check(network: nn.Module) -> float:
+            self.n_checks += 1
+            return held_out(network)
+
+        return check
+
+
+@pytest.mark.usefixtures("hundred")
+@pytest.mark.parametrize(
+    ("last", "step", "check", "most", "late"),
+    [
+        (30, 1.5, 0.0, 115, True),  # the planned time, as the loss does not fall
+        (1000, 1.5, 0.0, 240, False),  # the longest, as it does
+        (1000, 1.0, 5.0, 240, False),  # checks count in it
+        (1000, 4.0, 0.0, 250, True),
+    ],
+)
+def test_the_longest_training_ends_in_time(
+    last: int, step: float, check: float, most: float, late: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = trainer()
+    monkeypatch.setattr(training_run, "time", clock := CheckedClock(slow, step, check))
+    run = TrainingRun.start(tmp_path, SETTINGS)
+    run.budget = TimeBudget(60.0, {})
+    held_out = clock.counted(falls_until(last, slow))
+    run.train("part", slow, 100, held_out, patience=math.inf, longest=240)
+    assert 0.85 * most <= clock.monotonic() <= 1.15 * most
+    assert run.log.get("late", {}) == ({"part": 100} if late else {})
+
+
+@pytest.mark.usefixtures("hundred")
+def test_a_new_tier_1_trains_as_long_as_its_loss_falls(tmp_path: Path) -> None:
+    falling = trainer()
+    job: Any = SimpleNamespace(name="proposer", trainer=falling, held_out=falls_until(1000, falling), loss={})
+    trainable: Any = SimpleNamespace()
+    run = TrainingRun.start(tmp_path, SETTINGS, seconds={"tier_1": 10.0})
+    NetworkTier1(trainable, job).train(run, Share(110.0, 250.0), False)
+    assert falling.step == run.log["n_steps"]["proposer"] == 240
 
 
 @pytest.mark.usefixtures("hundred")

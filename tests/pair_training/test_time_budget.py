@@ -123,6 +123,13 @@ def test_answers_of_a_slow_tier_1_count(seconds: float) -> None:
     assert 0.98 * seconds * 2 / 3 < in_fusion <= seconds * 2 / 3
 
 
+def test_images_are_measured_before_more_are_fused() -> None:
+    slow = HeldOutCost(0.015, 0.15)
+    some = HeldOutUse.within(200.0, slow, 250, 250, 10)  # measuring takes 105 seconds, more than a third
+    assert some.trials == MIN_TRIALS and some.n_fusion > MIN_FUSION and 190.0 < some.seconds(slow) <= 200.0
+    assert HeldOutUse.within(50.0, slow, 250, 250, 10) == HeldOutUse.fewest(250, 250, 10)
+
+
 def test_a_pair_is_saved_with_as_many_trials_as_are_reckoned_with() -> None:
     assert RACE.max_trials == RACE_TRIALS
 
@@ -136,7 +143,7 @@ def test_tier_2_has_what_tier_1_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "seconds_per_row", lambda *_: 0.0)
     monkeypatch.setattr(planning, "seconds_per_step", lambda *_: 0.1)
     monkeypatch.setattr(planning, "_usage", lambda *_: ALL)
-    data: Any = SimpleNamespace(held_out=range(100))
+    data: Any = SimpleNamespace(held_out=range(100), fit_on=range(50))
     job: Any = SimpleNamespace(trainer=SimpleNamespace(network=None))
     asked: list[tuple[float, ...]] = []
     own: Any = SimpleNamespace(
@@ -145,7 +152,7 @@ def test_tier_2_has_what_tier_1_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
         share=lambda *given: asked.append(given) or Share(24.0, 40.0),
     )
     made = planning.plan_time(TimeBudget(5.0, {}), data, own, job)
-    assert made.finishing == pytest.approx(0.1 * (6 * 100 + 2 * 100))
+    assert made.finishing == pytest.approx(0.1 * (6 * 100 + 2 * 100 + 50))
     assert asked == [(300.0 - made.finishing, 5.0, MIN_STEPS * 0.1)]
     assert (made.tier_1, made.tier_2) == (24.0, 300.0 - made.finishing - 24.0)
     assert (made.longest, made.least) == (40.0, 24.0 + MIN_STEPS * 0.1)
@@ -161,7 +168,7 @@ def test_the_minutes_that_are_said_to_be_needed_are_enough(
     monkeypatch.setattr(planning, "_usage", lambda *_: ALL)
     for module in (planning, tier_1):
         monkeypatch.setattr(module, "seconds_per_step", lambda trainer: trainer.seconds)
-    data: Any = SimpleNamespace(held_out=range(100))
+    data: Any = SimpleNamespace(held_out=range(100), fit_on=range(50))
     job: Any = SimpleNamespace(trainer=SimpleNamespace(network=None, seconds=step))
     first: Any = SimpleNamespace(trainer=SimpleNamespace(steps_per_pass=images // 128, seconds=0.1))
     trainable: Any = SimpleNamespace()

@@ -1,6 +1,7 @@
 """Fine-tuning of a pretrained tier 1: it learns, is resumed exactly, and gives way to the linear classifier."""
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterator
@@ -113,6 +114,26 @@ def test_the_linear_classifier_is_kept_if_it_is_better(
     assert tuned["after"] > tuned["before"] and not tuned["kept"]
     assert tuned["sentence"].endswith(": the linear classifier on frozen features is kept.")
     assert torch.equal(stem(tmp_path / "out" / "proposer"), stem(backbone))
+
+
+def test_it_goes_on_while_its_loss_falls(
+    data: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to the most passes over the images."""
+    set_up = pretrained_tier_1.fine_tuning_job
+
+    def falling(*given: Any) -> recipe.Job:
+        job = set_up(*given)
+        return job._replace(held_out=lambda _: -float(job.trainer.step))
+
+    monkeypatch.setattr(pretrained_tier_1, "fine_tuning_job", falling)
+    monkeypatch.setattr(pretrained_tier_1, "MOST_PASSES", 25)
+    monkeypatch.setattr(
+        pretrained_tier_1, "time_share", lambda *given: Share(time_share(*given).planned, 10 * sum(given))
+    )
+    log = trained(data, backbone, tmp_path / "out")
+    most = math.ceil(25 * log["validation"]["held_out"]["trained_on"] / recipe.TUNING_BATCH)
+    assert log["n_steps"]["proposer"] == most > 30
 
 
 @pytest.mark.parametrize("step", [pytest.param(0, marks=pytest.mark.slow), 11])

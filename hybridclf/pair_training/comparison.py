@@ -62,7 +62,7 @@ def compare(model: FeatureModel, data: TrainingData, left: float, progress: bool
     """Choose between a pretrained network's features and a new network by trying both, for about as long each.
 
     The new network is taken if it is significantly better on held-out images, which are among those that the fusion
-    will be fitted on, or if there is no time for the features of all images.
+    will be fitted on, or if there is no time for the features of all images and its answers to held-out ones.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def compare(model: FeatureModel, data: TrainingData, left: float, progress: bool
     speed = seconds_per_image(model, data.photos)
     whole = speed * len(data.photos)
     fewest = HeldOutUse.fewest(len(data.fit_on), len(data.measure_on), len(data.classes))
-    answering = fewest.seconds(HeldOutCost(row=0.0, answer=speed)) + speed * len(data.fit_on)
+    answering = fewest.seconds(HeldOutCost(row=0.0, answer=speed, n_tempered=len(data.fit_on)))
     if whole + answering > TOO_LONG * left:
         needed = (whole + answering) / 60
         return Comparison(True, f"its features and answers would take {needed:.1f} of {left / 60:.1f} minutes")

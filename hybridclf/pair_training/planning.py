@@ -103,11 +103,9 @@ def plan_time(budget: TimeBudget, data: TrainingData, tier_1: Tier1, job: Job) -
         shortest = tier_1.shortest()
     # what tier 1 leaves is for both tier 2 and the end
     room = min(FINISHING_SHARE * 60 * budget.minutes, (budget.left - shortest) / 2)
-    cost = HeldOutCost(OVERHEAD * row, tier_1.seconds_per_answer(shortest))
-    # the temperature of a tier 1 that answers alone is fitted on all images that are there for the fusion
-    tempering = cost.answer * len(data.fit_on)
-    usage = _usage(data, room - tempering, cost)
-    finishing = usage.seconds(cost) + tempering
+    cost = HeldOutCost(OVERHEAD * row, tier_1.seconds_per_answer(shortest), len(data.fit_on))
+    usage = _usage(data, room, cost)
+    finishing = usage.seconds(cost)
     both, fewest = budget.left - finishing, MIN_STEPS * step
     share = tier_1.share(both, shortest, fewest)
     plan = TimePlan(
@@ -135,9 +133,9 @@ def use_held_out(run: TrainingRun, budget: TimeBudget, data: TrainingData, netwo
     """
     if "usage" not in run.log:
         plan = run.log.get("plan", {})
-        cost = HeldOutCost(OVERHEAD * seconds_per_row(network, data), plan.get("seconds_per_answer", 0.0))
-        seconds = max(budget.left, plan.get("finishing", 0.0)) - cost.answer * len(data.fit_on)
-        run.log["usage"] = asdict(_usage(data, seconds, cost))
+        row, answer = seconds_per_row(network, data), plan.get("seconds_per_answer", 0.0)
+        cost = HeldOutCost(OVERHEAD * row, answer, len(data.fit_on))
+        run.log["usage"] = asdict(_usage(data, max(budget.left, plan.get("finishing", 0.0)), cost))
         run.write()
     return HeldOutUse(**run.log["usage"])
 

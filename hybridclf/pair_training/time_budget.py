@@ -82,10 +82,18 @@ class HeldOutCost(NamedTuple):
         A row of tier 2.
     answer : float
         An answer of tier 1 to an image, or to a corrupted copy of it.
+    n_tempered : int
+        Images that the temperature of a tier 1 that answers alone is fitted on: all that are there for the fusion.
     """
 
     row: float
     answer: float
+    n_tempered: int = 0
+
+    @property
+    def tempering(self) -> float:
+        """The answers for the temperature."""
+        return self.n_tempered * self.answer
 
     @property
     def copies(self) -> float:
@@ -125,7 +133,7 @@ class HeldOutUse:
         Parameters
         ----------
         seconds : float
-            Time, two thirds of it for the fusion.
+            Time, two thirds of it for the fusion beside the temperature.
         cost : HeldOutCost
             Seconds per row and answer.
         n_fusion, n_measured : int
@@ -133,6 +141,7 @@ class HeldOutUse:
         n_classes : int
             Number of classes.
         """
+        seconds -= cost.tempering
         most = min(seconds * 2 / 3, seconds - n_measured * cost.measured(MIN_TRIALS))
         # only some have corrupted copies
         affordable = max(most / (cost.fitted + cost.copies), (most - drift.MOST * cost.copies) / cost.fitted)
@@ -149,7 +158,8 @@ class HeldOutUse:
     def seconds(self, cost: HeldOutCost) -> float:
         """Time that this takes."""
         copies = min(self.n_fusion, drift.MOST) * cost.copies
-        return self.n_fusion * cost.fitted + copies + self.n_measured * cost.measured(self.trials)
+        measured = self.n_measured * cost.measured(self.trials)
+        return self.n_fusion * cost.fitted + copies + cost.tempering + measured
 
 
 @dataclass(frozen=True)
